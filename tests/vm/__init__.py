@@ -1,0 +1,1 @@
+"""A virtual machine with several NUMA nodes, for the tests and the demonstration."""
