@@ -1,0 +1,82 @@
+"""What can go wrong, one class per thing that a caller may want to tell apart.
+
+Every message is one line that says what, where and what to do; the command line prints it as it
+is. `exit_status` is what the command line ends with.
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class SchedhookError(Exception):
+    """Base of every error that schedhook raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(SchedhookError):
+    """The request itself is wrong: a bad node list, an unknown name, a node that is offline."""
+
+    exit_status = 2
+
+
+class ConfigError(UsageError):
+    """A configuration file cannot be used; the message names the file and the key."""
+
+
+class PluginError(UsageError):
+    """A plug-in that was asked for is missing, ambiguous or broken."""
+
+
+class RefusedError(SchedhookError):
+    """Nothing was moved, on purpose: it would not fit, is not allowed, or cannot be said."""
+
+    exit_status = 4
+
+
+class MigrationRefused(RefusedError):
+    """Raised by an observer's `schedhook_before_migrate` to stop a relocation before it starts."""
+
+
+class NoPermissionError(RefusedError):
+    """A capability or a ptrace right is missing."""
+
+
+class ProcessGoneError(SchedhookError):
+    """The process has exited, or its number now belongs to another process."""
+
+
+class BackendError(SchedhookError):
+    """The kernel refused a whole call for a reason that no retry mends.
+
+    `errno` is the kernel's number, 0 where there is none.
+    """
+
+    def __init__(self, message: str, number: int = 0) -> None:
+        super().__init__(message)
+        self.errno = number
+
+
+def from_errno(number: int, pid: int, call: str) -> SchedhookError:
+    """The domain error for a whole call that failed with errno `number` on process `pid`.
+
+    The meanings are those of migrate_pages(2) and move_pages(2).
+    """
+    name = errno.errorcode.get(number, str(number))
+    if number == errno.ESRCH:
+        return ProcessGoneError(f"process {pid} has exited")
+    if number == errno.EPERM:
+        return NoPermissionError(
+            f"{call} on process {pid}: not permitted; run as root, or with CAP_SYS_NICE and"
+            " CAP_SYS_PTRACE, and look at kernel.yama.ptrace_scope"
+        )
+    meaning = {
+        errno.EACCES: "a destination node is outside the process's cpuset; widen its cpuset.mems",
+        errno.ENODEV: "a destination node is not online or has no memory",
+        errno.EINVAL: "no destination node is both online and allowed to the caller's own cpuset",
+        errno.ENOMEM: "a destination node is full",
+        errno.EFAULT: "the kernel could not read the request",
+        errno.ENOSYS: "this kernel has no page migration (CONFIG_MIGRATION, CONFIG_NUMA)",
+    }.get(number, "unexpected error")
+    return BackendError(f"{call} on process {pid}: {name}: {meaning}", number)

@@ -1,0 +1,77 @@
+"""Sets of NUMA nodes and processors, in the kernel's list format (`0-3,8`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+_LARGEST_ID = 1 << 16
+
+
+class IdSet(frozenset[int]):
+    """An immutable set of small non-negative numbers that iterates in ascending order.
+
+    The written form is the kernel's list format, as in /sys/devices/system/node/online and
+    cpuset.cpus; see cpuset(7), "List format".
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `0-3,8`; a blank text is the empty set. ValueError says which part is wrong."""
+        ids: set[int] = set()
+        for part in filter(None, (part.strip() for part in text.strip().split(","))):
+            first, dash, last = part.partition("-")
+            if not (_is_number(first) and (not dash or _is_number(last))):
+                raise ValueError(f"{part!r} is not a number or a range such as 0-3")
+            low, high = int(first), int(last) if dash else int(first)
+            if high < low:
+                raise ValueError(f"the range {part!r} runs backwards")
+            if high > _LARGEST_ID:
+                raise ValueError(f"{part!r} is larger than any node or processor number")
+            ids.update(range(low, high + 1))
+        return cls(ids)
+
+    def __new__(cls, ids: Iterable[int] = ()) -> Self:
+        return super().__new__(cls, ids)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]  # frozenset's own signature
+        return iter(sorted(super().__iter__()))
+
+    def __str__(self) -> str:
+        runs: list[list[int]] = []
+        for number in self:
+            if runs and number == runs[-1][1] + 1:
+                runs[-1][1] = number
+            else:
+                runs.append([number, number])
+        return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __or__(self, other: Iterable[int]) -> Self:  # type: ignore[override]
+        return type(self)(self.union(other))
+
+    def __and__(self, other: Iterable[int]) -> Self:
+        return type(self)(self.intersection(other))
+
+    def __sub__(self, other: Iterable[int]) -> Self:
+        return type(self)(self.difference(other))
+
+
+class NodeSet(IdSet):
+    """NUMA nodes."""
+
+    __slots__ = ()
+
+
+class CpuSet(IdSet):
+    """Logical processors."""
+
+    __slots__ = ()
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
