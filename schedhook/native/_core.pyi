@@ -1,0 +1,47 @@
+"""What the C core offers. Addresses and sizes in bytes; every call releases the GIL."""
+
+# A range: pid, pidfd, descriptor of /proc/PID/pagemap, start, end, the mapping's page size, the
+# base page size, the size of a transparent huge page (0: none), whether to use PAGEMAP_SCAN.
+_Range = tuple[int, int, int, int, int, int, int, int, bool]
+
+def migrate_pages(pid: int, from_mask: bytes, to_mask: bytes, /) -> int:
+    """migrate_pages(2). OSError with the kernel's errno."""
+
+def sweep(
+    range: _Range, destinations: bytes, shared: bool, batch_bytes: int, call_ns: int, /
+) -> tuple[
+    list[tuple[tuple[int, int], int]],
+    list[tuple[int, int, int, int, int]],
+    int,
+    int,
+    int,
+]:
+    """Move the range's pages; `destinations` is an array of int32, by node, -1 to leave alone.
+
+    Returns moved bytes by (old, new); failures (start, end, errno, bytes, page size); the number
+    of calls; the longest call in ns; and the errno that ended the sweep early, 0 if none did
+    (ESRCH: the process exited or replaced its address space).
+    """
+
+def locate(
+    pid: int,
+    pidfd: int,
+    pagemap: int,
+    start: int,
+    end: int,
+    page_size: int,
+    base_size: int,
+    folio_size: int,
+    use_scan: bool,
+    /,
+) -> list[tuple[int, int, int]]:
+    """Runs (start, end, node) of present pages. OSError with the kernel's errno."""
+
+def can_scan(pagemap: int, /) -> bool:
+    """Whether the PAGEMAP_SCAN ioctl works on this descriptor."""
+
+def check_access(pid: int, /) -> None:
+    """OSError where move_pages(2) does not let the caller ask for this process's pages."""
+
+def may_move_shared() -> bool:
+    """Whether the caller may use MPOL_MF_MOVE_ALL (CAP_SYS_NICE)."""

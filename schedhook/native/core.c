@@ -1,0 +1,244 @@
+/* Python's door to the engine: parse, call with the GIL released, return. Limited API. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MPOL_MF_MOVE (1 << 1)     /* <linux/mempolicy.h> */
+#define MPOL_MF_MOVE_ALL (1 << 2)
+
+static PyObject *raise_errno(int number)
+{
+    errno = number;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *core_migrate_pages(PyObject *self, PyObject *args)
+{
+    int pid;
+    const char *from, *to;
+    Py_ssize_t from_size, to_size;
+    long left;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iy#y#:migrate_pages", &pid, &from, &from_size, &to, &to_size))
+        return NULL;
+    if (from_size != to_size || from_size % (Py_ssize_t)sizeof(long)) {
+        PyErr_SetString(PyExc_ValueError, "both masks must be of one size, in whole longs");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    /* The kernel reads maxnode - 1 bits. */
+    left = syscall(SYS_migrate_pages, pid, (unsigned long)from_size * 8 + 1, from, to);
+    Py_END_ALLOW_THREADS
+    return left < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(left);
+}
+
+static int parse_range(PyObject *args, struct sh_range *range)
+{
+    int pid, pidfd, pagemap, use_scan;
+    unsigned long long start, end, page_size, base_size, folio_size;
+
+    if (!PyArg_ParseTuple(args, "iiiKKKKKp", &pid, &pidfd, &pagemap, &start, &end, &page_size,
+                          &base_size, &folio_size, &use_scan))
+        return -1;
+    if (!base_size || !page_size || page_size % base_size || folio_size % base_size ||
+        start % page_size || end % page_size || end < start) {
+        PyErr_SetString(PyExc_ValueError, "the range does not consist of whole pages");
+        return -1;
+    }
+    *range = (struct sh_range){.pid = pid, .pidfd = pidfd, .pagemap = pagemap, .start = start,
+                               .end = end, .page_size = page_size, .base_size = base_size,
+                               .folio_size = folio_size, .use_scan = use_scan};
+    return 0;
+}
+
+static PyObject *moved_to_python(const struct sh_result *result, const struct sh_options *options)
+{
+    PyObject *moved = PyList_New(0);
+
+    for (size_t node = 0; moved && node < options->nodes; node++) {
+        PyObject *item;
+
+        if (!result->moved[node])
+            continue;
+        item = Py_BuildValue("((ni)K)", (Py_ssize_t)node, (int)options->destination[node],
+                             (unsigned long long)result->moved[node]);
+        if (!item || PyList_Append(moved, item) < 0)
+            Py_CLEAR(moved);
+        Py_XDECREF(item);
+    }
+    return moved;
+}
+
+static PyObject *failures_to_python(const struct sh_result *result)
+{
+    PyObject *failures = PyList_New(0);
+
+    for (size_t i = 0; failures && i < result->failure_count; i++) {
+        const struct sh_failure *failure = &result->failures[i];
+        PyObject *item = Py_BuildValue(
+            "(KKiKK)", (unsigned long long)failure->start, (unsigned long long)failure->end,
+            failure->error, (unsigned long long)failure->size,
+            (unsigned long long)failure->page_size);
+
+        if (!item || PyList_Append(failures, item) < 0)
+            Py_CLEAR(failures);
+        Py_XDECREF(item);
+    }
+    return failures;
+}
+
+static PyObject *core_sweep(PyObject *self, PyObject *args)
+{
+    PyObject *range_args, *moved, *failures;
+    struct sh_range range;
+    struct sh_options options = {0};
+    struct sh_result *result;
+    const char *destinations;
+    Py_ssize_t size;
+    int shared, error;
+    unsigned long long batch_bytes, call_ns;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!y#pKK:sweep", &PyTuple_Type, &range_args, &destinations, &size,
+                          &shared, &batch_bytes, &call_ns) ||
+        parse_range(range_args, &range) < 0)
+        return NULL;
+    options.nodes = (size_t)size / sizeof(int32_t);
+    options.flags = shared ? MPOL_MF_MOVE_ALL : MPOL_MF_MOVE;
+    options.batch_bytes = batch_bytes ? batch_bytes : 1;
+    options.call_ns = call_ns;
+    /* Bytes objects are aligned for anything, but nothing promises it. */
+    int32_t *table = malloc(size ? (size_t)size : 1);
+    result = calloc(1, sizeof *result);
+    if (table && result)
+        result->moved = calloc(options.nodes ? options.nodes : 1, sizeof *result->moved);
+    if (!table || !result || !result->moved) {
+        free(table);
+        free(result);
+        return PyErr_NoMemory();
+    }
+    for (Py_ssize_t i = 0; i < size; i++)
+        ((char *)table)[i] = destinations[i];
+    options.destination = table;
+
+    Py_BEGIN_ALLOW_THREADS
+    error = sh_sweep(&range, &options, result);
+    Py_END_ALLOW_THREADS
+
+    PyObject *answer = NULL;
+    if (error == SH_NO_LOCAL_MEMORY) {
+        PyErr_NoMemory();
+    } else {
+        moved = moved_to_python(result, &options);
+        failures = moved ? failures_to_python(result) : NULL;
+        if (failures)
+            answer = Py_BuildValue("(OOKKi)", moved, failures, (unsigned long long)result->calls,
+                                   (unsigned long long)result->longest_ns, error);
+        Py_XDECREF(moved);
+        Py_XDECREF(failures);
+    }
+    free(result->moved);
+    free(result);
+    free(table);
+    return answer;
+}
+
+static PyObject *core_locate(PyObject *self, PyObject *args)
+{
+    struct sh_range range;
+    struct sh_runs runs = {0};
+    PyObject *list;
+    int error;
+
+    (void)self;
+    if (parse_range(args, &range) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    error = sh_locate(&range, &runs);
+    Py_END_ALLOW_THREADS
+    if (error) {
+        free(runs.items);
+        return error == SH_NO_LOCAL_MEMORY ? PyErr_NoMemory() : raise_errno(error);
+    }
+    list = PyList_New(0);
+    for (size_t i = 0; list && i < runs.count; i++) {
+        PyObject *item = Py_BuildValue("(KKi)", (unsigned long long)runs.items[i].start,
+                                       (unsigned long long)runs.items[i].end, runs.items[i].node);
+
+        if (!item || PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    free(runs.items);
+    return list;
+}
+
+static PyObject *core_can_scan(PyObject *self, PyObject *args)
+{
+    int pagemap;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i:can_scan", &pagemap))
+        return NULL;
+    return PyBool_FromLong(sh_can_scan(pagemap));
+}
+
+/* Asking where one page is needs the same right as moving it, and moves nothing. */
+static PyObject *core_check_access(PyObject *self, PyObject *args)
+{
+    int pid, status = 0;
+    void *page = NULL;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i:check_access", &pid))
+        return NULL;
+    if (syscall(SYS_move_pages, pid, 1ul, &page, NULL, &status, 0) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+/* MPOL_MF_MOVE_ALL is checked against CAP_SYS_NICE before the number of pages, here none. */
+static PyObject *core_may_move_shared(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    return PyBool_FromLong(syscall(SYS_move_pages, 0, 0ul, NULL, NULL, NULL, MPOL_MF_MOVE_ALL) ==
+                           0);
+}
+
+static PyMethodDef methods[] = {
+    {"migrate_pages", core_migrate_pages, METH_VARARGS,
+     "migrate_pages(pid, from, to): migrate_pages(2) with two node masks; folios not moved."},
+    {"sweep", core_sweep, METH_VARARGS,
+     "sweep(range, destinations, shared, batch_bytes, call_ns): see _core.pyi."},
+    {"locate", core_locate, METH_VARARGS, "locate(*range): runs of pages, see _core.pyi."},
+    {"can_scan", core_can_scan, METH_VARARGS,
+     "can_scan(pagemap): whether the PAGEMAP_SCAN ioctl works there."},
+    {"check_access", core_check_access, METH_VARARGS,
+     "check_access(pid): OSError where this process's pages may not be asked for."},
+    {"may_move_shared", core_may_move_shared, METH_NOARGS,
+     "may_move_shared(): whether MPOL_MF_MOVE_ALL is permitted."},
+    {NULL, NULL, 0, NULL}};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "schedhook.native._core",
+    .m_doc = "System calls that move and find pages.",
+    .m_size = 0,
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&module);
+}

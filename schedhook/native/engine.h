@@ -1,0 +1,79 @@
+/* The page mover: finds present pages, asks where they are, moves them, counts what became of each.
+ * No Python in here and no policy: the caller says which node goes where.
+ * Sources: move_pages(2), migrate_pages(2), Documentation/admin-guide/mm/pagemap.rst. */
+#ifndef SCHEDHOOK_ENGINE_H
+#define SCHEDHOOK_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* The kernel as the engine sees it; syscalls.c is the real one, a test brings its own. */
+long sh_move_pages(pid_t pid, size_t count, void *const *pages, const int *nodes, int *status,
+                   int flags);
+ssize_t sh_read_pagemap(int fd, void *buffer, size_t size, uint64_t offset);
+int sh_scan_pagemap(int fd, void *arguments);
+bool sh_exited(int pidfd);
+uint64_t sh_now_ns(void);
+
+/* Pages of one range of one process. */
+struct sh_range {
+    pid_t pid;
+    int pidfd;            /* readable once the process has exited */
+    int pagemap;          /* /proc/PID/pagemap: bound to the address space, not to the number */
+    uint64_t start, end;
+    uint64_t page_size;   /* of the mapping: the base page, or a hugetlb page */
+    uint64_t base_size;   /* the processor's base page */
+    uint64_t folio_size;  /* a transparent huge page; 0 where there are none */
+    bool use_scan;        /* PAGEMAP_SCAN works here */
+};
+
+struct sh_options {
+    const int32_t *destination; /* [nodes], -1: leave what is there */
+    size_t nodes;
+    int flags;                  /* MPOL_MF_MOVE or MPOL_MF_MOVE_ALL */
+    uint64_t batch_bytes;
+    uint64_t call_ns;           /* bound on one call, 0: none */
+};
+
+struct sh_failure {
+    uint64_t start, end; /* covers the pages that stayed, perhaps others in between */
+    uint64_t size;       /* bytes that stayed */
+    uint64_t page_size;  /* of the last page added */
+    int error;
+};
+
+#define SH_MAX_FAILURES 128
+
+struct sh_result {
+    uint64_t *moved; /* [nodes], by old node, bytes */
+    struct sh_failure failures[SH_MAX_FAILURES];
+    size_t failure_count;
+    uint64_t calls;
+    uint64_t longest_ns;
+};
+
+struct sh_run {
+    uint64_t start, end;
+    int node;
+};
+
+struct sh_runs {
+    struct sh_run *items;
+    size_t count, room;
+};
+
+/* Both return 0, or a positive errno: ESRCH when the process exited (or replaced its address
+ * space), ENOMEM_LOCAL when this process has no memory, else what a whole call failed with. What
+ * was done until then is in the result. */
+#define SH_NO_LOCAL_MEMORY 4096
+
+int sh_sweep(const struct sh_range *range, const struct sh_options *options,
+             struct sh_result *result);
+int sh_locate(const struct sh_range *range, struct sh_runs *runs);
+
+/* Whether PAGEMAP_SCAN works on this pagemap. */
+bool sh_can_scan(int pagemap);
+
+#endif
