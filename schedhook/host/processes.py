@@ -1,0 +1,152 @@
+"""What /proc says about processes: identity, rights, and where their memory lies.
+
+Sources: proc(5), numa(7), and the kernel's fs/proc/task_mmu.c and mm/mempolicy.c for what those
+leave out. ProcessGoneError where the process has exited, NoPermissionError where the kernel keeps
+a file from the caller (both from every function that takes a pid).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from schedhook.errors import SchedhookError
+from schedhook.host._proc import (
+    is_kernel_thread,
+    live_task,
+    numbers,
+    proc_path,
+    read,
+    stat_fields,
+    thread_ids,
+)
+from schedhook.host.areas import read_areas, read_pss, residency
+from schedhook.host.topology import read_online_cpus, read_online_nodes
+from schedhook.sets import CpuSet, NodeSet
+
+__all__ = [
+    "Identity",
+    "Status",
+    "all_pids",
+    "is_kernel_thread",
+    "live_task",
+    "printable",
+    "read_areas",
+    "read_command",
+    "read_identity",
+    "read_pss",
+    "read_status",
+    "residency",
+    "thread_ids",
+]
+
+_COMMAND_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What tells a process from a later one of the same number."""
+
+    pid: int
+    start_time: int
+    """In clock ticks after boot; field 22 of /proc/PID/stat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The parts of /proc/PID/status that a relocation needs."""
+
+    name: str
+    """The command's name, at most 15 characters, made printable."""
+    state: str
+    """One letter: R, S, D, T (stopped), t, Z (exited, not yet waited for), X, I."""
+    tgid: int
+    """The process that this thread belongs to; the number itself for a process."""
+    uid: int
+    """Real user."""
+    threads: int
+    allowed_cpus: CpuSet
+    allowed_nodes: NodeSet
+    """Mems_allowed: the nodes of its cpuset. Every online node on a kernel without cpusets."""
+    cap_effective: int
+    """Bit mask of effective capabilities, capabilities(7)."""
+    rss: int
+    """Resident bytes, huge pages of hugetlbfs not counted."""
+    hugetlb: int
+    """Resident bytes in huge pages of hugetlbfs."""
+
+
+def read_identity(pid: int, root: Path = Path("/")) -> Identity:
+    """What to compare later to know that the number still means the same process."""
+    return Identity(pid=pid, start_time=int(stat_fields(pid, root)[19]))
+
+
+def read_status(pid: int, root: Path = Path("/")) -> Status:
+    """The process's state, user, rights and cpuset."""
+    lines = read(pid, "status", root).split(b"\n")
+    values = {key: value.strip().decode("ascii", "replace") for key, value in _pairs(lines)}
+    try:
+        return Status(
+            name=printable(values.get(b"Name", "")),
+            state=values[b"State"][:1],
+            tgid=int(values.get(b"Tgid", pid)),
+            uid=int(values[b"Uid"].split()[0]),
+            threads=int(values.get(b"Threads", 1)),
+            allowed_cpus=CpuSet.parse(values[b"Cpus_allowed_list"])
+            if b"Cpus_allowed_list" in values
+            else read_online_cpus(root),
+            allowed_nodes=NodeSet.parse(values[b"Mems_allowed_list"])
+            if b"Mems_allowed_list" in values
+            else read_online_nodes(root),
+            cap_effective=int(values.get(b"CapEff", "0"), 16),
+            rss=_kilobytes(values.get(b"VmRSS", "0")),
+            hugetlb=_kilobytes(values.get(b"HugetlbPages", "0")),
+        )
+    except (KeyError, ValueError, IndexError):
+        raise SchedhookError(
+            f"cannot make sense of {proc_path(pid, 'status', root)}; is /proc mounted there?"
+        ) from None
+
+
+def _pairs(lines: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    for line in lines:
+        key, colon, value = line.partition(b":")
+        if colon:
+            yield key, value
+
+
+def _kilobytes(text: str) -> int:
+    return int(text.split(maxsplit=1)[0]) << 10
+
+
+def read_command(pid: int, root: Path = Path("/")) -> str:
+    """The command line, or `[name]` where there is none, as one short printable line.
+
+    The words are the process's own to choose, so nothing in them may reach a terminal raw.
+    """
+    words = read(pid, "cmdline", root).rstrip(b"\0")
+    if words:
+        text = printable(words.replace(b"\0", b" ").decode("utf-8", "backslashreplace"))
+    else:
+        name = read(pid, "comm", root).removesuffix(b"\n").decode("utf-8", "backslashreplace")
+        text = f"[{printable(name)}]"
+    return text if len(text) <= _COMMAND_LENGTH else text[: _COMMAND_LENGTH - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, and those that reorder or hide text, written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def all_pids(root: Path = Path("/")) -> list[int]:
+    """Every process that /proc shows to the caller, in ascending order."""
+    try:
+        return numbers(root / "proc")
+    except OSError as error:
+        raise SchedhookError(f"cannot list {root / 'proc'}: {error.strerror}") from error
