@@ -1,3 +1,46 @@
-"""schedhook makes a batch job's memory follow the job between NUMA nodes."""
+"""schedhook makes a batch job's memory follow the job between NUMA nodes.
+
+What plug-in authors need is importable from here, and loaded only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from schedhook.descriptors import (
+        BackendPlugin,
+        MapperPlugin,
+        SchedulerPlugin,
+        StrategyPlugin,
+    )
+    from schedhook.errors import MigrationRefused
+    from schedhook.hookspecs import hookimpl
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BackendPlugin",
+    "MapperPlugin",
+    "MigrationRefused",
+    "SchedulerPlugin",
+    "StrategyPlugin",
+    "__version__",
+    "hookimpl",
+]
+
+_HOME = {
+    "BackendPlugin": "schedhook.descriptors",
+    "MapperPlugin": "schedhook.descriptors",
+    "MigrationRefused": "schedhook.errors",
+    "SchedulerPlugin": "schedhook.descriptors",
+    "StrategyPlugin": "schedhook.descriptors",
+    "hookimpl": "schedhook.hookspecs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

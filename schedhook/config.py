@@ -1,0 +1,212 @@
+"""The configuration file, as frozen values. A section is a dataclass: its fields are the keys, its
+types and defaults what is allowed and what holds without a file. To add a key, add a field; to
+add a section, add a dataclass and a field of Config.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from schedhook.errors import ConfigError
+from schedhook.model import Kind, Shared
+
+DEFAULT_PATH = Path("/etc/schedhook/config.toml")
+PATH_VARIABLE = "SCHEDHOOK_CONFIG"
+
+_Section = TypeVar("_Section")
+
+_NOT_A_KEY: Mapping[str, Any] = {"key": False}
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    AUTO = "auto"
+    """`console` where standard error is a terminal, else `json`."""
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least severe log line that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def at_least(least: float, default: float) -> Any:
+    """A number with a lower bound."""
+    return field(default=default, metadata={"least": least})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelocationSection:
+    """[relocation]: what the command line leaves open."""
+
+    strategy: str = "move-pages"
+    mapper: str = "relative"
+    backend: str = "native"
+    shared: Shared = Shared.JOB
+    kinds: tuple[Kind, ...] = field(default=tuple(Kind), metadata={"fill": True})
+    threads: int = at_least(0, 0)
+    """0: as many as the host and the plan suggest."""
+    bandwidth_mb_s: float = at_least(0, 0.0)
+    """Most that is moved in a second, in units of 1,000,000 bytes; 0: no bound."""
+    reserve_mb: int = at_least(0, 64)
+    """What stays free on every destination node, in units of 1,048,576 bytes."""
+    batch_kb: int = at_least(4, 8192)
+    """Most that one system call moves, in units of 1,024 bytes."""
+    call_ms: float = at_least(0, 0.0)
+    """Bound on one system call's duration; 0: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySection:
+    """[retry]: how long to go on trying pages that stayed for a reason that may pass."""
+
+    attempts: int = at_least(1, 5)
+    first_wait_s: float = at_least(0, 0.05)
+    longest_wait_s: float = at_least(0, 2.0)
+    give_up_s: float = at_least(0, 30.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSection:
+    """[log]: log lines on standard error."""
+
+    format: LogFormat = LogFormat.AUTO
+    level: LogLevel = LogLevel.INFO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginsSection:
+    """[plugins]: plug-ins of third parties."""
+
+    third_party: bool = True
+    """Whether installed packages are searched for plug-ins."""
+    disabled: tuple[str, ...] = ()
+    """Names of plug-ins (entry points) or of packages that are not loaded."""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """[plugins.options.NAME]: whatever the plug-in of that name understands; not checked here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration. `Config()` is what holds without a file."""
+
+    relocation: RelocationSection = field(default_factory=RelocationSection)
+    retry: RetrySection = field(default_factory=RetrySection)
+    log: LogSection = field(default_factory=LogSection)
+    plugins: PluginsSection = field(default_factory=PluginsSection)
+    source: Path | None = field(default=None, metadata=_NOT_A_KEY)
+    """The file it was read from, None where there was none."""
+
+
+def load_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read `path`, else the file that $SCHEDHOOK_CONFIG names, else /etc/schedhook/config.toml.
+
+    Only the last may be missing. ConfigError for a file that cannot be read or used.
+    """
+    named = path or (Path(environ[PATH_VARIABLE]) if environ.get(PATH_VARIABLE) else None)
+    source = named or DEFAULT_PATH
+    try:
+        text = source.read_bytes().decode()
+    except FileNotFoundError:
+        if named is None:
+            return Config()
+        raise ConfigError(f"{source}: no such configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{source}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: not UTF-8 at byte {error.start}") from error
+    return parse_config(text, source)
+
+
+def parse_config(text: str, source: Path) -> Config:
+    """Read a configuration's text. ConfigError names `source`, the key and what is allowed."""
+    import tomllib  # noqa: PLC0415 - most hosts that run a hook have no file to read
+
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not TOML: {error}") from error
+    return _read(Config, table, str(source), "", {"source": source})
+
+
+def _read(
+    section: type[_Section],
+    table: Mapping[str, Any],
+    source: str,
+    prefix: str,
+    extra: Mapping[str, Any],
+) -> _Section:
+    assert is_dataclass(section)
+    keys = {each.name: each for each in fields(section) if each.metadata.get("key", True)}
+    hints = get_type_hints(section)
+    values = dict(extra)
+    for key, value in table.items():
+        where = f"{prefix}{key}"
+        if key not in keys:
+            raise ConfigError(f"{source}: {where}: {_unknown(key, keys)}")
+        hint = hints[key]
+        if isinstance(hint, type) and is_dataclass(hint):
+            _expect(isinstance(value, dict), source, where, f"a section, [{where}]", value)
+            values[key] = _read(hint, value, source, f"{where}.", {})
+        else:
+            values[key] = _convert(value, hint, source, where)
+            _check_bounds(values[key], keys[key], source, where)
+    return section(**values)
+
+
+def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
+    """`value` as the field's type, or ConfigError."""
+    if get_origin(hint) is tuple:
+        _expect(isinstance(value, list), source, where, "a list, in [ ]", value)
+        return tuple(_convert(item, get_args(hint)[0], source, where) for item in value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        choices = [str(choice) for choice in hint]
+        _expect(value in choices, source, where, "one of " + ", ".join(choices), value)
+        return hint(value)
+    if hint is bool:
+        _expect(isinstance(value, bool), source, where, "true or false", value)
+    elif hint is int:
+        _expect(type(value) is int, source, where, "a whole number", value)
+    elif hint is float:
+        is_number = type(value) in (int, float) and math.isfinite(value)
+        _expect(is_number, source, where, "a number", value)
+        return float(value)
+    elif hint is str:
+        _expect(isinstance(value, str), source, where, "a text, in quotes", value)
+    else:
+        is_tables = isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
+        _expect(is_tables, source, where, f"sections, [{where}.NAME]", value)
+    return value
+
+
+def _check_bounds(value: Any, key: Field[Any], source: str, where: str) -> None:
+    if "least" in key.metadata:
+        least = key.metadata["least"]
+        _expect(value >= least, source, where, f"a number of at least {least}", value)
+    if key.metadata.get("fill"):
+        _expect(bool(value), source, where, "a list with at least one entry", list(value))
+
+
+def _expect(holds: bool, source: str, where: str, allowed: str, value: Any) -> None:
+    if not holds:
+        raise ConfigError(f"{source}: {where}: has to be {allowed}, not {value!r}")
+
+
+def _unknown(key: str, keys: Mapping[str, Field[Any]]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for an error's text
+
+    meant = get_close_matches(key, keys, n=1)
+    hint = f"did you mean {meant[0]}? " if meant else ""
+    return f"no such key; {hint}allowed here: {', '.join(keys)}"

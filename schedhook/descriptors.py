@@ -1,0 +1,78 @@
+"""What a registration hook returns: a name to be chosen by, a summary for listings, and a function
+that does the work.
+
+A descriptor is cheap to make. What is heavy belongs inside its function, since descriptors of
+every plug-in are made in every run and most are never chosen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schedhook.errors import PluginError
+
+if TYPE_CHECKING:
+    from schedhook.backend import Backend
+    from schedhook.host.topology import Topology
+    from schedhook.model import NodeMap
+    from schedhook.moving import Move
+    from schedhook.scheduler import Scheduler
+    from schedhook.sets import NodeSet
+
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """What every descriptor has. PluginError for a name that nobody could write in a file."""
+
+    name: str
+    """As in configuration: small letters, digits and hyphens, a letter first."""
+    summary: str
+    """One line for listings."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise PluginError(
+                f"{self.name!r} is no name for a plug-in: use small letters, digits and hyphens,"
+                " a letter first"
+            )
+        if not isinstance(self.summary, str) or not self.summary or "\n" in self.summary:
+            raise PluginError(f"the summary of {self.name!r} has to be one line of text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyPlugin(Descriptor):
+    """A way to move pages."""
+
+    move: Callable[[Move], None]
+    """Moves what the given move asks for and reports to it; the pipeline verifies afterwards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapperPlugin(Descriptor):
+    """A rule that pairs old nodes with new ones."""
+
+    map: Callable[[NodeSet, NodeSet, Topology], NodeMap]
+    """From (old nodes, new nodes, the host's topology) to a map with every old node as a key and
+    only new nodes as values. UsageError where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendPlugin(Descriptor):
+    """A way to reach processes and nodes."""
+
+    create: Callable[[Path], Backend]
+    """From the directory under which the host's files lie (/proc, /sys), `/` on a live host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerPlugin(Descriptor):
+    """An adapter for a batch scheduler."""
+
+    create: Callable[[Path], Scheduler]
+    """From the directory under which the host's files lie, `/` on a live host."""

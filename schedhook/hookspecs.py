@@ -1,0 +1,85 @@
+"""Every hook. A plug-in is a module (or an object) with functions of these names, marked
+`@hookimpl`, that an entry point of the group `schedhook` names; see docs/ for a whole package.
+
+The first four *register*: they return descriptors, from which configuration chooses by name. The
+others *observe*: what they return is ignored, and one that fails is logged and passed over.
+A function may leave out arguments that it does not use.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+from schedhook.descriptors import BackendPlugin, MapperPlugin, SchedulerPlugin, StrategyPlugin
+from schedhook.model import Event, Plan, Report
+
+hookspec = pluggy.HookspecMarker("schedhook")
+hookimpl = pluggy.HookimplMarker("schedhook")
+
+
+@hookspec
+def schedhook_schedulers() -> list[SchedulerPlugin]:  # type: ignore[empty-body]
+    """Adapters for batch schedulers.
+
+    @hookimpl
+    def schedhook_schedulers():
+        return [SchedulerPlugin(name="flux", summary="Flux jobs", create=FluxScheduler)]
+    """
+
+
+@hookspec
+def schedhook_mappers() -> list[MapperPlugin]:  # type: ignore[empty-body]
+    """Rules that pair old nodes with new ones.
+
+    def pack(old, new, topology):
+        return NodeMap(pairs=dict.fromkeys(old, min(new)), mapper="pack")
+
+    @hookimpl
+    def schedhook_mappers():
+        return [MapperPlugin(name="pack", summary="everything to the first node", map=pack)]
+    """
+
+
+@hookspec
+def schedhook_strategies() -> list[StrategyPlugin]:  # type: ignore[empty-body]
+    """Ways to move pages.
+
+    @hookimpl
+    def schedhook_strategies():
+        return [StrategyPlugin(name="hot-first", summary="busy pages first", move=hot_first)]
+    """
+
+
+@hookspec
+def schedhook_backends() -> list[BackendPlugin]:  # type: ignore[empty-body]
+    """Ways to reach processes and nodes.
+
+    @hookimpl
+    def schedhook_backends():
+        return [BackendPlugin(name="remote", summary="through an agent", create=RemoteBackend)]
+    """
+
+
+@hookspec
+def schedhook_event(event: Event) -> None:
+    """Sees every event that an adapter brings, before it is acted on."""
+
+
+@hookspec
+def schedhook_before_migrate(plan: Plan) -> None:
+    """Sees a plan before the first page moves; MigrationRefused("why") stops the relocation."""
+
+
+@hookspec
+def schedhook_after_migrate(report: Report) -> None:
+    """Sees the report of every relocation that began, whatever its outcome."""
+
+
+@hookspec
+def schedhook_job_started(event: Event) -> None:
+    """A job has started on this host."""
+
+
+@hookspec
+def schedhook_job_ended(event: Event) -> None:
+    """A job has ended on this host; its processes may be gone."""

@@ -1,0 +1,110 @@
+"""Structured log lines on standard error; standard output belongs to results.
+
+structlog is imported with the first line that is written, not before: a scheduler's hook that has
+nothing to say does not wait for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from schedhook.config import LogFormat, LogLevel
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger, Processor
+
+_SEVERITY = {
+    LogLevel.DEBUG: 10,
+    LogLevel.INFO: 20,
+    LogLevel.WARNING: 30,
+    LogLevel.ERROR: 40,
+}
+
+
+class _Settings:
+    """What `configure` said; `logger` is made from it when it is first needed."""
+
+    format = LogFormat.AUTO
+    level = LogLevel.INFO
+    logger: FilteringBoundLogger | None = None
+
+
+def configure(format: LogFormat | str, level: LogLevel | str) -> None:  # noqa: A002 - the key's name
+    """Choose how lines look and which are written; holds for loggers that exist, too."""
+    _Settings.format = LogFormat(format)
+    _Settings.level = LogLevel(level)
+    _Settings.logger = None
+
+
+def get_logger() -> FilteringBoundLogger:
+    """A logger, to be called as `get_logger().info("what happened", pid=7)`; costs nothing."""
+    return cast("FilteringBoundLogger", _WhenUsed())
+
+
+class _WhenUsed:
+    def __getattr__(self, name: str) -> Any:
+        if _Settings.logger is None:
+            _Settings.logger = _make_logger()
+        return getattr(_Settings.logger, name)
+
+
+class _StandardError:
+    """Writes lines, and loses them where nobody can receive them: a closed pipe or a full disk is
+    no reason to leave a relocation half done."""
+
+    def msg(self, line: str) -> None:
+        stream = sys.stderr
+        try:
+            stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+
+    debug = info = warning = error = critical = msg
+
+
+def _make_logger() -> FilteringBoundLogger:
+    with _without_rich():
+        import structlog  # noqa: PLC0415 - see the module's docstring
+
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    as_console = _Settings.format is LogFormat.CONSOLE or (
+        _Settings.format is LogFormat.AUTO and is_terminal
+    )
+    renderers: list[Processor]
+    if as_console:
+        plain = structlog.dev.plain_traceback
+        renderers = [
+            structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain),
+        ]
+    else:
+        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        _StandardError(),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=not as_console),
+            *renderers,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_SEVERITY[_Settings.level]),
+        context_class=dict,
+        cache_logger_on_first_use=False,
+    ).bind()
+    return logger
+
+
+@contextmanager
+def _without_rich() -> Iterator[None]:
+    """structlog imports rich where it finds it, for tracebacks that we do not want; that would be
+    a good part of what a hook costs."""
+    if "rich" in sys.modules:
+        yield
+        return
+    sys.modules["rich"] = cast(Any, None)
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]

@@ -1,0 +1,89 @@
+"""Node maps: reading them, the kernel's rule for making them, and saying one to the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from schedhook.errors import UsageError
+from schedhook.model import NodeMap
+from schedhook.sets import NodeSet
+
+
+def parse_map(text: str) -> NodeMap:
+    """Read `0:1,1:0` (old:new). UsageError for anything else and for an old node named twice."""
+    pairs: dict[int, int] = {}
+    for part in text.split(","):
+        old_text, colon, new_text = part.partition(":")
+        old, new = _node(old_text), _node(new_text)
+        if not colon or old is None or new is None:
+            raise UsageError(
+                f"bad node map {text!r}: {part.strip()!r} is not OLD:NEW, such as 0:2 in 0:2,1:3"
+            )
+        if old in pairs:
+            raise UsageError(f"bad node map {text!r}: node {old} is mapped twice")
+        pairs[old] = new
+    return NodeMap(pairs=pairs)
+
+
+def kernel_rule(sources: NodeSet, destinations: NodeSet) -> dict[int, int]:
+    """The new node of each source in one migrate_pages(2) call, as do_migrate_pages() in the
+    kernel's mm/mempolicy.c has it.
+
+    The n-th source goes to the n-th destination, counted round where there are fewer of those.
+    Where the sets differ in size, a source that is also a destination stays (it counts
+    nevertheless). UsageError for an empty set.
+    """
+    if not sources or not destinations:
+        which = "old" if not sources else "new"
+        raise UsageError(f"the set of {which} nodes is empty; name at least one node")
+    targets = list(destinations)
+    stay = sources & destinations if len(sources) != len(destinations) else NodeSet()
+    return {
+        source: source if source in stay else targets[position % len(targets)]
+        for position, source in enumerate(sources)
+    }
+
+
+def as_kernel_calls(moves: Mapping[int, int]) -> list[tuple[NodeSet, NodeSet]] | None:
+    """Calls of migrate_pages(2) that, one after the other, perform exactly this map.
+
+    One call where the kernel's rule says it, else several, each of which fills only nodes that
+    have been vacated before. None where nodes change places: no order of calls tells what has
+    arrived on a node from what has yet to leave it.
+    """
+    left = {old: new for old, new in sorted(moves.items()) if old != new}
+    if not left:
+        return []
+    # A node that stays can still be what makes the n-th meet the n-th, so try with and without.
+    for whole in (moves, left):
+        sources, destinations = NodeSet(whole), NodeSet(whole.values())
+        if kernel_rule(sources, destinations) == whole:
+            return [(sources, destinations)]
+    calls: list[tuple[NodeSet, NodeSet]] = []
+    while left:
+        ready = {old: new for old, new in left.items() if new not in left}
+        if not ready:
+            return None
+        calls += _rising(ready)
+        left = {old: new for old, new in left.items() if old not in ready}
+    return calls
+
+
+def _rising(pairs: Mapping[int, int]) -> list[tuple[NodeSet, NodeSet]]:
+    """Split pairs so that within each call old and new nodes rise together, as the kernel pairs
+    them."""
+    groups: list[dict[int, int]] = []
+    for old, new in sorted(pairs.items()):
+        group = next((group for group in groups if max(group.values()) < new), None)
+        if group is None:
+            groups.append(group := {})
+        group[old] = new
+    return [(NodeSet(group), NodeSet(group.values())) for group in groups]
+
+
+def _node(text: str) -> int | None:
+    try:
+        (node,) = NodeSet.parse(text)
+    except ValueError:
+        return None
+    return node
