@@ -3,84 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import shutil
+import signal
 import sys
-import time
-import uuid
 from pathlib import Path
 
-from tests.vm import machine
-
-
-def serve(options: argparse.Namespace) -> int:
-    """Keep a guest up that runs what ``run`` sends, until DIR/stop appears or time is over."""
-    directory: Path = options.directory.resolve()
-    for name in ("in", "out"):
-        shutil.rmtree(directory / name, ignore_errors=True)
-        (directory / name).mkdir(parents=True)
-    for name in ("ready", "stop"):
-        (directory / name).unlink(missing_ok=True)
-    shutil.copy(Path(__file__).with_name("serve.sh"), directory)
-    with machine.running(
-        str(directory / "serve.sh"),
-        shared=directory,
-        seconds=options.timeout,
-        shape=options.shape,
-        kernel=options.kernel,
-        kvm=options.kvm,
-        name=directory.name,
-    ) as guest:
-        if not machine.wait_until((directory / "ready").exists, guest, 300):
-            print(f"the guest did not start, see {directory}/console.log", file=sys.stderr)
-            return 1
-        print(f"ready; stop it with: touch {directory}/stop", flush=True)
-        guest.wait()
-    return 0
-
-
-def run(options: argparse.Namespace) -> int:
-    """Run a command, or a script (one argument, or standard input), in DIR's guest."""
-    directory: Path = options.directory.resolve()
-    if not (directory / "ready").exists():
-        print(f"no guest serves {directory}", file=sys.stderr)
-        return 125
-    match options.command:
-        case []:
-            script = sys.stdin.read()
-        case [script]:
-            pass
-        case words:
-            script = shlex.join(words)
-    name = uuid.uuid4().hex[:8]
-    bounded = f"exec timeout --kill-after=5 {options.timeout} bash -c {shlex.quote(script)}\n"
-    new = directory / "in" / f"{name}.new"
-    new.write_text(bounded)
-    new.rename(new.with_suffix(".sh"))
-    output, status = directory / "out" / f"{name}.out", directory / "out" / f"{name}.rc"
-    printed = 0
-    end = time.monotonic() + options.timeout + 30
-    while True:
-        done = status.exists()
-        if output.exists():
-            with output.open("rb") as stream:
-                stream.seek(printed)
-                data = stream.read()
-            printed += len(data)
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        if done:
-            return int(status.read_text())
-        if time.monotonic() > end:
-            print(f"no answer from the guest that serves {directory}", file=sys.stderr)
-            return 124
-        time.sleep(0.1)
+from tests.vm import machine, serve, tiers
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m tests.vm", description=machine.__doc__)
-    commands = top.add_subparsers(required=True)
+    commands = top.add_subparsers(required=True, dest="name")
 
     guest = argparse.ArgumentParser(add_help=False)
     guest.add_argument("--kernel", type=Path, help="default: the newest /boot/vmlinuz-*")
@@ -90,26 +23,43 @@ def parser() -> argparse.ArgumentParser:
     guest.add_argument("--nodes", type=int, default=4)
     guest.add_argument("--mib-per-node", type=int, default=1024)
 
-    one = commands.add_parser("serve", help=serve.__doc__, parents=[guest])
+    one = commands.add_parser("serve", help=serve.serve.__doc__, parents=[guest])
     one.add_argument("directory", type=Path, metavar="DIR", help="shared with the guest")
     one.add_argument("--timeout", type=float, default=14400, help="seconds (4 hours)")
-    one.set_defaults(function=serve)
 
-    one = commands.add_parser("run", help=run.__doc__)
-    one.add_argument("--timeout", type=float, default=120, help="seconds")
+    one = commands.add_parser("run", help=serve.run.__doc__)
     one.add_argument("directory", type=Path, metavar="DIR")
     one.add_argument("command", nargs="*", help="one word: a shell script")
-    one.set_defaults(function=run)
+    one.add_argument("--timeout", type=float, default=120, help="seconds")
+
+    one = commands.add_parser("test", help=tiers.test.__doc__, parents=[guest])
+    one.add_argument("tiers", type=Path, nargs="+", metavar="tests/TIER")
+    one.add_argument("--timeout", type=float, default=900, help="seconds for each tier")
+    one.add_argument("--force-vm", action="store_true", help="even if this host has the nodes")
+
+    one = commands.add_parser("summary", help=tiers.summary.__doc__)
+    one.add_argument("tiers", nargs="+", metavar="TIER")
     return top
 
 
 def main() -> int:
     """Parse and do."""
+    # So that a guest ends with us: an exception leaves the block that runs it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = parser().parse_args()
-    if "nodes" in options:
-        options.shape = machine.Shape(nodes=options.nodes, mib_per_node=options.mib_per_node)
+    if options.name == "run":
+        return serve.run(options.directory.resolve(), options.command, seconds=options.timeout)
+    if options.name == "summary":
+        return tiers.summary(options.tiers)
+    shape = machine.Shape(nodes=options.nodes, mib_per_node=options.mib_per_node)
+    setup = machine.Setup(shape=shape, kernel=options.kernel, kvm=options.kvm)
     try:
-        return int(options.function(options))
+        if options.name == "serve":
+            directory = options.directory.resolve()
+            return serve.serve(directory, seconds=options.timeout, setup=setup)
+        return tiers.test(
+            options.tiers, seconds=options.timeout, force_vm=options.force_vm, setup=setup
+        )
     except machine.CannotBoot as error:
         print(f"cannot boot the virtual machine: {error}", file=sys.stderr)
         return 1
