@@ -211,7 +211,7 @@ class _Mapping:
             offset=int(words[2], 16),
             device=f"{int(major, 16)}:{int(minor, 16)}",
             inode=int(words[4]),
-            name=words[5] if len(words) > 5 else b"",
+            name=words[5].replace(b"\\012", b"\n") if len(words) > 5 else b"",
         )
 
 
@@ -219,44 +219,48 @@ class _Maps:
     """/proc/PID/maps, of which only the lines that are asked for are taken apart."""
 
     def __init__(self, data: bytes) -> None:
-        self._rest: dict[int, bytes] = {}
+        # Keys stay as they were written: turning a hundred thousand into numbers takes as long
+        # as everything else.
+        self._rest: dict[bytes, bytes] = {}
         for text in data.split(b"\n"):
             start, dash, rest = text.partition(b"-")
             if dash:
-                self._rest[int(start, 16)] = rest
+                self._rest[start] = rest
         self._starts: list[int] | None = None
 
     def __iter__(self) -> Iterator[_Mapping]:
-        for start, rest in self._rest.items():
-            yield _Mapping.parse(start, rest)
+        return (_Mapping.parse(int(start, 16), rest) for start, rest in self._rest.items())
+
+    def _at(self, start: int) -> _Mapping | None:
+        rest = self._rest.get(b"%08x" % start)
+        return None if rest is None else _Mapping.parse(start, rest)
 
     def find(self, start: int, size: int, bound: int | None) -> _Mapping | None:
         """The mapping that an area from `start` on with `size` resident bytes is now, or is part
         of; None where it is gone. It ends at `bound` at the latest."""
-        rest = self._rest.get(start)
-        if rest is not None:
-            mapping = _Mapping.parse(start, rest)
-            if size <= mapping.end - start and (bound is None or mapping.end <= bound):
-                return mapping
-        return self._search(start, size, bound)
-
-    def _search(self, start: int, size: int, bound: int | None) -> _Mapping | None:
-        if self._starts is None:
-            self._starts = sorted(self._rest)
-        index = bisect.bisect_right(self._starts, start) - 1
-        if index < 0:
+        mapping = self._at(start) or self._around(start)
+        if mapping is None:
             return None
-        mapping = _Mapping.parse(self._starts[index], self._rest[self._starts[index]])
-        if mapping.end <= start:
-            return None
-        mapping.offset += start - mapping.start if mapping.has_file else 0
-        mapping.start = start
-        for following in self._starts[index + 1 :]:  # it was split: take its parts together
-            if size <= mapping.end - start or following != mapping.end:
+        while size > mapping.end - start:  # it was split: take its parts together
+            following = self._at(mapping.end)
+            if following is None:
                 break
-            mapping.end = _Mapping.parse(following, self._rest[following]).end
+            mapping.end = following.end
         if bound is not None:
             mapping.end = min(mapping.end, bound)
+        return mapping
+
+    def _around(self, start: int) -> _Mapping | None:
+        """The part from `start` on of the mapping that has swallowed that address."""
+        if self._starts is None:
+            self._starts = sorted(int(key, 16) for key in self._rest)
+        index = bisect.bisect_right(self._starts, start) - 1
+        mapping = self._at(self._starts[index]) if index >= 0 else None
+        if mapping is None or mapping.end <= start:
+            return None
+        if mapping.has_file:
+            mapping.offset += start - mapping.start
+        mapping.start = start
         return mapping
 
 
@@ -277,15 +281,17 @@ def _memory_devices(pid: int, root: Path) -> dict[str, Kind]:
 
 
 def _area(line: _Line, mapping: _Mapping, memory_devices: Mapping[str, Kind]) -> Area:
+    # maps escapes line ends only, so its names are truer; but it may show a label in their place.
+    name = mapping.name if mapping.name.startswith(b"/") else line.name
     copied = not mapping.is_shared and line.anon == sum(line.pages.values())
-    anonymous = not mapping.has_file or (copied and line.name == b"/dev/zero")
+    anonymous = not mapping.has_file or (copied and name == b"/dev/zero")
     return Area(
         start=mapping.start,
         end=mapping.end,
-        kind=_kind(line, anonymous, memory_devices.get(mapping.device)),
+        kind=_kind(name, line.is_huge, anonymous, memory_devices.get(mapping.device)),
         page_size=line.page_size,
         residency={node: count * line.page_size for node, count in line.pages.items()},
-        path=line.name.decode("utf-8", "backslashreplace"),
+        path=name.decode("utf-8", "backslashreplace"),
         policy=line.policy,
         is_shared=mapping.is_shared,
         # A private mapping whose every page is the process's own copy shares nothing any more.
@@ -296,14 +302,14 @@ def _area(line: _Line, mapping: _Mapping, memory_devices: Mapping[str, Kind]) ->
     )
 
 
-def _kind(line: _Line, anonymous: bool, on_device: Kind | None) -> Kind:
-    if line.is_huge:
+def _kind(name: bytes, is_huge: bool, anonymous: bool, on_device: Kind | None) -> Kind:
+    if is_huge:
         return Kind.HUGE
     if anonymous:
         return Kind.ANON
     if on_device:
         return on_device
-    if _KERNEL_SHMEM.match(line.name) or line.name.startswith(b"/dev/shm/"):
+    if _KERNEL_SHMEM.match(name) or name.startswith(b"/dev/shm/"):
         return Kind.SHMEM
     return Kind.FILE
 
