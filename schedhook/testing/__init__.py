@@ -1,0 +1,1 @@
+"""What tests of schedhook and of plug-ins for it are made with."""
