@@ -7,7 +7,7 @@ nothing to say does not wait for it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -81,7 +81,9 @@ def _make_logger() -> FilteringBoundLogger:
             structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain),
         ]
     else:
-        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        # str, so that a node set reads 0-3.
+        as_json = structlog.processors.JSONRenderer(default=str)
+        renderers = [structlog.processors.format_exc_info, _lead, as_json]
     logger: FilteringBoundLogger = structlog.wrap_logger(
         _StandardError(),
         processors=[
@@ -94,6 +96,11 @@ def _make_logger() -> FilteringBoundLogger:
         cache_logger_on_first_use=False,
     ).bind()
     return logger
+
+
+def _lead(_logger: object, _method: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Put first what people look for first."""
+    return {key: line.pop(key) for key in ("timestamp", "level", "event")} | dict(line)
 
 
 @contextmanager

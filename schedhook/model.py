@@ -80,6 +80,8 @@ class Reason(StrEnum):
     """The job put it on a source node after the move had passed there."""
     SKIPPED = "skipped"
     """The strategy decided to leave it."""
+    ABORTED = "aborted"
+    """An error ended the relocation before the page was tried."""
     UNEXPLAINED = "unexplained"
     """Still there after a whole-process call; the kernel does not say why."""
 

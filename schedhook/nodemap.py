@@ -54,8 +54,8 @@ def as_kernel_calls(moves: Mapping[int, int]) -> list[tuple[NodeSet, NodeSet]] |
     left = {old: new for old, new in sorted(moves.items()) if old != new}
     if not left:
         return []
-    # A node that stays can still be what makes the n-th meet the n-th, so try with and without.
-    for whole in (moves, left):
+    # A node that stays can be what makes the n-th meet the n-th, so try without and with.
+    for whole in (left, moves):
         sources, destinations = NodeSet(whole), NodeSet(whole.values())
         if kernel_rule(sources, destinations) == whole:
             return [(sources, destinations)]

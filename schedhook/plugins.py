@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -93,7 +93,7 @@ class Plugins:
         }
         self._problems: list[Problem] = []
         if trace:
-            self._manager.add_hookcall_monitoring(_trace_before, _trace_after)
+            self._manager.add_hookcall_monitoring(self._trace_call, self._trace_return)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -156,14 +156,15 @@ class Plugins:
 
     def register(self, provider: Provider, plugin: object) -> None:
         """Register one plug-in and collect what it provides; trouble is recorded."""
-        if known := self._manager.get_name(plugin):
-            self._record(provider, f"is the same as {self._providers[known]}")
-            return
         key = f"{len(self._providers)}: {provider}"
         self._providers[key] = provider
         try:
-            self._manager.register(plugin, key)
-            misfit = self._misfit(plugin)
+            hash(plugin)  # pluggy puts plug-ins in sets, and would fail in calls of others
+            if known := self._manager.get_name(plugin):
+                misfit: str | None = f"is the same as {self._providers[known]}"
+            else:
+                self._manager.register(plugin, key)
+                misfit = self._misfit(plugin)
         except _ANYTHING as error:
             misfit = _one_line(error)
         if misfit:
@@ -174,6 +175,20 @@ class Plugins:
         for role, (_, hook) in _ROLES.items():
             if key in self._implementing(hook):
                 self._collect(role, hook, key)
+
+    def scan(self) -> list[tuple[Provider, EntryPoint]]:
+        """Plug-ins of installed packages, by name; none where the metadata cannot be read."""
+        from importlib.metadata import entry_points  # noqa: PLC0415 - only where they are wanted
+
+        found = []
+        try:
+            for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+                package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+                found.append((Provider(name=entry.name, package=package), entry))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a stranger's metadata
+            scanner = Provider(name=GROUP, package="entry points")
+            self._record(scanner, f"package metadata cannot be read: {_one_line(error)}")
+        return found
 
     def _record(self, provider: Provider, what: str) -> None:
         self._problems.append(Problem(provider=provider, what=what))
@@ -227,6 +242,17 @@ class Plugins:
         log.warning("observer failed", plugin=plugin, hook=hook, error=_one_line(error))
         log.debug("observer's traceback", plugin=plugin, hook=hook, exc_info=error)
 
+    def _trace_call(self, hook: str, methods: Any, arguments: Mapping[str, Any]) -> None:
+        for method in methods:
+            plugin = str(self._providers[method.plugin_name])
+            get_logger().info("hook called", hook=hook, plugin=plugin, **arguments)
+
+    def _trace_return(self, outcome: Any, hook: str, methods: Any, _arguments: Any) -> None:
+        error = _one_line(outcome.exception) if outcome.exception else None
+        for method in methods:
+            plugin = str(self._providers[method.plugin_name])
+            get_logger().info("hook returned", hook=hook, plugin=plugin, error=error)
+
     def _one(self, role: type[_Role], name: str) -> _Role:
         word = _ROLES[role][0]
         entries = self._found[role].get(name, [])
@@ -257,7 +283,7 @@ def load_plugins(
         plugins.add(provider, partial(import_module, module))
     disabled = {name.strip() for name in environ.get(DISABLE_VARIABLE, "").split(",")}
     if config.plugins.third_party and "all" not in disabled:
-        for provider, entry in _third_parties():
+        for provider, entry in plugins.scan():
             names = {entry.name, provider.package.partition(" ")[0]}
             if not names & (disabled | set(config.plugins.disabled)):
                 plugins.add(provider, entry.load)
@@ -267,25 +293,6 @@ def load_plugins(
     return plugins
 
 
-def _third_parties() -> Iterator[tuple[Provider, EntryPoint]]:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - only where they are wanted
-
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
-        yield Provider(name=entry.name, package=package), entry
-
-
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _trace_before(hook: str, methods: Any, arguments: Mapping[str, Any]) -> None:
-    names = [method.plugin_name for method in methods]
-    get_logger().info("hook called", hook=hook, plugins=names, arguments=sorted(arguments))
-
-
-def _trace_after(outcome: Any, hook: str, methods: Any, _arguments: Mapping[str, Any]) -> None:
-    names = [method.plugin_name for method in methods]
-    error = _one_line(outcome.exception) if outcome.exception else None
-    get_logger().info("hook returned", hook=hook, plugins=names, error=error)

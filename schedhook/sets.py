@@ -54,10 +54,10 @@ class IdSet(frozenset[int]):
     def __or__(self, other: Iterable[int]) -> Self:  # type: ignore[override]
         return type(self)(self.union(other))
 
-    def __and__(self, other: Iterable[int]) -> Self:
+    def __and__(self, other: Iterable[int]) -> Self:  # type: ignore[override]
         return type(self)(self.intersection(other))
 
-    def __sub__(self, other: Iterable[int]) -> Self:
+    def __sub__(self, other: Iterable[int]) -> Self:  # type: ignore[override]
         return type(self)(self.difference(other))
 
 

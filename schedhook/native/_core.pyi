@@ -8,7 +8,7 @@ def migrate_pages(pid: int, from_mask: bytes, to_mask: bytes, /) -> int:
     """migrate_pages(2). OSError with the kernel's errno."""
 
 def sweep(
-    range: _Range, destinations: bytes, shared: bool, batch_bytes: int, call_ns: int, /
+    pages: _Range, destinations: bytes, shared: bool, batch_bytes: int, call_ns: int, /
 ) -> tuple[
     list[tuple[tuple[int, int], int]],
     list[tuple[int, int, int, int, int]],
@@ -16,7 +16,7 @@ def sweep(
     int,
     int,
 ]:
-    """Move the range's pages; `destinations` is an array of int32, by node, -1 to leave alone.
+    """Move the pages of a range; `destinations` is an array of int32, by node, -1 to leave alone.
 
     Returns moved bytes by (old, new); failures (start, end, errno, bytes, page size); the number
     of calls; the longest call in ns; and the errno that ended the sweep early, 0 if none did

@@ -1,0 +1,1 @@
+"""Strategies that ship: how pages are moved."""

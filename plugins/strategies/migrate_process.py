@@ -1,0 +1,27 @@
+"""Strategy `migrate-process`: the whole process at once, by migrate_pages(2).
+
+One call per process where the map allows it; the kernel does not say what it left behind, so
+residency is read again and the leftovers are moved page by page.
+"""
+
+from __future__ import annotations
+
+from schedhook import hookimpl
+from schedhook.descriptors import StrategyPlugin
+from schedhook.moving import Move
+
+
+def move(work: Move) -> None:
+    """Migrate all processes whole, then sweep what stayed behind."""
+    work.migrate()
+
+
+@hookimpl
+def schedhook_strategies() -> list[StrategyPlugin]:
+    return [
+        StrategyPlugin(
+            name="migrate-process",
+            summary="the whole process at once, leftovers page by page (migrate_pages(2))",
+            move=move,
+        )
+    ]

@@ -1,0 +1,26 @@
+"""Strategy `move-pages`: page by page, by move_pages(2).
+
+Says of each page why it stayed, can carry out any node map, and moves in parallel.
+"""
+
+from __future__ import annotations
+
+from schedhook import hookimpl
+from schedhook.descriptors import StrategyPlugin
+from schedhook.moving import Move
+
+
+def move(work: Move) -> None:
+    """Sweep all processes, trying again what may still move."""
+    work.sweep()
+
+
+@hookimpl
+def schedhook_strategies() -> list[StrategyPlugin]:
+    return [
+        StrategyPlugin(
+            name="move-pages",
+            summary="page by page, with a reason for each page that stays (move_pages(2))",
+            move=move,
+        )
+    ]

@@ -1,0 +1,399 @@
+"""The toolkit that a strategy works with: whole-process calls and page-wise sweeps, with retry.
+
+A strategy gets a `Move`, calls its methods in the order it likes, and returns. What became of each
+page is recorded here, so that no strategy can forget a failure.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from schedhook.backend import Backend, Failure, Limits, Target
+from schedhook.errors import BackendError, ProcessGoneError
+from schedhook.model import Area, NodeMap, Reason
+from schedhook.nodemap import as_kernel_calls
+from schedhook.retry import RetryPolicy, is_transient, retry
+from schedhook.selection import ProcessSelection, Selected, Selection, select
+from schedhook.sets import NodeSet
+
+UNIT_BYTES = 64 << 20
+"""Resident memory that one unit of work is about: small enough to spread over threads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveOptions:
+    """How to move."""
+
+    threads: int = 1
+    bandwidth: float = 0.0
+    """Bytes a second, 0: no bound."""
+    limits: Limits = field(default_factory=Limits)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    reserve: int = 0
+    """Bytes that stay free on each destination; ENOMEM is worth a retry above that only."""
+    sweep_leftovers: bool = True
+    """Whether what a whole-process call left behind is moved page by page."""
+
+
+@dataclass(slots=True)
+class MovingProcess:
+    """One process on the move. A strategy may read it; `Move` writes it."""
+
+    target: Target
+    selection: ProcessSelection
+    """What was found when last looked."""
+    moved: dict[tuple[int, int], int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
+    """Bytes that stayed when last tried, by reason."""
+    gone: bool = False
+
+    @property
+    def pid(self) -> int:
+        return self.target.pid
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Some pages to be swept with one call into the backend."""
+
+    process: MovingProcess
+    area: Area
+    shared: bool
+    start: int
+    end: int
+    destinations: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    unit: _Unit
+    failure: Failure
+
+
+class Move:
+    """One relocation as its strategy sees it."""
+
+    def __init__(
+        self,
+        *,
+        backend: Backend,
+        node_map: NodeMap,
+        processes: Iterable[MovingProcess],
+        selection: Selection,
+        options: MoveOptions,
+    ) -> None:
+        self.node_map = node_map
+        self.processes = list(processes)
+        self.options = options
+        self.attempts = 0
+        """Sweeps over the pages that failed most often, the first one included."""
+        self.notes: list[str] = []
+        self._backend = backend
+        self._selection = selection
+        self._progress: Callable[[int, int], None] | None = None
+        self._moved = self._planned = 0
+        self._seen: set[int] = set()
+        self._throttle = _Throttle(options.bandwidth)
+        self._lock = threading.Lock()
+
+    def report_progress(self, progress: Callable[[int, int], None], planned: int) -> None:
+        """Call `progress` with (bytes moved so far, `planned`) as pages move."""
+        self._progress, self._planned = progress, planned
+
+    # -- what a strategy calls -------------------------------------------------------------------
+
+    def migrate(self) -> None:
+        """Move every process whole, by migrate_pages(2), in as many calls as the map needs.
+
+        A map that lets pages arrive where others have yet to leave cannot be checked afterwards,
+        or not even be said to the kernel; such a map is carried out page by page, and noted.
+        """
+        calls = as_kernel_calls(self.node_map.moves)
+        if calls is None or self.node_map.overlaps:
+            self.notes.append(
+                "old and new nodes overlap, which migrate_pages(2) cannot move verifiably:"
+                " moved page by page"
+            )
+            self.sweep()
+            return
+        narrowed = self.node_map.destinations - self._backend.allowed_nodes()
+        if narrowed:
+            self.notes.append(
+                f"the caller's own cpuset lacks node {narrowed}, to which migrate_pages(2) would"
+                " silently narrow: moved page by page"
+            )
+            self.sweep()
+            return
+        self.attempts = max(self.attempts, 1)
+        self.look()
+        self._seen.clear()
+        with self._pool() as pool:
+            list(pool.map(lambda process: self._migrate(process, calls), self.processes))
+        if self.options.sweep_leftovers:
+            self.sweep()
+
+    def sweep(self, processes: Sequence[MovingProcess] | None = None) -> None:
+        """Move the selected pages of all processes (or these) one by one, by move_pages(2).
+
+        Pages that failed for a reason that may pass are tried again, only they, with growing
+        waits; what stayed in the end is counted in each process's `left`.
+        """
+        processes = list(self.processes if processes is None else processes)
+        self.look(processes)
+        pending: Iterable[_Unit] = self._units(processes)
+        settled: list[_Failed] = []
+        waiting: list[_Failed] = []
+        attempts = 0
+
+        def attempt() -> bool:
+            nonlocal pending, waiting, attempts
+            attempts += 1
+            failed = self._run(pending)
+            may_pass = self._transience()
+            waiting = [item for item in failed if may_pass(item)]
+            settled.extend(item for item in failed if not may_pass(item))
+            pending = [_again(item) for item in waiting]
+            return bool(waiting)
+
+        if attempt():
+            retry(self.options.retry, attempt)
+        self.attempts = max(self.attempts, attempts)
+        for process in processes:
+            process.left = {}
+        for item in settled + waiting:
+            left = item.unit.process.left
+            reason = Reason.of_errno(item.failure.errno)
+            left[reason] = left.get(reason, 0) + item.failure.size
+
+    def look(self, processes: Sequence[MovingProcess] | None = None) -> None:
+        """Read where the memory of all processes (or these) lies, unless that is still known."""
+        processes = list(self.processes if processes is None else processes)
+        if all(process.pid in self._seen for process in processes):
+            return
+        areas: dict[int, Sequence[Area]] = {}
+        for process in processes:
+            try:
+                areas[process.pid] = () if process.gone else process.target.areas()
+            except ProcessGoneError:
+                process.gone = True
+                areas[process.pid] = ()
+        found = select(areas, self.node_map.sources, self._selection)
+        for process in processes:
+            process.selection = found[process.pid]
+            self._seen.add(process.pid)
+
+    # -- how it is done --------------------------------------------------------------------------
+
+    def _migrate(self, process: MovingProcess, calls: Sequence[tuple[NodeSet, NodeSet]]) -> None:
+        if process.gone or not process.selection.on(self.node_map.sources):
+            return
+        if len(self.processes) > 1:  # another's call may have moved what they share
+            self._look_alone(process)
+        before = process.selection.on(self.node_map.sources)
+        try:
+            for sources, destinations in calls:
+                try:
+                    process.target.migrate(sources, destinations)
+                except BackendError as error:
+                    # Some pages have moved; which, only residency tells. The rest has a reason.
+                    if error.errno != errno.ENOMEM:
+                        raise
+        except ProcessGoneError:
+            process.gone = True
+            return
+        self._look_alone(process)
+        after = process.selection.on(self.node_map.sources)
+        for node, size in before.items():
+            gone = size - after.get(node, 0)
+            if gone > 0:
+                self._record(process, {(node, self.node_map.pairs[node]): gone})
+        process.left = {Reason.UNEXPLAINED: sum(after.values())} if any(after.values()) else {}
+
+    def _look_alone(self, process: MovingProcess) -> None:
+        """Read one process again, keeping what was decided about shared memory of the job."""
+        try:
+            by_start = {area.start: area for area in process.target.areas()}
+        except ProcessGoneError:
+            process.gone = True
+            by_start = {}
+        process.selection = ProcessSelection(
+            residency=process.selection.residency,
+            kept=process.selection.kept,
+            selected=tuple(
+                Selected(area=by_start[item.area.start], shared=item.shared, counted=item.counted)
+                for item in process.selection.selected
+                if item.area.start in by_start
+            ),
+        )
+
+    def _units(self, processes: Sequence[MovingProcess]) -> Iterable[_Unit]:
+        moves = self.node_map.moves
+        if not self.node_map.overlaps:
+            for process in processes:
+                for item in process.selection.selected:
+                    for start, end in _spread(item.area):
+                        yield _Unit(process, item.area, item.shared, start, end, moves)
+            return
+        # A page that has arrived must not be taken for one that has yet to leave. Each run of
+        # pages is swept for the node where it was found at first; what several processes map is
+        # found before anything moves, the rest piece by piece, so that memory use stays bounded.
+        common = list[_Unit]()
+        own = list[tuple[MovingProcess, Selected]]()
+        for process in processes:
+            for item in process.selection.selected:
+                if len(processes) > 1 and (item.area.is_shared or item.area.most_mappers > 1):
+                    for start, end in _spread(item.area):
+                        common += self._located(process, item, start, end)
+                else:
+                    own.append((process, item))
+        yield from common
+        for process, item in own:
+            for start, end in _spread(item.area):
+                yield from self._located(process, item, start, end)
+
+    def _located(
+        self, process: MovingProcess, item: Selected, start: int, end: int
+    ) -> Iterable[_Unit]:
+        moves = self.node_map.moves
+        try:
+            runs = process.target.locate(item.area, start, end)
+        except ProcessGoneError:
+            process.gone = True
+            return
+        for run in runs:
+            if run.node in moves:
+                only = {run.node: moves[run.node]}
+                yield _Unit(process, item.area, item.shared, run.start, run.end, only)
+
+    def _run(self, units: Iterable[_Unit]) -> list[_Failed]:
+        """Sweep the units, each by the next thread that is free; returns what stayed."""
+        source, turn = iter(units), threading.Lock()
+        self._seen.clear()
+
+        def work() -> list[_Failed]:
+            failed: list[_Failed] = []
+            while True:
+                with turn:
+                    unit = next(source, None)
+                if unit is None:
+                    return failed
+                failed += self._sweep_unit(unit)
+
+        with self._pool() as pool:
+            workers = [pool.submit(work) for _ in range(self.options.threads)]
+        return [item for worker in workers for item in worker.result()]
+
+    def _sweep_unit(self, unit: _Unit) -> list[_Failed]:
+        process = unit.process
+        if process.gone:
+            return []
+        failed: list[_Failed] = []
+        for start, end in self._throttle.pieces(unit.start, unit.end, unit.area.page_size):
+            try:
+                done = process.target.sweep(
+                    unit.area,
+                    start,
+                    end,
+                    unit.destinations,
+                    shared=unit.shared,
+                    limits=self.options.limits,
+                )
+            except ProcessGoneError:
+                process.gone = True
+                return failed
+            self._record(process, done.moved)
+            self._throttle.spend(sum(done.moved.values()))
+            failed += [_Failed(unit, failure) for failure in done.failures]
+            if done.gone:
+                process.gone = True
+                return failed
+        return failed
+
+    def _record(self, process: MovingProcess, moved: Mapping[tuple[int, int], int]) -> None:
+        with self._lock:
+            for pair, size in moved.items():
+                process.moved[pair] = process.moved.get(pair, 0) + size
+            self._moved += sum(moved.values())
+            if self._progress:
+                self._progress(self._moved, self._planned)
+
+    def _transience(self) -> Callable[[_Failed], bool]:
+        """A test for failures that may pass, by what memory is free now."""
+        nodes = self._backend.topology().nodes
+
+        def may_pass(item: _Failed) -> bool:
+            wanted = self.options.reserve + item.failure.size
+            has_room = all(
+                node in nodes and nodes[node].memory_free >= wanted
+                for node in item.unit.destinations.values()
+            )
+            return not item.unit.process.gone and is_transient(
+                item.failure.errno, has_room=has_room
+            )
+
+        return may_pass
+
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.options.threads, thread_name_prefix="schedhook-move")
+
+
+def _spread(area: Area) -> Iterable[tuple[int, int]]:
+    """Cut an area into pieces of about UNIT_BYTES of resident memory each."""
+    pieces = max(1, area.resident // UNIT_BYTES)
+    step = area.size // pieces
+    # Whole huge pages, of whatever size, stay in one piece.
+    align = max(area.page_size, 2 << 20)
+    step = max(align, step // align * align)
+    start = area.start
+    while start < area.end:
+        end = min(area.end, start // align * align + step)
+        if area.end - end < align:
+            end = area.end
+        yield start, end
+        start = end
+
+
+def _again(item: _Failed) -> _Unit:
+    return replace(item.unit, start=item.failure.start, end=item.failure.end)
+
+
+class _Throttle:
+    """Holds the moved bytes to a rate over all threads."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._due = time.monotonic()
+
+    def pieces(self, start: int, end: int, page_size: int) -> Iterable[tuple[int, int]]:
+        """Cut [start, end) so that no piece holds more than a quarter second's worth."""
+        if not self._rate:
+            yield start, end
+            return
+        align = max(page_size, 2 << 20)
+        step = max(align, int(self._rate / 4) // align * align)
+        while start < end:
+            stop = min(end, start // align * align + step)
+            yield start, stop
+            start = stop
+
+    def spend(self, size: int) -> None:
+        """Wait until `size` bytes more are within the rate."""
+        if not self._rate:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._due = max(self._due, now) + size / self._rate
+            wait = self._due - now
+        time.sleep(wait)
+
+
+def default_threads() -> int:
+    """As many as the caller has processors, four at most."""
+    return min(4, len(os.sched_getaffinity(0)))

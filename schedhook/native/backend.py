@@ -1,0 +1,241 @@
+"""The backend that moves real memory: Linux system calls through the C core, and /proc."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import select
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from schedhook.backend import Failure, Limits, Run, Sweep
+from schedhook.errors import ProcessGoneError, from_errno
+from schedhook.host import cgroups, processes
+from schedhook.host.topology import Topology, read_topology
+from schedhook.model import Area, Kind
+from schedhook.native import _core
+from schedhook.sets import NodeSet
+
+_BASE_PAGE = mmap.PAGESIZE
+
+
+class NativeBackend:
+    """Moves pages with migrate_pages(2) and move_pages(2).
+
+    `root` is where /proc and /sys are looked for; the system calls always act on this host.
+    """
+
+    name = "native"
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._folio_size = _huge_page_size(root)
+
+    def topology(self) -> Topology:
+        return read_topology(self._root)
+
+    def attach(self, pid: int) -> NativeTarget:
+        return NativeTarget(pid, self._root, self._folio_size)
+
+    def may_move_shared(self) -> bool:
+        return _core.may_move_shared()
+
+    def allowed_nodes(self) -> NodeSet:
+        return processes.read_status(os.getpid(), self._root).allowed_nodes
+
+    def cgroup_pids(self, path: str) -> Iterable[int]:
+        return cgroups.pids(cgroups.resolve_cgroup(path, self._root))
+
+
+class NativeTarget:
+    """A process held by a pidfd, its start time and its open pagemap.
+
+    The system calls take a number, not a pidfd; so the pidfd is polled before each of them, and
+    the pagemap, which is bound to the address space, yields nothing once that is gone.
+    """
+
+    def __init__(self, pid: int, root: Path, folio_size: int) -> None:
+        self._root = root
+        self._folio_size = folio_size
+        self._pagemap = -1
+        self._pidfd = _open_pidfd(pid)
+        try:
+            self._identity = processes.read_identity(pid, root)
+            self._cgroup = _cgroup_text(pid, root)
+            self._command = processes.read_command(pid, root)
+            try:
+                self._pagemap = os.open(root / f"proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+                _core.check_access(pid)
+            except OSError as error:
+                raise from_errno(_permission(error.errno), pid, "move_pages") from error
+            if not self.alive():
+                raise ProcessGoneError(f"process {pid} has exited")
+            self._use_scan = _core.can_scan(self._pagemap)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._identity.pid
+
+    @property
+    def command(self) -> str:
+        return self._command
+
+    def alive(self) -> bool:
+        """Not exited, and still the process that was attached, in the cgroup that it was in."""
+        if self._pidfd < 0 or _is_readable(self._pidfd):
+            return False
+        try:
+            return (
+                processes.read_identity(self.pid, self._root) == self._identity
+                and _cgroup_text(self.pid, self._root) == self._cgroup
+            )
+        except ProcessGoneError:
+            return False
+
+    def areas(self) -> tuple[Area, ...]:
+        self._require_alive()
+        areas = processes.read_areas(self.pid, self._root)
+        self._require_alive()
+        return areas
+
+    def allowed_nodes(self) -> NodeSet:
+        return processes.read_status(self.pid, self._root).allowed_nodes
+
+    def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
+        size = max([*sources, *destinations]) + 1
+        self._require_alive()
+        try:
+            return _core.migrate_pages(self.pid, _mask(sources, size), _mask(destinations, size))
+        except OSError as error:
+            raise from_errno(error.errno or 0, self.pid, "migrate_pages") from error
+
+    def sweep(
+        self,
+        area: Area,
+        start: int,
+        end: int,
+        destinations: Mapping[int, int],
+        *,
+        shared: bool,
+        limits: Limits,
+    ) -> Sweep:
+        self._require_alive()
+        moved, failures, calls, longest_ns, error = _core.sweep(
+            self._range(area, start, end),
+            _table(destinations),
+            shared,
+            limits.batch_bytes,
+            int(limits.call_seconds * 1e9),
+        )
+        if error not in (0, errno.ESRCH):
+            # EPERM is told apart here: the right was there when the process was attached.
+            raise from_errno(error, self.pid, "move_pages")
+        return Sweep(
+            moved=dict(moved),
+            failures=tuple(
+                Failure(start=first, end=last, errno=number, size=size, page_size=page_size)
+                for first, last, number, size, page_size in failures
+            ),
+            calls=calls,
+            longest_call=longest_ns / 1e9,
+            gone=error == errno.ESRCH,
+        )
+
+    def locate(self, area: Area, start: int, end: int) -> Sequence[Run]:
+        self._require_alive()
+        try:
+            runs = _core.locate(*self._range(area, start, end))
+        except OSError as error:
+            raise from_errno(error.errno or 0, self.pid, "move_pages") from error
+        return [Run(start=first, end=last, node=node) for first, last, node in runs]
+
+    def close(self) -> None:
+        for descriptor in (self._pagemap, self._pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._pagemap = self._pidfd = -1
+
+    def __enter__(self) -> NativeTarget:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _require_alive(self) -> None:
+        if not self.alive():
+            raise ProcessGoneError(f"process {self.pid} has exited")
+
+    def _range(
+        self, area: Area, start: int, end: int
+    ) -> tuple[int, int, int, int, int, int, int, int, bool]:
+        # Huge pages of a pool have one size; only other mappings can hold transparent ones.
+        folio_size = 0 if area.kind is Kind.HUGE else self._folio_size
+        return (
+            self.pid,
+            self._pidfd,
+            self._pagemap,
+            start,
+            end,
+            area.page_size,
+            _BASE_PAGE,
+            folio_size,
+            self._use_scan,
+        )
+
+
+def _open_pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError as error:
+        raise ProcessGoneError(f"no process {pid} on this host") from error
+    except OSError as error:  # a number that no process can have, or a thread's
+        raise ProcessGoneError(f"no process {pid} on this host: {error.strerror}") from error
+
+
+def _is_readable(descriptor: int) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _cgroup_text(pid: int, root: Path) -> str:
+    try:
+        return (root / f"proc/{pid}/cgroup").read_text()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessGoneError(f"process {pid} has exited") from error
+
+
+def _permission(number: int | None) -> int:
+    """Opening /proc/PID/pagemap says EACCES where move_pages(2) says EPERM."""
+    return errno.EPERM if number == errno.EACCES else number or 0
+
+
+def _mask(nodes: NodeSet, size: int) -> bytes:
+    """A node mask in whole longs, little-endian by long as the kernel reads it."""
+    longs = array("L", [0]) * ((size + 63) // 64)
+    for node in nodes:
+        longs[node // 64] |= 1 << node % 64
+    return longs.tobytes()
+
+
+def _table(destinations: Mapping[int, int]) -> bytes:
+    """int32 by node number, -1 for nodes to leave alone, long enough for every node named."""
+    table = array("i", [-1]) * (max([*destinations, *destinations.values()], default=0) + 1)
+    for old, new in destinations.items():
+        if old != new:
+            table[old] = new
+    return table.tobytes()
+
+
+def _huge_page_size(root: Path) -> int:
+    """The size of a transparent huge page, 0 on a kernel without them."""
+    try:
+        size = (root / "sys/kernel/mm/transparent_hugepage/hpage_pmd_size").read_text()
+    except OSError:
+        return 0
+    return int(size)

@@ -1,0 +1,118 @@
+"""What a relocation would do, and whether it may: room, cpusets, rights. Nothing moves here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from schedhook.errors import UsageError
+from schedhook.host.topology import Topology
+from schedhook.model import NodeMap, Plan, ProcessPlan
+from schedhook.moving import MovingProcess
+from schedhook.sets import NodeSet
+
+_MIB = 1 << 20
+
+
+def check_nodes(node_map: NodeMap, topology: Topology) -> None:
+    """UsageError where the map names a node that is offline, or a destination without memory."""
+    named = node_map.sources | node_map.destinations
+    offline = named - topology.online
+    if offline:
+        raise UsageError(
+            f"node {offline} is not online on this host; the online nodes are {topology.online}"
+        )
+    bare = node_map.destinations - topology.memory_nodes
+    if bare:
+        raise UsageError(f"node {bare} has no memory; nodes with memory: {topology.memory_nodes}")
+
+
+def make_plan(
+    *,
+    processes: Sequence[MovingProcess],
+    node_map: NodeMap,
+    topology: Topology,
+    reserve: int,
+    strategy: str,
+    backend: str,
+    job: str | None = None,
+    force: bool = False,
+) -> Plan:
+    """The plan for these processes as they were just read.
+
+    `reserve` bytes have to stay free on each destination. `force` lets a plan pass that does not
+    fit: the kernel then moves what it can, and the report says what stayed.
+    """
+    moves = node_map.moves
+    plans = tuple(
+        ProcessPlan(
+            pid=process.pid,
+            command=process.target.command,
+            residency=process.selection.residency,
+            moves={
+                (node, moves[node]): size
+                for node, size in sorted(process.selection.on(node_map.sources).items())
+                if size
+            },
+            kept=process.selection.kept,
+        )
+        for process in processes
+    )
+    plan = Plan(
+        strategy=strategy,
+        backend=backend,
+        node_map=node_map,
+        processes=plans,
+        job=job,
+        free={node: topology.free(node) for node in node_map.destinations},
+        reserve=reserve,
+    )
+    refusal = _outside_cpuset(processes, plan)
+    if refusal is None and not force:
+        refusal = _no_room(processes, plan)
+    return replace(plan, refusal=refusal)
+
+
+def _outside_cpuset(processes: Sequence[MovingProcess], plan: Plan) -> str | None:
+    for process, its in zip(processes, plan.processes, strict=True):
+        wanted = NodeSet(new for _, new in its.moves)
+        if not wanted:
+            continue
+        allowed = process.target.allowed_nodes()
+        if wanted - allowed:
+            return (
+                f"the cpuset of process {process.pid} allows node {allowed} only, not"
+                f" {wanted - allowed}; widen its cgroup's cpuset.mems first"
+            )
+    return None
+
+
+def _no_room(processes: Sequence[MovingProcess], plan: Plan) -> str | None:
+    """Compare what arrives on each destination, less what leaves it, with what is free there.
+
+    Huge pages come from pools of their own; a short pool is reported page by page instead.
+    """
+    huge = _huge_bytes(processes, plan.node_map)
+    change: dict[int, int] = {}
+    for (old, new), size in plan.moves.items():
+        small = size - huge.get(old, 0)
+        change[new] = change.get(new, 0) + small
+        change[old] = change.get(old, 0) - small
+    for node, size in sorted(change.items()):
+        room = plan.free.get(node, 0) - plan.reserve
+        if node in plan.free and size > max(room, 0):
+            return (
+                f"node {node} has no room: {size / _MIB:.1f} MiB would arrive,"
+                f" {plan.free[node] / _MIB:.1f} MiB are free and"
+                f" {plan.reserve / _MIB:.1f} MiB of them are kept in reserve;"
+                " choose other nodes, or move what fits with --force"
+            )
+    return None
+
+
+def _huge_bytes(processes: Sequence[MovingProcess], node_map: NodeMap) -> Mapping[int, int]:
+    total: dict[int, int] = {}
+    for process in processes:
+        for node, size in process.selection.huge_on(node_map.sources).items():
+            total[node] = total.get(node, 0) + size
+    return total

@@ -1,0 +1,432 @@
+"""The pipeline that every entry goes through: plan, refuse or move, verify, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from schedhook.affinity import Binding
+from schedhook.backend import Backend, Limits
+from schedhook.config import Config
+from schedhook.errors import (
+    PluginError,
+    ProcessGoneError,
+    RefusedError,
+    SchedhookError,
+    UsageError,
+)
+from schedhook.host.topology import Topology
+from schedhook.model import (
+    Kind,
+    NodeMap,
+    Outcome,
+    Plan,
+    ProcessReport,
+    Reason,
+    Report,
+    Residency,
+    Shared,
+)
+from schedhook.moving import Move, MoveOptions, MovingProcess, default_threads
+from schedhook.planning import check_nodes, make_plan
+from schedhook.plugins import Plugins
+from schedhook.retry import RetryPolicy
+from schedhook.selection import ProcessSelection, Selection
+from schedhook.sets import CpuSet, NodeSet
+
+_RESCANS = 3
+"""Further looks for processes and pages that appeared during the move."""
+_STRAY_SHARE = 0.001
+_STRAY_BYTES = 64 << 10
+"""What a busy job may have put on a source node behind our back, as a share of what moved and at
+least in bytes, for a relocation still to count as complete."""
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes moved so far, bytes planned), from several threads, never at one time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to relocate, and where. None means: as the configuration says.
+
+    Processes are `pids` and those of `cgroup` and below. The map is `node_map`, or what the mapper
+    makes of `sources` and `destinations`; with `cpus` these default to the nodes of the processes'
+    old and new processors.
+    """
+
+    pids: tuple[int, ...] = ()
+    cgroup: str | None = None
+    job: str | None = None
+    node_map: NodeMap | None = None
+    sources: NodeSet | None = None
+    destinations: NodeSet | None = None
+    cpus: CpuSet | None = None
+    strategy: str | None = None
+    mapper: str | None = None
+    backend: str | None = None
+    kinds: frozenset[Kind] | None = None
+    shared: Shared | None = None
+    threads: int | None = None
+    bandwidth_mb_s: float | None = None
+    reserve: int | None = None
+    """Bytes."""
+    sweep_leftovers: bool = True
+    force: bool = False
+    dry_run: bool = False
+
+
+def relocate(
+    request: Request,
+    config: Config,
+    plugins: Plugins,
+    *,
+    root: Path = Path("/"),
+    progress: Progress | None = None,
+) -> Report:
+    """Carry out, or with `dry_run` only plan, a relocation.
+
+    Whatever happens after the request was understood comes back as a report: a refusal, and also
+    a failure in mid-move, with what had moved by then. UsageError and PluginError for a request
+    that cannot be understood; ProcessGoneError where a process that was named does not exist.
+    """
+    return _Relocation(request, config, plugins, root, progress).run()
+
+
+class _Relocation:
+    def __init__(
+        self,
+        request: Request,
+        config: Config,
+        plugins: Plugins,
+        root: Path,
+        progress: Progress | None,
+    ) -> None:
+        self._request = request
+        self._config = config
+        self._plugins = plugins
+        self._root = root
+        self._progress = progress
+        defaults = config.relocation
+        self._strategy = plugins.strategy(request.strategy or defaults.strategy)
+        self._backend_name = request.backend or defaults.backend
+        self._backend: Backend = plugins.backend(self._backend_name).create(root)
+        self._selection = Selection(
+            kinds=request.kinds or frozenset(defaults.kinds),
+            shared=request.shared or defaults.shared,
+            may_move_shared=self._backend.may_move_shared(),
+        )
+        self._attached: dict[int, MovingProcess] = {}
+        self._notes: list[str] = []
+        self._binding = Binding()
+
+    def run(self) -> Report:
+        began = time.monotonic()
+        with ExitStack() as stack:
+            report = self._relocate(stack)
+        return replace(report, seconds=time.monotonic() - began)
+
+    def _relocate(self, stack: ExitStack) -> Report:
+        request = self._request
+        topology = self._backend.topology()
+        if len(topology.memory_nodes) == 1:
+            self._notes.append(
+                f"this host has one NUMA node with memory ({topology.memory_nodes}):"
+                " there is nowhere to move to"
+            )
+            return self._report(Outcome.NOTHING_TO_DO, request.node_map or NodeMap(pairs={}))
+        try:
+            self._attach(stack, self._named_pids(), must_exist=bool(request.pids))
+        except RefusedError as refusal:
+            self._notes.append(str(refusal))
+            return self._report(Outcome.REFUSED, request.node_map or NodeMap(pairs={}))
+        node_map = self._map_nodes(topology)
+        check_nodes(node_map, topology)
+        if node_map.note:
+            self._notes.append(node_map.note)
+
+        move = self._move(node_map)
+        move.look()
+        plan = make_plan(
+            processes=move.processes,
+            node_map=node_map,
+            topology=topology,
+            reserve=self._reserve(),
+            strategy=self._strategy.name,
+            backend=self._backend_name,
+            job=request.job,
+            force=request.force,
+        )
+        if plan.refusal:
+            self._notes.append(plan.refusal)
+            return self._planned(Outcome.REFUSED, plan)
+        if request.dry_run:
+            return self._planned(Outcome.PLANNED, plan)
+        return self._carry_out(stack, move, plan)
+
+    # -- before ----------------------------------------------------------------------------------
+
+    def _named_pids(self) -> list[int]:
+        pids = list(dict.fromkeys(self._request.pids))
+        if self._request.cgroup is not None:
+            pids += [pid for pid in self._cgroup_pids() if pid not in pids]
+        return pids
+
+    def _cgroup_pids(self) -> Iterable[int]:
+        assert self._request.cgroup is not None
+        return self._backend.cgroup_pids(self._request.cgroup)
+
+    def _attach(self, stack: ExitStack, pids: Iterable[int], *, must_exist: bool) -> None:
+        for pid in pids:
+            if pid in self._attached:
+                continue
+            try:
+                target = stack.enter_context(self._backend.attach(pid))
+            except ProcessGoneError:
+                if must_exist and pid in self._request.pids:
+                    raise
+                continue
+            nothing = ProcessSelection(residency={}, selected=(), kept={})
+            self._attached[pid] = MovingProcess(target=target, selection=nothing)
+
+    def _map_nodes(self, topology: Topology) -> NodeMap:
+        request = self._request
+        if request.node_map is not None:
+            return request.node_map
+        destinations = request.destinations
+        if destinations is None and request.cpus is not None:
+            destinations = topology.nodes_of(request.cpus)
+        sources = request.sources
+        if sources is None and request.cpus is not None:
+            sources = self._bound_nodes(topology)
+        if sources is None or destinations is None:
+            raise UsageError("say where from and where to: --from and --to, or --map, or --cpus")
+        mapper = self._plugins.mapper(request.mapper or self._config.relocation.mapper)
+        node_map = mapper.map(sources, destinations, topology)
+        outside = NodeSet(node_map.pairs.values()) - destinations
+        missing = sources - NodeSet(node_map.pairs)
+        if outside - sources or missing:
+            raise PluginError(
+                f"the mapper {mapper.name!r} gave the map {node_map}, which does not lead from"
+                f" {sources} into {destinations}"
+            )
+        return replace(node_map, mapper=mapper.name)
+
+    def _bound_nodes(self, topology: Topology) -> NodeSet:
+        """The nodes of the processors that the processes may use now."""
+        from schedhook.host.processes import read_status  # noqa: PLC0415
+
+        cpus = CpuSet()
+        for pid in self._attached:
+            cpus = cpus | read_status(pid, self._root).allowed_cpus
+        return topology.nodes_of(cpus)
+
+    def _reserve(self) -> int:
+        if self._request.reserve is not None:
+            return self._request.reserve
+        return self._config.relocation.reserve_mb << 20
+
+    def _move(self, node_map: NodeMap) -> Move:
+        request, config = self._request, self._config.relocation
+        retry = self._config.retry
+        threads = request.threads if request.threads is not None else config.threads
+        bandwidth = (
+            request.bandwidth_mb_s if request.bandwidth_mb_s is not None else config.bandwidth_mb_s
+        )
+        return Move(
+            backend=self._backend,
+            node_map=node_map,
+            processes=self._attached.values(),
+            selection=self._selection,
+            options=MoveOptions(
+                threads=threads or default_threads(),
+                bandwidth=bandwidth * 1e6,
+                limits=Limits(batch_bytes=config.batch_kb << 10, call_seconds=config.call_ms / 1e3),
+                retry=RetryPolicy(
+                    attempts=retry.attempts,
+                    first_wait=retry.first_wait_s,
+                    longest_wait=retry.longest_wait_s,
+                    give_up=retry.give_up_s,
+                ),
+                reserve=self._reserve(),
+                sweep_leftovers=request.sweep_leftovers,
+            ),
+        )
+
+    # -- the move --------------------------------------------------------------------------------
+
+    def _carry_out(self, stack: ExitStack, move: Move, plan: Plan) -> Report:
+        before = {pid: process.selection.residency for pid, process in self._attached.items()}
+        kept = _sum(its.kept for its in plan.processes)
+        try:
+            self._plugins.notify("schedhook_before_migrate", plan=plan)
+            if self._request.cpus is not None:
+                self._binding.bind(self._attached, self._request.cpus, self._root)
+        except RefusedError as refusal:
+            self._binding.undo()
+            self._notes.append(str(refusal))
+            return self._planned(Outcome.REFUSED, plan)
+        failure: str | None = None
+        try:
+            if plan.bytes_planned:
+                if self._progress:
+                    move.report_progress(self._progress, plan.bytes_planned)
+                self._strategy.move(move)
+                self._follow(stack, move)
+        except SchedhookError as error:
+            failure = str(error)
+        except Exception as error:  # noqa: BLE001 - a strategy is a plug-in and may do anything
+            failure = f"strategy {self._strategy.name!r} failed: {type(error).__name__}: {error}"
+        if failure is not None:
+            self._binding.undo()
+            self._notes.append(failure)
+        self._notes += move.notes
+        report = replace(
+            self._verify(move, before, kept, failure), job=plan.job, attempts=move.attempts
+        )
+        self._plugins.notify("schedhook_after_migrate", report=report)
+        return report
+
+    def _follow(self, stack: ExitStack, move: Move) -> None:
+        """Processes and pages that appeared during the move are moved too, in bounded rounds."""
+        if move.node_map.overlaps:
+            return  # nobody could tell what appeared from what arrived
+        for _ in range(_RESCANS):
+            move.look()
+            late = [process for process in move.processes if _appeared(process, move) > 0]
+            if self._request.cgroup is not None:
+                known = set(self._attached)
+                self._attach(stack, self._cgroup_pids(), must_exist=False)
+                late += [self._attached[pid] for pid in self._attached if pid not in known]
+                move.processes = list(self._attached.values())
+            if not late or not move.options.sweep_leftovers:
+                return
+            move.sweep(late)
+
+    # -- after -----------------------------------------------------------------------------------
+
+    def _verify(
+        self,
+        move: Move,
+        before: Mapping[int, Residency],
+        kept: Mapping[str, int],
+        failure: str | None,
+    ) -> Report:
+        """Read residency again; only what that shows is reported."""
+        move.look()
+        by_reason: dict[str, int] = {}
+        reports = []
+        for process in move.processes:
+            alive = not process.gone and process.target.alive()
+            left = self._left(process, move, failure) if alive else {}
+            for reason, size in left.items():
+                by_reason[reason] = by_reason.get(reason, 0) + size
+            reports.append(
+                ProcessReport(
+                    pid=process.pid,
+                    command=process.target.command,
+                    residency_before=before.get(process.pid, {}),
+                    residency_after=process.selection.residency if alive else {},
+                    bytes_moved=sum(process.moved.values()),
+                    bytes_left=sum(left.values()),
+                    error=None if alive else "exited during the relocation",
+                )
+            )
+        moved = sum(each.bytes_moved for each in reports)
+        stayed = sum(by_reason.values())
+        return replace(
+            self._report(_outcome(moved, by_reason, failure), move.node_map),
+            bytes_planned=moved + stayed,
+            bytes_moved=moved,
+            bytes_left=stayed,
+            left_by_reason=dict(sorted(by_reason.items(), key=lambda item: -item[1])),
+            kept=kept,
+            processes=tuple(reports),
+        )
+
+    @staticmethod
+    def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, int]:
+        if move.node_map.overlaps and failure is None:
+            return dict(process.left)
+        found = sum(process.selection.on(move.node_map.sources).values())
+        return explain(found, process.left, Reason.APPEARED if failure is None else Reason.ABORTED)
+
+    def _planned(self, outcome: Outcome, plan: Plan) -> Report:
+        if outcome is Outcome.PLANNED and not plan.bytes_planned:
+            self._notes.append(f"nothing lies on node {plan.node_map.sources}")
+        reasons = {Reason.SKIPPED.value: plan.bytes_planned} if plan.bytes_planned else {}
+        return replace(
+            self._report(outcome, plan.node_map),
+            bytes_planned=plan.bytes_planned,
+            bytes_left=plan.bytes_planned,
+            left_by_reason=reasons,
+            kept=_sum(its.kept for its in plan.processes),
+            processes=tuple(
+                ProcessReport(
+                    pid=its.pid,
+                    command=its.command,
+                    residency_before=its.residency,
+                    residency_after=its.residency,
+                    bytes_moved=0,
+                    bytes_left=its.bytes_planned,
+                    error=its.error,
+                )
+                for its in plan.processes
+            ),
+            plan=plan,
+        )
+
+    def _report(self, outcome: Outcome, node_map: NodeMap) -> Report:
+        return Report(
+            outcome=outcome,
+            strategy=self._strategy.name,
+            backend=self._backend_name,
+            node_map=node_map,
+            job=self._request.job,
+            notes=tuple(self._notes),
+        )
+
+
+def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:
+    """Make the reasons add up to what residency shows: `left` bytes.
+
+    Bytes that no failure accounts for get the reason `rest`. Where fewer stayed than had failed
+    (the job freed them, or they moved by other hands), the largest reasons shrink.
+    """
+    result = {reason: size for reason, size in reasons.items() if size}
+    surplus = sum(result.values()) - left
+    if surplus < 0:
+        result[rest] = result.get(rest, 0) - surplus
+    while surplus > 0:
+        largest = max(result, key=lambda reason: result[reason])
+        cut = min(surplus, result[largest])
+        result[largest] -= cut
+        surplus -= cut
+        if not result[largest]:
+            del result[largest]
+    return result
+
+
+def _appeared(process: MovingProcess, move: Move) -> int:
+    found = sum(process.selection.on(move.node_map.sources).values())
+    return found - sum(process.left.values())
+
+
+def _outcome(moved: int, by_reason: Mapping[str, int], failure: str | None) -> Outcome:
+    if failure is not None:
+        return Outcome.FAILED
+    strays = by_reason.get(Reason.APPEARED, 0)
+    stayed = sum(by_reason.values()) - strays
+    if stayed or strays > max(_STRAY_BYTES, _STRAY_SHARE * moved):
+        return Outcome.PARTIAL
+    return Outcome.COMPLETE if moved else Outcome.NOTHING_TO_DO
+
+
+def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in parts:
+        for key, size in part.items():
+            total[key] = total.get(key, 0) + size
+    return total

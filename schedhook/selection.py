@@ -1,0 +1,154 @@
+"""Which of a process's memory a relocation is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from schedhook.model import Area, Kind, Shared
+from schedhook.sets import NodeSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What to move of what lies on the source nodes.
+
+    `may_move_shared`: the caller has CAP_SYS_NICE, without which pages that several processes map
+    stay where they are whatever is asked for.
+    """
+
+    kinds: frozenset[Kind] = frozenset(Kind)
+    shared: Shared = Shared.JOB
+    may_move_shared: bool = True
+
+    def why_kept(self, area: Area, mappers: int) -> str | None:
+        """Why the request leaves the area alone, None where it is to move.
+
+        `mappers` is how many of the job's processes map the same object. Pages of a file that
+        others map too (the C library's, say) are the host's more than the job's.
+        """
+        if area.kind not in self.kinds:
+            return area.kind.value
+        if area.kind is Kind.FILE and area.most_mappers > mappers and self.shared is Shared.JOB:
+            return "shared-file"
+        return None
+
+    def moves_shared_pages(self, area: Area, mappers: int) -> bool:
+        """Whether pages of the area that several processes map go too (MPOL_MF_MOVE_ALL)."""
+        if not self.may_move_shared or self.shared is Shared.NONE:
+            return False
+        return (
+            self.shared is Shared.ALL
+            or area.kind is not Kind.FILE
+            or 1 < area.most_mappers <= mappers
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """An area that is to move."""
+
+    area: Area
+    shared: bool
+    """Move pages that other processes map, too."""
+    counted: bool
+    """False where another process of the job already answers for the same shared object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSelection:
+    """What a relocation wants of one process, from one reading of its areas."""
+
+    residency: Mapping[int, int]
+    selected: tuple[Selected, ...]
+    kept: Mapping[str, int]
+    """Bytes on source nodes that the request leaves alone, by why."""
+
+    def on(self, nodes: NodeSet) -> dict[int, int]:
+        """Bytes per node, of `nodes` only, that this process answers for."""
+        return self._on(nodes, frozenset(Kind))
+
+    def huge_on(self, nodes: NodeSet) -> dict[int, int]:
+        """The same for pages of huge-page pools."""
+        return self._on(nodes, frozenset({Kind.HUGE}))
+
+    def _on(self, nodes: NodeSet, kinds: frozenset[Kind]) -> dict[int, int]:
+        total: dict[int, int] = {}
+        for item in self.selected:
+            if item.counted and item.area.kind in kinds:
+                for node, size in item.area.residency.items():
+                    if node in nodes:
+                        total[node] = total.get(node, 0) + size
+        return total
+
+
+def select(
+    areas_by_pid: Mapping[int, Sequence[Area]], sources: NodeSet, selection: Selection
+) -> dict[int, ProcessSelection]:
+    """Decide for all processes of a job at once, so that memory they share is counted once.
+
+    A shared object is counted with the process that has most of it in its page tables; it is
+    still swept in each, since a page may be mapped in one of them only.
+    """
+    mappers = _count_mappers(areas_by_pid.values())
+    owner = _owners(areas_by_pid)
+    result = {}
+    for pid, areas in areas_by_pid.items():
+        residency: dict[int, int] = {}
+        selected, kept = [], dict[str, int]()
+        for area in areas:
+            on_sources = 0
+            for node, size in area.residency.items():
+                residency[node] = residency.get(node, 0) + size
+                if node in sources:
+                    on_sources += size
+            if not on_sources:
+                continue
+            count = mappers.get(_object(area), 1)
+            why = selection.why_kept(area, count)
+            if why is not None:
+                kept[why] = kept.get(why, 0) + on_sources
+                continue
+            selected.append(
+                Selected(
+                    area=area,
+                    shared=selection.moves_shared_pages(area, count),
+                    counted=not area.is_shared or owner.get(area.object_key, pid) == pid,
+                )
+            )
+        result[pid] = ProcessSelection(residency=residency, selected=tuple(selected), kept=kept)
+    return result
+
+
+def _object(area: Area) -> tuple[str, int] | None:
+    """The backing object, whichever part of it the area maps."""
+    return area.object_key[:2] if area.object_key else None
+
+
+def _count_mappers(processes: Iterable[Sequence[Area]]) -> dict[tuple[str, int] | None, int]:
+    counts: dict[tuple[str, int] | None, int] = {}
+    for areas in processes:
+        # A process may map the same part twice; pages then count a mapper for each.
+        seen: dict[tuple[str, int, int], int] = {}
+        for area in areas:
+            if area.object_key:
+                seen[area.object_key] = seen.get(area.object_key, 0) + 1
+        most: dict[tuple[str, int], int] = {}
+        for (device, inode, _), times in seen.items():
+            most[device, inode] = max(most.get((device, inode), 0), times)
+        for key, times in most.items():
+            counts[key] = counts.get(key, 0) + times
+    return counts
+
+
+def _owners(
+    areas_by_pid: Mapping[int, Sequence[Area]],
+) -> dict[tuple[str, int, int] | None, int]:
+    owners: dict[tuple[str, int, int] | None, tuple[int, int]] = {}
+    for pid, areas in areas_by_pid.items():
+        for area in areas:
+            if area.is_shared and area.object_key:
+                best = owners.get(area.object_key)
+                if best is None or area.resident > best[1]:
+                    owners[area.object_key] = (pid, area.resident)
+    return {key: pid for key, (pid, _) in owners.items()}
