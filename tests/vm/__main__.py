@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
-from tests.vm import machine, serve, tiers
+from tests.vm import machine, once, serve, tiers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,9 +38,35 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--timeout", type=float, default=900, help="seconds for each tier")
     one.add_argument("--force-vm", action="store_true", help="even if this host has the nodes")
 
+    one = commands.add_parser("once", help=once.run.__doc__, parents=[guest])
+    one.add_argument("command", nargs="+")
+    one.add_argument("--timeout", type=float, default=600, help="seconds")
+    one.add_argument("--unless", type=int, metavar="N", help="run it here if N nodes have memory")
+
     one = commands.add_parser("summary", help=tiers.summary.__doc__)
     one.add_argument("tiers", nargs="+", metavar="TIER")
     return top
+
+
+def act(options: argparse.Namespace, setup: machine.Setup) -> int:
+    """Do what may need a guest."""
+    match options.name:
+        case "serve":
+            directory = options.directory.resolve()
+            return serve.serve(directory, seconds=options.timeout, setup=setup)
+        case "once":
+            with tempfile.TemporaryDirectory(prefix="numa-once-") as results:
+                return once.run(
+                    options.command,
+                    Path(results),
+                    seconds=options.timeout,
+                    nodes=options.unless,
+                    setup=setup,
+                )
+        case _:
+            return tiers.test(
+                options.tiers, seconds=options.timeout, force_vm=options.force_vm, setup=setup
+            )
 
 
 def main() -> int:
@@ -54,12 +81,7 @@ def main() -> int:
     shape = machine.Shape(nodes=options.nodes, mib_per_node=options.mib_per_node)
     setup = machine.Setup(shape=shape, kernel=options.kernel, kvm=options.kvm)
     try:
-        if options.name == "serve":
-            directory = options.directory.resolve()
-            return serve.serve(directory, seconds=options.timeout, setup=setup)
-        return tiers.test(
-            options.tiers, seconds=options.timeout, force_vm=options.force_vm, setup=setup
-        )
+        return act(options, setup)
     except machine.CannotBoot as error:
         print(f"cannot boot the virtual machine: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,55 @@
+# As root on Debian 12: `make demo` shows a relocation, `make test` runs every test.
+
+SHELL := /bin/bash
+# The virtual machine sees this host's files, so the interpreter must lie where every Debian has it.
+PYTHON ?= /usr/bin/python3
+PACKAGES := gcc python3-dev python3-venv numactl \
+    qemu-system-x86 linux-image-amd64 busybox-static e2fsprogs udev
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.py[co]' -not -name '*.so')
+
+# Tiers that need several NUMA nodes, and the Debian packages that they need beside PACKAGES.
+NUMA_TIERS := tests/numa
+TIER_PACKAGES :=
+
+.PHONY: demo test check unit numa packages
+
+demo: $(VENV)/installed
+	$(BIN)/python -m tests.vm once --unless 2 -- demo/demo.sh $(abspath $(BIN))
+
+# Every tier runs even if one failed; the summary counts a tier that did not run as a failure.
+test:
+	@rm -rf results
+	@$(MAKE) --no-print-directory --keep-going check unit numa; status=$$?; \
+	$(BIN)/python -m tests.vm summary unit $(notdir $(NUMA_TIERS)) && exit $$status
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/installed
+	$(BIN)/pytest tests/unit tests/contract --junit-xml=results/unit/junit.xml
+
+numa: $(VENV)/installed
+	$(BIN)/python -m tests.vm test $(NUMA_TIERS)
+
+# build/ is setuptools' and keeps modules that are gone from the sources.
+$(VENV)/installed: $(SOURCES) | packages
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -rf build
+	$(BIN)/pip install --quiet '.[dev]' virtme-ng
+	touch $@
+
+# A foreign source in sources.list that does not answer is no reason to stop.
+packages:
+	@missing=$$(for package in $(PACKAGES) $(TIER_PACKAGES); do \
+	    dpkg-query --show --showformat '$${Status}' $$package 2> /dev/null \
+	        | grep --quiet 'ok installed' || echo $$package; \
+	done); \
+	if [ -n "$$missing" ]; then \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update || true; \
+	    apt-get install --yes --no-install-recommends $$missing; \
+	fi

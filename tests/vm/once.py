@@ -1,0 +1,78 @@
+"""Run one command where there are several NUMA nodes: on this host, or else in a guest."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.vm import machine
+
+PROJECT = Path(__file__).parents[2]
+NO_RESULT = 125
+HUNG = 124
+
+
+def memory_nodes(root: Path = Path("/sys/devices/system/node")) -> int:
+    """How many NUMA nodes of this host have memory."""
+    try:
+        ranges = (root / "has_memory").read_text().strip()
+    except FileNotFoundError:
+        return 1
+    bounds = [part.partition("-") for part in ranges.split(",") if part]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in bounds)
+
+
+def where(nodes: int | None) -> str:
+    """Where a command that needs ``nodes`` nodes runs; None asks for a guest anyway."""
+    return "a virtual machine" if nodes is None or memory_nodes() < nodes else "this host"
+
+
+def run(
+    command: list[str], results: Path, *, seconds: float, nodes: int | None, setup: machine.Setup
+) -> int:
+    """Run ``command`` from the project's directory, printing its output; its exit status."""
+    if where(nodes) == "this host":
+        return run_on_host(command, seconds)
+    return run_in_guest(command, results, seconds, setup)
+
+
+def run_in_guest(command: list[str], results: Path, seconds: float, setup: machine.Setup) -> int:
+    """Run ``command`` in a guest with the directory ``results``, which gets out and status."""
+    output, status, new = results / "out", results / "status", results / "status.new"
+    exported = {name: os.environ[name] for name in ("CI",) if name in os.environ}
+    exported["TESTS_IN_VM"] = "1"
+    script = "\n".join(
+        [
+            f"cd {shlex.quote(str(PROJECT))}",
+            "export " + shlex.join(f"{name}={value}" for name, value in exported.items()),
+            f"{shlex.join(command)} < /dev/null > {shlex.quote(str(output))} 2>&1",
+            f"echo $? > {shlex.quote(str(new))}",
+            f"mv {shlex.quote(str(new))} {shlex.quote(str(status))}",
+        ]
+    )
+    with machine.running(script, shared=results, seconds=seconds, setup=setup) as guest:
+        position = 0
+        while True:
+            ended = guest.poll() is not None or status.exists()
+            position = machine.follow(output, position)
+            if ended:
+                break
+            time.sleep(0.2)
+    if status.exists():
+        return int(status.read_text())
+    console = (results / "console.log").read_text(errors="replace").splitlines()
+    print("\n".join(["the guest's console ended with:", *console[-20:]]), file=sys.stderr)
+    hung = guest.returncode in {124, 137}
+    why = f"was stopped after {seconds:g} s" if hung else "ended without a result"
+    print(f"the guest {why}", file=sys.stderr)
+    return HUNG if hung else NO_RESULT
+
+
+def run_on_host(command: list[str], seconds: float) -> int:
+    """Run ``command`` here, with its children bounded by timeout(1)."""
+    bounded = ["timeout", "--kill-after=10", str(seconds), *command]
+    return subprocess.run(bounded, cwd=PROJECT, check=False).returncode
