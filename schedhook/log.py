@@ -6,6 +6,7 @@ nothing to say does not wait for it.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ def _make_logger() -> FilteringBoundLogger:
     with _without_rich():
         import structlog  # noqa: PLC0415 - see the module's docstring
 
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    is_terminal = not getattr(sys.stderr, "closed", True) and sys.stderr.isatty()
     as_console = _Settings.format is LogFormat.CONSOLE or (
         _Settings.format is LogFormat.AUTO and is_terminal
     )
@@ -78,7 +79,9 @@ def _make_logger() -> FilteringBoundLogger:
     if as_console:
         plain = structlog.dev.plain_traceback
         renderers = [
-            structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain),
+            structlog.dev.ConsoleRenderer(
+                colors=is_terminal and not os.environ.get("NO_COLOR"), exception_formatter=plain
+            ),
         ]
     else:
         # str, so that a node set reads 0-3.

@@ -245,7 +245,8 @@ class Plugins:
     def _trace_call(self, hook: str, methods: Any, arguments: Mapping[str, Any]) -> None:
         for method in methods:
             plugin = str(self._providers[method.plugin_name])
-            get_logger().info("hook called", hook=hook, plugin=plugin, **arguments)
+            given = dict(arguments)
+            get_logger().info("hook called", hook=hook, plugin=plugin, arguments=given)
 
     def _trace_return(self, outcome: Any, hook: str, methods: Any, _arguments: Any) -> None:
         error = _one_line(outcome.exception) if outcome.exception else None

@@ -1,0 +1,16 @@
+"""Returns a descriptor of another role beside a right one, and no list at all."""
+
+from schedhook import MapperPlugin, StrategyPlugin, hookimpl
+
+
+@hookimpl
+def schedhook_mappers():
+    return [
+        StrategyPlugin(name="misplaced", summary="not a mapper", move=print),
+        MapperPlugin(name="in-place", summary="a mapper", map=print),
+    ]
+
+
+@hookimpl
+def schedhook_strategies():
+    return StrategyPlugin(name="bare", summary="not in a list", move=print)

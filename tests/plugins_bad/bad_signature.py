@@ -1,0 +1,8 @@
+"""Wants an argument that the hook does not have."""
+
+from schedhook import hookimpl
+
+
+@hookimpl
+def schedhook_before_migrate(plan, mood):
+    raise RuntimeError(plan, mood)

@@ -1,0 +1,228 @@
+"""The configuration file: what holds without one, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import pytest
+
+from schedhook import config as config_module
+from schedhook.config import Config, load_config, parse_config
+from schedhook.errors import ConfigError
+from schedhook.model import Kind, Shared
+
+FILE = Path("/somewhere/config.toml")
+
+EVERYTHING = """
+[relocation]
+strategy = "migrate-process"
+mapper = "nearest"
+backend = "simulated"
+shared = "all"
+kinds = ["anon", "huge"]
+threads = 4
+bandwidth_mb_s = 250.5
+reserve_mb = 0
+batch_kb = 4
+call_ms = 20
+
+[retry]
+attempts = 1
+first_wait_s = 0
+longest_wait_s = 1.5
+give_up_s = 10
+
+[log]
+format = "json"
+level = "debug"
+
+[plugins]
+third_party = false
+disabled = ["acme", "other"]
+
+[plugins.options.acme]
+colour = "blue"
+depth = { least = 1 }
+"""
+
+
+def scalar_keys() -> Iterator[tuple[str, str, Any]]:
+    """(section, key, type) of every key."""
+    sections = get_type_hints(Config)
+    for section in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(sections[section.name]):
+            hints = get_type_hints(sections[section.name])
+            for key in dataclasses.fields(sections[section.name]):
+                yield section.name, key.name, hints[key.name]
+
+
+def complaint(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, FILE)
+    message = str(caught.value)
+    assert message.startswith(f"{FILE}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{FILE}: ")
+
+
+def test_every_key_is_read() -> None:
+    config = parse_config(EVERYTHING, FILE)
+    assert config.relocation == config_module.RelocationSection(
+        strategy="migrate-process",
+        mapper="nearest",
+        backend="simulated",
+        shared=Shared.ALL,
+        kinds=(Kind.ANON, Kind.HUGE),
+        threads=4,
+        bandwidth_mb_s=250.5,
+        reserve_mb=0,
+        batch_kb=4,
+        call_ms=20.0,
+    )
+    assert config.retry == config_module.RetrySection(
+        attempts=1, first_wait_s=0.0, longest_wait_s=1.5, give_up_s=10.0
+    )
+    assert (config.log.format, config.log.level) == ("json", "debug")
+    assert not config.plugins.third_party
+    assert config.plugins.disabled == ("acme", "other")
+    assert config.plugins.options == {"acme": {"colour": "blue", "depth": {"least": 1}}}
+    assert config.source == FILE
+    assert isinstance(config.retry.give_up_s, float)
+    # Whoever adds a key adds it to the text above.
+    for section, key, _ in scalar_keys():
+        value = getattr(getattr(config, section), key)
+        assert value != getattr(getattr(Config(), section), key), f"{section}.{key}"
+
+
+def test_defaults() -> None:
+    config = Config()
+    assert config == dataclasses.replace(parse_config("", FILE), source=None)
+    assert config.relocation.strategy == "move-pages"
+    assert config.relocation.kinds == (Kind.ANON, Kind.FILE, Kind.SHMEM, Kind.HUGE)
+    assert config.retry.attempts == 5
+    assert config.plugins.third_party
+
+
+def test_a_file_may_say_only_some_things() -> None:
+    config = parse_config("[retry]\nattempts = 9\n", FILE)
+    assert config.retry == config_module.RetrySection(attempts=9)
+    assert config.relocation == Config().relocation
+
+
+@pytest.mark.parametrize(("section", "key", "hint"), [*scalar_keys()])
+def test_a_wrong_type_names_the_key_and_what_is_allowed(section: str, key: str, hint: Any) -> None:
+    if get_origin(hint) is tuple:
+        wrong = ["7", '"anon"', "[7]", "{ a = 1 }"]
+    elif hint is bool:
+        wrong = ["1", "0", '"true"', "[]"]
+    elif hint in (int, float):
+        wrong = ["true", '"7"', "[7]", "-1", "inf", "nan", "1979-05-27"]
+    elif hint is str:
+        wrong = ["7", "true", '["a"]', "{ a = 1 }"]
+    elif isinstance(hint, type) and issubclass(hint, StrEnum):
+        wrong = ["7", '"other"', '["json"]', "true", "{ a = 1 }"]
+    else:
+        wrong = ["7", "{ a = 1 }", "[]"]
+    for value in wrong:
+        message = complaint(f"[{section}]\n{key} = {value}\n")
+        assert message.startswith(f"{section}.{key}: has to be ")
+        assert ", not " in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '[relocation]\nshared = "some"\n',
+            "relocation.shared: has to be one of none, job, all, not 'some'",
+        ),
+        (
+            '[relocation]\nkinds = ["anon", "swap"]\n',
+            "relocation.kinds: has to be one of anon, file, shmem, huge, not 'swap'",
+        ),
+        (
+            "[relocation]\nkinds = []\n",
+            "relocation.kinds: has to be a list with at least one entry, not []",
+        ),
+        ("[retry]\nattempts = 0\n", "retry.attempts: has to be a number of at least 1, not 0"),
+        (
+            "[relocation]\nthreads = 1.5\n",
+            "relocation.threads: has to be a whole number, not 1.5",
+        ),
+        ("retry = 3\n", "retry: has to be a section, [retry], not 3"),
+        ("[[retry]]\n", "retry: has to be a section, [retry], not [{}]"),
+        ("[plugins]\noptions = 1\n", "plugins.options: has to be sections, [plugins.options.NAME]"),
+        (
+            "[retry]\nattemps = 3\n",
+            "retry.attemps: no such key; did you mean attempts? "
+            "allowed here: attempts, first_wait_s, longest_wait_s, give_up_s",
+        ),
+        (
+            "[relocate]\n",
+            "relocate: no such key; did you mean relocation? "
+            "allowed here: relocation, retry, log, plugins",
+        ),
+        ("[zzz]\n", "zzz: no such key; allowed here: relocation, "),
+        ('source = "/etc/passwd"\n', "source: no such key; "),
+        ("[retry\n", "not TOML: "),
+        ("[retry]\nattempts = 1\nattempts = 2\n", "not TOML: "),
+    ],
+)
+def test_complaints(text: str, expected: str) -> None:
+    assert complaint(text).startswith(expected)
+
+
+def test_exit_status_is_that_of_wrong_usage() -> None:
+    assert ConfigError.exit_status == 2
+
+
+# Which file
+
+
+def test_the_default_file_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_module, "DEFAULT_PATH", tmp_path / "config.toml")
+    assert load_config(environ={}) == Config()
+    assert load_config(environ={"SCHEDHOOK_CONFIG": ""}) == Config()
+    (tmp_path / "config.toml").write_text("[retry]\nattempts = 2\n")
+    assert load_config(environ={}).retry.attempts == 2
+
+
+def test_the_argument_wins_over_the_environment_and_that_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for attempts, name in enumerate(["default", "environment", "argument"], start=1):
+        (tmp_path / name).write_text(f"[retry]\nattempts = {attempts}\n")
+    monkeypatch.setattr(config_module, "DEFAULT_PATH", tmp_path / "default")
+    environ = {"SCHEDHOOK_CONFIG": str(tmp_path / "environment")}
+    assert load_config(environ={}).retry.attempts == 1
+    assert load_config(environ=environ).retry.attempts == 2
+    assert load_config(tmp_path / "argument", environ).retry.attempts == 3
+    assert load_config(tmp_path / "argument", environ).source == tmp_path / "argument"
+
+
+def test_a_file_that_was_named_has_to_exist(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.toml"
+    with pytest.raises(ConfigError, match=f"^{missing}: no such configuration file$"):
+        load_config(missing, {})
+    with pytest.raises(ConfigError, match=f"^{missing}: no such configuration file$"):
+        load_config(environ={"SCHEDHOOK_CONFIG": str(missing)})
+
+
+@pytest.mark.parametrize("is_default", [False, True])
+def test_a_file_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_default: bool
+) -> None:
+    monkeypatch.setattr(config_module, "DEFAULT_PATH", tmp_path)
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: cannot be read: Is a directory$"):
+        load_config(None if is_default else tmp_path, {})
+
+
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b'[log]\nlevel = "\xff"\n')
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 15"):
+        load_config(path, {})
