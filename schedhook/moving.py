@@ -145,7 +145,7 @@ class Move:
         waits; what stayed in the end is counted in each process's `left`.
         """
         processes = list(self.processes if processes is None else processes)
-        self.look(processes)
+        self.look()
         pending: Iterable[_Unit] = self._units(processes)
         settled: list[_Failed] = []
         waiting: list[_Failed] = []
@@ -171,22 +171,24 @@ class Move:
             reason = Reason.of_errno(item.failure.errno)
             left[reason] = left.get(reason, 0) + item.failure.size
 
-    def look(self, processes: Sequence[MovingProcess] | None = None) -> None:
-        """Read where the memory of all processes (or these) lies, unless that is still known."""
-        processes = list(self.processes if processes is None else processes)
-        if all(process.pid in self._seen for process in processes):
+    def look(self) -> None:
+        """Read where the memory of all processes lies, unless that is still known.
+
+        All are read together, since what one may move depends on who else maps it.
+        """
+        if self._seen == {process.pid for process in self.processes}:
             return
         areas: dict[int, Sequence[Area]] = {}
-        for process in processes:
+        for process in self.processes:
             try:
                 areas[process.pid] = () if process.gone else process.target.areas()
             except ProcessGoneError:
                 process.gone = True
                 areas[process.pid] = ()
         found = select(areas, self.node_map.sources, self._selection)
-        for process in processes:
+        for process in self.processes:
             process.selection = found[process.pid]
-            self._seen.add(process.pid)
+        self._seen = set(found)
 
     # -- how it is done --------------------------------------------------------------------------
 

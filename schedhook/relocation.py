@@ -11,6 +11,7 @@ from pathlib import Path
 from schedhook.affinity import Binding
 from schedhook.backend import Backend, Limits
 from schedhook.config import Config
+from schedhook.descriptors import SchedulerPlugin
 from schedhook.errors import (
     PluginError,
     ProcessGoneError,
@@ -52,7 +53,8 @@ Progress = Callable[[int, int], None]
 class Request:
     """What to relocate, and where. None means: as the configuration says.
 
-    Processes are `pids` and those of `cgroup` and below. The map is `node_map`, or what the mapper
+    Processes are `pids`, those of `cgroup` and below, and those of `job`, as the adapter
+    `scheduler` finds them (None: whichever knows the job). The map is `node_map`, or what the mapper
     makes of `sources` and `destinations`; with `cpus` these default to the nodes of the processes'
     old and new processors.
     """
@@ -60,6 +62,7 @@ class Request:
     pids: tuple[int, ...] = ()
     cgroup: str | None = None
     job: str | None = None
+    scheduler: str | None = None
     node_map: NodeMap | None = None
     sources: NodeSet | None = None
     destinations: NodeSet | None = None
@@ -169,14 +172,16 @@ class _Relocation:
     # -- before ----------------------------------------------------------------------------------
 
     def _named_pids(self) -> list[int]:
-        pids = list(dict.fromkeys(self._request.pids))
-        if self._request.cgroup is not None:
-            pids += [pid for pid in self._cgroup_pids() if pid not in pids]
-        return pids
+        return list(dict.fromkeys([*self._request.pids, *self._member_pids()]))
 
-    def _cgroup_pids(self) -> Iterable[int]:
-        assert self._request.cgroup is not None
-        return self._backend.cgroup_pids(self._request.cgroup)
+    def _member_pids(self) -> Iterable[int]:
+        """Who belongs to the cgroup or job by now; processes come and go there."""
+        if self._request.cgroup is not None:
+            yield from self._backend.cgroup_pids(self._request.cgroup)
+        elif self._request.job is not None and not self._request.pids:
+            yield from find_job(
+                self._plugins, self._request.job, self._request.scheduler, self._root
+            )
 
     def _attach(self, stack: ExitStack, pids: Iterable[int], *, must_exist: bool) -> None:
         for pid in pids:
@@ -296,11 +301,10 @@ class _Relocation:
         for _ in range(_RESCANS):
             move.look()
             late = [process for process in move.processes if _appeared(process, move) > 0]
-            if self._request.cgroup is not None:
-                known = set(self._attached)
-                self._attach(stack, self._cgroup_pids(), must_exist=False)
-                late += [self._attached[pid] for pid in self._attached if pid not in known]
-                move.processes = list(self._attached.values())
+            known = set(self._attached)
+            self._attach(stack, self._member_pids(), must_exist=False)
+            late += [process for pid, process in self._attached.items() if pid not in known]
+            move.processes = list(self._attached.values())
             if not late or not move.options.sweep_leftovers:
                 return
             move.sweep(late)
@@ -387,6 +391,21 @@ class _Relocation:
             job=self._request.job,
             notes=tuple(self._notes),
         )
+
+
+def find_job(plugins: Plugins, job: str, scheduler: str | None, root: Path) -> tuple[int, ...]:
+    """The job's processes on this host, from the named adapter, else from the first that knows it.
+
+    UsageError where none does.
+    """
+    names = [scheduler] if scheduler else plugins.names(SchedulerPlugin)
+    for name in names:
+        tasks = plugins.scheduler(name).create(root).tasks(job)
+        if tasks:
+            return tuple(dict.fromkeys(pid for task in tasks for pid in task.pids))
+    raise UsageError(
+        f"no process of job {job!r} on this host; asked: {', '.join(names) or 'no scheduler'}"
+    )
 
 
 def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:

@@ -1,0 +1,68 @@
+"""The command's entry: finds the subcommand, turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from schedhook import __version__
+from schedhook.errors import SchedhookError
+
+_COMMANDS = {
+    "relocate": "move the memory of running processes to other NUMA nodes",
+    "plan": "what relocate would do; nothing moves",
+    "show": "where memory lies: bytes per node, process and kind",
+    "plugins": "what is installed, and from where",
+}
+"""Summaries stand here so that a listing imports nothing."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command = import_module(f"schedhook.cli.{name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="schedhook")
+def main() -> None:
+    """Make a job's memory follow the job between NUMA nodes."""
+
+
+def run() -> None:
+    """The console script. Exit status: 0 done, 3 partial, 4 refused, 2 wrong usage, 1 failed."""
+    try:
+        status = main(prog_name="schedhook", standalone_mode=False)
+    except SchedhookError as error:
+        click.echo(f"schedhook: {error}", err=True)
+        status = error.exit_status
+    except click.exceptions.Exit as leave:
+        status = leave.exit_code
+    except click.Abort:
+        click.echo("schedhook: interrupted; what had moved stays where it is", err=True)
+        status = 1
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see `{context.command_path} --help`)" if context else ""
+        click.echo(f"schedhook: {error.format_message()}{hint}", err=True)
+        status = 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        status = 1
+    sys.exit(status or 0)
+
+
+if __name__ == "__main__":
+    run()

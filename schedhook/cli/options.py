@@ -1,0 +1,99 @@
+"""Options that several commands share, and the values that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from schedhook.config import Config, load_config
+from schedhook.errors import UsageError
+from schedhook.log import configure
+from schedhook.plugins import Plugins, load_plugins
+from schedhook.sets import CpuSet, IdSet, NodeSet
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class IdSetType(click.ParamType[Any]):
+    """A set in the kernel's list format."""
+
+    def __init__(self, kind: type[IdSet], name: str) -> None:
+        self._kind = kind
+        self.name = name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> IdSet:
+        if isinstance(value, IdSet):
+            return value
+        try:
+            ids = self._kind.parse(value)
+        except ValueError as error:
+            self.fail(f"bad list {value!r}: {error}", param, ctx)
+        if not ids:
+            self.fail("the list is empty; write it like 0-3,8", param, ctx)
+        return ids
+
+
+NODES = IdSetType(NodeSet, "nodes")
+CPUS = IdSetType(CpuSet, "cpus")
+
+
+def json_option(command: _Command) -> _Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def common_options(command: _Command) -> _Command:
+    """--config and --root, which every command understands."""
+    command = click.option(
+        "--root",
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        default=Path("/"),
+        help="Read /proc and /sys below this directory (with --backend simulated: a snapshot).",
+    )(command)
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Configuration file, /etc/schedhook/config.toml by default.",
+    )(command)
+
+
+def process_options(command: _Command) -> _Command:
+    """--pid, --cgroup, --job: whose memory."""
+    for option in (
+        click.option(
+            "--scheduler", metavar="NAME", help="Whose job it is: slurm, pbs, or a plug-in's."
+        ),
+        click.option("--job", metavar="ID", help="All processes of this job on this host."),
+        click.option(
+            "--cgroup", metavar="PATH", help="All processes of this cgroup and those below it."
+        ),
+        click.option(
+            "--pid",
+            "pids",
+            type=click.IntRange(min=1),
+            multiple=True,
+            metavar="PID",
+            help="A process; may be given again.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def check_processes(pids: tuple[int, ...], cgroup: str | None, job: str | None) -> None:
+    """UsageError unless exactly one of the ways to name processes was used."""
+    named = sum((bool(pids), cgroup is not None, job is not None))
+    if named != 1:
+        raise UsageError("say which processes: one of --pid PID (again for more), --cgroup, --job")
+
+
+def load(config_path: Path | None) -> tuple[Config, Plugins]:
+    """Read the configuration, set up the log, load the plug-ins."""
+    config = load_config(config_path)
+    configure(config.log.format, config.log.level)
+    return config, load_plugins(config)

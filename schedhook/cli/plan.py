@@ -1,0 +1,7 @@
+"""`schedhook plan`."""
+
+from __future__ import annotations
+
+from schedhook.cli.relocate import plan_command as command
+
+__all__ = ["command"]
