@@ -1,0 +1,382 @@
+"""A process's memory: numa_maps and maps, joined."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schedhook.errors import NoPermissionError, ProcessGoneError
+from schedhook.host.processes import read_areas, read_pss, residency
+from schedhook.model import Area, Kind
+from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
+
+MIB = 1 << 20
+HUGE = 2 * MIB
+
+
+def only(root: Path, area: FakeArea) -> Area:
+    write_process(root, 5, areas=[area])
+    (found,) = read_areas(5, root)
+    return found
+
+
+def test_anonymous_memory(tmp_path: Path) -> None:
+    area = only(
+        tmp_path,
+        FakeArea(start=0x7F0000000000, size=8 * PAGE, pages={0: 2, 3: 5}, policy="bind:0-3"),
+    )
+    assert (area.start, area.end) == (0x7F0000000000, 0x7F0000000000 + 8 * PAGE)
+    assert area.kind is Kind.ANON
+    assert area.residency == {0: 2 * PAGE, 3: 5 * PAGE}
+    assert area.resident == 7 * PAGE
+    assert area.policy == "bind:0-3"
+    assert (area.path, area.object_key, area.is_shared) == ("", None, False)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "default",
+        "local",
+        "prefer:1",
+        "interleave:0-1",
+        "bind=static:0-1",
+        "bind=relative:0,2",
+        "interleave=balancing|static:0",
+        "prefer (many):0-1",
+        "prefer (many)=static:0-1",
+        "weighted interleave:0-3",
+        "unknown",
+    ],
+)
+@pytest.mark.parametrize("path", ["", "/lib/libc.so"])
+def test_policies_with_blanks_and_flags(tmp_path: Path, policy: str, path: str) -> None:
+    area = only(tmp_path, FakeArea(start=PAGE, size=PAGE, pages={1: 1}, policy=policy, path=path))
+    assert area.policy == policy
+    assert area.path == path
+    assert area.residency == {1: PAGE}
+
+
+@pytest.mark.parametrize(
+    ("area", "kind"),
+    [
+        (FakeArea(start=PAGE, size=PAGE, path="/lib/libc.so"), Kind.FILE),
+        (FakeArea(start=PAGE, size=PAGE, path="/dev/shm/x", device="0:23"), Kind.SHMEM),
+        (FakeArea(start=PAGE, size=PAGE, path="/run/x", device="0:23"), Kind.SHMEM),
+        # A mount of another namespace: no table names the device.
+        (FakeArea(start=PAGE, size=PAGE, path="/dev/shm/x", device="0:99"), Kind.SHMEM),
+        (
+            FakeArea(
+                start=PAGE,
+                size=PAGE,
+                path="/SYSV00000000 (deleted)",
+                device="0:1",
+                inode=0,
+                is_shared=True,
+            ),
+            Kind.SHMEM,
+        ),
+        (
+            FakeArea(
+                start=PAGE, size=PAGE, path="/memfd:a\nb (deleted)", device="0:1", is_shared=True
+            ),
+            Kind.SHMEM,
+        ),
+        (
+            FakeArea(
+                start=PAGE, size=PAGE, path="/dev/zero (deleted)", device="0:1", is_shared=True
+            ),
+            Kind.SHMEM,
+        ),
+        (FakeArea(start=PAGE, size=PAGE, path="/dev/zero", device="0:6", anon=1), Kind.ANON),
+        (FakeArea(start=PAGE, size=PAGE, path="/memfd:kept"), Kind.FILE),
+        (FakeArea(start=PAGE, size=PAGE, path="/lib/libc.so", anon=1), Kind.FILE),
+        (
+            FakeArea(
+                start=HUGE,
+                size=HUGE,
+                page_size=HUGE,
+                is_huge=True,
+                device="0:15",
+                path="/anon_hugepage (deleted)",
+            ),
+            Kind.HUGE,
+        ),
+        (FakeArea(start=PAGE, size=PAGE, path="/dev/hugepages/x", device="0:24"), Kind.HUGE),
+    ],
+)
+def test_kinds(tmp_path: Path, area: FakeArea, kind: Kind) -> None:
+    assert only(tmp_path, dataclasses.replace(area, pages={0: 1})).kind is kind
+
+
+def test_counts_of_huge_pages_are_in_huge_pages(tmp_path: Path) -> None:
+    area = only(
+        tmp_path,
+        FakeArea(
+            start=HUGE,
+            size=4 * HUGE,
+            page_size=HUGE,
+            pages={0: 3, 1: 1},
+            is_huge=True,
+            path="/dev/hugepages/x",
+            device="0:24",
+            is_shared=True,
+        ),
+    )
+    assert area.page_size == HUGE
+    assert area.residency == {0: 3 * HUGE, 1: HUGE}
+
+
+def test_the_same_memory_in_two_processes_has_one_key(tmp_path: Path) -> None:
+    shared = FakeArea(
+        start=16 * PAGE,
+        size=4 * PAGE,
+        pages={0: 4},
+        path="/dev/shm/x",
+        device="0:23",
+        inode=77,
+        offset=2 * PAGE,
+        is_shared=True,
+        mappers=2,
+    )
+    write_process(tmp_path, 5, areas=[shared])
+    write_process(tmp_path, 6, areas=[dataclasses.replace(shared, start=99 * PAGE)])
+    (first,), (second,) = read_areas(5, tmp_path), read_areas(6, tmp_path)
+    assert first.object_key == second.object_key == ("0:23", 77, 2 * PAGE)
+    assert first.most_mappers == 2
+    assert first.is_shared
+
+
+def test_a_private_file_mapping_has_a_key_until_every_page_is_a_copy(tmp_path: Path) -> None:
+    area = FakeArea(start=PAGE, size=2 * PAGE, pages={0: 2}, path="/lib/x", inode=9, anon=1)
+    assert only(tmp_path, area).object_key == ("254:0", 9, 0)
+    assert only(tmp_path, dataclasses.replace(area, anon=2)).object_key is None
+
+
+def test_a_system_v_segments_id_may_be_zero(tmp_path: Path) -> None:
+    area = FakeArea(
+        start=PAGE,
+        size=PAGE,
+        pages={0: 1},
+        path="/SYSV00000000 (deleted)",
+        device="0:1",
+        inode=0,
+        is_shared=True,
+    )
+    assert only(tmp_path, area).object_key == ("0:1", 0, 0)
+
+
+def test_areas_without_pages_are_left_out_unless_asked_for(tmp_path: Path) -> None:
+    empty = FakeArea(start=PAGE, size=PAGE)
+    full = FakeArea(start=2 * PAGE, size=PAGE, pages={0: 1})
+    write_process(tmp_path, 5, areas=[empty, full])
+    assert [area.start for area in read_areas(5, tmp_path)] == [2 * PAGE]
+    everything = read_areas(5, tmp_path, resident_only=False)
+    assert [(area.start, area.residency) for area in everything] == [
+        (PAGE, {}),
+        (2 * PAGE, {0: PAGE}),
+    ]
+
+
+names = st.text(
+    st.characters(blacklist_characters="\0/", blacklist_categories=["Cs"]), min_size=1, max_size=30
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(names)
+def test_any_file_name_comes_through_and_hides_no_count(tmp_path: Path, name: str) -> None:
+    path = f"/data/{name} N0=9 huge"
+    area = only(tmp_path, FakeArea(start=PAGE, size=4 * PAGE, pages={0: 1, 1: 3}, path=path))
+    assert area.residency == {0: PAGE, 1: 3 * PAGE}
+    assert area.kind is Kind.FILE
+    if "\\012" not in path:  # maps writes this and a line end alike
+        assert area.path == path
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.integers(0, 9), st.integers(1, 50), max_size=4), min_size=1, max_size=20
+    )
+)
+def test_residency_adds_up(tmp_path: Path, counts: list[dict[int, int]]) -> None:
+    areas = [
+        FakeArea(start=(index + 1) << 20, size=256 * PAGE, pages=pages)
+        for index, pages in enumerate(counts)
+    ]
+    write_process(tmp_path, 5, areas=areas)
+    expected: dict[int, int] = {}
+    for pages in counts:
+        for node, count in pages.items():
+            expected[node] = expected.get(node, 0) + count * PAGE
+    assert residency(read_areas(5, tmp_path)) == expected
+
+
+class TestChangesBetweenTheTwoReadings:
+    """numa_maps is as it was, maps as it is a moment later."""
+
+    def read(self, root: Path, before: list[FakeArea], after: list[FakeArea]) -> list[Area]:
+        write_process(root, 5, areas=before)
+        numa_maps = (root / "proc/5/numa_maps").read_bytes()
+        write_process(root, 5, areas=after)
+        write_file(root, "proc/5/numa_maps", numa_maps)
+        return list(read_areas(5, root))
+
+    def test_unmapped(self, tmp_path: Path) -> None:
+        kept = FakeArea(start=PAGE, size=PAGE, pages={0: 1})
+        lost = FakeArea(start=9 * PAGE, size=PAGE, pages={0: 1})
+        areas = self.read(tmp_path, [kept, lost], [kept])
+        assert [area.start for area in areas] == [PAGE]
+
+    def test_everything_unmapped_below(self, tmp_path: Path) -> None:
+        lost = FakeArea(start=PAGE, size=PAGE, pages={0: 1})
+        kept = FakeArea(start=9 * PAGE, size=PAGE, pages={0: 1})
+        assert [area.start for area in self.read(tmp_path, [lost, kept], [kept])] == [9 * PAGE]
+
+    def test_grown_upwards(self, tmp_path: Path) -> None:
+        (area,) = self.read(
+            tmp_path,
+            [FakeArea(start=PAGE, size=PAGE, pages={0: 1})],
+            [FakeArea(start=PAGE, size=5 * PAGE)],
+        )
+        assert (area.start, area.end) == (PAGE, 6 * PAGE)
+
+    def test_grown_downwards(self, tmp_path: Path) -> None:
+        (area,) = self.read(
+            tmp_path,
+            [FakeArea(start=4 * PAGE, size=2 * PAGE, pages={0: 2})],
+            [FakeArea(start=2 * PAGE, size=4 * PAGE)],
+        )
+        assert (area.start, area.end, area.residency) == (4 * PAGE, 6 * PAGE, {0: 2 * PAGE})
+
+    def test_grown_downwards_in_a_file(self, tmp_path: Path) -> None:
+        file = FakeArea(start=4 * PAGE, size=PAGE, pages={0: 1}, path="/x", offset=7 * PAGE)
+        (area,) = self.read(
+            tmp_path,
+            [file],
+            [dataclasses.replace(file, start=2 * PAGE, size=3 * PAGE, offset=5 * PAGE)],
+        )
+        assert area.object_key == ("254:0", 1, 7 * PAGE)
+
+    def test_merged(self, tmp_path: Path) -> None:
+        areas = self.read(
+            tmp_path,
+            [
+                FakeArea(start=PAGE, size=PAGE, pages={0: 1}),
+                FakeArea(start=2 * PAGE, size=3 * PAGE, pages={1: 3}),
+            ],
+            [FakeArea(start=PAGE, size=4 * PAGE)],
+        )
+        assert [(area.start, area.end) for area in areas] == [
+            (PAGE, 2 * PAGE),
+            (2 * PAGE, 5 * PAGE),
+        ]
+
+    def test_split(self, tmp_path: Path) -> None:
+        (area,) = self.read(
+            tmp_path,
+            [FakeArea(start=PAGE, size=4 * PAGE, pages={0: 4})],
+            [FakeArea(start=PAGE, size=2 * PAGE), FakeArea(start=3 * PAGE, size=2 * PAGE)],
+        )
+        assert (area.start, area.end, area.resident) == (PAGE, 5 * PAGE, 4 * PAGE)
+
+    ranges = st.lists(st.integers(1, 40), max_size=12, unique=True).map(
+        lambda cuts: [
+            FakeArea(start=a * PAGE, size=(b - a) * PAGE, pages={0: b - a})
+            for a, b in zip(*[iter(sorted(cuts))] * 2, strict=False)
+        ]
+    )
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @given(ranges, ranges)
+    def test_areas_never_overlap_whatever_changed(
+        self, tmp_path: Path, before: list[FakeArea], after: list[FakeArea]
+    ) -> None:
+        try:
+            areas = self.read(tmp_path, before, after)
+        except ProcessGoneError:
+            assert not before
+            return
+        assert all(area.start < area.end for area in areas)
+        assert all(one.end <= two.start for one, two in pairwise(areas))
+
+    def test_a_line_that_was_cut_short(self, tmp_path: Path) -> None:
+        area = FakeArea(start=PAGE, size=PAGE, pages={0: 1})
+        write_process(tmp_path, 5, areas=[area])
+        path = tmp_path / "proc/5/numa_maps"
+        path.write_bytes(path.read_bytes() + b"00002000 default N0=")
+        assert [found.start for found in read_areas(5, tmp_path)] == [PAGE]
+
+
+class TestProcessesWithoutMemory:
+    def test_none_of_that_number(self, tmp_path: Path) -> None:
+        write_process(tmp_path, 5)
+        with pytest.raises(ProcessGoneError, match="6"):
+            read_areas(6, tmp_path)
+
+    def test_a_zombie_is_gone(self, tmp_path: Path) -> None:
+        write_process(tmp_path, 5, state="Z")
+        with pytest.raises(ProcessGoneError, match="5"):
+            read_areas(5, tmp_path)
+
+    def test_one_that_is_just_exiting_is_gone(self, tmp_path: Path) -> None:
+        write_process(tmp_path, 5, state="R")
+        with pytest.raises(ProcessGoneError, match="5"):
+            read_areas(5, tmp_path)
+
+    def test_a_kernel_thread_has_none(self, tmp_path: Path) -> None:
+        write_process(tmp_path, 5, kernel_thread=True)
+        assert read_areas(5, tmp_path) == ()
+
+    def test_the_first_thread_has_exited_and_others_run_on(self, tmp_path: Path) -> None:
+        area = FakeArea(start=PAGE, size=PAGE, pages={1: 1})
+        write_process(tmp_path, 5, state="Z", threads={5: "Z", 6: "Z", 7: "S"}, areas=[area])
+        assert residency(read_areas(5, tmp_path)) == {1: PAGE}
+        with pytest.raises(ProcessGoneError):
+            read_areas(5, tmp_path, task=6)
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_process(tmp_path, 5, areas=[FakeArea(start=PAGE, size=PAGE, pages={0: 1})])
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(NoPermissionError, match="proc/5/numa_maps") as caught:
+        read_areas(5, tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_kernel_without_numa_has_everything_on_node_0(tmp_path: Path) -> None:
+    areas = [
+        FakeArea(start=PAGE, size=4 * PAGE, pages={0: 3}),
+        FakeArea(start=9 * PAGE, size=PAGE, pages={0: 1}, path="/lib/x", mappers=2),
+        FakeArea(start=11 * PAGE, size=PAGE),
+    ]
+    write_process(tmp_path, 5, areas=areas)
+    (tmp_path / "proc/5/numa_maps").unlink()
+    anon, file = read_areas(5, tmp_path)
+    assert (anon.kind, anon.residency) == (Kind.ANON, {0: 3 * PAGE})
+    assert (file.kind, file.residency, file.path) == (Kind.FILE, {0: PAGE}, "/lib/x")
+    assert file.most_mappers > 1
+
+
+def test_the_share_of_memory_that_others_map_too(tmp_path: Path) -> None:
+    areas = [
+        FakeArea(start=PAGE, size=8 * PAGE, pages={0: 8}, path="/Rss: 1 kB", mappers=4),
+        FakeArea(start=HUGE, size=HUGE, pages={0: 1}, page_size=HUGE, is_huge=True),
+        FakeArea(start=0x7F0000000000, size=PAGE),
+    ]
+    write_process(tmp_path, 5, areas=areas)
+    assert read_pss(5, tmp_path) == {
+        PAGE: (8 * PAGE, 2 * PAGE),
+        HUGE: (HUGE, HUGE),
+        0x7F0000000000: (0, 0),
+    }

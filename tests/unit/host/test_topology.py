@@ -1,0 +1,142 @@
+"""Nodes, processors, distances and memory, on hosts of every odd shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schedhook.errors import SchedhookError, UsageError
+from schedhook.host.topology import HugePool, read_topology
+from schedhook.sets import CpuSet, NodeSet
+from schedhook.testing.hosts import FakeNode, write_file, write_host
+
+MIB = 1 << 20
+
+
+def test_reads_processors_memory_and_pools(tmp_path: Path) -> None:
+    pools = [(1 << 30, 1, 0), (2 * MIB, 8, 3)]
+    write_host(
+        tmp_path,
+        [
+            FakeNode(number=0, cpus="0-1,4", memory=100 * MIB, free=40 * MIB, huge_pools=pools),
+            FakeNode(number=1, cpus="2-3", reclaimable=7 * MIB),
+        ],
+    )
+    topology = read_topology(tmp_path)
+    assert topology.cpus == CpuSet.parse("0-4")
+    node = topology.node(0)
+    assert (node.memory_total, node.memory_free) == (100 * MIB, 40 * MIB)
+    assert topology.free(0) == 40 * MIB
+    assert topology.node(1).memory_reclaimable == 7 * MIB
+    assert node.huge_pools == (
+        HugePool(size=2 * MIB, total=8, free=3),
+        HugePool(size=1 << 30, total=1, free=0),
+    )
+    assert topology.node(1).huge_pools == ()
+
+
+def test_numbers_with_gaps_and_offline_nodes(tmp_path: Path) -> None:
+    nodes = [
+        FakeNode(number=0, cpus="0", distances={33: 22, 72: 16}),
+        FakeNode(number=2, cpus="1", online=False),
+        FakeNode(number=33, cpus="2"),
+        FakeNode(number=72, cpus="3"),
+    ]
+    write_host(tmp_path, nodes)
+    topology = read_topology(tmp_path)
+    assert topology.online == NodeSet.parse("0,33,72")
+    assert topology.cpus == {0, 2, 3}
+    # The columns of the distance file are the online nodes: the third is node 72, not node 2.
+    assert [topology.distance(0, other) for other in (0, 33, 72)] == [10, 22, 16]
+    with pytest.raises(UsageError, match=r"node 2 is not online; the online nodes are 0,33,72"):
+        topology.free(2)
+
+
+def test_nodes_without_memory_and_without_processors(tmp_path: Path) -> None:
+    nodes = [
+        FakeNode(number=0, cpus="0-3"),
+        FakeNode(number=1, cpus="4-7", memory=0, free=0),
+        FakeNode(number=2),
+    ]
+    write_host(tmp_path, nodes)
+    topology = read_topology(tmp_path)
+    assert topology.memory_nodes == {0, 2}
+    assert topology.cpu_nodes == {0, 1}
+    assert topology.online == {0, 1, 2}
+
+
+def test_nodes_of_processors_and_back(tmp_path: Path) -> None:
+    write_host(tmp_path, [FakeNode(number=n, cpus=f"{2 * n}-{2 * n + 1}") for n in range(4)])
+    topology = read_topology(tmp_path)
+    assert topology.nodes_of(CpuSet.parse("1-2,99")) == NodeSet.parse("0-1")
+    assert topology.cpus_of({1, 3, 99}) == CpuSet.parse("2-3,6-7")
+    assert topology.nodes_of([]) == NodeSet()
+
+
+def test_unknown_distances_are_the_kernels_defaults(tmp_path: Path) -> None:
+    write_host(tmp_path, [FakeNode(number=0, cpus="0"), FakeNode(number=1, cpus="1")])
+    (tmp_path / "sys/devices/system/node/node0/distance").unlink()
+    topology = read_topology(tmp_path)
+    assert (topology.distance(0, 0), topology.distance(0, 1)) == (10, 20)
+    assert (topology.distance(7, 7), topology.distance(7, 8)) == (10, 20)
+
+
+def test_a_table_of_another_moments_nodes_is_not_believed(tmp_path: Path) -> None:
+    write_host(tmp_path, [FakeNode(number=0, cpus="0"), FakeNode(number=1, cpus="1")])
+    write_file(tmp_path, "sys/devices/system/node/node0/distance", "10 31 32 33\n")
+    assert read_topology(tmp_path).distance(0, 1) == 20
+
+
+def test_an_older_table_may_have_a_column_per_possible_node(tmp_path: Path) -> None:
+    write_host(tmp_path, [FakeNode(number=0, online=False), FakeNode(number=1, cpus="1")])
+    write_file(tmp_path, "sys/devices/system/node/node1/distance", "21 10\n")
+    topology = read_topology(tmp_path)
+    assert (topology.distance(1, 0), topology.distance(1, 1)) == (21, 10)
+
+
+def test_blanks_before_the_values_are_passed_over(tmp_path: Path) -> None:
+    write_host(tmp_path, [FakeNode(number=0, cpus=" 0-1"), FakeNode(number=1, cpus="2")])
+    write_file(tmp_path, "sys/devices/system/node/online", " 0-1\n")
+    write_file(tmp_path, "sys/devices/system/node/node0/distance", "  10  21\n")
+    write_file(tmp_path, "sys/devices/system/node/node0/meminfo", "\nNode 0 MemTotal:   8 kB\n")
+    topology = read_topology(tmp_path)
+    assert topology.online == {0, 1}
+    assert topology.distance(0, 1) == 21
+    assert topology.node(0).memory_total == 8192
+    assert topology.node(0).memory_free == 0
+
+
+def test_a_kernel_without_numa_is_one_node(tmp_path: Path) -> None:
+    only = FakeNode(
+        number=0,
+        cpus="0-7",
+        memory=64 * MIB,
+        free=MIB,
+        reclaimable=2 * MIB,
+        huge_pools=[(2 * MIB, 4, 4)],
+    )
+    write_host(tmp_path, [only], numa=False)
+    topology = read_topology(tmp_path)
+    assert list(topology.nodes) == [0]
+    assert topology.cpus == CpuSet.parse("0-7")
+    assert topology.free(0) == MIB
+    assert topology.node(0).memory_reclaimable == 2 * MIB
+    assert topology.node(0).huge_pools[0].total == 4
+    assert topology.distance(0, 0) == 10
+
+
+def test_a_directory_that_is_no_host_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SchedhookError, match="meminfo") as caught:
+        read_topology(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_that_is_dirty_does_not_count_as_reclaimable(tmp_path: Path) -> None:
+    write_host(tmp_path, [FakeNode(number=0, cpus="0"), FakeNode(number=1, cpus="1")])
+    write_file(
+        tmp_path,
+        "sys/devices/system/node/node0/meminfo",
+        "Node 0 MemTotal: 900 kB\nNode 0 Active(file): 10 kB\nNode 0 Dirty: 40 kB\n",
+    )
+    assert read_topology(tmp_path).node(0).memory_reclaimable == 0
