@@ -28,6 +28,8 @@ PROGRAMS = {
     "mke2fs": "e2fsprogs",
 }
 KERNEL_OPTIONS = [
+    # With --verbose below: the console tells of warnings and worse.
+    "loglevel=5",
     # The kernel's own balancing would move the pages that a test or a measurement watches.
     "numa_balancing=disable",
     # Needed by nobody here, and a third of the boot under emulation.
@@ -167,7 +169,8 @@ def running(
     start.write_text(start_script(script, directories))
     start.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="numa-vm-") as temporary, contextlib.ExitStack() as end:
-        command = [vng, "--run", str(kernel), "--name", shared.name, *setup.shape.options()]
+        command = [vng, "--verbose", "--run", str(kernel), "--name", shared.name]
+        command += setup.shape.options()
         # virtme-ng tries Debian 12's virtiofsd for ten seconds before it takes 9p.
         command += ["--force-9p", "--network", "loop", "--cwd", "/", "--rwdir", str(shared)]
         command += [] if kvm else ["--disable-kvm"]
