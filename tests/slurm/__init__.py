@@ -1,0 +1,1 @@
+"""Slurm on a virtual machine, for tests."""

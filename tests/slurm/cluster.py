@@ -1,0 +1,444 @@
+"""A real Slurm on one virtual machine: munged, slurmctld, and a slurmd for each of its hosts.
+
+Everything lives in one directory (/run/slurm-test); the hosts `n1`, `n2` … are slurmds of one
+kernel, which Debian's build allows (and then names its scopes after the host). To play with it:
+
+    python -m tests.slurm.cluster start
+    SLURM_CONF=/run/slurm-test/slurm.conf sinfo
+    python -m tests.slurm.cluster stop
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ADDRESS = "10.99.0.1"
+CGROUPS = Path("/sys/fs/cgroup")
+USER, USER_ID = "alice", 2001
+DIRECTORY = Path("/run/slurm-test")
+PROGRAMS = {
+    "munged": "munge",
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "sbatch": "slurm-client",
+    "ip": "iproute2",
+}
+_FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"})
+
+
+class CannotRun(Exception):
+    """What is missing for a cluster here, and how to get it."""
+
+
+class Unexpected(Exception):
+    """The cluster did not do what was waited for; the message has what it did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where the cluster's files are, and what there is in it."""
+
+    directory: Path = DIRECTORY
+    hosts: tuple[str, ...] = ("n1",)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More lines for slurm.conf, or other values for those that are there."""
+
+    @property
+    def conf(self) -> Path:
+        return self.directory / "slurm.conf"
+
+    @property
+    def work(self) -> Path:
+        """A directory that belongs to the user, where jobs start and write."""
+        return self.directory / "work"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For every Slurm command."""
+        return {**os.environ, "SLURM_CONF": str(self.conf)}
+
+    # -- the daemons ---------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        return all(self._alive(name) for name in self._daemons)
+
+    @property
+    def _daemons(self) -> tuple[str, ...]:
+        return ("munged", "slurmctld", *(f"slurmd-{host}" for host in self.hosts))
+
+    def _pid(self, name: str) -> int | None:
+        with contextlib.suppress(OSError, ValueError):
+            return int((self.directory / "pid" / name).read_text())
+        return None
+
+    def _alive(self, name: str) -> bool:
+        pid = self._pid(name)
+        return pid is not None and Path(f"/proc/{pid}").exists()
+
+    def start(self, seconds: float = 120) -> None:
+        """Start the daemons and wait until every host is idle. CannotRun, Unexpected."""
+        require_machine()
+        prepare_machine()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        for name in ("", "state", "spool", "log", "pid", "munge", "work"):
+            (self.directory / name).mkdir(mode=0o755)
+        shutil.chown(self.directory / "state", "slurm")
+        shutil.chown(self.directory / "log", "slurm")
+        shutil.chown(self.work, USER, USER)
+        self.configure()
+        self._start_munged()
+        # slurmctld gives up being root early, so its files have to be its own beforehand.
+        (self.directory / "pid/slurmctld").touch()
+        shutil.chown(self.directory / "pid/slurmctld", "slurm")
+        self._daemon("slurmctld", ["slurmctld", "-c", "-f", str(self.conf)])
+        for host in self.hosts:
+            self.start_slurmd(host)
+        wait_until(
+            lambda: all(self.host_state(host) == "IDLE" for host in self.hosts),
+            seconds,
+            "every host to be idle",
+            self.diagnosis,
+        )
+
+    def start_slurmd(self, host: str) -> None:
+        """Start a host's slurmd in a cgroup of its own, as systemd would."""
+        unit = CGROUPS / f"system.slice/{host}_slurmd.service"
+        unit.mkdir(parents=True, exist_ok=True)
+        enter = f"echo $$ > {unit}/cgroup.procs && exec slurmd -N {host} -f {self.conf}"
+        self._daemon(f"slurmd-{host}", ["bash", "-c", enter])
+
+    def stop_slurmd(self, host: str) -> None:
+        """End a host's slurmd; its jobs go on under their slurmstepds."""
+        self._end(f"slurmd-{host}")
+
+    def _daemon(self, name: str, command: Sequence[str]) -> None:
+        with (self.directory / "log" / f"{name}.start").open("wb") as log:
+            done = subprocess.run(
+                command,
+                env=self.environment,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=60,
+                check=False,
+            )
+        if done.returncode:
+            raise Unexpected(f"{name} ended with {done.returncode}\n{self.diagnosis()}")
+
+    def _start_munged(self) -> None:
+        directory = self.directory / "munge"
+        key = directory / "key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        options = {
+            "socket": self.directory / "munge.socket",
+            "key-file": key,
+            "log-file": directory / "log",
+            "pid-file": self.directory / "pid/munged",
+            "seed-file": directory / "seed",
+        }
+        self._daemon("munged", ["munged", *(f"--{name}={path}" for name, path in options.items())])
+
+    def stop(self) -> None:
+        """End every job and every daemon."""
+        if self._alive("slurmctld"):
+            with contextlib.suppress(Unexpected, subprocess.TimeoutExpired):
+                self.cancel_all()
+        for name in reversed(self._daemons):
+            self._end(name)
+
+    def _end(self, name: str) -> None:
+        pid = self._pid(name)
+        if pid is None or not self._alive(name):
+            return
+        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(Unexpected):
+            wait_until(lambda: not self._alive(name), 20, f"{name} to end")
+        if self._alive(name):
+            os.kill(pid, signal.SIGKILL)
+
+    # -- configuration -------------------------------------------------------------------------
+
+    def configure(self, **settings: str) -> None:
+        """Write slurm.conf with these lines too; daemons that run are not told of it."""
+        values = {
+            "ClusterName": "test",
+            "SlurmctldHost": f"{socket.gethostname()}({ADDRESS})",
+            "SlurmUser": "slurm",
+            "AuthInfo": f"socket={self.directory}/munge.socket",
+            "StateSaveLocation": f"{self.directory}/state",
+            "SlurmdSpoolDir": f"{self.directory}/spool/%n",
+            "SlurmctldPidFile": f"{self.directory}/pid/slurmctld",
+            "SlurmdPidFile": f"{self.directory}/pid/slurmd-%n",
+            "SlurmctldLogFile": f"{self.directory}/log/slurmctld",
+            "SlurmdLogFile": f"{self.directory}/log/slurmd-%n",
+            "SlurmdDebug": "verbose",
+            "ProctrackType": "proctrack/cgroup",
+            "TaskPlugin": "task/cgroup,task/affinity",
+            "SelectType": "select/cons_tres",
+            "SelectTypeParameters": "CR_Core",
+            "SchedulerType": "sched/builtin",
+            "MpiDefault": "none",
+            "SwitchType": "switch/none",
+            "JobAcctGatherType": "jobacct_gather/none",
+            "JobRequeue": "0",
+            "ReturnToService": "2",
+            "KillWait": "5",
+            # An emulated machine that also compiles is slow to answer.
+            "MessageTimeout": "60",
+            "SlurmdTimeout": "600",
+            "PrologEpilogTimeout": "60",
+            **self.settings,
+            **settings,
+        }
+        cpus = os.cpu_count()
+        lines = [f"{name}={value}" for name, value in values.items()]
+        lines += [
+            f"NodeName={host} NodeHostname={socket.gethostname()} NodeAddr={ADDRESS}"
+            f" Port={17001 + number} CPUs={cpus} Sockets={cpus} CoresPerSocket=1"
+            " ThreadsPerCore=1 RealMemory=3000"
+            for number, host in enumerate(self.hosts)
+        ]
+        # Hosts in the order of their numbers, and jobs may share none of their processors.
+        lines.append(f"PartitionName=all Nodes={','.join(self.hosts)} Default=YES MaxTime=30")
+        self.conf.write_text("\n".join(lines) + "\n")
+        self.conf.with_name("cgroup.conf").write_text(
+            "CgroupPlugin=cgroup/v2\nIgnoreSystemd=yes\nConstrainCores=yes\n"
+            "ConstrainRAMSpace=no\nConstrainDevices=no\n"
+        )
+
+    def reconfigure(self, **settings: str) -> None:
+        """Give the running daemons these lines, and those of the cluster, and no others."""
+        self.configure(**settings)
+        self.command("scontrol", "reconfigure")
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    def command(
+        self, *words: str, user: str | None = None, data: str | None = None, seconds: float = 90
+    ) -> str:
+        """What a Slurm command prints, run as root or as `user`. Unexpected where it fails."""
+        account = pwd.getpwnam(user) if user else None
+        done = subprocess.run(
+            words,
+            env=self.environment,
+            cwd=self.work,
+            input=data,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+        )
+        if done.returncode:
+            raise Unexpected(f"{words} ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def submit(self, script: str, *options: str, user: str = USER) -> int:
+        """Submit a batch script (without its first line) with options of sbatch; the job."""
+        text = "#!/bin/bash\n" + script
+        return int(
+            self.command("sbatch", "--parsable", "--output=%j.out", *options, user=user, data=text)
+        )
+
+    def output(self, job: int) -> str:
+        """What the job has printed so far."""
+        path = self.work / f"{job}.out"
+        return path.read_text() if path.exists() else ""
+
+    def job_state(self, job: int) -> str:
+        """`PENDING`, `RUNNING`, …"""
+        return self.job_field(job, "JobState")
+
+    def job_field(self, job: int, name: str) -> str:
+        """One `Name=value` of `scontrol show job`."""
+        return _field(self.command("scontrol", "-d", "-o", "show", "job", str(job)), name)
+
+    def wait_for_state(self, job: int, *states: str, seconds: float = 90) -> str:
+        """Wait until the job is in one of these states; Unexpected when it ends in another."""
+
+        def there() -> bool:
+            state = self.job_state(job)
+            if state in _FINAL and state not in states:
+                raise Unexpected(f"job {job} is {state}, not {states}\n{self.diagnosis(job)}")
+            return state in states
+
+        wait_until(there, seconds, f"job {job} to be {states}", lambda: self.diagnosis(job))
+        return self.job_state(job)
+
+    def run(self, script: str, *options: str, seconds: float = 120) -> str:
+        """Submit, wait until it has completed, and return what it printed."""
+        job = self.submit(script, *options)
+        self.wait_for_state(job, "COMPLETED", seconds=seconds)
+        return self.output(job)
+
+    def cancel(self, *jobs: int) -> None:
+        """End these jobs and wait until nothing is left of them."""
+        for job in jobs:
+            with contextlib.suppress(Unexpected):
+                self.command("scancel", str(job))
+        left = [self.job_cgroup(job, host) for job in jobs for host in self.hosts]
+        wait_until(lambda: not any(path.exists() for path in left), 60, f"the end of jobs {jobs}")
+
+    def cancel_all(self) -> None:
+        """End every job."""
+        listed = self.command("squeue", "--noheader", "--format=%A").split()
+        self.cancel(*{int(job) for job in listed})
+
+    # -- what it runs on -----------------------------------------------------------------------
+
+    def host_state(self, host: str = "n1") -> str:
+        """`IDLE`, `MIXED+DRAIN`, …, as `scontrol show node` writes it."""
+        return _field(self.command("scontrol", "-o", "show", "node", host), "State")
+
+    def is_drained(self, host: str = "n1") -> bool:
+        return "DRAIN" in self.host_state(host) or "DOWN" in self.host_state(host)
+
+    def undrain(self, host: str = "n1") -> None:
+        """Take a drained host back, for the next test."""
+        self.command("scontrol", "update", f"NodeName={host}", "State=RESUME")
+
+    def job_cgroup(self, job: int, host: str = "n1") -> Path:
+        """The job's cgroup on a host, whether it exists or not."""
+        return CGROUPS / f"system.slice/{host}_slurmstepd.scope/job_{job}"
+
+    def step_pids(self, job: int, step: str = "0", host: str = "n1") -> list[int]:
+        """The user's processes of a step that have become what they are to run."""
+        base = self.job_cgroup(job, host) / f"step_{step}/user"
+        found = []
+        for path in base.glob("**/cgroup.procs"):
+            with contextlib.suppress(OSError):
+                found += [int(word) for word in path.read_text().split()]
+        return sorted(pid for pid in found if _comm(pid) not in ("", "slurmstepd"))
+
+    def wait_for_step(
+        self, job: int, step: str = "0", tasks: int = 1, host: str = "n1", seconds: float = 90
+    ) -> list[int]:
+        """Wait until a step has as many processes as it has tasks, each running its program."""
+        wait_until(
+            lambda: len(self.step_pids(job, step, host)) >= tasks,
+            seconds,
+            f"{tasks} processes of {job}.{step} on {host}",
+            lambda: self.diagnosis(job),
+        )
+        return self.step_pids(job, step, host)
+
+    def log(self, name: str) -> str:
+        """A daemon's log: `slurmctld`, `slurmd-n1`, …"""
+        path = self.directory / "log" / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def diagnosis(self, job: int | None = None) -> str:
+        """The ends of all logs, for a person to read when something did not happen."""
+        parts = [f"--- output of {job}\n{self.output(job)}"] if job else []
+        for path in sorted((self.directory / "log").iterdir()):
+            parts.append(f"--- {path.name}\n" + "\n".join(self.log(path.name).splitlines()[-15:]))
+        return "\n".join(parts)
+
+
+def require_machine() -> None:
+    """CannotRun where this is no virtual machine of tests/vm, or a package is missing."""
+    if "virtme" not in Path("/proc/cmdline").read_text() or os.geteuid() != 0:
+        raise CannotRun("a test cluster is started in the virtual machine only: see tests/vm")
+    for program, package in PROGRAMS.items():
+        if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
+            raise CannotRun(f"{program} is missing: apt-get install {package}")
+
+
+def prepare_machine() -> None:
+    """Give the guest an address that is not loopback's, a user, and what systemd would set."""
+    for cgroup in (CGROUPS, CGROUPS / "system.slice"):
+        cgroup.mkdir(exist_ok=True)
+        (cgroup / "cgroup.subtree_control").write_text("+cpuset +cpu +memory +pids")
+    # glibc's resolver takes a host that has nothing but loopback to be off the network.
+    card = next(path.name for path in sorted(Path("/sys/class/net").iterdir()) if path.name != "lo")
+    subprocess.run(["ip", "address", "replace", f"{ADDRESS}/24", "dev", card], check=True)
+    subprocess.run(["ip", "link", "set", card, "up"], check=True)
+    _add_line("/etc/hosts", f"{ADDRESS} {socket.gethostname()}")
+    _add_line("/etc/group", f"{USER}:x:{USER_ID}:")
+    _add_line("/etc/passwd", f"{USER}:x:{USER_ID}:{USER_ID}::{DIRECTORY}/work:/bin/bash")
+
+
+def _add_line(path: str, line: str) -> None:
+    lines = Path(path).read_text().splitlines()
+    if line not in lines:
+        Path(path).write_text(
+            "\n".join([line, *lines] if "hosts" in path else [*lines, line]) + "\n"
+        )
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    seconds: float,
+    what: str,
+    diagnosis: Callable[[], str] = lambda: "",
+) -> None:
+    """Poll until the condition holds. Unexpected, with what was waited for, when it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise Unexpected(f"waited {seconds} s for {what}\n{diagnosis()}")
+        time.sleep(0.1)
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _field(text: str, name: str) -> str:
+    found = re.search(rf"(?:^|\s){name}=(\S*)", text)
+    if not found:
+        raise Unexpected(f"no {name} in {text!r}")
+    return found[1]
+
+
+@contextlib.contextmanager
+def running(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster up; one that ran before is taken as it is, and left up."""
+    if cluster.is_running:
+        yield cluster
+        return
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def main() -> int:
+    """Start or stop a cluster by hand, in the guest."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["start", "stop"])
+    parser.add_argument("--hosts", type=int, default=1)
+    options = parser.parse_args()
+    cluster = Cluster(hosts=tuple(f"n{number + 1}" for number in range(options.hosts)))
+    try:
+        (cluster.start if options.action == "start" else cluster.stop)()
+    except (CannotRun, Unexpected) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

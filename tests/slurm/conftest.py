@@ -1,0 +1,42 @@
+"""A real Slurm for the tests of this tier: started once, swept after each test."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# At the end: whatever of schedhook is installed is what the tests are about.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from tests.slurm.cluster import CannotRun, Cluster, require_machine, running
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """The cluster, with two hosts. Skipped on a developer's host, failed where it has to run."""
+    try:
+        require_machine()
+    except CannotRun as error:
+        if {"CI", "TESTS_IN_VM"} & set(os.environ):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    with running(Cluster(hosts=("n1", "n2"))) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(slurm: Cluster) -> Iterator[Cluster]:
+    """The cluster without a job, and after the test without one again.
+
+    A test during which a host was drained fails, and leaves the next one an idle host.
+    """
+    yield slurm
+    slurm.cancel_all()
+    drained = [host for host in slurm.hosts if slurm.is_drained(host)]
+    for host in drained:
+        slurm.undrain(host)
+    assert not drained, f"drained: {drained}\n{slurm.diagnosis()}"
