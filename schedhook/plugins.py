@@ -44,6 +44,12 @@ _ROLES: Mapping[type[Descriptor], tuple[str, str]] = {
     BackendPlugin: ("backend", "schedhook_backends"),
 }
 
+_OBSERVED = tuple(
+    name
+    for name in vars(hookspecs)
+    if name.startswith("schedhook_") and name not in {hook for _, hook in _ROLES.values()}
+)
+
 _Role = TypeVar("_Role", bound=Descriptor)
 
 # What a plug-in may throw at us: it is not to end the program by sys.exit() either.
@@ -121,13 +127,22 @@ class Plugins:
         return sorted(self._found[role])
 
     def descriptors(self) -> list[Listed]:
-        """Everything that is provided, by role and name; a name provided twice is there twice."""
-        return [
+        """Everything that is provided, by role and name; a name provided twice is there twice.
+
+        A plug-in that observes is an `observer`, with its hooks as summary.
+        """
+        provided = [
             Listed(role=_ROLES[role][0], name=name, summary=each.summary, provider=provider)
             for role, by_name in self._found.items()
             for name, entries in sorted(by_name.items())
             for each, provider in entries
         ]
+        observers = [
+            Listed(role="observer", name=provider.name, summary=", ".join(hooks), provider=provider)
+            for key, provider in self._providers.items()
+            if (hooks := [hook for hook in _OBSERVED if key in self._implementing(hook)])
+        ]
+        return provided + observers
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call an observer hook of every plug-in, one after the other.

@@ -416,6 +416,12 @@ def test_a_refusal_stops_it_even_beside_a_failing_observer(install: Install) -> 
             plugins.notify("schedhook_before_migrate", **ARGUMENTS["schedhook_before_migrate"])
 
 
+def test_observers_are_listed_with_what_they_see() -> None:
+    plugins = given(Refusing(), Watcher(), provides("alpha"))
+    listed = {each.name: each.summary for each in plugins.descriptors() if each.role == "observer"}
+    assert listed == {"Refusing": "schedhook_before_migrate", "Watcher": ", ".join(ARGUMENTS)}
+
+
 def test_an_unknown_hook_is_the_programmers_mistake() -> None:
     with pytest.raises(AttributeError):
         given().notify("schedhook_no_such_hook")
