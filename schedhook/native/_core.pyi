@@ -1,8 +1,9 @@
 """What the C core offers. Addresses and sizes in bytes; every call releases the GIL."""
 
 # A range: pid, pidfd, descriptor of /proc/PID/pagemap, start, end, the mapping's page size, the
-# base page size, the size of a transparent huge page (0: none), whether to use PAGEMAP_SCAN.
-_Range = tuple[int, int, int, int, int, int, int, int, bool]
+# base page size, the size of a transparent huge page (0: none), whether to use PAGEMAP_SCAN, and
+# a descriptor of /proc/kpageflags (-1: none), which tells huge pages where there is no scan.
+_Range = tuple[int, int, int, int, int, int, int, int, bool, int]
 
 def migrate_pages(pid: int, from_mask: bytes, to_mask: bytes, /) -> int:
     """migrate_pages(2). OSError with the kernel's errno."""
@@ -33,6 +34,7 @@ def locate(
     base_size: int,
     folio_size: int,
     use_scan: bool,
+    kpageflags: int,
     /,
 ) -> list[tuple[int, int, int]]:
     """Runs (start, end, node) of present pages. OSError with the kernel's errno."""

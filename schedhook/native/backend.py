@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from schedhook.backend import Failure, Limits, Run, Sweep
-from schedhook.errors import ProcessGoneError, from_errno
+from schedhook.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import Topology, read_topology
 from schedhook.model import Area, Kind
@@ -59,7 +59,7 @@ class NativeTarget:
     def __init__(self, pid: int, root: Path, folio_size: int) -> None:
         self._root = root
         self._folio_size = folio_size
-        self._pagemap = -1
+        self._pagemap = self._kpageflags = -1
         self._pidfd = _open_pidfd(pid)
         try:
             self._identity = processes.read_identity(pid, root)
@@ -69,10 +69,12 @@ class NativeTarget:
                 self._pagemap = os.open(root / f"proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
                 _core.check_access(pid)
             except OSError as error:
-                raise from_errno(_permission(error.errno), pid, "move_pages") from error
+                raise self._attach_error(pid, error.errno or 0) from error
             if not self.alive():
                 raise ProcessGoneError(f"process {pid} has exited")
             self._use_scan = _core.can_scan(self._pagemap)
+            if not self._use_scan:
+                self._kpageflags = _open_kpageflags(root)
         except BaseException:
             self.close()
             raise
@@ -104,9 +106,12 @@ class NativeTarget:
         return areas
 
     def allowed_nodes(self) -> NodeSet:
+        self._require_alive()
         return processes.read_status(self.pid, self._root).allowed_nodes
 
     def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
+        if not sources or not destinations:
+            raise UsageError("migrate_pages needs at least one old and one new node")
         size = max([*sources, *destinations]) + 1
         self._require_alive()
         try:
@@ -155,10 +160,10 @@ class NativeTarget:
         return [Run(start=first, end=last, node=node) for first, last, node in runs]
 
     def close(self) -> None:
-        for descriptor in (self._pagemap, self._pidfd):
+        for descriptor in (self._kpageflags, self._pagemap, self._pidfd):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._pagemap = self._pidfd = -1
+        self._kpageflags = self._pagemap = self._pidfd = -1
 
     def __enter__(self) -> NativeTarget:
         return self
@@ -172,7 +177,7 @@ class NativeTarget:
 
     def _range(
         self, area: Area, start: int, end: int
-    ) -> tuple[int, int, int, int, int, int, int, int, bool]:
+    ) -> tuple[int, int, int, int, int, int, int, int, bool, int]:
         # Huge pages of a pool have one size; only other mappings can hold transparent ones.
         folio_size = 0 if area.kind is Kind.HUGE else self._folio_size
         return (
@@ -185,7 +190,16 @@ class NativeTarget:
             _BASE_PAGE,
             folio_size,
             self._use_scan,
+            self._kpageflags,
         )
+
+    def _attach_error(self, pid: int, number: int) -> SchedhookError:
+        if number != errno.EINVAL:
+            return from_errno(_permission(number), pid, "move_pages")
+        # move_pages(2) says so of a process without an address space.
+        if processes.is_kernel_thread(pid, self._root):
+            return UsageError(f"process {pid} is a kernel thread, which has no memory of its own")
+        return ProcessGoneError(f"process {pid} has exited")
 
 
 def _open_pidfd(pid: int) -> int:
@@ -193,8 +207,16 @@ def _open_pidfd(pid: int) -> int:
         return os.pidfd_open(pid)
     except ProcessLookupError as error:
         raise ProcessGoneError(f"no process {pid} on this host") from error
-    except OSError as error:  # a number that no process can have, or a thread's
-        raise ProcessGoneError(f"no process {pid} on this host: {error.strerror}") from error
+    except (OSError, OverflowError) as error:  # a number that no process can have, or a thread's
+        raise ProcessGoneError(f"no process {pid} on this host") from error
+
+
+def _open_kpageflags(root: Path) -> int:
+    """Root's alone, and not everywhere; huge pages are moved without it, in more calls."""
+    try:
+        return os.open(root / "proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def _is_readable(descriptor: int) -> bool:

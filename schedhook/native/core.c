@@ -41,11 +41,11 @@ static PyObject *core_migrate_pages(PyObject *self, PyObject *args)
 
 static int parse_range(PyObject *args, struct sh_range *range)
 {
-    int pid, pidfd, pagemap, use_scan;
+    int pid, pidfd, pagemap, use_scan, kpageflags;
     unsigned long long start, end, page_size, base_size, folio_size;
 
-    if (!PyArg_ParseTuple(args, "iiiKKKKKp", &pid, &pidfd, &pagemap, &start, &end, &page_size,
-                          &base_size, &folio_size, &use_scan))
+    if (!PyArg_ParseTuple(args, "iiiKKKKKpi", &pid, &pidfd, &pagemap, &start, &end, &page_size,
+                          &base_size, &folio_size, &use_scan, &kpageflags))
         return -1;
     if (!base_size || !page_size || page_size % base_size || folio_size % base_size ||
         start % page_size || end % page_size || end < start) {
@@ -54,7 +54,8 @@ static int parse_range(PyObject *args, struct sh_range *range)
     }
     *range = (struct sh_range){.pid = pid, .pidfd = pidfd, .pagemap = pagemap, .start = start,
                                .end = end, .page_size = page_size, .base_size = base_size,
-                               .folio_size = folio_size, .use_scan = use_scan};
+                               .folio_size = folio_size, .use_scan = use_scan,
+                               .kpageflags = kpageflags};
     return 0;
 }
 

@@ -13,11 +13,17 @@ _Static_assert(sizeof(void *) == sizeof(uint64_t), "addresses are handed to the 
 #define SCAN_PAGES 16384 /* bounds how long one scan holds the target's mmap lock */
 #define SMALLEST_BATCH (64u << 10)
 
-/* No node and no errno: what a status holds until the kernel writes it. */
+/* No node and no errno: what a status holds until the kernel writes it; and what is noted for a
+ * page that the kernel did not come to. */
 #define UNTOUCHED INT_MIN
+#define NOT_TRIED (INT_MIN + 1)
 
 #define PAGEMAP_PRESENT (1ull << 63)
 #define PAGEMAP_FRAME ((1ull << 55) - 1)
+
+/* /proc/kpageflags */
+#define FLAG_COMPOUND_HEAD (1ull << 15)
+#define FLAG_COMPOUND_TAIL (1ull << 16)
 
 /* Linux 6.7's struct page_region and struct pm_scan_arg, and the categories used here. */
 struct scan_region {
@@ -46,12 +52,19 @@ struct scanner {
     uint64_t *entries;
     size_t entry_room;
     uint64_t entries_start, entries_end; /* addresses that `entries` describes */
+    uint64_t *flags;                     /* of one folio's frames */
 };
 
 struct page {
     uint64_t address;
     uint64_t size;
 };
+
+static void scanner_close(struct scanner *scanner)
+{
+    free(scanner->entries);
+    free(scanner->flags);
+}
 
 static int scanner_open(struct scanner *scanner, const struct sh_range *range)
 {
@@ -64,15 +77,13 @@ static int scanner_open(struct scanner *scanner, const struct sh_range *range)
         if (range->folio_size / range->base_size > scanner->entry_room)
             scanner->entry_room = range->folio_size / range->base_size;
         scanner->entries = malloc(scanner->entry_room * sizeof *scanner->entries);
-        if (!scanner->entries)
+        scanner->flags = malloc(scanner->entry_room * sizeof *scanner->flags);
+        if (!scanner->entries || !scanner->flags) {
+            scanner_close(scanner);
             return SH_NO_LOCAL_MEMORY;
+        }
     }
     return 0;
-}
-
-static void scanner_close(struct scanner *scanner)
-{
-    free(scanner->entries);
 }
 
 /* A whole transparent huge page may start at `address` and end within `limit`. */
@@ -80,6 +91,19 @@ static bool folio_fits(const struct sh_range *range, uint64_t address, uint64_t 
 {
     return range->folio_size && range->page_size == range->base_size &&
            address % range->folio_size == 0 && limit - address >= range->folio_size;
+}
+
+/* The process has exited or replaced its address space: then pagemap reads as an empty file. */
+static bool address_space_gone(const struct sh_range *range)
+{
+    uint64_t entry;
+    ssize_t got;
+
+    do
+        got = sh_read_pagemap(range->pagemap, &entry, sizeof entry,
+                              range->start / range->base_size * sizeof entry);
+    while (got < 0 && errno == EINTR);
+    return got == 0;
 }
 
 static int scan_more(struct scanner *scanner)
@@ -106,6 +130,9 @@ static int scan_more(struct scanner *scanner)
     while (found < 0 && errno == EINTR);
     if (found < 0)
         return errno;
+    /* A scan of an address space that is gone succeeds and finds nothing. */
+    if (!found && address_space_gone(range))
+        return ESRCH;
     scanner->region = 0;
     scanner->region_count = (size_t)found;
     scanner->walked = arguments.walk_end > scanner->walked ? arguments.walk_end : range->end;
@@ -142,18 +169,35 @@ static int next_scanned(struct scanner *scanner, struct page *page)
     }
 }
 
-/* Frames that follow each other from an aligned one: a transparent huge page, or small pages that
- * look like one, which the mover finds out when only the first of them has moved. */
-static bool looks_like_folio(const uint64_t *entries, size_t count)
+/* Whether these entries are one transparent huge page. Its frames follow each other; so can those
+ * of small pages, so the kernel's flags decide. Without the right to see frames (CAP_SYS_ADMIN)
+ * or flags it goes as small pages, which costs more calls and moves it all the same. */
+static bool is_folio(struct scanner *scanner, const uint64_t *entries, size_t count)
 {
     uint64_t first = entries[0] & PAGEMAP_FRAME;
+    size_t size = count * sizeof *scanner->flags;
 
-    if (!first || first % count) /* frames read as 0 without CAP_SYS_ADMIN */
+    if (!first || first % count || scanner->range->kpageflags < 0)
         return false;
     for (size_t i = 1; i < count; i++)
         if (!(entries[i] & PAGEMAP_PRESENT) || (entries[i] & PAGEMAP_FRAME) != first + i)
             return false;
+    if (sh_read_pagemap(scanner->range->kpageflags, scanner->flags, size,
+                        first * sizeof *scanner->flags) != (ssize_t)size ||
+        !(scanner->flags[0] & FLAG_COMPOUND_HEAD))
+        return false;
+    for (size_t i = 1; i < count; i++)
+        if (!(scanner->flags[i] & FLAG_COMPOUND_TAIL))
+            return false;
     return true;
+}
+
+/* Where to stop reading, at `end` at most: a huge page never lies across two reads. */
+static uint64_t before_torn_folio(const struct sh_range *range, uint64_t start, uint64_t end)
+{
+    uint64_t aligned = range->folio_size ? end / range->folio_size * range->folio_size : end;
+
+    return aligned > start ? aligned : end;
 }
 
 static int read_more(struct scanner *scanner)
@@ -169,9 +213,7 @@ static int read_more(struct scanner *scanner)
     } else {
         if (end - scanner->position > scanner->entry_room * base) {
             end = scanner->position + scanner->entry_room * base;
-            /* A huge page never lies across two reads. */
-            if (range->folio_size && end / range->folio_size * range->folio_size > scanner->position)
-                end = end / range->folio_size * range->folio_size;
+            end = before_torn_folio(range, scanner->position, end);
         }
         wanted = (end - scanner->position) / base;
     }
@@ -184,9 +226,11 @@ static int read_more(struct scanner *scanner)
     if ((size_t)got < sizeof(uint64_t)) /* the address space is gone */
         return ESRCH;
     scanner->entries_start = scanner->position;
-    scanner->entries_end = range->page_size > base
-                               ? end
-                               : scanner->position + (size_t)got / sizeof(uint64_t) * base;
+    if ((size_t)got / sizeof(uint64_t) < wanted) {
+        end = scanner->position + (size_t)got / sizeof(uint64_t) * base;
+        end = before_torn_folio(range, scanner->position, end);
+    }
+    scanner->entries_end = end;
     return 0;
 }
 
@@ -207,7 +251,7 @@ static int next_read(struct scanner *scanner, struct page *page)
         page->size = range->page_size;
         if ((scanner->entries[index] & PAGEMAP_PRESENT) &&
             folio_fits(range, address, scanner->entries_end) &&
-            looks_like_folio(&scanner->entries[index], range->folio_size / range->base_size))
+            is_folio(scanner, &scanner->entries[index], range->folio_size / range->base_size))
             page->size = range->folio_size;
         scanner->position += page->size;
         if (scanner->entries[index] & PAGEMAP_PRESENT)
@@ -223,6 +267,12 @@ static int scanner_next(struct scanner *scanner, struct page *page)
     return scanner->range->use_scan ? next_scanned(scanner, page) : next_read(scanner, page);
 }
 
+/* Make scanner_next return this page once more. */
+static void scanner_return(struct scanner *scanner, const struct page *page)
+{
+    scanner->position = page->address;
+}
+
 bool sh_can_scan(int pagemap)
 {
     struct scan_arguments arguments = {.size = sizeof arguments};
@@ -236,7 +286,9 @@ struct batch {
     size_t count;
     uint64_t address[BATCH_ENTRIES];
     uint64_t size[BATCH_ENTRIES];
-    int node[BATCH_ENTRIES]; /* where each was when asked, or a negative errno */
+    int node[BATCH_ENTRIES]; /* where each was when last asked, or a negative errno */
+    int error[BATCH_ENTRIES]; /* why a huge page stayed, to be looked at closer */
+    bool told[BATCH_ENTRIES]; /* the kernel itself said that it moved */
 };
 
 /* Pages of a batch on their way to one node: what is handed to the kernel. */
@@ -300,15 +352,45 @@ static void add_failure(struct sh_result *result, uint64_t address, uint64_t siz
         .start = address, .end = address + size, .size = size, .page_size = size, .error = error};
 }
 
-/* One move_pages call on the group, timed; the batch follows the bound on a call's duration. */
-static long submit(struct mover *mover)
+/* A page stayed. A huge one may have been split, and stayed only in part. */
+static void stayed(struct mover *mover, struct batch *batch, size_t index, int error)
+{
+    if (batch->size[index] > mover->range->page_size)
+        batch->error[index] = error;
+    else
+        add_failure(mover->result, batch->address[index], batch->size[index], error);
+}
+
+/* Let the batch follow the bound on a call's duration. A call of few pages says little about one
+ * of many, so the batch grows only where twice its size at the same speed keeps the bound. */
+static void adapt(struct mover *mover, uint64_t took, uint64_t bytes)
+{
+    const struct sh_options *options = mover->options;
+
+    if (!options->call_ns)
+        return;
+    if (took > options->call_ns) {
+        if (mover->batch_bytes > SMALLEST_BATCH)
+            mover->batch_bytes /= 2;
+    } else if (2.0 * (double)took * (double)mover->batch_bytes <=
+               (double)options->call_ns * (double)bytes) {
+        mover->batch_bytes *= 2;
+        if (mover->batch_bytes > options->batch_bytes)
+            mover->batch_bytes = options->batch_bytes;
+    }
+}
+
+/* One move_pages call on the group, timed. */
+static long submit(struct mover *mover, const struct batch *batch)
 {
     struct group *group = &mover->group;
-    uint64_t began = sh_now_ns(), took;
+    uint64_t began = sh_now_ns(), took, bytes = 0;
     long left;
 
-    for (size_t i = 0; i < group->count; i++)
+    for (size_t i = 0; i < group->count; i++) {
         group->status[i] = UNTOUCHED;
+        bytes += batch->size[group->index[i]];
+    }
     left = sh_move_pages(mover->range->pid, group->count, group->page, group->node, group->status,
                          mover->options->flags);
     if (left < 0)
@@ -317,48 +399,61 @@ static long submit(struct mover *mover)
     mover->result->calls++;
     if (took > mover->result->longest_ns)
         mover->result->longest_ns = took;
-    if (mover->options->call_ns) {
-        if (took > mover->options->call_ns && mover->batch_bytes > SMALLEST_BATCH)
-            mover->batch_bytes /= 2;
-        else if (took < mover->options->call_ns / 2 &&
-                 mover->batch_bytes < mover->options->batch_bytes)
-            mover->batch_bytes *= 2;
-    }
+    adapt(mover, took, bytes);
     return left;
 }
 
-/* Sort the group's pages by what became of them. Those that must be sent again stay in the group.
- * A status of EBUSY is not believed: the page may have gone with an earlier address of its folio.
- * Pages without a status were moved, failed, or were never tried: only asking tells. */
-static int settle(struct mover *mover, struct batch *batch, int node, size_t *refused)
+/* How many pages of the group the call came to. The kernel collects pages until one cannot be
+ * collected (or is there already), writes that one's status, moves what it has and writes theirs;
+ * it stops where such a move fails. So pages without a status ahead of one with mean that it
+ * stopped at the latter; else those without a status are the last collection, which was tried. */
+static size_t count_tried(const struct group *group)
+{
+    size_t first_open = group->count, last_told = 0;
+
+    for (size_t i = 0; i < group->count; i++) {
+        if (group->status[i] != UNTOUCHED)
+            last_told = i;
+        else if (first_open == group->count)
+            first_open = i;
+    }
+    return first_open < last_told ? last_told : group->count;
+}
+
+/* Take out of the group what the kernel says has moved, and ask where the others are. An error is
+ * not believed: a page that is busy may have gone with an earlier address of its folio, one that
+ * is not there may just have been on its way. Pages without a status moved, failed, or were never
+ * tried. */
+static int settle(struct mover *mover, struct batch *batch, int node)
 {
     struct group *group = &mover->group;
-    size_t open = 0;
-    static const int no_answer = UNTOUCHED;
+    size_t open = 0, tried = count_tried(group);
 
-    *refused = 0;
     for (size_t i = 0; i < group->count; i++) {
         size_t index = group->index[i];
         int status = group->status[i];
 
         if (status == node) {
             batch->node[index] = node;
+            batch->told[index] = true;
             continue;
-        }
-        if (status < 0 && status != no_answer) {
-            ++*refused;
-            if (status == -ENOENT || status == -EFAULT) { /* the process let go of it */
-                batch->node[index] = status;
-                continue;
-            }
         }
         group->page[open] = group->page[i];
         group->index[open] = index;
-        group->node[open] = status; /* what the kernel said, until it is asked again */
+        /* What the kernel said, beside what it answers now. */
+        group->node[open] = status == UNTOUCHED && i >= tried ? NOT_TRIED : status;
         open++;
     }
     group->count = open;
     return ask(mover->range, open, group->page, group->status);
+}
+
+/* The errno of a page that was tried and is where it was. */
+static int why(int said)
+{
+    if (said == -ENOENT) /* somebody else was about to move it */
+        return EBUSY;
+    return said == UNTOUCHED ? EAGAIN : -said;
 }
 
 /* Move what the group holds to `node`; afterwards batch->node says where each page is, and what
@@ -368,7 +463,7 @@ static int move_group(struct mover *mover, struct batch *batch, int node)
     struct group *group = &mover->group;
 
     while (group->count) {
-        size_t refused, again = 0;
+        size_t again = 0;
         long left;
         int error;
 
@@ -376,31 +471,28 @@ static int move_group(struct mover *mover, struct batch *batch, int node)
             return ESRCH;
         for (size_t i = 0; i < group->count; i++)
             group->node[i] = node;
-        left = submit(mover);
+        left = submit(mover, batch);
         if (left < 0 && left != -ENOMEM)
             return (int)-left;
-        error = settle(mover, batch, node, &refused);
+        if (left == -ENOMEM)
+            mover->full[node] = true;
+        error = settle(mover, batch, node);
         if (error)
             return error;
         for (size_t i = 0; i < group->count; i++) {
             size_t index = group->index[i];
-            int before = batch->node[index], said = group->node[i], now = group->status[i];
+            int said = group->node[i], now = group->status[i];
+            bool silent = said == UNTOUCHED || said == NOT_TRIED;
 
-            if (now != before) { /* moved after all, or gone, or moved by somebody else */
+            if (now != batch->node[index]) { /* moved after all, or gone, or moved by others */
                 batch->node[index] = now;
-            } else if (said != UNTOUCHED) {
-                add_failure(mover->result, batch->address[index], batch->size[index],
-                            said < 0 ? -said : EAGAIN);
-            } else if (left == -ENOMEM) {
-                mover->full[node] = true;
-                add_failure(mover->result, batch->address[index], batch->size[index], ENOMEM);
-            } else if (!refused) {
-                /* No isolation error cut the call short: it was tried, and the move failed. */
-                add_failure(mover->result, batch->address[index], batch->size[index], EAGAIN);
-            } else {
+            } else if (silent && left == -ENOMEM) {
+                stayed(mover, batch, index, ENOMEM);
+            } else if (said == NOT_TRIED) {
                 group->page[again] = group->page[i];
-                group->index[again] = index;
-                again++;
+                group->index[again++] = index;
+            } else {
+                stayed(mover, batch, index, why(said));
             }
         }
         group->count = again;
@@ -408,46 +500,95 @@ static int move_group(struct mover *mover, struct batch *batch, int node)
     return 0;
 }
 
-static int move_batch(struct mover *mover, struct batch *batch, bool whole_folios);
+/* Where the pages of node `node` go, -1: they stay. */
+static int destination_of(const struct sh_options *options, int node)
+{
+    if (node < 0 || (size_t)node >= options->nodes || options->destination[node] == node)
+        return -1;
+    return options->destination[node];
+}
 
-/* Small pages that looked like a huge one, or a huge page that the kernel split: only its first
- * page has moved. The others are asked for and moved one by one. */
-static int finish_split_folios(struct mover *mover, struct batch *batch, const int *before)
+static int move_batch(struct mover *mover, struct batch *batch, int origin);
+
+/* Fill `parts` with the pages of a huge page from `offset` on. Returns the next offset. */
+static uint64_t take_parts(struct mover *mover, const struct batch *batch, size_t index,
+                           uint64_t offset)
+{
+    struct batch *parts = &mover->parts;
+    uint64_t base = mover->range->page_size;
+
+    for (parts->count = 0; offset < batch->size[index] && parts->count < BATCH_ENTRIES;
+         offset += base) {
+        parts->address[parts->count] = batch->address[index] + offset;
+        parts->size[parts->count++] = base;
+    }
+    return offset;
+}
+
+/* Move page by page what was a huge page on node `origin` (-1: unknown). One that is still whole
+ * where it was is a failure, and not tried again: each of its addresses would fail alike. */
+static int move_parts(struct mover *mover, struct batch *batch, size_t index, int origin)
+{
+    struct batch *parts = &mover->parts;
+    uint64_t size = batch->size[index];
+    bool whole = batch->error[index] != 0;
+    int error;
+
+    for (uint64_t offset = 0; whole && offset < size;) {
+        offset = take_parts(mover, batch, index, offset);
+        error = ask_batch(mover->range, parts);
+        if (error)
+            return error;
+        for (size_t i = 0; i < parts->count; i++)
+            whole = whole && parts->node[i] == origin;
+    }
+    if (whole) {
+        add_failure(mover->result, batch->address[index], size, batch->error[index]);
+        return 0;
+    }
+    for (uint64_t offset = 0; offset < size;) {
+        offset = take_parts(mover, batch, index, offset);
+        error = move_batch(mover, parts, origin);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+/* Huge pages that the kernel may have split: it does so where the destination has no free huge
+ * page, or the process gave back a part. `before` is set to -1 for those that were counted here. */
+static int finish_huge_pages(struct mover *mover, struct batch *batch, int *before)
 {
     const struct sh_range *range = mover->range;
 
     for (size_t i = 0; i < batch->count; i++) {
         uint64_t size = batch->size[i], base = range->page_size;
-        void *probe[2];
-        int where[2], node = batch->node[i], error;
+        int error, origin = before[i];
 
-        if (size == base || before[i] == node || node < 0)
+        if (size == base || (origin >= 0 && destination_of(mover->options, origin) < 0))
             continue;
-        probe[0] = (void *)(uintptr_t)(batch->address[i] + base);
-        probe[1] = (void *)(uintptr_t)(batch->address[i] + size - base);
-        error = ask(range, 2, probe, where);
-        if (error)
-            return error;
-        if (where[0] == node && where[1] == node)
-            continue;
-        batch->size[i] = base;
-        for (uint64_t offset = base; offset < size;) {
-            struct batch *parts = &mover->parts;
+        if (batch->told[i]) {
+            void *probe[2] = {(void *)(uintptr_t)(batch->address[i] + base),
+                              (void *)(uintptr_t)(batch->address[i] + size - base)};
+            int where[2];
 
-            parts->count = 0;
-            for (; offset < size && parts->count < BATCH_ENTRIES; offset += base) {
-                parts->address[parts->count] = batch->address[i] + offset;
-                parts->size[parts->count++] = base;
-            }
-            error = move_batch(mover, parts, false);
+            error = ask(range, 2, probe, where);
             if (error)
                 return error;
+            if (where[0] == batch->node[i] && where[1] == batch->node[i])
+                continue;
         }
+        error = move_parts(mover, batch, i, origin);
+        before[i] = -1;
+        if (error)
+            return error;
     }
     return 0;
 }
 
-static int move_batch(struct mover *mover, struct batch *batch, bool whole_folios)
+/* Ask where the batch's pages are and move those that should. `origin`: they are parts of what was
+ * a huge page there, so those at its destination have moved already; -1: nothing is known. */
+static int move_batch(struct mover *mover, struct batch *batch, int origin)
 {
     const struct sh_options *options = mover->options;
     int before[BATCH_ENTRIES];
@@ -455,19 +596,25 @@ static int move_batch(struct mover *mover, struct batch *batch, bool whole_folio
 
     if (error)
         return error;
-    memcpy(before, batch->node, batch->count * sizeof *before);
+    for (size_t i = 0; i < batch->count; i++) {
+        before[i] = batch->node[i];
+        batch->error[i] = 0;
+        batch->told[i] = false;
+        if (origin >= 0 && before[i] != origin) {
+            if (before[i] == destination_of(options, origin))
+                mover->result->moved[origin] += batch->size[i];
+            before[i] = -1;
+        }
+    }
     for (size_t target = 0; target < options->nodes; target++) {
         struct group *group = &mover->group;
 
         group->count = 0;
         for (size_t i = 0; i < batch->count; i++) {
-            int node = before[i];
-
-            if (node < 0 || (size_t)node >= options->nodes || node == (int)target ||
-                options->destination[node] != (int)target)
+            if (destination_of(options, before[i]) != (int)target)
                 continue;
             if (mover->full[target]) {
-                add_failure(mover->result, batch->address[i], batch->size[i], ENOMEM);
+                stayed(mover, batch, i, ENOMEM);
                 continue;
             }
             group->page[group->count] = (void *)(uintptr_t)batch->address[i];
@@ -477,16 +624,21 @@ static int move_batch(struct mover *mover, struct batch *batch, bool whole_folio
         if (error)
             break;
     }
-    if (!error && whole_folios)
-        error = finish_split_folios(mover, batch, before);
+    if (!error && batch != &mover->parts)
+        error = finish_huge_pages(mover, batch, before);
     for (size_t i = 0; i < batch->count; i++) {
-        int node = before[i];
+        int target = destination_of(options, before[i]);
 
-        if (node >= 0 && (size_t)node < options->nodes && batch->node[i] != node &&
-            batch->node[i] == options->destination[node])
-            mover->result->moved[node] += batch->size[i];
+        if (target >= 0 && batch->node[i] == target)
+            mover->result->moved[before[i]] += batch->size[i];
     }
     return error;
+}
+
+/* What ended a sweep: once the address space is gone, the kernel calls the process invalid. */
+static int explain(const struct sh_range *range, int error)
+{
+    return error == EINVAL && address_space_gone(range) ? ESRCH : error;
 }
 
 int sh_sweep(const struct sh_range *range, const struct sh_options *options,
@@ -519,24 +671,28 @@ int sh_sweep(const struct sh_range *range, const struct sh_options *options,
         struct page page;
 
         batch->count = 0;
-        while (batch->count < BATCH_ENTRIES && gathered < mover->batch_bytes) {
+        while (batch->count < BATCH_ENTRIES) {
             error = scanner_next(&scanner, &page);
             more = !error && page.size;
             if (!more)
                 break;
+            if (batch->count && gathered + page.size > mover->batch_bytes) {
+                scanner_return(&scanner, &page);
+                break;
+            }
             batch->address[batch->count] = page.address;
             batch->size[batch->count++] = page.size;
             gathered += page.size;
         }
         if (!error)
-            error = move_batch(mover, batch, true);
+            error = move_batch(mover, batch, -1);
     }
 out:
     if (mover)
         free(mover->full);
     free(mover);
     scanner_close(&scanner);
-    return error;
+    return explain(range, error);
 }
 
 /* ---- asking --------------------------------------------------------------------------------- */
@@ -596,5 +752,5 @@ int sh_locate(const struct sh_range *range, struct sh_runs *runs)
     }
     free(batch);
     scanner_close(&scanner);
-    return error;
+    return explain(range, error);
 }

@@ -27,6 +27,7 @@ struct sh_range {
     uint64_t base_size;   /* the processor's base page */
     uint64_t folio_size;  /* a transparent huge page; 0 where there are none */
     bool use_scan;        /* PAGEMAP_SCAN works here */
+    int kpageflags;       /* /proc/kpageflags, -1: not readable; tells huge pages without a scan */
 };
 
 struct sh_options {
@@ -65,7 +66,7 @@ struct sh_runs {
 };
 
 /* Both return 0, or a positive errno: ESRCH when the process exited (or replaced its address
- * space), ENOMEM_LOCAL when this process has no memory, else what a whole call failed with. What
+ * space), SH_NO_LOCAL_MEMORY when this process has no memory, else what a whole call failed with. What
  * was done until then is in the result. */
 #define SH_NO_LOCAL_MEMORY 4096
 

@@ -1,0 +1,576 @@
+/* Drives the engine over a fake kernel: named scenarios, then random ones by seed, each checked
+ * against what really became of every page. Usage: engine_test FIRST_SEED COUNT. */
+#include "fake_kernel.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FOLIO 16 /* base pages of a transparent huge page here */
+
+static const char *scenario;
+
+#define check(condition, ...)                                                                      \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s: %s:%d: %s: ", scenario, __FILE__, __LINE__, #condition);          \
+            fprintf(stderr, __VA_ARGS__);                                                          \
+            fputc('\n', stderr);                                                                   \
+            exit(1);                                                                               \
+        }                                                                                          \
+    } while (0)
+
+struct setup {
+    struct sh_range range;
+    struct sh_options options;
+    int32_t destination[MAX_NODES];
+    uint64_t moved[MAX_NODES];
+    struct sh_result result;
+};
+
+static void setup_reset(struct setup *setup)
+{
+    memset(setup, 0, sizeof *setup);
+    memset(setup->destination, -1, sizeof setup->destination);
+    setup->range = (struct sh_range){.pid = 1, .pidfd = 1, .pagemap = PAGEMAP_FD,
+                                     .start = START, .page_size = BASE, .base_size = BASE,
+                                     .folio_size = FOLIO * BASE, .use_scan = true,
+                                     .kpageflags = KPAGEFLAGS_FD};
+    setup->options = (struct sh_options){.destination = setup->destination, .nodes = MAX_NODES,
+                                         .flags = 2, .batch_bytes = 8 << 20};
+    setup->result.moved = setup->moved;
+    world_reset();
+}
+
+static int sweep(struct setup *setup)
+{
+    if (!setup->range.end)
+        setup->range.end = START + world.count * BASE;
+    world_begin(setup->destination);
+    return sh_sweep(&setup->range, &setup->options, &setup->result);
+}
+
+static uint64_t stayed(const struct setup *setup, int error)
+{
+    uint64_t size = 0;
+
+    for (size_t i = 0; i < setup->result.failure_count; i++)
+        if (!error || setup->result.failures[i].error == error)
+            size += setup->result.failures[i].size;
+    return size;
+}
+
+/* ---- named scenarios ------------------------------------------------------------------------ */
+
+static void map_small(size_t first, size_t count, int node)
+{
+    for (size_t i = 0; i < count; i++)
+        world_map(first + i, 1, node, false);
+}
+
+static void fail(struct folio *folio, enum fault fault, int times)
+{
+    folio->fault = fault;
+    folio->times = times;
+}
+
+/* The kernel stops where a collection fails to move, here at a page that is at its destination
+ * already. The pages behind were never tried and must not be called failed. */
+static void untried_pages_are_tried(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    map_small(0, 40, 0);
+    fail(world.page[3], STUCK, FOREVER);
+    world.event.call = 3; /* between the question and the move */
+    world.event.page = 5;
+    world.event.node = 1;
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 39 * BASE, "%" PRIu64, setup->moved[0]);
+    check(stayed(setup, 0) == BASE && stayed(setup, EAGAIN) == BASE, "-");
+}
+
+static void errors_are_not_believed(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    map_small(0, 10, 0);
+    fail(world.page[2], UNMOVABLE, FOREVER);
+    fail(world.page[4], MIGRATING, FOREVER);
+    fail(world.page[6], SHARED, FOREVER);
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 7 * BASE, "%" PRIu64, setup->moved[0]);
+    check(stayed(setup, EFAULT) == BASE, "no EFAULT");
+    check(stayed(setup, EBUSY) == BASE, "no EBUSY");
+    check(stayed(setup, EACCES) == BASE, "no EACCES");
+}
+
+static void small_pages_in_a_row_are_no_folio(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    setup->range.use_scan = false;
+    for (size_t i = 0; i < 2 * FOLIO; i++)
+        world_map(i, 1, 0, true);
+    fail(world.page[0], BUSY, FOREVER);
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == (2 * FOLIO - 1) * BASE, "%" PRIu64, setup->moved[0]);
+    check(stayed(setup, EBUSY) == BASE, "-");
+}
+
+static void folios_go_as_one_address(struct setup *setup, bool scan)
+{
+    setup->destination[0] = 1;
+    setup->range.use_scan = scan;
+    for (size_t i = 0; i < 8; i++)
+        world_map(i * FOLIO, FOLIO, 0, false);
+    fail(world.page[2 * FOLIO], STUCK, FOREVER);
+    world.whole_folios = true;
+    setup->options.batch_bytes = 5 * FOLIO * BASE / 2;
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 7 * FOLIO * BASE, "%" PRIu64, setup->moved[0]);
+    check(stayed(setup, EAGAIN) == FOLIO * BASE, "-");
+    check(world.move_calls == 4, "%ld calls", world.move_calls);
+    check(world.largest_call == 2 * FOLIO * BASE, "%" PRIu64 " bytes", world.largest_call);
+}
+
+static void split_folio_is_counted_in_parts(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    world_map(0, FOLIO, 0, false);
+    world_map(FOLIO, FOLIO, 0, false);
+    world.fragmented[1] = true;
+    world.free[1] = FOLIO + 5;
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == (FOLIO + 5) * BASE, "%" PRIu64, setup->moved[0]);
+    check(stayed(setup, ENOMEM) == (FOLIO - 5) * BASE, "%" PRIu64, stayed(setup, ENOMEM));
+}
+
+static void folio_that_lost_its_head_is_moved_in_parts(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    world_map(0, FOLIO, 0, false);
+    world_map(FOLIO, FOLIO, 0, false);
+    world.event.call = 2; /* between the scan and the first question */
+    world.event.node = -1;
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == (2 * FOLIO - 1) * BASE, "%" PRIu64, setup->moved[0]);
+}
+
+static void more_failures_than_fit(struct setup *setup)
+{
+    const struct sh_result *result = &setup->result;
+
+    setup->destination[0] = 1;
+    map_small(0, 3000, 0);
+    for (size_t i = 0; i < 3000; i += 2)
+        fail(world.page[i], i % 4 ? STUCK : BUSY, FOREVER);
+    fail(world.page[2998], SHARED, FOREVER);
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 1500 * BASE, "%" PRIu64, setup->moved[0]);
+    check(stayed(setup, 0) == 1500 * BASE, "%" PRIu64, stayed(setup, 0));
+    check(stayed(setup, EACCES) == BASE && stayed(setup, EBUSY) == 750 * BASE, "-");
+    check(result->failure_count <= SH_MAX_FAILURES, "%zu", result->failure_count);
+}
+
+static void a_call_is_bounded_in_time(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    map_small(0, 4000, 0);
+    setup->options.batch_bytes = 6 << 20;
+    setup->options.call_ns = 100 * 1000; /* 100 pages take 101 us */
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 4000 * BASE, "%" PRIu64, setup->moved[0]);
+    check(setup->result.longest_ns == world.slowest_call, "-");
+    check(world.move_calls > 40 && world.move_calls < 120, "%ld calls", world.move_calls);
+    check((long)setup->result.calls == world.move_calls, "-");
+}
+
+static void a_fast_target_gets_large_calls(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    map_small(0, 4000, 0);
+    setup->options.batch_bytes = 3 << 20; /* no power of two times the first batch */
+    setup->options.call_ns = 1000 * 1000 * 1000;
+    check(sweep(setup) == 0, "-");
+    check(world.largest_call == 3 << 20, "%" PRIu64 " bytes", world.largest_call);
+}
+
+/* Few pages of a batch on the source: its calls are short and say nothing of full batches. */
+static void a_short_call_does_not_grow_the_batch(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    map_small(0, 6000, 2);
+    for (size_t i = 0; i < 3000; i += 100)
+        world.page[i]->node = 0;
+    for (size_t i = 3000; i < 6000; i++)
+        world.page[i]->node = 0;
+    setup->options.batch_bytes = 64 << 20;
+    setup->options.call_ns = 300 * 1000; /* 300 pages, and the first batch has 256 */
+    check(sweep(setup) == 0, "-");
+    check(world.slowest_call <= 300 * 1000, "%" PRIu64 " ns", world.slowest_call);
+}
+
+static void exit_is_told(struct setup *setup, bool scan, bool zombie)
+{
+    for (long call = 1; call < 8; call++) {
+        setup_reset(setup);
+        setup->destination[0] = 1;
+        setup->range.use_scan = scan;
+        setup->options.batch_bytes = 16 * BASE;
+        map_small(0, 2000, 0);
+        world.exit_at = call;
+        world.zombie = zombie;
+        int error = sweep(setup);
+        check(error == ESRCH, "%d after call %ld", error, call);
+    }
+}
+
+static void whole_call_errors_come_back(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    map_small(0, 10, 0);
+    world.absent[1] = true;
+    check(sweep(setup) == ENODEV, "-");
+    check(setup->moved[0] == 0 && setup->result.failure_count == 0, "-");
+}
+
+static void nothing_to_do_calls_nothing(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    map_small(0, 10, 2);
+    map_small(10, 10, 1);
+    check(sweep(setup) == 0 && world.move_calls == 0 && setup->result.calls == 0, "-");
+    setup->range.start = setup->range.end;
+    check(sweep(setup) == 0, "an empty range");
+}
+
+static void can_scan_asks_the_kernel(void)
+{
+    check(sh_can_scan(PAGEMAP_FD), "-");
+    check(!sh_can_scan(KPAGEFLAGS_FD), "-");
+}
+
+static void named_scenarios(void)
+{
+    static struct setup setup;
+
+#define run(call)                                                                                  \
+    do {                                                                                           \
+        scenario = #call;                                                                          \
+        setup_reset(&setup);                                                                       \
+        world_seed(1);                                                                             \
+        call;                                                                                      \
+        check(!world.complaint, "%s", world.complaint);                                            \
+        printf("ok %s\n", scenario);                                                               \
+    } while (0)
+
+    run(untried_pages_are_tried(&setup));
+    run(errors_are_not_believed(&setup));
+    run(small_pages_in_a_row_are_no_folio(&setup));
+    run(folios_go_as_one_address(&setup, true));
+    run(folios_go_as_one_address(&setup, false));
+    run(split_folio_is_counted_in_parts(&setup));
+    run(folio_that_lost_its_head_is_moved_in_parts(&setup));
+    run(more_failures_than_fit(&setup));
+    run(a_call_is_bounded_in_time(&setup));
+    run(a_fast_target_gets_large_calls(&setup));
+    run(a_short_call_does_not_grow_the_batch(&setup));
+    run(exit_is_told(&setup, true, false));
+    run(exit_is_told(&setup, true, true));
+    run(exit_is_told(&setup, false, false));
+    run(exit_is_told(&setup, false, true));
+    run(whole_call_errors_come_back(&setup));
+    run(nothing_to_do_calls_nothing(&setup));
+    run(can_scan_asks_the_kernel());
+}
+
+/* ---- random scenarios ----------------------------------------------------------------------- */
+
+static void random_fault(struct folio *folio, unsigned percent)
+{
+    if (!chance(percent))
+        return;
+    folio->fault = (enum fault)(1 + any(folio->pages > 1 ? 5 : 6));
+    folio->times = chance(50) ? FOREVER : 1 + (int)any(2);
+}
+
+static void random_memory(const struct setup *setup, size_t count, unsigned faults)
+{
+    size_t folio = setup->range.folio_size / BASE, huge = setup->range.page_size / BASE;
+    unsigned holes = chance(30) ? 40 : (unsigned)any(8), spread = (unsigned)any(30);
+    int node = (int)any(MAX_NODES);
+
+    for (size_t index = 0; index < count;) {
+        if (chance(spread))
+            node = (int)any(MAX_NODES);
+        if (chance(holes)) {
+            index += world.hugetlb ? huge : 1 + any(FOLIO);
+        } else if (world.hugetlb) {
+            random_fault(world_map(index, huge, node, false), faults);
+            index += huge;
+        } else if (folio && index % folio == 0 && chance(60)) {
+            random_fault(world_map(index, folio, node, false), faults);
+            index += folio;
+        } else {
+            bool adjoining = chance(50);
+
+            for (size_t left = 1 + any(2 * FOLIO); left && index < count; left--, index++) {
+                /* an aligned run of neighbours looks like a huge page */
+                bool aligned = folio && index % folio == 0;
+                random_fault(world_map(index, 1, node, adjoining && !aligned), faults);
+                if (adjoining && aligned)
+                    world.page[index]->frame = (world.page[index]->frame + FOLIO) / FOLIO * FOLIO;
+            }
+        }
+    }
+}
+
+/* Where the engine cannot tell a huge page it sends small ones. Those that another batch took
+ * along are where they belong when it comes to them, moved but not counted; those that failed may
+ * go with a later one of their folio. */
+static bool tells_folios(const struct setup *setup)
+{
+    const struct sh_range *range = &setup->range;
+
+    if (!range->folio_size)
+        return true;
+    if (range->start % range->folio_size || range->end % range->folio_size)
+        return false;
+    return range->use_scan || (!world.frames_hidden && range->kpageflags >= 0);
+}
+
+static void random_setup(struct setup *setup, uint64_t seed)
+{
+    setup_reset(setup);
+    world_seed(seed);
+    size_t count = 1 + any(chance(10) ? MAX_PAGES - 64 : 600);
+    world.hugetlb = chance(15);
+    if (world.hugetlb) {
+        setup->range.page_size = 4 * BASE;
+        setup->range.folio_size = 0;
+        count = (count + 3) / 4 * 4;
+        world.whole_folios = true;
+    } else if (chance(15)) {
+        setup->range.folio_size = 0;
+    }
+    setup->range.use_scan = chance(50);
+    setup->range.kpageflags = chance(70) ? KPAGEFLAGS_FD : -1;
+    world.frames_hidden = chance(20);
+    for (int node = 0; node < MAX_NODES; node++) {
+        setup->destination[node] = chance(60) ? (int32_t)any(MAX_NODES) : -1;
+        if (chance(10))
+            world.free[node] = (long)any(count);
+        world.fragmented[node] = chance(10);
+    }
+    setup->options.flags = chance(30) ? 4 : 2;
+    setup->options.batch_bytes = chance(30) ? BASE * (1 + any(64)) : 8 << 20;
+    setup->options.call_ns = chance(30) ? 1000 * (1 + any(200)) : 0;
+    random_memory(setup, count, chance(20) ? 50 : (unsigned)any(10));
+    if (chance(20))
+        world.meddle_every = 1 + (long)any(6);
+    if (chance(10))
+        world.exit_at = 1 + (long)any(12);
+    world.zombie = chance(50);
+    uint64_t size = setup->range.page_size;
+    setup->range.start = START + (chance(30) ? any(count * BASE) / size * size : 0);
+    setup->range.end =
+        setup->range.start + (START + count * BASE - setup->range.start) / size * size;
+    if (chance(20))
+        setup->range.end -= any(setup->range.end - setup->range.start) / size * size;
+    /* Such a batch must not move on what another took along. */
+    for (int node = 0; node < MAX_NODES && !tells_folios(setup); node++)
+        for (int other = 0; other < MAX_NODES; other++)
+            if (setup->destination[other] == node)
+                setup->destination[node] = -1;
+}
+
+static bool is_listed(const struct sh_result *result, uint64_t address, int error)
+{
+    for (size_t i = 0; i < result->failure_count; i++) {
+        const struct sh_failure *failure = &result->failures[i];
+
+        if (failure->start <= address && address < failure->end &&
+            (!error || failure->error == error))
+            return true;
+    }
+    return false;
+}
+
+/* Whether a page with this fault may have stayed for this reason. */
+static int expected_error(const struct folio *folio)
+{
+    switch (folio->fault) {
+    case SHARED:
+        return EACCES;
+    case UNMOVABLE:
+        return EFAULT;
+    case BUSY:
+    case MIGRATING:
+        return EBUSY;
+    default:
+        return 0;
+    }
+}
+
+/* Nobody else had a hand in it: everything must come out to the byte. */
+static void check_exactly(const struct setup *setup)
+{
+    const struct sh_result *result = &setup->result;
+    uint64_t moved[MAX_NODES] = {0}, left = 0, denied = 0, fixed = 0, listed = 0;
+
+    for (uint64_t address = setup->range.start; address < setup->range.end; address += BASE) {
+        size_t index = (address - START) / BASE;
+        const struct folio *folio = world.page[index];
+        int origin = world.origin[index], target = origin < 0 ? -1 : setup->destination[origin];
+
+        if (!folio || origin < 0)
+            continue;
+        if (target < 0 || target == origin) {
+            /* It may have gone with a folio only together with all of that. */
+            check(folio->node == origin, "page %zu went from %d to %d", index, origin, folio->node);
+            continue;
+        }
+        if (folio->node == target) {
+            moved[origin] += BASE;
+            continue;
+        }
+        check(folio->node == origin, "page %zu is on %d", index, folio->node);
+        left += BASE;
+        denied += folio->fault == SHARED ? BASE : 0;
+        fixed += folio->fault == UNMOVABLE ? BASE : 0;
+        bool full = world.ran_out[target];
+        check(folio->fault != NO_FAULT || full, "page %zu stayed for no reason", index);
+        check(is_listed(result, address, full ? 0 : expected_error(folio)), "page %zu", index);
+        if (folio->fault == STUCK && !full)
+            check(is_listed(result, address, EAGAIN) || is_listed(result, address, EBUSY),
+                  "page %zu", index);
+    }
+    for (int node = 0; node < MAX_NODES; node++)
+        check(tells_folios(setup) ? result->moved[node] == moved[node]
+                                  : result->moved[node] <= moved[node],
+              "node %d: %" PRIu64 " said, %" PRIu64 " done", node, result->moved[node],
+              moved[node]);
+    for (size_t i = 0; i < result->failure_count; i++) {
+        const struct sh_failure *failure = &result->failures[i];
+
+        listed += failure->size;
+        check(failure->start >= setup->range.start && failure->end <= setup->range.end, "range");
+        check(failure->end - failure->start >= failure->size, "failure %zu", i);
+        check(failure->error > 0, "failure %zu: error %d", i, failure->error);
+    }
+    check(tells_folios(setup) ? listed == left : listed >= left, "%" PRIu64 " said to have stayed, %" PRIu64 " did", listed, left);
+    bool all_had_room = true;
+    for (int node = 0; node < MAX_NODES; node++)
+        all_had_room = all_had_room && !world.ran_out[node];
+    if (all_had_room && tells_folios(setup)) {
+        check(stayed(setup, EACCES) == denied, "EACCES");
+        check(stayed(setup, EFAULT) == fixed, "EFAULT");
+        check(stayed(setup, ENOMEM) == 0, "ENOMEM");
+    }
+}
+
+/* Somebody else unmapped, moved or split pages: what they left alone must be accounted for. */
+static void check_roughly(const struct setup *setup, bool ended)
+{
+    const struct sh_result *result = &setup->result;
+    uint64_t said = stayed(setup, 0), most = 0, moved = 0, least = 0;
+
+    for (uint64_t address = setup->range.start; address < setup->range.end; address += BASE) {
+        size_t index = (address - START) / BASE;
+        const struct folio *folio = world.page[index];
+        int origin = world.origin[index], target = origin < 0 ? -1 : setup->destination[origin];
+
+        most += world.ever[index] ? BASE : 0;
+        if (!folio || folio->touched || target < 0 || target == origin)
+            continue;
+        if (folio->node == target)
+            least += BASE;
+        else if (ended)
+            check(is_listed(result, address, 0), "page %zu is in no list", index);
+    }
+    for (int node = 0; node < MAX_NODES; node++)
+        moved += result->moved[node];
+    check(said + moved <= most, "%" PRIu64 " of %" PRIu64 " bytes", said + moved, most);
+    if (ended && tells_folios(setup))
+        check(moved >= least, "%" PRIu64 " moved, %" PRIu64 " said", least, moved);
+}
+
+static uint64_t digest(uint64_t hash, const void *data, size_t size)
+{
+    for (const unsigned char *byte = data; size--; byte++)
+        hash = (hash ^ *byte) * 0x100000001b3ull;
+    return hash;
+}
+
+static uint64_t random_sweep(uint64_t seed)
+{
+    static struct setup setup;
+
+    random_setup(&setup, seed);
+    int error = sweep(&setup);
+    check(!world.complaint || world.meddle_every, "%s", world.complaint);
+    if (world.dead) {
+        check(error == ESRCH, "%d when the process exited", error);
+        check_roughly(&setup, false);
+    } else {
+        check(error == 0, "error %d", error);
+        if (world.meddle_every)
+            check_roughly(&setup, true);
+        else
+            check_exactly(&setup);
+    }
+    check((long)setup.result.calls == world.move_calls || world.dead, "calls");
+    check(setup.result.failure_count <= SH_MAX_FAILURES, "failures");
+    if (world.whole_folios)
+        check(world.largest_call <= setup.options.batch_bytes, "batch");
+    uint64_t hash = digest(14695981039346656037ull, setup.moved, sizeof setup.moved);
+    hash = digest(hash, &world.calls, sizeof world.calls);
+    for (size_t i = 0; i < setup.result.failure_count; i++)
+        hash = digest(hash, &setup.result.failures[i].size, sizeof(uint64_t));
+    return hash;
+}
+
+/* Every present page is in one run, with its node, and nothing else is. */
+static void random_locate(uint64_t seed)
+{
+    static struct setup setup;
+    struct sh_runs runs = {0};
+
+    random_setup(&setup, seed);
+    world.meddle_every = 0;
+    int error = sh_locate(&setup.range, &runs);
+    check(error == (world.dead ? ESRCH : 0), "error %d", error);
+    uint64_t address = setup.range.start;
+    for (size_t i = 0; i <= runs.count && !world.dead; i++) {
+        uint64_t until = i < runs.count ? runs.items[i].start : setup.range.end;
+
+        for (; address < until; address += BASE) {
+            const struct folio *folio = world.page[(address - START) / BASE];
+            check(!folio || folio->fault == ZERO, "%" PRIx64 " is in no run", address);
+        }
+        for (; i < runs.count && address < runs.items[i].end; address += BASE) {
+            const struct folio *folio = world.page[(address - START) / BASE];
+            check(folio && folio->node == runs.items[i].node, "%" PRIx64, address);
+        }
+    }
+    free(runs.items);
+}
+
+int main(int count, char **arguments)
+{
+    if (count != 3)
+        return 2;
+    uint64_t first = strtoull(arguments[1], NULL, 10), seeds = strtoull(arguments[2], NULL, 10);
+    static char name[64];
+
+    named_scenarios();
+    scenario = name;
+    for (uint64_t seed = first; seed < first + seeds; seed++) {
+        snprintf(name, sizeof name, "seed %" PRIu64, seed);
+        uint64_t once = random_sweep(seed), again = random_sweep(seed);
+        check(once == again, "not the same twice");
+        random_locate(seed);
+    }
+    printf("ok %" PRIu64 " seeds\n", seeds);
+    return 0;
+}

@@ -1,0 +1,83 @@
+/* A process's memory and the kernel calls on it, in a few arrays, for the engine's tests.
+ * It follows do_pages_move() and migrate_pages() in the kernel's mm/migrate.c and do_pagemap_scan()
+ * in fs/proc/task_mmu.c where those decide what a caller sees. */
+#ifndef FAKE_KERNEL_H
+#define FAKE_KERNEL_H
+
+#include "engine.h"
+
+#define BASE 4096ull
+#define START 0x7f0000000000ull
+#define MAX_PAGES 6000
+#define MAX_NODES 8
+#define PAGEMAP_FD 7
+#define KPAGEFLAGS_FD 8
+#define FOREVER (1 << 30)
+
+enum fault {
+    NO_FAULT,
+    BUSY,      /* cannot be isolated: EBUSY */
+    STUCK,     /* is isolated, but the move fails: no status */
+    SHARED,    /* others map it: EACCES, unless MPOL_MF_MOVE_ALL */
+    UNMOVABLE, /* the mapping is not migratable: EFAULT, though asking gives its node */
+    MIGRATING, /* somebody else has it between two places: ENOENT */
+    ZERO,      /* the zero page: EFAULT from both */
+};
+
+struct folio {
+    int node;
+    size_t pages;       /* base pages */
+    size_t first;       /* index of its first page */
+    uint64_t frame;
+    enum fault fault;
+    int times;          /* how often the fault shows before it is over */
+    bool isolated;
+    bool touched;       /* by somebody else than the engine */
+};
+
+struct world {
+    struct folio *page[MAX_PAGES]; /* by virtual page from START, NULL: a hole */
+    size_t count;
+    bool hugetlb;
+    long free[MAX_NODES];       /* base pages */
+    bool fragmented[MAX_NODES]; /* no free huge page */
+    bool absent[MAX_NODES];     /* ENODEV */
+    bool ran_out[MAX_NODES];    /* gave ENOMEM */
+    bool frames_hidden;
+
+    /* what happens on the way */
+    long exit_at;     /* before this kernel call, 0: never */
+    bool zombie;      /* no address space any more, but the pidfd does not say so yet */
+    bool dead;
+    struct {
+        long call; /* 0: never */
+        size_t page;
+        int node; /* -1: the process gives it back */
+    } event;      /* somebody else moves a page before this call */
+    long meddle_every; /* somebody else changes something before each so-many-th call, 0: never */
+
+    /* time */
+    uint64_t now, call_cost, page_cost;
+
+    /* what the engine did */
+    long calls, move_calls;
+    uint64_t largest_call, slowest_call; /* bytes (of calls for more than one page), ns */
+    bool whole_folios;          /* one address each is expected, and stands for all its bytes */
+    const int32_t *destination; /* checked: no page goes where it should not */
+    int origin[MAX_PAGES];      /* node at the start, -1: nothing there */
+    bool ever[MAX_PAGES];       /* something was there at some time */
+    const char *complaint;
+};
+
+extern struct world world;
+
+void world_reset(void);
+void world_seed(uint64_t seed);
+uint64_t any(uint64_t below);
+bool chance(unsigned percent);
+
+/* Map `pages` base pages at `index`; `adjoining`: in frames that follow the last one's. */
+struct folio *world_map(size_t index, size_t pages, int node, bool adjoining);
+void world_begin(const int32_t *destination);
+
+#endif
