@@ -52,6 +52,8 @@ def read_areas(
     read access is missing, ptrace(2).
     """
     numa_maps, task = _read_numa_maps(pid, root, task)
+    if numa_maps == b"":  # a kernel thread, whose maps some kernels refuse with ESRCH
+        return ()
     maps = _Maps(read(pid, task_file("maps", task), root))
     memory_devices = _memory_devices(pid, root)
     if numa_maps is None:

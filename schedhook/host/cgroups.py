@@ -107,6 +107,14 @@ def _is_cgroup(path: Path) -> bool:
         return False
 
 
+def hierarchies(root: Path = Path("/")) -> list[Cgroup]:
+    """The top of each mounted hierarchy: cpuset of version 1, version 2, the others."""
+    return [
+        Cgroup(path=mount.point, version=mount.version, mount=mount.point)
+        for mount in _mounts(root)
+    ]
+
+
 def cgroup_of(pid: int, root: Path = Path("/")) -> Cgroup:
     """The cgroup in whose cpuset a process is.
 
@@ -164,7 +172,7 @@ def _pids_in(path: Path, root: Path) -> Iterator[int]:
             # A threaded cgroup has threads only; their processes are members further up.
             for thread in _numbers(path / "cgroup.threads"):
                 with contextlib.suppress(ProcessGoneError):
-                    yield read_status(thread, root).tgid if thread else 0
+                    yield read_status(thread, root).tgid
 
 
 def _numbers(path: Path) -> list[int]:

@@ -199,6 +199,20 @@ def test_any_file_name_comes_through_and_hides_no_count(tmp_path: Path, name: st
         assert area.path == path
 
 
+def test_a_name_that_looks_escaped_is_taken_as_it_is(tmp_path: Path) -> None:
+    area = only(tmp_path, FakeArea(start=PAGE, size=PAGE, pages={0: 1}, path="/data/a\\040b"))
+    assert area.path == "/data/a\\040b"
+
+
+def test_fields_that_later_kernels_may_add_are_passed_over(tmp_path: Path) -> None:
+    write_process(tmp_path, 5, areas=[FakeArea(start=PAGE, size=PAGE, pages={0: 1})])
+    path = tmp_path / "proc/5/numa_maps"
+    path.write_bytes(path.read_bytes().replace(b" N0=1", b" Nice=4 new=3 newer N0=1 N1=2"))
+    (area,) = read_areas(5, tmp_path)
+    assert area.policy == "default"
+    assert area.residency == {0: PAGE, 1: 2 * PAGE}
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.lists(
@@ -329,6 +343,21 @@ class TestProcessesWithoutMemory:
         write_process(tmp_path, 5, state="R")
         with pytest.raises(ProcessGoneError, match="5"):
             read_areas(5, tmp_path)
+
+    def test_newer_kernels_say_esrch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_process(tmp_path, 5, state="Z")
+        write_process(tmp_path, 6, kernel_thread=True)
+        read = Path.read_bytes
+
+        def without_memory(path: Path) -> bytes:
+            if path.name in ("numa_maps", "maps"):
+                raise ProcessLookupError(3, "No such process", str(path))
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", without_memory)
+        with pytest.raises(ProcessGoneError, match="5"):
+            read_areas(5, tmp_path)
+        assert read_areas(6, tmp_path) == ()
 
     def test_a_kernel_thread_has_none(self, tmp_path: Path) -> None:
         write_process(tmp_path, 5, kernel_thread=True)

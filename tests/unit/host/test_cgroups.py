@@ -71,6 +71,19 @@ class TestResolve:
         write_file(v1, "sys/fs/cgroup/unified/system.slice/x/cgroup.procs", "")
         assert cgroups.resolve_cgroup("system.slice/x", v1).version == 2
 
+    def test_hybrid_hosts_prefer_version_2_to_hierarchies_without_cpusets(self, v1: Path) -> None:
+        for hierarchy in ("memory", "unified"):
+            write_file(v1, f"sys/fs/cgroup/{hierarchy}/system.slice/x/cgroup.procs", "")
+        found = cgroups.resolve_cgroup("system.slice/x", v1)
+        assert found.mount == v1 / "sys/fs/cgroup/unified"
+
+    def test_a_hierarchy_mounted_below_another(self, tmp_path: Path) -> None:
+        mounts = "c /cg cgroup2 rw 0 0\nc /cg/freezer cgroup rw,freezer 0 0\n"
+        write_file(tmp_path, "proc/mounts", mounts)
+        write_file(tmp_path, "cg/freezer/job/cgroup.procs", "")
+        found = cgroups.resolve_cgroup("/cg/freezer/job", tmp_path)
+        assert (found.version, found.name) == (1, "/job")
+
     def test_controllers_mounted_together(self, tmp_path: Path) -> None:
         write_file(
             tmp_path, "proc/mounts", "cgroup /sys/fs/cgroup/cpu,cpuset cgroup rw,cpu,cpuset 0 0\n"
@@ -149,6 +162,12 @@ class TestOfProcess:
         for pid in (6, 7):
             with pytest.raises(SchedhookError, match=f"process {pid}"):
                 cgroups.cgroup_of(pid, tmp_path)
+
+    def test_a_cgroup_above_what_the_container_sees_is_not_looked_for(self, v2: Path) -> None:
+        write_file(v2, "sys/fs/other/cgroup.procs", "5\n")
+        write_process(v2, 5, cgroup="0::/../other\n")
+        with pytest.raises(SchedhookError, match="process 5"):
+            cgroups.cgroup_of(5, v2)
 
     def test_a_cgroup_that_was_removed(self, v2: Path) -> None:
         write_process(v2, 5, cgroup="0::/job_7 (deleted)\n")

@@ -140,3 +140,9 @@ def test_memory_that_is_dirty_does_not_count_as_reclaimable(tmp_path: Path) -> N
         "Node 0 MemTotal: 900 kB\nNode 0 Active(file): 10 kB\nNode 0 Dirty: 40 kB\n",
     )
     assert read_topology(tmp_path).node(0).memory_reclaimable == 0
+
+
+def test_a_node_that_is_just_going_offline_is_left_out(tmp_path: Path) -> None:
+    write_host(tmp_path, [FakeNode(number=0, cpus="0"), FakeNode(number=1, cpus="1")])
+    write_file(tmp_path, "sys/devices/system/node/online", "0\n")
+    assert read_topology(tmp_path).online == {0}
