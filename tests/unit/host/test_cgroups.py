@@ -123,6 +123,13 @@ class TestResolve:
             cgroups.resolve_cgroup("a", tmp_path)
 
 
+def test_the_tops_of_hierarchies_come_in_the_order_of_search(v1: Path) -> None:
+    tops = cgroups.hierarchies(v1)
+    assert [(top.path.name, top.version) for top in tops[:2]] == [("cpuset", 1), ("unified", 2)]
+    assert {top.path.name for top in tops[2:]} == {"memory", "freezer", "systemd"}
+    assert all(top.name == "/" for top in tops)
+
+
 class TestOfProcess:
     def test_version_2(self, v2: Path) -> None:
         path = write_cgroup(v2, SLURM)
