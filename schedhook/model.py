@@ -67,9 +67,7 @@ class Reason(StrEnum):
     """Why a page did not move; the keys of a report's `left_by_reason`."""
 
     BUSY = "EBUSY"
-    """The kernel could not isolate it: in use just now, or pinned for long (RDMA, io_uring)."""
-    UNMOVABLE = "unmovable"
-    """Isolated, but not migrated: somebody holds a reference that the kernel cannot account for."""
+    """In use just now, or pinned for long (RDMA, io_uring): not isolated, or not migrated."""
     NO_MEMORY = "ENOMEM"
     """No free page of its size on the destination node."""
     SHARED = "shared"
@@ -94,7 +92,7 @@ class Reason(StrEnum):
 
 _REASON_OF_ERRNO = {
     errno.EBUSY: Reason.BUSY,
-    errno.EAGAIN: Reason.UNMOVABLE,
+    errno.EAGAIN: Reason.BUSY,
     errno.ENOMEM: Reason.NO_MEMORY,
     errno.EACCES: Reason.SHARED,
 }

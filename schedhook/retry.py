@@ -45,15 +45,15 @@ def retry(policy: RetryPolicy, attempt: Callable[[], bool]) -> None:
         retry_if_result,
         stop_after_attempt,
         stop_after_delay,
-        wait_exponential_jitter,
+        wait_exponential,
+        wait_random,
     )
 
     time.sleep(policy.first_wait)
     Retrying(
         retry=retry_if_result(bool),
         stop=stop_after_attempt(policy.attempts - 1) | stop_after_delay(policy.give_up),
-        wait=wait_exponential_jitter(
-            initial=2 * policy.first_wait, max=policy.longest_wait, jitter=policy.first_wait
-        ),
+        wait=wait_exponential(multiplier=2 * policy.first_wait, max=policy.longest_wait)
+        + wait_random(0, policy.first_wait),
         retry_error_callback=lambda _: None,
     )(attempt)

@@ -19,7 +19,7 @@ def command(as_json: bool, config_path: Path | None, **_: Any) -> int:
 
     Exit status: 0, or 1 where a plug-in could not be loaded.
     """
-    _, plugins = load(config_path)
+    plugins = load(config_path)[1]
     listed = [
         {
             "role": each.role,

@@ -1,0 +1,119 @@
+"""Jobs to be moved (job.c), and where the kernel says their memory lies."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+MIB = 1 << 20
+SOURCE = Path(__file__).with_name("job.c")
+BINARY = Path("/dev/shm/schedhook-test-job")
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@cache
+def program() -> Path:
+    """The compiled job."""
+    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", BINARY, SOURCE]
+    subprocess.run(command, check=True, timeout=120)
+    return BINARY
+
+
+class Job:
+    """A running job.c."""
+
+    def __init__(
+        self, kind: str, mib: int, node: int, path: str = "", cgroup: Path | None = None
+    ) -> None:
+        command = [str(program()), kind, str(mib), str(node), path]
+        if cgroup is not None:
+            join = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
+            command = ["/bin/sh", "-c", join, "sh", *command]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.pid = self.process.pid
+        word, start, size = self._line().split()
+        assert word == "ready"
+        self.start, self.bytes = int(start, 16), int(size)
+
+    def say(self, line: str) -> str:
+        """Give an order, return the answer."""
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        return self._line()
+
+    def checksum(self) -> str:
+        return self.say("sum")
+
+    def residency(self, pid: int | None = None) -> dict[int, int]:
+        """Bytes per node of the memory that it filled, read from numa_maps by other means than
+        the project's."""
+        total: dict[int, int] = {}
+        text = Path(f"/proc/{pid or self.pid}/numa_maps").read_text()
+        for line in text.splitlines():
+            if not self.start <= int(line.split()[0], 16) < self.start + self.bytes:
+                continue
+            unit = int(re.search(r"kernelpagesize_kB=(\d+)", line).group(1)) << 10
+            for node, pages in re.findall(r" N(\d+)=(\d+)", line):
+                total[int(node)] = total.get(int(node), 0) + int(pages) * unit
+        return total
+
+    def share_on(self, node: int) -> float:
+        """The share of its memory that lies on `node`."""
+        residency = self.residency()
+        return residency.get(node, 0) / max(sum(residency.values()), 1)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                stream.close()
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _line(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, f"the job ended with {self.process.wait()}"
+        return line.strip()
+
+
+@contextmanager
+def cgroup(name: str, controllers: str = "+cpuset +memory") -> Iterator[Path]:
+    """A cgroup v2 of that name, with controllers, removed in the end with all in it."""
+    (CGROUPS / "cgroup.subtree_control").write_text(controllers)
+    path = CGROUPS / name
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        (path / "cgroup.kill").write_text("1")
+        for _ in range(100):
+            if not (path / "cgroup.procs").read_text():
+                break
+            subprocess.run(["sleep", "0.1"], check=True)
+        for child in sorted(path.rglob("*"), reverse=True):
+            if child.is_dir():
+                child.rmdir()
+        path.rmdir()
+
+
+def free_bytes(node: int) -> int:
+    """MemFree of a node."""
+    text = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text()
+    return int(text.partition("MemFree:")[2].split()[0]) << 10
+
+
+def drop_caches() -> None:
+    """Leave no page cache behind that fills a node."""
+    Path("/proc/sys/vm/drop_caches").write_text("3")

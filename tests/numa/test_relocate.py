@@ -1,0 +1,399 @@
+"""The main job on the real kernel: memory follows, and every page that stays has its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook.cli.main import main
+from tests.numa.jobs import MIB, Job, cgroup, drop_caches, free_bytes
+
+pytestmark = pytest.mark.nodes(4)
+
+STRATEGIES = ["move-pages", "migrate-process"]
+BIG = 400
+"""MiB; the size that the project promises something about."""
+SMALL = 64
+ENOUGH = 0.999
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Call the command in this process: starting an interpreter takes seconds in the guest."""
+
+    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        status = main([str(each) for each in arguments] + ["--json"], standalone_mode=False)
+        report = json.loads(capsys.readouterr().out)
+        if "outcome" in report and report["outcome"] not in ("failed",):
+            assert_adds_up(report)
+        return status, report
+
+    return run
+
+
+def assert_adds_up(report: dict[str, Any]) -> None:
+    """What every report promises."""
+    assert report["bytes_planned"] == report["bytes_moved"] + report["bytes_left"], report
+    assert report["bytes_left"] == sum(report["left_by_reason"].values()), report
+    assert report["bytes_moved"] == sum(each["bytes_moved"] for each in report["processes"])
+    assert report["bytes_left"] == sum(each["bytes_left"] for each in report["processes"])
+
+
+def relocated(run: Any, job: Job, strategy: str, *arguments: object) -> dict[str, Any]:
+    """Relocate 0 → 2 while the job keeps writing; complete, verified, data unharmed."""
+    before = job.checksum()
+    job.say("write")
+    status, report = run(
+        "relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--strategy", strategy, *arguments
+    )
+    assert (status, report["outcome"]) == (0, "complete"), report
+    assert job.share_on(2) >= ENOUGH, job.residency()
+    assert report["bytes_moved"] >= ENOUGH * min(job.bytes, report["bytes_planned"])
+    assert job.checksum() == before
+    return report
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", ["anon", "thp", "mlock"])
+def test_memory_follows(run: Any, kind: str, strategy: str) -> None:
+    with Job(kind, BIG, 0) as job:
+        assert job.share_on(0) == 1
+        if kind == "thp":
+            assert huge_bytes(job) >= ENOUGH * job.bytes
+        report = relocated(run, job, strategy)
+        assert report["bytes_planned"] >= job.bytes
+        if kind == "thp":
+            assert huge_bytes(job) >= ENOUGH * job.bytes, "huge pages were split on the way"
+
+
+def huge_bytes(job: Job) -> int:
+    """Memory in transparent huge pages, from smaps."""
+    text = Path(f"/proc/{job.pid}/smaps_rollup").read_text()
+    return int(text.partition("AnonHugePages:")[2].split()[0]) << 10
+
+
+@pytest.fixture
+def huge_pools() -> Iterator[Any]:
+    """Set the pools of 2 MiB pages of nodes 0 and 2."""
+
+    def set_pool(node: int, pages: int) -> int:
+        name = f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages"
+        Path(name).write_text(str(pages))
+        return int(Path(name).read_text())
+
+    yield set_pool
+    for node in (0, 2):
+        set_pool(node, 0)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_pages_of_a_huge_page_pool(run: Any, huge_pools: Any, strategy: str) -> None:
+    drop_caches()
+    assert huge_pools(0, BIG // 2) == BIG // 2
+    assert huge_pools(2, BIG // 2) == BIG // 2
+    with Job("huge", BIG, 0) as job:
+        relocated(run, job, strategy)
+
+
+def test_file_pages(run: Any, tmp_path: Path) -> None:
+    with mounted_disk(tmp_path, 160) as directory:
+        for strategy in STRATEGIES:
+            drop_caches()
+            with Job("file", 100, 0, str(directory / strategy)) as job:
+                report = relocated(run, job, strategy)
+                assert report["processes"][0]["residency_after"]["2"] >= 100 * MIB
+            (directory / strategy).unlink()
+
+
+class mounted_disk:
+    """A real file system, on a loop device over a file in memory."""
+
+    def __init__(self, directory: Path, mib: int) -> None:
+        self._mib, self._point = mib, directory / "mnt"
+        self._image = Path(f"/dev/shm/disk-{os.getpid()}")
+
+    def __enter__(self) -> Path:
+        with self._image.open("wb") as image:
+            image.truncate(self._mib * MIB)
+        self._point.mkdir()
+        for command in (
+            ["mkfs.ext4", "-q", "-F", "-m0", str(self._image)],
+            ["mount", "-o", "loop", str(self._image), str(self._point)],
+        ):
+            subprocess.run(command, check=True, timeout=60)
+        return self._point
+
+    def __exit__(self, *exc: object) -> None:
+        subprocess.run(["umount", str(self._point)], check=True, timeout=60)
+        self._image.unlink()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_segment_that_two_processes_map(run: Any, strategy: str) -> None:
+    path = Path("/dev/shm/segment")
+    try:
+        with Job("shm", BIG, 0, str(path)) as job, Job("shm", BIG, 0, str(path)) as other:
+            before = job.checksum()
+            status, report = run(
+                "relocate", "--pid", job.pid, "--pid", other.pid, "--from", 0, "--to", 2,
+                "--strategy", strategy,
+            )  # fmt: skip
+            assert (status, report["outcome"]) == (0, "complete"), report
+            assert job.share_on(2) >= ENOUGH
+            assert other.share_on(2) >= ENOUGH
+            assert job.checksum() == other.checksum() == before
+            # The segment is there once, and counted once.
+            assert BIG * MIB <= report["bytes_planned"] < 1.2 * BIG * MIB
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_a_segment_of_another_job_stays_on_request(run: Any) -> None:
+    path = Path("/dev/shm/segment")
+    try:
+        with Job("shm", SMALL, 0, str(path)) as job, Job("shm", SMALL, 0, str(path)):
+            status, report = run(
+                "relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--shared", "none"
+            )
+            assert (status, report["outcome"]) == (3, "partial"), report
+            assert report["left_by_reason"]["shared"] >= SMALL * MIB
+            assert job.share_on(0) == 1
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_pages_still_shared_after_fork(run: Any, strategy: str) -> None:
+    with Job("anon", SMALL, 0) as job:
+        child = int(job.say("fork"))
+        status, report = run(
+            "relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--strategy", strategy
+        )
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert job.share_on(2) >= ENOUGH
+        assert job.residency(child).get(2, 0) >= ENOUGH * SMALL * MIB
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_process_of_many_threads(run: Any, strategy: str) -> None:
+    with Job("anon", SMALL, 0) as job:
+        job.say("threads 40")
+        relocated(run, job, strategy)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_process_whose_first_thread_has_left(run: Any, strategy: str) -> None:
+    with Job("anon", SMALL, 0) as job:
+        job.say("leave")
+        time.sleep(0.5)
+        status, report = run(
+            "relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--strategy", strategy
+        )
+        after = thread_residency(job)
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert after.get(2, 0) >= ENOUGH * SMALL * MIB
+
+
+def thread_residency(job: Job) -> dict[int, int]:
+    tid = next(
+        int(task.name)
+        for task in Path(f"/proc/{job.pid}/task").iterdir()
+        if int(task.name) != job.pid
+    )
+    return job.residency(tid)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_cgroup_whose_processes_come_and_go(run: Any, strategy: str) -> None:
+    with cgroup("job") as path:
+        jobs = [Job("anon", 48, 0, cgroup=path) for _ in range(8)]
+        sums = [job.checksum() for job in jobs[2:]]
+        leaver, forker = jobs[:2]
+
+        def disturb() -> None:
+            forker.say("fork")
+            leaver.process.send_signal(signal.SIGKILL)
+
+        disturbance = threading.Timer(0.1, disturb)
+        disturbance.start()
+        status, report = run(
+            "relocate", "--cgroup", path, "--from", 0, "--to", 2, "--strategy", strategy
+        )
+        disturbance.join()
+        assert (status, report["outcome"]) == (0, "complete"), report
+        for job in jobs[1:]:
+            assert job.share_on(2) >= ENOUGH
+        assert [job.checksum() for job in jobs[2:]] == sums
+        for job in jobs:
+            job.stop()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_relative_placement_is_kept(run: Any, strategy: str) -> None:
+    with Job("anon", SMALL, 0) as job:
+        job.say(f"touch {SMALL // 2} 1")
+        status, report = run(
+            "relocate", "--pid", job.pid, "--from", "0,1", "--to", "2-3", "--strategy", strategy
+        )
+        after = report["processes"][0]["residency_after"]
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert report["node_map"] == {"0": 2, "1": 3}
+        assert job.share_on(2) >= ENOUGH
+        assert after["3"] >= ENOUGH * SMALL // 2 * MIB
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", ["anon", "thp"])
+def test_nodes_change_places(run: Any, strategy: str, kind: str) -> None:
+    with Job(kind, SMALL, 0) as job:
+        job.say(f"touch {SMALL // 2} 1")
+        before = anonymous(job)
+        assert before[0] >= SMALL * MIB > before[1] >= SMALL // 2 * MIB
+        checksum = job.checksum()
+        status, report = run(
+            "relocate", "--pid", job.pid, "--map", "0:1,1:0", "--strategy", strategy
+        )
+        after = anonymous(job)
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert job.share_on(1) >= ENOUGH
+        assert after[0] == pytest.approx(before[1], abs=MIB)
+        assert after[1] == pytest.approx(before[0], abs=MIB)
+        assert job.checksum() == checksum
+
+
+def anonymous(job: Job) -> dict[int, int]:
+    """Bytes per node of its anonymous mappings, through numastat's own reading."""
+    text = subprocess.run(
+        ["numastat", "-p", str(job.pid)], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+    row = next(line for line in text.splitlines() if line.startswith("Private"))
+    return {node: int(float(mib) * MIB) for node, mib in enumerate(row.split()[1:-1])}
+
+
+def test_shared_pages_change_places_once(run: Any) -> None:
+    """Two processes map the same pages; each sweep must not undo the other's."""
+    with cgroup("swap") as path, Job("anon", SMALL, 0, cgroup=path) as job:
+        child = int(job.say("fork"))
+        status, report = run("relocate", "--cgroup", path, "--map", "0:1,1:0")
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert job.share_on(1) >= ENOUGH
+        assert job.residency(child).get(1, 0) >= ENOUGH * SMALL * MIB
+
+
+def test_nodes_that_hand_on_in_a_chain(run: Any) -> None:
+    with Job("anon", SMALL, 0) as job:
+        job.say(f"touch {SMALL // 2} 1")
+        status, report = run("relocate", "--pid", job.pid, "--map", "0:1,1:2")
+        after = report["processes"][0]["residency_after"]
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert job.share_on(1) >= ENOUGH
+        assert after["2"] >= SMALL // 2 * MIB
+
+
+def test_pinned_pages_are_counted_and_the_rest_moves(run: Any) -> None:
+    with Job("anon", SMALL, 0) as job:
+        job.say("pin")
+        began = time.monotonic()
+        status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2)
+        assert time.monotonic() - began < 60
+        assert (status, report["outcome"]) == (3, "partial"), report
+        assert report["left_by_reason"] == {"EBUSY": 16 * 4096}
+        assert job.residency() == {0: 16 * 4096, 2: SMALL * MIB - 16 * 4096}
+        assert report["attempts"] > 1
+
+
+def test_a_full_destination_is_refused(run: Any) -> None:
+    drop_caches()
+    with Job("anon", 700, 2), Job("anon", BIG, 0) as job:
+        status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2)
+        assert (status, report["outcome"]) == (4, "refused"), report
+        assert "no room" in report["notes"][0]
+        assert job.share_on(0) == 1
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_full_destination_takes_by_force_what_fits(run: Any, strategy: str) -> None:
+    drop_caches()
+    with Job("anon", 700, 2), Job("anon", BIG, 0) as job:
+        room = free_bytes(2)
+        assert room < job.bytes
+        status, report = run(
+            "relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--strategy", strategy, "--force"
+        )
+        assert (status, report["outcome"]) == (3, "partial"), report
+        assert report["left_by_reason"].keys() <= {"ENOMEM", "EBUSY"}
+        assert report["left_by_reason"]["ENOMEM"] > 0
+        assert 0 < report["bytes_moved"] < job.bytes
+        after = report["processes"][0]["residency_after"]
+        assert after["0"] == report["bytes_left"] + sum(report["bytes_kept"].values())
+
+
+def test_a_dry_run_moves_nothing(run: Any) -> None:
+    with Job("anon", SMALL, 0) as job:
+        for command in (["relocate", "--dry-run"], ["plan"]):
+            status, report = run(*command, "--pid", job.pid, "--from", 0, "--to", 2)
+            assert (status, report["outcome"]) == (0, "planned"), report
+            assert report["bytes_planned"] >= SMALL * MIB
+            assert job.share_on(0) == 1
+
+
+def test_a_cpuset_without_the_destination_is_refused(run: Any) -> None:
+    with cgroup("fenced") as path:
+        (path / "cpuset.mems").write_text("0-1")
+        with Job("anon", SMALL, 0, cgroup=path) as job:
+            status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2)
+            assert (status, report["outcome"]) == (4, "refused"), report
+            assert "cpuset" in report["notes"][0]
+            assert job.share_on(0) == 1
+
+
+def test_processors_follow_on_request(run: Any) -> None:
+    with Job("anon", SMALL, 0) as job:
+        job.say("threads 3")
+        os.sched_setaffinity(job.pid, {0})
+        status, report = run("relocate", "--pid", job.pid, "--from", 0, "--cpus", 3)
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert job.share_on(3) >= ENOUGH
+        for task in Path(f"/proc/{job.pid}/task").iterdir():
+            assert os.sched_getaffinity(int(task.name)) == {3}
+
+
+def test_bandwidth_is_bounded(run: Any) -> None:
+    with Job("anon", SMALL, 0) as job:
+        _, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--bandwidth", 20)
+        assert report["outcome"] == "complete"
+        assert report["bytes_moved"] / report["seconds"] <= 1.1 * 20e6
+
+
+def test_another_users_process_is_refused_before_anything_moves() -> None:
+    with Job("anon", SMALL, 0) as job:
+        result = subprocess.run(
+            [sys.executable, "-m", "schedhook.cli.main", "relocate", "--pid", str(job.pid),
+             "--from", "0", "--to", "2", "--json"],
+            check=False, capture_output=True, text=True, timeout=120, user=65534, group=65534,
+            extra_groups=[], cwd="/",
+        )  # fmt: skip
+        assert result.returncode == 4, result
+        assert json.loads(result.stdout)["outcome"] == "refused"
+        assert "Traceback" not in result.stderr
+        assert job.share_on(0) == 1
+
+
+def test_show_reads_what_numa_maps_says(run: Any) -> None:
+    with Job("anon", SMALL, 3) as job:
+        status, shown = run("show", "--pid", job.pid)
+        assert status == 0
+        anonymous_bytes = shown["processes"][0]["kinds"]["anon"]["3"]
+        assert job.residency() == {3: SMALL * MIB}
+        assert SMALL * MIB <= anonymous_bytes < SMALL * MIB + 2 * MIB
