@@ -335,7 +335,7 @@ class _Relocation:
                     residency_after=process.selection.residency if alive else {},
                     bytes_moved=sum(process.moved.values()),
                     bytes_left=sum(left.values()),
-                    error=None if alive else "exited during the relocation",
+                    error=None if alive else "exited, or left its cgroup, during the relocation",
                 )
             )
         moved = sum(each.bytes_moved for each in reports)
@@ -438,7 +438,7 @@ def _outcome(moved: int, by_reason: Mapping[str, int], failure: str | None) -> O
         return Outcome.FAILED
     strays = by_reason.get(Reason.APPEARED, 0)
     stayed = sum(by_reason.values()) - strays
-    if stayed or strays > max(_STRAY_BYTES, _STRAY_SHARE * moved):
+    if stayed or strays > min(moved, max(_STRAY_BYTES, _STRAY_SHARE * moved)):
         return Outcome.PARTIAL
     return Outcome.COMPLETE if moved else Outcome.NOTHING_TO_DO
 

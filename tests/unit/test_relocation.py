@@ -1,0 +1,357 @@
+"""The pipeline over the simulated backend: what it decides, counts and refuses."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schedhook import BackendPlugin, MapperPlugin, MigrationRefused, StrategyPlugin, hookimpl
+from schedhook.config import Config, PluginsSection, RelocationSection, RetrySection
+from schedhook.errors import PluginError, ProcessGoneError, UsageError
+from schedhook.model import Kind, NodeMap, Outcome, Reason, Report, Shared
+from schedhook.moving import Move
+from schedhook.nodemap import parse_map
+from schedhook.plugins import load_plugins
+from schedhook.relocation import Request, explain, relocate
+from schedhook.sets import NodeSet
+from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
+
+QUICK = Config(
+    relocation=RelocationSection(backend="test", threads=2),
+    retry=RetrySection(attempts=3, first_wait_s=0.0, longest_wait_s=0.001, give_up_s=5),
+    plugins=PluginsSection(third_party=False),
+)
+STRATEGIES = ["move-pages", "migrate-process"]
+AT = 0x7F0000000000
+
+
+class Plug:
+    """Brings a backend, and whatever else a test gives it."""
+
+    def __init__(self, backend: SimulatedBackend, **parts: Any) -> None:
+        self.backend = backend
+        self.parts = parts
+        self.reports: list[Report] = []
+
+    @hookimpl
+    def schedhook_backends(self) -> list[BackendPlugin]:
+        return [BackendPlugin(name="test", summary="a test's", create=lambda _: self.backend)]
+
+    @hookimpl
+    def schedhook_strategies(self) -> list[StrategyPlugin]:
+        return [
+            StrategyPlugin(name=name, summary="a test's", move=move)
+            for name, move in self.parts.get("strategies", {}).items()
+        ]
+
+    @hookimpl
+    def schedhook_mappers(self) -> list[MapperPlugin]:
+        return [
+            MapperPlugin(name=name, summary="a test's", map=function)
+            for name, function in self.parts.get("mappers", {}).items()
+        ]
+
+    @hookimpl
+    def schedhook_before_migrate(self) -> None:
+        if why := self.parts.get("refusal"):
+            raise MigrationRefused(why)
+        if self.parts.get("observer_fails"):
+            raise RuntimeError("out of coffee")
+
+    @hookimpl
+    def schedhook_after_migrate(self, report: Report) -> None:
+        self.reports.append(report)
+
+
+def host(*nodes_of_areas: list[int | None], pid: int = 100, **area: Any) -> SimulatedBackend:
+    backend = SimulatedBackend()
+    backend.add_process(
+        pid,
+        areas=[
+            SimulatedArea(start=AT + index * (1 << 30), nodes=nodes, **area)
+            for index, nodes in enumerate(nodes_of_areas)
+        ],
+    )
+    return backend
+
+
+def run(backend: SimulatedBackend, config: Config = QUICK, **request: Any) -> Report:
+    parts = {key: request.pop(key) for key in list(request) if key in _PARTS}
+    request.setdefault("pids", (100,))
+    if "node_map" in request:
+        request["node_map"] = parse_map(request["node_map"])
+    elif "sources" not in request:
+        request |= {"sources": NodeSet({0}), "destinations": NodeSet({2})}
+    plugins = load_plugins(config, extra=[Plug(backend, **parts)], environ={})
+    report = relocate(Request(**request), config, plugins)
+    assert report.bytes_planned == report.bytes_moved + report.bytes_left
+    assert report.bytes_left == sum(report.left_by_reason.values())
+    return report
+
+
+_PARTS = ("strategies", "mappers", "refusal", "observer_fails")
+
+
+def residency(backend: SimulatedBackend, pid: int = 100) -> dict[int, int]:
+    """Pages per node, whatever the pipeline says."""
+    total: dict[int, int] = {}
+    with backend.attach(pid) as target:
+        for area in target.areas():
+            for node, size in area.residency.items():
+                total[node] = total.get(node, 0) + size // PAGE
+    return {node: pages for node, pages in total.items() if pages}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_memory_of_the_old_node_moves_and_no_other(strategy: str) -> None:
+    backend = host([0] * 50 + [1] * 7, [3, 0, None, 0])
+    report = run(backend, strategy=strategy)
+    assert report.outcome is Outcome.COMPLETE
+    assert report.bytes_moved == 52 * PAGE
+    assert residency(backend) == {2: 52, 1: 7, 3: 1}
+    assert report.processes[0].residency_before == {0: 52 * PAGE, 1: 7 * PAGE, 3: PAGE}
+    assert report.processes[0].residency_after == {2: 52 * PAGE, 1: 7 * PAGE, 3: PAGE}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_nothing_there_is_nothing_to_do(strategy: str) -> None:
+    report = run(host([1] * 5), strategy=strategy)
+    assert (report.outcome, report.bytes_planned) == (Outcome.NOTHING_TO_DO, 0)
+
+
+def test_busy_pages_are_tried_again_until_they_move() -> None:
+    backend = host([0] * 10)
+    backend.fail(100, AT + 3 * PAGE, [errno.EBUSY, errno.EBUSY])
+    report = run(backend)
+    assert (report.outcome, report.attempts) == (Outcome.COMPLETE, 3)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_pages_that_never_move_are_counted(strategy: str) -> None:
+    backend = host([0] * 10)
+    backend.fail(100, AT, always=errno.EBUSY)
+    backend.fail(100, AT + 5 * PAGE, always=errno.EACCES)
+    report = run(backend, strategy=strategy)
+    assert report.outcome is Outcome.PARTIAL
+    assert report.left_by_reason == {"EBUSY": PAGE, "shared": PAGE}
+    assert residency(backend) == {0: 2, 2: 8}
+
+
+def test_permanent_failures_are_not_tried_again() -> None:
+    backend = host([0] * 10)
+    backend.fail(100, AT, [errno.EACCES, 0])
+    report = run(backend)
+    assert (report.attempts, report.left_by_reason) == (1, {"shared": PAGE})
+
+
+def test_leftovers_of_a_whole_process_call_can_be_reported_instead() -> None:
+    backend = host([0] * 10)
+    backend.fail(100, AT, [errno.EBUSY])
+    report = run(backend, strategy="migrate-process", sweep_leftovers=False)
+    assert report.outcome is Outcome.PARTIAL
+    assert report.left_by_reason == {"unexplained": PAGE}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_swap_is_a_swap(strategy: str) -> None:
+    backend = host([0] * 30 + [1] * 10, [1, 0] * 6)
+    report = run(backend, strategy=strategy, node_map="0:1,1:0")
+    assert report.outcome is Outcome.COMPLETE
+    assert residency(backend) == {1: 36, 0: 16}
+    assert bool(report.notes) == (strategy == "migrate-process")
+
+
+def test_a_swap_of_shared_memory_happens_once() -> None:
+    backend = SimulatedBackend()
+    for pid in (100, 101):
+        backend.add_process(
+            pid, areas=[SimulatedArea(start=AT, nodes=[0] * 9 + [1] * 4, name="segment")]
+        )
+    report = run(backend, pids=(100, 101), node_map="0:1,1:0")
+    assert report.outcome is Outcome.COMPLETE
+    assert residency(backend) == {1: 9, 0: 4}
+
+
+@given(
+    pages=st.lists(st.sampled_from([None, 0, 1, 2, 3]), min_size=1, max_size=60),
+    targets=st.lists(st.integers(0, 3), min_size=4, max_size=4),
+    failing=st.dictionaries(st.integers(0, 59), st.lists(st.just(errno.EBUSY), max_size=4)),
+    strategy=st.sampled_from(STRATEGIES),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_map_puts_every_page_where_it_says(
+    pages: list[int | None], targets: list[int], failing: dict[int, list[int]], strategy: str
+) -> None:
+    backend = host(pages)
+    stubborn = 0
+    for index, errnos in failing.items():
+        if index < len(pages) and pages[index] is not None:
+            backend.fail(100, AT + index * PAGE, errnos)
+            stubborn += len(errnos) >= QUICK.retry.attempts and targets[pages[index]] != pages[index]
+    report = run(
+        backend, strategy=strategy, node_map=",".join(f"{o}:{n}" for o, n in enumerate(targets))
+    )
+    with backend.attach(100) as target:
+        (area,) = target.areas() or (None,)
+        where = {
+            run.start + offset: run.node
+            for run in (target.locate(area, area.start, area.end) if area else ())
+            for offset in range(0, run.end - run.start, PAGE)
+        }
+    wrong = [
+        index
+        for index, node in enumerate(pages)
+        if node is not None and where[AT + index * PAGE] != targets[node]
+    ]
+    assert len(wrong) * PAGE == report.bytes_left
+    if strategy == "move-pages":
+        assert len(wrong) == stubborn
+    assert (report.outcome is Outcome.PARTIAL) == bool(wrong)
+
+
+def test_a_plan_that_does_not_fit_is_refused_with_the_numbers() -> None:
+    backend = host([0] * 100)
+    report = run(backend, reserve=(1 << 30) - 50 * PAGE)
+    assert report.outcome is Outcome.REFUSED
+    assert "node 2 has no room: 0.4 MiB would arrive, 1024.0 MiB are free" in report.notes[0]
+    assert residency(backend) == {0: 100}
+
+
+def test_a_swap_of_full_nodes_fits() -> None:
+    backend = host([0] * 100 + [1] * 100)
+    report = run(backend, node_map="0:1,1:0", reserve=(1 << 30) - 150 * PAGE)
+    assert report.outcome is Outcome.COMPLETE
+
+
+def test_a_dry_run_plans_and_moves_nothing() -> None:
+    backend = host([0] * 10)
+    report = run(backend, dry_run=True)
+    assert report.outcome is Outcome.PLANNED
+    assert report.plan is not None
+    assert report.plan.moves == {(0, 2): 10 * PAGE}
+    assert report.to_dict()["plan"]["moves"] == [{"from": 0, "to": 2, "bytes": 10 * PAGE}]
+    assert residency(backend) == {0: 10}
+
+
+def test_an_observer_may_refuse() -> None:
+    backend = host([0] * 10)
+    report = run(backend, refusal="maintenance at noon")
+    assert report.outcome is Outcome.REFUSED
+    assert "maintenance at noon" in report.notes[0]
+    assert residency(backend) == {0: 10}
+
+
+def test_a_failing_observer_stops_nothing() -> None:
+    assert run(host([0] * 10), observer_fails=True).outcome is Outcome.COMPLETE
+
+
+def test_kinds_that_were_not_asked_for_stay_and_are_said() -> None:
+    backend = host([0] * 10, kind=Kind.SHMEM, name="x")
+    report = run(backend, kinds=frozenset({Kind.ANON}))
+    assert report.outcome is Outcome.NOTHING_TO_DO
+    assert report.kept == {"shmem": 10 * PAGE}
+
+
+def test_pages_of_others_stay_without_the_privilege() -> None:
+    backend = SimulatedBackend()
+    for pid in (100, 101):
+        backend.add_process(pid, areas=[SimulatedArea(start=AT, nodes=[0] * 5, name="segment")])
+    report = run(backend, shared=Shared.NONE)
+    assert report.left_by_reason == {"shared": 5 * PAGE}
+
+
+def test_a_process_that_exits_in_mid_move_is_no_failure() -> None:
+    backend = host([0] * 10)
+
+    def move(work: Move) -> None:
+        backend.end_process(100)
+        work.sweep()
+
+    report = run(backend, strategies={"late": move}, strategy="late")
+    assert report.outcome is Outcome.NOTHING_TO_DO
+    assert report.processes[0].error
+
+
+def test_a_process_that_joins_the_cgroup_is_moved_too() -> None:
+    backend = host([0] * 10)
+    backend.add_cgroup("/job", [100])
+
+    def move(work: Move) -> None:
+        work.sweep()
+        if len(work.processes) == 1:
+            backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0] * 4)])
+            backend.add_cgroup("/job", [100, 101])
+
+    report = run(backend, pids=(), cgroup="/job", strategies={"slow": move}, strategy="slow")
+    assert report.outcome is Outcome.COMPLETE
+    assert residency(backend, 101) == {2: 4}
+
+
+def test_a_strategy_that_breaks_is_a_failure_with_what_moved() -> None:
+    backend = host([0] * 10)
+
+    def move(work: Move) -> None:
+        work.sweep()
+        raise ZeroDivisionError("oh")
+
+    report = run(backend, strategies={"broken": move}, strategy="broken")
+    assert report.outcome is Outcome.FAILED
+    assert report.bytes_moved == 10 * PAGE
+    assert "ZeroDivisionError" in report.notes[-1]
+
+
+def test_what_a_strategy_passes_over_is_followed_up() -> None:
+    backend = host([0] * 10)
+    report = run(backend, strategies={"lazy": lambda _: None}, strategy="lazy")
+    assert (report.outcome, residency(backend)) == (Outcome.COMPLETE, {2: 10})
+    backend = host([0] * 10)
+    report = run(
+        backend, strategies={"lazy": lambda _: None}, strategy="lazy", sweep_leftovers=False
+    )
+    assert (report.outcome, residency(backend)) == (Outcome.PARTIAL, {0: 10})
+
+
+def test_a_mapper_that_leads_elsewhere_is_an_error() -> None:
+    def astray(old: NodeSet, _new: NodeSet, _topology: object) -> NodeMap:
+        return NodeMap(pairs=dict.fromkeys(old, 3))
+
+    with pytest.raises(PluginError, match="astray"):
+        run(host([0]), mappers={"astray": astray}, mapper="astray")
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ({"node_map": "0:9"}, UsageError, "node 9 is not online"),
+        ({"pids": (7,)}, ProcessGoneError, "7"),
+        ({"strategy": "telepathy"}, PluginError, "migrate-process, move-pages"),
+        ({"sources": NodeSet({0}), "destinations": None}, UsageError, "--to"),
+    ],
+)
+def test_wrong_requests_say_what_is_wrong(
+    request_: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(host([0]), **request_)
+
+
+def test_observers_see_the_report() -> None:
+    plug = Plug(host([0] * 3))
+    plugins = load_plugins(QUICK, extra=[plug], environ={})
+    report = relocate(Request(pids=(100,), node_map=parse_map("0:2")), QUICK, plugins)
+    assert [replace(seen, seconds=0) for seen in plug.reports] == [replace(report, seconds=0)]
+
+
+@given(
+    left=st.integers(0, 1 << 20),
+    reasons=st.dictionaries(st.sampled_from(list(Reason)), st.integers(0, 1 << 20)),
+)
+def test_reasons_always_add_up(left: int, reasons: dict[str, int]) -> None:
+    explained = explain(left, reasons, Reason.APPEARED)
+    assert sum(explained.values()) == left
+    assert all(size > 0 for size in explained.values())
