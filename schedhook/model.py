@@ -72,8 +72,6 @@ class Reason(StrEnum):
     """No free page of its size on the destination node."""
     SHARED = "shared"
     """Other processes map it, and moving shared pages was not allowed or not asked for (EACCES)."""
-    NOT_ALLOWED = "not-allowed"
-    """The destination lies outside the process's cpuset."""
     APPEARED = "appeared"
     """The job put it on a source node after the move had passed there."""
     SKIPPED = "skipped"
