@@ -46,7 +46,7 @@ class NativeBackend:
         return processes.read_status(os.getpid(), self._root).allowed_nodes
 
     def cgroup_pids(self, path: str) -> Iterable[int]:
-        return cgroups.pids(cgroups.resolve_cgroup(path, self._root))
+        return cgroups.pids(cgroups.resolve_cgroup(path, self._root), self._root)
 
 
 class NativeTarget:

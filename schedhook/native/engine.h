@@ -66,8 +66,8 @@ struct sh_runs {
 };
 
 /* Both return 0, or a positive errno: ESRCH when the process exited (or replaced its address
- * space), SH_NO_LOCAL_MEMORY when this process has no memory, else what a whole call failed with. What
- * was done until then is in the result. */
+ * space), SH_NO_LOCAL_MEMORY when this process has no memory, else what a whole call failed with.
+ * What was done until then is in the result. */
 #define SH_NO_LOCAL_MEMORY 4096
 
 int sh_sweep(const struct sh_range *range, const struct sh_options *options,

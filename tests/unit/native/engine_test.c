@@ -458,7 +458,8 @@ static void check_exactly(const struct setup *setup)
         check(failure->end - failure->start >= failure->size, "failure %zu", i);
         check(failure->error > 0, "failure %zu: error %d", i, failure->error);
     }
-    check(tells_folios(setup) ? listed == left : listed >= left, "%" PRIu64 " said to have stayed, %" PRIu64 " did", listed, left);
+    check(tells_folios(setup) ? listed == left : listed >= left,
+          "%" PRIu64 " said to have stayed, %" PRIu64 " did", listed, left);
     bool all_had_room = true;
     for (int node = 0; node < MAX_NODES; node++)
         all_had_room = all_had_room && !world.ran_out[node];

@@ -1,0 +1,88 @@
+"""The contract's hooks for the native backend; processes are real."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from schedhook import errors
+from schedhook.backend import Backend
+from schedhook.native.backend import NativeBackend
+from schedhook.testing.contract import OneNodeContract, Subject
+from schedhook.testing.processes import NativeProcess, huge_page_pool, numa_maps
+
+HUGE = 2 << 20
+_NOBODY = 65534
+
+
+class NativeSubject(NativeProcess):
+    """A real process of whose memory the kernel is asked directly."""
+
+    def residency(self) -> dict[int, int]:
+        return numa_maps(self.pid, self.start)
+
+
+class NativeHooks(OneNodeContract):
+    """To be mixed into one of the contracts."""
+
+    def make_backend(self) -> Backend:
+        return NativeBackend()
+
+    @contextlib.contextmanager
+    def make_process(
+        self,
+        backend: Backend,  # noqa: ARG002 - it finds any process
+        *,
+        nodes: Sequence[int | None],
+        shared: bool = False,
+        share_with: Subject | None = None,
+        folios: bool = False,
+        huge: bool = False,
+    ) -> Iterator[Subject]:
+        with contextlib.ExitStack() as stack:
+            if huge:
+                for node in self.nodes[:2]:
+                    stack.enter_context(huge_page_pool(node, HUGE, len(nodes)))
+            assert share_with is None or isinstance(share_with, NativeProcess)
+            yield stack.enter_context(
+                NativeSubject(
+                    nodes=nodes,
+                    page_size=HUGE if huge else mmap.PAGESIZE,
+                    folio_size=HUGE if folios else 0,
+                    shared=shared,
+                    share_with=share_with,
+                )
+            )
+
+    def attach_forbidden(self, backend: Backend) -> None:
+        if os.geteuid() != 0:
+            backend.attach(1)
+            pytest.fail("process 1 belongs to the user who runs the tests")
+        raised = _in_child(_NOBODY, lambda: backend.attach(os.getppid()))
+        if raised:
+            raise getattr(errors, raised)
+
+
+def _in_child(user: int, call: Callable[[], object]) -> str:
+    """The name of the exception class that `call` raises in a child of that user, or nothing."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            call()
+        except BaseException as error:  # noqa: BLE001 - told to the parent
+            os.write(into, type(error).__name__.encode())
+        finally:
+            os._exit(0)
+    os.close(into)
+    with os.fdopen(out) as reader:
+        name = reader.read()
+    os.waitpid(pid, 0)
+    return name

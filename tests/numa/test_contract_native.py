@@ -1,0 +1,149 @@
+"""The native backend over the whole contract, and what only a kernel with nodes can show."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schedhook.backend import Limits, Sweep
+from schedhook.errors import UsageError
+from schedhook.native.backend import NativeBackend, NativeTarget
+from schedhook.testing.contract import BackendContract, area_of, sweep
+from schedhook.testing.native import HUGE, NativeHooks, NativeSubject
+from schedhook.testing.processes import numa_maps
+
+pytestmark = pytest.mark.nodes(4)
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True, params=["as the kernel can", "without a scan", "without frames"])
+def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every test thrice: pages found by PAGEMAP_SCAN where the kernel has it, by reading pagemap,
+    and by that without knowing what is a huge page (as without privileges)."""
+    real = NativeTarget._range
+
+    def told(*arguments: object) -> tuple[object, ...]:
+        *range_, use_scan, kpageflags = real(*arguments)  # type: ignore[arg-type]
+        if request.param == "as the kernel can":
+            return (*range_, use_scan, kpageflags)
+        return (*range_, False, flags if request.param == "without a scan" else -1)
+
+    with Path("/proc/kpageflags").open("rb") as file:
+        flags = file.fileno()
+        monkeypatch.setattr(NativeTarget, "_range", told)
+        yield str(request.param)
+
+
+class TestContract(NativeHooks, BackendContract):
+    nodes = (0, 1, 2, 3)
+
+
+def test_huge_pages_take_few_calls(means: str) -> None:
+    """One address each: 32 MiB in batches of 8 MiB are four calls, and no false EBUSY."""
+    with (
+        NativeSubject(nodes=[0] * 16, folio_size=HUGE) as process,
+        NativeBackend().attach(process.pid) as target,
+    ):
+        assert anon_huge(process.pid, process.start) == 32 * MIB
+        done = sweep(target, area_of(target, process), {0: 2})
+        assert not done.failures
+        assert done.moved == {(0, 2): 32 * MIB}
+        if means != "without frames":  # else as small pages
+            assert done.calls == 4
+        assert anon_huge(process.pid, process.start) == 32 * MIB
+
+
+def test_a_held_huge_page_stays_alone() -> None:
+    with (
+        NativeSubject(nodes=[0] * 6, folio_size=HUGE) as process,
+        NativeBackend().attach(process.pid) as target,
+    ):
+        process.hold(2)
+        area = area_of(target, process)
+        done = sweep(target, area, {0: 3})
+        assert done.moved == {(0, 3): 5 * HUGE}
+        assert sum(failure.size for failure in done.failures) == HUGE
+        held = process.start + 2 * HUGE
+        assert {(f.start >= held, f.end <= held + HUGE) for f in done.failures} == {(True, True)}
+        assert {failure.errno for failure in done.failures} <= {errno.EAGAIN, errno.EBUSY}
+        process.release()
+        assert sweep(target, area, {0: 3}).moved == {(0, 3): HUGE}
+
+
+def test_many_held_pages_among_many() -> None:
+    with (
+        NativeSubject(nodes=[1] * 2048) as process,
+        NativeBackend().attach(process.pid) as target,
+    ):
+        held = range(100, 1900, 150)
+        for index in held:
+            process.hold(index)
+        done = sweep(target, area_of(target, process), {1: 0})
+        page = process.unit
+        assert sum(done.moved.values()) == (2048 - len(held)) * page
+        assert [(f.start - process.start) // page for f in done.failures] == list(held)
+        assert all(failure.size == page for failure in done.failures)
+
+
+def test_a_bound_on_calls_makes_them_short() -> None:
+    def moved(limits: Limits) -> Sweep:
+        with (
+            NativeSubject(nodes=[0] * 8192) as process,
+            NativeBackend().attach(process.pid) as target,
+        ):
+            area = area_of(target, process)
+            return target.sweep(area, area.start, area.end, {0: 1}, shared=False, limits=limits)
+
+    free, bound = moved(Limits()), moved(Limits(call_seconds=0.004))
+    assert free.moved == bound.moved
+    assert bound.calls > 2 * free.calls
+
+
+def test_an_exit_in_the_middle_is_told() -> None:
+    """The process dies while a long sweep runs in another thread."""
+    with (
+        NativeSubject(nodes=[0] * 16384) as process,
+        NativeBackend().attach(process.pid) as target,
+    ):
+        area = area_of(target, process)
+        found: list[Sweep] = []
+        limits = Limits(batch_bytes=64 << 10)
+        thread = threading.Thread(
+            target=lambda: found.append(
+                target.sweep(area, area.start, area.end, {0: 1}, shared=False, limits=limits)
+            )
+        )
+        thread.start()
+        while not process_moved(process):
+            pass
+        process.end_now()
+        thread.join(60)
+    (done,) = found
+    assert done.gone
+    assert 0 < sum(done.moved.values()) < 16384 * 4096
+
+
+def process_moved(process: NativeSubject) -> int:
+    """Bytes on node 1, asked beside the sweep."""
+    return numa_maps(process.pid, process.start).get(1, 0)
+
+
+def test_a_kernel_thread_has_no_memory() -> None:
+    assert Path("/proc/2/comm").read_text() == "kthreadd\n"
+    with pytest.raises(UsageError, match="kernel thread"):
+        NativeBackend().attach(2)
+
+
+def anon_huge(pid: int, start: int) -> int:
+    """AnonHugePages of the mapping, in bytes; proc(5)."""
+    found = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if line.startswith(f"{start:x}-"):
+            found = True
+        elif found and line.startswith("AnonHugePages:"):
+            return int(line.split()[1]) << 10
+    raise LookupError(f"{start:#x}")
