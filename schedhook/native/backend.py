@@ -65,9 +65,12 @@ class NativeTarget:
             self._identity = processes.read_identity(pid, root)
             self._cgroup = _cgroup_text(pid, root)
             self._command = processes.read_command(pid, root)
+            # The first thread may have left while others run; the calls then want one of those.
+            self._task = processes.live_task(pid, root)
             try:
-                self._pagemap = os.open(root / f"proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-                _core.check_access(pid)
+                pagemap = root / f"proc/{pid}/task/{self._task}/pagemap"
+                self._pagemap = os.open(pagemap, os.O_RDONLY | os.O_CLOEXEC)
+                _core.check_access(self._task)
             except OSError as error:
                 raise self._attach_error(pid, error.errno or 0) from error
             if not self.alive():
@@ -115,7 +118,7 @@ class NativeTarget:
         size = max([*sources, *destinations]) + 1
         self._require_alive()
         try:
-            return _core.migrate_pages(self.pid, _mask(sources, size), _mask(destinations, size))
+            return _core.migrate_pages(self._task, _mask(sources, size), _mask(destinations, size))
         except OSError as error:
             raise from_errno(error.errno or 0, self.pid, "migrate_pages") from error
 
@@ -181,7 +184,7 @@ class NativeTarget:
         # Huge pages of a pool have one size; only other mappings can hold transparent ones.
         folio_size = 0 if area.kind is Kind.HUGE else self._folio_size
         return (
-            self.pid,
+            self._task,
             self._pidfd,
             self._pagemap,
             start,
