@@ -15,6 +15,7 @@ _COMMANDS = {
     "plan": "what relocate would do; nothing moves",
     "show": "where memory lies: bytes per node, process and kind",
     "plugins": "what is installed, and from where",
+    "doctor": "what this host and set-up allow, with remedies",
 }
 """Summaries stand here so that a listing imports nothing."""
 

@@ -22,7 +22,7 @@ from schedhook.cli.options import (
     process_options,
 )
 from schedhook.errors import UsageError
-from schedhook.model import Kind, Report, Shared
+from schedhook.model import Kind, Outcome, Report, Shared
 from schedhook.nodemap import parse_map
 from schedhook.relocation import Request, relocate
 from schedhook.sets import CpuSet, NodeSet
@@ -133,6 +133,8 @@ def _run(
 def _print(report: Report, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.to_dict(), ensure_ascii=False))
+        if report.outcome in (Outcome.REFUSED, Outcome.FAILED):
+            click.echo(f"schedhook: {report.outcome.value}: {report.notes[-1]}", err=True)
     else:
         from schedhook.cli.tables import print_report
 

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from schedhook.doctor import Finding, Level
 from schedhook.model import Outcome, Report
 from schedhook.relocation import Progress as ProgressFunction
 
@@ -170,3 +171,17 @@ def print_plugins(
             f"[red]broken[/]: {escape(each['provider'])} ({escape(each['package'])}):"
             f" {escape(each['problem'])}"
         )
+
+
+_LEVELS = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What `doctor` found, problems and their remedies in plain sight."""
+    console = Console(highlight=False)
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    for each in findings:
+        level = f"[{_LEVELS[each.level]}]{each.level.value}[/]"
+        what = escape(each.what) + (f"\n[dim]→ {escape(each.remedy)}[/]" if each.remedy else "")
+        table.add_row(level, escape(each.subject), what)
+    console.print(table)

@@ -1,0 +1,30 @@
+"""`schedhook doctor`: what works here, and what to do about the rest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from schedhook.cli.options import common_options, json_option, load
+from schedhook.doctor import Level, examine
+
+
+@click.command("doctor")
+@json_option
+@common_options
+def command(as_json: bool, config_path: Path | None, root: Path) -> int:
+    """What this host, kernel, user and set-up allow, each line with its remedy.
+
+    Exit status: 0, or 1 where something does not work.
+    """
+    findings = examine(*load(config_path), root)
+    if as_json:
+        click.echo(json.dumps({"findings": [asdict(each) for each in findings]}))
+    else:
+        from schedhook.cli.tables import print_findings
+
+        print_findings(findings)
+    return 1 if any(each.level is Level.PROBLEM for each in findings) else 0
