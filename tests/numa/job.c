@@ -78,8 +78,11 @@ static uint64_t checksum(void)
 static void *write_forever(void *unused)
 {
     for (uint64_t round = 1;; round++)
-        for (size_t offset = 0; offset < length; offset += stride)
+        for (size_t offset = 0; offset < length; offset += stride) {
             *(volatile uint64_t *)(memory + offset) = round;
+            if (offset / stride % 1024 == 1023)
+                usleep(1000); /* an emulated machine has few processors to spare */
+        }
     return unused;
 }
 

@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 
+from schedhook.backend import Limits
 from schedhook.cli.main import main
-from tests.numa.jobs import MIB, Job, cgroup, drop_caches, free_bytes
+from schedhook.errors import ProcessGoneError
+from schedhook.native.backend import NativeBackend
+from schedhook.sets import NodeSet
+from tests.numa.jobs import CGROUPS, MIB, Job, cgroup, drop_caches, free_bytes
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -104,6 +108,28 @@ def test_pages_of_a_huge_page_pool(run: Any, huge_pools: Any, strategy: str) -> 
     assert huge_pools(2, BIG // 2) == BIG // 2
     with Job("huge", BIG, 0) as job:
         relocated(run, job, strategy)
+
+
+def test_without_a_pool_the_kernel_makes_huge_pages_or_says_why(run: Any, huge_pools: Any) -> None:
+    """Kernels differ in whether they take fresh pages; each page must be accounted for."""
+    drop_caches()
+    assert huge_pools(0, 50) == 50
+    with Job("huge", 100, 0) as job:
+        status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2)
+        stayed = job.residency().get(0, 0)
+        assert report["left_by_reason"] == ({"ENOMEM": stayed} if stayed else {}), report
+        assert status == (3 if stayed else 0)
+
+
+def test_huge_pages_that_the_new_node_cannot_hold(run: Any, huge_pools: Any) -> None:
+    drop_caches()
+    assert huge_pools(0, 50) == 50
+    with Job("anon", free_bytes(2) // MIB - 60, 2), Job("huge", 100, 0) as job:
+        status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2)
+        stayed = job.residency()[0]
+        assert (status, report["outcome"]) == (3, "partial"), report
+        assert report["left_by_reason"] == {"ENOMEM": stayed}
+        assert 0 < stayed <= job.bytes
 
 
 def test_file_pages(run: Any, tmp_path: Path) -> None:
@@ -356,6 +382,41 @@ def test_a_cpuset_without_the_destination_is_refused(run: Any) -> None:
             assert (status, report["outcome"]) == (4, "refused"), report
             assert "cpuset" in report["notes"][0]
             assert job.share_on(0) == 1
+
+
+def test_a_caller_whose_own_cpuset_is_narrow_is_not_fooled(run: Any) -> None:
+    """migrate_pages(2) would silently leave out the nodes that the caller may not use."""
+    with cgroup("narrow") as path, Job("anon", SMALL, 0) as job:
+        (path / "cpuset.mems").write_text("0-1")
+        home = CGROUPS / Path("/proc/self/cgroup").read_text().strip().rpartition(":/")[2]
+        try:
+            (path / "cgroup.procs").write_text(str(os.getpid()))
+            status, report = run(
+                "relocate", "--pid", job.pid, "--from", 0, "--to", 2,
+                "--strategy", "migrate-process",
+            )  # fmt: skip
+        finally:
+            (home / "cgroup.procs").write_text(str(os.getpid()))
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert "cpuset" in report["notes"][0]
+        assert job.share_on(2) >= ENOUGH
+
+
+def test_a_number_that_was_given_to_another_process_is_not_touched() -> None:
+    first = Job("anon", 4, 0)
+    with NativeBackend().attach(first.pid) as target:
+        areas = target.areas()
+        first.stop()
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(first.pid - 1))
+        with Job("anon", 4, 0) as second:
+            assert second.pid == first.pid, "the kernel gave another number"
+            assert not target.alive()
+            for area in areas:
+                with pytest.raises(ProcessGoneError):
+                    target.sweep(area, area.start, area.end, {0: 2}, shared=True, limits=Limits())
+            with pytest.raises(ProcessGoneError):
+                target.migrate(NodeSet({0}), NodeSet({2}))
+            assert second.share_on(0) == 1
 
 
 def test_processors_follow_on_request(run: Any) -> None:
