@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from schedhook.errors import ConfigError
 from schedhook.model import Kind, Shared
+from schedhook.sets import NodeSet
 
 DEFAULT_PATH = Path("/etc/schedhook/config.toml")
 PATH_VARIABLE = "SCHEDHOOK_CONFIG"
@@ -99,11 +100,73 @@ class PluginsSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JournalSection:
+    """[journal]: what was seen and done, per job."""
+
+    path: str = ""
+    """Empty: /var/lib/schedhook/journal.db as root, else below $XDG_STATE_HOME."""
+    keep_days: int = at_least(1, 90)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSection:
+    """[agent]: the process that takes events from schedulers' hooks."""
+
+    socket: str = "/run/schedhook/agent.sock"
+    spool: str = "/var/spool/schedhook"
+    """Where hooks leave events while no agent runs. Give the hooks' scripts both names, too."""
+    workers: int = at_least(1, 4)
+    """Jobs whose events are handled at one time."""
+    retry_s: float = at_least(1, 60.0)
+    """After how long a relocation that was refused is tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchSection:
+    """[watch]: finding out what no hook tells."""
+
+    schedulers: tuple[str, ...] = ()
+    """Whose jobs to watch; empty: those of every adapter that can list jobs."""
+    interval_s: float = at_least(0.05, 1.0)
+    """Between two looks at jobs' cpusets."""
+    task_interval_s: float = at_least(0.05, 5.0)
+    """Between two looks at tasks' affinity and state."""
+    debounce_s: float = at_least(0, 0.5)
+    """How long things have to stay as they are before they are acted on."""
+
+
+class OnRelocation(StrEnum):
+    """What to do when a job has other nodes."""
+
+    FOLLOW = "follow"
+    """Move its memory there."""
+    NONE = "none"
+    """Only write it down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionsSection:
+    """[actions]: what to do when something has happened."""
+
+    on_relocation: OnRelocation = OnRelocation.FOLLOW
+    park: NodeSet = field(default_factory=NodeSet)
+    """Where a suspended job's memory waits, such as `"2-3"`; empty: it stays where it is."""
+    repatriate: bool = False
+    """When a job ends, bring other jobs' pages home that lie outside their nodes."""
+    repatriate_least_mb: int = at_least(0, 16)
+    """What is worth it, for one task, in units of 1,048,576 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration. `Config()` is what holds without a file."""
 
     relocation: RelocationSection = field(default_factory=RelocationSection)
     retry: RetrySection = field(default_factory=RetrySection)
+    journal: JournalSection = field(default_factory=JournalSection)
+    agent: AgentSection = field(default_factory=AgentSection)
+    watch: WatchSection = field(default_factory=WatchSection)
+    actions: ActionsSection = field(default_factory=ActionsSection)
     log: LogSection = field(default_factory=LogSection)
     plugins: PluginsSection = field(default_factory=PluginsSection)
     source: Path | None = field(default=None, metadata=_NOT_A_KEY)
@@ -175,6 +238,8 @@ def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
         choices = [str(choice) for choice in hint]
         _expect(value in choices, source, where, "one of " + ", ".join(choices), value)
         return hint(value)
+    if hint is NodeSet:
+        return _convert_nodes(value, source, where)
     if hint is bool:
         _expect(isinstance(value, bool), source, where, "true or false", value)
     elif hint is int:
@@ -189,6 +254,15 @@ def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
         is_tables = isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
         _expect(is_tables, source, where, f"sections, [{where}.NAME]", value)
     return value
+
+
+def _convert_nodes(value: Any, source: str, where: str) -> NodeSet:
+    allowed = 'nodes in quotes, such as "0-3,8"'
+    _expect(isinstance(value, str), source, where, allowed, value)
+    try:
+        return NodeSet.parse(value)
+    except ValueError:
+        raise ConfigError(f"{source}: {where}: has to be {allowed}, not {value!r}") from None
 
 
 def _check_bounds(value: Any, key: Field[Any], source: str, where: str) -> None:

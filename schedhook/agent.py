@@ -1,0 +1,411 @@
+"""The agent: one process that takes events from hooks, and finds out what no hook tells.
+
+One thread does all the waiting: for clients of the socket, for the kernel's notices, for the next
+look at the jobs. It never does anything that takes long. A few others handle events, one job's one
+after the other. An event is in the journal before its hook hears `ok`; what was not done by the end
+of the process is done by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import heapq
+import itertools
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from schedhook import delivery
+from schedhook.config import Config
+from schedhook.errors import SchedhookError, UsageError
+from schedhook.events import (
+    Message,
+    check_sender,
+    kind_of,
+    parse_message,
+    read_event,
+    read_spool,
+)
+from schedhook.handling import Handler
+from schedhook.jobwork import NOTHING_DONE, Handled
+from schedhook.journal import JournalError
+from schedhook.log import get_logger
+from schedhook.model import Event
+from schedhook.watch import SEEN_BY, Watcher, owner_of
+from schedhook.workers import Workers
+
+_log = get_logger()
+
+_CLIENT_SECONDS = 5.0
+"""How long a client may take to say what it wants."""
+_CLIENTS_PER_USER = 16
+_CLIENTS = 512
+_MORE_SECONDS = 2.0
+"""Before what follows from a job's end; ends come in bursts."""
+_STOP_SECONDS = 60.0
+"""How long relocations that are under way may take when the agent is told to stop."""
+_DAY = 86400.0
+
+
+class Agent:
+    """Serves until `stop`. Without `path` it has no socket: it only watches."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        config: Config,
+        *,
+        path: Path | None = None,
+        spool: Path | None = None,
+        watcher: Callable[[Callable[[Event], None], select.epoll], Watcher] | None = None,
+    ) -> None:
+        self._handler = handler
+        self._config = config
+        self._path = path
+        self._spool = spool
+        self._poller = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller.register(self._wake, select.EPOLLIN)
+        self._watcher = watcher(self._saw, self._poller) if watcher else None
+        self._workers = Workers(config.agent.workers, self._work, self._rouse)
+        self._server: socket.socket | None = None
+        self._clients: dict[int, _Client] = {}
+        self._timers: list[tuple[float, int, Event]] = []
+        self._count = itertools.count()
+        self._spool_time = -1
+        self._stopping = False
+        self._next_prune = 0.0
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until `stop` is called. SchedhookError where another agent has the socket, or it
+        cannot be made."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._close)
+            if self._path is not None:
+                stack.enter_context(lock(self._path))
+                self._server = _listen(self._path)
+                self._poller.register(self._server, select.EPOLLIN)
+            self._take_up()
+            notify_systemd("READY=1")
+            _log.info("agent serves", socket=str(self._path) if self._path else None)
+            next_tick = 0.0
+            while not self._stopping:
+                now = time.monotonic()
+                if now >= next_tick:
+                    next_tick = self._tick(now)
+                wake = min([next_tick, *(timer[0] for timer in self._timers[:1])])
+                self._serve(max(0.0, wake - time.monotonic()))
+                self._ring()
+            notify_systemd("STOPPING=1")
+            self._workers.stop(_STOP_SECONDS)
+            self._finish()
+            _log.info("agent ends")
+
+    def stop(self) -> None:
+        """End `run` soon. May be called from a signal handler or another thread."""
+        self._stopping = True
+        self._rouse()
+
+    def install_signals(self) -> None:
+        """SIGTERM and SIGINT stop the agent."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+
+    def _rouse(self) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake, 1)
+
+    def _close(self) -> None:
+        for client in list(self._clients.values()):
+            self._drop(client)
+        if self._server is not None:
+            self._server.close()
+            with contextlib.suppress(OSError):
+                Path(self._path or "").unlink()
+        if self._watcher is not None:
+            self._watcher.close()
+        self._poller.close()
+        os.close(self._wake)
+
+    def _take_up(self) -> None:
+        """What an earlier agent, or a host's earlier life, has left."""
+        journal = self._handler.journal
+        try:
+            for run in journal.open_runs():
+                if run.started < (boot := boot_time()):
+                    journal.ended(run.scheduler, run.job, max(boot, run.started))
+            for number, at, event in journal.unfinished_events():
+                self._workers.put(event, at, number, None)
+        except JournalError as error:
+            _log.error("journal not readable", problem=str(error))
+        self._read_spool()
+
+    # -- the loop --------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> float:
+        self._read_spool()
+        for client in [each for each in self._clients.values() if now > each.deadline]:
+            if not client.message:
+                self._answer(client, "too slow")
+                self._drop(client)
+        if now >= self._next_prune:
+            self._next_prune = now + _DAY
+            with contextlib.suppress(JournalError):
+                self._handler.journal.prune(self._config.journal.keep_days)
+        wake = now + self._config.watch.interval_s
+        return min(wake, self._watcher.tick(now)) if self._watcher else wake
+
+    def _serve(self, timeout: float) -> None:
+        for descriptor, _ in self._poller.poll(timeout):
+            if descriptor == self._wake:
+                with contextlib.suppress(OSError):
+                    os.eventfd_read(self._wake)
+                self._finish()
+            elif self._server is not None and descriptor == self._server.fileno():
+                self._accept()
+            elif descriptor in self._clients:
+                self._receive(self._clients[descriptor])
+            elif self._watcher is not None:
+                self._watcher.notified(descriptor, time.monotonic())
+
+    def _ring(self) -> None:
+        """Events whose time has come."""
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            event = heapq.heappop(self._timers)[2]
+            self._workers.put(event, time.time(), None, None)
+
+    def _later(self, event: Event, seconds: float) -> None:
+        if not any(event == other for _, _, other in self._timers):
+            heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._count), event))
+
+    # -- clients ---------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        assert self._server is not None
+        for _ in range(64):  # then others have their turn
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            connection.setblocking(False)
+            client = _Client(connection)
+            theirs = sum(1 for other in self._clients.values() if other.uid == client.uid)
+            if client.uid not in (0, os.geteuid()) and (
+                theirs >= _CLIENTS_PER_USER or len(self._clients) >= _CLIENTS
+            ):
+                self._answer(client, "too many connections")
+                connection.close()
+                continue
+            self._clients[connection.fileno()] = client
+            self._poller.register(connection, select.EPOLLIN)
+            self._receive(client)
+
+    def _receive(self, client: _Client) -> None:
+        if client.message:
+            self._drop(client)  # it was to wait for the answer, and has gone
+            return
+        try:
+            part = client.connection.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(client)
+            return
+        if part:
+            client.parts.append(part)
+            client.size += len(part)
+            if client.size > delivery.MOST_BYTES:
+                self._answer(client, f"the message has more than {delivery.MOST_BYTES} bytes")
+                self._drop(client)
+            return
+        try:
+            client.message = parse_message(b"".join(client.parts))
+            self._poller.modify(client.connection, 0)
+            self._take(client.message, client)
+        except SchedhookError as error:
+            self._answer(client, str(error))
+            self._drop(client)
+        except Exception as error:  # noqa: BLE001 - an adapter's bug is no reason to end
+            _log.error("event not read", exc_info=True)
+            self._answer(client, f"{type(error).__name__}: {error}")
+            self._drop(client)
+        else:
+            self._answer(client, "ok")
+            if not client.message.wait:
+                self._drop(client)
+
+    def _answer(self, client: _Client, line: str) -> None:
+        text = " ".join(line.split()).encode("utf-8", "replace")[:1000] + b"\n"
+        with contextlib.suppress(OSError):
+            client.connection.send(text)
+
+    def _drop(self, client: _Client) -> None:
+        if self._clients.pop(client.connection.fileno(), None) is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._poller.unregister(client.connection)
+        client.connection.close()
+
+    # -- events in -------------------------------------------------------------------------------
+
+    def _take(self, message: Message, client: _Client | None) -> None:
+        """Keep an event and see to it that it is handled. SchedhookError for one that is not
+        wanted."""
+        adapter = self._handler.adapter(message.scheduler)
+        event = read_event(message, adapter)
+        if client is not None:
+            kind = kind_of(event, adapter)
+            check_sender(event, kind, client.uid, lambda: self._owner(event))
+        if self._watcher is not None:
+            self._watcher.scan_soon()
+        number = None
+        try:
+            number = self._handler.journal.put_event(event, message.at)
+            if number is None:
+                _log.info("event came twice", job=event.job, point=event.point)
+                if client is None or not message.wait:
+                    return
+        except JournalError as error:
+            _log.error("event not in the journal", job=event.job, problem=str(error))
+        self._workers.put(event, message.at, number, client if message.wait else None)
+
+    def _owner(self, event: Event) -> int | None:
+        """Whose job it is, as root's hooks have said, else as its processes show."""
+        journal = self._handler.journal
+        run = self._handler.ask(lambda: journal.run(event.scheduler, event.job), None)
+        if run is not None and run.hooked and run.ended is None and run.user is not None:
+            return run.user
+        adapter = self._handler.adapter(event.scheduler)
+        return owner_of(adapter.tasks(event.job), self._handler.root)
+
+    def _read_spool(self) -> None:
+        if self._spool is None:
+            return
+        try:
+            changed = self._spool.stat().st_mtime_ns
+            if changed == self._spool_time:
+                return
+            self._spool_time = changed
+            for path, raw in read_spool(self._spool):
+                try:
+                    self._take(replace(parse_message(raw), wait=False), None)
+                except Exception as error:  # noqa: BLE001 - one bad file is not to stop the others
+                    _log.error("spooled event dropped", file=str(path), problem=str(error))
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return
+        except (OSError, SchedhookError) as error:
+            _log.error("spool not read", problem=str(error))
+
+    def _saw(self, event: Event) -> None:
+        """The watcher's events."""
+        self._workers.put(event, time.time(), None, None)
+
+    # -- events done -----------------------------------------------------------------------------
+
+    def _work(self, event: Event, at: float, number: int | None) -> Handled:
+        """In a worker's thread."""
+        handled = self._handler.handle(event, at)
+        journal = self._handler.journal
+        try:
+            if number is None and event.data.get("seen_by") and handled.summary not in NOTHING_DONE:
+                number = journal.put_event(event, at)
+            if number is not None:
+                journal.finish_event(number, handled.summary)
+        except JournalError as error:
+            _log.error("event not in the journal", job=event.job, problem=str(error))
+        return handled
+
+    def _finish(self) -> None:
+        """In the agent's thread: answer who waits, and plan what follows."""
+        for event, handled, client in self._workers.finished():
+            if isinstance(client, _Client):
+                self._answer(client, handled.summary)
+                self._drop(client)
+            for more in handled.more:
+                self._later(more, _MORE_SECONDS)
+            if handled.retry_after is not None:
+                data = {**event.data, **SEEN_BY, "again": True}
+                self._later(replace(event, data=data), handled.retry_after)
+
+
+class _Client:
+    """A connection and who is at its other end."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        _, self.uid, _ = struct.unpack("3i", credentials)
+        self.deadline = time.monotonic() + _CLIENT_SECONDS
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.message: Message | None = None
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Be the only agent of this socket. UsageError where there is one."""
+    name = path.with_name(f"{path.name}.lock")
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SchedhookError(f"{name}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{path}: another agent serves it; stop that one first") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _listen(path: Path) -> socket.socket:
+    """The socket, with nobody else's in its place; every user may connect to root's."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if path.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise SchedhookError(f"{path.parent}: others may write it; chmod go-w")
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise SchedhookError(f"{path}: is there and is no socket; move it away")
+            path.unlink()
+        server.bind(str(path))
+        path.chmod(0o666 if os.geteuid() == 0 else 0o600)
+        server.listen(1024)
+        server.setblocking(False)
+    except OSError as error:
+        server.close()
+        raise SchedhookError(f"{path}: {error.strerror or error}") from error
+    except SchedhookError:
+        server.close()
+        raise
+    return server
+
+
+def boot_time() -> float:
+    """When the host started, in seconds after the epoch; proc(5), /proc/stat. 0 where unknown."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
+            if line.startswith("btime "):
+                return float(line.split()[1])
+    return 0.0
+
+
+def notify_systemd(state: str) -> None:
+    """Tell the service manager, where there is one; sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] in ("/", "@"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+            link.connect("\0" + address[1:] if address[0] == "@" else address)
+            link.send(state.encode())

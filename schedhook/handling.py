@@ -1,0 +1,269 @@
+"""What is done about an event: the journal is kept, observers are told, memory follows.
+
+One `Handler` serves the agent, the watcher and hooks that are handled in process. Events of one
+job have to come one after the other; those of several jobs may come from several threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from schedhook.config import Config
+from schedhook.errors import SchedhookError
+from schedhook.events import Kind, kind_of
+from schedhook.jobwork import NOTHING_DONE, Handled, JobWork, Relocate
+from schedhook.journal import Journal, JournalError, Run, Seen
+from schedhook.log import get_logger
+from schedhook.model import Event, Placement, Report
+from schedhook.relocation import Request, relocate
+from schedhook.scheduler import Scheduler
+from schedhook.sets import NodeSet
+
+if TYPE_CHECKING:
+    from schedhook.plugins import Plugins
+
+_T = TypeVar("_T")
+
+_log = get_logger()
+
+
+class Handler:
+    """Handles events with one configuration, one set of plug-ins and one journal.
+
+    `carry_out` stands in for the relocation pipeline.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        journal: Journal,
+        *,
+        root: Path = Path("/"),
+        carry_out: Relocate | None = None,
+    ) -> None:
+        self.journal = journal
+        self._config = config
+        self._plugins = plugins
+        self._root = root
+        self._carry_out = carry_out or (
+            lambda request: relocate(request, config, plugins, root=root)
+        )
+        self._adapters: dict[str, Scheduler] = {}
+        self._lock = threading.Lock()
+        self._unsaved: dict[tuple[str, str], dict[str, Seen]] = {}
+        """What the journal could not take, so that a full disk costs the record, not the job."""
+
+    def adapter(self, name: str) -> Scheduler:
+        """The scheduler's adapter, made once. PluginError where there is none of that name."""
+        with self._lock:
+            if name not in self._adapters:
+                self._adapters[name] = self._plugins.scheduler(name).create(self._root)
+            return self._adapters[name]
+
+    def handle(self, event: Event, at: float) -> Handled:
+        """Do what the event asks for; `at` is when it happened, in seconds after the epoch.
+
+        Never raises: what went wrong is in the result, and in the log.
+        """
+        try:
+            handled = self._handle(event, at)
+        except SchedhookError as error:
+            handled = Handled(summary=f"failed: {error}", ok=False)
+        except Exception as error:  # noqa: BLE001 - adapters are plug-ins, and the agent goes on
+            _log.error("event failed", job=event.job, point=event.point, exc_info=True)
+            handled = Handled(summary=f"failed: {type(error).__name__}: {error}", ok=False)
+        quiet = _log.debug if handled.summary in NOTHING_DONE else _log.info
+        write = quiet if handled.ok else _log.error
+        write(
+            "event handled",
+            scheduler=event.scheduler,
+            point=event.point,
+            job=event.job,
+            summary=handled.summary,
+        )
+        return handled
+
+    def _handle(self, event: Event, at: float) -> Handled:
+        adapter = self.adapter(event.scheduler)
+        kind = kind_of(event, adapter)
+        if kind is not Kind.LOOK:
+            self._plugins.notify("schedhook_event", event=event)
+        if event.point not in getattr(adapter, "points_handled", ()):
+            return self._default(event, at, adapter, kind)
+        if kind is Kind.JOB_ENDED:
+            own = self._adapters_own(event, adapter)
+            handled = self._default(event, at, adapter, kind)
+        elif kind in (Kind.JOB_STARTED, Kind.STEP_STARTED):
+            handled = self._default(event, at, adapter, kind)
+            own = self._adapters_own(event, adapter)
+        else:
+            return self._adapters_own(event, adapter)
+        summary = f"{handled.summary}; {own.summary}"
+        return replace(handled, summary=summary, ok=handled.ok and own.ok)
+
+    def _default(self, event: Event, at: float, adapter: Scheduler, kind: Kind) -> Handled:
+        if kind is Kind.JOB_STARTED:
+            return self._started(event, at)
+        if kind is Kind.JOB_ENDED:
+            return self._ended(event, at)
+        if kind is Kind.IGNORE:
+            return Handled(summary="nothing to do")
+        if not event.job:
+            return self._look_at_all(adapter)
+        return JobWork(self, adapter, event).act(kind)
+
+    def _adapters_own(self, event: Event, adapter: Scheduler) -> Handled:
+        """Let the adapter handle the event, with nobody else at work on the job."""
+        own: Callable[[Event, Journal, Relocate], str] = adapter.handle  # type: ignore[attr-defined]
+        with ExitStack() as stack:
+            if event.job:
+                try:
+                    stack.enter_context(self.journal.hold(event.scheduler, event.job))
+                except JournalError as error:
+                    _log.error("not held", job=event.job, problem=str(error))
+            try:
+                return Handled(summary=own(event, self.journal, self.recorder(event)))
+            except SchedhookError as error:
+                return Handled(summary=f"failed: {error}", ok=False)
+
+    def _started(self, event: Event, at: float) -> Handled:
+        summary = self._put_down(
+            "started",
+            lambda: self.journal.started(
+                event.scheduler, event.job, event.user, at, hooked=event.point in _hooks(event)
+            ),
+        )
+        self._plugins.notify("schedhook_job_started", event=event)
+        return Handled(summary=summary)
+
+    def _ended(self, event: Event, at: float) -> Handled:
+        if event.data.get("seen_by") == "watch":
+            run = self.ask(lambda: self.journal.run(event.scheduler, event.job), None)
+            if run is not None and (run.hooked or run.ended is not None):
+                # Between two steps a job may have no cgroup here; a hook will tell of its end.
+                return Handled(summary="no cgroup any more")
+        with self._lock:
+            self._unsaved.pop((event.scheduler, event.job), None)
+        summary = self._put_down(
+            "ended", lambda: self.journal.ended(event.scheduler, event.job, at)
+        )
+        self._plugins.notify("schedhook_job_ended", event=event)
+        return Handled(summary=summary, more=self._neighbours(event))
+
+    def _put_down(self, summary: str, write: Callable[[], object]) -> str:
+        try:
+            write()
+        except JournalError as error:
+            _log.error("not in the journal", problem=str(error))
+            return f"{summary}; not in the journal: {error}"
+        return summary
+
+    def _neighbours(self, event: Event) -> tuple[Event, ...]:
+        """The end of a job has made room: others may go home, or where they could not go."""
+        everybody = self._config.actions.repatriate
+        none: tuple[Run, ...] = ()
+        runs = self.ask(lambda: self.journal.open_runs(unsettled_only=not everybody), none)
+        return tuple(
+            Event(
+                scheduler=run.scheduler,
+                point=Kind.LOOK.value,
+                job=run.job,
+                user=run.user,
+                data={"because": f"job {event.job} ended", "repatriate": True},
+            )
+            for run in runs
+            if (run.scheduler, run.job) != (event.scheduler, event.job)
+        )
+
+    def _look_at_all(self, adapter: Scheduler) -> Handled:
+        jobs: Sequence[str] = adapter.jobs() if hasattr(adapter, "jobs") else ()
+        more = tuple(Event(scheduler=adapter.name, point=Kind.LOOK.value, job=job) for job in jobs)
+        return Handled(summary=f"{len(more)} jobs to look at", more=more)
+
+    # -- for one job's work ----------------------------------------------------------------------
+
+    def relocate(self, request: Request, scheduler: str) -> Report:
+        """Carry out a request and keep its report."""
+        report = self._carry_out(request)
+        self._put_down("", lambda: self.journal.add_report(report, scheduler, request.job))
+        return report
+
+    def recorder(self, event: Event) -> Relocate:
+        """The pipeline for an adapter to call: what it does is written down for the event's job."""
+
+        def carry_out(request: Request) -> Report:
+            request = request if request.job else replace(request, job=event.job)
+            return self.relocate(request, event.scheduler)
+
+        return carry_out
+
+    def known(self, scheduler: str, job: str) -> dict[str, Seen]:
+        """What is known of the job's tasks."""
+        with self._lock:
+            unsaved = self._unsaved.get((scheduler, job))
+        if unsaved is not None:
+            return unsaved
+        return self.ask(lambda: self.journal.seen(scheduler, job), {})
+
+    def ask(self, read: Callable[[], _T], default: _T) -> _T:
+        """What the journal says, or `default` where it cannot be read."""
+        try:
+            return read()
+        except JournalError as error:
+            _log.error("journal not readable", problem=str(error))
+            return default
+
+    def remember(
+        self,
+        scheduler: str,
+        job: str,
+        known: Mapping[str, Seen],
+        tasks: Mapping[str, Placement],
+        *,
+        settled: bool,
+    ) -> None:
+        """Write placements down; in memory where the journal fails."""
+        if not tasks:
+            return
+        with self._lock:
+            unsaved = dict(self._unsaved.get((scheduler, job), known))
+        try:
+            self.journal.saw(scheduler, job, tasks, settled=settled)
+        except JournalError as error:
+            _log.error("not in the journal", job=job, problem=str(error))
+            for name, placement in tasks.items():
+                unsaved[name] = _seen_now(unsaved.get(name), placement, settled)
+            with self._lock:
+                self._unsaved[scheduler, job] = unsaved
+            return
+        with self._lock:
+            if self._unsaved.get((scheduler, job)) is not None:
+                for name, placement in tasks.items():
+                    unsaved[name] = _seen_now(unsaved.get(name), placement, settled)
+                self._unsaved[scheduler, job] = unsaved
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
+    def root(self) -> Path:
+        return self._root
+
+
+def _seen_now(before: Seen | None, placement: Placement, settled: bool) -> Seen:
+    if settled or before is None:
+        return Seen(home=placement, last=placement, visited=NodeSet())
+    visited = before.visited | placement.nodes
+    return Seen(home=before.home, last=placement, visited=visited)
+
+
+def _hooks(event: Event) -> tuple[str, ...]:
+    """The point itself, unless the watcher made the event up."""
+    return () if event.data.get("seen_by") == "watch" else (event.point,)

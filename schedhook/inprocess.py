@@ -1,0 +1,79 @@
+"""Handle one event in a process of its own: for `--wait` where no agent runs.
+
+`schedhook.delivery` starts it, with the message on standard input.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+from schedhook import delivery, log
+from schedhook.config import Config, load_config
+from schedhook.errors import ConfigError, SchedhookError
+from schedhook.events import parse_message, read_event
+from schedhook.handling import Handler
+from schedhook.jobwork import Handled
+from schedhook.journal import Journal, JournalError, default_path
+
+_log = log.get_logger()
+
+_MOST_EVENTS = 1000
+
+
+def open_journal(config: Config) -> Journal:
+    """The configured journal, or one in memory, with a word in the log, where that fails."""
+    path = Path(config.journal.path) if config.journal.path else default_path()
+    try:
+        return Journal.open(path)
+    except JournalError as error:
+        _log.error("no journal; keeping one in memory", problem=str(error))
+        return Journal.in_memory()
+
+
+def config_or_defaults() -> Config:
+    """The configuration, or what holds without one where it is broken: a hook goes on."""
+    try:
+        return load_config()
+    except ConfigError as error:
+        _log.error("configuration not used", problem=str(error))
+        return Config()
+
+
+def handle_message(raw: bytes, config: Config) -> Handled:
+    """Handle the event and what follows from it. The result is the first event's."""
+    from schedhook.plugins import load_plugins  # noqa: PLC0415 - heavy, and not for --help
+
+    message = parse_message(raw)
+    with open_journal(config) as journal:
+        handler = Handler(config, load_plugins(config), journal)
+        event = read_event(message, handler.adapter(message.scheduler))
+        number = handler.ask(lambda: journal.put_event(event, message.at), None)
+        first = handler.handle(event, message.at)
+        if number is not None:
+            handler.ask(lambda: journal.finish_event(number, first.summary), None)
+        more = deque(first.more)
+        for _ in range(_MOST_EVENTS):
+            if not more:
+                break
+            more.extend(handler.handle(more.popleft(), time.time()).more)
+    return first
+
+
+def main() -> int:
+    """Exit status 0 where the event was handled well."""
+    raw = sys.stdin.buffer.read(delivery.MOST_BYTES + 1)
+    config = config_or_defaults()
+    log.configure(config.log.format, config.log.level)
+    try:
+        handled = handle_message(raw, config)
+    except SchedhookError as error:
+        print(f"schedhook: {error}", file=sys.stderr)
+        return error.exit_status
+    except Exception:  # noqa: BLE001
+        _log.error("event failed", exc_info=True)
+        return 1
+    print(handled.summary, flush=True)
+    return 0 if handled.ok else 1

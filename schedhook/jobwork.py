@@ -1,0 +1,307 @@
+"""The work on one job for one event: follow it, keep a wish, park it and bring it back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schedhook.config import OnRelocation
+from schedhook.errors import ProcessGoneError, SchedhookError
+from schedhook.events import Kind
+from schedhook.host.processes import read_areas, read_status, residency
+from schedhook.journal import Wish
+from schedhook.model import Event, NodeMap, Outcome, Placement, Report
+from schedhook.relocation import Request
+from schedhook.scheduler import Scheduler, Task
+from schedhook.sets import CpuSet, NodeSet
+
+if TYPE_CHECKING:
+    from schedhook.handling import Handler
+
+Relocate = Callable[[Request], Report]
+
+_IN_PLACE = "all in place"
+_NOBODY = "no processes here"
+_OVER = "the job has ended"
+NOTHING_DONE = (_IN_PLACE, _NOBODY, _OVER)
+"""Summaries that are not worth a line."""
+
+_PARKED = "parked"
+_MIB = 1 << 20
+_TRIES = 3
+_SETTLED = frozenset({Outcome.COMPLETE, Outcome.NOTHING_TO_DO, Outcome.PARTIAL})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handled:
+    """What came of an event."""
+
+    summary: str
+    """One line for people and the scheduler's log."""
+    ok: bool = True
+    retry_after: float | None = None
+    """Seconds after which the same event may have another outcome."""
+    more: tuple[Event, ...] = ()
+    """Events of other jobs that follow from this one."""
+
+
+class JobWork:
+    """The work on one job, for one event."""
+
+    def __init__(self, handler: Handler, adapter: Scheduler, event: Event) -> None:
+        self._handler = handler
+        self._adapter = adapter
+        self._event = event
+        self._scheduler = event.scheduler
+        self._job = event.job
+        self._actions = handler.config.actions
+        self._journal = handler.journal
+        self._done: list[str] = []
+        self._ok = True
+        self._again = False
+
+    def act(self, kind: Kind) -> Handled:
+        retry = self._handler.config.agent.retry_s
+        ask = self._handler.ask
+        if ask(lambda: self._journal.is_held(self._scheduler, self._job), False):
+            # If its holder dies in mid-work, the look afterwards finds what it left.
+            return Handled(summary="another process is at work on the job", retry_after=retry / 10)
+        run = ask(lambda: self._journal.run(self._scheduler, self._job), None)
+        if run is not None and run.ended is not None:
+            return Handled(summary=_OVER)
+        tasks = self._adapter.tasks(self._job)
+        if not tasks:
+            return Handled(summary=_NOBODY)
+        if kind is Kind.SUSPENDED:
+            self._park(tasks)
+        elif kind in (Kind.RESUMING, Kind.RESUMED):
+            self._return(tasks, kind)
+        elif self._note() is None:
+            self._look(tasks)
+        elif kind is not Kind.LOOK:
+            self._done.append("parked: nothing moves before it goes on")
+        return Handled(
+            summary="; ".join(self._done) or _IN_PLACE,
+            ok=self._ok,
+            retry_after=retry if self._again else None,
+        )
+
+    # -- following -------------------------------------------------------------------------------
+
+    def _look(self, tasks: Sequence[Task]) -> None:
+        tasks = self._rebind(self._keep_wish(tasks))
+        self._follow(tasks)
+        if self._event.data.get("repatriate") and self._actions.repatriate:
+            self._repatriate(tasks)
+
+    def _keep_wish(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Where the scheduler has undone a relocation that was to last, do it again."""
+        wish = self._handler.ask(lambda: self._journal.wish(self._scheduler, self._job), None)
+        if wish is None:
+            return tasks
+        outside = CpuSet(cpu for task in tasks for cpu in task.placement.cpus - wish.placement.cpus)
+        if not outside:
+            return tasks
+        if outside - wish.was.cpus:
+            self._journal.release(self._scheduler, self._job)
+            self._done.append(f"somebody has given it processors {outside}: wish dropped")
+            return tasks
+        enforce: Callable[[str, Wish, Relocate], str] | None
+        enforce = getattr(self._adapter, "enforce", None)
+        if enforce is None:
+            return tasks
+        self._done.append(enforce(self._job, wish, self._handler.recorder(self._event)))
+        tasks = self._adapter.tasks(self._job)
+        self._remember({task.name: task.placement for task in tasks}, settled=True)
+        return tasks
+
+    def _rebind(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """A changed cpuset takes a task's own binding away (cgroup v2), without which nobody could
+        tell where each task belongs: the adapter may know how to bind them anew."""
+        rebind: Callable[[str, Mapping[str, Placement]], bool] | None
+        rebind = getattr(self._adapter, "rebind", None)
+        if rebind is None or self._actions.on_relocation is not OnRelocation.FOLLOW:
+            return tasks
+        known = self._handler.known(self._scheduler, self._job)
+        if not rebind(self._job, {name: seen.home for name, seen in known.items()}):
+            return tasks
+        self._done.append("tasks bound anew")
+        return self._adapter.tasks(self._job)
+
+    def _follow(self, tasks: Sequence[Task]) -> None:
+        known = self._handler.known(self._scheduler, self._job)
+        in_place: dict[str, Placement] = {}
+        wider: dict[str, Placement] = {}
+        groups: dict[tuple[NodeSet, NodeSet], list[Task]] = {}
+        for task in tasks:
+            seen = known.get(task.name)
+            new = task.placement.nodes
+            if seen is None:
+                in_place[task.name] = task.placement
+                continue
+            old = seen.home.nodes | (seen.visited - new)
+            if old - new and new:
+                groups.setdefault((old, new), []).append(task)
+            elif new == seen.home.nodes:
+                in_place[task.name] = task.placement
+            else:
+                # Its memory may stay, so it stays; where it came from is still its home.
+                wider[task.name] = task.placement
+        self._remember(in_place, settled=True)
+        self._remember(wider, settled=False)
+        for (old, new), group in groups.items():
+            self._follow_group(old, new, group)
+
+    def _follow_group(self, old: NodeSet, new: NodeSet, group: Sequence[Task]) -> None:
+        settled = False
+        if self._actions.on_relocation is OnRelocation.FOLLOW:
+            report = self._relocate(group, Request(sources=old, destinations=new))
+            settled = report is None or report.outcome in _SETTLED
+            self._again |= not settled
+        self._remember({task.name: task.placement for task in group}, settled=settled)
+
+    def _repatriate(self, tasks: Sequence[Task]) -> None:
+        least = self._actions.repatriate_least_mb * _MIB
+        for task in tasks:
+            own = task.placement.nodes
+            away = NodeSet(
+                node
+                for node, size in self._residency(task).items()
+                if node not in own and size >= max(least, 1)
+            )
+            if away and own:
+                request = Request(sources=away, destinations=own, mapper="nearest")
+                self._relocate([task], request)
+
+    def _residency(self, task: Task) -> dict[int, int]:
+        total: dict[int, int] = {}
+        for pid in task.pids:
+            try:
+                its = residency(read_areas(pid, self._handler.root))
+            except SchedhookError:
+                continue
+            for node, size in its.items():
+                total[node] = total.get(node, 0) + size
+        return total
+
+    # -- parking ---------------------------------------------------------------------------------
+
+    def _park(self, tasks: Sequence[Task]) -> None:
+        park = self._actions.park
+        if not park or self._note() is not None:
+            return
+        known = self._handler.known(self._scheduler, self._job)
+        parked: dict[str, dict[str, object]] = {}
+        for task in tasks:
+            seen = known.get(task.name)
+            home = seen.home.nodes | seen.visited if seen else task.placement.nodes
+            if home - park:
+                # Written before it is done: a job must not be forgotten where it was parked.
+                parked[task.name] = {"home": str(home), "park": str(park), "pairs": None}
+                self._write_note(parked)
+                report = self._relocate([task], Request(sources=home - park, destinations=park))
+                if report is None or report.outcome is Outcome.REFUSED:
+                    del parked[task.name]
+                else:
+                    pairs = {str(old): new for old, new in report.node_map.pairs.items()}
+                    parked[task.name]["pairs"] = pairs
+        self._write_note(parked or None)
+
+    def _return(self, tasks: Sequence[Task], kind: Kind) -> None:
+        parked = self._note()
+        if parked is None:
+            return
+        if kind is Kind.RESUMED and self._event.data.get("again") and self._stopped(tasks):
+            return  # it was suspended anew while this return had to wait
+        for task in tasks:
+            entry = parked.get(task.name)
+            new = task.placement.nodes
+            if entry is None or not new:
+                continue
+            request = _way_back(entry, new)
+            report = self._relocate([task], request) if request else None
+            if report is None or report.outcome in _SETTLED:
+                del parked[task.name]
+                self._remember({task.name: task.placement}, settled=True)
+            else:
+                self._again = True
+        alive = {task.name for task in tasks}
+        self._write_note({name: entry for name, entry in parked.items() if name in alive} or None)
+
+    def _note(self) -> dict[str, dict[str, object]] | None:
+        text = self._handler.ask(
+            lambda: self._journal.note(self._scheduler, self._job, _PARKED), None
+        )
+        note: dict[str, dict[str, object]] | None = json.loads(text) if text else None
+        return note
+
+    def _write_note(self, parked: Mapping[str, object] | None) -> None:
+        text = json.dumps(parked) if parked else None
+        self._journal.set_note(self._scheduler, self._job, _PARKED, text)
+
+    def _stopped(self, tasks: Sequence[Task]) -> bool:
+        told: Callable[[str], bool] | None = getattr(self._adapter, "suspended", None)
+        if told is not None:
+            return told(self._job)
+        return all(_is_stopped(pid, self._handler.root) for task in tasks for pid in task.pids)
+
+    # -- both ------------------------------------------------------------------------------------
+
+    def _remember(self, tasks: Mapping[str, Placement], *, settled: bool) -> None:
+        known = self._handler.known(self._scheduler, self._job) if tasks else {}
+        self._handler.remember(self._scheduler, self._job, known, tasks, settled=settled)
+
+    def _relocate(self, tasks: Sequence[Task], request: Request) -> Report | None:
+        """None where none of the tasks' processes lives any more."""
+        pids = [pid for task in tasks for pid in task.pids]
+        for _ in range(_TRIES):
+            pids = [pid for pid in pids if (self._handler.root / "proc" / str(pid)).exists()]
+            if not pids:
+                return None
+            try:
+                report = self._handler.relocate(
+                    replace(request, pids=tuple(pids), job=self._job), self._scheduler
+                )
+            except ProcessGoneError:
+                continue
+            names = ", ".join(task.name for task in tasks)
+            self._done.append(f"{names}: {describe(report)}")
+            self._ok &= report.outcome in _SETTLED
+            return report
+        return None
+
+
+def describe(report: Report) -> str:
+    """One line: `moved 104.0 MiB 0:2, complete`."""
+    line = f"moved {report.bytes_moved / _MIB:.1f} MiB {report.node_map}, {report.outcome.value}"
+    if report.bytes_left:
+        why = ", ".join(report.left_by_reason)
+        line += f", {report.bytes_left / _MIB:.1f} MiB left ({why})"
+    if report.outcome in (Outcome.REFUSED, Outcome.FAILED) and report.notes:
+        line += f": {report.notes[-1]}"
+    return line
+
+
+def _way_back(entry: Mapping[str, object], new: NodeSet) -> Request | None:
+    """From where it was parked to its nodes of today: exactly as it came where that can be told.
+    None where the nodes that it was parked on are its own."""
+    home, park = NodeSet.parse(str(entry["home"])), NodeSet.parse(str(entry["park"]))
+    pairs = entry["pairs"]
+    there = {int(old): int(at) for old, at in pairs.items()} if isinstance(pairs, dict) else {}
+    back = {at: old for old, at in there.items()}
+    sources = (NodeSet(back) if there else park) - new
+    if not sources:
+        return None
+    if len(back) == len(there) and back and not home & sources and NodeSet(back.values()) <= new:
+        return Request(node_map=NodeMap(pairs=back, mapper="parked"))
+    return Request(sources=sources, destinations=new)
+
+
+def _is_stopped(pid: int, root: Path) -> bool:
+    try:
+        return read_status(pid, root).state in ("T", "t")
+    except SchedhookError:
+        return True

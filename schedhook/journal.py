@@ -1,0 +1,545 @@
+"""The journal: what was seen and done, per job, on this host. SQLite, so that processes of many
+jobs write at one time and a crash loses nothing that was committed.
+
+Times are seconds after the epoch. JournalError, one line with a remedy, for a journal that cannot
+be opened, read or written; whoever serves a hook logs it and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schedhook.errors import ProcessGoneError
+from schedhook.host.processes import read_identity
+from schedhook.journal_file import (
+    JournalError,
+    check_owner,
+    connect,
+    create_tables,
+    prepare,
+    translated,
+)
+from schedhook.model import Event, Placement, Report
+from schedhook.sets import CpuSet, NodeSet
+
+_HOLD_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a job on this host; a requeued job has several."""
+
+    scheduler: str
+    job: str
+    user: int | None
+    hooked: bool
+    """A hook of the scheduler told of its start, so one will tell of its end."""
+    started: float
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of one task's placement."""
+
+    home: Placement
+    """Where its memory was brought to, or first seen, last."""
+    last: Placement
+    """What was seen last."""
+    visited: NodeSet
+    """Nodes that it could use since it was at home, where pages may lie too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A placement that is to hold, whatever the scheduler writes, until the job ends."""
+
+    was: Placement
+    """What the scheduler gave the job, and goes on writing."""
+    placement: Placement
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What the adapter needs to enforce it; JSON."""
+    at: float = 0.0
+
+
+def default_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """/var/lib/schedhook/journal.db for root, else below $XDG_STATE_HOME (~/.local/state)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/schedhook/journal.db")
+    state = environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
+    return base / "schedhook" / "journal.db"
+
+
+__all__ = ["Journal", "JournalError", "Run", "Seen", "Wish", "default_path"]
+
+
+class Journal:
+    """An open journal. May be used from several threads; not across a fork."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, path: Path | None = None, *, create: bool = True) -> Journal:
+        """Open the journal at `path` (default: default_path()), and make it where there is none
+        unless `create` is false. Its directory gets mode 0700, its file 0600."""
+        path = path or default_path()
+        with translated(path):
+            if create:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_owner(path.parent, "directory")
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+            handle = os.open(path, flags, 0o600)
+            try:
+                check_owner(path, "file", handle)
+            finally:
+                os.close(handle)
+            connection = connect(str(path))
+            try:
+                prepare(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection, path)
+
+    @classmethod
+    def in_memory(cls) -> Journal:
+        """A journal that lasts as long as this process: better than none."""
+        connection = connect(":memory:")
+        create_tables(connection)
+        return cls(connection, None)
+
+    def close(self) -> None:
+        """Close the file. What was written stays."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    def started(
+        self,
+        scheduler: str,
+        job: str,
+        user: int | None = None,
+        at: float | None = None,
+        *,
+        hooked: bool = True,
+    ) -> None:
+        """A job has started, at `at`. Said twice, or after its end (a message that came late), it
+        changes nothing but what was unknown."""
+        at = time.time() if at is None else at
+        with self._write() as db:
+            run = _latest(db, scheduler, job)
+            if run is not None and (run["ended"] is None or run["ended"] >= at):
+                db.execute(
+                    "UPDATE jobs SET user = coalesce(user, ?), started = min(started, ?),"
+                    " hooked = max(hooked, ?) WHERE id = ?",
+                    (user, at, hooked, run["id"]),
+                )
+            else:
+                _open_run(db, scheduler, job, at, user, hooked)
+
+    def ended(self, scheduler: str, job: str, at: float | None = None) -> bool:
+        """A job has ended. Whether it was known. One never seen is recorded all the same."""
+        at = time.time() if at is None else at
+        with self._write() as db:
+            run = _latest(db, scheduler, job)
+            if run is None:
+                run_id = _open_run(db, scheduler, job, at)
+            elif run["ended"] is not None or run["started"] > at:
+                return False  # said twice, or late: the job has started anew meanwhile
+            else:
+                run_id = run["id"]
+            db.execute("UPDATE jobs SET ended = ? WHERE id = ?", (at, run_id))
+            db.execute("DELETE FROM wishes WHERE run = ?", (run_id,))
+            db.execute("DELETE FROM notes WHERE run = ?", (run_id,))
+            return run is not None
+
+    def run(self, scheduler: str, job: str) -> Run | None:
+        """The job's latest run."""
+        with self._read() as db:
+            row = _latest(db, scheduler, job)
+        return _run(row) if row else None
+
+    def open_runs(
+        self, scheduler: str | None = None, *, unsettled_only: bool = False
+    ) -> tuple[Run, ...]:
+        """Jobs that have not ended, in the order of their starts; `unsettled_only`: those with a
+        task whose memory does not lie where its placement is."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE ended IS NULL AND (?1 IS NULL OR scheduler = ?1)"
+                " AND (NOT ?2 OR EXISTS (SELECT 1 FROM placements AS p WHERE p.run = jobs.id"
+                " AND NOT p.settled AND p.id = (SELECT max(id) FROM placements AS q"
+                " WHERE q.run = p.run AND q.task = p.task))) ORDER BY started, id",
+                (scheduler, unsettled_only),
+            ).fetchall()
+        return tuple(map(_run, rows))
+
+    # -- placements ------------------------------------------------------------------------------
+
+    def saw(
+        self,
+        scheduler: str,
+        job: str,
+        tasks: Mapping[str, Placement],
+        *,
+        settled: bool = True,
+        at: float | None = None,
+    ) -> None:
+        """Tasks have these placements; `settled`: and their memory lies there. What was known is
+        not written again. The job is taken as started where nobody said so."""
+        at = time.time() if at is None else at
+        with self._write() as db:
+            run = _open_id(db, scheduler, job)
+            if run is None:
+                run = _open_run(db, scheduler, job, at)
+            for task, placement in tasks.items():
+                new = (str(placement.cpus), str(placement.nodes), int(settled))
+                last = db.execute(
+                    "SELECT cpus, nodes, settled FROM placements WHERE run = ? AND task = ?"
+                    " ORDER BY id DESC LIMIT 1",
+                    (run, task),
+                ).fetchone()
+                if last is None or tuple(last) != new:
+                    db.execute(
+                        "INSERT INTO placements (run, task, cpus, nodes, settled, at)"
+                        " VALUES (?, ?, ?, ?, ?, ?)",
+                        (run, task, *new, at),
+                    )
+
+    def seen(self, scheduler: str, job: str) -> dict[str, Seen]:
+        """What is known of each task of the open run; empty where there is none."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT task, cpus, nodes, settled FROM placements WHERE run = ? ORDER BY id",
+                (_open_id(db, scheduler, job),),
+            ).fetchall()
+        result: dict[str, Seen] = {}
+        for row in rows:
+            placement = _placement(row["cpus"], row["nodes"])
+            before = result.get(row["task"])
+            if row["settled"] or before is None:
+                seen = Seen(home=placement, last=placement, visited=NodeSet())
+            else:
+                visited = before.visited | placement.nodes
+                seen = Seen(home=before.home, last=placement, visited=visited)
+            result[row["task"]] = seen
+        return result
+
+    def placements(self, scheduler: str, job: str) -> dict[str, Placement]:
+        """Where each task's memory was brought to, or first seen, last."""
+        return {task: seen.home for task, seen in self.seen(scheduler, job).items()}
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def put_event(self, event: Event, at: float) -> int | None:
+        """Keep an event until `finish_event`. Its number, None for one that is there already."""
+        with self._write() as db:
+            cursor = db.execute(
+                "INSERT OR IGNORE INTO events (at, scheduler, point, job, host, user, data)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    at,
+                    event.scheduler,
+                    event.point,
+                    event.job,
+                    event.host,
+                    event.user,
+                    json.dumps(dict(event.data), default=str),
+                ),
+            )
+            return cursor.lastrowid if cursor.rowcount else None
+
+    def finish_event(self, number: int, summary: str) -> None:
+        """The event has been handled, with this result in one line."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE events SET done = ?, summary = ? WHERE id = ?",
+                (time.time(), summary, number),
+            )
+
+    def unfinished_events(self) -> list[tuple[int, float, Event]]:
+        """Events that nobody has handled to the end: (number, time, event), oldest first."""
+        with self._read() as db:
+            rows = db.execute("SELECT * FROM events WHERE done IS NULL ORDER BY at, id").fetchall()
+        return [
+            (
+                row["id"],
+                row["at"],
+                Event(
+                    scheduler=row["scheduler"],
+                    point=row["point"],
+                    job=row["job"],
+                    user=row["user"],
+                    host=row["host"],
+                    data=json.loads(row["data"]),
+                ),
+            )
+            for row in rows
+        ]
+
+    def add_report(
+        self, report: Report, scheduler: str | None = None, job: str | None = None
+    ) -> None:
+        """Keep what a relocation did."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO reports (at, scheduler, job, outcome, report) VALUES (?, ?, ?, ?, ?)",
+                (
+                    time.time(),
+                    scheduler,
+                    job if job is not None else report.job,
+                    report.outcome.value,
+                    json.dumps(report.to_dict()),
+                ),
+            )
+
+    # -- wishes and notes ------------------------------------------------------------------------
+
+    def make_wish(self, scheduler: str, job: str, wish: Wish) -> None:
+        """Keep the wish until the job ends or is released; the job's earlier one is replaced, but
+        what the scheduler gave (`was`) stays the first wish's."""
+        with self._write() as db:
+            run = _open_id(db, scheduler, job)
+            if run is None:
+                run = _open_run(db, scheduler, job, time.time())
+            db.execute(
+                "INSERT INTO wishes (run, at, was_cpus, was_nodes, cpus, nodes, data)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run) DO UPDATE SET"
+                " at = excluded.at, cpus = excluded.cpus, nodes = excluded.nodes,"
+                " data = excluded.data",
+                (
+                    run,
+                    wish.at or time.time(),
+                    str(wish.was.cpus),
+                    str(wish.was.nodes),
+                    str(wish.placement.cpus),
+                    str(wish.placement.nodes),
+                    json.dumps(dict(wish.data)),
+                ),
+            )
+
+    def wish(self, scheduler: str, job: str) -> Wish | None:
+        """The wish that holds for the job's open run."""
+        with self._read() as db:
+            row = db.execute(
+                "SELECT * FROM wishes WHERE run = ?", (_open_id(db, scheduler, job),)
+            ).fetchone()
+        if row is None:
+            return None
+        return Wish(
+            was=_placement(row["was_cpus"], row["was_nodes"]),
+            placement=_placement(row["cpus"], row["nodes"]),
+            data=json.loads(row["data"]),
+            at=row["at"],
+        )
+
+    def release(self, scheduler: str, job: str) -> bool:
+        """Drop the job's wish. Whether there was one."""
+        with self._write() as db:
+            run = _open_id(db, scheduler, job)
+            return db.execute("DELETE FROM wishes WHERE run = ?", (run,)).rowcount > 0
+
+    def note(self, scheduler: str, job: str, key: str) -> str | None:
+        """What an adapter, or the handling of events, has put down about the open run."""
+        with self._read() as db:
+            row = db.execute(
+                "SELECT text FROM notes WHERE run = ? AND key = ?",
+                (_open_id(db, scheduler, job), key),
+            ).fetchone()
+        return row["text"] if row else None
+
+    def set_note(self, scheduler: str, job: str, key: str, text: str | None) -> None:
+        """Put down a text under `key`, None to drop it; gone when the job ends."""
+        with self._write() as db:
+            run = _open_id(db, scheduler, job)
+            if run is None:
+                if text is None:
+                    return
+                run = _open_run(db, scheduler, job, time.time())
+            if text is None:
+                db.execute("DELETE FROM notes WHERE run = ? AND key = ?", (run, key))
+            else:
+                db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (run, key, text))
+
+    # -- holds -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def hold(self, scheduler: str, job: str) -> Iterator[None]:
+        """Meanwhile nobody else acts on the job. Ends with the process at the latest."""
+        pid = os.getpid()
+        with self._write() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO holds VALUES (?, ?, ?, ?, ?)",
+                (scheduler, job, pid, _start_time(pid), time.time() + _HOLD_SECONDS),
+            )
+        try:
+            yield
+        finally:
+            # A hold that cannot be taken back ends with this process.
+            with contextlib.suppress(JournalError), self._write() as db:
+                db.execute(
+                    "DELETE FROM holds WHERE scheduler = ? AND job = ? AND pid = ?",
+                    (scheduler, job, pid),
+                )
+
+    def is_held(self, scheduler: str, job: str) -> bool:
+        """Whether another process that lives holds the job."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT pid, start_time FROM holds WHERE scheduler = ? AND job = ? AND until > ?"
+                " AND pid != ?",
+                (scheduler, job, time.time(), os.getpid()),
+            ).fetchall()
+        return any(_start_time(row["pid"]) == row["start_time"] for row in rows)
+
+    # -- looking back ----------------------------------------------------------------------------
+
+    def history(self, job: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+        """The latest `limit` runs, oldest first, of all jobs or the one, each with its placements,
+        events, reports and wish, as JSON has them."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE ?1 IS NULL OR job = ?1"
+                " ORDER BY started DESC, id DESC LIMIT ?2",
+                (job, limit),
+            ).fetchall()
+            return [_tell(db, row) for row in reversed(rows)]
+
+    def prune(self, days: float) -> int:
+        """Forget runs that ended, and events and reports that are older than, `days` days ago.
+        How many runs. Holds of dead processes go too."""
+        before = time.time() - days * 86400
+        with self._write() as db:
+            db.execute("DELETE FROM events WHERE at < ? AND done IS NOT NULL", (before,))
+            db.execute("DELETE FROM reports WHERE at < ?", (before,))
+            for row in db.execute("SELECT pid, start_time FROM holds").fetchall():
+                if _start_time(row["pid"]) != row["start_time"]:
+                    db.execute("DELETE FROM holds WHERE pid = ?", (row["pid"],))
+            return db.execute("DELETE FROM jobs WHERE ended < ?", (before,)).rowcount
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that has the right to write from its beginning: one that had to ask for it
+        later could only fail."""
+        with self._lock, translated(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self.path):
+            yield self._connection
+
+
+def _latest(db: sqlite3.Connection, scheduler: str, job: str) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute(
+        "SELECT * FROM jobs WHERE scheduler = ? AND job = ? ORDER BY started DESC, id DESC LIMIT 1",
+        (scheduler, job),
+    ).fetchone()
+    return row
+
+
+def _open_id(db: sqlite3.Connection, scheduler: str, job: str) -> int | None:
+    row = db.execute(
+        "SELECT id FROM jobs WHERE scheduler = ? AND job = ? AND ended IS NULL", (scheduler, job)
+    ).fetchone()
+    return row["id"] if row else None
+
+
+def _open_run(
+    db: sqlite3.Connection,
+    scheduler: str,
+    job: str,
+    at: float,
+    user: int | None = None,
+    hooked: bool = False,
+) -> int:
+    cursor = db.execute(
+        "INSERT INTO jobs (scheduler, job, user, hooked, started) VALUES (?, ?, ?, ?, ?)",
+        (scheduler, job, user, hooked, at),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _run(row: sqlite3.Row) -> Run:
+    return Run(
+        scheduler=row["scheduler"],
+        job=row["job"],
+        user=row["user"],
+        hooked=bool(row["hooked"]),
+        started=row["started"],
+        ended=row["ended"],
+    )
+
+
+def _placement(cpus: str, nodes: str) -> Placement:
+    return Placement(cpus=CpuSet.parse(cpus), nodes=NodeSet.parse(nodes))
+
+
+def _tell(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
+    # Events and reports carry no run: a prolog's event is there before the run is.
+    span = (row["scheduler"], row["job"], row["started"], row["ended"] or time.time() + 86400)
+    wish = db.execute("SELECT * FROM wishes WHERE run = ?", (row["id"],)).fetchone()
+    return {
+        **{key: row[key] for key in ("scheduler", "job", "user", "started", "ended")},
+        "placements": [
+            {**dict(placement), "settled": bool(placement["settled"])}
+            for placement in db.execute(
+                "SELECT at, task, cpus, nodes, settled FROM placements WHERE run = ? ORDER BY id",
+                (row["id"],),
+            )
+        ],
+        "events": [
+            dict(event)
+            for event in db.execute(
+                "SELECT at, point, summary, done FROM events WHERE scheduler = ? AND job = ?"
+                " AND at BETWEEN ? AND ? ORDER BY at, id",
+                span,
+            )
+        ],
+        "reports": [
+            {"at": report["at"], **json.loads(report["report"])}
+            for report in db.execute(
+                "SELECT at, report FROM reports WHERE coalesce(scheduler, ?1) = ?1 AND job = ?2"
+                " AND at BETWEEN ?3 AND ?4 + 1 ORDER BY at, id",
+                span,
+            )
+        ],
+        "wish": {key: wish[key] for key in ("at", "cpus", "nodes", "was_cpus", "was_nodes")}
+        if wish
+        else None,
+    }
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        return read_identity(pid).start_time
+    except ProcessGoneError:
+        return None

@@ -1,0 +1,74 @@
+"""Putting an agent together from the configuration, and running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from select import epoll
+
+from schedhook.agent import Agent, lock
+from schedhook.config import Config
+from schedhook.descriptors import SchedulerPlugin
+from schedhook.errors import SchedhookError, UsageError
+from schedhook.handling import Handler
+from schedhook.inprocess import open_journal
+from schedhook.log import get_logger
+from schedhook.model import Event
+from schedhook.plugins import Plugins
+from schedhook.scheduler import Scheduler
+from schedhook.watch import Watcher, watchable
+
+_log = get_logger()
+
+
+def serve(
+    config: Config,
+    plugins: Plugins,
+    *,
+    path: Path | None,
+    spool: Path | None,
+    watch: bool,
+    root: Path = Path("/"),
+) -> None:
+    """Run an agent in this thread until SIGTERM or SIGINT. UsageError where another one runs;
+    PluginError for a scheduler in [watch] that nobody provides."""
+    with ExitStack() as stack:
+        if path is None:
+            _alone(stack, Path(config.agent.socket))
+        journal = stack.enter_context(open_journal(config))
+        handler = Handler(config, plugins, journal, root=root)
+        agent = Agent(
+            handler,
+            config,
+            path=path,
+            spool=spool,
+            watcher=_watcher(config, plugins, handler, root) if watch else None,
+        )
+        agent.install_signals()
+        agent.run()
+
+
+def _alone(stack: ExitStack, path: Path) -> None:
+    """Two processes that follow a job would get in each other's way."""
+    try:
+        stack.enter_context(lock(path))
+    except UsageError:
+        raise
+    except SchedhookError as error:
+        _log.warning("cannot tell whether an agent runs", problem=str(error))
+
+
+def _watcher(
+    config: Config, plugins: Plugins, handler: Handler, root: Path
+) -> Callable[[Callable[[Event], None], epoll], Watcher]:
+    wanted = config.watch.schedulers
+    adapters: list[Scheduler] = []
+    for name in wanted or plugins.names(SchedulerPlugin):
+        try:
+            adapters.append(handler.adapter(name))
+        except Exception as error:
+            if wanted:
+                raise
+            _log.error("cannot watch", scheduler=name, problem=f"{type(error).__name__}: {error}")
+    return lambda emit, poller: Watcher(watchable(adapters), config.watch, emit, poller, root)

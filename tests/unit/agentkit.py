@@ -1,0 +1,318 @@
+"""A scheduler, cgroups and an agent for tests: all of them real, but for the scheduler.
+
+The scheduler `fake` keeps its jobs as files: DIR/jobs/ID.json names tasks, DIR/cgroup/job_ID is the
+job's cgroup. `python agentkit.py DIR` runs an agent on it, whose relocations are written to
+DIR/moves.jsonl instead of being carried out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from schedhook import delivery, log
+from schedhook.agent import Agent
+from schedhook.config import (
+    ActionsSection,
+    AgentSection,
+    Config,
+    JournalSection,
+    WatchSection,
+)
+from schedhook.descriptors import SchedulerPlugin
+from schedhook.errors import UsageError
+from schedhook.handling import Handler
+from schedhook.hookspecs import hookimpl
+from schedhook.inprocess import open_journal
+from schedhook.journal import Journal
+from schedhook.model import Event, NodeMap, Outcome, Placement, Report
+from schedhook.plugins import Plugins, Provider
+from schedhook.relocation import Request
+from schedhook.scheduler import Task
+from schedhook.sets import CpuSet, NodeSet
+from schedhook.watch import Watcher
+
+HOOK = Path(delivery.__file__).with_name("hook.py")
+FAST_WATCH = WatchSection(interval_s=0.05, task_interval_s=0.1, debounce_s=0.1)
+
+
+class FakeScheduler:
+    """An adapter whose answers are files that a test writes."""
+
+    name = "fake"
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def read_event(self, point: str, environ: Mapping[str, str], data: bytes) -> Event:
+        if data:
+            try:
+                given = json.loads(data)
+                return Event(scheduler=self.name, point=point, job=given["job"])
+            except (ValueError, KeyError, TypeError):
+                raise UsageError("the event's data cannot be read") from None
+        user = environ.get("FAKE_USER")
+        return Event(
+            scheduler=self.name,
+            point=point,
+            job=environ.get("FAKE_JOB", ""),
+            user=int(user) if user else None,
+        )
+
+    def tasks(self, job: str) -> tuple[Task, ...]:
+        try:
+            tasks = json.loads((self._directory / "jobs" / f"{job}.json").read_text())
+        except FileNotFoundError:
+            return ()
+        return tuple(
+            Task(
+                name=name,
+                pids=tuple(pids),
+                placement=Placement(cpus=CpuSet.parse(cpus), nodes=NodeSet.parse(nodes)),
+            )
+            for name, (pids, cpus, nodes) in tasks.items()
+        )
+
+    def cgroups(self, job: str) -> tuple[Path, ...]:
+        path = self._directory / "cgroup" / f"job_{job}"
+        return (path,) if path.exists() else ()
+
+    def jobs(self) -> tuple[str, ...]:
+        paths = (self._directory / "cgroup").glob("job_*")
+        return tuple(path.name.removeprefix("job_") for path in paths)
+
+
+def place(directory: Path, job: str, tasks: Mapping[str, tuple[list[int], str, str]]) -> None:
+    """Make job `job` have these tasks: name → (pids, processors, nodes)."""
+    write_whole(directory / "jobs" / f"{job}.json", json.dumps(tasks))
+    cgroup = directory / "cgroup" / f"job_{job}"
+    cgroup.mkdir(parents=True, exist_ok=True)
+    cpus = CpuSet(cpu for _, cpus, _ in tasks.values() for cpu in CpuSet.parse(cpus))
+    with (cgroup / "cpuset.cpus.effective").open("w") as file:  # the same inode, as in a cgroup
+        file.write(f"{cpus}\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def end(directory: Path, job: str) -> None:
+    """The job is gone, with its cgroup."""
+    (directory / "jobs" / f"{job}.json").unlink()
+    for path in (directory / "cgroup" / f"job_{job}").iterdir():
+        path.unlink()
+    (directory / "cgroup" / f"job_{job}").rmdir()
+
+
+class _Provider:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @hookimpl
+    def schedhook_schedulers(self) -> list[SchedulerPlugin]:
+        adapter = FakeScheduler(self._directory)
+        return [SchedulerPlugin(name="fake", summary="for tests", create=lambda _: adapter)]
+
+
+def plugins(directory: Path, *more: object) -> Plugins:
+    """The fake scheduler's plug-in, and `more`."""
+    result = Plugins()
+    for plugin in (_Provider(directory), *more):
+        result.register(Provider(name=type(plugin).__name__, package="test"), plugin)
+    return result
+
+
+class Moves:
+    """Stands in for the relocation pipeline: keeps requests, and answers as it is told."""
+
+    def __init__(self, path: Path | None = None, outcome: Outcome = Outcome.COMPLETE) -> None:
+        self.requests: list[Request] = []
+        self.outcome = outcome
+        self.delay = 0.0
+        self._path = path
+
+    def __call__(self, request: Request) -> Report:
+        time.sleep(self.delay)
+        self.requests.append(request)
+        pairs = dict(request.node_map.pairs) if request.node_map else {}
+        if request.sources is not None and request.destinations is not None:
+            to = list(request.destinations)
+            pairs = {old: to[n % len(to)] for n, old in enumerate(request.sources)}
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"job": request.job, "pairs": pairs}) + "\n")
+        return Report(
+            outcome=self.outcome,
+            strategy="none",
+            backend="none",
+            node_map=NodeMap(pairs=pairs),
+            job=request.job,
+            bytes_planned=1 << 20,
+            bytes_moved=1 << 20 if self.outcome is Outcome.COMPLETE else 0,
+        )
+
+    @property
+    def pairs(self) -> list[dict[int, int]]:
+        """Old → new of each request, as carried out."""
+        result = []
+        for request in self.requests:
+            to = list(request.destinations or ())
+            result.append(
+                dict(request.node_map.pairs)
+                if request.node_map
+                else {old: to[n % len(to)] for n, old in enumerate(request.sources or ())}
+            )
+        return result
+
+
+def make_handler(
+    directory: Path,
+    moves: Moves,
+    *more: object,
+    journal: Journal | None = None,
+    config: Config | None = None,
+) -> Handler:
+    """A handler of the fake scheduler's events."""
+    return Handler(
+        config or Config(),
+        plugins(directory, *more),
+        journal or Journal.in_memory(),
+        carry_out=moves,
+    )
+
+
+# -- an agent in a process of its own ------------------------------------------------------------
+
+
+def run_agent(directory: Path) -> None:
+    """Serve DIR/agent.sock until SIGTERM. DIR/options.json may say otherwise than usual."""
+    options: dict[str, Any] = {}
+    if (directory / "options.json").exists():
+        options = json.loads((directory / "options.json").read_text())
+    log.configure("json", "debug")
+    config = Config(
+        journal=JournalSection(path=str(directory / "state" / "journal.db")),
+        agent=AgentSection(workers=4, retry_s=options.get("retry_s", 60.0)),
+        watch=FAST_WATCH,
+        actions=ActionsSection(park=NodeSet.parse(options.get("park", ""))),
+    )
+    moves = Moves(directory / "moves.jsonl")
+    moves.delay = options.get("delay", 0.0)
+    journal = open_journal(config)
+    handler = make_handler(directory, moves, journal=journal, config=config)
+    adapter = FakeScheduler(directory)
+    agent = Agent(
+        handler,
+        config,
+        path=directory / "agent.sock",
+        spool=directory / "spool",
+        watcher=lambda emit, poller: Watcher([adapter], config.watch, emit, poller),
+    )
+    agent.install_signals()
+    agent.run()
+    journal.close()
+
+
+@contextmanager
+def agent(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running agent, ended by SIGTERM where the test has not ended it."""
+    with (directory / "agent.log").open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(Path(__file__)), str(directory)],
+            stderr=output,
+            env=os.environ | {"PYTHONPATH": str(HOOK.parents[1])},
+        )
+    try:
+        wait_for(lambda: answers(directory / "agent.sock") or process.poll() is not None)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody serves the socket."""
+    import socket  # noqa: PLC0415
+
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def hook(
+    directory: Path, point: str, job: str, *options: str, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the hook's program as a scheduler would."""
+    environ = {"FAKE_JOB": job, "FAKE_USER": "1000", **more.pop("environ", {})}
+    command = [sys.executable, "-I", "-S", str(HOOK), "fake", point]
+    command += ["--socket", str(directory / "agent.sock"), "--spool", str(directory / "spool")]
+    return subprocess.run(
+        [*command, *options],
+        env=environ,
+        stdin=more.pop("stdin", subprocess.DEVNULL),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **more,
+    )
+
+
+def message(point: str, job: str, *, user: str = "1000", wait: bool = False) -> bytes:
+    """What such a hook sends."""
+    environ = {b"FAKE_JOB": job.encode(), b"FAKE_USER": user.encode()}
+    return delivery.make_message("fake", point, environ, b"", wait)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What `condition` returns once that is true. AssertionError after `seconds`."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not so after {seconds} s")
+
+
+def moves_of(directory: Path) -> list[dict[str, Any]]:
+    """What the agent has moved."""
+    path = directory / "moves.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def event(point: str, job: str = "1", **data: Any) -> Event:
+    """An event of the fake scheduler."""
+    return Event(scheduler="fake", point=point, job=job, data=data)
+
+
+def with_actions(**actions: Any) -> Config:
+    """A configuration with these [actions]."""
+    return replace(Config(), actions=ActionsSection(**actions))
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    run_agent(Path(sys.argv[1]))

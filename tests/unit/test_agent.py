@@ -1,0 +1,475 @@
+"""The agent: a real process with real sockets, real hooks, and kill -9."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook import delivery
+from schedhook.agent import boot_time, lock, notify_systemd
+from schedhook.errors import UsageError
+from schedhook.jobwork import Handled
+from schedhook.journal import Journal
+from schedhook.model import Event
+from schedhook.workers import Workers
+from tests.unit import agentkit
+from tests.unit.agentkit import agent, hook, message, moves_of, place, wait_for
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory that every user may reach, since some tests are another one."""
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(path.stat().st_mode | 0o011)
+    return tmp_path
+
+
+def history(here: Path) -> list[dict[str, Any]]:
+    with Journal.open(here / "state" / "journal.db", create=False) as journal:
+        return journal.history()
+
+
+def started(here: Path) -> set[str]:
+    return {run["job"] for run in history(here)}
+
+
+def connect(here: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    connection.connect(str(here / "agent.sock"))
+    return connection
+
+
+def say(here: Path, raw: bytes) -> str:
+    """What the agent answers to these bytes."""
+    with connect(here) as connection:
+        connection.sendall(raw)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+# -- events in -----------------------------------------------------------------------------------
+
+
+def test_a_job_goes_from_hook_to_journal(here: Path) -> None:
+    with agent(here):
+        for point in ("begin", "end"):
+            result = hook(here, point, "7", "--strict")
+            assert (result.returncode, result.stderr) == (0, "")
+        wait_for(lambda: [run for run in history(here) if run["ended"]])
+    (run,) = history(here)
+    assert (run["job"], run["user"]) == ("7", 1000)
+    assert [event["summary"] for event in run["events"]] == ["started", "ended"]
+
+
+def test_a_burst_of_jobs_is_in_the_journal_each_once_and_closed(here: Path) -> None:
+    with agent(here), ThreadPoolExecutor(10) as pool:
+        for point in ("begin", "end"):
+            results = pool.map(
+                lambda n, point=point: hook(here, point, str(n), "--strict"), range(50)
+            )
+            assert all(result.returncode == 0 for result in results)
+        wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 50)
+    assert sorted(int(run["job"]) for run in history(here)) == list(range(50))
+    assert not (here / "spool").exists(), "every one went by the socket"
+
+
+def test_who_waits_hears_what_was_done(here: Path) -> None:
+    place(here, "7", {"0": ([os.getpid()], "0", "0")})
+    with agent(here):
+        hook(here, "begin", "7", "--wait")
+        hook(here, "look", "7", "--wait")
+        place(here, "7", {"0": ([os.getpid()], "2", "2")})
+        result = hook(here, "resize", "7", "--wait", "--strict")
+        assert result.stdout in (
+            "0: moved 1.0 MiB 0:2, complete\n",
+            "all in place\n",  # the watcher was faster
+        )
+    assert moves_of(here) == [{"job": "7", "pairs": {"0": 2}}]
+
+
+def test_one_jobs_events_wait_for_one_another_and_other_jobs_do_not(here: Path) -> None:
+    (here / "options.json").write_text(json.dumps({"delay": 1.5}))
+    place(here, "7", {"0": ([os.getpid()], "0", "0")})
+    with agent(here):
+        hook(here, "look", "7", "--wait")
+        place(here, "7", {"0": ([os.getpid()], "2", "2")})
+        assert say(here, message("resize", "7")) == "ok\n"
+        before = time.monotonic()
+        assert "started" in say(here, message("begin", "8", wait=True))
+        assert time.monotonic() - before < 1.4
+        assert moves_of(here) == []
+        assert "ended" in say(here, message("end", "7", wait=True))
+        assert time.monotonic() - before >= 1.4
+    assert len(moves_of(here)) == 1
+
+
+# -- strangers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\0" * 100,
+        b"GET / HTTP/1.1\r\n\r\n",
+        delivery.MAGIC,
+        message("begin", "../../etc/passwd"),
+        message("begin", ""),
+        message("begin", "7").replace(b"fake", b"none"),
+        delivery.make_message("fake", "begin", {}, b'{"job": []}', False),
+        delivery.make_message("fake", "begin", {}, b"{" * 5000, False),
+        delivery.make_message("fake", "begin", {}, b"[" * 100_000, False),
+    ],
+)
+def test_garbage_is_answered_and_changes_nothing(here: Path, raw: bytes) -> None:
+    with agent(here):
+        answer = say(here, raw)
+        assert answer.endswith("\n")
+        assert not answer.startswith("ok")
+        assert say(here, message("begin", "good")) == "ok\n"
+        wait_for(lambda: started(here) == {"good"})
+
+
+def test_a_message_without_end_is_cut_off(here: Path) -> None:
+    with agent(here), connect(here) as connection:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(64):
+                connection.sendall(b"x" * 65536)
+        with contextlib.suppress(ConnectionResetError):
+            assert b"more than" in connection.recv(1000)
+        assert say(here, message("begin", "7")) == "ok\n"
+
+
+def test_slow_clients_keep_nobody_waiting_and_are_left(here: Path) -> None:
+    with agent(here), contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(connect(here)) for _ in range(100)]
+        for connection in slow:
+            connection.sendall(message("begin", "slow")[:10])
+        before = time.monotonic()
+        assert say(here, message("begin", "7")) == "ok\n"
+        assert time.monotonic() - before < 2
+        assert slow[0].recv(100) == b"too slow\n"
+
+
+def test_a_client_that_leaves_without_listening_harms_nobody(here: Path) -> None:
+    with agent(here) as process:
+        for number in range(20):
+            with connect(here) as connection:
+                connection.sendall(message("begin", str(number), wait=True))
+        assert say(here, message("begin", "7")) == "ok\n"
+        before = processor_time(process.pid)
+        time.sleep(1)
+        assert processor_time(process.pid) - before < 0.5
+
+
+def processor_time(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+AS_USER = """
+import os, socket, sys
+os.setgroups([]); os.setgid({user}); os.setuid({user})
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+connection.sendall(sys.stdin.buffer.read())
+connection.shutdown(socket.SHUT_WR)
+print(connection.recv(1000).decode(), end="")
+"""
+
+
+def say_as(user: int, here: Path, raw: bytes) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", AS_USER.format(user=user), here / "agent.sock"],
+        input=raw,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    ).stdout.decode()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+
+
+@needs_root
+def test_a_user_speaks_for_jobs_of_theirs_only(here: Path) -> None:
+    with agent(here):
+        say(here, message("begin", "mine", user=str(NOBODY), wait=True))
+        say(here, message("begin", "roots", user="0", wait=True))
+        say(here, message("begin", "others", user="1000", wait=True))
+        assert say_as(NOBODY, here, message("attach", "mine")) == "ok\n"
+        for job in ("others", "roots", "unknown"):
+            answer = say_as(NOBODY, here, message("attach", job, user=str(NOBODY)))
+            assert answer == f"job {job} is not known to be of user {NOBODY}\n"
+        assert "for the scheduler to say" in say_as(NOBODY, here, message("end", "mine"))
+        assert "for the scheduler to say" in say_as(
+            NOBODY, here, message("begin", "new", user=str(NOBODY))
+        )
+    assert all(run["ended"] is None for run in history(here))
+    assert started(here) == {"mine", "roots", "others"}
+
+
+@needs_root
+def test_the_owner_of_an_unknown_job_is_whose_processes_it_has(here: Path) -> None:
+    sleeper = subprocess.Popen(["sleep", "60"], user=NOBODY)
+    try:
+        place(here, "theirs", {"0": ([sleeper.pid], "0", "0")})
+        place(here, "ours", {"0": ([os.getpid()], "0", "0")})
+        with agent(here):
+            assert say_as(NOBODY, here, message("attach", "theirs")) == "ok\n"
+            assert "not known to be" in say_as(NOBODY, here, message("attach", "ours"))
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+@needs_root
+def test_a_user_cannot_take_all_connections(here: Path) -> None:
+    greedy = AS_USER.split("connection =", maxsplit=1)[0].format(user=NOBODY) + (
+        "held = []\n"
+        "for _ in range(200):\n"
+        "    held.append(socket.socket(socket.AF_UNIX)); held[-1].connect(sys.argv[1])\n"
+        "print('full', flush=True); sys.stdin.read()\n"
+    )
+    with (
+        agent(here),
+        subprocess.Popen(
+            [sys.executable, "-c", greedy, here / "agent.sock"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"full\n"
+        assert say(here, message("begin", "7")) == "ok\n"
+        process.kill()
+
+
+def test_only_one_agent_serves_a_socket(here: Path) -> None:
+    with agent(here):
+        second = subprocess.run(
+            [sys.executable, agentkit.__file__, str(here)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(agentkit.HOOK.parents[1])},
+        )
+        assert second.returncode != 0
+        assert "another agent" in second.stderr
+        assert say(here, message("begin", "7")) == "ok\n"
+        with pytest.raises(UsageError, match="another agent"), lock(here / "agent.sock"):
+            pass
+
+
+# -- ends and beginnings -------------------------------------------------------------------------
+
+
+def test_sigterm_ends_it_cleanly(here: Path) -> None:
+    with agent(here) as process:
+        say(here, message("begin", "7"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert not (here / "agent.sock").exists()
+    assert '"agent ends"' in (here / "agent.log").read_text()
+    assert started(here) == {"7"}
+
+
+def test_an_event_is_accepted_only_when_it_can_no_longer_be_lost(here: Path) -> None:
+    (here / "options.json").write_text(json.dumps({"delay": 60}))
+    place(here, "7", {"0": ([os.getpid()], "0", "0")})
+    with agent(here) as process:
+        say(here, message("look", "7", wait=True))
+        place(here, "7", {"0": ([os.getpid()], "2", "2")})
+        assert say(here, message("resize", "7")) == "ok\n"
+        assert say(here, message("end", "7")) == "ok\n"  # has to wait for the relocation
+        process.kill()
+        process.wait()
+    (here / "options.json").unlink()
+    with agent(here):
+        wait_for(lambda: [run for run in history(here) if run["ended"]])
+    assert moves_of(here) == [{"job": "7", "pairs": {"0": 2}}]
+
+
+def test_what_hooks_left_in_the_spool_is_taken_up(here: Path) -> None:
+    for point in ("begin", "end"):
+        for job in ("1", "2"):
+            hook(here, point, job)
+    (here / "spool" / "0bad.event").write_bytes(b"garbage")
+    (here / "spool" / "directory.event").mkdir()
+    assert len(list((here / "spool").glob("*.event"))) == 6
+    with agent(here):
+        wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 2)
+        assert [path.name for path in (here / "spool").iterdir()] == ["directory.event"]
+        # A hook that found no agent just before this one came.
+        delivery.write_spool(message("begin", "3"), str(here / "spool"))
+        wait_for(lambda: "3" in started(here))
+    assert started(here) == {"1", "2", "3"}
+
+
+def test_a_message_that_came_by_both_ways_counts_once(here: Path) -> None:
+    raw = message("begin", "7")
+    (here / "spool").mkdir(mode=0o700)
+    delivery.write_spool(raw, str(here / "spool"))
+    with agent(here):
+        wait_for(lambda: "7" in started(here))
+        assert say(here, raw) == "ok\n"
+    (run,) = history(here)
+    assert len(run["events"]) == 1
+
+
+def test_jobs_of_before_the_boot_are_over(here: Path) -> None:
+    with Journal.open(here / "state" / "journal.db") as journal:
+        journal.started("fake", "old", at=boot_time() - 100)
+        journal.started("fake", "new")
+    with agent(here):
+        wait_for(lambda: [run for run in history(here) if run["ended"]])
+    assert [run["job"] for run in history(here) if run["ended"] is None] == ["new"]
+
+
+def test_hooks_go_on_while_agents_come_and_go(here: Path) -> None:
+    """Kill agents again and again under fire: each event is there, once."""
+    done = threading.Event()
+    failures = []
+
+    def fire() -> None:
+        for number in range(60):
+            for point in ("begin", "end"):
+                if hook(here, point, str(number), "--strict").returncode:
+                    failures.append((number, point))
+        done.set()
+
+    firing = threading.Thread(target=fire)
+    firing.start()
+    while not done.is_set():
+        with agent(here) as process:
+            time.sleep(0.3)
+            process.kill()
+            process.wait()
+    firing.join()
+    with agent(here):
+        wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 60)
+    assert failures == []
+    assert sorted(int(run["job"]) for run in history(here)) == list(range(60))
+
+
+def test_a_full_disk_stops_neither_hooks_nor_agent(here: Path) -> None:
+    """The journal's files may not grow: as on a full disk."""
+    limited = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"sys.argv = sys.argv[1:]; sys.path.insert(0, {str(Path(agentkit.__file__).parents[2])!r});"
+        "from schedhook.journal import Journal; from pathlib import Path;"
+        "Journal.open(Path(sys.argv[1]) / 'state' / 'journal.db').close();"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    with (here / "agent.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", limited, agentkit.__file__, str(here)],
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(agentkit.HOOK.parents[1])},
+        )
+        try:
+            wait_for(lambda: agentkit.answers(here / "agent.sock"))
+            for point in ("begin", "end"):
+                result = hook(here, point, "7", "--strict")
+                assert (result.returncode, result.stderr) == (0, "")
+            assert process.poll() is None
+        finally:
+            process.terminate()
+            log.write(process.communicate(timeout=20)[1])
+    assert "the disk" in (here / "agent.log").read_text()
+
+
+# -- parts ---------------------------------------------------------------------------------------
+
+
+def test_workers_keep_each_jobs_order() -> None:
+    done: list[tuple[str, float]] = []
+
+    def work(event: Event, at: float, _number: int | None) -> Handled:
+        time.sleep(0.001 * (int(event.job) % 3))
+        done.append((event.job, at))
+        return Handled(summary="")
+
+    workers = Workers(4, work, lambda: None)
+    for at in range(20):
+        for job in range(10):
+            workers.put(Event(scheduler="s", point=str(at), job=str(job)), float(at), None, None)
+    wait_for(lambda: len(done) == 200)
+    for job in range(10):
+        assert [at for its, at in done if its == str(job)] == [float(n) for n in range(20)]
+    assert len(workers.finished()) == 200
+    workers.stop(5)
+
+
+def test_a_worker_survives_what_it_works_on() -> None:
+    def work(event: Event, _at: float, _number: int | None) -> Handled:
+        raise RuntimeError(event.job)
+
+    workers = Workers(1, work, lambda: None)
+    for job in ("1", "2"):
+        workers.put(Event(scheduler="s", point="p", job=job), 0.0, None, None)
+    done: list[tuple[Event, Handled, object]] = []
+    wait_for(lambda: done.extend(workers.finished()) or len(done) == 2)
+    assert all(not handled.ok for _, handled, _ in done)
+    workers.stop(5)
+
+
+def test_a_look_that_waits_is_not_put_twice() -> None:
+    gate = threading.Event()
+    done: list[str] = []
+
+    def work(event: Event, _at: float, _number: int | None) -> Handled:
+        gate.wait(10)
+        done.append(event.point)
+        return Handled(summary="")
+
+    workers = Workers(1, work, lambda: None)
+    look = Event(scheduler="s", point="look", job="1")
+    for _ in range(10):
+        workers.put(look, 0.0, None, None)
+    workers.put(look, 0.0, 17, None)
+    gate.set()
+    workers.put(Event(scheduler="s", point="last", job="1"), 0.0, None, None)
+    wait_for(lambda: "last" in done)
+    assert done.count("look") <= 3
+    workers.stop(5)
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+        link.bind(str(tmp_path / "notify"))
+        link.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield link
+
+
+def test_systemd_is_told(manager: socket.socket) -> None:
+    notify_systemd("READY=1")
+    assert manager.recv(100) == b"READY=1"
+
+
+def test_an_agent_that_is_ready_says_so_and_says_when_it_stops(
+    here: Path, manager: socket.socket
+) -> None:
+    with agent(here):
+        assert manager.recv(100) == b"READY=1"
+    assert manager.recv(100) == b"STOPPING=1"

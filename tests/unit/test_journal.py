@@ -1,0 +1,486 @@
+"""The journal: real files, several processes, crashes and full disks."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schedhook.errors import SchedhookError
+from schedhook.journal import Journal, JournalError, Wish, default_path
+from schedhook.model import Event, NodeMap, Outcome, Placement, Report
+from schedhook.sets import CpuSet, NodeSet
+
+SPAWN = multiprocessing.get_context("spawn")
+NOBODY = 65534
+
+
+def at(cpus: str, nodes: str) -> Placement:
+    return Placement(cpus=CpuSet.parse(cpus), nodes=NodeSet.parse(nodes))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    with Journal.open(path) as journal:
+        yield journal
+
+
+# -- jobs ----------------------------------------------------------------------------------------
+
+
+def test_a_job_is_open_from_its_start_to_its_end(journal: Journal) -> None:
+    journal.started("slurm", "7", user=1000, at=10.0)
+    run = journal.run("slurm", "7")
+    assert run is not None
+    assert (run.user, run.started, run.ended, run.hooked) == (1000, 10.0, None, True)
+    assert [each.job for each in journal.open_runs()] == ["7"]
+    assert journal.ended("slurm", "7", at=20.0)
+    assert journal.open_runs() == ()
+
+
+def test_what_is_said_twice_is_there_once(journal: Journal) -> None:
+    for _ in range(2):
+        journal.started("slurm", "7", at=10.0)
+    assert journal.ended("slurm", "7", at=20.0)
+    assert not journal.ended("slurm", "7", at=20.0)
+    assert len(journal.history("7")) == 1
+
+
+def test_the_order_in_which_messages_come_does_not_matter(journal: Journal) -> None:
+    journal.ended("slurm", "7", at=20.0)
+    journal.started("slurm", "7", user=1000, at=10.0)
+    (run,) = journal.history("7")
+    assert (run["user"], run["started"], run["ended"]) == (1000, 10.0, 20.0)
+
+
+def test_a_requeued_job_has_another_run(journal: Journal) -> None:
+    journal.started("slurm", "7", at=10.0)
+    journal.ended("slurm", "7", at=20.0)
+    journal.started("slurm", "7", at=30.0)
+    journal.ended("slurm", "7", at=20.0)
+    assert [(run["started"], run["ended"]) for run in journal.history("7")] == [
+        (10.0, 20.0),
+        (30.0, None),
+    ]
+
+
+def test_two_schedulers_may_use_one_number(journal: Journal) -> None:
+    journal.started("slurm", "7")
+    journal.started("pbs", "7")
+    journal.ended("pbs", "7")
+    assert [run.scheduler for run in journal.open_runs()] == ["slurm"]
+
+
+# -- placements ----------------------------------------------------------------------------------
+
+
+def test_a_placement_is_kept_once_and_known_by_task(journal: Journal) -> None:
+    for _ in range(3):
+        journal.saw("slurm", "7", {"0.0": at("0", "0"), "0.1": at("1", "1")})
+    assert journal.placements("slurm", "7") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
+    assert len(journal.history("7")[0]["placements"]) == 2
+
+
+def test_home_is_where_the_memory_is_and_what_was_passed_is_remembered(journal: Journal) -> None:
+    journal.saw("slurm", "7", {"0": at("0", "0")})
+    journal.saw("slurm", "7", {"0": at("0,2", "0,2")}, settled=False)
+    journal.saw("slurm", "7", {"0": at("3", "3")}, settled=False)
+    seen = journal.seen("slurm", "7")["0"]
+    assert (seen.home, seen.last) == (at("0", "0"), at("3", "3"))
+    assert seen.visited == {0, 2, 3}
+    assert [run.job for run in journal.open_runs(unsettled_only=True)] == ["7"]
+    journal.saw("slurm", "7", {"0": at("3", "3")})
+    assert journal.seen("slurm", "7")["0"].home == at("3", "3")
+    assert journal.seen("slurm", "7")["0"].visited == NodeSet()
+    assert journal.open_runs(unsettled_only=True) == ()
+
+
+def test_a_new_run_does_not_know_the_old_ones_placement(journal: Journal) -> None:
+    journal.started("slurm", "7", at=1.0)
+    journal.saw("slurm", "7", {"0": at("0", "0")}, at=2.0)
+    journal.ended("slurm", "7", at=3.0)
+    journal.started("slurm", "7", at=4.0)
+    assert journal.placements("slurm", "7") == {}
+
+
+# -- wishes, notes, holds ------------------------------------------------------------------------
+
+
+def test_a_wish_lasts_until_the_job_ends_and_keeps_what_the_scheduler_gave(
+    journal: Journal,
+) -> None:
+    first = Wish(was=at("0-1", "0-1"), placement=at("2-3", "2-3"), data={"level": 1})
+    journal.make_wish("slurm", "7", first)
+    journal.make_wish("slurm", "7", Wish(was=at("2-3", "2-3"), placement=at("1-2", "1-2")))
+    wish = journal.wish("slurm", "7")
+    assert wish is not None
+    assert (wish.was, wish.placement) == (at("0-1", "0-1"), at("1-2", "1-2"))
+    journal.ended("slurm", "7", at=time.time() + 1)
+    assert journal.wish("slurm", "7") is None
+
+
+def test_a_wish_can_be_released_once(journal: Journal) -> None:
+    journal.make_wish("slurm", "7", Wish(was=at("0", "0"), placement=at("1", "1")))
+    assert journal.release("slurm", "7")
+    assert not journal.release("slurm", "7")
+    assert journal.wish("slurm", "7") is None
+
+
+def test_notes_go_with_the_job(journal: Journal) -> None:
+    journal.set_note("pbs", "7", "parked", "x")
+    journal.set_note("pbs", "7", "parked", "y")
+    assert journal.note("pbs", "7", "parked") == "y"
+    assert journal.note("pbs", "8", "parked") is None
+    journal.set_note("pbs", "7", "other", None)
+    journal.ended("pbs", "7", at=time.time() + 1)
+    assert journal.note("pbs", "7", "parked") is None
+
+
+def hold_for_ever(path: Path, ready: Path) -> None:
+    with Journal.open(path) as journal, journal.hold("slurm", "7"):
+        ready.touch()
+        time.sleep(600)
+
+
+def test_a_hold_is_others_business_and_ends_with_its_process(path: Path, tmp_path: Path) -> None:
+    with Journal.open(path) as journal:
+        with journal.hold("slurm", "7"):
+            assert not journal.is_held("slurm", "7")
+        holder = SPAWN.Process(target=hold_for_ever, args=(path, tmp_path / "ready"))
+        holder.start()
+        while not (tmp_path / "ready").exists():
+            assert holder.is_alive()
+            time.sleep(0.02)
+        assert journal.is_held("slurm", "7")
+        assert not journal.is_held("slurm", "8")
+        holder.kill()
+        holder.join()
+        assert not journal.is_held("slurm", "7")
+        journal.prune(1)
+
+
+# -- events, reports, history --------------------------------------------------------------------
+
+
+def event(job: str = "7", point: str = "prolog") -> Event:
+    return Event(scheduler="slurm", point=point, job=job, user=3, host="n1", data={"a": [1]})
+
+
+def test_an_event_waits_until_it_is_finished(journal: Journal) -> None:
+    number = journal.put_event(event(), 5.0)
+    assert number is not None
+    assert journal.unfinished_events() == [(number, 5.0, event())]
+    journal.finish_event(number, "started")
+    assert journal.unfinished_events() == []
+
+
+def test_the_same_event_is_taken_once(journal: Journal) -> None:
+    assert journal.put_event(event(), 5.0) is not None
+    assert journal.put_event(event(), 5.0) is None
+    assert journal.put_event(event(), 6.0) is not None
+
+
+def test_history_tells_all_of_a_job_and_nothing_of_others(journal: Journal) -> None:
+    for job in ("7", "8"):
+        now = time.time()
+        journal.started("slurm", job, at=now)
+        journal.finish_event(journal.put_event(event(job), now) or 0, "started")
+        journal.saw("slurm", job, {"0": at("0", "0")})
+        report = Report(
+            outcome=Outcome.COMPLETE,
+            strategy="s",
+            backend="b",
+            node_map=NodeMap(pairs={0: 2}),
+            job=job,
+            bytes_moved=42,
+        )
+        journal.add_report(report, "slurm")
+    (run,) = journal.history("8")
+    assert run["events"][0]["summary"] == "started"
+    assert run["placements"][0]["cpus"] == "0"
+    assert [each["bytes_moved"] for each in run["reports"]] == [42]
+    assert [run["job"] for run in journal.history()] == ["7", "8"]
+    assert [run["job"] for run in journal.history(limit=1)] == ["8"]
+
+
+def test_what_is_old_and_over_is_forgotten(journal: Journal) -> None:
+    old = time.time() - 10 * 86400
+    journal.started("slurm", "1", at=old)
+    journal.ended("slurm", "1", at=old + 1)
+    journal.started("slurm", "2", at=old)
+    journal.finish_event(journal.put_event(event("1"), old) or 0, "")
+    assert journal.prune(5) == 1
+    assert [run["job"] for run in journal.history()] == ["2"]
+
+
+# -- several writers -----------------------------------------------------------------------------
+
+
+def write_much(path: Path, first: int, count: int) -> None:
+    with Journal.open(path) as journal:
+        for number in range(first, first + count):
+            job = str(number)
+            number_of_event = journal.put_event(event(job), float(number))
+            assert number_of_event is not None
+            journal.started("slurm", job, at=float(number))
+            journal.saw("slurm", job, {"0": at("0", "0")}, at=float(number))
+            journal.ended("slurm", job, at=float(number) + 0.5)
+            journal.finish_event(number_of_event, "done")
+
+
+def test_fifty_processes_that_all_open_a_new_journal_lose_nothing(path: Path) -> None:
+    writers = [SPAWN.Process(target=write_much, args=(path, n * 10, 4)) for n in range(50)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+        assert writer.exitcode == 0
+    with Journal.open(path) as journal:
+        runs = journal.history()
+        assert sorted(int(run["job"]) for run in runs) == [
+            n * 10 + k for n in range(50) for k in range(4)
+        ]
+        assert all(run["ended"] is not None and len(run["placements"]) == 1 for run in runs)
+        assert all(len(run["events"]) == 1 for run in runs)
+        assert journal.unfinished_events() == []
+
+
+def test_threads_share_one_journal(journal: Journal) -> None:
+    def write(first: int) -> None:
+        for number in range(first, first + 25):
+            journal.started("slurm", str(number))
+            journal.seen("slurm", str(number))
+
+    threads = [threading.Thread(target=write, args=(100 * n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(journal.open_runs()) == 200
+
+
+def test_a_reader_does_not_wait_for_a_writer(path: Path) -> None:
+    with Journal.open(path) as journal, Journal.open(path) as other:
+        journal.started("slurm", "7")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            before = time.monotonic()
+            assert other.run("slurm", "7") is not None
+            assert time.monotonic() - before < 1
+
+
+# -- crashes and broken files --------------------------------------------------------------------
+
+WRITE_FOR_EVER = """
+import sys
+from pathlib import Path
+from schedhook.journal import Journal
+journal = Journal.open(Path(sys.argv[1]))
+number = 0
+while True:
+    number += 1
+    journal.started("slurm", str(number), at=float(number))
+    journal.ended("slurm", str(number), at=float(number))
+    print(number, flush=True)
+"""
+
+
+def test_what_was_written_survives_kill_9_in_the_middle(path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE_FOR_EVER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "200\n":
+            break
+    process.send_signal(signal.SIGKILL)
+    said = 200 + len(process.stdout.readlines())
+    process.wait()
+    with Journal.open(path) as journal:
+        runs = journal.history(limit=10**6)
+        assert said <= len(runs) <= said + 1
+        assert all(run["ended"] is not None for run in runs[:said])
+        journal.started("slurm", "next")
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is no database\n" * 400, b"SQLite format 3\0" + b"\xff" * 5000]
+)
+def test_a_damaged_file_is_a_clear_error_and_is_left_alone(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(content)
+    with pytest.raises(JournalError, match=r"journal\.db: .*move it away"):
+        Journal.open(path)
+    assert path.read_bytes() == content
+
+
+def test_damage_in_the_middle_is_a_clear_error(path: Path) -> None:
+    with Journal.open(path) as journal:
+        for number in range(300):
+            journal.started("slurm", str(number))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    with (
+        pytest.raises(JournalError, match="damaged; move it away"),
+        Journal.open(path) as journal,
+    ):
+        journal.started("slurm", "new")
+        journal.history()
+
+
+def test_a_newer_schema_is_not_touched(path: Path) -> None:
+    Journal.open(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(JournalError, match="newer schedhook"):
+        Journal.open(path)
+
+
+def test_a_strangers_database_is_not_taken_for_a_journal(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE jobs (something TEXT)")
+    path.chmod(0o600)
+    with pytest.raises(JournalError, match="move it away"):
+        Journal.open(path)
+
+
+def test_others_can_neither_read_nor_write_it(path: Path) -> None:
+    with Journal.open(path) as journal:
+        journal.started("slurm", "7")
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        for file in path.parent.iterdir():
+            assert file.stat().st_mode & 0o777 == 0o600, file
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_directory_that_others_write_is_refused(path: Path, mode: int) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(mode)
+    with pytest.raises(JournalError, match="may be written by others"):
+        Journal.open(path)
+
+
+def test_a_link_in_its_place_is_not_followed(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    with pytest.raises(JournalError):
+        Journal.open(path)
+    assert victim.read_text() == "precious"
+
+
+def in_child(work: str, path: Path, *, before: str = "") -> str:
+    """Run `work` on a journal in another process; what it prints."""
+    program = f"""
+import os, resource, sys
+from pathlib import Path
+from schedhook.journal import Journal, JournalError
+path = Path(sys.argv[1])
+{before}
+{work}
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_a_directory_without_the_right_to_write(path: Path) -> None:
+    Journal.open(path).close()
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    said = in_child(
+        """
+try:
+    Journal.open(path).started("slurm", "7")
+except JournalError as error:
+    print(error)
+""",
+        path,
+        before=f"if os.geteuid() == 0: os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "else: os.chmod(path, 0o400)",
+    )
+    assert str(path) in said
+    assert "Permission denied" in said
+
+
+def test_a_full_disk_is_a_clear_error_and_what_was_there_stays(path: Path) -> None:
+    with Journal.open(path) as journal:
+        journal.started("slurm", "before")
+    said = in_child(
+        """
+journal = Journal.open(path)
+try:
+    for number in range(100_000):
+        journal.started("slurm", str(number))
+except JournalError as error:
+    print(error)
+journal.run("slurm", "before").job
+""",
+        path,
+        # A file that may not grow is as good as a disk that is full.
+        before="import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))",
+    )
+    assert "the disk" in said
+    with Journal.open(path) as journal:
+        assert journal.run("slurm", "before") is not None
+        journal.started("slurm", "after")
+
+
+def test_without_room_from_the_start_the_error_is_as_clear(path: Path) -> None:
+    said = in_child(
+        """
+try:
+    Journal.open(path)
+except JournalError as error:
+    print(error)
+""",
+        path,
+        before="import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
+    )
+    assert "the disk" in said
+
+
+def test_errors_are_the_domains(path: Path) -> None:
+    assert issubclass(JournalError, SchedhookError)
+    with pytest.raises(JournalError, match="cannot be used"):
+        Journal.open(path, create=False)
+
+
+def test_the_default_path_follows_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_path({}) == Path("/var/lib/schedhook/journal.db")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert default_path({"XDG_STATE_HOME": "/s"}) == Path("/s/schedhook/journal.db")
+    assert (
+        default_path({"XDG_STATE_HOME": "s"})
+        == Path("~/.local/state/schedhook/journal.db").expanduser()
+    )
