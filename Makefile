@@ -9,11 +9,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.py[co]' -not -name '*.so')
 
-# Tiers that need several NUMA nodes, and the Debian packages that they need beside PACKAGES.
-NUMA_TIERS := tests/numa
-TIER_PACKAGES :=
+# Tiers that need several NUMA nodes, and the Debian packages that only they need.
+NUMA_TIERS := tests/numa tests/slurm
+TIER_PACKAGES := munge slurmctld slurmd slurm-client
 
-.PHONY: demo test check unit numa packages
+.PHONY: demo test check unit numa packages tier-packages
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tests.vm once --unless 2 -- demo/demo.sh $(abspath $(BIN))
@@ -32,7 +32,7 @@ check: $(VENV)/installed
 unit: $(VENV)/installed
 	$(BIN)/pytest tests/unit tests/contract --junit-xml=results/unit/junit.xml
 
-numa: $(VENV)/installed
+numa: $(VENV)/installed tier-packages
 	$(BIN)/python -m tests.vm test $(NUMA_TIERS)
 
 # build/ is setuptools' and keeps modules that are gone from the sources.
@@ -42,14 +42,21 @@ $(VENV)/installed: $(SOURCES) | packages
 	$(BIN)/pip install --quiet '.[dev]' virtme-ng
 	touch $@
 
-# A foreign source in sources.list that does not answer is no reason to stop.
+# Installs what is missing. A foreign source that does not answer is no reason to stop.
+define install
+@missing=$$(for package in $(1); do \
+    dpkg-query --show --showformat '$${Status}' $$package 2> /dev/null \
+        | grep --quiet 'ok installed' || echo $$package; \
+done); \
+if [ -n "$$missing" ]; then \
+    export DEBIAN_FRONTEND=noninteractive; \
+    apt-get update || true; \
+    apt-get install --yes --no-install-recommends $$missing; \
+fi
+endef
+
 packages:
-	@missing=$$(for package in $(PACKAGES) $(TIER_PACKAGES); do \
-	    dpkg-query --show --showformat '$${Status}' $$package 2> /dev/null \
-	        | grep --quiet 'ok installed' || echo $$package; \
-	done); \
-	if [ -n "$$missing" ]; then \
-	    export DEBIAN_FRONTEND=noninteractive; \
-	    apt-get update || true; \
-	    apt-get install --yes --no-install-recommends $$missing; \
-	fi
+	$(call install,$(PACKAGES))
+
+tier-packages:
+	$(call install,$(TIER_PACKAGES))
