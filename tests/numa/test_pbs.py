@@ -1,0 +1,361 @@
+"""PBS on the real kernel: the hook run as pbs_mom runs it, on job cgroups as PBS's cgroups hook
+makes them, and the memory where it belongs afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import schedhook
+from tests.numa.jobs import MIB, Job
+from tests.pbs.mom import Mom, Result
+
+pytestmark = pytest.mark.nodes(4)
+
+PROJECT = Path(__file__).resolve().parents[2]
+BIG = 100
+ENOUGH = 0.999
+ALARM = 120
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(kw_only=True)
+class Pbs:
+    """A host with PBS's mom, the cgroups hook's doings, and our hook."""
+
+    mom: Mom
+    program: Path
+    jobs: Path
+    """Where the cgroups of jobs are."""
+    version: int
+    fenced: bool
+    """mem_fences=true: the cgroups hook writes cpuset.mems, too."""
+    running: list[Job] = field(default_factory=list)
+    actions: dict[str, str] = field(default_factory=dict)
+
+    def place(self, job: str, nodes: str) -> Path:
+        """What the cgroups hook does at begin and at resize; processor N is node N's here."""
+        path = self.jobs / job
+        path.mkdir(exist_ok=True)
+        (path / "cpuset.cpus").write_text(nodes)
+        if self.fenced or self.version == 1:
+            mems = nodes if self.fenced else (self.jobs / "cpuset.mems").read_text()
+            (path / "cpuset.mems").write_text(mems)
+        return path
+
+    def begin(self, job: str, nodes: str, memory_on: int, mib: int = BIG) -> Job:
+        """Start a job with memory on one node, as PBS and its hooks do."""
+        path = self.place(job, nodes)
+        assert_accepted(self.event("begin", job, nodes))
+        process = Job("anon", mib, memory_on, cgroup=path)
+        self.running.append(process)
+        assert process.share_on(memory_on) == 1
+        return process
+
+    def event(self, point: str, job: str, nodes: str, **told: Any) -> Result:
+        """Let the hook see an event of a job whose vnodes are those of `nodes`."""
+        self.configure()
+        kind = "exechost" if point in ("startup", "periodic") else "execjob"
+        about = {"id": job, "euser": "root", "exec_vnode": exec_vnode(nodes), "primary": False}
+        told = {"job": about} if kind == "execjob" else {"job_list": {job: about}}
+        return self.mom.run(f"{kind}_{point}", **told)
+
+    def configure(self) -> None:
+        self.mom.import_config(
+            json.dumps(
+                {
+                    "program": str(self.program),
+                    "seconds": {"default": ALARM / 2},
+                    "actions": self.actions,
+                }
+            )
+        )
+
+
+def exec_vnode(nodes: str) -> str:
+    return "+".join(f"(n1[{node}]:ncpus=1:mem=102400kb)" for node in nodes.split(","))
+
+
+def assert_accepted(result: Result) -> str:
+    """The hook accepted in time; the line that it logged."""
+    assert result.accepted, result
+    assert not result.timed_out
+    assert result.errors == ""
+    (line,) = [*result.host_log, *(line for _job, line in result.job_log)]
+    return line
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The agent, and beside its socket the program that hands events to it."""
+    directory = tmp_path_factory.mktemp("agent")
+    config, socket = directory / "config.toml", directory / "agent.sock"
+    config.write_text(f'[journal]\npath = "{directory}/journal.db"\n')
+    words = [sys.executable, "-I", "-c", "from schedhook.cli.agent import command; command()"]
+    words += ["--socket", socket, "--spool", directory / "spool", "--no-watch", "--config", config]
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(words, stderr=log)
+        until(socket.exists, 60)
+        yield hand_over(directory, "--socket", socket, "--spool", directory / "spool")
+        process.terminate()
+        process.wait(60)
+
+
+def hand_over(directory: Path, *options: object) -> Path:
+    """A program that does as `schedhook event`, and starts in a fraction of the time."""
+    program = directory / "schedhook"
+    hook = Path(schedhook.__file__).with_name("hook.py")
+    words = shlex.join([sys.executable, "-I", "-S", str(hook)])
+    more = shlex.join(map(str, options))
+    program.write_text(f'#!/bin/sh\n[ "$1" = event ] && shift && exec {words} "$@" {more}\n')
+    program.chmod(0o755)
+    return program
+
+
+LAYOUTS = ["v1-fenced", "v1", "v2-fenced", "v2"]
+"""The shipped cgroups hook's, with and without mem_fences, and what a site's own may do."""
+
+
+@pytest.fixture
+def layout() -> str:
+    return "v1-fenced"
+
+
+@pytest.fixture
+def in_process() -> bool:
+    """Whether events are handled without an agent."""
+    return False
+
+
+@pytest.fixture
+def pbs(
+    layout: str, in_process: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Pbs]:
+    version, fenced = int(layout[1]), layout.endswith("fenced")
+    with contextlib.ExitStack() as stack:
+        mount = stack.enter_context(cpuset_v1(tmp_path)) if version == 1 else CGROUPS
+        jobs = stack.enter_context(service(mount, version))
+        mom = Mom(directory=tmp_path / "pbs", alarm=ALARM)
+        mom.import_hook(PROJECT / "contrib/pbs/schedhook.PY")
+        if in_process:
+            nowhere = tmp_path / "nowhere"
+            program = hand_over(tmp_path, "--socket", nowhere, "--spool", nowhere)
+        else:
+            program = request.getfixturevalue("agent")
+        here = Pbs(mom=mom, program=program, jobs=jobs, version=version, fenced=fenced)
+        yield here
+        for job in here.running:
+            job.stop()
+        forget()
+
+
+def forget() -> None:
+    """As after a reboot."""
+    shutil.rmtree("/run/schedhook/pbs", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def cpuset_v1(directory: Path) -> Iterator[Path]:
+    """The cpuset controller in a hierarchy of version 1, as the shipped cgroups hook needs it."""
+    for path in [*CGROUPS.glob("*/cgroup.subtree_control"), CGROUPS / "cgroup.subtree_control"]:
+        with contextlib.suppress(OSError):
+            path.write_text("-cpuset")
+    mount = directory / "cpuset"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "cgroup", "-o", "cpuset", "cpuset", mount],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        (CGROUPS / "cgroup.subtree_control").write_text("+cpuset")
+        pytest.skip(f"this kernel gives no cpuset of version 1: {done.stderr.strip()}")
+    try:
+        yield mount
+    finally:
+        until(lambda: subprocess.run(["umount", mount], check=False).returncode == 0)
+        until(lambda: "cpuset" in (CGROUPS / "cgroup.controllers").read_text().split())
+        (CGROUPS / "cgroup.subtree_control").write_text("+cpuset")
+
+
+@contextlib.contextmanager
+def service(mount: Path, version: int) -> Iterator[Path]:
+    """pbs_jobs.service/jobid with all processors and nodes."""
+    top, jobs = mount / "pbs_jobs.service", mount / "pbs_jobs.service/jobid"
+    for path in (top, jobs):
+        path.mkdir()
+        if version == 2:
+            (path.parent / "cgroup.subtree_control").write_text("+cpuset")
+        else:
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                (path / name).write_text((path.parent / name).read_text())
+    if version == 2:
+        (jobs / "cgroup.subtree_control").write_text("+cpuset")
+    try:
+        yield jobs
+    finally:
+        for path in [*jobs.iterdir(), jobs, top]:
+            if path.is_dir():
+                until(lambda path=path: remove(path))
+
+
+def remove(path: Path) -> bool:
+    try:
+        path.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def resident_on(job: Job, node: int) -> float:
+    """The share of 100 MiB that lies on `node`."""
+    return job.residency().get(node, 0) / (BIG * MIB)
+
+
+# -- resize --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_resize_brings_the_memory_along(pbs: Pbs) -> None:
+    job = pbs.begin("12.n1", "0,2", memory_on=0)
+    before = job.checksum()
+    pbs.place("12.n1", "2")  # the cgroups hook's order is 100, ours is above
+    if pbs.version == 1:
+        assert resident_on(job, 0) == 1, "the kernel moved it: nothing is left to show"
+
+    line = assert_accepted(pbs.event("resize", "12.n1", "2"))
+
+    assert resident_on(job, 2) >= ENOUGH, line
+    assert job.checksum() == before
+
+
+@pytest.mark.parametrize("in_process", [True])
+def test_resize_of_a_job_that_nobody_remembers(pbs: Pbs) -> None:
+    job = pbs.begin("12[3].n1", "0,2", memory_on=0)
+    forget()
+    pbs.place("12[3].n1", "2")
+    line = assert_accepted(pbs.event("resize", "12[3].n1", "2"))
+    assert resident_on(job, 2) >= ENOUGH, line
+
+
+def test_a_resize_can_be_left_alone(pbs: Pbs) -> None:
+    pbs.actions = {"resize": "leave"}
+    job = pbs.begin("12.n1", "0,2", memory_on=0)
+    pbs.place("12.n1", "2")
+    assert "left alone" in assert_accepted(pbs.event("resize", "12.n1", "2"))
+    assert resident_on(job, 0) == 1
+
+
+# -- suspend and resume --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["v1-fenced", "v2-fenced", "v2"])
+def test_suspended_memory_is_parked_and_comes_back(pbs: Pbs) -> None:
+    pbs.actions = {"postsuspend": "park", "park_nodes": "3"}
+    job = pbs.begin("12.n1", "0", memory_on=0)
+    before = job.checksum()
+    mems = (pbs.jobs / "12.n1/cpuset.mems").read_text()
+
+    job.process.send_signal(signal.SIGSTOP)
+    line = assert_accepted(pbs.event("postsuspend", "12.n1", "0"))
+    assert resident_on(job, 3) >= ENOUGH, line
+
+    line = assert_accepted(pbs.event("preresume", "12.n1", "0"))
+    assert resident_on(job, 0) >= ENOUGH, line
+    assert (pbs.jobs / "12.n1/cpuset.mems").read_text() == mems
+    job.process.send_signal(signal.SIGCONT)
+    assert job.checksum() == before
+
+
+def test_a_resumed_job_beside_another_is_reported(pbs: Pbs) -> None:
+    job = pbs.begin("12.n1", "0", memory_on=0)
+    job.process.send_signal(signal.SIGSTOP)
+    assert_accepted(pbs.event("postsuspend", "12.n1", "0"))
+    pbs.begin("13.n1", "0", memory_on=0, mib=8)
+
+    line = assert_accepted(pbs.event("preresume", "12.n1", "0"))
+
+    assert "processors 0 are shared with 13.n1, 1 of node 1 are free" in line
+    assert (pbs.jobs / "12.n1/cpuset.cpus").read_text() == "0\n"
+    assert resident_on(job, 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("layout", "parked"),
+    [("v1-fenced", False), ("v1-fenced", True), ("v2-fenced", True), ("v2", False)],
+)
+def test_a_resumed_job_gets_a_place_of_its_own(pbs: Pbs, parked: bool) -> None:
+    pbs.actions = {"preresume": "replace"}
+    if parked:
+        pbs.actions |= {"postsuspend": "park", "park_nodes": "3"}
+    job = pbs.begin("12.n1", "0", memory_on=0)
+    before = job.checksum()
+    job.process.send_signal(signal.SIGSTOP)
+    assert_accepted(pbs.event("postsuspend", "12.n1", "0"))
+    other = pbs.begin("13.n1", "0", memory_on=0, mib=8)
+
+    line = assert_accepted(pbs.event("preresume", "12.n1", "0"))
+
+    assert resident_on(job, 1) >= ENOUGH, line
+    assert (pbs.jobs / "12.n1/cpuset.cpus").read_text() == "1\n"
+    if pbs.fenced:
+        assert (pbs.jobs / "12.n1/cpuset.mems").read_text() == "1\n"
+    assert other.residency() == {0: 8 * MIB}
+    assert (pbs.jobs / "13.n1/cpuset.cpus").read_text() == "0\n"
+    job.process.send_signal(signal.SIGCONT)
+    assert job.checksum() == before
+
+
+# -- periodic ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["v1-fenced", "v2"])
+def test_strays_are_brought_back(pbs: Pbs) -> None:
+    job = pbs.begin("12.n1", "1", memory_on=1)
+    with allowed_everywhere(pbs, "12.n1"):
+        subprocess.run(["migratepages", str(job.pid), "1", "3"], check=True)
+        assert resident_on(job, 3) >= ENOUGH
+    line = assert_accepted(pbs.event("periodic", "12.n1", "1"))
+
+    assert resident_on(job, 1) >= ENOUGH, line
+    assert "outside of node 1" in line
+    again = assert_accepted(pbs.event("periodic", "12.n1", "1"))
+    assert re.fullmatch(r"schedhook periodic: handed over", again)
+
+
+def test_what_somebody_moved_outside_of_pbs_is_followed(pbs: Pbs) -> None:
+    job = pbs.begin("12.n1", "1", memory_on=1)
+    pbs.place("12.n1", "2")  # PBS knows nothing of it
+    line = assert_accepted(pbs.event("periodic", "12.n1", "1"))
+    assert resident_on(job, 2) >= ENOUGH, line
+
+
+@contextlib.contextmanager
+def allowed_everywhere(pbs: Pbs, job: str) -> Iterator[None]:
+    path = pbs.jobs / job / "cpuset.mems"
+    before = path.read_text()
+    path.write_text("0-3")
+    yield
+    if pbs.fenced:
+        path.write_text(before)
