@@ -122,14 +122,6 @@ class Move:
             )
             self.sweep()
             return
-        narrowed = self.node_map.destinations - self._backend.allowed_nodes()
-        if narrowed:
-            self.notes.append(
-                f"the caller's own cpuset lacks node {narrowed}, to which migrate_pages(2) would"
-                " silently narrow: moved page by page"
-            )
-            self.sweep()
-            return
         self.attempts = max(self.attempts, 1)
         self.look()
         self._seen.clear()

@@ -32,6 +32,7 @@ def make_plan(
     processes: Sequence[MovingProcess],
     node_map: NodeMap,
     topology: Topology,
+    caller_nodes: NodeSet,
     reserve: int,
     strategy: str,
     backend: str,
@@ -40,6 +41,8 @@ def make_plan(
 ) -> Plan:
     """The plan for these processes as they were just read.
 
+    `caller_nodes` are those of the caller's own cpuset: migrate_pages(2) silently narrows to them,
+    and pages for move_pages(2) are allocated on the caller's behalf, so that it finds none free.
     `reserve` bytes have to stay free on each destination. `force` lets a plan pass that does not
     fit: the kernel then moves what it can, and the report says what stayed.
     """
@@ -67,10 +70,20 @@ def make_plan(
         free={node: topology.free(node) for node in node_map.destinations},
         reserve=reserve,
     )
-    refusal = _outside_cpuset(processes, plan)
+    refusal = _outside_callers_cpuset(plan, caller_nodes) or _outside_cpuset(processes, plan)
     if refusal is None and not force:
         refusal = _no_room(processes, plan)
     return replace(plan, refusal=refusal)
+
+
+def _outside_callers_cpuset(plan: Plan, caller_nodes: NodeSet) -> str | None:
+    lacking = NodeSet(new for _, new in plan.moves) - caller_nodes
+    if not lacking:
+        return None
+    return (
+        f"the cpuset of the calling process has node {caller_nodes} only, not {lacking}, and the"
+        " kernel moves pages within the caller's cpuset; call from a cgroup that has all nodes"
+    )
 
 
 def _outside_cpuset(processes: Sequence[MovingProcess], plan: Plan) -> str | None:

@@ -156,6 +156,7 @@ class _Relocation:
             processes=move.processes,
             node_map=node_map,
             topology=topology,
+            caller_nodes=self._backend.allowed_nodes(),
             reserve=self._reserve(),
             strategy=self._strategy.name,
             backend=self._backend_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
         capsys.readouterr()
         status = main([str(each) for each in arguments] + ["--json"], standalone_mode=False)
         report = json.loads(capsys.readouterr().out)
+        print(json.dumps(report))  # shown where the test fails
         if "outcome" in report and report["outcome"] not in ("failed",):
             assert_adds_up(report)
         return status, report
@@ -125,7 +128,7 @@ def test_huge_pages_that_the_new_node_cannot_hold(run: Any, huge_pools: Any) -> 
     drop_caches()
     assert huge_pools(0, 50) == 50
     with Job("anon", free_bytes(2) // MIB - 60, 2), Job("huge", 100, 0) as job:
-        status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2)
+        status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--reserve", 0)
         stayed = job.residency()[0]
         assert (status, report["outcome"]) == (3, "partial"), report
         assert report["left_by_reason"] == {"ENOMEM": stayed}
@@ -142,27 +145,22 @@ def test_file_pages(run: Any, tmp_path: Path) -> None:
             (directory / strategy).unlink()
 
 
-class mounted_disk:
-    """A real file system, on a loop device over a file in memory."""
-
-    def __init__(self, directory: Path, mib: int) -> None:
-        self._mib, self._point = mib, directory / "mnt"
-        self._image = Path(f"/dev/shm/disk-{os.getpid()}")
-
-    def __enter__(self) -> Path:
-        with self._image.open("wb") as image:
-            image.truncate(self._mib * MIB)
-        self._point.mkdir()
-        for command in (
-            ["mkfs.ext4", "-q", "-F", "-m0", str(self._image)],
-            ["mount", "-o", "loop", str(self._image), str(self._point)],
-        ):
-            subprocess.run(command, check=True, timeout=60)
-        return self._point
-
-    def __exit__(self, *exc: object) -> None:
-        subprocess.run(["umount", str(self._point)], check=True, timeout=60)
-        self._image.unlink()
+@contextmanager
+def mounted_disk(directory: Path, mib: int) -> Iterator[Path]:
+    """A real file system, on a disk in memory."""
+    point = directory / "mnt"
+    point.mkdir()
+    for command in (
+        ["modprobe", "brd", "rd_nr=1", f"rd_size={mib << 10}"],
+        ["mkfs.ext4", "-q", "-F", "-m0", "/dev/ram0"],
+        ["mount", "/dev/ram0", str(point)],
+    ):
+        subprocess.run(command, check=True, timeout=60)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", str(point)], check=True, timeout=60)
+        subprocess.run(["modprobe", "-r", "brd"], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -384,22 +382,29 @@ def test_a_cpuset_without_the_destination_is_refused(run: Any) -> None:
             assert job.share_on(0) == 1
 
 
-def test_a_caller_whose_own_cpuset_is_narrow_is_not_fooled(run: Any) -> None:
-    """migrate_pages(2) would silently leave out the nodes that the caller may not use."""
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_caller_whose_own_cpuset_is_narrow_is_refused(run: Any, strategy: str) -> None:
+    """migrate_pages(2) would silently leave out the nodes that the caller may not use, and
+    move_pages(2) fails with ENOMEM although they are empty."""
     with cgroup("narrow") as path, Job("anon", SMALL, 0) as job:
         (path / "cpuset.mems").write_text("0-1")
         home = CGROUPS / Path("/proc/self/cgroup").read_text().strip().rpartition(":/")[2]
         try:
             (path / "cgroup.procs").write_text(str(os.getpid()))
+            with NativeBackend().attach(job.pid) as target:
+                area = next(area for area in target.areas() if area.start == job.start)
+                done = target.sweep(
+                    area, area.start, area.end, {0: 2}, shared=True, limits=Limits()
+                )
             status, report = run(
-                "relocate", "--pid", job.pid, "--from", 0, "--to", 2,
-                "--strategy", "migrate-process",
-            )  # fmt: skip
+                "relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--strategy", strategy
+            )
         finally:
             (home / "cgroup.procs").write_text(str(os.getpid()))
-        assert (status, report["outcome"]) == (0, "complete"), report
-        assert "cpuset" in report["notes"][0]
-        assert job.share_on(2) >= ENOUGH
+        assert {failure.errno for failure in done.failures} == {errno.ENOMEM}
+        assert (status, report["outcome"]) == (4, "refused"), report
+        assert "the calling process" in report["notes"][0]
+        assert job.share_on(0) == 1
 
 
 def test_a_number_that_was_given_to_another_process_is_not_touched() -> None:
