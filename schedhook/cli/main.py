@@ -15,6 +15,10 @@ _COMMANDS = {
     "plan": "what relocate would do; nothing moves",
     "show": "where memory lies: bytes per node, process and kind",
     "plugins": "what is installed, and from where",
+    "history": "the journal: jobs, placements, events and reports",
+    "event": "what a scheduler's hooks call",
+    "watch": "notice relocations on this host and handle them",
+    "agent": "the same, and serve the hooks on a local socket",
     "doctor": "what this host and set-up allow, with remedies",
 }
 """Summaries stand here so that a listing imports nothing."""

@@ -192,7 +192,9 @@ def test_any_map_puts_every_page_where_it_says(
     for index, errnos in failing.items():
         if index < len(pages) and pages[index] is not None:
             backend.fail(100, AT + index * PAGE, errnos)
-            stubborn += len(errnos) >= QUICK.retry.attempts and targets[pages[index]] != pages[index]
+            stubborn += (
+                len(errnos) >= QUICK.retry.attempts and targets[pages[index]] != pages[index]
+            )
     report = run(
         backend, strategy=strategy, node_map=",".join(f"{o}:{n}" for o, n in enumerate(targets))
     )
