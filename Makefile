@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # The virtual machine sees this host's files, so the interpreter must lie where every Debian has it.
 PYTHON ?= /usr/bin/python3
 PACKAGES := gcc python3-dev python3-venv numactl \
-    qemu-system-x86 linux-image-amd64 busybox-static e2fsprogs udev
+    qemu-system-x86 linux-image-amd64 busybox-static e2fsprogs file udev
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.py[co]' -not -name '*.so')
@@ -16,7 +16,7 @@ TIER_PACKAGES := munge slurmctld slurmd slurm-client
 .PHONY: demo test check unit numa packages tier-packages
 
 demo: $(VENV)/installed
-	$(BIN)/python -m tests.vm once --unless 2 -- demo/demo.sh $(abspath $(BIN))
+	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
 
 # Every tier runs even if one failed; the summary counts a tier that did not run as a failure.
 test:
@@ -29,8 +29,9 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Safe path: a test's `python -c` must find the installed schedhook, not the sources in front of it.
 unit: $(VENV)/installed
-	$(BIN)/pytest tests/unit tests/contract --junit-xml=results/unit/junit.xml
+	PYTHONSAFEPATH=1 $(BIN)/pytest tests/unit tests/contract --junit-xml=results/unit/junit.xml
 
 numa: $(VENV)/installed tier-packages
 	$(BIN)/python -m tests.vm test $(NUMA_TIERS)

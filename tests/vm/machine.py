@@ -25,6 +25,7 @@ from pathlib import Path
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
+    "file": "file",
     "mke2fs": "e2fsprogs",
 }
 KERNEL_OPTIONS = [
@@ -147,7 +148,7 @@ def start_script(script: str, mounts: Sequence[Path]) -> str:
         lines.append(f"mount -o ro /dev/vd{letter} {shlex.quote(str(directory))} || exit 125")
     lines += [
         "echo '+cpuset +cpu +memory +pids' > /sys/fs/cgroup/cgroup.subtree_control",
-        "export HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1",
+        "export HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1",
         script,
     ]
     return "\n".join(lines) + "\n"

@@ -1,0 +1,9 @@
+"""Every tier: the tests are about the schedhook that is installed, not the source beside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# At the end, so that the tests find their helpers (``tests.…``) and nothing else moves.
+sys.path.append(str(Path(__file__).parents[1]))
