@@ -34,7 +34,9 @@ _CPUSET_FILES = (
 )
 """One of each: version 2, then 1 in its several spellings."""
 _SCAN_SECONDS = 2.0
-"""Between two listings of the jobs."""
+"""Between two listings of the jobs while there are none."""
+_RESCAN_SECONDS = 10.0
+"""The same while there are some: the directories they lie in tell of others sooner."""
 _GONE_SECONDS = 10.0
 """How long a job has no cgroup before that is worth an event."""
 _REFRESH_SECONDS = 300.0
@@ -45,6 +47,7 @@ _STOPPED = (b"T", b"t")
 _NEW_PER_TICK = 10
 _LONGEST_DEBOUNCE = 10
 """In units of the debounce time: what never rests is looked at all the same."""
+_MOST_PARENTS = 64
 _PIDS_PER_TASK = 4
 _STATES_PER_JOB = 4
 
@@ -73,6 +76,8 @@ class Watcher:
         self._by_fd: dict[int, _Watched] = {}
         self._gone: dict[tuple[str, str], float] = {}
         self._next_scan = 0.0
+        self._parents: dict[Path, _Directory] = {}
+        """Where jobs' cgroups lie, and the directories above those."""
         self._broken: set[str] = set()
         _raise_file_limit()
 
@@ -83,10 +88,10 @@ class Watcher:
 
     def tick(self, now: float) -> float:
         """Look at everything that is due; `now` is of time.monotonic(). When to be called again."""
-        if now >= self._next_scan:
-            self._next_scan = now + max(_SCAN_SECONDS, self._section.interval_s)
-            if self._scan(now):
-                self._next_scan = now
+        if now >= self._next_scan or self._parents_changed():
+            more = self._scan(now)
+            pause = _RESCAN_SECONDS if self._jobs and not self._gone else _SCAN_SECONDS
+            self._next_scan = now if more else now + max(pause, self._section.interval_s)
         wake = now + self._section.interval_s
         for watched in list(self._jobs.values()):
             if watched.changed(now):
@@ -115,12 +120,16 @@ class Watcher:
         """Leave all files."""
         for watched in list(self._jobs.values()):
             self._forget(watched)
+        for directory in self._parents.values():
+            directory.close()
+        self._parents.clear()
 
     # -- coming and going ------------------------------------------------------------------------
 
     def _scan(self, now: float) -> bool:
         """Whether there are more new jobs than one tick may read."""
         new = 0
+        self._drop_removed_parents()
         for adapter in self._adapters:
             try:
                 present = set(adapter.jobs())  # type: ignore[attr-defined]
@@ -140,11 +149,32 @@ class Watcher:
         self._report_gone(now)
         return new >= _NEW_PER_TICK
 
+    def _parents_changed(self) -> bool:
+        changed = False
+        for directory in self._parents.values():
+            with contextlib.suppress(OSError):
+                changed = directory.changed() or changed
+        return changed
+
+    def _drop_removed_parents(self) -> None:
+        for path, directory in list(self._parents.items()):
+            if not directory.is_at(path):
+                del self._parents[path]
+                directory.close()
+
+    def _watch_parents(self, cgroups: Iterable[Path]) -> None:
+        for cgroup in cgroups:
+            for path in cgroup.parents[:2]:
+                if path not in self._parents and len(self._parents) < _MOST_PARENTS:
+                    with contextlib.suppress(OSError):
+                        self._parents[path] = _Directory(path)
+
     def _begin(self, adapter: Scheduler, job: str, now: float) -> None:
         try:
             check_job(job)
             watched = _Watched(adapter, job, self._section, self._root)
             watched.open(now)
+            self._watch_parents(adapter.cgroups(job))
         except Exception as error:  # noqa: BLE001
             self._complain(adapter.name, error)
             return
@@ -236,6 +266,33 @@ class _File:
         return True
 
 
+class _Directory:
+    """A directory that stays open, and how many there are in it."""
+
+    __slots__ = ("descriptor", "links")
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.links = os.fstat(self.descriptor).st_nlink
+
+    def changed(self) -> bool:
+        links = os.fstat(self.descriptor).st_nlink
+        if links == self.links:
+            return False
+        self.links = links
+        return True
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the path still leads to it."""
+        try:
+            return os.path.samestat(path.stat(), os.fstat(self.descriptor))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
 class _Watched:
     """One job. Reading may raise OSError where it has just gone."""
 
@@ -251,7 +308,7 @@ class _Watched:
         self._root = root
         self._since = 0.0
         self._files: list[_File] = []
-        self._directories: list[tuple[int, list[int]]] = []
+        self._directories: list[_Directory] = []
         self._states: list[_File] = []
         self._affinities: list[tuple[int, set[int]]] = []
         self._stopped = False
@@ -269,8 +326,7 @@ class _Watched:
                         self._files.append(_File(cgroup / name))
                         break
             with contextlib.suppress(OSError):
-                descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                self._directories.append((descriptor, [os.fstat(descriptor).st_nlink]))
+                self._directories.append(_Directory(cgroup))
         self.read_tasks(now)
 
     def read_tasks(self, now: float) -> None:
@@ -314,8 +370,8 @@ class _Watched:
         """Close everything."""
         for file in self._files:
             os.close(file.descriptor)
-        for descriptor, _ in self._directories:
-            os.close(descriptor)
+        for directory in self._directories:
+            directory.close()
         self._files, self._directories = [], []
         self._close_tasks()
 
@@ -334,11 +390,8 @@ class _Watched:
             changed = False
             for file in self._files:
                 changed = file.changed() or changed
-            for descriptor, links in self._directories:
-                count = os.fstat(descriptor).st_nlink
-                if count != links[0]:
-                    links[0] = count
-                    changed = True
+            for directory in self._directories:
+                changed = directory.changed() or changed
             if now >= self._next_tasks or self.suspended:
                 self._next_tasks = now + self._section.task_interval_s
                 changed = self._tasks_changed(now) or changed

@@ -1,0 +1,115 @@
+"""What the watcher costs while nothing happens: `python benchmarks/watch_cost.py [--jobs N]`.
+
+As root on a host where Slurm does not run: makes the cgroups that Slurm makes for N jobs, each with
+a step of two tasks (processes that sleep), watches them with the Slurm adapter as the agent does by
+default, and prints the processor time as a share of one processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from schedhook.config import Config
+from schedhook.model import Event
+from schedhook.plugins import load_plugins
+from schedhook.watch import Watcher
+
+LIMIT = 0.005
+FIRST_JOB = 900_001
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@contextlib.contextmanager
+def jobs(count: int) -> Iterator[str]:
+    """Slurm's cgroups, of version 2 where that has the cpuset controller, else 1; which one."""
+    version_2 = "cpuset" in _read(CGROUP / "cgroup.controllers").split()
+    top = CGROUP / "system.slice/slurmstepd.scope" if version_2 else CGROUP / "cpuset/slurm"
+    if top.exists():
+        raise SystemExit(f"{top} is there: Slurm runs on this host")
+    step = "step_0/user/task_0" if version_2 else "step_0/task_0"
+    job = "job_{}" if version_2 else "uid_1000/job_{}"
+    processes: list[subprocess.Popen[bytes]] = []
+    made: list[Path] = []
+    try:
+        for number in range(FIRST_JOB, FIRST_JOB + count):
+            leaf = top / job.format(number) / step
+            _make(leaf, version_2, made)
+            for rank in range(2):
+                environ = {"SLURM_PROCID": str(rank), "SLURM_JOB_ID": str(number)}
+                process = subprocess.Popen(["/bin/sleep", "3600"], env=environ)
+                processes.append(process)
+                (leaf / "cgroup.procs").write_text(str(process.pid))
+        yield "2" if version_2 else "1"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        for path in reversed(made):
+            path.rmdir()
+
+
+def _make(leaf: Path, version_2: bool, made: list[Path]) -> None:
+    for path in reversed((leaf, *leaf.parents)):
+        if not path.exists():
+            if version_2:
+                with contextlib.suppress(OSError):
+                    (path.parent / "cgroup.subtree_control").write_text("+cpuset")
+            path.mkdir()
+            made.append(path)
+            if not version_2:
+                for name in ("cpuset.cpus", "cpuset.mems"):
+                    (path / name).write_text(_read(path.parent / name))
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def main() -> int:
+    """Exit status 1 where the watcher costs more than it may."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    options = parser.parse_args()
+    config = Config()
+    adapters = [load_plugins(config).scheduler(name).create(Path("/")) for name in ("slurm", "pbs")]
+    with jobs(options.jobs) as version, select.epoll() as poller:
+        events: list[Event] = []
+        watcher = Watcher(adapters, config.watch, events.append, poller)
+        while len(watcher.jobs) < options.jobs:
+            watcher.tick(time.monotonic())
+        wait(watcher, poller, 5.0)
+        told = len(events)
+        files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        before, began = time.process_time(), time.monotonic()
+        wait(watcher, poller, options.seconds)
+        share = (time.process_time() - before) / (time.monotonic() - began)
+        watcher.close()
+    print(
+        f"{share:.3%} of one processor (limit {LIMIT:.1%}) for {options.jobs} idle jobs of two"
+        f" tasks, cgroup v{version}, {files} files open, over {options.seconds:.0f} s"
+    )
+    odd = [event for event in events[told:] if event.point != "look"]
+    if odd:
+        raise SystemExit(f"the jobs were not idle: {odd[:3]}")
+    return 0 if share <= LIMIT else 1
+
+
+def wait(watcher: Watcher, poller: select.epoll, seconds: float) -> None:
+    """Tick as the agent's loop does."""
+    end = time.monotonic() + seconds
+    while (now := time.monotonic()) < end:
+        wake = watcher.tick(now)
+        for descriptor, _ in poller.poll(max(0.0, min(wake, end) - time.monotonic())):
+            watcher.notified(descriptor, time.monotonic())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
