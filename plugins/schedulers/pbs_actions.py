@@ -290,7 +290,8 @@ class Actor:
         shared = CpuSet(cpu for rival in rivals for cpu in rival.cpus & cpus)
         names = ", ".join(rival.job for rival in rivals)
         said = f"processors {shared} are shared with {names}"
-        place = self._find_place(job, state, cpus, [cpu for other in others for cpu in other.cpus])
+        taken = [cpu for other in others for cpu in other.cpus]
+        place = self._find_place(job, state, cpuset, cpus, taken)
         if place is None:
             return f"{said}; no node is free for it"
         where = f"{CpuSet(place.cpus.values())} of node {NodeSet(place.nodes.values())}"
@@ -299,11 +300,8 @@ class Actor:
         return f"{said}, gets {where}: {self._replace(job, state, cpuset, place)}"
 
     def _find_place(
-        self, job: str, state: JobState, cpus: CpuSet, taken: Iterable[int]
+        self, job: str, state: JobState, cpuset: Cgroup, cpus: CpuSet, taken: Iterable[int]
     ) -> Place | None:
-        cpuset = self._pbs.cpuset(job)
-        assert cpuset is not None
-        above = Cgroup(path=cpuset.path.parent, version=cpuset.version, mount=cpuset.mount)
         needed = self._substantial(job)
         if state.parked:
             back = {new: old for old, new in state.parked.node_map.items()}
@@ -312,7 +310,7 @@ class Actor:
             cpus,
             needed,
             taken,
-            cgroups.effective_cpus(above, self._pbs.root),
+            cgroups.effective_cpus(_above(cpuset), self._pbs.root),
             read_topology(self._pbs.root),
             _RESERVE,
         )
@@ -347,9 +345,10 @@ class Actor:
             if mems:
                 write_nodes(cpuset, mems)
             return f"not done: {done.failure}"
-        if mems:
-            home = NodeSet.parse(state.parked.mems) if state.parked else mems
-            write_nodes(cpuset, NodeSet(place.nodes.get(node, node) for node in home))
+        home = NodeSet.parse(state.parked.mems) if state.parked else mems
+        if home and home != cgroups.effective_nodes(_above(cpuset), self._pbs.root):
+            home = NodeSet(place.nodes.get(node, node) for node in home)
+        write_nodes(cpuset, home)
         self._pbs.states.update(job, parked=None)
         self._settled(job)
         return said
@@ -469,6 +468,10 @@ class Actor:
 def act(scheduler: PbsScheduler, event: Event, journal: Journal | None, relocate: Relocate) -> str:
     """Do what the event asks for; see Actor.act."""
     return Actor(scheduler, event, journal, relocate).act()
+
+
+def _above(cgroup: Cgroup) -> Cgroup:
+    return Cgroup(path=cgroup.path.parent, version=cgroup.version, mount=cgroup.mount)
 
 
 def line_of(report: Report) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shlex
 import shutil
 import signal
@@ -303,14 +302,14 @@ def test_a_resumed_job_beside_another_is_reported(pbs: Pbs) -> None:
 
 @pytest.mark.parametrize(
     ("layout", "parked"),
-    [("v1-fenced", False), ("v1-fenced", True), ("v2-fenced", True), ("v2", False)],
+    [("v1-fenced", True), ("v1", False), ("v2-fenced", False), ("v2", True)],
 )
 def test_a_resumed_job_gets_a_place_of_its_own(pbs: Pbs, parked: bool) -> None:
     pbs.actions = {"preresume": "replace"}
     if parked:
         pbs.actions |= {"postsuspend": "park", "park_nodes": "3"}
     job = pbs.begin("12.n1", "0", memory_on=0)
-    before = job.checksum()
+    before, unfenced = job.checksum(), (pbs.jobs / "12.n1/cpuset.mems").read_text()
     job.process.send_signal(signal.SIGSTOP)
     assert_accepted(pbs.event("postsuspend", "12.n1", "0"))
     other = pbs.begin("13.n1", "0", memory_on=0, mib=8)
@@ -319,8 +318,8 @@ def test_a_resumed_job_gets_a_place_of_its_own(pbs: Pbs, parked: bool) -> None:
 
     assert resident_on(job, 1) >= ENOUGH, line
     assert (pbs.jobs / "12.n1/cpuset.cpus").read_text() == "1\n"
-    if pbs.fenced:
-        assert (pbs.jobs / "12.n1/cpuset.mems").read_text() == "1\n"
+    mems = "1\n" if pbs.fenced else unfenced
+    assert (pbs.jobs / "12.n1/cpuset.mems").read_text() == mems
     assert other.residency() == {0: 8 * MIB}
     assert (pbs.jobs / "13.n1/cpuset.cpus").read_text() == "0\n"
     job.process.send_signal(signal.SIGCONT)
@@ -336,19 +335,17 @@ def test_strays_are_brought_back(pbs: Pbs) -> None:
     with allowed_everywhere(pbs, "12.n1"):
         subprocess.run(["migratepages", str(job.pid), "1", "3"], check=True)
         assert resident_on(job, 3) >= ENOUGH
-    line = assert_accepted(pbs.event("periodic", "12.n1", "1"))
+    assert_accepted(pbs.event("periodic", "12.n1", "1"))
 
-    assert resident_on(job, 1) >= ENOUGH, line
-    assert "outside of node 1" in line
-    again = assert_accepted(pbs.event("periodic", "12.n1", "1"))
-    assert re.fullmatch(r"schedhook periodic: handed over", again)
+    # pbs_mom does not wait for this one, so the hook does not either.
+    until(lambda: resident_on(job, 1) >= ENOUGH, 60)
 
 
 def test_what_somebody_moved_outside_of_pbs_is_followed(pbs: Pbs) -> None:
     job = pbs.begin("12.n1", "1", memory_on=1)
     pbs.place("12.n1", "2")  # PBS knows nothing of it
-    line = assert_accepted(pbs.event("periodic", "12.n1", "1"))
-    assert resident_on(job, 2) >= ENOUGH, line
+    assert_accepted(pbs.event("periodic", "12.n1", "1"))
+    until(lambda: resident_on(job, 2) >= ENOUGH, 60)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,4 @@
-"""What pbs_mom does with a hook on an execution host, with a stand-in for PBS's interpreter.
-
-Set SCHEDHOOK_PBS_PYTHON to PBS's own pbs_python, and the same hooks run in that; see real.py.
-"""
+"""What pbs_mom does with a hook on an execution host, with a stand-in for PBS's interpreter."""
 
 from __future__ import annotations
 
@@ -56,11 +53,14 @@ class Mom:
     alarm: int = 30
     name: str = "schedhook"
     environ: Mapping[str, str] = field(default_factory=dict)
+    set_up: bool = True
+    """False where a (stand-in) qmgr has put the hook there."""
 
     def __post_init__(self) -> None:
         self.hooks = self.directory / "mom_priv/hooks"
-        self.hooks.mkdir(parents=True, exist_ok=True)
-        self.set_alarm(self.alarm)
+        if self.set_up:
+            self.hooks.mkdir(parents=True, exist_ok=True)
+            self.set_alarm(self.alarm)
 
     def set_alarm(self, seconds: int) -> None:
         """PBS writes an attribute into the control file only where it is not the default, 30."""

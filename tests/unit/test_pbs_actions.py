@@ -333,6 +333,14 @@ def test_sharing_is_mended(host: Host) -> None:
     assert host.event("preresume") == "nothing to mend"
 
 
+def test_a_job_without_a_fence_gets_none(host: Host) -> None:
+    shared(host)
+    host.place(JOB, "0-1", "0-3")
+    host.actions = {"preresume": "replace"}
+    host.event("preresume")
+    assert host.cpuset() == ("4-5", "0-3")
+
+
 def test_mended_from_where_it_was_parked(host: Host) -> None:
     shared(host)
     host.pbs.states.update(JOB, parked=Parked(node_map={0: 3}, mems="0"))
