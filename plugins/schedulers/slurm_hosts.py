@@ -1,0 +1,54 @@
+"""Slurm's host lists: `n[1-3,07],login1` names n1, n2, n3, n07, login1."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+_MOST = 100_000
+_LIST = re.compile(r"[^\[\],\s]*(?:\[[0-9,-]*\][^\[\],\s]*)*")
+
+
+def expand_hosts(text: str) -> tuple[str, ...]:
+    """The hosts of a list, in its order. Blank, `(null)` and `None` are no hosts. ValueError."""
+    text = text.strip()
+    if text in ("", "(null)", "None assigned", "None"):
+        return ()
+    found: list[str] = []
+    for part in _parts(text):
+        if not _LIST.fullmatch(part):
+            raise ValueError(f"{part!r} is not a list of hosts")
+        pieces = [
+            list(_numbers(piece[1:-1])) if piece.startswith("[") else [piece]
+            for piece in re.split(r"(\[[^\]]*\])", part)
+        ]
+        found += map("".join, itertools.islice(itertools.product(*pieces), _MOST))
+        if len(found) >= _MOST:
+            raise ValueError(f"the list of hosts {text[:40]!r}… names more than {_MOST}")
+    return tuple(found)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Split at the commas outside of brackets."""
+    start = depth = 0
+    for position, char in enumerate(text):
+        depth += (char == "[") - (char == "]")
+        if char == "," and not depth:
+            yield text[start:position]
+            start = position + 1
+    yield text[start:]
+
+
+def _numbers(ranges: str) -> Iterator[str]:
+    for part in ranges.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"{part!r} is not a number or a range of them")
+        if not dash:
+            yield first
+            continue
+        low, high = int(first), int(last)
+        if not low <= high < low + _MOST:
+            raise ValueError(f"the range {part!r} runs backwards, or is too long")
+        yield from (str(number).zfill(len(first)) for number in range(low, high + 1))

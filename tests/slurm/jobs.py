@@ -1,0 +1,90 @@
+"""Jobs with memory (task.c) on the test cluster, and where it lies."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tests.slurm.cluster import Cluster, Unexpected, wait_until
+
+SOURCE = Path(__file__).with_name("task.c")
+BINARY = Path("/run/slurm-test-task")
+MIB = 1 << 20
+
+
+@cache
+def program() -> Path:
+    """The compiled task."""
+    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", BINARY, SOURCE]
+    subprocess.run(command, check=True, timeout=120)
+    return BINARY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A job whose tasks have filled their memory."""
+
+    cluster: Cluster
+    job: int
+    tasks: tuple[int, ...]
+    """The process of each rank."""
+    stop: Path
+
+    def finish(self) -> list[str]:
+        """Let the tasks check their memory and end; what they say, sorted."""
+        self.stop.touch()
+        self.cluster.wait_for_state(self.job, "COMPLETED")
+        return sorted(re.findall(r"^rank .*$", self.cluster.output(self.job), re.MULTILINE))
+
+    def shares(self, nodes: tuple[int, ...]) -> list[float]:
+        """For each rank the share of its large memory that lies on the node of the same place."""
+        residencies = [residency(pid) for pid in self.tasks]
+        return [
+            its.get(node, 0) / max(sum(its.values()), 1)
+            for its, node in zip(residencies, nodes, strict=True)
+        ]
+
+
+def new_stop(cluster: Cluster) -> Path:
+    """A file that tells tasks to end, and that no earlier job has used."""
+    return cluster.work / f"{time.time_ns()}.stop"
+
+
+def start(
+    cluster: Cluster, *, mib: int = 100, threads: int = 0, bind: str = "map_cpu:0,1"
+) -> Running:
+    """A job with two tasks on n1, bound to processors 0 and 1, each with `mib` of memory."""
+    stop = new_stop(cluster)
+    script = f"srun --cpu-bind={bind} {program()} {mib} {stop} {threads}"
+    job = cluster.submit(script, "-n2", "-w", "n1")
+    return Running(cluster=cluster, job=job, tasks=ready(cluster, job, stop, tasks=2), stop=stop)
+
+
+def ready(cluster: Cluster, job: int, stop: Path, *, tasks: int) -> tuple[int, ...]:
+    """Wait until as many tasks have filled their memory; their processes, by rank."""
+
+    def files() -> list[tuple[int, int]]:
+        words = (path.name.rsplit(".", 2)[1:] for path in stop.parent.glob(f"{stop.name}.*.*"))
+        return sorted((int(rank), int(pid)) for rank, pid in words)
+
+    try:
+        wait_until(lambda: len(files()) >= tasks, 120, f"{tasks} tasks of {stop.stem}")
+    except Unexpected as error:
+        raise Unexpected(f"{error}{cluster.diagnosis(job)}") from None
+    return tuple(pid for _, pid in files())
+
+
+def residency(pid: int, least: int = 16 * MIB) -> dict[int, int]:
+    """Bytes per node in areas of at least `least` bytes, read by other means than the project's."""
+    total: dict[int, int] = {}
+    for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines():
+        unit = int((re.search(r"kernelpagesize_kB=(\d+)", line) or [0, "0"])[1]) << 10
+        its = {int(node): int(pages) * unit for node, pages in re.findall(r" N(\d+)=(\d+)", line)}
+        if sum(its.values()) >= least:
+            for node, size in its.items():
+                total[node] = total.get(node, 0) + size
+    return total
