@@ -1,0 +1,90 @@
+"""From processors to nodes, and from old processors to new ones."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from schedhook_plugins.schedulers.slurm_places import group, node_pairs
+
+from schedhook.cpusets import relative, successors
+from schedhook.host.topology import Node, Topology
+from schedhook.sets import CpuSet
+
+CPUS = st.frozensets(st.integers(0, 31), min_size=1, max_size=12).map(CpuSet)
+
+
+def topology(*cpus: str) -> Topology:
+    return Topology(
+        nodes={
+            number: Node(number=number, cpus=CpuSet.parse(text), memory_total=1 << 30)
+            for number, text in enumerate(cpus)
+        }
+    )
+
+
+FOUR = topology("0-3", "4-7", "8-11", "12-15")
+
+
+def cpus(text: str) -> CpuSet:
+    return CpuSet.parse(text)
+
+
+# -- processors ----------------------------------------------------------------------------------
+
+
+def test_successors() -> None:
+    assert successors(cpus("0-1"), cpus("2-3")) == {0: 2, 1: 3}
+    assert successors(cpus("0-3"), cpus("8-9")) == {0: 8, 1: 9, 2: 8, 3: 9}
+    assert successors(cpus("0-1"), cpus("4-7")) == {0: 4, 1: 5}
+    assert successors(cpus("0-1"), CpuSet()) == {}
+
+
+def test_relative() -> None:
+    old, new = cpus("0-3"), cpus("8-11")
+    assert relative(cpus("1"), old, new) == cpus("9")
+    assert relative(cpus("0,3"), old, new) == cpus("8,11")
+    assert relative(old, old, new) == new
+    assert relative(cpus("0-7"), old, new) == new
+    assert relative(cpus("20"), old, new) == new
+    assert relative(CpuSet(), old, new) == new
+    assert relative(cpus("1,20"), old, new) == cpus("9")
+
+
+@given(CPUS, CPUS, st.data())
+def test_relative_stays_inside_and_has_a_way_back(
+    old: CpuSet, new: CpuSet, data: st.DataObject
+) -> None:
+    some = CpuSet(data.draw(st.frozensets(st.sampled_from(list(old)), min_size=1)))
+    moved = relative(some, old, new)
+    assert moved
+    assert moved <= new
+    if len(old) == len(new):
+        assert len(moved) == len(some)
+        assert relative(moved, new, old) == some
+
+
+# -- nodes ---------------------------------------------------------------------------------------
+
+
+def test_nodes_follow_their_processors() -> None:
+    old, new = cpus("0-7"), cpus("8-15")
+    assert node_pairs(old, old, new, FOUR) == {0: 2, 1: 3}
+    assert node_pairs(cpus("5"), old, new, FOUR) == {1: 3}
+    assert node_pairs(cpus("30"), old, new, FOUR) == {0: 2, 1: 3}
+
+
+def test_nodes_whose_numbers_run_against_the_processors() -> None:
+    """Sorted sets of nodes would pair 0 with 2 here."""
+    crossed = topology("4-7", "0-3", "8-11", "12-15")
+    assert node_pairs(cpus("0-7"), cpus("0-7"), cpus("8-15"), crossed) == {0: 3, 1: 2}
+
+
+def test_a_node_goes_where_most_of_its_processors_go() -> None:
+    assert node_pairs(cpus("0-2"), cpus("0-2"), cpus("7,8,9"), FOUR) == {0: 2}
+    assert node_pairs(cpus("0-1"), cpus("0-1"), cpus("7,8"), FOUR) == {0: 1}
+
+
+def test_what_can_go_by_one_map_goes_together() -> None:
+    moves = [("a", {0: 2}), ("b", {1: 3}), ("c", {0: 3}), ("d", {0: 2, 1: 3})]
+    assert group(moves) == [({0: 2, 1: 3}, ["a", "b", "d"]), ({0: 3}, ["c"])]
+    assert group([]) == []
