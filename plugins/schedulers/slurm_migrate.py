@@ -199,13 +199,11 @@ def enforce(
             return relative(had, was, want)
         return had if had < home else home
 
-    moves = []
-    for task in tasks:
-        pairs = node_pairs(task.placement.cpus, was, want, topology)
+    moves = [(task, node_pairs(task.placement.cpus, was, want, topology)) for task in tasks]
+    ways = {(old, new) for _, pairs in moves for old, new in pairs.items() if old != new}
+    if {old for old, _ in ways} & {new for _, new in ways}:
         # Of memory on a node that is both old and new nobody could say whether it has arrived.
-        crossing = set(pairs) & set(pairs.values())
-        if task.name not in settled or not crossing:
-            moves.append((task, pairs))
+        moves = [(task, pairs) for task, pairs in moves if task.name not in settled]
     memory = _Memory(job, scheduler.root, relocate, group(moves))
     memory.plan()
     result = _move(
@@ -323,12 +321,11 @@ def _move(
 
 
 def _levels(job: Cgroup, target: Callable[[str, CpuSet], CpuSet], top: CpuSet) -> Iterator[Level]:
-    """Where Slurm has set a cpuset, from the top: on version 1 also above the job."""
+    """Where Slurm has set a cpuset, from the top: on version 1 also for all the user's jobs."""
     if job.version == 1:
-        for path in (job.path.parents[1], job.path.parents[0]):
-            above = Cgroup(path=path, version=1, mount=job.mount)
-            if configured_cpus(above):
-                yield Level(cgroup=above, cpus=top, stays_wide=True)
+        user = replace(job, path=job.path.parent)
+        if configured_cpus(user):
+            yield Level(cgroup=user, cpus=top, stays_wide=True)
     yield Level(cgroup=job, cpus=top)
     for step, path in step_directories(job).items():
         for directory, below, _ in os.walk(path):
@@ -346,8 +343,8 @@ def _check_cpus(cpus: CpuSet, cgroups: Sequence[Cgroup], scheduler: Slurm) -> No
     if cpus - online:
         raise UsageError(f"processor {cpus - online} is not online; online are {online}")
     for job in cgroups:
-        # On version 1 the directories between are Slurm's too, and are widened with the job's.
-        above = job.path.parents[2] if job.version == 1 else job.path.parent
+        # On version 1 the user's directory between is Slurm's too, and is widened with the job's.
+        above = job.path.parents[1] if job.version == 1 else job.path.parent
         allowed = effective_cpus(replace(job, path=above), scheduler.root)
         if configured_cpus(job) and cpus - allowed:
             raise RefusedError(f"{above} allows processors {allowed}, not {cpus - allowed}")
