@@ -103,7 +103,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("agent")
     config, socket = directory / "config.toml", directory / "agent.sock"
     config.write_text(f'[journal]\npath = "{directory}/journal.db"\n')
-    words = [sys.executable, "-I", "-c", "from schedhook.cli.agent import command; command()"]
+    words = [sys.executable, "-I", "-c", "from schedhook.cli.main import run; run()", "agent"]
     words += ["--socket", socket, "--spool", directory / "spool", "--no-watch", "--config", config]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(words, stderr=log)

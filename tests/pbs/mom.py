@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ EVENTS = {
     "execjob_postsuspend": 524288,
     "execjob_preresume": 1048576,
 }
-FEW_ATTRIBUTES = ["id", "euser", "exec_vnode", "exec_host2", "schedselect", "session_id"]
+PBS_EXEC = os.environ.get("SCHEDHOOK_PBS_EXEC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,21 +89,16 @@ class Mom:
             "requestor_host": "n1",
             **told,
         }
-        journal = self.directory / "journal"
-        journal.write_bytes(b"")
+        interpreter = (PbsPython if PBS_EXEC else StandIn)(self, event, told)
         config = self.hooks / f"{self.name}.CF"
-        environ = {"STANDIN_EVENT": json.dumps(told), "STANDIN_JOURNAL": str(journal)}
-        if config.exists():
-            environ["PBS_HOOK_CONFIG_FILE"] = str(config)
-        words = [sys.executable, "-I", "-S", "-OO", str(HERE / "standin/run_hook.py")]
-        words += [str(HERE / "standin"), str(self.hooks / f"{self.name}.PY")]
+        environ = {"PBS_HOOK_CONFIG_FILE": str(config)} if config.exists() else {}
         begin = time.monotonic()
         with (self.directory / "errors").open("w+b") as errors:
             hook = subprocess.Popen(
-                words,
+                interpreter.words,
                 # Not even root can write there, as a full disk would have it.
                 cwd="/sys",
-                env={**environ, **self.environ},
+                env={**environ, **interpreter.environ, **self.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
@@ -111,9 +106,9 @@ class Mom:
             )
             timed_out = False
             try:
-                status: int | None = hook.wait(self.alarm)
+                hook.wait(self.alarm)
             except subprocess.TimeoutExpired:
-                timed_out, status = True, None
+                timed_out = True
             seconds = time.monotonic() - begin
             # pbs_mom kills the hook's process group in either case.
             with contextlib.suppress(ProcessLookupError):
@@ -121,14 +116,101 @@ class Mom:
             hook.wait()
             errors.seek(0)
             text = errors.read().decode(errors="replace")
-        notes = [json.loads(line) for line in journal.read_text().splitlines()]
-        kinds = [note[0] for note in notes]
+        job_log, host_log = interpreter.logs()
         return Result(
-            # pbs_python turns an exception into a rejection; falling off the end accepts.
-            accepted=status == 0 and "reject" not in kinds,
+            accepted=hook.returncode == 0 and interpreter.accepted(),
             timed_out=timed_out,
             seconds=seconds,
-            job_log=tuple((note[1], note[2]) for note in notes if note[0] == "logjobmsg"),
-            host_log=tuple(note[1] for note in notes if note[0] == "logmsg"),
+            job_log=job_log,
+            host_log=host_log,
             errors=text,
         )
+
+
+Logs = tuple[tuple[tuple[str, str], ...], tuple[str, ...]]
+
+
+class StandIn:
+    """Python with the module `pbs` of standin/."""
+
+    def __init__(self, mom: Mom, _event: str, told: Mapping[str, Any]) -> None:
+        self._journal = mom.directory / "journal"
+        self._journal.write_bytes(b"")
+        self.environ = {"STANDIN_EVENT": json.dumps(told), "STANDIN_JOURNAL": str(self._journal)}
+        words = [sys.executable, "-I", "-S", "-OO", HERE / "standin/run_hook.py"]
+        words += [HERE / "standin", mom.hooks / f"{mom.name}.PY"]
+        self.words = [str(word) for word in words]
+
+    def _notes(self) -> list[list[Any]]:
+        return [json.loads(line) for line in self._journal.read_text().splitlines()]
+
+    def accepted(self) -> bool:
+        """An exception is a bad exit status; falling off the end accepts."""
+        return all(note[0] != "reject" for note in self._notes())
+
+    def logs(self) -> Logs:
+        notes = self._notes()
+        return (
+            tuple((note[1], note[2]) for note in notes if note[0] == "logjobmsg"),
+            tuple(note[1] for note in notes if note[0] == "logmsg"),
+        )
+
+
+class PbsPython:
+    """PBS's own interpreter, with files as pbs_mom writes them (mom_hook_func.c)."""
+
+    def __init__(self, mom: Mom, event: str, told: Mapping[str, Any]) -> None:
+        given, self._answer, self._log = (mom.directory / name for name in ("in", "out", "log"))
+        for path in (self._answer, self._log):
+            path.unlink(missing_ok=True)
+        given.write_text("".join(f"{line}\n" for line in input_lines(mom, event, told)))
+        words = [f"{PBS_EXEC}/bin/pbs_python", "--hook", "-i", given, "-o", self._answer]
+        words += ["-l", self._log, "-e", "15", mom.hooks / f"{mom.name}.PY"]
+        self.words = [str(word) for word in words]
+        names = ("PBS_CONF_FILE", "LD_LIBRARY_PATH")
+        self.environ = {name: os.environ[name] for name in names if name in os.environ}
+
+    def accepted(self) -> bool:
+        return self._answer.exists() and "pbs.event().accept=True" in self._answer.read_text()
+
+    def logs(self) -> Logs:
+        """Lines are `time;code;pbs_python;class;object;text`."""
+        text = self._log.read_text() if self._log.exists() else ""
+        lines = [line.split(";", 5)[3:] for line in text.splitlines()]
+        return (
+            tuple((name, said) for kind, name, said in lines if kind == "Job"),
+            tuple(said for kind, name, said in lines if (kind, name) == ("Hook", "pbs_python")),
+        )
+
+
+def input_lines(mom: Mom, event: str, told: Mapping[str, Any]) -> Iterator[str]:
+    """What pbs_mom tells pbs_python of an event."""
+    if "job" in told:
+        yield from job_lines("pbs.event().job", {"id": told["job"].get("id"), **told["job"]})
+    for job, values in told.get("job_list", {}).items():
+        rest = {key: value for key, value in values.items() if key != "id"}
+        yield from job_lines(f'pbs.event().job_list["{job}"]', rest)
+    for vnode in told.get("vnode_list", {}):
+        yield f'pbs.event().vnode_list["{vnode}"].sharing=default_shared'
+    for key in ("progname", "pid"):
+        if key in told:
+            yield f"pbs.event().{key}={told[key]}"
+    for number, word in enumerate(told.get("argv", ())):
+        yield f"pbs.event().argv[{number}]={word}"
+    yield "pbs.get_local_nodename()=n1"
+    yield f"pbs.event().type={event}"
+    yield f"pbs.event().hook_name={mom.name}"
+    yield "pbs.event().hook_type=site"
+    yield "pbs.event().requestor=pbs_mom"
+    yield "pbs.event().requestor_host=n1"
+    yield "pbs.event().user=pbsadmin"
+    yield f"pbs.event().alarm={mom.alarm}"
+
+
+def job_lines(name: str, values: Mapping[str, Any]) -> Iterator[str]:
+    values = dict(values)
+    if values.pop("primary", True):
+        yield f"{name}._msmom=True"
+    for key, value in values.items():
+        if value is not None:
+            yield f"{name}.{key}={value}"

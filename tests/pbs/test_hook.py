@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.pbs.mom import EVENTS, Mom, Result
+from tests.pbs.mom import EVENTS, PBS_EXEC, Mom, Result
 
 CONTRIB = Path(__file__).resolve().parents[2] / "contrib/pbs"
-ALARM = 5
+ALARM = 10
 LIMIT = 0.5
+"""Seconds, for programs that are not to answer."""
+ENOUGH = 3.0
+"""Seconds, for those that are; a loaded host is slow."""
 WAITS = ("resize", "postsuspend", "preresume")
 JOB: dict[str, Any] = {
     "id": "12.n1",
@@ -50,8 +53,8 @@ def program(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-def configuration(program: object, **more: Any) -> str:
-    return json.dumps({"program": str(program), "seconds": {"default": LIMIT}} | more)
+def configuration(program: object, limit: float = ENOUGH, **more: Any) -> str:
+    return json.dumps({"program": str(program), "seconds": {"default": limit}} | more)
 
 
 def told_by(event: str, **job: Any) -> dict[str, Any]:
@@ -114,7 +117,8 @@ def test_accepts_whatever_the_program_does(
         path = tmp_path / "missing/schedhook"
     else:
         path = program(lines, 0o644 if lines == "text" else 0o755)
-    mom.import_config(configuration(path))
+    limit = LIMIT if "no answer" in expected else ENOUGH
+    mom.import_config(configuration(path, limit))
 
     result = mom.run(event, **told_by(event))
 
@@ -227,13 +231,15 @@ def test_hands_over_what_happened(handed_over: Callable[..., dict[str, Any]], ev
     assert data["job"] == (None if event.startswith("exechost") else expected)
     ids = [job["id"] for job in data["jobs"]]
     assert ids == (["12.n1", "13.n1"] if event == "exechost_periodic" else [])
-    waits = ["--wait", "--timeout", f"{LIMIT * 0.8:g}"] if point in WAITS else []
+    waits = ["--wait", "--timeout", f"{ENOUGH * 0.8:g}"] if point in WAITS else []
     assert data["arguments"][3:] == waits
 
 
 @pytest.mark.parametrize(
     "job",
-    ["12[3].n1", "12[].n1", "1.host-with.dots.example.org", "7.h$(touch /tmp/x);'\"&|", "9.hö st"],
+    ["12[3].n1", "12[].n1", "1.host-with.dots.example.org"]
+    # PBS itself would not take these.
+    + ([] if PBS_EXEC else ["7.h$(touch /tmp/x);'\"&|", "9.hö st"]),
 )
 def test_any_job_id(handed_over: Callable[..., dict[str, Any]], job: str) -> None:
     assert handed_over("execjob_resize", **told_by("execjob_resize", id=job))["job"]["id"] == job
@@ -269,12 +275,16 @@ def test_the_program_stands_alone(
     assert {int(name) for name in files if len(name) == 1} <= {0, 1, 2}
 
 
-@pytest.mark.parametrize("event_type", [32768, 128, 1024, 262144, 1])
+OTHERS = {"execjob_prologue": 128, "execjob_preterm": 1024, "execjob_abort": 262144}
+SERVERS = {"periodic": 32768, "queuejob": 1}
+
+
+@pytest.mark.parametrize("event", OTHERS if PBS_EXEC else OTHERS | SERVERS)
 def test_other_events_are_nothing_to_it(
-    mom: Mom, program: Callable[..., Path], event_type: int, tmp_path: Path
+    mom: Mom, program: Callable[..., Path], event: str, tmp_path: Path
 ) -> None:
     mom.import_config(configuration(program(f"touch {tmp_path}/ran")))
-    result = mom.run("other", type=event_type, job=JOB)
+    result = mom.run(event, type=(OTHERS | SERVERS)[event], job=JOB)
     assert_accepted(result)
     assert (result.job_log, result.host_log) == ((), ())
     assert not (tmp_path / "ran").exists()
@@ -283,11 +293,10 @@ def test_other_events_are_nothing_to_it(
 def test_a_worker_with_its_own_session_outlives_the_hook(
     mom: Mom, program: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = program(f"setsid sh -c 'sleep 1; touch {tmp_path}/moved' & echo started")
+    path = program(f"setsid sh -c 'sleep 3; touch {tmp_path}/moved' & echo started")
     mom.import_config(configuration(path))
     result = mom.run("execjob_resize", **told_by("execjob_resize"))
     assert_accepted(result)
-    assert result.seconds < 1
     assert not (tmp_path / "moved").exists()
     until((tmp_path / "moved").exists)
 
@@ -295,7 +304,7 @@ def test_a_worker_with_its_own_session_outlives_the_hook(
 def test_a_program_that_hangs_is_gone_afterwards(
     mom: Mom, program: Callable[..., Path], tmp_path: Path
 ) -> None:
-    mom.import_config(configuration(program(f"echo $$ > {tmp_path}/pid; sleep 60; exit")))
+    mom.import_config(configuration(program(f"echo $$ > {tmp_path}/pid; sleep 60; exit"), 1))
     assert_accepted(mom.run("execjob_preresume", **told_by("execjob_preresume")))
     pid = int((tmp_path / "pid").read_text())
     until(lambda: gone(pid))
@@ -316,7 +325,7 @@ def test_a_file_system_that_hangs_at_exec(mom: Mom, program: Callable[..., Path]
     text = (CONTRIB / "schedhook.PY").read_text()
     hanging = "import os, time\nos.execve = lambda *words: time.sleep(600)\n"
     (mom.hooks / "schedhook.PY").write_text(hanging + text)
-    mom.import_config(configuration(program("echo fine")))
+    mom.import_config(configuration(program("echo fine"), LIMIT))
     result = mom.run("execjob_preresume", **told_by("execjob_preresume"))
     assert_accepted(result)
     assert "no answer within" in line_of(result)

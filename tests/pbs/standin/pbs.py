@@ -54,6 +54,13 @@ class exec_vnode:  # the name is PBS's
         return self._value
 
 
+class pbs_int(int):
+    """The type of a job's numbers, which is not quite int."""
+
+
+_TYPES = {"exec_vnode": exec_vnode, "session_id": pbs_int, "run_count": pbs_int}
+
+
 class _Job:
     """Attributes that are not set are None; those that PBS does not know raise."""
 
@@ -71,7 +78,9 @@ class _Job:
         if name not in self._KNOWN:
             raise AttributeError(f"'_job' object has no attribute {name!r}")
         value = self._values.get(name)
-        return exec_vnode(value) if name == "exec_vnode" and value is not None else value
+        if value is not None and name in _TYPES:
+            return _TYPES[name](value)
+        return value
 
     def __setattr__(self, name, value):
         raise BadAttributeValueError(f"the attribute '{name}' is readonly")
