@@ -75,6 +75,11 @@ class Target(Protocol):
     @property
     def command(self) -> str: ...
 
+    @property
+    def skips_holes(self) -> bool:
+        """Whether address space without pages costs a sweep next to nothing."""
+        ...
+
     def alive(self) -> bool:
         """Whether the process that was attached still runs (not: another one of its number)."""
         ...

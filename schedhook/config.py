@@ -63,10 +63,14 @@ class RelocationSection:
     """Most that is moved in a second, in units of 1,000,000 bytes; 0: no bound."""
     reserve_mb: int = at_least(0, 64)
     """What stays free on every destination node, in units of 1,048,576 bytes."""
-    batch_kb: int = at_least(4, 8192)
+    batch_kb: int = at_least(4, 32768)
     """Most that one system call moves, in units of 1,024 bytes."""
     call_ms: float = at_least(0, 0.0)
-    """Bound on one system call's duration; 0: none."""
+    """Bound on one system call's duration; 0: none, with `gentle` 20."""
+    gentle: bool = False
+    """Short calls and, unless `threads` says otherwise, one thread."""
+    freeze: bool = False
+    """Freeze the processes' cgroups (version 2) while their memory moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

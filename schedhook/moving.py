@@ -6,6 +6,7 @@ page is recorded here, so that no strategy can forget a failure.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -20,10 +21,14 @@ from schedhook.model import Area, NodeMap, Reason
 from schedhook.nodemap import as_kernel_calls
 from schedhook.retry import RetryPolicy, is_transient, retry
 from schedhook.selection import ProcessSelection, Selected, Selection, select
-from schedhook.sets import NodeSet
+from schedhook.sets import CpuSet, NodeSet
 
-UNIT_BYTES = 64 << 20
+UNIT_BYTES = 32 << 20
 """Resident memory that one unit of work is about: small enough to spread over threads."""
+MOST_HOLES = 16 << 30
+"""Address space without pages that is looked at page by page, in bytes."""
+MOST_THREADS = 8
+"""Threads that are started without being asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,8 @@ class MoveOptions:
     """How to move."""
 
     threads: int = 1
+    cpus: CpuSet = field(default_factory=CpuSet)
+    """Processors that the threads are bound to; empty: the caller's."""
     bandwidth: float = 0.0
     """Bytes a second, 0: no bound."""
     limits: Limits = field(default_factory=Limits)
@@ -138,6 +145,7 @@ class Move:
         """
         processes = list(self.processes if processes is None else processes)
         self.look()
+        self._migrate_sparse(processes)
         pending: Iterable[_Unit] = self._units(processes)
         settled: list[_Failed] = []
         waiting: list[_Failed] = []
@@ -209,6 +217,28 @@ class Move:
                 self._record(process, {(node, self.node_map.pairs[node]): gone})
         process.left = {Reason.UNEXPLAINED: sum(after.values())} if any(after.values()) else {}
 
+    def _migrate_sparse(self, processes: Sequence[MovingProcess]) -> None:
+        """Where holes cost as much as pages to look at, let the kernel skip those of the sparsest
+        processes, by migrate_pages(2); the sweep then does what that left."""
+        options = self.options
+        calls = as_kernel_calls(self.node_map.moves)
+        if calls is None or self.node_map.overlaps:
+            return
+        if options.bandwidth or options.limits.call_seconds:  # one call could not keep to these
+            return
+        sparse = [each for each in processes if _holes(each) > MOST_HOLES]
+        if not sparse:
+            return
+        self.notes.append(
+            "this kernel does not tell where the holes of an address space are: process "
+            + ", ".join(str(process.pid) for process in sparse)
+            + " moved whole at first, by migrate_pages(2)"
+        )
+        with self._pool() as pool:
+            list(pool.map(lambda process: self._migrate(process, calls), sparse))
+        self._seen.clear()
+        self.look()
+
     def _look_alone(self, process: MovingProcess) -> None:
         """Read one process again, keeping what was decided about shared memory of the job."""
         try:
@@ -231,7 +261,7 @@ class Move:
         if not self.node_map.overlaps:
             for process in processes:
                 for item in process.selection.selected:
-                    for start, end in _spread(item.area):
+                    for start, end in spread(item.area):
                         yield _Unit(process, item.area, item.shared, start, end, moves)
             return
         # A page that has arrived must not be taken for one that has yet to leave. Each run of
@@ -242,13 +272,13 @@ class Move:
         for process in processes:
             for item in process.selection.selected:
                 if len(processes) > 1 and (item.area.is_shared or item.area.most_mappers > 1):
-                    for start, end in _spread(item.area):
+                    for start, end in spread(item.area):
                         common += self._located(process, item, start, end)
                 else:
                     own.append((process, item))
         yield from common
         for process, item in own:
-            for start, end in _spread(item.area):
+            for start, end in spread(item.area):
                 yield from self._located(process, item, start, end)
 
     def _located(
@@ -334,10 +364,29 @@ class Move:
         return may_pass
 
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.options.threads, thread_name_prefix="schedhook-move")
+        return ThreadPoolExecutor(
+            self.options.threads,
+            thread_name_prefix="schedhook-move",
+            initializer=_bind_thread,
+            initargs=(self.options.cpus,),
+        )
 
 
-def _spread(area: Area) -> Iterable[tuple[int, int]]:
+def _bind_thread(cpus: CpuSet) -> None:
+    """Bind the calling thread, which ends with its pool. Elsewhere it moves pages as well."""
+    if cpus:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, cpus)
+
+
+def _holes(process: MovingProcess) -> int:
+    """Bytes of address space without pages that a sweep would look at."""
+    if process.gone or process.target.skips_holes:
+        return 0
+    return sum(item.area.size - item.area.resident for item in process.selection.selected)
+
+
+def spread(area: Area) -> Iterable[tuple[int, int]]:
     """Cut an area into pieces of about UNIT_BYTES of resident memory each."""
     pieces = max(1, area.resident // UNIT_BYTES)
     step = area.size // pieces
@@ -388,6 +437,16 @@ class _Throttle:
         time.sleep(wait)
 
 
-def default_threads() -> int:
-    """As many as the caller has processors, four at most."""
-    return min(4, len(os.sched_getaffinity(0)))
+def place_threads(wanted: int, new: CpuSet, old: CpuSet) -> tuple[int, CpuSet]:
+    """How many threads, and the processors to bind them to (empty: none).
+
+    `wanted` threads, 0: as many as there are `new` processors, the job's own, up to a bound:
+    beyond, locks and the memory's bandwidth leave nothing to gain. They run on `new`, where these
+    are too few also on `old`, so that no other job is disturbed; where both are, anywhere.
+    """
+    mine = CpuSet(os.sched_getaffinity(0))
+    cpus = new & mine
+    threads = wanted or min(MOST_THREADS, len(cpus)) or min(4, len(mine))
+    if len(cpus) < threads:
+        cpus = cpus | (old & mine)
+    return threads, cpus if len(cpus) >= threads else CpuSet()

@@ -19,6 +19,7 @@ from schedhook.errors import (
     SchedhookError,
     UsageError,
 )
+from schedhook.freezing import cgroups_to_freeze, freezing
 from schedhook.host.topology import Topology
 from schedhook.model import (
     Kind,
@@ -31,13 +32,14 @@ from schedhook.model import (
     Residency,
     Shared,
 )
-from schedhook.moving import Move, MoveOptions, MovingProcess, default_threads
+from schedhook.moving import Move, MoveOptions, MovingProcess, place_threads
 from schedhook.planning import check_nodes, make_plan
 from schedhook.plugins import Plugins
 from schedhook.retry import RetryPolicy
 from schedhook.selection import ProcessSelection, Selection
 from schedhook.sets import CpuSet, NodeSet
 
+_GENTLE_CALL_MS = 20.0
 _RESCANS = 3
 """Further looks for processes and pages that appeared during the move."""
 _STRAY_SHARE = 0.001
@@ -74,6 +76,8 @@ class Request:
     shared: Shared | None = None
     threads: int | None = None
     bandwidth_mb_s: float | None = None
+    gentle: bool | None = None
+    freeze: bool | None = None
     reserve: int | None = None
     """Bytes."""
     sweep_leftovers: bool = True
@@ -150,7 +154,7 @@ class _Relocation:
         if node_map.note:
             self._notes.append(node_map.note)
 
-        move = self._move(node_map)
+        move = self._move(node_map, topology)
         move.look()
         plan = make_plan(
             processes=move.processes,
@@ -234,10 +238,17 @@ class _Relocation:
             return self._request.reserve
         return self._config.relocation.reserve_mb << 20
 
-    def _move(self, node_map: NodeMap) -> Move:
+    def _move(self, node_map: NodeMap, topology: Topology) -> Move:
         request, config = self._request, self._config.relocation
         retry = self._config.retry
-        threads = request.threads if request.threads is not None else config.threads
+        gentle = config.gentle if request.gentle is None else request.gentle
+        new = request.cpus or topology.cpus_of(node_map.destinations)
+        threads, cpus = place_threads(
+            request.threads or config.threads or int(gentle),
+            new,
+            topology.cpus_of(node_map.sources),
+        )
+        call_ms = config.call_ms or (_GENTLE_CALL_MS if gentle else 0)
         bandwidth = (
             request.bandwidth_mb_s if request.bandwidth_mb_s is not None else config.bandwidth_mb_s
         )
@@ -247,9 +258,10 @@ class _Relocation:
             processes=self._attached.values(),
             selection=self._selection,
             options=MoveOptions(
-                threads=threads or default_threads(),
+                threads=threads,
+                cpus=cpus,
                 bandwidth=bandwidth * 1e6,
-                limits=Limits(batch_bytes=config.batch_kb << 10, call_seconds=config.call_ms / 1e3),
+                limits=Limits(batch_bytes=config.batch_kb << 10, call_seconds=call_ms / 1e3),
                 retry=RetryPolicy(
                     attempts=retry.attempts,
                     first_wait=retry.first_wait_s,
@@ -267,6 +279,7 @@ class _Relocation:
         before = {pid: process.selection.residency for pid, process in self._attached.items()}
         kept = _sum(its.kept for its in plan.processes)
         try:
+            to_freeze = self._cgroups_to_freeze()
             self._plugins.notify("schedhook_before_migrate", plan=plan)
             if self._request.cpus is not None:
                 self._binding.bind(self._attached, self._request.cpus, self._root)
@@ -279,8 +292,9 @@ class _Relocation:
             if plan.bytes_planned:
                 if self._progress:
                     move.report_progress(self._progress, plan.bytes_planned)
-                self._strategy.move(move)
-                self._follow(stack, move)
+                with freezing(to_freeze):
+                    self._strategy.move(move)
+                    self._follow(stack, move)
         except SchedhookError as error:
             failure = str(error)
         except Exception as error:  # noqa: BLE001 - a strategy is a plug-in and may do anything
@@ -294,6 +308,13 @@ class _Relocation:
         )
         self._plugins.notify("schedhook_after_migrate", report=report)
         return report
+
+    def _cgroups_to_freeze(self) -> list[Path]:
+        request = self._request
+        wanted = self._config.relocation.freeze if request.freeze is None else request.freeze
+        if not wanted:
+            return []
+        return cgroups_to_freeze(self._attached, request.cgroup, self._root)
 
     def _follow(self, stack: ExitStack, move: Move) -> None:
         """Processes and pages that appeared during the move are moved too, in bounded rounds."""

@@ -456,6 +456,10 @@ class SimulatedTarget:
     def command(self) -> str:
         return self._process.command
 
+    @property
+    def skips_holes(self) -> bool:
+        return True
+
     def alive(self) -> bool:
         return self._process.alive
 

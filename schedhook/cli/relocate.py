@@ -73,6 +73,16 @@ def _request_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Most that is moved in a second, in MB (1,000,000 bytes).",
             ),
             click.option(
+                "--gentle/--no-gentle",
+                default=None,
+                help="Short system calls (20 ms) on one thread: the job hardly notices.",
+            ),
+            click.option(
+                "--freeze/--no-freeze",
+                default=None,
+                help="Freeze the processes' cgroup (version 2) while the memory moves.",
+            ),
+            click.option(
                 "--reserve",
                 type=click.IntRange(min=0),
                 metavar="MIB",

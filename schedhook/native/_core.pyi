@@ -2,8 +2,10 @@
 
 # A range: pid, pidfd, descriptor of /proc/PID/pagemap, start, end, the mapping's page size, the
 # base page size, the size of a transparent huge page (0: none), whether to use PAGEMAP_SCAN, and
-# a descriptor of /proc/kpageflags (-1: none), which tells huge pages where there is no scan.
-_Range = tuple[int, int, int, int, int, int, int, int, bool, int]
+# a descriptor of /proc/kpageflags (-1: none), which tells huge pages where there is no scan, and
+# frame spans: rows of (start, end, node), of 64 bits each, ascending, for telling a page's node
+# from its frame (empty: the kernel is asked).
+_Range = tuple[int, int, int, int, int, int, int, int, bool, int, bytes]
 
 def migrate_pages(pid: int, from_mask: bytes, to_mask: bytes, /) -> int:
     """migrate_pages(2). OSError with the kernel's errno."""
@@ -35,6 +37,7 @@ def locate(
     folio_size: int,
     use_scan: bool,
     kpageflags: int,
+    spans: bytes,
     /,
 ) -> list[tuple[int, int, int]]:
     """Runs (start, end, node) of present pages. OSError with the kernel's errno."""

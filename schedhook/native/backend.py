@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 import select
+import time
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from schedhook.backend import Failure, Limits, Run, Sweep
 from schedhook.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.host import cgroups, processes
+from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
 from schedhook.model import Area, Kind
 from schedhook.native import _core
 from schedhook.sets import NodeSet
 
 _BASE_PAGE = mmap.PAGESIZE
+_CHECK_EVERY = 0.05
+"""Seconds."""
 
 
 class NativeBackend:
@@ -32,12 +37,19 @@ class NativeBackend:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._folio_size = _huge_page_size(root)
+        self._spans: bytes | None = None
 
     def topology(self) -> Topology:
         return read_topology(self._root)
 
     def attach(self, pid: int) -> NativeTarget:
-        return NativeTarget(pid, self._root, self._folio_size)
+        return NativeTarget(pid, self._root, self._folio_size, self._frame_spans)
+
+    def _frame_spans(self) -> bytes:
+        if self._spans is None:
+            rows = node_spans(self._root)
+            self._spans = array("Q", [word for row in rows for word in row]).tobytes()
+        return self._spans
 
     def may_move_shared(self) -> bool:
         return _core.may_move_shared()
@@ -56,10 +68,14 @@ class NativeTarget:
     the pagemap, which is bound to the address space, yields nothing once that is gone.
     """
 
-    def __init__(self, pid: int, root: Path, folio_size: int) -> None:
+    def __init__(
+        self, pid: int, root: Path, folio_size: int, frame_spans: Callable[[], bytes]
+    ) -> None:
         self._root = root
         self._folio_size = folio_size
         self._pagemap = self._kpageflags = -1
+        self._spans = b""
+        self._checked = -math.inf
         self._pidfd = _open_pidfd(pid)
         try:
             self._identity = processes.read_identity(pid, root)
@@ -78,6 +94,7 @@ class NativeTarget:
             self._use_scan = _core.can_scan(self._pagemap)
             if not self._use_scan:
                 self._kpageflags = _open_kpageflags(root)
+                self._spans = frame_spans()
         except BaseException:
             self.close()
             raise
@@ -132,7 +149,7 @@ class NativeTarget:
         shared: bool,
         limits: Limits,
     ) -> Sweep:
-        self._require_alive()
+        self._require_running()
         moved, failures, calls, longest_ns, error = _core.sweep(
             self._range(area, start, end),
             _table(destinations),
@@ -174,13 +191,24 @@ class NativeTarget:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @property
+    def skips_holes(self) -> bool:
+        return self._use_scan
+
     def _require_alive(self) -> None:
+        self._checked = time.monotonic()
         if not self.alive():
             raise ProcessGoneError(f"process {self.pid} has exited")
 
+    def _require_running(self) -> None:
+        """Not exited; whether it left its cgroup is looked at every so often, a process having
+        hundreds of small areas."""
+        if _is_readable(self._pidfd) or time.monotonic() - self._checked > _CHECK_EVERY:
+            self._require_alive()
+
     def _range(
         self, area: Area, start: int, end: int
-    ) -> tuple[int, int, int, int, int, int, int, int, bool, int]:
+    ) -> tuple[int, int, int, int, int, int, int, int, bool, int, bytes]:
         # Huge pages of a pool have one size; only other mappings can hold transparent ones.
         folio_size = 0 if area.kind is Kind.HUGE else self._folio_size
         return (
@@ -194,6 +222,7 @@ class NativeTarget:
             folio_size,
             self._use_scan,
             self._kpageflags,
+            self._spans,
         )
 
     def _attach_error(self, pid: int, number: int) -> SchedhookError:

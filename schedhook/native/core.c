@@ -43,10 +43,16 @@ static int parse_range(PyObject *args, struct sh_range *range)
 {
     int pid, pidfd, pagemap, use_scan, kpageflags;
     unsigned long long start, end, page_size, base_size, folio_size;
+    const char *spans;
+    Py_ssize_t spans_size;
 
-    if (!PyArg_ParseTuple(args, "iiiKKKKKpi", &pid, &pidfd, &pagemap, &start, &end, &page_size,
-                          &base_size, &folio_size, &use_scan, &kpageflags))
+    if (!PyArg_ParseTuple(args, "iiiKKKKKpiy#", &pid, &pidfd, &pagemap, &start, &end, &page_size,
+                          &base_size, &folio_size, &use_scan, &kpageflags, &spans, &spans_size))
         return -1;
+    if (spans_size % (Py_ssize_t)sizeof(struct sh_span)) {
+        PyErr_SetString(PyExc_ValueError, "spans are (start, end, node), of 64 bits each");
+        return -1;
+    }
     if (!base_size || !page_size || page_size % base_size || folio_size % base_size ||
         start % page_size || end % page_size || end < start) {
         PyErr_SetString(PyExc_ValueError, "the range does not consist of whole pages");
@@ -56,6 +62,11 @@ static int parse_range(PyObject *args, struct sh_range *range)
                                .end = end, .page_size = page_size, .base_size = base_size,
                                .folio_size = folio_size, .use_scan = use_scan,
                                .kpageflags = kpageflags};
+    /* Bytes objects are aligned for anything, but nothing promises it; they live as long as `args`. */
+    if ((uintptr_t)spans % _Alignof(struct sh_span) == 0) {
+        range->spans = (const struct sh_span *)(const void *)spans;
+        range->span_count = (size_t)spans_size / sizeof(struct sh_span);
+    }
     return 0;
 }
 

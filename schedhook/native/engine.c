@@ -7,22 +7,24 @@
 
 _Static_assert(sizeof(void *) == sizeof(uint64_t), "addresses are handed to the kernel as they are");
 
-#define BATCH_ENTRIES 4096
+#define BATCH_ENTRIES 8192
 #define PAGEMAP_ENTRIES 4096
 #define SCAN_REGIONS 128
 #define SCAN_PAGES 16384 /* bounds how long one scan holds the target's mmap lock */
+#define FULL_AFTER 4
 #define SMALLEST_BATCH (64u << 10)
 
 /* No node and no errno: what a status holds until the kernel writes it; and what is noted for a
  * page that the kernel did not come to. */
 #define UNTOUCHED INT_MIN
 #define NOT_TRIED (INT_MIN + 1)
+/* A page's node, when only a question to the kernel can tell. */
+#define UNKNOWN (INT_MIN + 2)
 
 #define PAGEMAP_PRESENT (1ull << 63)
 #define PAGEMAP_FRAME ((1ull << 55) - 1)
 
 /* /proc/kpageflags */
-#define FLAG_COMPOUND_HEAD (1ull << 15)
 #define FLAG_COMPOUND_TAIL (1ull << 16)
 
 /* Linux 6.7's struct page_region and struct pm_scan_arg, and the categories used here. */
@@ -52,18 +54,17 @@ struct scanner {
     uint64_t *entries;
     size_t entry_room;
     uint64_t entries_start, entries_end; /* addresses that `entries` describes */
-    uint64_t *flags;                     /* of one folio's frames */
 };
 
 struct page {
     uint64_t address;
     uint64_t size;
+    int node; /* UNKNOWN where no frame number was seen */
 };
 
 static void scanner_close(struct scanner *scanner)
 {
     free(scanner->entries);
-    free(scanner->flags);
 }
 
 static int scanner_open(struct scanner *scanner, const struct sh_range *range)
@@ -77,11 +78,8 @@ static int scanner_open(struct scanner *scanner, const struct sh_range *range)
         if (range->folio_size / range->base_size > scanner->entry_room)
             scanner->entry_room = range->folio_size / range->base_size;
         scanner->entries = malloc(scanner->entry_room * sizeof *scanner->entries);
-        scanner->flags = malloc(scanner->entry_room * sizeof *scanner->flags);
-        if (!scanner->entries || !scanner->flags) {
-            scanner_close(scanner);
+        if (!scanner->entries)
             return SH_NO_LOCAL_MEMORY;
-        }
     }
     return 0;
 }
@@ -154,6 +152,7 @@ static int next_scanned(struct scanner *scanner, struct page *page)
             }
             page->address = address;
             page->size = range->page_size;
+            page->node = UNKNOWN;
             if ((region->categories & SCAN_IS_HUGE) && folio_fits(range, address, region->end))
                 page->size = range->folio_size;
             scanner->position = address + page->size;
@@ -170,26 +169,41 @@ static int next_scanned(struct scanner *scanner, struct page *page)
 }
 
 /* Whether these entries are one transparent huge page. Its frames follow each other; so can those
- * of small pages, so the kernel's flags decide. Without the right to see frames (CAP_SYS_ADMIN)
- * or flags it goes as small pages, which costs more calls and moves it all the same. */
-static bool is_folio(struct scanner *scanner, const uint64_t *entries, size_t count)
+ * of small pages, so the kernel's flags decide. Folios are aligned to their size: a frame half-way
+ * that is no folio's first can only belong to one that covers all of these frames. Without the right
+ * to see frames (CAP_SYS_ADMIN) or flags it goes as small pages, which costs more calls and moves
+ * it all the same. */
+static bool is_folio(const struct scanner *scanner, const uint64_t *entries, size_t count)
 {
-    uint64_t first = entries[0] & PAGEMAP_FRAME;
-    size_t size = count * sizeof *scanner->flags;
+    uint64_t first = entries[0] & PAGEMAP_FRAME, flags;
 
     if (!first || first % count || scanner->range->kpageflags < 0)
         return false;
     for (size_t i = 1; i < count; i++)
         if (!(entries[i] & PAGEMAP_PRESENT) || (entries[i] & PAGEMAP_FRAME) != first + i)
             return false;
-    if (sh_read_pagemap(scanner->range->kpageflags, scanner->flags, size,
-                        first * sizeof *scanner->flags) != (ssize_t)size ||
-        !(scanner->flags[0] & FLAG_COMPOUND_HEAD))
-        return false;
-    for (size_t i = 1; i < count; i++)
-        if (!(scanner->flags[i] & FLAG_COMPOUND_TAIL))
-            return false;
-    return true;
+    return sh_read_pagemap(scanner->range->kpageflags, &flags, sizeof flags,
+                           (first + count / 2) * sizeof flags) == sizeof flags &&
+           (flags & FLAG_COMPOUND_TAIL);
+}
+
+/* The node that a frame belongs to, or UNKNOWN. */
+static int node_of_frame(const struct sh_range *range, uint64_t frame)
+{
+    size_t low = 0, high = range->span_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct sh_span *span = &range->spans[middle];
+
+        if (frame < span->start)
+            high = middle;
+        else if (frame >= span->end)
+            low = middle + 1;
+        else
+            return frame ? (int)span->node : UNKNOWN;
+    }
+    return UNKNOWN;
 }
 
 /* Where to stop reading, at `end` at most: a huge page never lies across two reads. */
@@ -249,13 +263,16 @@ static int next_read(struct scanner *scanner, struct page *page)
 
         page->address = address;
         page->size = range->page_size;
-        if ((scanner->entries[index] & PAGEMAP_PRESENT) &&
-            folio_fits(range, address, scanner->entries_end) &&
+        if (!(scanner->entries[index] & PAGEMAP_PRESENT)) {
+            scanner->position += page->size;
+            continue;
+        }
+        if (folio_fits(range, address, scanner->entries_end) &&
             is_folio(scanner, &scanner->entries[index], range->folio_size / range->base_size))
             page->size = range->folio_size;
+        page->node = node_of_frame(range, scanner->entries[index] & PAGEMAP_FRAME);
         scanner->position += page->size;
-        if (scanner->entries[index] & PAGEMAP_PRESENT)
-            return 0;
+        return 0;
     }
     page->size = 0;
     return 0;
@@ -287,6 +304,7 @@ struct batch {
     uint64_t address[BATCH_ENTRIES];
     uint64_t size[BATCH_ENTRIES];
     int node[BATCH_ENTRIES]; /* where each was when last asked, or a negative errno */
+    int before[BATCH_ENTRIES]; /* where each was before the move, -1: counted already */
     int error[BATCH_ENTRIES]; /* why a huge page stayed, to be looked at closer */
     bool told[BATCH_ENTRIES]; /* the kernel itself said that it moved */
 };
@@ -305,7 +323,7 @@ struct mover {
     const struct sh_options *options;
     struct sh_result *result;
     uint64_t batch_bytes;
-    bool *full; /* [nodes]: that destination gave ENOMEM */
+    unsigned *no_memory; /* [nodes]: calls in a row that gave ENOMEM and moved nothing there */
     struct batch batch, parts;
     struct group group;
 };
@@ -456,6 +474,23 @@ static int why(int said)
     return said == UNTOUCHED ? EAGAIN : -said;
 }
 
+/* One page can get ENOMEM for itself: a pinned huge page does, which the kernel wants to split.
+ * Only when several calls in a row find no room, and nothing moves, is the node taken to be full. */
+static bool is_full(const struct mover *mover, int node)
+{
+    return mover->no_memory[node] >= FULL_AFTER;
+}
+
+static void note_room(struct mover *mover, int node, long left)
+{
+    const struct group *group = &mover->group;
+    bool moved = left >= 0;
+
+    for (size_t i = 0; i < group->count && !moved; i++)
+        moved = group->status[i] == node;
+    mover->no_memory[node] = moved ? 0 : mover->no_memory[node] + 1;
+}
+
 /* Move what the group holds to `node`; afterwards batch->node says where each page is, and what
  * stayed has been counted. Returns 0 or the errno of a whole call. */
 static int move_group(struct mover *mover, struct batch *batch, int node)
@@ -464,6 +499,7 @@ static int move_group(struct mover *mover, struct batch *batch, int node)
 
     while (group->count) {
         size_t again = 0;
+        bool found_culprit = false;
         long left;
         int error;
 
@@ -474,11 +510,10 @@ static int move_group(struct mover *mover, struct batch *batch, int node)
         left = submit(mover, batch);
         if (left < 0 && left != -ENOMEM)
             return (int)-left;
-        if (left == -ENOMEM)
-            mover->full[node] = true;
         error = settle(mover, batch, node);
         if (error)
             return error;
+        note_room(mover, node, left);
         for (size_t i = 0; i < group->count; i++) {
             size_t index = group->index[i];
             int said = group->node[i], now = group->status[i];
@@ -486,9 +521,11 @@ static int move_group(struct mover *mover, struct batch *batch, int node)
 
             if (now != batch->node[index]) { /* moved after all, or gone, or moved by others */
                 batch->node[index] = now;
-            } else if (silent && left == -ENOMEM) {
+            } else if (silent && left == -ENOMEM && (is_full(mover, node) || !found_culprit)) {
+                /* The kernel goes by order, so it stopped at the first that is still there. */
+                found_culprit = true;
                 stayed(mover, batch, index, ENOMEM);
-            } else if (said == NOT_TRIED) {
+            } else if (said == NOT_TRIED || (silent && left == -ENOMEM)) {
                 group->page[again] = group->page[i];
                 group->index[again++] = index;
             } else {
@@ -555,44 +592,82 @@ static int move_parts(struct mover *mover, struct batch *batch, size_t index, in
     return 0;
 }
 
-/* Huge pages that the kernel may have split: it does so where the destination has no free huge
- * page, or the process gave back a part. `before` is set to -1 for those that were counted here. */
-static int finish_huge_pages(struct mover *mover, struct batch *batch, int *before)
+static bool is_on_the_way(const struct mover *mover, const struct batch *batch, size_t index,
+                          int origin)
 {
-    const struct sh_range *range = mover->range;
+    return batch->size[index] != mover->range->page_size &&
+           (origin < 0 || destination_of(mover->options, origin) >= 0);
+}
 
-    for (size_t i = 0; i < batch->count; i++) {
-        uint64_t size = batch->size[i], base = range->page_size;
-        int error, origin = before[i];
+/* Look at both ends of the huge pages of which the kernel says that they moved: it may have moved a
+ * split one's head only. Those not whole are no longer `told`. */
+static int probe_huge_pages(struct mover *mover, struct batch *batch, const int *before)
+{
+    struct group *group = &mover->group;
+    uint64_t base = mover->range->page_size;
 
-        if (size == base || (origin >= 0 && destination_of(mover->options, origin) < 0))
-            continue;
-        if (batch->told[i]) {
-            void *probe[2] = {(void *)(uintptr_t)(batch->address[i] + base),
-                              (void *)(uintptr_t)(batch->address[i] + size - base)};
-            int where[2];
+    for (size_t next = 0; next < batch->count;) {
+        int error;
 
-            error = ask(range, 2, probe, where);
-            if (error)
-                return error;
-            if (where[0] == batch->node[i] && where[1] == batch->node[i])
+        for (group->count = 0; next < batch->count && group->count < BATCH_ENTRIES; next++) {
+            uint64_t address = batch->address[next];
+
+            if (!batch->told[next] || !is_on_the_way(mover, batch, next, before[next]))
                 continue;
+            group->page[group->count] = (void *)(uintptr_t)(address + base);
+            group->index[group->count++] = next;
+            group->page[group->count] = (void *)(uintptr_t)(address + batch->size[next] - base);
+            group->index[group->count++] = next;
         }
-        error = move_parts(mover, batch, i, origin);
-        before[i] = -1;
+        error = ask(mover->range, group->count, group->page, group->status);
         if (error)
             return error;
+        for (size_t i = 0; i < group->count; i++)
+            if (group->status[i] != batch->node[group->index[i]])
+                batch->told[group->index[i]] = false;
     }
     return 0;
 }
 
-/* Ask where the batch's pages are and move those that should. `origin`: they are parts of what was
+/* Huge pages that the kernel may have split: it does so where the destination has no free huge
+ * page, or the process gave back a part. `before` is set to -1 for those that were counted here. */
+static int finish_huge_pages(struct mover *mover, struct batch *batch, int *before)
+{
+    int error = probe_huge_pages(mover, batch, before);
+
+    for (size_t i = 0; i < batch->count && !error; i++) {
+        int origin = before[i];
+
+        if (batch->told[i] || !is_on_the_way(mover, batch, i, origin))
+            continue;
+        error = move_parts(mover, batch, i, origin);
+        before[i] = -1;
+    }
+    return error;
+}
+
+/* Whether the frames have told where all pages are. The zero page has a frame, too, and stays: what
+ * is not even tried, since its destination is full, has to be asked for. */
+static bool is_known(const struct mover *mover, const struct batch *batch)
+{
+    if (batch == &mover->parts)
+        return false;
+    for (size_t i = 0; i < batch->count; i++) {
+        int target = destination_of(mover->options, batch->node[i]);
+
+        if (batch->node[i] == UNKNOWN || (target >= 0 && is_full(mover, target)))
+            return false;
+    }
+    return true;
+}
+
+/* Ask where the batch's pages are, unless their frames have told, and move those that should. `origin`: they are parts of what was
  * a huge page there, so those at its destination have moved already; -1: nothing is known. */
 static int move_batch(struct mover *mover, struct batch *batch, int origin)
 {
     const struct sh_options *options = mover->options;
-    int before[BATCH_ENTRIES];
-    int error = ask_batch(mover->range, batch);
+    int *before = batch->before;
+    int error = is_known(mover, batch) ? 0 : ask_batch(mover->range, batch);
 
     if (error)
         return error;
@@ -613,7 +688,7 @@ static int move_batch(struct mover *mover, struct batch *batch, int origin)
         for (size_t i = 0; i < batch->count; i++) {
             if (destination_of(options, before[i]) != (int)target)
                 continue;
-            if (mover->full[target]) {
+            if (is_full(mover, (int)target)) {
                 stayed(mover, batch, i, ENOMEM);
                 continue;
             }
@@ -652,8 +727,8 @@ int sh_sweep(const struct sh_range *range, const struct sh_options *options,
         return error;
     mover = calloc(1, sizeof *mover);
     if (mover)
-        mover->full = calloc(options->nodes, sizeof *mover->full);
-    if (!mover || !mover->full) {
+        mover->no_memory = calloc(options->nodes, sizeof *mover->no_memory);
+    if (!mover || !mover->no_memory) {
         error = SH_NO_LOCAL_MEMORY;
         goto out;
     }
@@ -681,6 +756,7 @@ int sh_sweep(const struct sh_range *range, const struct sh_options *options,
                 break;
             }
             batch->address[batch->count] = page.address;
+            batch->node[batch->count] = page.node;
             batch->size[batch->count++] = page.size;
             gathered += page.size;
         }
@@ -689,7 +765,7 @@ int sh_sweep(const struct sh_range *range, const struct sh_options *options,
     }
 out:
     if (mover)
-        free(mover->full);
+        free(mover->no_memory);
     free(mover);
     scanner_close(&scanner);
     return explain(range, error);

@@ -17,6 +17,12 @@ int sh_scan_pagemap(int fd, void *arguments);
 bool sh_exited(int pidfd);
 uint64_t sh_now_ns(void);
 
+/* Frames [start, end) of physical memory that belong to one node. */
+struct sh_span {
+    uint64_t start, end;
+    int64_t node;
+};
+
 /* Pages of one range of one process. */
 struct sh_range {
     pid_t pid;
@@ -27,6 +33,8 @@ struct sh_range {
     uint64_t base_size;   /* the processor's base page */
     uint64_t folio_size;  /* a transparent huge page; 0 where there are none */
     bool use_scan;        /* PAGEMAP_SCAN works here */
+    const struct sh_span *spans; /* ascending; tells a page's node from its frame's number */
+    size_t span_count;    /* 0: the kernel is asked */
     int kpageflags;       /* /proc/kpageflags, -1: not readable; tells huge pages without a scan */
 };
 

@@ -27,10 +27,12 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     real = NativeTarget._range
 
     def told(*arguments: object) -> tuple[object, ...]:
-        *range_, use_scan, kpageflags = real(*arguments)  # type: ignore[arg-type]
+        *range_, use_scan, kpageflags, spans = real(*arguments)  # type: ignore[arg-type]
         if request.param == "as the kernel can":
-            return (*range_, use_scan, kpageflags)
-        return (*range_, False, flags if request.param == "without a scan" else -1)
+            return (*range_, use_scan, kpageflags, spans)
+        if request.param == "without frames":
+            return (*range_, False, -1, b"")
+        return (*range_, False, flags, spans)
 
     with Path("/proc/kpageflags").open("rb") as file:
         flags = file.fileno()

@@ -28,6 +28,7 @@ struct setup {
     int32_t destination[MAX_NODES];
     uint64_t moved[MAX_NODES];
     struct sh_result result;
+    struct sh_span spans[MAX_NODES];
 };
 
 static void setup_reset(struct setup *setup)
@@ -50,6 +51,18 @@ static int sweep(struct setup *setup)
         setup->range.end = START + world.count * BASE;
     world_begin(setup->destination);
     return sh_sweep(&setup->range, &setup->options, &setup->result);
+}
+
+/* Let the engine tell nodes from frames, of the first `nodes` nodes. */
+static void tell_frames(struct setup *setup, size_t nodes)
+{
+    for (size_t node = 0; node < nodes; node++)
+        setup->spans[node] = (struct sh_span){.start = node * NODE_FRAMES,
+                                              .end = (node + 1) * NODE_FRAMES,
+                                              .node = (int64_t)node};
+    setup->range.spans = setup->spans;
+    setup->range.span_count = nodes;
+    world.frames_told = nodes > 0;
 }
 
 static uint64_t stayed(const struct setup *setup, int error)
@@ -210,6 +223,22 @@ static void a_short_call_does_not_grow_the_batch(struct setup *setup)
     check(world.slowest_call <= 300 * 1000, "%" PRIu64 " ns", world.slowest_call);
 }
 
+/* What a frame's number tells is not asked; what it does not tell is. */
+static void frames_tell_nodes(struct setup *setup, size_t known)
+{
+    setup->destination[0] = 1;
+    setup->range.use_scan = false;
+    setup->options.batch_bytes = 10 * BASE;
+    map_small(0, 30, 0);
+    map_small(30, 30, 3);
+    tell_frames(setup, known);
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 30 * BASE, "%" PRIu64, setup->moved[0]);
+    check(world.move_calls == 3, "%ld calls", world.move_calls);
+    /* The fourth call reads pagemap; the last batches may lie on a node that was not told. */
+    check(world.calls == (known > 3 ? 4 : 7), "%ld calls", world.calls);
+}
+
 static void exit_is_told(struct setup *setup, bool scan, bool zombie)
 {
     for (long call = 1; call < 8; call++) {
@@ -275,6 +304,8 @@ static void named_scenarios(void)
     run(a_call_is_bounded_in_time(&setup));
     run(a_fast_target_gets_large_calls(&setup));
     run(a_short_call_does_not_grow_the_batch(&setup));
+    run(frames_tell_nodes(&setup, MAX_NODES));
+    run(frames_tell_nodes(&setup, 2));
     run(exit_is_told(&setup, true, false));
     run(exit_is_told(&setup, true, true));
     run(exit_is_told(&setup, false, false));
@@ -356,6 +387,8 @@ static void random_setup(struct setup *setup, uint64_t seed)
     setup->range.use_scan = chance(50);
     setup->range.kpageflags = chance(70) ? KPAGEFLAGS_FD : -1;
     world.frames_hidden = chance(20);
+    if (chance(60))
+        tell_frames(setup, 1 + any(MAX_NODES));
     for (int node = 0; node < MAX_NODES; node++) {
         setup->destination[node] = chance(60) ? (int32_t)any(MAX_NODES) : -1;
         if (chance(10))

@@ -10,6 +10,7 @@
 #define START 0x7f0000000000ull
 #define MAX_PAGES 6000
 #define MAX_NODES 8
+#define NODE_FRAMES (1ull << 32) /* each node's memory begins at a multiple of this */
 #define PAGEMAP_FD 7
 #define KPAGEFLAGS_FD 8
 #define FOREVER (1 << 30)
@@ -44,6 +45,7 @@ struct world {
     bool absent[MAX_NODES];     /* ENODEV */
     bool ran_out[MAX_NODES];    /* gave ENOMEM */
     bool frames_hidden;
+    bool frames_told; /* the engine knows which frame is on which node */
 
     /* what happens on the way */
     long exit_at;     /* before this kernel call, 0: never */
@@ -78,6 +80,8 @@ bool chance(unsigned percent);
 
 /* Map `pages` base pages at `index`; `adjoining`: in frames that follow the last one's. */
 struct folio *world_map(size_t index, size_t pages, int node, bool adjoining);
+/* Move it, as others do. */
+void world_carry(struct folio *folio, int node);
 void world_begin(const int32_t *destination);
 
 #endif

@@ -1,0 +1,305 @@
+"""What is measured: contenders that take turns over one target, and what is promised of them."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import tools
+from benchmarks.tools import MIB, Target
+
+BATCH_KIB = 32768
+"""What both the engine and the bare loop hand to one call; the default of `batch_kb`."""
+
+Contender = Callable[[Target, int, int], float]
+"""Moves the target's memory from a node to another; returns seconds."""
+
+
+@dataclass(slots=True)
+class Series:
+    """Repeated measurements of one thing, in seconds unless `unit` says otherwise."""
+
+    name: str
+    values: list[float] = field(default_factory=list)
+    mib: int = 0
+    """How much memory moved each time; 0: nothing did."""
+    unit: str = "s"
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """One series against another, by their medians; `most` is what the project promises."""
+
+    name: str
+    ours: str
+    against: str
+    most: float | None = None
+    scale: float = 1.0
+    """What the second one's median is multiplied by, as for another size."""
+
+
+@dataclass(slots=True)
+class Results:
+    """Everything that was measured, in order."""
+
+    series: dict[str, Series] = field(default_factory=dict)
+    ratios: list[Ratio] = field(default_factory=list)
+
+    def add(self, name: str, value: float, *, mib: int = 0, unit: str = "s") -> None:
+        """Append to the series of that name."""
+        self.series.setdefault(name, Series(name, mib=mib, unit=unit)).values.append(value)
+
+    def value(self, ratio: Ratio) -> float:
+        ours, against = self.series[ratio.ours].median, self.series[ratio.against].median
+        return ours / (against * ratio.scale)
+
+
+# -- contenders -----------------------------------------------------------------------------------
+
+
+def timed(*command: object) -> float:
+    """The wall time of a command, with its start."""
+    began = time.monotonic()
+    tools.call(*command)
+    return time.monotonic() - began
+
+
+def migratepages(target: Target, old: int, new: int) -> float:
+    return timed("migratepages", target.pid, old, new)
+
+
+def relocate(*options: object) -> Contender:
+    """The report's `seconds`: plan, move, verify."""
+
+    def run(target: Target, old: int, new: int) -> float:
+        report = tools.schedhook(
+            "relocate", "--pid", target.pid, "--from", old, "--to", new, *options
+        )
+        if report["outcome"] != "complete":
+            raise RuntimeError(f"not complete: {report}")
+        return float(report["seconds"])
+
+    return run
+
+
+def bare(threads: int, batch_kib: int = BATCH_KIB) -> Contender:
+    """Nothing but move_pages(2), one address for each page or huge page."""
+
+    def run(target: Target, old: int, new: int) -> float:  # noqa: ARG001
+        step = tools.huge_page() if target.kind == "thp" else tools.PAGE
+        said = tools.call(
+            tools.compiled("bare"), "move", target.pid, f"{target.start:x}", target.size, step,
+            new, threads, max(1, (batch_kib << 10) // step),
+        )  # fmt: skip
+        return float(said.split()[0])
+
+    return run
+
+
+def engine(threads: int, batch_kib: int = BATCH_KIB) -> Contender:
+    """The page mover alone, with the same threads and batches as the bare loop."""
+
+    def run(target: Target, old: int, new: int) -> float:
+        said = tools.call(
+            sys.executable, "-P", tools.HERE / "engine_alone.py",
+            target.pid, target.start, old, new, threads, batch_kib,
+        )  # fmt: skip
+        return float(said.split()[0])
+
+    return run
+
+
+def take_turns(
+    results: Results,
+    target: Target,
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    after: Callable[[str, Target], None] | None = None,
+) -> None:
+    """Each moves the same memory in each round, beginning with another one every time."""
+    names = list(contenders)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            old, new = target.node, 2 if target.node == 0 else 0
+            seconds = contenders[name](target, old, new)
+            if target.share_on(new) < 0.999:
+                raise RuntimeError(f"{name} left memory behind")
+            target.node = new
+            results.add(name, seconds, mib=target.used // MIB)
+            if after:
+                after(name, target)
+
+
+# -- what is measured -----------------------------------------------------------------------------
+
+
+def against_peers(results: Results, rounds: int, mib: int, kind: str) -> None:
+    """Our two strategies, the engine alone and the bare loop, against migratepages."""
+    few = ("--threads", 2)
+    with tools.target(kind, mib, 0) as target:
+        take_turns(
+            results,
+            target,
+            {
+                f"migratepages, {kind}": migratepages,
+                f"move-pages, {kind}": relocate("--strategy", "move-pages", *few),
+                f"migrate-process, {kind}": relocate("--strategy", "migrate-process", *few),
+                f"engine, {kind}": engine(2),
+                f"bare loop, {kind}": bare(2),
+            },
+            rounds,
+        )
+    peer = f"migratepages, {kind}"
+    results.ratios += [
+        Ratio(
+            name=f"move-pages against migratepages, {kind}",
+            ours=f"move-pages, {kind}",
+            against=peer,
+            most=0.75 if kind == "anon" else 0.70,
+        ),
+        Ratio(
+            name=f"migrate-process against migratepages, {kind}",
+            ours=f"migrate-process, {kind}",
+            against=peer,
+            most=1.10,
+        ),
+        Ratio(
+            name=f"engine against the bare loop, {kind}",
+            ours=f"engine, {kind}",
+            against=f"bare loop, {kind}",
+            most=1.10,
+        ),
+    ]
+
+
+def stalls(results: Results, rounds: int, mib: int) -> None:
+    """How long the job is kept waiting at most."""
+
+    def note(name: str, target: Target) -> None:
+        touch, mapping = target.stall()
+        results.add(f"longest wait under {name}", max(touch, mapping), unit="s")
+
+    with tools.target("anon", mib, 0) as target:
+        target.probe()
+        take_turns(
+            results,
+            target,
+            {
+                "migratepages, probed": migratepages,
+                "gentle, probed": relocate("--gentle"),
+            },
+            rounds,
+            note,
+        )
+    results.ratios.append(
+        Ratio(
+            name="longest wait, gentle against migratepages",
+            ours="longest wait under gentle, probed",
+            against="longest wait under migratepages, probed",
+            most=0.25,
+        )
+    )
+
+
+def sparse(results: Results, rounds: int) -> None:
+    """1 TiB of address space with 100 MiB in it, against 100 MiB in one piece."""
+    move = relocate("--threads", 2)
+    with tools.target("sparse", 100, 0) as wide, tools.target("anon", 100, 0) as dense:
+        for _ in range(rounds):
+            take_turns(results, wide, {"100 MiB in 1 TiB": move}, 1)
+            take_turns(results, dense, {"100 MiB in one piece": move}, 1)
+    results.ratios.append(
+        Ratio(
+            name="sparse against dense",
+            ours="100 MiB in 1 TiB",
+            against="100 MiB in one piece",
+            most=1.2,
+        )
+    )
+
+
+def sizes(results: Results, rounds: int, mibs: Sequence[int]) -> None:
+    """Time and the mover's memory, by size."""
+    smallest, largest = mibs[0], mibs[-1]
+    for mib in mibs:
+        tools.tidy()
+        with tools.target("anon", mib, 0) as target:
+            take_turns(results, target, {f"{mib} MiB": relocate("--threads", 2)}, rounds)
+            old, new = target.node, 2 - target.node
+            results.add(f"memory of the mover, {mib} MiB", memory(target, old, new), unit="MiB")
+    results.ratios += [
+        Ratio(
+            name=f"{largest} MiB against {smallest} MiB, by size",
+            ours=f"{largest} MiB",
+            against=f"{smallest} MiB",
+            scale=largest / smallest,
+            most=1.2,
+        ),
+    ]
+
+
+def memory(target: Target, old: int, new: int) -> float:
+    """The greatest resident size of the command, in MiB (its interpreter included)."""
+    command = [
+        sys.executable, "-P", str(tools.HERE / "peak_memory.py"),
+        "relocate", "--pid", str(target.pid), "--from", str(old), "--to", str(new), "--json",
+    ]  # fmt: skip
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    target.node = new
+    return int(done.stderr.split()[-1]) / 1024
+
+
+def threads(results: Results, rounds: int, mib: int, counts: Sequence[int]) -> None:
+    """Time by the number of threads."""
+    with tools.target("anon", mib, 0) as target:
+        contenders = {f"{count} threads": relocate("--threads", count) for count in counts}
+        take_turns(results, target, contenders, rounds)
+
+
+def batches(results: Results, rounds: int, mib: int, kibs: Sequence[int]) -> None:
+    """Time by batch size, of the engine alone."""
+    with tools.target("anon", mib, 0) as target:
+        take_turns(results, target, {f"batch {kib} KiB": engine(2, kib) for kib in kibs}, rounds)
+
+
+def start(results: Results, rounds: int) -> None:
+    """What the interpreter and the imports take, which no report's seconds contain."""
+    for _ in range(rounds):
+        results.add("start: python3 -c pass", timed(sys.executable, "-c", "pass"))
+        help_ = (sys.executable, "-P", "-m", "schedhook.cli.main", "relocate", "--help")
+        results.add("start: schedhook relocate --help", timed(*help_))
+
+
+def everything(
+    rounds: int, mib: int, largest: int
+) -> Iterator[tuple[str, Callable[[Results], None]]]:
+    """The parts, by name."""
+    yield "start", lambda results: start(results, rounds)
+    yield "anon", lambda results: against_peers(results, rounds, mib, "anon")
+    yield "thp", lambda results: against_peers(results, rounds, mib, "thp")
+    yield "stall", lambda results: stalls(results, rounds, mib)
+    yield "sparse", lambda results: sparse(results, rounds)
+    steps = [100 * 2**step for step in range(8) if 100 * 2**step <= largest]
+    yield "sizes", lambda results: sizes(results, rounds, steps)
+    yield "threads", lambda results: threads(results, rounds, mib, [1, 2, 4])
+    yield "batches", lambda results: batches(results, rounds, mib, [2048, 8192, 32768])
+
+
+def largest_size(wanted: int) -> int:
+    """MiB that fit on both nodes, `wanted` at most."""
+    free = min(tools.free_bytes(node) for node in (0, 2)) // MIB - 128
+    return max(100, min(wanted, free))
+
+
+def nodes_are_there() -> bool:
+    return all(Path(f"/sys/devices/system/node/node{node}").exists() for node in (0, 2))

@@ -1,0 +1,121 @@
+/* A process whose memory is moved, and which notices when it is kept waiting.
+ *
+ *   target KIND MIB NODE
+ *
+ * KIND: anon (small pages), thp (transparent huge pages), sparse (1 TiB of address space, of which
+ * MIB are used, in scattered runs of 64 KiB). Says `ready START BYTES`, then obeys lines: `probe`
+ * starts a thread that writes to one page after the other and maps and unmaps a page in between, as
+ * an allocator does; `stall` prints the longest write and the longest map-and-unmap, in ns, since
+ * it was last asked. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 4096ul
+#define HUGE (2ul << 20)
+#define RUN (64ul << 10)
+#define RESERVED (1ul << 40)
+#define MPOL_BIND 2
+
+static char *memory;
+static size_t used, stride;
+static atomic_ullong longest_touch, longest_map;
+
+static void die(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static uint64_t now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* The page of this number among those in use. */
+static char *page(size_t number)
+{
+    return memory + number / (RUN / PAGE) * stride + number % (RUN / PAGE) * PAGE;
+}
+
+static void note(atomic_ullong *longest, uint64_t took)
+{
+    if (took > atomic_load(longest))
+        atomic_store(longest, took);
+}
+
+static void *probe(void *unused)
+{
+    size_t pages = used / PAGE;
+
+    for (size_t number = 0;; number = (number + 7919) % pages) {
+        uint64_t began = now();
+
+        *(volatile char *)page(number) = 1;
+        note(&longest_touch, now() - began);
+        if (number % 16)
+            continue;
+        began = now();
+        char *extra = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (extra == MAP_FAILED || munmap(extra, PAGE))
+            die("mmap");
+        note(&longest_map, now() - began);
+        usleep(500); /* an emulated machine has few processors to spare */
+    }
+    return unused;
+}
+
+int main(int count, char **arguments)
+{
+    char line[32];
+    size_t room;
+    int sparse;
+
+    if (count != 4)
+        return 2;
+    unsigned long mask = 1ul << atoi(arguments[3]);
+    used = strtoul(arguments[2], NULL, 10) << 20;
+    sparse = !strcmp(arguments[1], "sparse");
+    room = sparse ? RESERVED : used;
+    stride = sparse ? RESERVED / (used / RUN) / PAGE * PAGE : RUN;
+    if (syscall(SYS_set_mempolicy, MPOL_BIND, &mask, 65ul))
+        die("set_mempolicy");
+    char *start = mmap(NULL, room + HUGE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED)
+        die("mmap");
+    memory = (char *)(((uintptr_t)start + HUGE - 1) / HUGE * HUGE);
+    if (madvise(memory, room, strcmp(arguments[1], "thp") ? MADV_NOHUGEPAGE : MADV_HUGEPAGE))
+        die("madvise");
+    for (size_t number = 0; number < used / PAGE; number++)
+        *page(number) = 1;
+    if (syscall(SYS_set_mempolicy, 0, NULL, 0ul))
+        die("set_mempolicy");
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    printf("ready %lx %lu\n", (unsigned long)memory, room);
+    while (fgets(line, sizeof line, stdin)) {
+        if (!strncmp(line, "probe", 5)) {
+            pthread_t thread;
+
+            if (pthread_create(&thread, NULL, probe, NULL))
+                die("pthread_create");
+            puts("probing");
+        } else {
+            unsigned long long touch = atomic_exchange(&longest_touch, 0);
+
+            printf("%llu %llu\n", touch, (unsigned long long)atomic_exchange(&longest_map, 0));
+        }
+    }
+    return 0;
+}

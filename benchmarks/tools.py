@@ -1,0 +1,139 @@
+"""The programs that are measured, and the process whose memory they move.
+
+Nothing of schedhook is imported here: it is run as a command, like its peers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+MIB = 1 << 20
+PAGE = resource.getpagesize()
+TIMEOUT = 600
+
+
+@cache
+def compiled(name: str) -> Path:
+    """The program of `name`.c, compiled."""
+    binary = Path(f"/dev/shm/schedhook-bench-{name}")
+    command = ["gcc", "-O2", "-pthread", "-o", str(binary), str(HERE / f"{name}.c")]
+    subprocess.run(command, check=True, timeout=120)
+    return binary
+
+
+def call(*words: object) -> str:
+    """Standard output of a command, which has to succeed."""
+    command = [str(word) for word in words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command}: exit status {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def schedhook(*words: object) -> dict[str, Any]:
+    """What `schedhook … --json` prints. -P: the installed package, not this checkout, is meant."""
+    text = call(sys.executable, "-P", "-m", "schedhook.cli.main", *words, "--json")
+    answer: dict[str, Any] = json.loads(text)
+    return answer
+
+
+class Target:
+    """A running target.c."""
+
+    def __init__(self, kind: str, mib: int, node: int) -> None:
+        self.kind, self.node = kind, node
+        self.used = mib * MIB
+        self.process = subprocess.Popen(
+            [compiled("target"), kind, str(mib), str(node)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self.pid = self.process.pid
+        _, start, size = self._line().split()
+        self.start, self.size = int(start, 16), int(size)
+
+    def probe(self) -> None:
+        """Start the thread that notices when it is kept waiting."""
+        self._say("probe")
+        time.sleep(0.3)
+        self.stall()
+
+    def stall(self) -> tuple[float, float]:
+        """The longest write and the longest map-and-unmap since the last question, in seconds."""
+        touch, mapping = self._say("stall").split()
+        return int(touch) / 1e9, int(mapping) / 1e9
+
+    def huge_bytes(self) -> int:
+        """Memory in transparent huge pages."""
+        text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        return int(text.partition("AnonHugePages:")[2].split()[0]) << 10
+
+    def share_on(self, node: int) -> float:
+        """The share of its memory that lies on `node`, from numa_maps."""
+        pages: dict[int, int] = {}
+        for line in Path(f"/proc/{self.pid}/numa_maps").read_text().splitlines():
+            if self.start <= int(line.split()[0], 16) < self.start + self.size:
+                for where, count in re.findall(r" N(\d+)=(\d+)", line):
+                    pages[int(where)] = pages.get(int(where), 0) + int(count)
+        return pages.get(node, 0) / max(1, sum(pages.values()))
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                stream.close()
+
+    def _say(self, line: str) -> str:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        return self._line()
+
+    def _line(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the target ended with {self.process.wait()}")
+        return line.strip()
+
+
+@contextlib.contextmanager
+def target(kind: str, mib: int, node: int) -> Iterator[Target]:
+    """A target, for a while."""
+    running = Target(kind, mib, node)
+    try:
+        if kind == "thp" and running.huge_bytes() < 0.99 * running.used:
+            raise RuntimeError("the kernel gave no huge pages: node too small, or fragmented")
+        yield running
+    finally:
+        running.stop()
+
+
+def huge_page() -> int:
+    """The size of a transparent huge page."""
+    return int(Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").read_text())
+
+
+def free_bytes(node: int) -> int:
+    """MemFree of a node."""
+    text = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text()
+    return int(text.partition("MemFree:")[2].split()[0]) << 10
+
+
+def tidy() -> None:
+    """Leave no page cache and no scattered free pages behind that one tool would pay for."""
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    Path("/proc/sys/vm/compact_memory").write_text("1")

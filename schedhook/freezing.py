@@ -1,0 +1,118 @@
+"""Freeze cgroups for a while: cgroup.freeze of version 2, Documentation/admin-guide/cgroup-v2."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from schedhook.errors import ProcessGoneError, RefusedError
+
+_SETTLE = 1.0
+"""Seconds for all tasks to stop; memory can be moved without."""
+
+
+def cgroups_to_freeze(pids: Iterable[int], cgroup: str | None, root: Path) -> list[Path]:
+    """Directories of the cgroups (version 2) of these processes, or of the one that was named.
+
+    RefusedError for one that cannot be frozen: there is no version 2, it is the topmost one, or
+    this process is in it.
+    """
+    found = dict.fromkeys(_directory(pid, root) for pid in pids)
+    if cgroup is not None:
+        found = dict.fromkeys([_named(cgroup, root)])
+    own = _directory(os.getpid(), root)
+    for path in found:
+        if path is None or not (path / "cgroup.freeze").exists():
+            raise RefusedError("a cgroup cannot be frozen: it is the topmost one, or of version 1")
+        if own is not None and own.is_relative_to(path):
+            raise RefusedError(f"cgroup {path} cannot be frozen: this process is in it")
+    return [path for path in found if path is not None]
+
+
+@contextlib.contextmanager
+def freezing(paths: Sequence[Path]) -> Iterator[None]:
+    """Freeze these cgroups within the block, except those frozen already.
+
+    They are thawed whatever happens, also when this process is killed: a helper waits for that.
+    RefusedError where a cgroup cannot be frozen.
+    """
+    files = [path / "cgroup.freeze" for path in paths]
+    try:
+        files = [file for file in files if file.read_text().strip() == "0"]
+    except OSError as error:
+        raise RefusedError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if not files:
+        yield
+        return
+    with _guardian(files):
+        try:
+            _freeze(files)
+            yield
+        finally:
+            for file in files:
+                with contextlib.suppress(OSError):  # removed with the job
+                    file.write_text("0")
+
+
+@contextlib.contextmanager
+def _guardian(files: Sequence[Path]) -> Iterator[None]:
+    """A process that thaws once this one has closed its end of a pipe, of itself or by dying."""
+    import subprocess  # noqa: PLC0415 - for few
+
+    thaw = 'read -r _; for file; do echo 0 > "$file"; done'
+    helper = subprocess.Popen(
+        ["/bin/sh", "-c", thaw, "schedhook-thaw", *map(str, files)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        assert helper.stdin
+        helper.stdin.close()
+        helper.wait()
+
+
+def _freeze(files: Sequence[Path]) -> None:
+    end = time.monotonic() + _SETTLE
+    try:
+        for file in files:
+            file.write_text("1")
+        waiting = [file.with_name("cgroup.events") for file in files]
+        while waiting and time.monotonic() < end:
+            time.sleep(0.002)
+            waiting = [file for file in waiting if "frozen 1" not in file.read_text()]
+    except FileNotFoundError:
+        return  # the cgroup has ended, and its processes
+    except OSError as error:
+        raise RefusedError(f"{error.filename}: cannot freeze: {error.strerror}") from error
+
+
+def _directory(pid: int, root: Path) -> Path | None:
+    """The directory of a process's cgroup of version 2."""
+    try:
+        lines = (root / f"proc/{pid}/cgroup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessGoneError(f"process {pid} has exited") from None
+    names = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
+    mount = _mount(root)
+    return mount / names[0].lstrip("/") if names and mount else None
+
+
+def _named(text: str, root: Path) -> Path | None:
+    from schedhook.host.cgroups import resolve_cgroup  # noqa: PLC0415 - for few
+
+    cgroup = resolve_cgroup(text, root)
+    return cgroup.path if cgroup.version == 2 else None
+
+
+def _mount(root: Path) -> Path | None:
+    from schedhook.host.cgroups import hierarchies  # noqa: PLC0415 - for few
+
+    return next((each.mount for each in hierarchies(root) if each.version == 2), None)

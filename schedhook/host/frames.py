@@ -1,0 +1,36 @@
+"""Which frames of physical memory belong to which node, from /proc/zoneinfo."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+_FIELD = re.compile(
+    r"^Node (\d+), zone|^ +spanned +(\d+)|^ +start_pfn: +(\d+)", re.MULTILINE | re.ASCII
+)
+
+
+def node_spans(root: Path = Path("/")) -> list[tuple[int, int, int]]:
+    """Ascending rows (first frame, one past the last, node).
+
+    Empty where that does not tell: no such file, or nodes whose spans lie within each other.
+    """
+    try:
+        text = (root / "proc/zoneinfo").read_text("ascii", "replace")
+    except OSError:
+        return []
+    rows: list[tuple[int, int, int]] = []
+    node = spanned = 0
+    for number, size, start in _FIELD.findall(text):
+        if number:
+            node, spanned = int(number), 0
+        elif size:
+            spanned = int(size)
+        elif spanned:
+            rows.append((int(start), int(start) + spanned, node))
+    rows.sort()
+    # Zones of one node may follow each other with gaps; two nodes in one span cannot be told.
+    if any(one[1] > other[0] for one, other in itertools.pairwise(rows)):
+        return []
+    return rows
