@@ -27,7 +27,7 @@ test:
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy && $(BIN)/mypy --package schedhook_plugins
 
 # Safe path: a test's `python -c` must find the installed schedhook, not the sources in front of it.
 unit: $(VENV)/installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -48,20 +49,25 @@ def main() -> None:
 
 def run() -> None:
     """The console script. Exit status: 0 done, 3 partial, 4 refused, 2 wrong usage, 1 failed."""
+    run_command(main, "schedhook")
+
+
+def run_command(command: click.Command, name: str) -> NoReturn:
+    """Run a command of that name to its exit status; an error is one line on standard error."""
     try:
-        status = main(prog_name="schedhook", standalone_mode=False)
+        status = command.main(prog_name=name, standalone_mode=False)
     except SchedhookError as error:
-        click.echo(f"schedhook: {error}", err=True)
+        click.echo(f"{name}: {error}", err=True)
         status = error.exit_status
     except click.exceptions.Exit as leave:
         status = leave.exit_code
     except click.Abort:
-        click.echo("schedhook: interrupted; what had moved stays where it is", err=True)
+        click.echo(f"{name}: interrupted; what had moved stays where it is", err=True)
         status = 1
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see `{context.command_path} --help`)" if context else ""
-        click.echo(f"schedhook: {error.format_message()}{hint}", err=True)
+        click.echo(f"{name}: {error.format_message()}{hint}", err=True)
         status = 2
     except BrokenPipeError:
         sys.stderr.close()
