@@ -40,7 +40,8 @@ def pytest_command(tier: Path, results: Path) -> list[str]:
     command = [sys.executable, "-P", "-m", "pytest", str(tier), "-vv", "--durations=5"]
     # The guest has nowhere to keep a cache, and imports of unused plug-ins take seconds there.
     command += ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    return [*command, f"--junit-xml={results}/junit.xml"]
+    # A test that takes this long shows where it is, before the guest is stopped.
+    return [*command, "-o", "faulthandler_timeout=300", f"--junit-xml={results}/junit.xml"]
 
 
 def test(tiers: list[Path], *, seconds: float, force_vm: bool, setup: machine.Setup) -> int:
