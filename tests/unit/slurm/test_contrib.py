@@ -147,7 +147,7 @@ def test_installing_twice_and_undoing(site: Site) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o755
         assert "@" not in path.read_text()
     assert site.install().returncode == 0
-    assert sorted(path.name for path in site.hooks.iterdir()) == sorted(HOOKS)
+    assert sorted(path.name for path in site.hooks.iterdir()) == sorted([*HOOKS, "job-migrate"])
     gone = site.install("--uninstall", SLURM_CONF="/nowhere")
     assert (gone.returncode, gone.stderr) == (0, "")
     assert not site.hooks.exists()
@@ -213,6 +213,6 @@ def test_without_schedhook_there_is_nothing_to_install(site: Site) -> None:
 
 def test_the_readme_names_what_there_is() -> None:
     text = (CONTRIB / "README.md").read_text()
-    for name in (*HOOKS, "install"):
+    for name in (*HOOKS, "job-migrate", "install"):
         assert f"| `{name}` |" in text
         assert os.access(CONTRIB / name, os.X_OK)
