@@ -111,9 +111,8 @@ class Watcher:
         watched = self._by_fd.get(descriptor)
         if watched is None:
             return False
-        with contextlib.suppress(OSError):
-            os.pread(descriptor, 256, 0)  # or it is announced again and again
-        watched.touch(now, self._section.debounce_s)
+        if watched.announced(descriptor):
+            watched.touch(now, self._section.debounce_s)
         return True
 
     def close(self) -> None:
@@ -302,8 +301,8 @@ class _Watched:
         self.due: float | None = None
         """When to act, None while nothing has changed."""
         self.suspended = False
-        self.announcing: list[int] = []
-        """Descriptors of cgroup.events of the tasks' cgroups."""
+        self.announcing: dict[int, _File] = {}
+        """cgroup.events of the tasks' cgroups, by descriptor."""
         self._section = section
         self._root = root
         self._since = 0.0
@@ -342,7 +341,9 @@ class _Watched:
                 self._states.append(_File(self._root / "proc" / str(pid) / "stat"))
         with contextlib.suppress(OSError):
             for path in self._leaves(tasks):
-                self.announcing.append(os.open(path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC))
+                # Read at once: what was never read is announced as new again and again.
+                file = _File(path / "cgroup.events")
+                self.announcing[file.descriptor] = file
         self._stopped = self._any_stopped()
         interval = self._section.task_interval_s
         # Spread over the interval, lest all jobs be read in one tick.
@@ -376,11 +377,9 @@ class _Watched:
         self._close_tasks()
 
     def _close_tasks(self) -> None:
-        for file in self._states:
+        for file in (*self._states, *self.announcing.values()):
             os.close(file.descriptor)
-        for descriptor in self.announcing:
-            os.close(descriptor)
-        self._states, self._affinities, self.announcing = [], [], []
+        self._states, self._affinities, self.announcing = [], [], {}
 
     # -- looking ---------------------------------------------------------------------------------
 
@@ -398,6 +397,13 @@ class _Watched:
         except OSError:
             return True  # something has gone
         return changed or now >= self._next_refresh
+
+    def announced(self, descriptor: int) -> bool:
+        """Whether a file of which the kernel says so has changed; reading it ends the notice."""
+        try:
+            return self.announcing[descriptor].changed()
+        except OSError:
+            return True
 
     def _tasks_changed(self, now: float) -> bool:
         changed = False

@@ -1,0 +1,202 @@
+"""The agent on the real kernel: cgroups as Slurm makes them, and memory that follows without a
+hook's word."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook.journal import Journal
+from tests.numa.jobs import CGROUPS, Job
+
+pytestmark = pytest.mark.nodes(4)
+
+SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
+JOB = "4711"
+BIG = 100
+ENOUGH = 0.999
+PATIENCE = 300
+"""Seconds, of an emulated machine whose files come over a network."""
+AGENT = "from schedhook.cli.agent import command; command()"
+UNIT_CAPABILITIES = "-all,+sys_nice,+sys_ptrace,+dac_read_search"
+"""CapabilityBoundingSet of contrib/systemd/schedhook-agent.service."""
+
+
+@dataclass(kw_only=True)
+class Host:
+    """A host with one Slurm job of two tasks, on nodes 0 and 1, and an agent."""
+
+    directory: Path
+    cgroup: Path
+    tasks: list[Job] = field(default_factory=list)
+
+    def history(self) -> list[dict[str, Any]]:
+        with Journal.open(self.directory / "state" / "journal.db", create=False) as journal:
+            return journal.history(JOB)
+
+    def is_known(self) -> bool:
+        """Whether the agent has seen where the job is."""
+        path = self.directory / "state" / "journal.db"
+        if not path.exists():
+            return False
+        runs = self.history()
+        return bool(runs) and len(runs[0]["placements"]) >= len(self.tasks)
+
+    def shares(self, *nodes: int) -> list[float]:
+        """The share of each task's memory on its node."""
+        return [task.share_on(node) for task, node in zip(self.tasks, nodes, strict=True)]
+
+    @contextmanager
+    def agent(self, config: str = "", *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
+        """An agent, until SIGTERM; `prefix` is a command that runs it."""
+        file = self.directory / "config.toml"
+        file.write_text(
+            f'[log]\nlevel = "debug"\n'
+            f'[journal]\npath = "{self.directory}/state/journal.db"\n{config}'
+        )
+        command = [*prefix, sys.executable, "-c", AGENT, "--config", str(file)]
+        command += ["--socket", str(self.directory / "s"), "--spool", str(self.directory / "spool")]
+        with (self.directory / "log").open("ab") as log:
+            process = subprocess.Popen(command, stderr=log)
+        try:
+            wait_for(self.is_known, self.log)
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                assert process.wait(PATIENCE) == 0, self.log()
+            finally:
+                process.kill()
+                process.wait()
+
+    def log(self) -> str:
+        return (self.directory / "log").read_text()[-3000:]
+
+
+def wait_for(condition: Callable[[], Any], told: Callable[[], str] = str) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < limit, told()
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    leaf = SCOPE / f"job_{JOB}" / "step_0" / "user" / "task_special"
+    for path in reversed((leaf, *leaf.parents)):
+        if path.is_relative_to(CGROUPS) and path != leaf:
+            path.mkdir(exist_ok=True)
+            (path / "cgroup.subtree_control").write_text("+cpuset")
+    leaf.mkdir()
+    cgroup = SCOPE / f"job_{JOB}"
+    (cgroup / "cpuset.cpus").write_text("0-1")
+    host = Host(directory=tmp_path, cgroup=cgroup)
+    with ExitStack() as stack:
+        for rank in range(2):
+            monkeypatch.setenv("SLURM_PROCID", str(rank))
+            task = stack.enter_context(Job("anon", BIG, rank, cgroup=leaf))
+            os.sched_setaffinity(task.pid, {rank})
+            host.tasks.append(task)
+        yield host
+    for path in (leaf, *leaf.parents[:3]):
+        wait_for(lambda path=path: not (path / "cgroup.procs").read_text().strip())
+        path.rmdir()
+
+
+def test_each_task_follows_when_only_the_cpuset_has_changed(host: Host) -> None:
+    sums = [task.checksum() for task in host.tasks]
+    assert min(host.shares(0, 1)) > ENOUGH
+    with host.agent():
+        (host.cgroup / "cpuset.cpus").write_text("2-3")
+        wait_for(lambda: min(host.shares(2, 3)) >= ENOUGH, host.log)
+        wait_for(lambda: len(host.history()[0]["reports"]) == 2, host.log)
+    assert [os.sched_getaffinity(task.pid) for task in host.tasks] == [{2}, {3}]
+    assert [task.checksum() for task in host.tasks] == sums
+    reports = host.history()[0]["reports"]
+    assert sorted(json.dumps(report["node_map"]) for report in reports) == ['{"0": 2}', '{"1": 3}']
+    assert all(report["outcome"] == "complete" for report in reports)
+
+
+def test_a_task_follows_its_affinity(host: Host) -> None:
+    (host.cgroup / "cpuset.cpus").write_text("0-3")
+    os.sched_setaffinity(host.tasks[0].pid, {0})
+    os.sched_setaffinity(host.tasks[1].pid, {1})
+    with host.agent():
+        os.sched_setaffinity(host.tasks[1].pid, {3})
+        wait_for(lambda: host.tasks[1].share_on(3) >= ENOUGH, host.log)
+        assert host.tasks[0].share_on(0) > ENOUGH
+
+
+def test_a_frozen_job_is_parked_at_once_and_comes_back(host: Host) -> None:
+    """The kernel announces freezing: this looks at tasks once an hour."""
+    config = '[watch]\ntask_interval_s = 3600.0\n[actions]\npark = "2-3"\n'
+    user = host.cgroup / "step_0" / "user"
+    with host.agent(config):
+        time.sleep(3)  # what the start has set off is over
+        (user / "cgroup.freeze").write_text("1")
+        wait_for(lambda: min(host.shares(2, 2)) >= ENOUGH, host.log)
+        (user / "cgroup.freeze").write_text("0")
+        wait_for(lambda: min(host.shares(0, 1)) >= ENOUGH, host.log)
+    points = [event["point"] for event in host.history()[0]["events"]]
+    assert [point for point in points if point != "look"] == ["job-started", "suspended", "resumed"]
+
+
+def test_a_stopped_job_is_parked_and_comes_back(host: Host) -> None:
+    with host.agent('[actions]\npark = "3"\n'):
+        for task in host.tasks:
+            task.process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: min(host.shares(3, 3)) >= ENOUGH, host.log)
+        for task in host.tasks:
+            task.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: min(host.shares(0, 1)) >= ENOUGH, host.log)
+
+
+def test_the_services_capabilities_are_enough(host: Host) -> None:
+    for task in host.tasks:
+        assert Path(f"/proc/{task.pid}").stat().st_uid == 0
+    prefix = ("setpriv", "--bounding-set", UNIT_CAPABILITIES, "--inh-caps", "-all")
+    with host.agent("", *prefix) as process:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        effective = int(status.partition("CapEff:")[2].split()[0], 16)
+        assert effective == (1 << 23 | 1 << 19 | 1 << 2), "SYS_NICE, SYS_PTRACE, DAC_READ_SEARCH"
+        (host.cgroup / "cpuset.cpus").write_text("2-3")
+        wait_for(lambda: min(host.shares(2, 3)) >= ENOUGH, host.log)
+
+
+def test_a_full_disk_costs_the_record_and_not_the_job(host: Host, tmp_path: Path) -> None:
+    small = tmp_path / "state"
+    small.mkdir(mode=0o700)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "none", small], check=True, timeout=60
+    )
+    try:
+        with host.agent():
+            filler = (small / "filler").open("wb")
+            with filler, pytest.raises(OSError, match="No space left"):
+                while True:
+                    filler.write(b"x" * 4096)
+                    filler.flush()
+            for node in (2, 0, 3):
+                os.sched_setaffinity(host.tasks[0].pid, {0, 1})
+                (host.cgroup / "cpuset.cpus").write_text(f"1,{node}" if node else "0-1")
+                os.sched_setaffinity(host.tasks[0].pid, {node})
+                os.sched_setaffinity(host.tasks[1].pid, {1})
+                wait_for(lambda node=node: host.tasks[0].share_on(node) >= ENOUGH, host.log)
+            (small / "filler").unlink()
+            os.sched_setaffinity(host.tasks[0].pid, {1})
+            wait_for(lambda: host.tasks[0].share_on(1) >= ENOUGH, host.log)
+            wait_for(lambda: host.history()[0]["reports"], host.log)
+        assert "the disk is full" in host.log()
+    finally:
+        subprocess.run(["umount", small], check=True, timeout=60)
