@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,10 @@ import pytest
 # At the end: whatever of schedhook is installed is what the tests are about.
 sys.path.append(str(Path(__file__).parents[2]))
 
+from schedhook.config import Config
+from schedhook.model import Report
+from schedhook.plugins import load_plugins
+from schedhook.relocation import Request, relocate
 from tests.slurm.cluster import CannotRun, Cluster, require_machine, running
 
 
@@ -40,3 +44,11 @@ def cluster(slurm: Cluster) -> Iterator[Cluster]:
     for host in drained:
         slurm.undrain(host)
     assert not drained, f"drained: {drained}\n{slurm.diagnosis()}"
+
+
+@pytest.fixture(scope="session")
+def pipeline() -> Callable[[Request], Report]:
+    """The relocation pipeline with its defaults."""
+    config = Config()
+    plugins = load_plugins(config)
+    return lambda request: relocate(request, config, plugins)

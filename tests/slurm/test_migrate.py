@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import migrate
 
-from schedhook.config import Config
-from schedhook.model import Report
-from schedhook.plugins import load_plugins
-from schedhook.relocation import Request, relocate
+from schedhook.journal import Wish
+from schedhook.model import Outcome, Placement, Report
+from schedhook.relocation import Request
 from schedhook.sets import CpuSet, NodeSet
 from tests.slurm import jobs
-from tests.slurm.cluster import CGROUPS, Cluster
+from tests.slurm.cluster import Cluster, wait_until
 
-
-@pytest.fixture(scope="session")
-def pipeline() -> object:
-    config = Config()
-    plugins = load_plugins(config)
-
-    def carry_out(request: Request) -> Report:
-        return relocate(request, config, plugins)
-
-    return carry_out
+Pipeline = Callable[[Request], Report]
+NEW = CpuSet({2, 3})
 
 
 def cpus_in(cluster: Cluster, job: int) -> dict[str, str]:
@@ -36,37 +28,117 @@ def cpus_in(cluster: Cluster, job: int) -> dict[str, str]:
     for path in sorted(top.rglob("cpuset.cpus")):
         text = path.read_text().strip()
         if text:
-            found[str(path.parent.relative_to(CGROUPS))] = text
+            found[str(path.parent.relative_to(top.parent))] = text
     return found
 
 
-def bindings(pids: tuple[int, ...]) -> list[set[int]]:
-    return [os.sched_getaffinity(pid) for pid in pids]
+def bindings(pids: tuple[int, ...]) -> list[set[frozenset[int]]]:
+    """What the threads of each process may use."""
+    threads = ([int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()] for pid in pids)
+    return [{frozenset(os.sched_getaffinity(tid)) for tid in each} for each in threads]
 
 
-def test_a_job_goes_to_other_processors_task_by_task(cluster: Cluster, pipeline: object) -> None:
+def only(*cpus: int) -> list[set[frozenset[int]]]:
+    """For each process: all threads on one processor."""
+    return [{frozenset({cpu})} for cpu in cpus]
+
+
+def homes(scheduler: Slurm, job: int) -> dict[str, Placement]:
+    return {task.name: task.placement for task in scheduler.tasks(str(job))}
+
+
+def test_a_job_goes_to_other_processors_task_by_task(cluster: Cluster, pipeline: Pipeline) -> None:
     running = jobs.start(cluster, threads=2)
-    print([jobs.residency(pid) for pid in running.tasks])
-    assert min(running.shares((0, 1))) >= 0.999
+    job = str(running.job)
     before = cpus_in(cluster, running.job)
     assert set(before.values()) == {"0-1"}
-
+    assert min(running.shares((0, 1))) >= 0.999
     scheduler = Slurm(host="n1")
-    assert [
-        (task.name, str(task.placement.cpus)) for task in scheduler.tasks(str(running.job))
-    ] == [
-        ("batch", "0-1"),
-        ("0.0", "0"),
-        ("0.1", "1"),
-    ]
-    move = migrate(scheduler, str(running.job), CpuSet({2, 3}), pipeline)
-    assert move.failure is None
+
+    def fails(request: Request) -> Report:
+        if request.dry_run:
+            return pipeline(request)
+        assert bindings(running.tasks) == only(2, 3)
+        raise OSError("the pipeline broke")
+
+    try:
+        migrate(scheduler, job, NEW, fails)
+    except OSError as error:
+        assert str(error) == "the pipeline broke"
+    assert cpus_in(cluster, running.job) == before
+    assert bindings(running.tasks) == only(0, 1)
+
+    move = migrate(scheduler, job, NEW, pipeline)
+    assert (move.failure, move.not_restored) == (None, ())
+    assert [report.outcome for report in move.reports] == [Outcome.COMPLETE]
     assert cpus_in(cluster, running.job) == dict.fromkeys(before, "2-3")
-    for pid, cpu in zip(running.tasks, (2, 3), strict=True):
-        threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
-        assert len(threads) == 3
-        assert {frozenset(os.sched_getaffinity(tid)) for tid in threads} == {frozenset({cpu})}
-    print([jobs.residency(pid) for pid in running.tasks], [r.to_dict() for r in move.reports])
+    assert bindings(running.tasks) == only(2, 3)
     assert min(running.shares((2, 3))) >= 0.999
     assert move.new.nodes == NodeSet({2, 3})
+    assert running.finish() == ["rank 0 right", "rank 1 right"]
+
+
+def test_a_node_without_room_is_refused(cluster: Cluster, pipeline: Pipeline) -> None:
+    """Node 2 is filled by somebody else; the job keeps its place and nothing of it is killed."""
+    running = jobs.start(cluster)
+    before = cpus_in(cluster, running.job)
+    stop = jobs.new_stop(cluster)
+    free = (Path("/sys/devices/system/node/node2/meminfo").read_text()).partition("MemFree:")[2]
+    mib = int(free.split()[0]) // 1024 - 120
+    command = ["numactl", "--membind=2", str(jobs.program()), str(mib), str(stop)]
+    with subprocess.Popen(command, env={**os.environ, "SLURM_PROCID": "0"}) as hog:
+        try:
+            jobs.ready(cluster, running.job, stop, tasks=1)
+            move = migrate(Slurm(host="n1"), str(running.job), NEW, pipeline)
+        finally:
+            hog.kill()
+    assert "node 2 has no room" in (move.failure or "")
+    assert cpus_in(cluster, running.job) == before
+    assert bindings(running.tasks) == only(0, 1)
+    assert min(running.shares((0, 1))) >= 0.999
+    assert running.finish() == ["rank 0 right", "rank 1 right"]
+
+
+def test_a_second_step_goes_where_the_job_went(cluster: Cluster, pipeline: Pipeline) -> None:
+    """Slurm writes its own cpuset for it, and takes the first step's processors along."""
+    scheduler = Slurm(host="n1")
+    stop, second = jobs.new_stop(cluster), jobs.new_stop(cluster)
+    go = cluster.work / f"{stop.name}.go"
+    step = f"srun --overlap --cpu-bind=map_cpu:0,1 {jobs.program()} 50"
+    script = f"{step} {stop} & until [ -e {go} ]; do sleep 0.2; done; {step} {second}; wait"
+    job = cluster.submit(script, "-n2", "-w", "n1")
+    first_tasks = jobs.ready(cluster, job, stop, tasks=2)
+    was = Placement(cpus=CpuSet({0, 1}), nodes=NodeSet({0, 1}))
+    move = migrate(scheduler, str(job), NEW, pipeline)
+    assert move.done
+    known = homes(scheduler, job)
+
+    go.touch()
+    second_tasks = jobs.ready(cluster, job, second, tasks=2)
+    assert cpus_in(cluster, job)[f"job_{job}"] == "0-1"
+    assert set(os.sched_getaffinity(first_tasks[0])) <= {0, 1}
+
+    scheduler.enforce(str(job), Wish(was=was, placement=move.new), pipeline, known)
+    assert set(cpus_in(cluster, job).values()) == {"2-3"}
+    assert bindings(first_tasks) == bindings(second_tasks) == only(2, 3)
+    for tasks in (first_tasks, second_tasks):
+        for pid, node in zip(tasks, (2, 3), strict=True):
+            its = jobs.residency(pid)
+            assert its[node] >= 0.999 * sum(its.values())
+    for each in (stop, second):
+        each.touch()
+    cluster.wait_for_state(job, "COMPLETED")
+    assert cluster.output(job).count("right") == 4
+
+
+def test_bindings_that_somebody_elses_cpuset_took_away(cluster: Cluster) -> None:
+    running = jobs.start(cluster, mib=10, threads=1)
+    scheduler = Slurm(host="n1")
+    job, known = str(running.job), homes(scheduler, running.job)
+    assert not scheduler.rebind(job, known)
+    (cluster.job_cgroup(running.job) / "cpuset.cpus").write_text("2-3")
+    wait_until(lambda: bindings(running.tasks) != only(0, 1), 10, "the kernel to follow")
+    scheduler.rebind(job, known)
+    assert bindings(running.tasks) == only(2, 3)
+    assert not scheduler.rebind(job, known)
     assert running.finish() == ["rank 0 right", "rank 1 right"]
