@@ -32,7 +32,7 @@ def job_migrate(cluster: Cluster) -> Callable[..., Answer]:
             text=True,
             check=False,
             timeout=300,
-            env=cluster.environment(),
+            env=cluster.environment,
         )
         assert "Traceback" not in done.stderr
         answer = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
@@ -46,7 +46,7 @@ def job_migrate(cluster: Cluster) -> Callable[..., Answer]:
 def agent(cluster: Cluster) -> Iterator[subprocess.Popen[bytes]]:
     """The agent as its service runs it."""
     agent = subprocess.Popen(
-        [sys.executable, "-P", "-m", "schedhook.cli.main", "agent"], env=cluster.environment()
+        [sys.executable, "-P", "-m", "schedhook.cli.main", "agent"], env=cluster.environment
     )
     wait_until(lambda: Path("/run/schedhook/agent.sock").exists(), 60, "the agent's socket")
     yield agent
