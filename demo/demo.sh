@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 PATH=$1:$PATH
 MIB=400
+export COLUMNS=110
 
 node=/sys/devices/system/node
 nodes=()
