@@ -226,6 +226,8 @@ class Move:
             return
         if options.bandwidth or options.limits.call_seconds:  # one call could not keep to these
             return
+        if not self._selection.takes_all:  # nor to a choice among the process's pages
+            return
         sparse = [each for each in processes if _holes(each) > MOST_HOLES]
         if not sparse:
             return

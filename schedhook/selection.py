@@ -21,6 +21,11 @@ class Selection:
     shared: Shared = Shared.JOB
     may_move_shared: bool = True
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether no kind of memory is left out on request."""
+        return self.kinds == frozenset(Kind) and self.shared is not Shared.NONE
+
     def why_kept(self, area: Area, mappers: int) -> str | None:
         """Why the request leaves the area alone, None where it is to move.
 
