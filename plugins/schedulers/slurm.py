@@ -188,9 +188,9 @@ class Slurm:
         return slurm_migrate.enforce(self, job, wish, relocate, homes or {})
 
     def rebind(self, job: str, homes: Mapping[str, Placement]) -> bool:
-        """Bind tasks anew whose binding was lost because somebody wrote another cpuset: each to the
-        processors that stand in the place of those that it had (`homes`, by task). Whether any
-        was. SchedhookError."""
+        """Bind tasks anew whose binding was lost because somebody took processors away: each to
+        those that stand in the place of the ones that it had (`homes`, by task). Whether any was.
+        SchedhookError."""
         from schedhook_plugins.schedulers import slurm_migrate  # noqa: PLC0415 - only then
 
         return slurm_migrate.rebind(self, job, homes)

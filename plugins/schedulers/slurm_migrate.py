@@ -230,14 +230,13 @@ def rebind(scheduler: Slurm, job: str, homes: Mapping[str, Placement]) -> bool:
         return False
     old = _union(homes[task.name].cpus for task in known)
     now = job_cpus(cgroups, tasks, scheduler)
-    if now == old:
-        return False  # the cpuset is what it was: a task that is unbound wants to be
+    if old <= now:
+        return False  # nobody took a processor away: a task that is unbound wants to be
     bound = False
     for task in known:
         home = homes[task.name].cpus
         if home < old and task.placement.cpus == now:
-            target = home if old <= now else relative(home, old, now)
-            bound |= _bind_unbound(task.pids, now, target, scheduler)
+            bound |= _bind_unbound(task.pids, now, relative(home, old, now), scheduler)
     return bound
 
 
