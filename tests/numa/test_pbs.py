@@ -72,6 +72,14 @@ class Pbs:
         told = {"job": about} if kind == "execjob" else {"job_list": {job: about}}
         return self.mom.run(f"{kind}_{point}", **told)
 
+    def periodic(self, job: str, nodes: str) -> str:
+        """pbs_mom does not wait for this event, so the hook does not: what the agent made of it."""
+        log = self.program.with_name("log")
+        before = len(log.read_text())
+        assert_accepted(self.event("periodic", job, nodes))
+        until(lambda: '"point": "periodic"' in log.read_text()[before:], 120)
+        return log.read_text()[before:]
+
     def configure(self) -> None:
         self.mom.import_config(
             json.dumps(
@@ -107,7 +115,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     words += ["--socket", socket, "--spool", directory / "spool", "--no-watch", "--config", config]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(words, stderr=log)
-        until(socket.exists, 60)
+        until(socket.exists, 240)
         yield hand_over(directory, "--socket", socket, "--spool", directory / "spool")
         process.terminate()
         process.wait(60)
@@ -187,7 +195,8 @@ def cpuset_v1(directory: Path) -> Iterator[Path]:
         yield mount
     finally:
         until(lambda: subprocess.run(["umount", mount], check=False).returncode == 0)
-        until(lambda: "cpuset" in (CGROUPS / "cgroup.controllers").read_text().split())
+        # The kernel takes its time to let go of a hierarchy.
+        until(lambda: "cpuset" in (CGROUPS / "cgroup.controllers").read_text().split(), 120)
         (CGROUPS / "cgroup.subtree_control").write_text("+cpuset")
 
 
@@ -335,17 +344,15 @@ def test_strays_are_brought_back(pbs: Pbs) -> None:
     with allowed_everywhere(pbs, "12.n1"):
         subprocess.run(["migratepages", str(job.pid), "1", "3"], check=True)
         assert resident_on(job, 3) >= ENOUGH
-    assert_accepted(pbs.event("periodic", "12.n1", "1"))
-
-    # pbs_mom does not wait for this one, so the hook does not either.
-    until(lambda: resident_on(job, 1) >= ENOUGH, 60)
+    said = pbs.periodic("12.n1", "1")
+    assert resident_on(job, 1) >= ENOUGH, said
 
 
 def test_what_somebody_moved_outside_of_pbs_is_followed(pbs: Pbs) -> None:
     job = pbs.begin("12.n1", "1", memory_on=1)
     pbs.place("12.n1", "2")  # PBS knows nothing of it
-    assert_accepted(pbs.event("periodic", "12.n1", "1"))
-    until(lambda: resident_on(job, 2) >= ENOUGH, 60)
+    said = pbs.periodic("12.n1", "1")
+    assert resident_on(job, 2) >= ENOUGH, said
 
 
 @contextlib.contextmanager
