@@ -31,7 +31,7 @@ check: $(VENV)/installed
 
 # Safe path: a test's `python -c` must find the installed schedhook, not the sources in front of it.
 unit: $(VENV)/installed
-	PYTHONSAFEPATH=1 $(BIN)/pytest tests/unit tests/contract --junit-xml=results/unit/junit.xml
+	PYTHONSAFEPATH=1 $(BIN)/pytest tests/unit tests/contract tests/pbs --junit-xml=results/unit/junit.xml
 
 numa: $(VENV)/installed tier-packages
 	$(BIN)/python -m tests.vm test $(NUMA_TIERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -324,7 +324,8 @@ class _Relocation:
             move.look()
             late = [process for process in move.processes if _appeared(process, move) > 0]
             known = set(self._attached)
-            self._attach(stack, self._member_pids(), must_exist=False)
+            with suppress(UsageError):  # the cgroup, or the job, has ended meanwhile
+                self._attach(stack, self._member_pids(), must_exist=False)
             late += [process for pid, process in self._attached.items() if pid not in known]
             move.processes = list(self._attached.values())
             if not late or not move.options.sweep_leftovers:

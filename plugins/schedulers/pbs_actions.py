@@ -11,15 +11,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from schedhook_plugins.schedulers.pbs_places import (
-    Place,
-    find_place,
-    neighbours,
-    park_nodes,
-    write_nodes,
-)
-from schedhook_plugins.schedulers.pbs_state import JobState, Parked
-
 from schedhook.cpusets import Level, move_processors
 from schedhook.errors import RefusedError, SchedhookError
 from schedhook.host import cgroups
@@ -29,11 +20,18 @@ from schedhook.log import get_logger
 from schedhook.model import Event, NodeMap, Outcome, Report
 from schedhook.relocation import Request
 from schedhook.sets import CpuSet, NodeSet
+from schedhook_plugins.schedulers.pbs_places import (
+    Place,
+    find_place,
+    neighbours,
+    park_nodes,
+    write_nodes,
+)
+from schedhook_plugins.schedulers.pbs_state import JobState, Parked
 
 if TYPE_CHECKING:
-    from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
-
     from schedhook.journal import Journal
+    from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
 
 Relocate = Callable[[Request], Report]
 

@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedhook_plugins.schedulers.pbs_state import JobState, States
-from schedhook_plugins.schedulers.pbs_vnodes import nodes_on_host, parse_exec_vnode
-
 from schedhook.errors import NoPermissionError, ProcessGoneError, UsageError
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
@@ -25,6 +22,8 @@ from schedhook.log import get_logger
 from schedhook.model import Event, Placement
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
+from schedhook_plugins.schedulers.pbs_state import JobState, States
+from schedhook_plugins.schedulers.pbs_vnodes import nodes_on_host, parse_exec_vnode
 
 if TYPE_CHECKING:
     from schedhook.journal import Journal

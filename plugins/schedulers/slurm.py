@@ -11,10 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook_plugins.schedulers import slurm_cgroups
-from schedhook_plugins.schedulers.slurm_cgroups import Member, ProcessInfo
-from schedhook_plugins.schedulers.slurm_places import memory_nodes_of
-
 from schedhook import SchedulerPlugin, hookimpl
 from schedhook.errors import ProcessGoneError, UsageError
 from schedhook.host.cgroups import Cgroup, frozen
@@ -22,6 +18,9 @@ from schedhook.host.topology import Topology, read_topology
 from schedhook.model import Event, Placement
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet
+from schedhook_plugins.schedulers import slurm_cgroups
+from schedhook_plugins.schedulers.slurm_cgroups import Member, ProcessInfo
+from schedhook_plugins.schedulers.slurm_places import memory_nodes_of
 
 if TYPE_CHECKING:
     from schedhook.journal import Wish

@@ -21,9 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_migrate import JobMove, cpus_of_nodes, migrate
-from schedhook_plugins.schedulers.slurm_queries import query
 
 from schedhook.cli.main import run_command
 from schedhook.cli.options import CPUS, NODES, json_option, load
@@ -32,6 +29,9 @@ from schedhook.journal import Journal, JournalError, Wish
 from schedhook.model import Outcome, Placement, Report
 from schedhook.relocation import Request, relocate
 from schedhook.sets import CpuSet, NodeSet
+from schedhook_plugins.schedulers.slurm import Slurm
+from schedhook_plugins.schedulers.slurm_migrate import JobMove, cpus_of_nodes, migrate
+from schedhook_plugins.schedulers.slurm_queries import query
 
 _FAILED = Outcome.FAILED.exit_status
 _WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)

@@ -12,9 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook_plugins.schedulers.slurm_cgroups import job_cgroups, step_directories
-from schedhook_plugins.schedulers.slurm_places import group, node_pairs
-
 from schedhook.cpusets import CpuMove, Level, move_processors, relative
 from schedhook.errors import ProcessGoneError, RefusedError, SchedhookError, UsageError
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
@@ -24,11 +21,12 @@ from schedhook.model import NodeMap, Outcome, Placement, Plan, Report
 from schedhook.relocation import Request
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
+from schedhook_plugins.schedulers.slurm_cgroups import job_cgroups, step_directories
+from schedhook_plugins.schedulers.slurm_places import group, node_pairs
 
 if TYPE_CHECKING:
-    from schedhook_plugins.schedulers.slurm import Slurm
-
     from schedhook.journal import Wish
+    from schedhook_plugins.schedulers.slurm import Slurm
 
 Relocate = Callable[[Request], Report]
 

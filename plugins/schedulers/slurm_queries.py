@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from schedhook.errors import SchedhookError, UsageError
+from schedhook.sets import CpuSet
 from schedhook_plugins.schedulers.slurm_answers import (
     MIB,
     Allocation,
@@ -30,9 +32,6 @@ from schedhook_plugins.schedulers.slurm_answers import (
 )
 from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
 from schedhook_plugins.schedulers.slurm_pyslurm import NO_SUCH_JOB
-
-from schedhook.errors import SchedhookError, UsageError
-from schedhook.sets import CpuSet
 
 _SECONDS = 15.0
 _PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+
+from schedhook.errors import UsageError
+from schedhook.sets import CpuSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_answers import Allocation, JobInfo
 from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
 from schedhook_plugins.schedulers.slurm_queries import PROVIDERS, probe, query
-
-from schedhook.errors import UsageError
-from schedhook.sets import CpuSet
 from tests.slurm.cluster import USER, USER_ID, Cluster, wait_until
 
 MIB = 1 << 20

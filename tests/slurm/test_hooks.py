@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from schedhook_plugins.schedulers.slurm import Slurm
 
 from schedhook import delivery
 from schedhook.events import parse_message, read_event, read_spool
 from schedhook.model import Event
+from schedhook_plugins.schedulers.slurm import Slurm
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
 
 PROJECT = Path(__file__).parents[2]

@@ -7,13 +7,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_migrate import migrate
-
 from schedhook.journal import Wish
 from schedhook.model import Outcome, Placement, Report
 from schedhook.relocation import Request
 from schedhook.sets import CpuSet, NodeSet
+from schedhook_plugins.schedulers.slurm import Slurm
+from schedhook_plugins.schedulers.slurm_migrate import migrate
 from tests.slurm import jobs
 from tests.slurm.cluster import Cluster, wait_until
 

@@ -12,13 +12,13 @@ from random import Random
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from schedhook_plugins.mappers import cheapest, nearest, relative
 
 from schedhook.errors import UsageError
 from schedhook.host.topology import Node, Topology
 from schedhook.model import NodeMap
 from schedhook.nodemap import as_kernel_calls, kernel_rule, parse_map
 from schedhook.sets import NodeSet
+from schedhook_plugins.mappers import cheapest, nearest, relative
 
 unhurried = settings(deadline=None)
 """Other tests may be using the processor."""

@@ -10,11 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from schedhook_plugins.mappers import nearest, relative
-from schedhook_plugins.schedulers.pbs_actions import Actions, Periodic, act
-from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs_places import find_place, park_nodes
-from schedhook_plugins.schedulers.pbs_state import Parked
 
 from schedhook.errors import SchedhookError
 from schedhook.host.topology import Node, Topology, read_topology
@@ -30,6 +25,11 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
+from schedhook_plugins.mappers import nearest, relative
+from schedhook_plugins.schedulers.pbs_actions import Actions, Periodic, act
+from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
+from schedhook_plugins.schedulers.pbs_places import find_place, park_nodes
+from schedhook_plugins.schedulers.pbs_state import Parked
 
 MIB = 1 << 20
 NOBODY = 5_000_000

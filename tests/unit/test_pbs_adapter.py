@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs_state import JobState, Parked, States
 
 from schedhook.errors import UsageError
 from schedhook.sets import CpuSet, NodeSet
@@ -21,6 +19,8 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
+from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
+from schedhook_plugins.schedulers.pbs_state import JobState, Parked, States
 
 JOBS = "pbs_jobs.service/jobid"
 

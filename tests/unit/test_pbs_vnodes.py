@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from schedhook.sets import NodeSet
 from schedhook_plugins.schedulers.pbs_vnodes import (
     Chunk,
     Vnode,
     nodes_on_host,
     parse_exec_vnode,
 )
-
-from schedhook.sets import NodeSet
 
 HOSTS = st.from_regex(r"[a-z][a-z0-9_-]{0,8}(\.[a-z]{1,5}){0,2}", fullmatch=True)
 PLAIN = st.text(

@@ -294,6 +294,22 @@ def test_a_process_that_joins_the_cgroup_is_moved_too() -> None:
     assert residency(backend, 101) == {2: 4}
 
 
+def test_a_cgroup_that_ends_in_mid_move_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = host([0] * 10)
+    backend.add_cgroup("/job", [100])
+
+    def gone(path: str) -> list[int]:
+        raise UsageError(f"no cgroup {path}")
+
+    def move(work: Move) -> None:
+        work.sweep()
+        backend.end_process(100)
+        monkeypatch.setattr(backend, "cgroup_pids", gone)
+
+    report = run(backend, pids=(), cgroup="/job", strategies={"late": move}, strategy="late")
+    assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 10 * PAGE)
+
+
 def test_a_strategy_that_breaks_is_a_failure_with_what_moved() -> None:
     backend = host([0] * 10)
 

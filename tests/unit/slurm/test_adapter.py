@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from schedhook_plugins.schedulers.slurm import Slurm
 
 from schedhook.errors import UsageError
 from schedhook.model import Placement
@@ -19,6 +18,7 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
+from schedhook_plugins.schedulers.slurm import Slurm
 
 NODES = [FakeNode(number=node, cpus=str(node)) for node in range(4)]
 

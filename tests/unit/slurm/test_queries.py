@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from schedhook.errors import SchedhookError, UsageError
+from schedhook.sets import CpuSet
 from schedhook_plugins.schedulers import slurm_pyslurm, slurm_queries
 from schedhook_plugins.schedulers.slurm_answers import Allocation, Geometry, JobInfo, parse_json
 from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
 from schedhook_plugins.schedulers.slurm_queries import PROVIDERS, Answer, NotUsable, query
-
-from schedhook.errors import SchedhookError, UsageError
-from schedhook.sets import CpuSet
 
 RECORDED = Path(__file__).parent / "recorded/22.05"
 NUMBERS = {"one": 4, "two": 5, "big": 6, "pend": 7, "evil": 8, "none": 99}
