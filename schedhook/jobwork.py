@@ -109,11 +109,12 @@ class JobWork:
             self._journal.release(self._scheduler, self._job)
             self._done.append(f"somebody has given it processors {outside}: wish dropped")
             return tasks
-        enforce: Callable[[str, Wish, Relocate], str] | None
+        enforce: Callable[[str, Wish, Relocate, Mapping[str, Placement]], str] | None
         enforce = getattr(self._adapter, "enforce", None)
         if enforce is None:
             return tasks
-        self._done.append(enforce(self._job, wish, self._handler.recorder(self._event)))
+        recorder = self._handler.recorder(self._event)
+        self._done.append(enforce(self._job, wish, recorder, self._homes()))
         tasks = self._adapter.tasks(self._job)
         self._remember({task.name: task.placement for task in tasks}, settled=True)
         return tasks
@@ -125,11 +126,15 @@ class JobWork:
         rebind = getattr(self._adapter, "rebind", None)
         if rebind is None or self._actions.on_relocation is not OnRelocation.FOLLOW:
             return tasks
-        known = self._handler.known(self._scheduler, self._job)
-        if not rebind(self._job, {name: seen.home for name, seen in known.items()}):
+        if not rebind(self._job, self._homes()):
             return tasks
         self._done.append("tasks bound anew")
         return self._adapter.tasks(self._job)
+
+    def _homes(self) -> dict[str, Placement]:
+        """Where each task's memory was brought to last."""
+        known = self._handler.known(self._scheduler, self._job)
+        return {name: seen.home for name, seen in known.items()}
 
     def _follow(self, tasks: Sequence[Task]) -> None:
         known = self._handler.known(self._scheduler, self._job)

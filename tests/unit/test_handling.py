@@ -240,8 +240,15 @@ def wish_for(one: Set, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The job was relocated to 2-3, and that is to last. Who is asked to enforce it."""
     enforced: list[str] = []
 
-    def enforce(_self: object, job: str, wish: Wish, relocate: Callable[..., Report]) -> str:
+    def enforce(
+        _self: object,
+        job: str,
+        wish: Wish,
+        relocate: Callable[..., Report],
+        homes: dict[str, Placement],
+    ) -> str:
         enforced.append(f"{job}: {wish.placement.cpus}")
+        assert homes == {"0.0": at("2", "2"), "0.1": at("3", "3")}
         relocate(Request(sources=NodeSet({0}), destinations=NodeSet({2})))
         one.put("2", "3", "3")
         return "put back"
