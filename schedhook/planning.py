@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from schedhook.errors import UsageError
+from schedhook.errors import ProcessGoneError, UsageError
 from schedhook.host.topology import Topology
 from schedhook.model import NodeMap, Plan, ProcessPlan
 from schedhook.moving import MovingProcess
@@ -91,7 +91,10 @@ def _outside_cpuset(processes: Sequence[MovingProcess], plan: Plan) -> str | Non
         wanted = NodeSet(new for _, new in its.moves)
         if not wanted:
             continue
-        allowed = process.target.allowed_nodes()
+        try:
+            allowed = process.target.allowed_nodes()
+        except ProcessGoneError:
+            continue
         if wanted - allowed:
             return (
                 f"the cpuset of process {process.pid} allows node {allowed} only, not"

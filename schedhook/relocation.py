@@ -230,7 +230,8 @@ class _Relocation:
 
         cpus = CpuSet()
         for pid in self._attached:
-            cpus = cpus | read_status(pid, self._root).allowed_cpus
+            with suppress(ProcessGoneError):
+                cpus = cpus | read_status(pid, self._root).allowed_cpus
         return topology.nodes_of(cpus)
 
     def _reserve(self) -> int:

@@ -182,7 +182,7 @@ def test_a_full_disk_costs_the_record_and_not_the_job(host: Host, tmp_path: Path
     )
     try:
         with host.agent():
-            filler = (small / "filler").open("wb")
+            filler = (small / "filler").open("wb", buffering=0)
             with filler, pytest.raises(OSError, match="No space left"):
                 while True:
                     filler.write(b"x" * 4096)
