@@ -170,7 +170,7 @@ def running(
     start.write_text(start_script(script, directories))
     start.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="numa-vm-") as temporary, contextlib.ExitStack() as end:
-        command = [vng, "--verbose", "--run", str(kernel), "--name", shared.name]
+        command = [vng, "--verbose", "--run", str(kernel), "--name", f"{shared.name}-{os.getpid()}"]
         command += setup.shape.options()
         # virtme-ng tries Debian 12's virtiofsd for ten seconds before it takes 9p.
         command += ["--force-9p", "--network", "loop", "--cwd", "/", "--rwdir", str(shared)]

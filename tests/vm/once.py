@@ -67,8 +67,8 @@ def run_in_guest(command: list[str], results: Path, seconds: float, setup: machi
     console = (results / "console.log").read_text(errors="replace").splitlines()
     print("\n".join(["the guest's console ended with:", *console[-20:]]), file=sys.stderr)
     hung = guest.returncode in {124, 137}
-    why = f"was stopped after {seconds:g} s" if hung else "ended without a result"
-    print(f"the guest {why}", file=sys.stderr)
+    why = f"was stopped after {seconds:g} s" if hung else f"ended (status {guest.returncode})"
+    print(f"the guest {why} without a result", file=sys.stderr)
     return HUNG if hung else NO_RESULT
 
 
