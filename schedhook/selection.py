@@ -38,15 +38,13 @@ class Selection:
             return "shared-file"
         return None
 
-    def moves_shared_pages(self, area: Area, mappers: int) -> bool:
-        """Whether pages of the area that several processes map go too (MPOL_MF_MOVE_ALL)."""
-        if not self.may_move_shared or self.shared is Shared.NONE:
-            return False
-        return (
-            self.shared is Shared.ALL
-            or area.kind is not Kind.FILE
-            or 1 < area.most_mappers <= mappers
-        )
+    @property
+    def moves_shared_pages(self) -> bool:
+        """Whether pages of what is selected that several processes map go too (MPOL_MF_MOVE_ALL).
+
+        Also where one process alone maps an area just now: a job that forks shares for a moment.
+        """
+        return self.may_move_shared and self.shared is not Shared.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +115,7 @@ def select(
             selected.append(
                 Selected(
                     area=area,
-                    shared=selection.moves_shared_pages(area, count),
+                    shared=selection.moves_shared_pages,
                     counted=not area.is_shared or owner.get(area.object_key, pid) == pid,
                 )
             )
