@@ -112,7 +112,7 @@ class Handler:
             return self._started(event, at)
         if kind is Kind.JOB_ENDED:
             return self._ended(event, at)
-        if kind is Kind.IGNORE:
+        if kind is Kind.IGNORE or (_is_watchers(event) and _handles(adapter, kind)):
             return Handled(summary="nothing to do")
         if not event.job:
             return self._look_at_all(adapter)
@@ -136,14 +136,14 @@ class Handler:
         summary = self._put_down(
             "started",
             lambda: self.journal.started(
-                event.scheduler, event.job, event.user, at, hooked=event.point in _hooks(event)
+                event.scheduler, event.job, event.user, at, hooked=not _is_watchers(event)
             ),
         )
         self._plugins.notify("schedhook_job_started", event=event)
         return Handled(summary=summary)
 
     def _ended(self, event: Event, at: float) -> Handled:
-        if event.data.get("seen_by") == "watch":
+        if _is_watchers(event):
             run = self.ask(lambda: self.journal.run(event.scheduler, event.job), None)
             if run is not None and (run.hooked or run.ended is not None):
                 # Between two steps a job may have no cgroup here; a hook will tell of its end.
@@ -264,6 +264,16 @@ def _seen_now(before: Seen | None, placement: Placement, settled: bool) -> Seen:
     return Seen(home=before.home, last=placement, visited=visited)
 
 
-def _hooks(event: Event) -> tuple[str, ...]:
-    """The point itself, unless the watcher made the event up."""
-    return () if event.data.get("seen_by") == "watch" else (event.point,)
+def _is_watchers(event: Event) -> bool:
+    """Whether the watcher made the event up; else a hook told of it."""
+    return event.data.get("seen_by") == "watch"
+
+
+_SUSPENSION = frozenset({Kind.SUSPENDED, Kind.RESUMING, Kind.RESUMED})
+
+
+def _handles(adapter: Scheduler, kind: Kind) -> bool:
+    """Whether the adapter sees to suspension itself, told by hooks of its scheduler."""
+    points = getattr(adapter, "points_handled", ())
+    kinds = {kind_of(Event(scheduler=adapter.name, point=each, job=""), adapter) for each in points}
+    return kind in _SUSPENSION and bool(kinds & _SUSPENSION)

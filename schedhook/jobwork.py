@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from schedhook.config import OnRelocation
 from schedhook.errors import ProcessGoneError, SchedhookError
 from schedhook.events import Kind
+from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
 from schedhook.journal import Wish
 from schedhook.model import Event, NodeMap, Outcome, Placement, Report
@@ -198,6 +199,8 @@ class JobWork:
         park = self._actions.park
         if not park or self._note() is not None:
             return
+        if self._event.data.get("seen_by") == "watch" and not self._stopped(tasks):
+            return  # frozen for the time of a relocation, perhaps by ourselves
         known = self._handler.known(self._scheduler, self._job)
         parked: dict[str, dict[str, object]] = {}
         for task in tasks:
@@ -307,6 +310,8 @@ def _way_back(entry: Mapping[str, object], new: NodeSet) -> Request | None:
 
 def _is_stopped(pid: int, root: Path) -> bool:
     try:
-        return read_status(pid, root).state in ("T", "t")
+        if read_status(pid, root).state in ("T", "t"):
+            return True
+        return frozen(cgroup_of(pid, root), root)
     except SchedhookError:
         return True

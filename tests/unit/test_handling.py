@@ -375,6 +375,30 @@ def test_parking_survives_a_crash_in_the_middle(parking: Set) -> None:
     assert [request.destinations for request in parking.moves.requests] == [{0}]
 
 
+def test_a_job_that_was_frozen_for_a_moment_only_is_not_parked(
+    parking: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher may take a relocation that freezes the job for a suspension."""
+    parking.look("suspended", seen_by="watch")
+    assert parking.moves.requests == []
+    monkeypatch.setattr("schedhook.jobwork._is_stopped", lambda *_: True)
+    parking.look("suspended", seen_by="watch")
+    assert len(parking.moves.requests) == 2
+
+
+def test_an_adapter_that_sees_to_suspension_is_not_helped_by_the_watcher(
+    parking: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schedhook.jobwork._is_stopped", lambda *_: True)
+    monkeypatch.setattr(FakeScheduler, "points_handled", {"preresume"}, raising=False)
+    for point in ("suspended", "resumed"):
+        assert parking.look(point, seen_by="watch") == "nothing to do"
+    assert parking.moves.requests == []
+    parking.put("5", "6")
+    parking.look("look", seen_by="watch")
+    assert parking.moves.pairs == [{0: 5}, {1: 6}]
+
+
 def test_nothing_is_parked_where_nobody_asked_for_it(one: Set) -> None:
     one.look("postsuspend")
     one.look("preresume")
