@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,18 +40,6 @@ def job_migrate(cluster: Cluster) -> Callable[..., Answer]:
         return done.returncode, answer["hosts"][0] if "hosts" in answer else answer
 
     return run
-
-
-@pytest.fixture
-def agent(cluster: Cluster) -> Iterator[subprocess.Popen[bytes]]:
-    """The agent as its service runs it."""
-    agent = subprocess.Popen(
-        [sys.executable, "-P", "-m", "schedhook.cli.main", "agent"], env=cluster.environment
-    )
-    wait_until(lambda: Path("/run/schedhook/agent.sock").exists(), 60, "the agent's socket")
-    yield agent
-    agent.terminate()
-    assert agent.wait(30) == 0
 
 
 def test_a_job_is_moved_and_its_wish_kept(
@@ -123,33 +111,3 @@ def test_wrong_usage_is_one_line(
     assert status == 2
     assert words in told["error"]
     assert told["error"].count("\n") == 1
-
-
-def test_a_second_step_starts_where_the_job_was_moved(
-    cluster: Cluster, job_migrate: Callable[..., Answer], agent: subprocess.Popen[bytes]
-) -> None:
-    """Slurm writes the old processors with each step; the agent puts the wish back."""
-    first, second = jobs.new_stop(cluster), jobs.new_stop(cluster)
-    go = cluster.work / f"{first.name}.go"
-    task = f"srun --overlap --cpu-bind=map_cpu:0,1 {jobs.program()} 40"
-    script = f"{task} {first} 0 & until [ -e {go} ]; do sleep 0.2; done; {task} {second} 0; wait"
-    job = cluster.submit(script, "-n2", "-w", "n1")
-    one = jobs.ready(cluster, job, first, tasks=2)
-    status, told = job_migrate(job, "--cpus", "2-3")
-    assert status == 0, told
-    go.touch()
-    two = jobs.ready(cluster, job, second, tasks=2)
-
-    def in_place() -> bool:
-        return all(
-            os.sched_getaffinity(pid) == {cpu}
-            and jobs.residency(pid).get(cpu, 0) >= ENOUGH * sum(jobs.residency(pid).values())
-            for pids in (one, two)
-            for pid, cpu in zip(pids, (2, 3), strict=True)
-        )
-
-    wait_until(in_place, 120, "both steps to be on nodes 2 and 3")
-    assert agent.poll() is None
-    first.touch()
-    second.touch()
-    cluster.wait_for_state(job, "COMPLETED")
