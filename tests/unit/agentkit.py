@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -103,7 +104,7 @@ def place(directory: Path, job: str, tasks: Mapping[str, tuple[list[int], str, s
 
 def write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
+    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     temporary.write_text(text)
     temporary.replace(path)
 
@@ -263,8 +264,12 @@ def answers(path: Path) -> bool:
 def hook(
     directory: Path, point: str, job: str, *options: str, **more: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the hook's program as a scheduler would."""
-    environ = {"FAKE_JOB": job, "FAKE_USER": "1000", **more.pop("environ", {})}
+    """Run the hook's program as a scheduler would; what it handles itself, it writes below
+    `directory`, not in this host's own journal."""
+    config = directory / "hook.toml"
+    write_whole(config, f'[journal]\npath = "{directory}/hook/journal.db"\n')
+    environ = {"FAKE_JOB": job, "FAKE_USER": "1000", "SCHEDHOOK_CONFIG": str(config)}
+    environ |= more.pop("environ", {})
     command = [sys.executable, "-I", "-S", str(HOOK), "fake", point]
     command += ["--socket", str(directory / "agent.sock"), "--spool", str(directory / "spool")]
     return subprocess.run(
