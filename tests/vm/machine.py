@@ -138,15 +138,25 @@ def python_directories() -> list[Path]:
     return [directory for directory in directories if mib_of(directory) < IMAGE_LIMIT_MIB]
 
 
-def start_script(script: str, mounts: Sequence[Path]) -> str:
+def private_directories(path: Path = Path(__file__)) -> list[Path]:
+    """The directories above ``path`` that only their owner enters, outermost first.
+
+    A clone in /root is one such case; tests that run jobs as other users need the way in.
+    """
+    return [above for above in reversed(path.resolve().parents) if not above.stat().st_mode & 1]
+
+
+def start_script(script: str, mounts: Sequence[Path], private: Sequence[Path]) -> str:
     """What the guest runs: mounts the disks, makes it like a host under systemd, then ``script``.
 
     Its end powers the guest off.
     """
-    lines = ["#!/bin/bash"]
+    lines = ["#!/bin/bash", *(f"chmod a+x {shlex.quote(str(path))}" for path in private)]
     for letter, directory in zip("abcdefgh", mounts, strict=False):
         lines.append(f"mount -o ro /dev/vd{letter} {shlex.quote(str(directory))} || exit 125")
     lines += [
+        # virtme-ng's layer over it is for root alone where there is no systemd to mend that.
+        "chmod 1777 /tmp",
         "echo '+cpuset +cpu +memory +pids' > /sys/fs/cgroup/cgroup.subtree_control",
         "export HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1",
         script,
@@ -165,9 +175,9 @@ def running(
     setup = setup or Setup()
     vng, kernel = virtme(), setup.kernel or newest_kernel()
     kvm = has_kvm() if setup.kvm is None else setup.kvm
-    directories = python_directories()
+    directories, private = python_directories(), private_directories()
     start = shared / "start.sh"
-    start.write_text(start_script(script, directories))
+    start.write_text(start_script(script, directories, private))
     start.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="numa-vm-") as temporary, contextlib.ExitStack() as end:
         command = [vng, "--verbose", "--run", str(kernel), "--name", f"{shared.name}-{os.getpid()}"]
@@ -175,6 +185,9 @@ def running(
         # virtme-ng tries Debian 12's virtiofsd for ten seconds before it takes 9p.
         command += ["--force-9p", "--network", "loop", "--cwd", "/", "--rwdir", str(shared)]
         command += [] if kvm else ["--disable-kvm"]
+        # The host's files are read-only in the guest, except where a layer of the guest's own lies.
+        for path in private[:1]:
+            command += ["--overlay-rwdir", str(path)]
         for option in KERNEL_OPTIONS:
             command += ["--append", option]
         for number, directory in enumerate(directories):
