@@ -11,7 +11,6 @@ from pathlib import Path
 from schedhook.affinity import Binding
 from schedhook.backend import Backend, Limits
 from schedhook.config import Config
-from schedhook.descriptors import SchedulerPlugin
 from schedhook.errors import (
     PluginError,
     ProcessGoneError,
@@ -21,6 +20,7 @@ from schedhook.errors import (
 )
 from schedhook.freezing import cgroups_to_freeze, freezing
 from schedhook.host.topology import Topology
+from schedhook.jobs import find_pids
 from schedhook.model import (
     Kind,
     NodeMap,
@@ -184,7 +184,7 @@ class _Relocation:
         if self._request.cgroup is not None:
             yield from self._backend.cgroup_pids(self._request.cgroup)
         elif self._request.job is not None and not self._request.pids:
-            yield from find_job(
+            yield from find_pids(
                 self._plugins, self._request.job, self._request.scheduler, self._root
             )
 
@@ -415,21 +415,6 @@ class _Relocation:
             job=self._request.job,
             notes=tuple(self._notes),
         )
-
-
-def find_job(plugins: Plugins, job: str, scheduler: str | None, root: Path) -> tuple[int, ...]:
-    """The job's processes on this host, from the named adapter, else from the first that knows it.
-
-    UsageError where none does.
-    """
-    names = [scheduler] if scheduler else plugins.names(SchedulerPlugin)
-    for name in names:
-        tasks = plugins.scheduler(name).create(root).tasks(job)
-        if tasks:
-            return tuple(dict.fromkeys(pid for task in tasks for pid in task.pids))
-    raise UsageError(
-        f"no process of job {job!r} on this host; asked: {', '.join(names) or 'no scheduler'}"
-    )
 
 
 def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:

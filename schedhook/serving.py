@@ -13,11 +13,12 @@ from schedhook.descriptors import SchedulerPlugin
 from schedhook.errors import SchedhookError, UsageError
 from schedhook.handling import Handler
 from schedhook.inprocess import open_journal
+from schedhook.jobs import watchable
 from schedhook.log import get_logger
 from schedhook.model import Event
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler
-from schedhook.watch import Watcher, watchable
+from schedhook.watch import Watcher
 
 _log = get_logger()
 

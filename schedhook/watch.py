@@ -483,11 +483,6 @@ def owner_of(tasks: Sequence[Task], root: Path) -> int | None:
     return owners.pop() if len(owners) == 1 else None
 
 
-def watchable(adapters: Iterable[Scheduler]) -> list[Scheduler]:
-    """Those that can list the jobs on this host."""
-    return [adapter for adapter in adapters if callable(getattr(adapter, "jobs", None))]
-
-
 def _spread(tasks: Sequence[Task], count: int) -> list[int]:
     """First processes of up to `count` tasks, from all over."""
     first: list[Any] = [task.pids[0] for task in tasks if task.pids]

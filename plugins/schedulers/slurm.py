@@ -20,7 +20,6 @@ from schedhook.scheduler import Task
 from schedhook.sets import CpuSet
 from schedhook_plugins.schedulers import slurm_cgroups
 from schedhook_plugins.schedulers.slurm_cgroups import Member, ProcessInfo
-from schedhook_plugins.schedulers.slurm_places import memory_nodes_of
 
 if TYPE_CHECKING:
     from schedhook.journal import Wish
@@ -146,7 +145,7 @@ class Slurm:
 
     def placement(self, cpus: CpuSet) -> Placement:
         """These processors and their nodes."""
-        return Placement(cpus=cpus, nodes=memory_nodes_of(cpus, self._read_topology()))
+        return Placement(cpus=cpus, nodes=self._read_topology().memory_nodes_of(cpus))
 
     def owner(self, job: str) -> int | None:
         """The job's user, by the processes that it has here; None where they do not tell."""

@@ -1,28 +1,16 @@
-"""From a job's processors to its nodes, and from an old place to a new one."""
+"""From a job's old place to a new one, node by node."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from schedhook.cpusets import successors
 from schedhook.host.topology import Topology
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.sets import CpuSet
 
 _Member = TypeVar("_Member")
-
-
-def memory_nodes_of(cpus: Collection[int], topology: Topology) -> NodeSet:
-    """The nodes of these processors, or the nearest with memory for those that have none."""
-    having = topology.memory_nodes
-    return NodeSet(
-        node
-        if node in having
-        else min(having, key=lambda other: (topology.distance(node, other), other))
-        for node in topology.nodes_of(cpus)
-        if having
-    )
 
 
 def node_pairs(cpus: CpuSet, old: CpuSet, new: CpuSet, topology: Topology) -> dict[int, int]:
@@ -34,8 +22,8 @@ def node_pairs(cpus: CpuSet, old: CpuSet, new: CpuSet, topology: Topology) -> di
     then = successors(old, new)
     votes: dict[int, Counter[int]] = {}
     for cpu in cpus & old or old:
-        for source in memory_nodes_of([cpu], topology):
-            for destination in memory_nodes_of([then[cpu]], topology):
+        for source in topology.memory_nodes_of([cpu]):
+            for destination in topology.memory_nodes_of([then[cpu]]):
                 votes.setdefault(source, Counter())[destination] += 1
     return {
         source: min(counted, key=lambda node: (-counted[node], node))

@@ -20,8 +20,8 @@ from schedhook.errors import ProcessGoneError
 from schedhook.host import cgroups
 from schedhook.host.processes import read_areas, read_command, read_status
 from schedhook.host.topology import read_topology
+from schedhook.jobs import find_pids
 from schedhook.model import Area, Kind, add_residency, by_name
-from schedhook.relocation import find_job
 
 
 @click.command("show")
@@ -45,7 +45,7 @@ def command(
     check_processes(pids, cgroup, job)
     _, plugins = load(config_path)
     if job is not None:
-        pids = find_job(plugins, job, scheduler, root)
+        pids = find_pids(plugins, job, scheduler, root)
     if cgroup is not None:
         pids = tuple(cgroups.pids(cgroups.resolve_cgroup(cgroup, root)))
     processes = []

@@ -7,11 +7,12 @@ a file from the caller (both from every function that takes a pid).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.errors import SchedhookError
+from schedhook.errors import ProcessGoneError, SchedhookError
 from schedhook.host._proc import (
     is_kernel_thread,
     live_task,
@@ -19,6 +20,7 @@ from schedhook.host._proc import (
     proc_path,
     read,
     stat_fields,
+    task_file,
     thread_ids,
 )
 from schedhook.host.areas import read_areas, read_pss, residency
@@ -37,6 +39,7 @@ __all__ = [
     "read_identity",
     "read_pss",
     "read_status",
+    "read_threads_cpus",
     "residency",
     "thread_ids",
 ]
@@ -82,9 +85,9 @@ def read_identity(pid: int, root: Path = Path("/")) -> Identity:
     return Identity(pid=pid, start_time=int(stat_fields(pid, root)[19]))
 
 
-def read_status(pid: int, root: Path = Path("/")) -> Status:
-    """The process's state, user, rights and cpuset."""
-    lines = read(pid, "status", root).split(b"\n")
+def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) -> Status:
+    """The state, user, rights and cpuset of the process, or of its thread `task`."""
+    lines = read(pid, task_file("status", task), root).split(b"\n")
     values = {key: value.strip().decode("ascii", "replace") for key, value in _pairs(lines)}
     try:
         return Status(
@@ -107,6 +110,15 @@ def read_status(pid: int, root: Path = Path("/")) -> Status:
         raise SchedhookError(
             f"cannot make sense of {proc_path(pid, 'status', root)}; is /proc mounted there?"
         ) from None
+
+
+def read_threads_cpus(pid: int, root: Path = Path("/")) -> CpuSet:
+    """The processors that one thread or another of the process may run on."""
+    cpus = CpuSet()
+    for thread in thread_ids(pid, root):
+        with contextlib.suppress(ProcessGoneError):
+            cpus = cpus | read_status(pid, root, task=thread).allowed_cpus
+    return cpus
 
 
 def _pairs(lines: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -86,6 +86,17 @@ class Topology:
         wanted = frozenset(cpus)
         return NodeSet(number for number, node in self.nodes.items() if node.cpus & wanted)
 
+    def memory_nodes_of(self, cpus: Iterable[int]) -> NodeSet:
+        """The same, with the nearest node that has memory in the place of one that has none."""
+        having = self.memory_nodes
+        return NodeSet(
+            node
+            if node in having
+            else min(having, key=lambda other: (self.distance(node, other), other))
+            for node in self.nodes_of(cpus)
+            if having
+        )
+
     def cpus_of(self, nodes: Iterable[int]) -> CpuSet:
         """The online processors of these nodes; nodes that are not online have none."""
         known = (self.nodes[number] for number in nodes if number in self.nodes)

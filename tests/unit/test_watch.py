@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from schedhook.config import WatchSection
+from schedhook.jobs import watchable
 from schedhook.journal import Journal
 from schedhook.model import Event
 from schedhook.scheduler import Scheduler
-from schedhook.watch import Watcher, watchable
+from schedhook.watch import Watcher
 from tests.unit.agentkit import FakeScheduler, agent, end, moves_of, place, wait_for
 
 SECTION = WatchSection(interval_s=1, task_interval_s=5, debounce_s=0.5)

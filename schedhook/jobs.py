@@ -1,0 +1,43 @@
+"""Jobs on this host, through the schedulers' adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from schedhook.descriptors import SchedulerPlugin
+from schedhook.errors import UsageError
+from schedhook.plugins import Plugins
+from schedhook.scheduler import Scheduler, Task
+
+
+def scheduler_names(plugins: Plugins, scheduler: str | None = None) -> list[str]:
+    """The adapters to ask: the named one, else all."""
+    return [scheduler] if scheduler else plugins.names(SchedulerPlugin)
+
+
+def watchable(candidates: Iterable[Scheduler]) -> list[Scheduler]:
+    """Those that can list the jobs on this host."""
+    return [adapter for adapter in candidates if callable(getattr(adapter, "jobs", None))]
+
+
+def find_tasks(
+    plugins: Plugins, job: str, scheduler: str | None, root: Path
+) -> tuple[str, tuple[Task, ...]]:
+    """(scheduler, the job's tasks on this host), from the named adapter, else from the first that
+    knows the job. UsageError where none does.
+    """
+    names = scheduler_names(plugins, scheduler)
+    for name in names:
+        tasks = plugins.scheduler(name).create(root).tasks(job)
+        if tasks:
+            return name, tasks
+    raise UsageError(
+        f"no process of job {job!r} on this host; asked: {', '.join(names) or 'no scheduler'}"
+    )
+
+
+def find_pids(plugins: Plugins, job: str, scheduler: str | None, root: Path) -> tuple[int, ...]:
+    """The job's processes on this host; see `find_tasks`."""
+    _, tasks = find_tasks(plugins, job, scheduler, root)
+    return tuple(dict.fromkeys(pid for task in tasks for pid in task.pids))
