@@ -9,45 +9,39 @@ of the process is done by the next one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import heapq
 import itertools
 import os
 import select
 import signal
 import socket
-import stat
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from schedhook import delivery
+from schedhook.clients import Client, Gate
 from schedhook.config import Config
-from schedhook.errors import SchedhookError, UsageError
-from schedhook.events import (
-    Message,
-    check_sender,
-    kind_of,
-    parse_message,
-    read_event,
-    read_spool,
-)
+from schedhook.errors import SchedhookError
+from schedhook.events import Message, parse_message, read_event, read_spool, read_users_event
 from schedhook.handling import Handler
 from schedhook.jobwork import NOTHING_DONE, Handled
 from schedhook.journal import JournalError
 from schedhook.log import get_logger
 from schedhook.model import Event
+from schedhook.scheduler import Scheduler
+from schedhook.sockets import listen, lock
 from schedhook.watch import SEEN_BY, Watcher, owner_of
 from schedhook.workers import Workers
 
 _log = get_logger()
 
-_CLIENT_SECONDS = 5.0
-"""How long a client may take to say what it wants."""
-_CLIENTS_PER_USER = 16
-_CLIENTS = 512
+_OWNER_SECONDS = 10.0
+"""How long it is believed whose a job is, as far as its processes tell: looking is work."""
+_MOST_OWNERS = 1000
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _MORE_SECONDS = 2.0
 """Before what follows from a job's end; ends come in bursts."""
 _STOP_SECONDS = 60.0
@@ -77,7 +71,10 @@ class Agent:
         self._watcher = watcher(self._saw, self._poller) if watcher else None
         self._workers = Workers(config.agent.workers, self._work, self._rouse)
         self._server: socket.socket | None = None
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, Client] = {}
+        self._gate = Gate()
+        self._deaf = False
+        self._owners: dict[tuple[str, str], tuple[float, int | None]] = {}
         self._timers: list[tuple[float, int, Event]] = []
         self._count = itertools.count()
         self._spool_time = -1
@@ -93,7 +90,7 @@ class Agent:
             stack.callback(self._close)
             if self._path is not None:
                 stack.enter_context(lock(self._path))
-                self._server = _listen(self._path)
+                self._server = listen(self._path)
                 self._poller.register(self._server, select.EPOLLIN)
             self._take_up()
             notify_systemd("READY=1")
@@ -154,6 +151,9 @@ class Agent:
 
     def _tick(self, now: float) -> float:
         self._read_spool()
+        if self._deaf and self._server is not None:
+            self._deaf = False
+            self._poller.modify(self._server, select.EPOLLIN)
         for client in [each for each in self._clients.values() if now > each.deadline]:
             if not client.message:
                 self._answer(client, "too slow")
@@ -195,22 +195,25 @@ class Agent:
         for _ in range(64):  # then others have their turn
             try:
                 connection, _ = self._server.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    # Whoever waits goes on waiting; asking again at once would only keep us busy.
+                    _log.error("no more connections", problem=error.strerror)
+                    self._deaf = True
+                    self._poller.modify(self._server, 0)
                 return
             connection.setblocking(False)
-            client = _Client(connection)
-            theirs = sum(1 for other in self._clients.values() if other.uid == client.uid)
-            if client.uid not in (0, os.geteuid()) and (
-                theirs >= _CLIENTS_PER_USER or len(self._clients) >= _CLIENTS
-            ):
-                self._answer(client, "too many connections")
+            client = Client(connection)
+            refusal = self._gate.refusal(client, self._clients.values(), time.monotonic())
+            if refusal:
+                self._answer(client, refusal)
                 connection.close()
                 continue
             self._clients[connection.fileno()] = client
             self._poller.register(connection, select.EPOLLIN)
             self._receive(client)
 
-    def _receive(self, client: _Client) -> None:
+    def _receive(self, client: Client) -> None:
         if client.message:
             self._drop(client)  # it was to wait for the answer, and has gone
             return
@@ -222,21 +225,22 @@ class Agent:
             self._drop(client)
             return
         if part:
-            client.parts.append(part)
-            client.size += len(part)
-            if client.size > delivery.MOST_BYTES:
-                self._answer(client, f"the message has more than {delivery.MOST_BYTES} bytes")
+            client.said += part
+            if len(client.said) > client.most_bytes:
+                self._answer(client, f"the message has more than {client.most_bytes} bytes")
                 self._drop(client)
             return
         try:
-            client.message = parse_message(b"".join(client.parts))
+            client.message = parse_message(bytes(client.said))
+            client.said.clear()
             self._poller.modify(client.connection, 0)
             self._take(client.message, client)
         except SchedhookError as error:
             self._answer(client, str(error))
             self._drop(client)
         except Exception as error:  # noqa: BLE001 - an adapter's bug is no reason to end
-            _log.error("event not read", exc_info=True)
+            # A user who has found one is not to fill the log with it.
+            (_log.error if client.trusted else _log.debug)("event not read", exc_info=True)
             self._answer(client, f"{type(error).__name__}: {error}")
             self._drop(client)
         else:
@@ -244,12 +248,12 @@ class Agent:
             if not client.message.wait:
                 self._drop(client)
 
-    def _answer(self, client: _Client, line: str) -> None:
+    def _answer(self, client: Client, line: str) -> None:
         text = " ".join(line.split()).encode("utf-8", "replace")[:1000] + b"\n"
         with contextlib.suppress(OSError):
             client.connection.send(text)
 
-    def _drop(self, client: _Client) -> None:
+    def _drop(self, client: Client) -> None:
         if self._clients.pop(client.connection.fileno(), None) is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._poller.unregister(client.connection)
@@ -257,14 +261,16 @@ class Agent:
 
     # -- events in -------------------------------------------------------------------------------
 
-    def _take(self, message: Message, client: _Client | None) -> None:
+    def _take(self, message: Message, client: Client | None) -> None:
         """Keep an event and see to it that it is handled. SchedhookError for one that is not
         wanted."""
         adapter = self._handler.adapter(message.scheduler)
+        if client is not None and not client.trusted:
+            # Not kept: nobody but root writes the journal, and an agent to come looks anyway.
+            event = read_users_event(message, adapter, client.uid, partial(self._owner, adapter))
+            self._workers.put(event, time.time(), None, client if message.wait else None)
+            return
         event = read_event(message, adapter)
-        if client is not None:
-            kind = kind_of(event, adapter)
-            check_sender(event, kind, client.uid, lambda: self._owner(event))
         if self._watcher is not None:
             self._watcher.scan_soon()
         number = None
@@ -278,14 +284,20 @@ class Agent:
             _log.error("event not in the journal", job=event.job, problem=str(error))
         self._workers.put(event, message.at, number, client if message.wait else None)
 
-    def _owner(self, event: Event) -> int | None:
+    def _owner(self, adapter: Scheduler, job: str) -> int | None:
         """Whose job it is, as root's hooks have said, else as its processes show."""
         journal = self._handler.journal
-        run = self._handler.ask(lambda: journal.run(event.scheduler, event.job), None)
+        run = self._handler.ask(lambda: journal.run(adapter.name, job), None)
         if run is not None and run.hooked and run.ended is None and run.user is not None:
             return run.user
-        adapter = self._handler.adapter(event.scheduler)
-        return owner_of(adapter.tasks(event.job), self._handler.root)
+        key, now = (adapter.name, job), time.monotonic()
+        until, owner = self._owners.get(key, (0.0, None))
+        if now >= until:
+            if len(self._owners) >= _MOST_OWNERS:
+                self._owners.clear()
+            owner = owner_of(adapter, job, self._handler.root)
+            self._owners[key] = now + _OWNER_SECONDS, owner
+        return owner
 
     def _read_spool(self) -> None:
         if self._spool is None:
@@ -328,7 +340,7 @@ class Agent:
     def _finish(self) -> None:
         """In the agent's thread: answer who waits, and plan what follows."""
         for event, handled, client in self._workers.finished():
-            if isinstance(client, _Client):
+            if isinstance(client, Client):
                 self._answer(client, handled.summary)
                 self._drop(client)
             for more in handled.more:
@@ -336,61 +348,6 @@ class Agent:
             if handled.retry_after is not None:
                 data = {**event.data, **SEEN_BY, "again": True}
                 self._later(replace(event, data=data), handled.retry_after)
-
-
-class _Client:
-    """A connection and who is at its other end."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, self.uid, _ = struct.unpack("3i", credentials)
-        self.deadline = time.monotonic() + _CLIENT_SECONDS
-        self.parts: list[bytes] = []
-        self.size = 0
-        self.message: Message | None = None
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Be the only agent of this socket. UsageError where there is one."""
-    name = path.with_name(f"{path.name}.lock")
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SchedhookError(f"{name}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{path}: another agent serves it; stop that one first") from None
-        yield
-    finally:
-        os.close(handle)
-
-
-def _listen(path: Path) -> socket.socket:
-    """The socket, with nobody else's in its place; every user may connect to root's."""
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        if path.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise SchedhookError(f"{path.parent}: others may write it; chmod go-w")
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(path.lstat().st_mode):
-                raise SchedhookError(f"{path}: is there and is no socket; move it away")
-            path.unlink()
-        server.bind(str(path))
-        path.chmod(0o666 if os.geteuid() == 0 else 0o600)
-        server.listen(1024)
-        server.setblocking(False)
-    except OSError as error:
-        server.close()
-        raise SchedhookError(f"{path}: {error.strerror or error}") from error
-    except SchedhookError:
-        server.close()
-        raise
-    return server
 
 
 def boot_time() -> float:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from schedhook.errors import ConfigError
 from schedhook.model import Kind, Shared
 from schedhook.sets import NodeSet
+from schedhook.trust import misgiving
 
 DEFAULT_PATH = Path("/etc/schedhook/config.toml")
 PATH_VARIABLE = "SCHEDHOOK_CONFIG"
@@ -180,11 +181,14 @@ class Config:
 def load_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """Read `path`, else the file that $SCHEDHOOK_CONFIG names, else /etc/schedhook/config.toml.
 
-    Only the last may be missing. ConfigError for a file that cannot be read or used.
+    Only the last may be missing. ConfigError for a file that cannot be read or used, or that others
+    than root may write; whoever gives `path` knows whose it is.
     """
     named = path or (Path(environ[PATH_VARIABLE]) if environ.get(PATH_VARIABLE) else None)
     source = named or DEFAULT_PATH
     try:
+        if path is None and os.geteuid() == 0 and (others := misgiving(source)):
+            raise ConfigError(f"{others}, so root does not go by it; chown root and chmod go-w")
         text = source.read_bytes().decode()
     except FileNotFoundError:
         if named is None:

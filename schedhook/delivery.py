@@ -78,6 +78,7 @@ def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
     try:
         connection.settimeout(timeout)
         connection.connect(path)
+        _check_server(connection, path)
         connection.sendall(message)
         connection.shutdown(_socket.SHUT_WR)
         while True:
@@ -99,6 +100,14 @@ def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
             raise Refused(lines[0])
         raise NotDelivered(f"{path}: the agent hung up")
     return lines[1] if len(lines) > 1 else ""
+
+
+def _check_server(connection: _socket.socket, path: str) -> None:
+    """Only root's agent, or this user's own, gets events; SO_PEERCRED of unix(7)."""
+    peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    user = int.from_bytes(peer[4:8], sys.byteorder)
+    if user not in (0, posix.geteuid()):
+        raise NotDelivered(f"{path} is served by user {user}, which is no agent of ours")
 
 
 def write_spool(message: bytes, directory: str) -> None:

@@ -13,7 +13,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -70,7 +70,8 @@ def kind_of(event: Event, adapter: Scheduler) -> Kind:
     return _KINDS.get(event.point.replace("-", "_"), _KINDS.get(event.point, Kind.IGNORE))
 
 
-_OF_USERS = frozenset({Kind.STEP_STARTED, Kind.RELOCATED, Kind.LOOK, Kind.IGNORE})
+_OF_USERS = frozenset({Kind.STEP_STARTED})
+_SEEN_BY_USER = {"seen_by": "user"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,15 +136,19 @@ def check_job(job: str, *, may_be_empty: bool = False) -> None:
         raise UsageError(f"{job[:40]!r} is not a job's id")
 
 
-def check_sender(event: Event, kind: Kind, uid: int, owner: Callable[[], int | None]) -> None:
-    """RefusedError unless `uid` may say that: root and the agent's own user may say anything, a
-    user that something has changed about a job that is known to be theirs."""
-    if uid in (0, os.geteuid()):
-        return
-    if kind not in _OF_USERS:
-        raise RefusedError(f"{event.point!r} is for the scheduler to say, not for user {uid}")
-    if not event.job or owner() != uid:
-        raise RefusedError(f"job {event.job or '(none)'} is not known to be of user {uid}")
+def read_users_event(
+    message: Message, adapter: Scheduler, uid: int, owner: Callable[[str], int | None]
+) -> Event:
+    """What a user may say: that a step has started of a job that is theirs by `owner`. Nothing else
+    of the message is believed: it makes us look at the job, as the kernel and root's hooks tell it.
+    RefusedError, UsageError."""
+    told = Event(scheduler=message.scheduler, point=message.point, job="")
+    if kind_of(told, adapter) not in _OF_USERS:
+        raise RefusedError(f"{message.point!r} is for the scheduler to say, not for user {uid}")
+    event = read_event(message, adapter)
+    if owner(event.job) != uid:
+        raise RefusedError(f"job {event.job} is not known to be of user {uid}")
+    return replace(told, point=event.point, job=event.job, data=_SEEN_BY_USER)
 
 
 # -- the spool -----------------------------------------------------------------------------------

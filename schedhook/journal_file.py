@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schedhook.errors import SchedhookError
+from schedhook.trust import misgiving
 
 SCHEMA_VERSION = 1
 
@@ -116,11 +117,10 @@ def _version(connection: sqlite3.Connection) -> int:
 def check_owner(path: Path, what: str, handle: int | None = None) -> None:
     """Nobody but this user may be able to write what root will act on."""
     status = path.stat() if handle is None else os.fstat(handle)
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise JournalError(
-            f"{path}: the journal's {what} may be written by others;"
-            f" chown it to this user and chmod go-w"
-        )
+    if found := misgiving(path, status):
+        raise JournalError(f"the journal's {what} {found}; chown it to this user and chmod go-w")
+    if handle is not None and not stat.S_ISREG(status.st_mode):
+        raise JournalError(f"{path}: this is no file; move it away, a new one will be made")
 
 
 def _file_system(path: Path) -> str:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from select import epoll
 
-from schedhook.agent import Agent, lock
+from schedhook.agent import Agent
 from schedhook.config import Config
 from schedhook.descriptors import SchedulerPlugin
 from schedhook.errors import SchedhookError, UsageError
@@ -18,6 +18,7 @@ from schedhook.log import get_logger
 from schedhook.model import Event
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler
+from schedhook.sockets import lock
 from schedhook.watch import Watcher
 
 _log = get_logger()

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.config import WatchSection
+from schedhook.errors import ProcessGoneError
 from schedhook.events import Kind, check_job
+from schedhook.host.processes import read_status
 from schedhook.log import get_logger
 from schedhook.model import Event
 from schedhook.scheduler import Scheduler, Task
@@ -453,11 +455,8 @@ class _Watched:
         return bool(states) and all(state in _STOPPED for state in states)
 
     def owner(self) -> int | None:
-        """The user of the job's processes, None where they are of several, or of root alone."""
-        told: Callable[[str], int | None] | None = getattr(self.adapter, "owner", None)
-        if told is not None:
-            return told(self.job)
-        return owner_of(self.adapter.tasks(self.job), self._root)
+        """See `owner_of`."""
+        return owner_of(self.adapter, self.job, self._root)
 
     # -- debouncing ------------------------------------------------------------------------------
 
@@ -472,14 +471,19 @@ class _Watched:
         self.due = None
 
 
-def owner_of(tasks: Sequence[Task], root: Path) -> int | None:
-    """The one user but root whose processes the tasks are; None where there is no such."""
+def owner_of(adapter: Scheduler, job: str, root: Path) -> int | None:
+    """The one user whose processes the job is, None where there are none or several users'.
+
+    An adapter that knows which of them are its scheduler's says so itself (`owner`).
+    """
+    told: Callable[[str], int | None] | None = getattr(adapter, "owner", None)
+    if told is not None:
+        return told(job)
     owners = set()
-    for task in tasks:
-        for pid in task.pids:
-            with contextlib.suppress(OSError):
-                owners.add((root / "proc" / str(pid)).stat().st_uid)
-    owners.discard(0)
+    for pid in {pid for task in adapter.tasks(job) for pid in task.pids}:
+        # Not the owner of /proc/PID: that is root where a process may not be looked into.
+        with contextlib.suppress(ProcessGoneError):
+            owners.add(read_status(pid, root).uid)
     return owners.pop() if len(owners) == 1 else None
 
 

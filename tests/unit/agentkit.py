@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -58,7 +59,8 @@ class FakeScheduler:
         if data:
             try:
                 given = json.loads(data)
-                return Event(scheduler=self.name, point=point, job=given["job"])
+                job, more = given["job"], given.get("data", {})
+                return Event(scheduler=self.name, point=point, job=job, data=more)
             except (ValueError, KeyError, TypeError):
                 raise UsageError("the event's data cannot be read") from None
         user = environ.get("FAKE_USER")
@@ -125,6 +127,13 @@ class _Provider:
     def schedhook_schedulers(self) -> list[SchedulerPlugin]:
         adapter = FakeScheduler(self._directory)
         return [SchedulerPlugin(name="fake", summary="for tests", create=lambda _: adapter)]
+
+    @hookimpl
+    def schedhook_event(self, event: Event) -> None:
+        """Keep what was believed of an event."""
+        told = {"point": event.point, "job": event.job, "user": event.user, "data": event.data}
+        with (self._directory / "events.jsonl").open("a") as file:
+            file.write(json.dumps(told) + "\n")
 
 
 def plugins(directory: Path, *more: object) -> Plugins:
@@ -251,8 +260,6 @@ def agent(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def answers(path: Path) -> bool:
     """Whether somebody serves the socket."""
-    import socket  # noqa: PLC0415
-
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -284,10 +291,12 @@ def hook(
     )
 
 
-def message(point: str, job: str, *, user: str = "1000", wait: bool = False) -> bytes:
+def message(
+    point: str, job: str, *, user: str = "1000", wait: bool = False, data: bytes = b""
+) -> bytes:
     """What such a hook sends."""
     environ = {b"FAKE_JOB": job.encode(), b"FAKE_USER": user.encode()}
-    return delivery.make_message("fake", point, environ, b"", wait)
+    return delivery.make_message("fake", point, environ, data, wait)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -298,6 +307,39 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
             return found
         time.sleep(0.02)
     raise AssertionError(f"not so after {seconds} s")
+
+
+def history(directory: Path) -> list[dict[str, Any]]:
+    """What the agent's journal tells."""
+    with Journal.open(directory / "state" / "journal.db", create=False) as journal:
+        return journal.history()
+
+
+def started(directory: Path) -> set[str]:
+    """The jobs of which the agent's journal knows."""
+    return {run["job"] for run in history(directory)}
+
+
+def connect(directory: Path) -> socket.socket:
+    """A connection to the agent."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    connection.connect(str(directory / "agent.sock"))
+    return connection
+
+
+def say(directory: Path, raw: bytes) -> str:
+    """What the agent answers to these bytes."""
+    with connect(directory) as connection:
+        connection.sendall(raw)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+def processor_time(pid: int) -> float:
+    """Seconds of a processor that the process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def moves_of(directory: Path) -> list[dict[str, Any]]:

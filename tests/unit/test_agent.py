@@ -14,54 +14,31 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from schedhook import delivery
-from schedhook.agent import boot_time, lock, notify_systemd
+from schedhook.agent import boot_time, notify_systemd
 from schedhook.errors import UsageError
 from schedhook.jobwork import Handled
 from schedhook.journal import Journal
 from schedhook.model import Event
+from schedhook.sockets import lock
 from schedhook.workers import Workers
 from tests.unit import agentkit
-from tests.unit.agentkit import agent, hook, message, moves_of, place, wait_for
-
-NOBODY = 65534
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A directory that every user may reach, since some tests are another one."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(path.stat().st_mode | 0o011)
-    return tmp_path
-
-
-def history(here: Path) -> list[dict[str, Any]]:
-    with Journal.open(here / "state" / "journal.db", create=False) as journal:
-        return journal.history()
-
-
-def started(here: Path) -> set[str]:
-    return {run["job"] for run in history(here)}
-
-
-def connect(here: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(20)
-    connection.connect(str(here / "agent.sock"))
-    return connection
-
-
-def say(here: Path, raw: bytes) -> str:
-    """What the agent answers to these bytes."""
-    with connect(here) as connection:
-        connection.sendall(raw)
-        connection.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-
+from tests.unit.agentkit import (
+    agent,
+    connect,
+    history,
+    hook,
+    message,
+    moves_of,
+    place,
+    processor_time,
+    say,
+    started,
+    wait_for,
+)
 
 # -- events in -----------------------------------------------------------------------------------
 
@@ -176,89 +153,6 @@ def test_a_client_that_leaves_without_listening_harms_nobody(here: Path) -> None
         before = processor_time(process.pid)
         time.sleep(1)
         assert processor_time(process.pid) - before < 0.5
-
-
-def processor_time(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-AS_USER = """
-import os, socket, sys
-os.setgroups([]); os.setgid({user}); os.setuid({user})
-connection = socket.socket(socket.AF_UNIX)
-connection.connect(sys.argv[1])
-connection.sendall(sys.stdin.buffer.read())
-connection.shutdown(socket.SHUT_WR)
-print(connection.recv(1000).decode(), end="")
-"""
-
-
-def say_as(user: int, here: Path, raw: bytes) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", AS_USER.format(user=user), here / "agent.sock"],
-        input=raw,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=60,
-    ).stdout.decode()
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-
-
-@needs_root
-def test_a_user_speaks_for_jobs_of_theirs_only(here: Path) -> None:
-    with agent(here):
-        say(here, message("begin", "mine", user=str(NOBODY), wait=True))
-        say(here, message("begin", "roots", user="0", wait=True))
-        say(here, message("begin", "others", user="1000", wait=True))
-        assert say_as(NOBODY, here, message("attach", "mine")) == "ok\n"
-        for job in ("others", "roots", "unknown"):
-            answer = say_as(NOBODY, here, message("attach", job, user=str(NOBODY)))
-            assert answer == f"job {job} is not known to be of user {NOBODY}\n"
-        assert "for the scheduler to say" in say_as(NOBODY, here, message("end", "mine"))
-        assert "for the scheduler to say" in say_as(
-            NOBODY, here, message("begin", "new", user=str(NOBODY))
-        )
-    assert all(run["ended"] is None for run in history(here))
-    assert started(here) == {"mine", "roots", "others"}
-
-
-@needs_root
-def test_the_owner_of_an_unknown_job_is_whose_processes_it_has(here: Path) -> None:
-    sleeper = subprocess.Popen(["sleep", "60"], user=NOBODY)
-    try:
-        place(here, "theirs", {"0": ([sleeper.pid], "0", "0")})
-        place(here, "ours", {"0": ([os.getpid()], "0", "0")})
-        with agent(here):
-            assert say_as(NOBODY, here, message("attach", "theirs")) == "ok\n"
-            assert "not known to be" in say_as(NOBODY, here, message("attach", "ours"))
-    finally:
-        sleeper.kill()
-        sleeper.wait()
-
-
-@needs_root
-def test_a_user_cannot_take_all_connections(here: Path) -> None:
-    greedy = AS_USER.split("connection =", maxsplit=1)[0].format(user=NOBODY) + (
-        "held = []\n"
-        "for _ in range(200):\n"
-        "    held.append(socket.socket(socket.AF_UNIX)); held[-1].connect(sys.argv[1])\n"
-        "print('full', flush=True); sys.stdin.read()\n"
-    )
-    with (
-        agent(here),
-        subprocess.Popen(
-            [sys.executable, "-c", greedy, here / "agent.sock"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"full\n"
-        assert say(here, message("begin", "7")) == "ok\n"
-        process.kill()
 
 
 def test_only_one_agent_serves_a_socket(here: Path) -> None:

@@ -17,11 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedhook import delivery
-from schedhook.errors import RefusedError, SchedhookError, UsageError
+from schedhook.errors import SchedhookError, UsageError
 from schedhook.events import (
     Kind,
     check_job,
-    check_sender,
     kind_of,
     parse_message,
     read_event,
@@ -149,26 +148,6 @@ def test_the_adapters_word_on_a_point_goes_first(tmp_path: Path) -> None:
     assert kind_of(Event(scheduler="fake", point="task-prolog", job="1"), adapter) is (
         Kind.STEP_STARTED
     )
-
-
-def test_root_speaks_for_all_and_a_user_for_what_changed_in_jobs_of_theirs() -> None:
-    event = Event(scheduler="fake", point="x", job="1")
-    stranger = os.geteuid() + 1000
-    for kind in Kind:
-        check_sender(event, kind, 0, lambda: None)
-    check_sender(event, Kind.STEP_STARTED, stranger, lambda: stranger)
-    for kind, owner in (
-        (Kind.STEP_STARTED, stranger + 1),
-        (Kind.STEP_STARTED, None),
-        (Kind.JOB_ENDED, stranger),
-        (Kind.JOB_STARTED, stranger),
-        (Kind.RESUMING, stranger),
-    ):
-        with pytest.raises(RefusedError):
-            check_sender(event, kind, stranger, lambda owner=owner: owner)  # type: ignore[misc]
-    with pytest.raises(RefusedError):
-        nobodys = Event(scheduler="fake", point="x", job="")
-        check_sender(nobodys, Kind.LOOK, stranger, lambda: stranger)
 
 
 # -- the hook's program --------------------------------------------------------------------------

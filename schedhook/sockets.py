@@ -1,0 +1,60 @@
+"""The agent's socket: made where nobody else can take its place, and by one agent only."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from schedhook.errors import SchedhookError, UsageError
+from schedhook.trust import misgiving
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Be the only agent of the socket `path`, in a directory that is made where there is none.
+
+    UsageError where there is another agent, SchedhookError where others may write the directory.
+    """
+    name = path.with_name(f"{path.name}.lock")
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if others := misgiving(path.parent):
+            raise SchedhookError(f"{others}; chown it to this user and chmod go-w")
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SchedhookError(f"{name}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{path}: another agent serves it; stop that one first") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def listen(path: Path) -> socket.socket:
+    """The socket, with nobody else's in its place; every user may connect to root's. Whoever calls
+    has the lock."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise SchedhookError(f"{path}: is there and is no socket; move it away")
+            path.unlink()
+        server.bind(str(path))
+        path.chmod(0o666 if os.geteuid() == 0 else 0o600)
+        server.listen(1024)
+        server.setblocking(False)
+    except OSError as error:
+        server.close()
+        raise SchedhookError(f"{path}: {error.strerror or error}") from error
+    except SchedhookError:
+        server.close()
+        raise
+    return server
