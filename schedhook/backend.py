@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from schedhook.extents import Extents
 from schedhook.host.topology import Topology
 from schedhook.model import Area
 from schedhook.sets import NodeSet
@@ -22,6 +23,9 @@ class Run:
     start: int
     end: int
     node: int
+    page_size: int = field(default=4096, compare=False)
+    """Bytes of each page that move as one: a transparent huge page counts as one page, where the
+    backend can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +114,12 @@ class Target(Protocol):
         *,
         shared: bool,
         limits: Limits,
+        only: Extents | None = None,
     ) -> Sweep:
         """Move the pages of `area` within [start, end) from each node that is a key of
         `destinations` to its value; move_pages(2). `shared`: also pages that other processes map
-        (MPOL_MF_MOVE_ALL). Pages that stayed come back as failures, with reasons.
+        (MPOL_MF_MOVE_ALL). `only`: no pages but those that lie whole within one of these extents.
+        Pages that stayed come back as failures, with reasons.
         """
         ...
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from schedhook.host.topology import Topology
     from schedhook.model import NodeMap
     from schedhook.moving import Move
+    from schedhook.placing import PageChoice
     from schedhook.scheduler import Scheduler
     from schedhook.sets import NodeSet
 
@@ -47,10 +48,19 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyPlugin(Descriptor):
-    """A way to move pages."""
+    """A way to move pages: either `move` or `place`."""
 
-    move: Callable[[Move], None]
+    move: Callable[[Move], None] | None = None
     """Moves what the given move asks for and reports to it; the pipeline verifies afterwards."""
+    place: Callable[[Move], PageChoice] | None = None
+    """For a strategy that decides page by page: from the move to the function that is asked where
+    each page shall be. It is asked while the plan is made, once; the pipeline checks the plan,
+    moves, and verifies. Such a strategy needs no node map."""
+
+    def __post_init__(self) -> None:
+        Descriptor.__post_init__(self)
+        if (self.move is None) == (self.place is None):
+            raise PluginError(f"the strategy {self.name!r} has to have either `move` or `place`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

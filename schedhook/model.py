@@ -72,6 +72,8 @@ class Reason(StrEnum):
     """No free page of its size on the destination node."""
     SHARED = "shared"
     """Other processes map it, and moving shared pages was not allowed or not asked for (EACCES)."""
+    ELSEWHERE = "elsewhere"
+    """A strategy placed it, and it is found on another node: put or moved there meanwhile."""
     APPEARED = "appeared"
     """The job put it on a source node after the move had passed there."""
     SKIPPED = "skipped"

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field, replace
 
 from schedhook.backend import Backend, Failure, Limits, Target
 from schedhook.errors import BackendError, ProcessGoneError
+from schedhook.extents import Extents
 from schedhook.model import Area, NodeMap, Reason
 from schedhook.nodemap import as_kernel_calls
+from schedhook.placing import PageChoice, Pages, Placed, Wish, decide
 from schedhook.retry import RetryPolicy, is_transient, retry
-from schedhook.selection import ProcessSelection, Selected, Selection, select
+from schedhook.selection import ProcessSelection, Selected, Selection, find_aliases, select
 from schedhook.sets import CpuSet, NodeSet
 
 UNIT_BYTES = 32 << 20
@@ -59,6 +61,8 @@ class MovingProcess:
     left: dict[str, int] = field(default_factory=dict)
     """Bytes that stayed when last tried, by reason."""
     gone: bool = False
+    placed: Placed | None = None
+    """What a strategy that decides page by page has decided; None with any other."""
 
     @property
     def pid(self) -> int:
@@ -75,6 +79,7 @@ class _Unit:
     start: int
     end: int
     destinations: Mapping[int, int]
+    only: Extents | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,11 @@ class Move:
         processes: Iterable[MovingProcess],
         selection: Selection,
         options: MoveOptions,
+        sources: NodeSet | None = None,
     ) -> None:
         self.node_map = node_map
+        self.sources = node_map.sources if sources is None else sources
+        """The nodes whose pages this is about."""
         self.processes = list(processes)
         self.options = options
         self.attempts = 0
@@ -146,7 +154,62 @@ class Move:
         processes = list(self.processes if processes is None else processes)
         self.look()
         self._migrate_sparse(processes)
-        pending: Iterable[_Unit] = self._units(processes)
+        self._sweep(self._units(processes), processes)
+
+    def place(self, choose: PageChoice) -> None:
+        """Ask `choose` about every selected page on the source nodes and note in each process's
+        `placed` what shall go where. Nothing moves before `carry_out`.
+
+        Memory that several of the processes share is asked about once.
+        """
+        self.look()
+        usable = self._backend.topology().memory_nodes & self._backend.allowed_nodes()
+        aliases = find_aliases({each.pid: each.selection for each in self.processes})
+        for process in self.processes:
+            process.placed = Placed()
+            try:
+                allowed = usable & process.target.allowed_nodes()
+                for item in process.selection.selected:
+                    if item.counted:
+                        others = aliases(process.pid, item.area)
+                        self._place(process, process.placed, item, allowed, others, choose)
+            except ProcessGoneError:
+                process.gone = True
+
+    def carry_out(self) -> None:
+        """Move what `place` has noted, like a sweep."""
+        units = (
+            _Unit(
+                process,
+                wish.area,
+                wish.shared,
+                wish.start,
+                wish.end,
+                {wish.old: wish.new},
+                wish.pages,
+            )
+            for process in self.processes
+            if process.placed
+            for wish in process.placed.wishes
+        )
+        self._sweep(units, self.processes)
+
+    def astray(self, process: MovingProcess) -> int:
+        """Bytes, of what `place` has noted, that are not where they shall be; read anew."""
+        total = 0
+        for wish in process.placed.wishes if process.placed else ():
+            try:
+                runs = process.target.locate(wish.area, wish.start, wish.end)
+            except ProcessGoneError:
+                process.gone = True
+                return 0
+            total += sum(
+                wish.pages.overlap(run.start, run.end) for run in runs if run.node != wish.new
+            )
+        return total
+
+    def _sweep(self, units: Iterable[_Unit], processes: Sequence[MovingProcess]) -> None:
+        pending = units
         settled: list[_Failed] = []
         waiting: list[_Failed] = []
         attempts = 0
@@ -185,12 +248,52 @@ class Move:
             except ProcessGoneError:
                 process.gone = True
                 areas[process.pid] = ()
-        found = select(areas, self.node_map.sources, self._selection)
+        found = select(areas, self.sources, self._selection)
         for process in self.processes:
             process.selection = found[process.pid]
         self._seen = set(found)
 
     # -- how it is done --------------------------------------------------------------------------
+
+    def _place(
+        self,
+        process: MovingProcess,
+        placed: Placed,
+        item: Selected,
+        allowed: NodeSet,
+        aliases: Sequence[tuple[int, int]],
+        choose: PageChoice,
+    ) -> None:
+        for start, end in spread(item.area):
+            wanted: dict[tuple[int, int], Extents] = {}
+            for run in process.target.locate(item.area, start, end):
+                if run.node not in self.sources:
+                    continue
+                pages = Pages(
+                    pid=process.pid,
+                    kind=item.area.kind,
+                    node=run.node,
+                    page_size=run.page_size,
+                    addresses=range(run.start, run.end, run.page_size),
+                    allowed=allowed,
+                    aliases=aliases,
+                )
+                placed.kept += run.end - run.start
+                for first, last, new in decide(pages, choose):
+                    wanted.setdefault((run.node, new), Extents()).add(first, last)
+                    placed.kept -= last - first
+            for (old, new), extents in sorted(wanted.items()):
+                placed.add(
+                    Wish(
+                        area=item.area,
+                        shared=item.shared,
+                        start=start,
+                        end=end,
+                        old=old,
+                        new=new,
+                        pages=extents,
+                    )
+                )
 
     def _migrate(self, process: MovingProcess, calls: Sequence[tuple[NodeSet, NodeSet]]) -> None:
         if process.gone or not process.selection.on(self.node_map.sources):
@@ -329,6 +432,7 @@ class Move:
                     unit.destinations,
                     shared=unit.shared,
                     limits=self.options.limits,
+                    only=unit.only,
                 )
             except ProcessGoneError:
                 process.gone = True

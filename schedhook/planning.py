@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from schedhook.errors import ProcessGoneError, UsageError
@@ -46,18 +46,13 @@ def make_plan(
     `reserve` bytes have to stay free on each destination. `force` lets a plan pass that does not
     fit: the kernel then moves what it can, and the report says what stayed.
     """
-    moves = node_map.moves
     plans = tuple(
         ProcessPlan(
             pid=process.pid,
             command=process.target.command,
             residency=process.selection.residency,
-            moves={
-                (node, moves[node]): size
-                for node, size in sorted(process.selection.on(node_map.sources).items())
-                if size
-            },
-            kept=process.selection.kept,
+            moves=_moves(process, node_map),
+            kept=_kept(process),
         )
         for process in processes
     )
@@ -67,13 +62,31 @@ def make_plan(
         node_map=node_map,
         processes=plans,
         job=job,
-        free={node: topology.free(node) for node in node_map.destinations},
+        free={node: topology.free(node) for node in _destinations(node_map, plans)},
         reserve=reserve,
     )
     refusal = _outside_callers_cpuset(plan, caller_nodes) or _outside_cpuset(processes, plan)
     if refusal is None and not force:
         refusal = _no_room(processes, plan)
     return replace(plan, refusal=refusal)
+
+
+def _moves(process: MovingProcess, node_map: NodeMap) -> dict[tuple[int, int], int]:
+    if process.placed is not None:
+        return dict(sorted(process.placed.moves.items()))
+    found = process.selection.on(node_map.sources)
+    return {(old, node_map.moves[old]): size for old, size in sorted(found.items()) if size}
+
+
+def _kept(process: MovingProcess) -> dict[str, int]:
+    kept = dict(process.selection.kept)
+    if process.placed is not None and process.placed.kept:
+        kept["left-by-strategy"] = process.placed.kept
+    return kept
+
+
+def _destinations(node_map: NodeMap, plans: Iterable[ProcessPlan]) -> NodeSet:
+    return node_map.destinations | (new for plan in plans for _, new in plan.moves)
 
 
 def _outside_callers_cpuset(plan: Plan, caller_nodes: NodeSet) -> str | None:
@@ -111,7 +124,7 @@ def _no_room(processes: Sequence[MovingProcess], plan: Plan) -> str | None:
     huge = _huge_bytes(processes, plan.node_map)
     change: dict[int, int] = {}
     for (old, new), size in plan.moves.items():
-        small = size - huge.get(old, 0)
+        small = size - huge.get((old, new), 0)
         change[new] = change.get(new, 0) + small
         change[old] = change.get(old, 0) - small
     for node, size in sorted(change.items()):
@@ -126,9 +139,17 @@ def _no_room(processes: Sequence[MovingProcess], plan: Plan) -> str | None:
     return None
 
 
-def _huge_bytes(processes: Sequence[MovingProcess], node_map: NodeMap) -> Mapping[int, int]:
-    total: dict[int, int] = {}
+def _huge_bytes(
+    processes: Sequence[MovingProcess], node_map: NodeMap
+) -> Mapping[tuple[int, int], int]:
+    total: dict[tuple[int, int], int] = {}
+    moves = node_map.moves
     for process in processes:
-        for node, size in process.selection.huge_on(node_map.sources).items():
-            total[node] = total.get(node, 0) + size
+        if process.placed is not None:
+            found: Mapping[tuple[int, int], int] = process.placed.huge
+        else:
+            on_sources = process.selection.huge_on(node_map.sources)
+            found = {(old, moves[old]): size for old, size in on_sources.items()}
+        for pair, size in found.items():
+            total[pair] = total.get(pair, 0) + size
     return total

@@ -33,6 +33,7 @@ from schedhook.model import (
     Shared,
 )
 from schedhook.moving import Move, MoveOptions, MovingProcess, place_threads
+from schedhook.placing import PageChoice
 from schedhook.planning import check_nodes, make_plan
 from schedhook.plugins import Plugins
 from schedhook.retry import RetryPolicy
@@ -156,6 +157,10 @@ class _Relocation:
 
         move = self._move(node_map, topology)
         move.look()
+        if self._strategy.place:
+            outcome = self._decide(move, self._strategy.place)
+            if outcome is not None:
+                return self._report(outcome, node_map)
         plan = make_plan(
             processes=move.processes,
             node_map=node_map,
@@ -175,6 +180,23 @@ class _Relocation:
         return self._carry_out(stack, move, plan)
 
     # -- before ----------------------------------------------------------------------------------
+
+    def _decide(self, move: Move, place: Callable[[Move], PageChoice]) -> Outcome | None:
+        """Have a strategy decide page by page; the outcome where that ends the relocation."""
+        try:
+            move.place(place(move))
+        except RefusedError as refusal:
+            self._notes.append(str(refusal))
+            return Outcome.REFUSED
+        except SchedhookError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a strategy is a plug-in and may do anything
+            self._notes.append(self._strategy_failed(error))
+            return Outcome.FAILED
+        return None
+
+    def _strategy_failed(self, error: Exception) -> str:
+        return f"strategy {self._strategy.name!r} failed: {type(error).__name__}: {error}"
 
     def _named_pids(self) -> list[int]:
         return list(dict.fromkeys([*self._request.pids, *self._member_pids()]))
@@ -211,6 +233,8 @@ class _Relocation:
         sources = request.sources
         if sources is None and request.cpus is not None:
             sources = self._bound_nodes(topology)
+        if self._strategy.place and sources is None and destinations is None:
+            return NodeMap(pairs={}, mapper="by-page")
         if sources is None or destinations is None:
             raise UsageError("say where from and where to: --from and --to, or --map, or --cpus")
         mapper = self._plugins.mapper(request.mapper or self._config.relocation.mapper)
@@ -258,6 +282,7 @@ class _Relocation:
             node_map=node_map,
             processes=self._attached.values(),
             selection=self._selection,
+            sources=None if node_map.pairs else topology.memory_nodes,
             options=MoveOptions(
                 threads=threads,
                 cpus=cpus,
@@ -294,12 +319,15 @@ class _Relocation:
                 if self._progress:
                     move.report_progress(self._progress, plan.bytes_planned)
                 with freezing(to_freeze):
-                    self._strategy.move(move)
-                    self._follow(stack, move)
+                    if self._strategy.move:
+                        self._strategy.move(move)
+                        self._follow(stack, move)
+                    else:
+                        move.carry_out()
         except SchedhookError as error:
             failure = str(error)
         except Exception as error:  # noqa: BLE001 - a strategy is a plug-in and may do anything
-            failure = f"strategy {self._strategy.name!r} failed: {type(error).__name__}: {error}"
+            failure = self._strategy_failed(error)
         if failure is not None:
             self._binding.undo()
             self._notes.append(failure)
@@ -376,6 +404,9 @@ class _Relocation:
 
     @staticmethod
     def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, int]:
+        if process.placed is not None:
+            rest = Reason.ELSEWHERE if failure is None else Reason.ABORTED
+            return explain(move.astray(process), process.left, rest)
         if move.node_map.overlaps and failure is None:
             return dict(process.left)
         found = sum(process.selection.on(move.node_map.sources).values())
@@ -383,7 +414,12 @@ class _Relocation:
 
     def _planned(self, outcome: Outcome, plan: Plan) -> Report:
         if outcome is Outcome.PLANNED and not plan.bytes_planned:
-            self._notes.append(f"nothing lies on node {plan.node_map.sources}")
+            sources = plan.node_map.sources
+            self._notes.append(
+                f"nothing lies on node {sources}"
+                if sources
+                else "the strategy leaves every page where it is"
+            )
         reasons = {Reason.SKIPPED.value: plan.bytes_planned} if plan.bytes_planned else {}
         return replace(
             self._report(outcome, plan.node_map),

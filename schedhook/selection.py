@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from schedhook.model import Area, Kind, Shared
@@ -121,6 +121,28 @@ def select(
             )
         result[pid] = ProcessSelection(residency=residency, selected=tuple(selected), kept=kept)
     return result
+
+
+def find_aliases(
+    selections: Mapping[int, ProcessSelection],
+) -> Callable[[int, Area], list[tuple[int, int]]]:
+    """A function from (process, area) to where else the area's shared memory is mapped: (process,
+    what to add to an address in the area to get the other one)."""
+    bases: dict[tuple[str, int] | None, list[tuple[int, int]]] = {}
+    for pid, selection in selections.items():
+        for item in selection.selected:
+            if item.area.is_shared and item.area.object_key:
+                base = item.area.start - item.area.object_key[2]
+                bases.setdefault(_object(item.area), []).append((pid, base))
+
+    def aliases(pid: int, area: Area) -> list[tuple[int, int]]:
+        if not (area.is_shared and area.object_key):
+            return []
+        mine = area.start - area.object_key[2]
+        known = dict.fromkeys(bases.get(_object(area), ()))
+        return [(other, base - mine) for other, base in known if (other, base) != (pid, mine)]
+
+    return aliases
 
 
 def _object(area: Area) -> tuple[str, int] | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from schedhook.backend import Failure, Limits, Run, Sweep
 from schedhook.errors import ProcessGoneError, UsageError, from_errno
+from schedhook.extents import Extents
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import Node, Topology, read_topology
 from schedhook.model import Area, Kind
@@ -512,6 +513,7 @@ class SimulatedTarget:
         *,
         shared: bool,
         limits: Limits,
+        only: Extents | None = None,
     ) -> Sweep:
         backend = self._backend
         with backend.lock:
@@ -527,9 +529,10 @@ class SimulatedTarget:
                 new = destinations.get(run.node, run.node)
                 if new == run.node:
                     continue
-                self._check_destination(new)
-                size += run.end - run.start
-                backend.move(mapping, run, new, shared=shared, tally=tally)
+                for part in _within(run, only, mapping):
+                    self._check_destination(new)
+                    size += part.end - part.start
+                    backend.move(mapping, part, new, shared=shared, tally=tally)
             if not stays:
                 backend.end_process(self.pid)
             return Sweep(
@@ -545,7 +548,12 @@ class SimulatedTarget:
             mapping = self._mapping(area)
             base = mapping.area.start
             return [
-                Run(start=max(start, base + run.start), end=min(end, base + run.end), node=run.node)
+                replace(
+                    run,
+                    start=max(start, base + run.start),
+                    end=min(end, base + run.end),
+                    page_size=mapping.memory.unit,
+                )
                 for run in self._runs(mapping, start, end)
             ]
 
@@ -578,6 +586,19 @@ class SimulatedTarget:
             raise from_errno(errno.ENODEV, self.pid, "move_pages")
         if node not in self._process.allowed_nodes:
             raise from_errno(errno.EACCES, self.pid, "move_pages")
+
+
+def _within(run: Run, only: Extents | None, mapping: _Mapping) -> Iterator[Run]:
+    """The parts of a run, by offset, whose pages lie whole within `only`, by address."""
+    if only is None:
+        yield run
+        return
+    base, unit = mapping.area.start, mapping.memory.unit
+    for first, last in only:
+        start = max(run.start, -(-(first - base) // unit) * unit)
+        end = min(run.end, (last - base) // unit * unit)
+        if start < end:
+            yield replace(run, start=start, end=end)
 
 
 def _joined(runs: Iterable[Run]) -> Iterator[Run]:

@@ -63,7 +63,7 @@ def print_report(report: Report) -> None:
     colour = _COLOURS[report.outcome]
     console.print(
         f"[bold {colour}]{report.outcome.value}[/]  strategy {escape(report.strategy)},"
-        f" nodes {report.node_map or '-'} ({escape(report.node_map.mapper)})"
+        f" nodes {str(report.node_map) or '-'} ({escape(report.node_map.mapper)})"
     )
     if report.plan is not None:
         _print_plan(console, report)

@@ -11,7 +11,13 @@ def migrate_pages(pid: int, from_mask: bytes, to_mask: bytes, /) -> int:
     """migrate_pages(2). OSError with the kernel's errno."""
 
 def sweep(
-    pages: _Range, destinations: bytes, shared: bool, batch_bytes: int, call_ns: int, /
+    pages: _Range,
+    destinations: bytes,
+    only: bytes,
+    shared: bool,
+    batch_bytes: int,
+    call_ns: int,
+    /,
 ) -> tuple[
     list[tuple[tuple[int, int], int]],
     list[tuple[int, int, int, int, int]],
@@ -19,7 +25,8 @@ def sweep(
     int,
     int,
 ]:
-    """Move the pages of a range; `destinations` is an array of int32, by node, -1 to leave alone.
+    """Move the pages of a range; `destinations` is an array of int32, by node, -1 to leave alone;
+    `only` of uint64: start and end of ascending extents outside of which pages stay (empty: none).
 
     Returns moved bytes by (old, new); failures (start, end, errno, bytes, page size); the number
     of calls; the longest call in ns; and the errno that ended the sweep early, 0 if none did
@@ -39,8 +46,8 @@ def locate(
     kpageflags: int,
     spans: bytes,
     /,
-) -> list[tuple[int, int, int]]:
-    """Runs (start, end, node) of present pages. OSError with the kernel's errno."""
+) -> list[tuple[int, int, int, int]]:
+    """Runs (start, end, node, size of a page) of present pages. OSError with the kernel's errno."""
 
 def can_scan(pagemap: int, /) -> bool:
     """Whether the PAGEMAP_SCAN ioctl works on this descriptor."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from schedhook.backend import Failure, Limits, Run, Sweep
 from schedhook.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
+from schedhook.extents import Extents
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
@@ -148,11 +149,15 @@ class NativeTarget:
         *,
         shared: bool,
         limits: Limits,
+        only: Extents | None = None,
     ) -> Sweep:
         self._require_running()
+        if only is not None and not only:
+            return Sweep()
         moved, failures, calls, longest_ns, error = _core.sweep(
             self._range(area, start, end),
             _table(destinations),
+            only.raw() if only else b"",
             shared,
             limits.batch_bytes,
             int(limits.call_seconds * 1e9),
@@ -177,7 +182,10 @@ class NativeTarget:
             runs = _core.locate(*self._range(area, start, end))
         except OSError as error:
             raise from_errno(error.errno or 0, self.pid, "move_pages") from error
-        return [Run(start=first, end=last, node=node) for first, last, node in runs]
+        return [
+            Run(start=first, end=last, node=node, page_size=page_size)
+            for first, last, node, page_size in runs
+        ]
 
     def close(self) -> None:
         for descriptor in (self._kpageflags, self._pagemap, self._pidfd):

@@ -112,16 +112,23 @@ static PyObject *core_sweep(PyObject *self, PyObject *args)
     struct sh_range range;
     struct sh_options options = {0};
     struct sh_result *result;
-    const char *destinations;
-    Py_ssize_t size;
+    const char *destinations, *only;
+    Py_ssize_t size, only_size;
     int shared, error;
     unsigned long long batch_bytes, call_ns;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!y#pKK:sweep", &PyTuple_Type, &range_args, &destinations, &size,
-                          &shared, &batch_bytes, &call_ns) ||
+    if (!PyArg_ParseTuple(args, "O!y#y#pKK:sweep", &PyTuple_Type, &range_args, &destinations,
+                          &size, &only, &only_size, &shared, &batch_bytes, &call_ns) ||
         parse_range(range_args, &range) < 0)
         return NULL;
+    if (only_size % (Py_ssize_t)sizeof(struct sh_extent) ||
+        (uintptr_t)only % _Alignof(struct sh_extent)) {
+        PyErr_SetString(PyExc_ValueError, "extents are (start, end), of 64 bits each");
+        return NULL;
+    }
+    options.only = (const struct sh_extent *)(const void *)only;
+    options.only_count = (size_t)only_size / sizeof(struct sh_extent);
     options.nodes = (size_t)size / sizeof(int32_t);
     options.flags = shared ? MPOL_MF_MOVE_ALL : MPOL_MF_MOVE;
     options.batch_bytes = batch_bytes ? batch_bytes : 1;
@@ -181,8 +188,9 @@ static PyObject *core_locate(PyObject *self, PyObject *args)
     }
     list = PyList_New(0);
     for (size_t i = 0; list && i < runs.count; i++) {
-        PyObject *item = Py_BuildValue("(KKi)", (unsigned long long)runs.items[i].start,
-                                       (unsigned long long)runs.items[i].end, runs.items[i].node);
+        PyObject *item = Py_BuildValue("(KKiK)", (unsigned long long)runs.items[i].start,
+                                       (unsigned long long)runs.items[i].end, runs.items[i].node,
+                                       (unsigned long long)runs.items[i].page_size);
 
         if (!item || PyList_Append(list, item) < 0)
             Py_CLEAR(list);
@@ -229,7 +237,7 @@ static PyMethodDef methods[] = {
     {"migrate_pages", core_migrate_pages, METH_VARARGS,
      "migrate_pages(pid, from, to): migrate_pages(2) with two node masks; folios not moved."},
     {"sweep", core_sweep, METH_VARARGS,
-     "sweep(range, destinations, shared, batch_bytes, call_ns): see _core.pyi."},
+     "sweep(range, destinations, only, shared, batch_bytes, call_ns): see _core.pyi."},
     {"locate", core_locate, METH_VARARGS, "locate(*range): runs of pages, see _core.pyi."},
     {"can_scan", core_can_scan, METH_VARARGS,
      "can_scan(pagemap): whether the PAGEMAP_SCAN ioctl works there."},

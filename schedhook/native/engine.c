@@ -710,6 +710,18 @@ static int move_batch(struct mover *mover, struct batch *batch, int origin)
     return error;
 }
 
+/* Whether the page is among those that are meant. Pages come in ascending order, so `next` is the
+ * first extent that can hold one. A huge page is meant as a whole or not at all. */
+static bool is_meant(const struct sh_options *options, const struct page *page, size_t *next)
+{
+    if (!options->only_count)
+        return true;
+    while (*next < options->only_count && options->only[*next].end <= page->address)
+        ++*next;
+    return *next < options->only_count && options->only[*next].start <= page->address &&
+           page->address + page->size <= options->only[*next].end;
+}
+
 /* What ended a sweep: once the address space is gone, the kernel calls the process invalid. */
 static int explain(const struct sh_range *range, int error)
 {
@@ -721,6 +733,7 @@ int sh_sweep(const struct sh_range *range, const struct sh_options *options,
 {
     struct scanner scanner;
     struct mover *mover = NULL;
+    size_t extent = 0;
     int error = scanner_open(&scanner, range);
 
     if (error)
@@ -751,6 +764,8 @@ int sh_sweep(const struct sh_range *range, const struct sh_options *options,
             more = !error && page.size;
             if (!more)
                 break;
+            if (!is_meant(options, &page, &extent))
+                continue;
             if (batch->count && gathered + page.size > mover->batch_bytes) {
                 scanner_return(&scanner, &page);
                 break;
@@ -773,12 +788,14 @@ out:
 
 /* ---- asking --------------------------------------------------------------------------------- */
 
-static int add_run(struct sh_runs *runs, uint64_t start, uint64_t end, int node)
+static int add_run(struct sh_runs *runs, uint64_t start, uint64_t page_size, int node)
 {
+    uint64_t end = start + page_size;
+
     if (runs->count) {
         struct sh_run *last = &runs->items[runs->count - 1];
 
-        if (last->end == start && last->node == node) {
+        if (last->end == start && last->node == node && last->page_size == page_size) {
             last->end = end;
             return 0;
         }
@@ -792,7 +809,8 @@ static int add_run(struct sh_runs *runs, uint64_t start, uint64_t end, int node)
         runs->items = items;
         runs->room = room;
     }
-    runs->items[runs->count++] = (struct sh_run){.start = start, .end = end, .node = node};
+    runs->items[runs->count++] =
+        (struct sh_run){.start = start, .end = end, .page_size = page_size, .node = node};
     return 0;
 }
 
@@ -823,8 +841,7 @@ int sh_locate(const struct sh_range *range, struct sh_runs *runs)
             error = ask_batch(range, batch);
         for (size_t i = 0; !error && i < batch->count; i++)
             if (batch->node[i] >= 0)
-                error = add_run(runs, batch->address[i], batch->address[i] + batch->size[i],
-                                batch->node[i]);
+                error = add_run(runs, batch->address[i], batch->size[i], batch->node[i]);
     }
     free(batch);
     scanner_close(&scanner);

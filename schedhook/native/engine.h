@@ -38,8 +38,15 @@ struct sh_range {
     int kpageflags;       /* /proc/kpageflags, -1: not readable; tells huge pages without a scan */
 };
 
+/* Addresses [start, end). */
+struct sh_extent {
+    uint64_t start, end;
+};
+
 struct sh_options {
     const int32_t *destination; /* [nodes], -1: leave what is there */
+    const struct sh_extent *only; /* ascending; pages that lie in none of them stay */
+    size_t only_count;            /* 0: all pages are meant */
     size_t nodes;
     int flags;                  /* MPOL_MF_MOVE or MPOL_MF_MOVE_ALL */
     uint64_t batch_bytes;
@@ -65,6 +72,7 @@ struct sh_result {
 
 struct sh_run {
     uint64_t start, end;
+    uint64_t page_size; /* what moves as one */
     int node;
 };
 

@@ -254,6 +254,30 @@ static void exit_is_told(struct setup *setup, bool scan, bool zombie)
     }
 }
 
+/* Small pages, then two huge ones of which one is meant in part: that one stays whole. */
+static void only_what_is_meant_moves(struct setup *setup, bool scan)
+{
+    struct sh_extent only[] = {{START + BASE, START + 3 * BASE},
+                               {START + 5 * BASE, START + 6 * BASE},
+                               {START + FOLIO * BASE, START + (2 * FOLIO + 1) * BASE}};
+    bool meant[FOLIO] = {[1] = true, [2] = true, [5] = true};
+
+    setup->destination[0] = 1;
+    setup->range.use_scan = scan;
+    setup->options.only = only;
+    setup->options.only_count = 3;
+    setup->options.batch_bytes = 2 * BASE;
+    map_small(0, 8, 0);
+    world_map(FOLIO, FOLIO, 0, false);
+    world_map(2 * FOLIO, FOLIO, 0, false);
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == (3 + FOLIO) * BASE, "%" PRIu64, setup->moved[0]);
+    check(setup->result.failure_count == 0, "-");
+    for (size_t i = 0; i < 8; i++)
+        check(world.page[i]->node == (meant[i] ? 1 : 0), "page %zu", i);
+    check(world.page[FOLIO]->node == 1 && world.page[2 * FOLIO]->node == 0, "-");
+}
+
 static void whole_call_errors_come_back(struct setup *setup)
 {
     setup->destination[0] = 1;
@@ -310,6 +334,8 @@ static void named_scenarios(void)
     run(exit_is_told(&setup, true, true));
     run(exit_is_told(&setup, false, false));
     run(exit_is_told(&setup, false, true));
+    run(only_what_is_meant_moves(&setup, true));
+    run(only_what_is_meant_moves(&setup, false));
     run(whole_call_errors_come_back(&setup));
     run(nothing_to_do_calls_nothing(&setup));
     run(can_scan_asks_the_kernel());
@@ -575,6 +601,10 @@ static void random_locate(uint64_t seed)
     int error = sh_locate(&setup.range, &runs);
     check(error == (world.dead ? ESRCH : 0), "error %d", error);
     uint64_t address = setup.range.start;
+    for (size_t i = 0; i < runs.count; i++)
+        check((runs.items[i].end - runs.items[i].start) % runs.items[i].page_size == 0 &&
+                  runs.items[i].start % runs.items[i].page_size == 0,
+              "run %zu is of pages of %" PRIu64, i, runs.items[i].page_size);
     for (size_t i = 0; i <= runs.count && !world.dead; i++) {
         uint64_t until = i < runs.count ? runs.items[i].start : setup.range.end;
 

@@ -1,0 +1,55 @@
+"""Lists of address ranges, 16 bytes each: the pages of a large process by the million."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+
+class Extents:
+    """Ranges [start, end) in ascending order. Ranges that touch become one."""
+
+    __slots__ = ("_bounds",)
+
+    def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
+        self._bounds = array("Q")
+        for start, end in pairs:
+            self.add(start, end)
+
+    def add(self, start: int, end: int) -> None:
+        """Append a range. ValueError where it is empty or begins before the last one's end."""
+        bounds = self._bounds
+        if end <= start or (bounds and start < bounds[-1]):
+            raise ValueError(f"{start:#x}-{end:#x} is empty, or not in ascending order")
+        if bounds and bounds[-1] == start:
+            bounds[-1] = end
+        else:
+            bounds.extend((start, end))
+
+    def overlap(self, start: int, end: int) -> int:
+        """Bytes of [start, end) that lie within."""
+        total = 0
+        index = bisect_right(self._bounds, start) // 2 * 2
+        while index < len(self._bounds) and self._bounds[index] < end:
+            total += max(0, min(end, self._bounds[index + 1]) - max(start, self._bounds[index]))
+            index += 2
+        return total
+
+    def raw(self) -> bytes:
+        """Starts and ends by turns, as the machine's 64-bit words."""
+        return self._bounds.tobytes()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(end - start for start, end in self)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._bounds[::2], self._bounds[1::2], strict=True)
+
+    def __len__(self) -> int:
+        return len(self._bounds) // 2
+
+    def __repr__(self) -> str:
+        return f"Extents([{', '.join(f'({start:#x}, {end:#x})' for start, end in self)}])"

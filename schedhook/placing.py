@@ -1,0 +1,109 @@
+"""Deciding page by page: what a strategy is asked, what it may answer, and what follows from it.
+
+def choose(pages: Pages) -> Choice:
+    return [fast if is_hot(address) else None for address in pages.addresses]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from schedhook.errors import PluginError, RefusedError
+from schedhook.extents import Extents
+from schedhook.model import Area, Kind
+from schedhook.sets import NodeSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """Neighbouring pages of one process, all of one kind, size and node: one question."""
+
+    pid: int
+    kind: Kind
+    node: int
+    """Where they lie."""
+    page_size: int
+    """Bytes of each; a huge page is one page."""
+    addresses: range
+    """Each page's first address, ascending."""
+    allowed: NodeSet
+    """Nodes with memory that the process may use: what may be answered."""
+    aliases: Sequence[tuple[int, int]] = ()
+    """Where else the same shared memory is mapped: (process, what to add to the addresses)."""
+
+    @property
+    def start(self) -> int:
+        return self.addresses.start
+
+    @property
+    def end(self) -> int:
+        return self.addresses.stop
+
+
+Choice = int | None | Sequence[int | None]
+"""A node for all pages asked about, None to leave them where they are, or one of these for each."""
+
+PageChoice = Callable[[Pages], Choice]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """Pages of a part [start, end) of an area that shall go from one node to another."""
+
+    area: Area
+    shared: bool
+    start: int
+    end: int
+    old: int
+    new: int
+    pages: Extents
+
+
+@dataclass(slots=True)
+class Placed:
+    """What was decided for one process. Sizes in bytes."""
+
+    wishes: list[Wish] = field(default_factory=list)
+    moves: dict[tuple[int, int], int] = field(default_factory=dict)
+    """By (old node, new node)."""
+    huge: dict[tuple[int, int], int] = field(default_factory=dict)
+    """The part of `moves` that is taken from pools of huge pages."""
+    kept: int = 0
+    """What the strategy leaves where it is."""
+
+    def add(self, wish: Wish) -> None:
+        pair, size = (wish.old, wish.new), wish.pages.size
+        self.wishes.append(wish)
+        self.moves[pair] = self.moves.get(pair, 0) + size
+        if wish.area.kind is Kind.HUGE:
+            self.huge[pair] = self.huge.get(pair, 0) + size
+
+
+def decide(pages: Pages, choose: PageChoice) -> Iterator[tuple[int, int, int]]:
+    """Ask about these pages; yields (start, end, node) of those that shall move, ascending.
+
+    PluginError for an answer of another length than the question's, RefusedError for a node that
+    the process may not use.
+    """
+    choice = choose(pages)
+    count = len(pages.addresses)
+    answers = [choice] * count if choice is None or isinstance(choice, int) else choice
+    if len(answers) != count:
+        raise PluginError(
+            f"the strategy answered for {len(answers)} pages and was asked of {count}"
+        )
+    position = 0
+    while position < count:
+        node, first = answers[position], position
+        while position < count and answers[position] == node:
+            position += 1
+        if node is None or node == pages.node:
+            continue
+        start, end = pages.start + first * pages.page_size, pages.start + position * pages.page_size
+        if node not in pages.allowed:
+            raise RefusedError(
+                f"the strategy wants page {start:#x} of process {pages.pid} on node {node}, where"
+                f" it may not be: the process may use node {pages.allowed}"
+            )
+        yield start, end, node
