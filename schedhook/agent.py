@@ -50,7 +50,8 @@ _DAY = 86400.0
 
 
 class Agent:
-    """Serves until `stop`. Without `path` it has no socket: it only watches."""
+    """Serves until `stop`. Without `path` it has no socket: it only watches. `beside` is entered
+    once this is known to be the only agent, and left at the end."""
 
     def __init__(
         self,
@@ -60,11 +61,13 @@ class Agent:
         path: Path | None = None,
         spool: Path | None = None,
         watcher: Callable[[Callable[[Event], None], select.epoll], Watcher] | None = None,
+        beside: contextlib.AbstractContextManager[None] | None = None,
     ) -> None:
         self._handler = handler
         self._config = config
         self._path = path
         self._spool = spool
+        self._beside = beside or contextlib.nullcontext()
         self._poller = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller.register(self._wake, select.EPOLLIN)
@@ -90,8 +93,10 @@ class Agent:
             stack.callback(self._close)
             if self._path is not None:
                 stack.enter_context(lock(self._path))
-                self._server = listen(self._path)
+                # Every user may connect to root's; who they are is looked at then.
+                self._server = listen(self._path, 0o666 if os.geteuid() == 0 else 0o600)
                 self._poller.register(self._server, select.EPOLLIN)
+            stack.enter_context(self._beside)
             self._take_up()
             notify_systemd("READY=1")
             _log.info("agent serves", socket=str(self._path) if self._path else None)

@@ -140,6 +140,20 @@ class WatchSection:
     """How long things have to stay as they are before they are acted on."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSection:
+    """[metrics]: what the agent, and the watcher, tell Prometheus; nothing by default."""
+
+    textfile: str = ""
+    """A file for node_exporter's textfile collector; its name has to end in `.prom`."""
+    interval_s: float = at_least(1, 15.0)
+    """Between two writings of the textfile."""
+    socket: str = ""
+    """A local socket that answers `GET /metrics`, such as /run/schedhook/metrics.sock."""
+    group: str = ""
+    """Whose members may read from the socket; empty: only the agent's own user and root."""
+
+
 class OnRelocation(StrEnum):
     """What to do when a job has other nodes."""
 
@@ -172,6 +186,7 @@ class Config:
     agent: AgentSection = field(default_factory=AgentSection)
     watch: WatchSection = field(default_factory=WatchSection)
     actions: ActionsSection = field(default_factory=ActionsSection)
+    metrics: MetricsSection = field(default_factory=MetricsSection)
     log: LogSection = field(default_factory=LogSection)
     plugins: PluginsSection = field(default_factory=PluginsSection)
     source: Path | None = field(default=None, metadata=_NOT_A_KEY)

@@ -180,6 +180,16 @@ def read_spool(directory: Path) -> Iterator[tuple[Path, bytes]]:
                 path.unlink()
 
 
+def count_spool(directory: Path) -> int:
+    """How many messages wait. SchedhookError where this user may not look."""
+    try:
+        return sum(1 for entry in directory.iterdir() if entry.name.endswith(".event"))
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise SchedhookError(f"{directory}: {error.strerror}") from error
+
+
 def _read_message(path: Path) -> bytes | None:
     """None for what is no plain file of this user."""
     try:

@@ -30,6 +30,7 @@ from schedhook.journal_file import (
 )
 from schedhook.model import Event, Placement, Report
 from schedhook.sets import CpuSet, NodeSet
+from schedhook.totals import Series, totals_of
 
 _HOLD_SECONDS = 3600.0
 
@@ -300,7 +301,7 @@ class Journal:
     def add_report(
         self, report: Report, scheduler: str | None = None, job: str | None = None
     ) -> None:
-        """Keep what a relocation did."""
+        """Keep what a relocation did, and add it to the totals."""
         with self._write() as db:
             db.execute(
                 "INSERT INTO reports (at, scheduler, job, outcome, report) VALUES (?, ?, ?, ?, ?)",
@@ -312,6 +313,17 @@ class Journal:
                     json.dumps(report.to_dict()),
                 ),
             )
+            db.executemany(
+                "INSERT INTO totals VALUES (?, ?) ON CONFLICT (series) DO UPDATE SET"
+                " value = value + excluded.value",
+                [(json.dumps(key), more) for key, more in totals_of(report, scheduler).items()],
+            )
+
+    def totals(self) -> dict[Series, float]:
+        """The sums over every report ever kept, those included that `prune` has forgotten."""
+        with self._read() as db:
+            rows = db.execute("SELECT series, value FROM totals").fetchall()
+        return {tuple(json.loads(row["series"])): row["value"] for row in rows}
 
     # -- wishes and notes ------------------------------------------------------------------------
 

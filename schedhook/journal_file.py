@@ -13,14 +13,13 @@ from pathlib import Path
 from schedhook.errors import SchedhookError
 from schedhook.trust import misgiving
 
-SCHEMA_VERSION = 1
-
 _BUSY_SECONDS = 10.0
 """How long a writer waits for others; each of them needs about a millisecond."""
 _NETWORK = frozenset({"nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.sshfs"})
 """File systems on which a write-ahead log, which is shared memory, cannot work; see sqlite.org."""
 
-_SCHEMA = """
+_SCHEMAS = (
+    """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY, scheduler TEXT NOT NULL, job TEXT NOT NULL, user INTEGER,
     hooked INTEGER NOT NULL DEFAULT 0, started REAL NOT NULL, ended REAL);
@@ -51,7 +50,14 @@ CREATE TABLE notes (
 CREATE TABLE holds (
     scheduler TEXT NOT NULL, job TEXT NOT NULL, pid INTEGER NOT NULL, start_time INTEGER NOT NULL,
     until REAL NOT NULL, PRIMARY KEY (scheduler, job, pid));
-"""
+""",
+    """
+CREATE TABLE totals (series TEXT PRIMARY KEY, value REAL NOT NULL);
+""",
+)
+"""What each version added to the one before it."""
+
+SCHEMA_VERSION = len(_SCHEMAS)
 
 
 class JournalError(SchedhookError):
@@ -78,7 +84,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     _set_mode(connection, mode)
     # With WAL a commit survives the process; the newest ones may go with a power cut, and the jobs.
     connection.execute(f"PRAGMA synchronous = {'NORMAL' if mode == 'WAL' else 'FULL'}")
-    if version == 0:
+    if version < SCHEMA_VERSION:
         create_tables(connection)
 
 
@@ -96,12 +102,13 @@ def _set_mode(connection: sqlite3.Connection, mode: str) -> None:
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables that are missing in a file of an older version, or in an empty one."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _version(connection) == 0:  # another process may have been faster
-            for statement in _SCHEMA.split(";"):
+        for schema in _SCHEMAS[_version(connection) :]:  # another process may have been faster
+            for statement in schema.split(";"):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):

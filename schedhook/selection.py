@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from schedhook.model import Area, Kind, Shared
 from schedhook.sets import NodeSet
 
+_SHARED_FILE = "shared-file"
+LEFT_BY_STRATEGY = "left-by-strategy"
+WHY_KEPT = (*(kind.value for kind in Kind), _SHARED_FILE, LEFT_BY_STRATEGY)
+"""Every reason for which memory on an old node is left alone; the keys of a report's `bytes_kept`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -35,7 +40,7 @@ class Selection:
         if area.kind not in self.kinds:
             return area.kind.value
         if area.kind is Kind.FILE and area.most_mappers > mappers and self.shared is Shared.JOB:
-            return "shared-file"
+            return _SHARED_FILE
         return None
 
     @property

@@ -11,10 +11,12 @@ from schedhook.agent import Agent
 from schedhook.config import Config
 from schedhook.descriptors import SchedulerPlugin
 from schedhook.errors import SchedhookError, UsageError
+from schedhook.exporter import exporting
 from schedhook.handling import Handler
 from schedhook.inprocess import open_journal
 from schedhook.jobs import watchable
 from schedhook.log import get_logger
+from schedhook.metrics import exposition
 from schedhook.model import Event
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler
@@ -46,6 +48,7 @@ def serve(
             path=path,
             spool=spool,
             watcher=_watcher(config, plugins, handler, root) if watch else None,
+            beside=exporting(config.metrics, lambda: exposition(config, plugins, journal, root)),
         )
         agent.install_signals()
         agent.run()

@@ -1,4 +1,4 @@
-"""The agent's socket: made where nobody else can take its place, and by one agent only."""
+"""The agent's sockets: made where nobody else can take its place, and by one agent only."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def lock(path: Path) -> Iterator[None]:
     name = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if others := misgiving(path.parent):
-            raise SchedhookError(f"{others}; chown it to this user and chmod go-w")
+        check_directory(path.parent)
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SchedhookError(f"{name}: {error.strerror}") from error
@@ -38,9 +37,14 @@ def lock(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def listen(path: Path) -> socket.socket:
-    """The socket, with nobody else's in its place; every user may connect to root's. Whoever calls
-    has the lock."""
+def check_directory(directory: Path) -> None:
+    """SchedhookError where others may write it. OSError where there is none."""
+    if others := misgiving(directory):
+        raise SchedhookError(f"{others}; chown it to this user and chmod go-w")
+
+
+def listen(path: Path, mode: int) -> socket.socket:
+    """A socket of that mode, with nobody else's in its place. Whoever calls has the lock."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -48,7 +52,7 @@ def listen(path: Path) -> socket.socket:
                 raise SchedhookError(f"{path}: is there and is no socket; move it away")
             path.unlink()
         server.bind(str(path))
-        path.chmod(0o666 if os.geteuid() == 0 else 0o600)
+        path.chmod(mode)
         server.listen(1024)
         server.setblocking(False)
     except OSError as error:

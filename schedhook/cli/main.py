@@ -20,6 +20,7 @@ _COMMANDS = {
     "event": "what a scheduler's hooks call",
     "watch": "notice relocations on this host and handle them",
     "agent": "the same, and serve the hooks on a local socket",
+    "metrics": "counters and where memory lies now, for Prometheus",
     "doctor": "what this host and set-up allow, with remedies",
 }
 """Summaries stand here so that a listing imports nothing."""

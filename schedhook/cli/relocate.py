@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,11 +22,14 @@ from schedhook.cli.options import (
     load,
     process_options,
 )
+from schedhook.config import Config
 from schedhook.errors import UsageError
 from schedhook.model import Kind, Outcome, Report, Shared
 from schedhook.nodemap import parse_map
 from schedhook.relocation import Request, relocate
 from schedhook.sets import CpuSet, NodeSet
+
+_KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
 
 
 def _request_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,8 +140,23 @@ def _run(
     bar = nullcontext(None) if as_json or not sys.stderr.isatty() else _progress_bar()
     with bar as progress:
         report = relocate(request, config, plugins, root=root, progress=progress)
+    if root == Path("/") and os.geteuid() == 0 and report.outcome in _KEPT:
+        keep(report, config)
     _print(report, as_json)
     return report.outcome.exit_status
+
+
+def keep(report: Report, config: Config) -> None:
+    """Write a report into the host's journal, where `history` and `metrics` find it."""
+    from schedhook.inprocess import open_journal
+    from schedhook.journal import JournalError
+    from schedhook.log import get_logger
+
+    try:
+        with open_journal(config) as journal:
+            journal.add_report(report)
+    except JournalError as error:
+        get_logger().error("not in the journal", problem=str(error))
 
 
 def _print(report: Report, as_json: bool) -> None:

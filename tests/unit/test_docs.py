@@ -12,6 +12,7 @@ import pytest
 from schedhook import hookspecs
 from schedhook.config import Config, load_config
 from schedhook.model import Reason
+from schedhook.selection import WHY_KEPT
 
 PROJECT = Path(__file__).parents[2]
 HOOKS = [name for name in vars(hookspecs) if name.startswith("schedhook_")]
@@ -35,10 +36,16 @@ def test_every_hook_has_a_test(name: str) -> None:
     assert any(name in path.read_text() for path in tests), name
 
 
-def test_every_reason_is_explained() -> None:
-    guide = (PROJECT / "docs/operating.md").read_text()
-    for reason in Reason:
-        assert f"| `{reason}` |" in guide, reason
+def rows(page: str, heading: str) -> set[str]:
+    """What the first column of the first table below a heading of a page names."""
+    text = (PROJECT / "docs" / page).read_text()
+    table = text.partition(f"\n## {heading}")[2].partition("\n|---")[2].partition("\n\n")[0]
+    return set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE))
+
+
+def test_every_reason_is_explained_and_no_other() -> None:
+    assert rows("reasons.md", "Left") == {reason.value for reason in Reason}
+    assert rows("reasons.md", "Kept") == set(WHY_KEPT)
 
 
 def test_the_documented_configuration_is_the_default(tmp_path: Path) -> None:

@@ -354,6 +354,17 @@ def test_a_newer_schema_is_not_touched(path: Path) -> None:
         Journal.open(path)
 
 
+def test_an_older_schema_is_brought_up_to_date(path: Path) -> None:
+    with Journal.open(path) as journal:
+        journal.started("slurm", "1")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE totals")
+        connection.execute("PRAGMA user_version = 1")
+    with Journal.open(path) as journal:
+        assert journal.totals() == {}
+        assert journal.run("slurm", "1") is not None
+
+
 def test_a_strangers_database_is_not_taken_for_a_journal(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
     with contextlib.closing(sqlite3.connect(path)) as connection:

@@ -1,0 +1,35 @@
+"""`schedhook metrics`: what Prometheus gets to see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from schedhook.cli.options import common_options, load
+
+
+@click.command("metrics")
+@click.option(
+    "--textfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Replace this file, for node_exporter, instead of printing.",
+)
+@common_options
+def command(textfile: Path | None, config_path: Path | None, root: Path) -> int:
+    """Counters of the journal and where jobs' memory lies now, in Prometheus' text format.
+
+    Without an agent, a timer that runs this with --textfile does. Needs schedhook[metrics].
+    """
+    from schedhook.journal import Journal, default_path
+    from schedhook.metrics import exposition, write_textfile
+
+    config, plugins = load(config_path)
+    path = Path(config.journal.path) if config.journal.path else default_path()
+    with Journal.open(path, create=False) if path.exists() else Journal.in_memory() as journal:
+        text = exposition(config, plugins, journal, root)
+    if textfile is None:
+        click.echo(text, nl=False)
+    else:
+        write_textfile(textfile, text)
+    return 0

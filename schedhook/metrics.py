@@ -1,0 +1,209 @@
+"""What Prometheus gets to see: sums from the journal, and where jobs' memory lies now.
+
+The sums are the journal's, so it does not matter which process relocated, or whether it still
+runs. Series with a job in their labels exist for the jobs that are on the host at that moment.
+Needs the optional prometheus-client, which is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schedhook import __version__
+from schedhook.config import Config
+from schedhook.descriptors import SchedulerPlugin
+from schedhook.errors import SchedhookError
+from schedhook.events import count_spool
+from schedhook.host.cgroups import memory_nodes, resolve_cgroup
+from schedhook.host.topology import read_topology
+from schedhook.jobs import watchable
+from schedhook.journal import Journal
+from schedhook.log import get_logger
+from schedhook.model import Kind
+from schedhook.plugins import Plugins
+from schedhook.scheduler import Scheduler
+from schedhook.sets import NodeSet
+from schedhook.totals import BOUNDS, Series
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+_log = get_logger()
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_COUNTERS = {
+    "relocations": (
+        "schedhook_relocations",
+        "Relocations, by how they ended.",
+        ("outcome", "strategy", "scheduler"),
+    ),
+    "moved_bytes": (
+        "schedhook_moved_bytes",
+        "Bytes that relocations have moved.",
+        ("strategy", "scheduler"),
+    ),
+    "left_bytes": (
+        "schedhook_left_bytes",
+        "Bytes that relocations had to leave on old nodes, by reason.",
+        ("reason", "scheduler"),
+    ),
+}
+
+
+def exposition(config: Config, plugins: Plugins, journal: Journal, root: Path = Path("/")) -> bytes:
+    """All metrics in Prometheus' text format. What cannot be read is logged and left out.
+
+    SchedhookError where prometheus-client is missing.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
+    except ImportError:
+        raise SchedhookError(
+            "metrics need prometheus-client: pip install 'schedhook[metrics]'"
+        ) from None
+    registry = CollectorRegistry()
+    registry.register(_Collector(config, plugins, journal, root))
+    return generate_latest(registry)
+
+
+def write_textfile(path: Path, text: bytes) -> None:
+    """Put `text` in the place of `path` in one step, readable by all, as node_exporter wants it;
+    nothing that lies there is followed or written to. SchedhookError."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(text)
+                os.fchmod(stream.fileno(), 0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SchedhookError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+class _Collector:
+    """What is exposed, read anew each time."""
+
+    def __init__(self, config: Config, plugins: Plugins, journal: Journal, root: Path) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._journal = journal
+        self._root = root
+
+    def describe(self) -> list[Metric]:
+        """Nothing: the registry would else collect once in order to learn the names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        for part in (self._build, self._totals, self._waiting, self._nodes, self._jobs):
+            try:
+                yield from part()
+            except Exception as error:  # noqa: BLE001 - adapters are plug-ins, and the rest is worth having
+                problem = f"{type(error).__name__}: {error}"
+                _log.warning("metrics left out", part=part.__name__[1:], problem=problem)
+
+    def _build(self) -> Iterable[Metric]:
+        yield _gauge("schedhook_build_info", "Always 1.", ("version",), {(__version__,): 1})
+
+    def _totals(self) -> Iterable[Metric]:
+        from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
+
+        totals = self._journal.totals()
+        for kind, (name, text, labels) in _COUNTERS.items():
+            counter = CounterMetricFamily(name, text, labels=labels)
+            for series, value in sorted(totals.items()):
+                if series[0] == kind:
+                    counter.add_metric(series[1:], value)
+            yield counter
+        yield _durations(totals)
+
+    def _waiting(self) -> Iterable[Metric]:
+        waiting = len(self._journal.unfinished_events())
+        yield _gauge("schedhook_events_waiting", "Events not handled yet.", (), {(): waiting})
+        spooled = count_spool(Path(self._config.agent.spool))
+        text = "Events in the spool, which an agent that runs takes within a second."
+        yield _gauge("schedhook_events_spooled", text, (), {(): spooled})
+
+    def _nodes(self) -> Iterable[Metric]:
+        topology = read_topology(self._root)
+        free = {(str(n),): topology.node(n).memory_free for n in topology.memory_nodes}
+        yield _gauge("schedhook_node_free_bytes", "Free bytes of a node.", ("node",), free)
+
+    def _jobs(self) -> Iterable[Metric]:
+        running: dict[Series, float] = {}
+        memory: dict[Series, float] = {}
+        outside: dict[Series, float] = {}
+        for adapter in _schedulers(self._config, self._plugins, self._root):
+            jobs: Sequence[str] = adapter.jobs()  # type: ignore[attr-defined]
+            running[adapter.name,] = len(jobs)
+            for job in jobs:
+                found = self._memory_of(adapter, job)
+                if found is not None:
+                    memory[adapter.name, job], outside[adapter.name, job] = found
+        of, labels = ("scheduler",), ("scheduler", "job")
+        yield _gauge("schedhook_jobs", "Jobs on this host.", of, running)
+        text = "Anonymous and shared memory of a job on this host."
+        yield _gauge("schedhook_job_memory_bytes", text, labels, memory)
+        text = "The part of it that lies on nodes where the job does not run."
+        yield _gauge("schedhook_job_off_node_bytes", text, labels, outside)
+
+    def _memory_of(self, adapter: Scheduler, job: str) -> tuple[int, int] | None:
+        """Bytes, and bytes outside of the job's placement; None where the job has ended, or the
+        kernel keeps no account of its cgroup. Page cache is no part of it: nobody relocates it."""
+        try:
+            nodes = NodeSet(node for task in adapter.tasks(job) for node in task.placement.nodes)
+            for path in adapter.cgroups(job):
+                found = memory_nodes(resolve_cgroup(str(path), self._root))
+                if found and nodes:
+                    sizes = [*found[Kind.ANON].items(), *found[Kind.SHMEM].items()]
+                    outside = sum(size for node, size in sizes if node not in nodes)
+                    return sum(size for _, size in sizes), outside
+        except (SchedhookError, OSError, ValueError) as error:
+            _log.debug("job not measured", job=job, problem=str(error))
+        return None
+
+
+def _schedulers(config: Config, plugins: Plugins, root: Path) -> Iterator[Scheduler]:
+    """Adapters that can list the host's jobs: those in [watch], else all. One that cannot be made
+    is logged and left out."""
+    for name in config.watch.schedulers or plugins.names(SchedulerPlugin):
+        try:
+            adapter = plugins.scheduler(name).create(root)
+        except Exception as error:  # noqa: BLE001 - adapters are plug-ins
+            problem = f"{type(error).__name__}: {error}"
+            _log.warning("scheduler left out", scheduler=name, problem=problem)
+        else:
+            yield from watchable([adapter])
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    """`values` by the labels' values."""
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
+    gauge = GaugeMetricFamily(name, text, labels=labels)
+    for series, value in values.items():
+        gauge.add_metric(series, value)
+    return gauge
+
+
+def _durations(totals: dict[Series, float]) -> Metric:
+    from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415
+
+    text = "How long relocations that moved something took."
+    family = HistogramMetricFamily("schedhook_relocation_seconds", text, labels=["strategy"])
+    for kind, *rest in sorted(totals):
+        if kind == "seconds_sum":
+            (strategy,) = rest
+            buckets, count = [], 0.0
+            for bound in BOUNDS:
+                count += totals.get(("seconds", strategy, bound), 0)
+                buckets.append((bound, count))
+            family.add_metric([strategy], buckets, totals[kind, strategy])
+    return family
