@@ -11,7 +11,7 @@ from schedhook.sets import NodeSet
 _SHARED_FILE = "shared-file"
 LEFT_BY_STRATEGY = "left-by-strategy"
 WHY_KEPT = (*(kind.value for kind in Kind), _SHARED_FILE, LEFT_BY_STRATEGY)
-"""Every reason for which memory on an old node is left alone; the keys of a report's `bytes_kept`."""
+"""Why memory on an old node may be left alone; the keys of a report's `bytes_kept`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
