@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from schedhook import __version__
+from schedhook import doctor_service as service
 from schedhook.config import Config
 from schedhook.errors import SchedhookError
+from schedhook.findings import Finding, Level, note, ok, problem
 from schedhook.host.cgroups import hierarchies
 from schedhook.host.processes import read_status
 from schedhook.host.topology import read_topology
-from schedhook.plugins import Plugins
+from schedhook.plugins import BUILT_IN, Plugins
 
 _CAPABILITIES = {
     # <linux/capability.h>
@@ -24,30 +25,10 @@ _CAPABILITIES = {
 }
 
 
-class Level(StrEnum):
-    """How a finding matters."""
-
-    OK = "ok"
-    NOTE = "note"
-    """Works, but with a limit that one should know."""
-    PROBLEM = "problem"
-    """Something that schedhook is for does not work."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of the examination."""
-
-    subject: str
-    level: Level
-    what: str
-    remedy: str = ""
-
-
 def examine(config: Config, plugins: Plugins, root: Path = Path("/")) -> list[Finding]:
     """Look at everything that a relocation depends on. A check that fails is a finding itself."""
     checks: tuple[Callable[[], Iterable[Finding]], ...] = (
-        lambda: _versions(root),
+        lambda: _versions(plugins, root),
         lambda: _nodes(config, root),
         lambda: _rights(root),
         lambda: _kernel(root),
@@ -55,26 +36,29 @@ def examine(config: Config, plugins: Plugins, root: Path = Path("/")) -> list[Fi
         lambda: _cgroups(root),
         lambda: _plugins(plugins),
         lambda: _configuration(config, plugins),
+        lambda: service.examine(config),
+        lambda: _told_by_plugins(plugins, root),
     )
     findings: list[Finding] = []
     for check in checks:
         try:
             findings += check()
         except (SchedhookError, OSError, ValueError) as error:
-            findings.append(Finding(subject="examination", level=Level.PROBLEM, what=str(error)))
+            remedy = "mend what it names; nothing else was looked at there"
+            findings.append(problem("examination", str(error), remedy))
     return findings
 
 
-def _versions(root: Path) -> Iterable[Finding]:
-    from schedhook import __version__  # noqa: PLC0415
-
+def _versions(plugins: Plugins, root: Path) -> Iterable[Finding]:
     try:
         kernel = (root / "proc/sys/kernel/osrelease").read_text().strip()
     except OSError:
         kernel = platform.release()
     python = platform.python_version()
-    what = f"schedhook {__version__}, Python {python}, Linux {kernel}"
-    yield Finding(subject="versions", level=Level.OK, what=what)
+    yield ok("versions", f"schedhook {__version__}, Python {python}, Linux {kernel}")
+    packages = {str(each.provider.package) for each in plugins.descriptors()} - {BUILT_IN}
+    if packages:
+        yield ok("plug-ins", ", ".join(sorted(packages)))
 
 
 def _nodes(config: Config, root: Path) -> Iterable[Finding]:
@@ -82,11 +66,10 @@ def _nodes(config: Config, root: Path) -> Iterable[Finding]:
     nodes = topology.memory_nodes
     if len(nodes) < 2:
         what = f"one node with memory ({nodes}): there is nowhere to move to"
-        remedy = "nothing to mend; schedhook has nothing to do on this host"
-        yield Finding(subject="nodes", level=Level.NOTE, what=what, remedy=remedy)
+        yield note("nodes", what, "nothing to mend; schedhook has nothing to do on this host")
         return
     what = f"{len(nodes)} nodes with memory ({nodes}), processors on {topology.cpu_nodes}"
-    yield Finding(subject="nodes", level=Level.OK, what=what)
+    yield ok("nodes", what)
     reserve = config.relocation.reserve_mb << 20
     for number in nodes:
         node = topology.node(number)
@@ -115,9 +98,7 @@ def _rights(root: Path) -> Iterable[Finding]:
         what = (
             f"kernel.yama.ptrace_scope is {scope}: no process may be moved without CAP_SYS_PTRACE"
         )
-        yield Finding(
-            subject="ptrace", level=Level.PROBLEM, what=what, remedy="run with CAP_SYS_PTRACE"
-        )
+        yield problem("ptrace", what, "run with CAP_SYS_PTRACE")
 
 
 def _kernel(root: Path) -> Iterable[Finding]:
@@ -127,10 +108,9 @@ def _kernel(root: Path) -> Iterable[Finding]:
         _core.check_access(os.getpid())
     except OSError as error:
         what = f"not available: {error.strerror}"
-        remedy = "a kernel with CONFIG_MIGRATION and CONFIG_NUMA"
-        yield Finding(subject="move_pages", level=Level.PROBLEM, what=what, remedy=remedy)
+        yield problem("move_pages", what, "a kernel with CONFIG_MIGRATION and CONFIG_NUMA")
     else:
-        yield Finding(subject="move_pages", level=Level.OK, what="works")
+        yield ok("move_pages", "works")
     with (root / "proc/self/pagemap").open("rb") as pagemap:
         scans = _core.can_scan(pagemap.fileno())
     yield Finding(
@@ -158,30 +138,36 @@ def _cgroups(root: Path) -> Iterable[Finding]:
         if each.version == 2 or (each.path / "cpuset.cpus").exists()
     ]
     if not found:
-        yield Finding(
-            subject="cgroups",
-            level=Level.PROBLEM,
-            what="no hierarchy with cpusets is mounted: jobs cannot be found by cgroup",
-            remedy="mount cgroup2 on /sys/fs/cgroup and enable cpuset in cgroup.subtree_control",
-        )
+        what = "no hierarchy with cpusets is mounted: jobs cannot be found by cgroup"
+        remedy = "mount cgroup2 on /sys/fs/cgroup and enable cpuset in cgroup.subtree_control"
+        yield problem("cgroups", what, remedy)
     for each in found:
-        what = f"version {each.version} at {each.path}"
-        yield Finding(subject="cgroups", level=Level.OK, what=what)
+        yield ok("cgroups", f"version {each.version} at {each.path}")
+    if all(each.version == 2 for each in found):  # else version 1 may have them
+        for each in found:
+            yield from _controllers(each.path)
+
+
+def _controllers(top: Path) -> Iterable[Finding]:
+    enabled = (top / "cgroup.subtree_control").read_text().split()
+    for name, without in (
+        ("cpuset", "jobs' processors and nodes cannot be fenced in, or their change seen"),
+        ("memory", "metrics cannot tell where jobs' memory lies"),
+    ):
+        if name not in enabled:
+            what = f"the {name} controller is not enabled below {top}: {without}"
+            remedy = f"echo +{name} > {top}/cgroup.subtree_control, or let the scheduler do it"
+            yield note("cgroups", what, remedy)
 
 
 def _plugins(plugins: Plugins) -> Iterable[Finding]:
-    for problem in plugins.problems:
-        yield Finding(
-            subject=f"plug-in {problem.provider}",
-            level=Level.PROBLEM,
-            what=problem.what,
-            remedy="mend or remove its package, or name it in plugins.disabled",
-        )
+    for each in plugins.problems:
+        remedy = "mend or remove its package, or name it in plugins.disabled"
+        yield problem(f"plug-in {each.provider}", each.what, remedy)
 
 
 def _configuration(config: Config, plugins: Plugins) -> Iterable[Finding]:
-    where = str(config.source) if config.source else "none; the defaults hold"
-    yield Finding(subject="configuration", level=Level.OK, what=where)
+    yield ok("configuration", str(config.source) if config.source else "none; the defaults hold")
     for choose, name in (
         (plugins.strategy, config.relocation.strategy),
         (plugins.mapper, config.relocation.mapper),
@@ -190,12 +176,18 @@ def _configuration(config: Config, plugins: Plugins) -> Iterable[Finding]:
         try:
             choose(name)
         except SchedhookError as error:
-            yield Finding(
-                subject="configuration",
-                level=Level.PROBLEM,
-                what=str(error),
-                remedy="choose one of `schedhook plugins`",
-            )
+            yield problem("configuration", str(error), "choose one of `schedhook plugins`")
+
+
+def _told_by_plugins(plugins: Plugins, root: Path) -> Iterable[Finding]:
+    for provider, answer in plugins.ask("schedhook_doctor", root=root):
+        found = answer if isinstance(answer, (list, tuple)) else [answer]
+        for each in found:
+            if isinstance(each, Finding):
+                yield each
+            else:
+                what = str(each) if isinstance(each, SchedhookError) else f"answered {each!r}"
+                yield problem(f"plug-in {provider}", what, "tell whoever made it")
 
 
 def _number(path: Path) -> int:

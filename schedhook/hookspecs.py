@@ -1,16 +1,19 @@
 """Every hook. A plug-in is a module (or an object) with functions of these names, marked
 `@hookimpl`, that an entry point of the group `schedhook` names; see docs/ for a whole package.
 
-The first four *register*: they return descriptors, from which configuration chooses by name. The
-others *observe*: what they return is ignored, and one that fails is logged and passed over.
-A function may leave out arguments that it does not use.
+The first four *register*: they return descriptors, from which configuration chooses by name;
+`schedhook_doctor` *answers*. The others *observe*: what they return is ignored, and one that fails
+is logged and passed over. A function may leave out arguments that it does not use.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pluggy
 
 from schedhook.descriptors import BackendPlugin, MapperPlugin, SchedulerPlugin, StrategyPlugin
+from schedhook.findings import Finding
 from schedhook.model import Event, Plan, Report
 
 hookspec = pluggy.HookspecMarker("schedhook")
@@ -57,6 +60,18 @@ def schedhook_backends() -> list[BackendPlugin]:  # type: ignore[empty-body]
     @hookimpl
     def schedhook_backends():
         return [BackendPlugin(name="remote", summary="through an agent", create=RemoteBackend)]
+    """
+
+
+@hookspec
+def schedhook_doctor(root: Path) -> list[Finding]:  # type: ignore[empty-body]
+    """What `schedhook doctor` is to say about the plug-in's own set-up on this host.
+
+    @hookimpl
+    def schedhook_doctor(root):
+        if (root / "etc/flux/system").exists():
+            return [ok("flux", "installed")]
+        return [note("flux", "not installed", "install flux-core, or leave the plug-in out")]
     """
 
 

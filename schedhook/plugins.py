@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -44,10 +44,11 @@ _ROLES: Mapping[type[Descriptor], tuple[str, str]] = {
     BackendPlugin: ("backend", "schedhook_backends"),
 }
 
+_ASKED = ("schedhook_doctor",)
 _OBSERVED = tuple(
     name
     for name in vars(hookspecs)
-    if name.startswith("schedhook_") and name not in {hook for _, hook in _ROLES.values()}
+    if name.startswith("schedhook_") and name not in {*_ASKED, *(it for _, it in _ROLES.values())}
 )
 
 _Role = TypeVar("_Role", bound=Descriptor)
@@ -159,6 +160,15 @@ class Plugins:
                 self._observer_failed(hook, name, refusal)
             except _ANYTHING as error:
                 self._observer_failed(hook, name, error)
+
+    def ask(self, hook: str, **arguments: Any) -> Iterator[tuple[Provider, Any]]:
+        """What each plug-in with this hook answers; a PluginError for one that fails."""
+        for name in self._implementing(hook):
+            try:
+                answer = next(iter(self._call(hook, name, **arguments)), ())
+            except _ANYTHING as error:
+                answer = PluginError(f"{hook}: {_one_line(error)}")
+            yield self._providers[name], answer
 
     def add(self, provider: Provider, load: Callable[[], object]) -> None:
         """Load one plug-in, then `register` it; trouble is recorded."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from schedhook import SchedulerPlugin, hookimpl
 
 if TYPE_CHECKING:
+    from schedhook.findings import Finding
     from schedhook.scheduler import Scheduler
 
 
@@ -16,6 +17,13 @@ def create(root: Path) -> Scheduler:
     from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler  # noqa: PLC0415
 
     return PbsScheduler(root)
+
+
+@hookimpl
+def schedhook_doctor(root: Path) -> list[Finding]:
+    from schedhook_plugins.schedulers import pbs_doctor  # noqa: PLC0415 - only for the doctor
+
+    return list(pbs_doctor.examine(root))
 
 
 @hookimpl

@@ -22,6 +22,7 @@ from schedhook_plugins.schedulers import slurm_cgroups
 from schedhook_plugins.schedulers.slurm_cgroups import Member, ProcessInfo
 
 if TYPE_CHECKING:
+    from schedhook.findings import Finding
     from schedhook.journal import Wish
     from schedhook.model import Report
     from schedhook.relocation import Request
@@ -272,6 +273,13 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+@hookimpl
+def schedhook_doctor(root: Path) -> list[Finding]:
+    from schedhook_plugins.schedulers import slurm_doctor  # noqa: PLC0415 - only for the doctor
+
+    return list(slurm_doctor.examine(root))
 
 
 @hookimpl

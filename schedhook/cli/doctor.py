@@ -9,7 +9,11 @@ from pathlib import Path
 import click
 
 from schedhook.cli.options import common_options, json_option, load
-from schedhook.doctor import Level, examine
+from schedhook.config import Config
+from schedhook.doctor import examine
+from schedhook.errors import ConfigError
+from schedhook.findings import Level, problem
+from schedhook.plugins import load_plugins
 
 
 @click.command("doctor")
@@ -18,9 +22,17 @@ from schedhook.doctor import Level, examine
 def command(as_json: bool, config_path: Path | None, root: Path) -> int:
     """What this host, kernel, user and set-up allow, each line with its remedy.
 
-    Exit status: 0, or 1 where something does not work.
+    Nothing is changed. Exit status: 0, or 1 where something does not work; notes do not count.
     """
-    findings = examine(*load(config_path), root)
+    findings = []
+    try:
+        config, plugins = load(config_path)
+    except ConfigError as error:
+        what = "cannot be used; what follows holds for the defaults"
+        findings.append(problem("configuration", what, str(error)))
+        config = Config()
+        plugins = load_plugins(config)
+    findings += examine(config, plugins, root)
     if as_json:
         click.echo(json.dumps({"findings": [asdict(each) for each in findings]}))
     else:

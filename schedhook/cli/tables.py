@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from schedhook.doctor import Finding, Level
+from schedhook.findings import Finding, Level
 from schedhook.model import Outcome, Report
 from schedhook.relocation import Progress as ProgressFunction
 

@@ -22,6 +22,7 @@ from schedhook import MapperPlugin, hookimpl, hookspecs, log
 from schedhook.config import Config, PluginsSection
 from schedhook.descriptors import StrategyPlugin
 from schedhook.errors import MigrationRefused, PluginError
+from schedhook.findings import Level, note, ok
 from schedhook.model import Event, NodeMap, Outcome, Plan, Report
 from schedhook.plugins import DISABLE_VARIABLE, TRACE_VARIABLE, Plugins, load_plugins
 
@@ -379,7 +380,7 @@ def test_every_observer_hook_has_an_argument_for_the_tests_here() -> None:
         "schedhook_strategies",
         "schedhook_backends",
     }
-    assert set(HOOKS) - registering == set(ARGUMENTS)
+    assert set(HOOKS) - registering - {"schedhook_doctor"} == set(ARGUMENTS)
 
 
 @pytest.mark.parametrize("hook", ARGUMENTS)
@@ -481,7 +482,10 @@ def test_every_hook_is_documented(hook: str) -> None:
     assert inspect.getdoc(HOOKS[hook])
 
 
-@pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook not in ARGUMENTS])
+REGISTERING = [hook for hook in HOOKS if hook not in (*ARGUMENTS, "schedhook_doctor")]
+
+
+@pytest.mark.parametrize("hook", REGISTERING)
 def test_the_example_of_a_registration_hook_works(hook: str) -> None:
     text = inspect.getdoc(HOOKS[hook]) or ""
     example = text.partition("\n\n")[2]
@@ -495,6 +499,16 @@ def test_the_example_of_a_registration_hook_works(hook: str) -> None:
     wanted = re.findall(r'name="([a-z-]+)"', example)
     listed = [each.name for each in plugins.descriptors() if each.provider.package == "given"]
     assert listed == wanted
+
+
+def test_the_example_of_the_answering_hook_works(tmp_path: Path) -> None:
+    hook = "schedhook_doctor"
+    example = (inspect.getdoc(HOOKS[hook]) or "").partition("\n\n")[2]
+    names: dict[str, object] = {"hookimpl": schedhook.hookimpl, "ok": ok, "note": note}
+    exec(compile(example, hook, "exec"), names)
+    answers = given(module("example", **{hook: names[hook]})).ask(hook, root=tmp_path)
+    (answer,) = [each for provider, each in answers if provider.package == "given"]
+    assert [each.level for each in answer] == [Level.NOTE]
 
 
 # What loading costs

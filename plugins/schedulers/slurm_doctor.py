@@ -1,0 +1,143 @@
+"""What `schedhook doctor` says about Slurm on this host: its configuration, the hooks, and who
+answers questions about jobs. Files are read and nothing is asked of Slurm's controller.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from schedhook.findings import Finding, note, ok, problem
+from schedhook.trust import misgiving
+from schedhook_plugins.schedulers import slurm_queries
+
+_USUAL = ("etc/slurm/slurm.conf", "run/slurm/conf/slurm.conf")
+_HOOKS = {
+    "Prolog": "jobs are seen by watching, some moments after their start",
+    "Epilog": "jobs' ends are seen by watching, some moments later",
+    "TaskProlog": "a wish for a job is put back some moments after a step has started",
+}
+_INSTALL = "contrib/slurm/README.md says how"
+_DEEPEST = 5
+
+Settings = dict[str, list[str]]
+"""Values by the parameter's name in small letters, in the order of the file."""
+
+
+def examine(root: Path) -> Iterable[Finding]:
+    """Nothing but one line where this is no host of a Slurm cluster."""
+    path = find_configuration(root)
+    if path is None:
+        yield ok("slurm", "no slurm.conf on this host")
+        return
+    settings = read_settings(path)
+    yield ok("slurm", f"configured by {path}")
+    yield from _confinement(settings, path)
+    for parameter, without in _HOOKS.items():
+        yield from _hook(parameter, settings.get(parameter.lower(), []), without, root)
+    if root == Path("/"):
+        yield _who_answers()
+
+
+def find_configuration(root: Path) -> Path | None:
+    """The slurm.conf that Slurm's commands here would use."""
+    named = os.environ.get("SLURM_CONF") if root == Path("/") else None
+    candidates = [Path(named)] if named else [root / each for each in _USUAL]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_settings(path: Path, depth: int = 0) -> Settings:
+    """The parameters of a file in the form of slurm.conf(5), included files in their place. OSError
+    where it cannot be read."""
+    settings: Settings = {}
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", "")
+    for line in text.splitlines():
+        line = line.partition("#")[0].strip()  # noqa: PLW2901
+        if included := re.fullmatch(r"(?i:include)\s+(\S+)", line):
+            below = path.parent / included[1]
+            if depth < _DEEPEST and below.is_file():
+                for name, values in read_settings(below, depth + 1).items():
+                    settings.setdefault(name, []).extend(values)
+        elif setting := re.fullmatch(r"(\w+)\s*=\s*(.*)", line):
+            settings.setdefault(setting[1].lower(), []).append(setting[2].strip())
+    return settings
+
+
+def _confinement(settings: Settings, path: Path) -> Iterable[Finding]:
+    tracking = _last(settings, "proctracktype")
+    if tracking == "proctrack/cgroup":
+        yield ok("slurm", f"ProctrackType={tracking}: jobs are found by their cgroups")
+    else:
+        what = f"ProctrackType={tracking or '(default)'}: jobs may have no cgroup to be found by"
+        yield problem("slurm", what, "ProctrackType=proctrack/cgroup in slurm.conf")
+    tasks = _last(settings, "taskplugin")
+    constrain = ""
+    cgroup = path.with_name("cgroup.conf")
+    if cgroup.is_file():
+        constrain = _last(read_settings(cgroup), "constraincores")
+    if "task/cgroup" not in tasks.split(","):
+        lacks = f"TaskPlugin={tasks or '(default)'}, without task/cgroup"
+    elif constrain.lower() != "yes":
+        lacks = f"ConstrainCores={constrain or '(default: no)'} in {cgroup}"
+    else:
+        yield ok("slurm", f"TaskPlugin={tasks}, ConstrainCores=yes: jobs have cpusets")
+        return
+    what = f"{lacks}: jobs have no cpusets, only bindings; a job can leave its processors"
+    remedy = "TaskPlugin=task/cgroup,task/affinity in slurm.conf, ConstrainCores=yes in cgroup.conf"
+    yield note("slurm", what, remedy)
+
+
+def _hook(parameter: str, values: list[str], without: str, root: Path) -> Iterable[Finding]:
+    subject = f"slurm {parameter}"
+    found = list(_files(values, root))
+    missing = [path for path in found if not path.exists()]
+    if missing:
+        what = f"{missing[0]} is not there; slurmd drains a host whose hooks fail"
+        yield problem(subject, what, "put it there, or take the line out of slurm.conf")
+    ours = [path for path in found if path.is_file() and _is_ours(path)]
+    if not ours:
+        named = ", ".join(values) or "none"
+        yield note(subject, f"{named}, which does not name schedhook's: {without}", _INSTALL)
+        return
+    for path in ours:
+        if not os.access(path, os.X_OK):
+            yield problem(subject, f"{path} cannot be executed", f"chmod 755 {path}")
+        elif parameter != "TaskProlog" and (others := misgiving(path)):
+            yield problem(subject, f"root runs {others}", f"chown root {path}; chmod 755 {path}")
+        else:
+            yield ok(subject, str(path))
+
+
+def _files(values: Iterable[str], root: Path) -> Iterator[Path]:
+    """What the lines name; a pattern stands for what it matches."""
+    for value in values:
+        for name in value.split(","):
+            plain = name.strip().lstrip("/")
+            if any(sign in plain for sign in "*?["):
+                yield from sorted(root.glob(plain))
+            elif plain:
+                yield root / plain
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return "schedhook" in path.read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def _last(settings: Settings, name: str) -> str:
+    """Of a parameter that is given more than once the last holds."""
+    return settings.get(name, [""])[-1]
+
+
+def _who_answers() -> Finding:
+    found = slurm_queries.probe()
+    for name, (usable, what) in found.items():
+        if usable:
+            return ok("slurm queries", f"answered by {name}: {what}")
+    lacks = "; ".join(f"{name}: {what}" for name, (_, what) in found.items())
+    what = f"nobody can be asked where a job runs ({lacks}): job-migrate acts on this host only"
+    return note("slurm queries", what, "install Slurm's client commands on this host")

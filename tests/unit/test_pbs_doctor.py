@@ -1,0 +1,79 @@
+"""What the doctor says about OpenPBS, on made-up hosts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from schedhook.findings import Finding, Level
+from schedhook.testing.hosts import write_file
+from schedhook_plugins.schedulers.pbs_doctor import examine
+
+HOOKS = "var/spool/pbs/mom_priv/hooks"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A host where all is well."""
+    write_file(tmp_path, "etc/pbs.conf", "PBS_EXEC=/opt/pbs\nPBS_HOME=/var/spool/pbs\n")
+    write_file(tmp_path, "var/spool/pbs/pbs_version", "23.06.06\n")
+    write_file(tmp_path, f"{HOOKS}/schedhook.HK", "enabled=true\norder=500\n")
+    write_file(tmp_path, f"{HOOKS}/pbs_cgroups.HK", "enabled=true\norder=100\n")
+    write_file(tmp_path, f"{HOOKS}/pbs_cgroups.CF", json.dumps({"vnode_per_numa_node": True}))
+    write_file(tmp_path, f"{HOOKS}/schedhook.CF", json.dumps({"program": "/opt/s/schedhook"}))
+    write_file(tmp_path, "opt/s/schedhook", "#!/bin/sh\n")
+    (tmp_path / "opt/s/schedhook").chmod(0o755)
+    return tmp_path
+
+
+def worst(findings: list[Finding], subject: str) -> Level:
+    levels = [each.level for each in findings if each.subject == subject]
+    return max(levels, key=list(Level).index)
+
+
+def test_a_host_without_pbs_is_no_trouble(tmp_path: Path) -> None:
+    (finding,) = examine(tmp_path)
+    assert finding.level is Level.OK
+
+
+def test_a_good_host(host: Path) -> None:
+    findings = list(examine(host))
+    assert {each.level for each in findings} == {Level.OK}
+    assert "23.06.06" in findings[0].what
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "subject", "level"),
+    [
+        ("schedhook.HK", None, "pbs hook", Level.NOTE),
+        ("schedhook.HK", "enabled=false\norder=500\n", "pbs hook", Level.PROBLEM),
+        ("schedhook.HK", "order=50\n", "pbs hook", Level.PROBLEM),
+        ("schedhook.HK", "enabled=true\n", "pbs hook", Level.PROBLEM),
+        ("schedhook.CF", None, "pbs hook", Level.PROBLEM),
+        ("schedhook.CF", "{", "pbs hook", Level.PROBLEM),
+        ("schedhook.CF", '{"program": []}', "pbs hook", Level.PROBLEM),
+        ("schedhook.CF", '{"program": ["/opt/gone"]}', "pbs hook", Level.PROBLEM),
+        ("pbs_cgroups.HK", None, "pbs cgroups", Level.NOTE),
+        ("pbs_cgroups.HK", "enabled=false\n", "pbs cgroups", Level.NOTE),
+        ("pbs_cgroups.CF", "[]", "pbs cgroups", Level.NOTE),
+        ("pbs_cgroups.CF", "{}", "pbs cgroups", Level.NOTE),
+    ],
+)
+def test_what_is_wrong_is_found(
+    host: Path, name: str, text: str | None, subject: str, level: Level
+) -> None:
+    path = host / HOOKS / name
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    findings = list(examine(host))
+    assert worst(findings, subject) is level
+    assert all(each.remedy for each in findings if each.level is not Level.OK)
+
+
+def test_hooks_that_cannot_be_read(host: Path) -> None:
+    (host / HOOKS).rename(host / "elsewhere")
+    assert worst(list(examine(host)), "pbs hook") is Level.NOTE
