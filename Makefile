@@ -13,7 +13,7 @@ SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.p
 NUMA_TIERS := tests/numa tests/slurm
 TIER_PACKAGES := munge slurmctld slurmd slurm-client iproute2
 
-.PHONY: bench demo test check unit numa packages tier-packages
+.PHONY: bench demo man test check unit numa packages tier-packages
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
@@ -35,6 +35,9 @@ unit: $(VENV)/installed
 
 numa: $(VENV)/installed tier-packages
 	$(BIN)/python -m tests.vm test $(NUMA_TIERS)
+
+man: $(VENV)/installed
+	$(BIN)/python -P docs/man.py build/man
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks

@@ -11,7 +11,7 @@ import click
 from schedhook import __version__
 from schedhook.errors import SchedhookError
 
-_COMMANDS = {
+COMMANDS = {
     "relocate": "move the memory of running processes to other NUMA nodes",
     "plan": "what relocate would do; nothing moves",
     "show": "where memory lies: bytes per node, process and kind",
@@ -19,7 +19,7 @@ _COMMANDS = {
     "history": "the journal: jobs, placements, events and reports",
     "event": "what a scheduler's hooks call",
     "watch": "notice relocations on this host and handle them",
-    "agent": "the same, and serve the hooks on a local socket",
+    "agent": "watch, and serve the schedulers' hooks on a local socket",
     "metrics": "counters and where memory lies now, for Prometheus",
     "doctor": "what this host and set-up allow, with remedies",
 }
@@ -28,10 +28,10 @@ _COMMANDS = {
 
 class _LazyGroup(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
+        if name not in COMMANDS:
             return None
         command = import_module(f"schedhook.cli.{name}").command
         assert isinstance(command, click.Command)
@@ -39,7 +39,7 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from schedhook.cli.completion import complete_jobs, complete_set, names_of
 from schedhook.config import Config, load_config
-from schedhook.errors import UsageError
+from schedhook.descriptors import SchedulerPlugin
+from schedhook.errors import SchedhookError, UsageError
+from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.log import configure
 from schedhook.plugins import Plugins, load_plugins
 from schedhook.sets import CpuSet, IdSet, NodeSet
@@ -20,8 +24,11 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 class IdSetType(click.ParamType[Any]):
     """A set in the kernel's list format."""
 
-    def __init__(self, kind: type[IdSet], name: str) -> None:
+    def __init__(
+        self, kind: type[IdSet], name: str, existing: Callable[[Path], Iterable[int]]
+    ) -> None:
         self._kind = kind
+        self._existing = existing
         self.name = name
 
     def convert(
@@ -37,9 +44,18 @@ class IdSetType(click.ParamType[Any]):
             self.fail("the list is empty; write it like 0-3,8", param, ctx)
         return ids
 
+    def shell_complete(
+        self, ctx: click.Context, _: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        root = Path(ctx.params.get("root") or "/")
+        try:
+            return complete_set(self._existing(root), incomplete)
+        except (SchedhookError, OSError, ValueError):
+            return []
 
-NODES = IdSetType(NodeSet, "nodes")
-CPUS = IdSetType(CpuSet, "cpus")
+
+NODES = IdSetType(NodeSet, "nodes", read_online_nodes)
+CPUS = IdSetType(CpuSet, "cpus", read_online_cpus)
 
 
 def json_option(command: _Command) -> _Command:
@@ -66,9 +82,17 @@ def process_options(command: _Command) -> _Command:
     """--pid, --cgroup, --job: whose memory."""
     for option in (
         click.option(
-            "--scheduler", metavar="NAME", help="Whose job it is: slurm, pbs, or a plug-in's."
+            "--scheduler",
+            metavar="NAME",
+            shell_complete=names_of(SchedulerPlugin),
+            help="Whose job it is: slurm, pbs, or a plug-in's.",
         ),
-        click.option("--job", metavar="ID", help="All processes of this job on this host."),
+        click.option(
+            "--job",
+            metavar="ID",
+            shell_complete=complete_jobs,
+            help="All processes of this job on this host.",
+        ),
         click.option(
             "--cgroup", metavar="PATH", help="All processes of this cgroup and those below it."
         ),

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from schedhook.cli.completion import names_of
 from schedhook.cli.options import (
     CPUS,
     NODES,
@@ -23,6 +24,7 @@ from schedhook.cli.options import (
     process_options,
 )
 from schedhook.config import Config
+from schedhook.descriptors import BackendPlugin, MapperPlugin, StrategyPlugin
 from schedhook.errors import UsageError
 from schedhook.model import Kind, Outcome, Report, Shared
 from schedhook.nodemap import parse_map
@@ -48,9 +50,24 @@ def _request_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=CPUS,
                 help="Bind the processes to these processors first; their nodes are --to.",
             ),
-            click.option("--strategy", metavar="NAME", help="How to move (`schedhook plugins`)."),
-            click.option("--mapper", metavar="NAME", help="How old and new nodes are paired."),
-            click.option("--backend", metavar="NAME", help="What performs the calls."),
+            click.option(
+                "--strategy",
+                metavar="NAME",
+                shell_complete=names_of(StrategyPlugin),
+                help="How to move (`schedhook plugins`).",
+            ),
+            click.option(
+                "--mapper",
+                metavar="NAME",
+                shell_complete=names_of(MapperPlugin),
+                help="How old and new nodes are paired.",
+            ),
+            click.option(
+                "--backend",
+                metavar="NAME",
+                shell_complete=names_of(BackendPlugin),
+                help="What performs the calls.",
+            ),
             click.option(
                 "--kinds",
                 metavar="KIND,…",
