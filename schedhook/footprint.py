@@ -56,7 +56,7 @@ class ProcessFootprint:
             "mems": str(self.allowed_nodes),
             "nodes": str(self.placement.nodes),
             "residency": by_name(self.residency),
-            "kinds": {kind.value: by_name(size) for kind, size in sorted(self.kinds.items())},
+            "kinds": _named_kinds(self.kinds),
             "off_node": by_name(self.off_node),
         }
 
@@ -68,6 +68,7 @@ class Footprint:
     placement: Placement
     processes: tuple[ProcessFootprint, ...]
     residency: Residency
+    kinds: Mapping[Kind, Residency]
     off_node: Residency
     scheduler: str | None = None
     job: str | None = None
@@ -87,6 +88,7 @@ class Footprint:
             "bytes": sum(self.residency.values()),
             "bytes_off_node": self.bytes_off_node,
             "residency": by_name(self.residency),
+            "kinds": _named_kinds(self.kinds),
             "off_node": by_name(self.off_node),
             "unreadable": self.unreadable,
             "processes": [process.to_dict() for process in self.processes],
@@ -149,6 +151,7 @@ def read_footprint(
             for task, pid, command, status in read
         ),
         residency=_sum(area.residency for _, area in once),
+        kinds=_by_kind(area for _, area in once),
         off_node=off_node(once),
         scheduler=scheduler,
         job=job,
@@ -231,6 +234,10 @@ def _by_kind(areas: Iterable[Area]) -> dict[Kind, dict[int, int]]:
     for area in areas:
         add_residency(kinds.setdefault(area.kind, {}), area.residency)
     return kinds
+
+
+def _named_kinds(kinds: Mapping[Kind, Residency]) -> dict[str, dict[str, int]]:
+    return {kind.value: by_name(size) for kind, size in sorted(kinds.items())}
 
 
 def _sum(parts: Iterable[Residency]) -> dict[int, int]:

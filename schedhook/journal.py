@@ -426,14 +426,18 @@ class Journal:
 
     # -- looking back ----------------------------------------------------------------------------
 
-    def history(self, job: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+    def history(
+        self, job: str | None = None, limit: int = 1000, since: float | None = None
+    ) -> list[dict[str, Any]]:
         """The latest `limit` runs, oldest first, of all jobs or the one, each with its placements,
-        events, reports and wish, as JSON has them."""
+        events, reports and wish, as JSON has them. `since` leaves out those that had ended by
+        then."""
         with self._read() as db:
             rows = db.execute(
-                "SELECT * FROM jobs WHERE ?1 IS NULL OR job = ?1"
+                "SELECT * FROM jobs WHERE (?1 IS NULL OR job = ?1)"
+                " AND (?3 IS NULL OR ended IS NULL OR ended >= ?3)"
                 " ORDER BY started DESC, id DESC LIMIT ?2",
-                (job, limit),
+                (job, limit, since),
             ).fetchall()
             return [_tell(db, row) for row in reversed(rows)]
 

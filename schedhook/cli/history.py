@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from schedhook.cli.options import json_option
+from schedhook.cli.pictures import Pictures, picture_options
 from schedhook.config import load_config
 from schedhook.errors import UsageError
-from schedhook.host.processes import printable
 from schedhook.journal import Journal, default_path
 
-_MIB = 1 << 20
+_AGO = re.compile(r"([0-9]+)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class Since(click.ParamType[float]):
+    """A time, or how long ago, as seconds after the epoch."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        ago = _AGO.fullmatch(value)
+        if ago:
+            return time.time() - int(ago[1]) * _SECONDS[ago[2]]
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time; write it like 90m, 2h, 3d or 2026-11-23", param, ctx)
 
 
 @click.command("history")
 @click.argument("job", required=False)
+@click.option(
+    "--since",
+    type=Since(),
+    metavar="TIME",
+    help="Only runs that had not ended by then: 90m, 2h, 3d, 2026-11-23, 2026-11-23T08:00.",
+)
 @click.option("--limit", type=click.IntRange(min=1), default=1000, help="At most so many runs.")
+@picture_options
 @json_option
 @click.option(
     "--config",
@@ -29,101 +58,48 @@ _MIB = 1 << 20
     type=click.Path(path_type=Path, dir_okay=False),
     help="Configuration file, /etc/schedhook/config.toml by default.",
 )
-def command(job: str | None, limit: int, as_json: bool, config_path: Path | None) -> int:
+def command(
+    job: str | None,
+    since: float | None,
+    limit: int,
+    svg: Path | None,
+    html: Path | None,
+    as_json: bool,
+    config_path: Path | None,
+) -> int:
     """What was seen and done on this host: of every job, or of JOB in full.
 
     A job that was requeued has several runs. Sizes in JSON are bytes, times seconds after the
-    epoch.
+    epoch. A picture is of JOB's latest relocation.
     """
+    pictures = Pictures(svg=svg, html=html)
+    if pictures and job is None:
+        raise UsageError("--svg and --html show one relocation: say whose, `history JOB`")
     config = load_config(config_path)
     path = Path(config.journal.path) if config.journal.path else default_path()
     if not path.exists():
         raise UsageError(f"{path}: there is no journal yet; the agent and the hooks write it")
     with Journal.open(path, create=False) as journal:
-        runs = journal.history(job, limit)
+        runs = journal.history(job, limit, since)
     if as_json:
         click.echo(json.dumps(runs, indent=2))
     elif job is not None and not runs:
-        raise UsageError(f"{path}: no job {job!r}")
-    elif job is None:
-        _show_all(runs)
+        raise UsageError(f"{path}: no job {job!r}" + (" since then" if since is not None else ""))
     else:
-        for run in runs:
-            _show_one(run)
+        from schedhook.cli.runs import print_runs
+
+        print_runs(runs, in_full=job is not None)
+    if pictures:
+        from schedhook.cli import charts
+
+        pictures.write(charts.of_report(_latest_report(runs, job)))
     return 0
 
 
-def _show_all(runs: list[dict[str, Any]]) -> None:
-    rows = [
-        (
-            run["scheduler"],
-            run["job"],
-            "" if run["user"] is None else str(run["user"]),
-            _when(run["started"]),
-            _when(run["ended"]) if run["ended"] else "open",
-            str(len(run["reports"])),
-            _mib(sum(report["bytes_moved"] for report in run["reports"])),
-            run["reports"][-1]["outcome"] if run["reports"] else "",
-        )
-        for run in runs
-    ]
-    columns = ("scheduler", "job", "user", "started", "ended", "moves", "moved", "last outcome")
-    _print_table("", columns, rows)
-
-
-def _show_one(run: Mapping[str, Any]) -> None:
-    rows = [(event["at"], "event", f"{event['point']}: {_done(event)}") for event in run["events"]]
-    rows += [
-        (
-            seen["at"],
-            "placement",
-            f"{seen['task']}: processors {seen['cpus']}, nodes {seen['nodes']}"
-            + ("" if seen["settled"] else " (memory not there)"),
-        )
-        for seen in run["placements"]
-    ]
-    rows += [
-        (
-            report["at"],
-            "moved",
-            f"{_mib(report['bytes_moved'])} {_pairs(report['node_map'])}, {report['outcome']}"
-            + (f", {_mib(report['bytes_left'])} left" if report["bytes_left"] else ""),
-        )
-        for report in run["reports"]
-    ]
-    if run["wish"]:
-        wish = run["wish"]
-        text = f"processors {wish['cpus']}, nodes {wish['nodes']} until it ends"
-        rows.append((wish["at"], "wish", text))
-    rows.sort(key=lambda row: float(row[0]))
-    ended = _when(run["ended"]) if run["ended"] else "open"
-    title = f"{run['scheduler']} job {run['job']}, {_when(run['started'])} to {ended}"
-    _print_table(title, ("time", "", "what"), [(_when(row[0]), row[1], row[2]) for row in rows])
-
-
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*columns, title=escape(printable(title)), title_justify="left", box=box.SIMPLE)
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
-    Console().print(table)
-
-
-def _done(event: Mapping[str, Any]) -> str:
-    return event["summary"] or ("done" if event["done"] else "not handled yet")
-
-
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def _mib(size: int) -> str:
-    return f"{size / _MIB:.1f} MiB"
-
-
-def _pairs(node_map: Mapping[str, int]) -> str:
-    return ",".join(f"{old}:{new}" for old, new in node_map.items())
+def _latest_report(runs: Iterable[Mapping[str, Any]], job: str | None) -> Mapping[str, Any]:
+    """The latest report that tells of processes."""
+    reports = [report for run in runs for report in run["reports"] if report["processes"]]
+    if not reports:
+        raise UsageError(f"job {job!r} has no relocation that could be drawn")
+    latest: Mapping[str, Any] = reports[-1]
+    return latest

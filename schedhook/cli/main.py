@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -14,7 +15,7 @@ from schedhook.errors import SchedhookError
 COMMANDS = {
     "relocate": "move the memory of running processes to other NUMA nodes",
     "plan": "what relocate would do; nothing moves",
-    "show": "where memory lies: bytes per node, process and kind",
+    "show": "where memory lies, and how much of it is off-node",
     "plugins": "what is installed, and from where",
     "history": "the journal: jobs, placements, events and reports",
     "event": "what a scheduler's hooks call",
@@ -55,6 +56,8 @@ def run() -> None:
 
 def run_command(command: click.Command, name: str) -> NoReturn:
     """Run a command of that name to its exit status; an error is one line on standard error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal cannot show is no failure
+        sys.stdout.reconfigure(errors="replace")
     try:
         status = command.main(prog_name=name, standalone_mode=False)
     except SchedhookError as error:

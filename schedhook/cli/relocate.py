@@ -23,6 +23,7 @@ from schedhook.cli.options import (
     load,
     process_options,
 )
+from schedhook.cli.pictures import Pictures, picture_options
 from schedhook.config import Config
 from schedhook.descriptors import BackendPlugin, MapperPlugin, StrategyPlugin
 from schedhook.errors import UsageError
@@ -132,12 +133,15 @@ def _run(
     reserve: int | None,
     config_path: Path | None,
     root: Path,
+    svg: Path | None,
+    html: Path | None,
     as_json: bool,
     **rest: Any,
 ) -> int:
     check_processes(pids, cgroup, job)
     if node_map is not None and (sources is not None or destinations is not None):
         raise UsageError("--map says it all: leave out --from and --to")
+    pictures = Pictures(svg=svg, html=html)
     config, plugins = load(config_path)
     request = Request(
         pids=pids,
@@ -160,6 +164,10 @@ def _run(
     if root == Path("/") and os.geteuid() == 0 and report.outcome in _KEPT:
         keep(report, config)
     _print(report, as_json)
+    if pictures:
+        from schedhook.cli import charts
+
+        pictures.write(charts.of_report(report.to_dict()))
     return report.outcome.exit_status
 
 
@@ -182,13 +190,13 @@ def _print(report: Report, as_json: bool) -> None:
         if report.outcome in (Outcome.REFUSED, Outcome.FAILED):
             click.echo(f"schedhook: {report.outcome.value}: {report.notes[-1]}", err=True)
     else:
-        from schedhook.cli.tables import print_report
+        from schedhook.cli.reports import print_report
 
         print_report(report)
 
 
 def _progress_bar() -> Any:
-    from schedhook.cli.tables import progress_bar
+    from schedhook.cli.reports import progress_bar
 
     return progress_bar()
 
@@ -209,6 +217,7 @@ def _kinds(text: str | None) -> frozenset[Kind] | None:
 @process_options
 @_request_options
 @click.option("--dry-run", is_flag=True, help="Only say what would move.")
+@picture_options
 @json_option
 @common_options
 def command(**arguments: Any) -> int:

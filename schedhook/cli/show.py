@@ -1,9 +1,11 @@
-"""`schedhook show`: where memory lies."""
+"""`schedhook show`: where memory lies, and whether that is where it is used."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,29 @@ from schedhook.cli.options import (
     load,
     process_options,
 )
-from schedhook.errors import ProcessGoneError
+from schedhook.cli.pictures import Pictures, picture_options
+from schedhook.errors import UsageError
+from schedhook.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.host import cgroups
-from schedhook.host.processes import read_areas, read_command, read_status
-from schedhook.host.topology import read_topology
-from schedhook.jobs import find_pids
-from schedhook.model import Area, Kind, add_residency, by_name
+from schedhook.host.topology import Topology, read_topology
+from schedhook.jobs import find_tasks
+from schedhook.plugins import Plugins
+
+_SECONDS = 2.0
 
 
 @click.command("show")
 @process_options
+@click.option("--all", "everything", is_flag=True, help="Every job on this host, as without any.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.2),
+    is_flag=False,
+    flag_value=_SECONDS,
+    metavar="[SECONDS]",
+    help=f"Look again every so many seconds, {_SECONDS:g} by default.",
+)
+@picture_options
 @json_option
 @common_options
 def command(
@@ -33,80 +48,101 @@ def command(
     cgroup: str | None,
     job: str | None,
     scheduler: str | None,
+    everything: bool,
+    watch: float | None,
+    svg: Path | None,
+    html: Path | None,
     as_json: bool,
     config_path: Path | None,
     root: Path,
 ) -> int:
-    """Where the memory of processes lies: bytes per node, by process and kind.
+    """Where memory lies, and how much of it is off-node: not beside the processors that use it.
 
-    Memory that several processes map counts in each, and once in the total where it is a shared
-    object (a shared-memory segment, a mapped file).
+    For processes, a cgroup or a job; without any of these for every job on this host, the one
+    with most off-node memory first. Memory that several processes map counts in each, and once in
+    the total where it is a shared object (a shared-memory segment, a mapped file). Files that
+    others map too are never off-node: relocate leaves them alone. With --watch --json, one object
+    a line.
     """
-    check_processes(pids, cgroup, job)
+    named = bool(pids) or cgroup is not None or job is not None
+    if named and everything:
+        raise UsageError("--all is every job: leave out --pid, --cgroup and --job")
+    if named:
+        check_processes(pids, cgroup, job)
+    pictures = Pictures(svg=svg, html=html)
+    if watch is not None and pictures:
+        raise UsageError("--svg and --html take one picture: leave out --watch")
     _, plugins = load(config_path)
-    if job is not None:
-        pids = find_pids(plugins, job, scheduler, root)
-    if cgroup is not None:
-        pids = tuple(cgroups.pids(cgroups.resolve_cgroup(cgroup, root)))
-    processes = []
-    areas_of_all: list[Area] = []
-    for pid in pids:
-        try:
-            areas = read_areas(pid, root)
-            processes.append(_process(pid, areas, root))
-        except ProcessGoneError:
-            if cgroup is None and job is None:
-                raise
-            continue
-        areas_of_all += areas
-    topology = read_topology(root)
-    result = {
-        "processes": processes,
-        "residency": by_name(_once(areas_of_all)),
-        "nodes": {
-            str(number): {
-                "cpus": str(node.cpus),
-                "total": node.memory_total,
-                "free": node.memory_free,
-            }
-            for number, node in topology.nodes.items()
-        },
-    }
-    if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False))
-    else:
-        from schedhook.cli.tables import print_residency
 
-        print_residency(result)
+    def look() -> dict[str, Any]:
+        topology = read_topology(root)
+        if not named:
+            jobs, problems = read_jobs(plugins, root, scheduler=scheduler)
+            shown: dict[str, Any] = {"jobs": [each.to_dict() for each in jobs]}
+            return shown | {"problems": problems, "nodes": _nodes(topology)}
+        footprint = _footprint(pids, cgroup, job, scheduler, plugins, topology, root)
+        return footprint.to_dict() | {"nodes": _nodes(topology)}
+
+    if watch is not None:
+        _watch(look, watch, as_json)
+        return 0
+    shown = look()
+    _print(shown, as_json)
+    if pictures:
+        from schedhook.cli import charts
+
+        pictures.write(charts.of_jobs(shown) if not named else charts.of_footprint(shown))
     return 0
 
 
-def _process(pid: int, areas: Sequence[Area], root: Path) -> dict[str, Any]:
-    status = read_status(pid, root)
-    total: dict[int, int] = {}
-    kinds: dict[Kind, dict[int, int]] = {}
-    for area in areas:
-        add_residency(total, area.residency)
-        add_residency(kinds.setdefault(area.kind, {}), area.residency)
+def _footprint(
+    pids: tuple[int, ...],
+    cgroup: str | None,
+    job: str | None,
+    scheduler: str | None,
+    plugins: Plugins,
+    topology: Topology,
+    root: Path,
+) -> Footprint:
+    if job is not None:
+        name, tasks = find_tasks(plugins, job, scheduler, root)
+        return read_footprint(tasks, root, scheduler=name, job=job)
+    if cgroup is not None:
+        members = cgroups.pids(cgroups.resolve_cgroup(cgroup, root), root)
+        return read_footprint(tasks_of(members, topology, root), root)
+    tasks = tuple(tasks_of(dict.fromkeys(pids), topology, root, passing_over=()))
+    return read_footprint(tasks, root, passing_over=())
+
+
+def _nodes(topology: Topology) -> dict[str, dict[str, Any]]:
     return {
-        "pid": pid,
-        "command": read_command(pid, root),
-        "cpus": str(status.allowed_cpus),
-        "mems": str(status.allowed_nodes),
-        "residency": by_name(total),
-        "kinds": {kind.value: by_name(size) for kind, size in sorted(kinds.items())},
+        str(number): {
+            "cpus": str(node.cpus),
+            "total": node.memory_total,
+            "free": node.memory_free,
+        }
+        for number, node in topology.nodes.items()
     }
 
 
-def _once(areas: Sequence[Area]) -> dict[int, int]:
-    """Residency over all areas, each shared object as in the area that has most of it."""
-    total: dict[int, int] = {}
-    objects: dict[tuple[str, int, int], Area] = {}
-    for area in areas:
-        if area.object_key is None or not (area.is_shared or area.most_mappers > 1):
-            add_residency(total, area.residency)
-        elif area.object_key not in objects or objects[area.object_key].resident < area.resident:
-            objects[area.object_key] = area
-    for area in objects.values():
-        add_residency(total, area.residency)
-    return total
+def _print(shown: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(shown, ensure_ascii=False))
+    else:
+        from schedhook.cli.screens import print_shown
+
+        print_shown(shown)
+
+
+def _watch(look: Callable[[], dict[str, Any]], seconds: float, as_json: bool) -> None:
+    try:
+        if as_json:
+            while True:
+                _print(look(), as_json=True)
+                sys.stdout.flush()
+                time.sleep(seconds)
+        from schedhook.cli.screens import watch
+
+        watch(look, seconds)
+    except KeyboardInterrupt:
+        return  # the way to leave it

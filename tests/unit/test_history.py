@@ -1,0 +1,159 @@
+"""`schedhook history` on a journal of three jobs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from schedhook.cli.main import run as run_command
+from schedhook.journal import Journal
+from schedhook.model import Event, NodeMap, Outcome, Placement, ProcessReport, Report
+from schedhook.sets import CpuSet, NodeSet
+
+MIB = 1 << 20
+HOUR = 3600.0
+Run = Callable[..., tuple[int, str, str]]
+
+PARTIAL = Report(
+    outcome=Outcome.PARTIAL,
+    strategy="move-pages",
+    backend="native",
+    node_map=NodeMap(pairs={0: 3}),
+    job="72",
+    bytes_planned=1100 * MIB,
+    bytes_moved=1000 * MIB,
+    bytes_left=100 * MIB,
+    left_by_reason={"EBUSY": 100 * MIB},
+    attempts=5,
+    seconds=2.5,
+    processes=(
+        ProcessReport(
+            pid=7201,
+            command="./<app>",
+            residency_before={0: 1100 * MIB},
+            residency_after={0: 100 * MIB, 3: 1000 * MIB},
+            bytes_moved=1000 * MIB,
+            bytes_left=100 * MIB,
+        ),
+    ),
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Job 71 ended a day ago, job 72 runs since two hours and has been moved, 73 has just begun."""
+    directory = tmp_path / "journal"
+    directory.mkdir(mode=0o700)
+    now = time.time()
+    with Journal.open(directory / "journal.db") as journal:
+        journal.started("slurm", "71", 1000, now - 30 * HOUR)
+        journal.ended("slurm", "71", now - 24 * HOUR)
+        journal.started("slurm", "72", 1000, now - 2 * HOUR)
+        placement = Placement(cpus=CpuSet({0, 1}), nodes=NodeSet({0}))
+        journal.saw("slurm", "72", {"0.0": placement}, at=now - 2 * HOUR)
+        event = journal.put_event(Event(scheduler="slurm", point="look", job="72"), now - HOUR)
+        assert event is not None
+        journal.finish_event(event, "moved \x1b[31m" + "a word or two " * 12)
+        journal.add_report(PARTIAL, "slurm", "72")
+        journal.started("pbs", "73.server", 1001, now)
+    config = tmp_path / "config.toml"
+    config.write_text(f'[journal]\npath = "{directory / "journal.db"}"\n')
+    return config
+
+
+@pytest.fixture
+def run(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object, columns: int = 80) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        words = ["schedhook", "history", *arguments, "--config", config]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        with pytest.raises(SystemExit) as leave:
+            run_command()
+        printed = capsys.readouterr()
+        assert isinstance(leave.value.code, int)
+        return leave.value.code, printed.out, printed.err
+
+    return run
+
+
+def jobs(printed: str) -> list[str]:
+    return [run["job"] for run in json.loads(printed)]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_line_for_each_run(run: Run, columns: int) -> None:
+    status, out, _ = run(columns=columns)
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert status == 0
+    assert max(map(len, lines)) <= columns
+    (row,) = [line.split() for line in lines if "slurm 72" in line]
+    assert row[-5:] == ["1000.0", "MiB", "100.0", "MiB", "partial"]
+    assert "open" in row
+    assert any("pbs 73.server" in line for line in lines)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_job_in_full_is_wrapped_and_never_cut(run: Run, columns: int) -> None:
+    status, out, _ = run(72, columns=columns)
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= columns
+    words = " ".join(out.split())
+    assert words.count("a word or two") == 12
+    assert "\\x1b[31m" in out
+    assert "0.0: processors 0-1, nodes 0" in words
+    assert "1000.0 MiB 0:3, partial, 100.0 MiB left" in words
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        ("3h", ["72", "73.server"]),
+        ("90m", ["72", "73.server"]),  # it still runs
+        ("25h", ["71", "72", "73.server"]),
+        ("4w", ["71", "72", "73.server"]),
+        ("2020-01-01", ["71", "72", "73.server"]),
+        ("2100-01-01T08:00", ["72", "73.server"]),
+    ],
+)
+def test_since(run: Run, since: str, expected: list[str]) -> None:
+    assert jobs(run("--since", since, "--json")[1]) == expected
+
+
+@pytest.mark.parametrize("since", ["yesterday", "3", "-2h", "2h30m", ""])
+def test_what_is_no_time(run: Run, since: str) -> None:
+    status, out, err = run("--since", since)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "write it like 90m" in err
+
+
+def test_limit_takes_the_latest(run: Run) -> None:
+    assert jobs(run("--limit", 1, "--json")[1]) == ["73.server"]
+
+
+def test_a_job_that_had_ended_by_then(run: Run) -> None:
+    status, _, err = run(71, "--since", "3h")
+    assert status == 2
+    assert "no job '71' since then" in err
+
+
+def test_a_picture_of_the_latest_relocation(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "x.svg"
+    assert run(72, "--svg", file)[0] == 0
+    texts = [each.text for each in ElementTree.parse(file).iter() if each.tag.endswith("text")]
+    assert "job 72: partial, 1000.0 MiB moved, 100.0 MiB left" in texts
+    assert "left: 100.0 MiB EBUSY" in texts
+    assert "process 7201, ./<app>" in texts
+
+
+def test_a_picture_needs_something_to_draw(run: Run, tmp_path: Path) -> None:
+    assert "say whose" in run("--svg", tmp_path / "x.svg")[2]
+    status, _, err = run(71, "--html", tmp_path / "x.html")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "no relocation that could be drawn" in err
+    assert not (tmp_path / "x.html").exists()
