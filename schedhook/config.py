@@ -224,6 +224,8 @@ def parse_config(text: str, source: Path) -> Config:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{source}: not TOML: nested too deeply") from None
     return _read(Config, table, str(source), "", {"source": source})
 
 

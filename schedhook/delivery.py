@@ -26,6 +26,7 @@ ENVIRONMENT_ONLY = ("slurm",)
 """Schedulers whose events are all environment. Their standard input may be the job's own."""
 SECRETS = (b"SLURM_JWT", b"PBS_JOBCOOKIE")
 
+_LONGEST_LINE = 1000
 _TIMEOUT = 3.0
 _TIMEOUT_WAIT = 25.0
 
@@ -183,6 +184,8 @@ def deliver(message: bytes, path: str, spool: str, timeout: float, wait: bool) -
             write_spool(message, spool)
         except NotDelivered as second:
             raise NotDelivered(f"{problem}; {second}") from None
+        words = b" ".join(message.split(b"\0", 5)[3:5]).decode("ascii", "replace")
+        _to_syslog(f"schedhook: {words}: {problem}; the event waits in {spool}")
         return ""
 
 
@@ -266,13 +269,22 @@ def _limit(seconds: float) -> None:
 
 
 def _complain(line: str) -> None:
-    import syslog  # noqa: PLC0415 - only where something went wrong
+    try:  # noqa: SIM105
+        posix.write(2, _one_line(line).encode() + b"\n")
+    except (OSError, _Late):
+        pass
+    _to_syslog(line)
 
-    for write in (
-        lambda: posix.write(2, line.encode("utf-8", "replace") + b"\n"),
-        lambda: syslog.syslog(syslog.LOG_WARNING, line.replace("\0", "")),
-    ):
-        try:  # noqa: SIM105
-            write()
-        except (OSError, ValueError):
-            pass
+
+def _to_syslog(line: str) -> None:
+    try:
+        import syslog  # noqa: PLC0415 - only where something went wrong
+
+        syslog.syslog(syslog.LOG_WARNING, _one_line(line))
+    except Exception:  # noqa: BLE001 - not even memory or a descriptor for it
+        pass
+
+
+def _one_line(text: str) -> str:
+    """What others have written must not look like lines of ours."""
+    return "".join(char if char.isprintable() else "?" for char in text[:_LONGEST_LINE])

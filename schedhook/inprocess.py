@@ -11,7 +11,7 @@ from collections import deque
 from pathlib import Path
 
 from schedhook import delivery, log
-from schedhook.config import Config, load_config
+from schedhook.config import Config, LogLevel, load_config
 from schedhook.errors import ConfigError, SchedhookError
 from schedhook.events import parse_message, read_event
 from schedhook.handling import Handler
@@ -66,7 +66,9 @@ def main() -> int:
     """Exit status 0 where the event was handled well."""
     raw = sys.stdin.buffer.read(delivery.MOST_BYTES + 1)
     config = config_or_defaults()
-    log.configure(config.log.format, config.log.level)
+    # What was done is on standard output; the log beside it is for what went wrong.
+    level = LogLevel.WARNING if config.log.level is LogLevel.INFO else config.log.level
+    log.configure(config.log.format, level)
     try:
         handled = handle_message(raw, config)
     except SchedhookError as error:

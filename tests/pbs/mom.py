@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class Mom:
     alarm: int = 30
     name: str = "schedhook"
     environ: Mapping[str, str] = field(default_factory=dict)
+    within: Sequence[str] = ()
+    """Words in front of the interpreter's, as of nsenter(1)."""
     set_up: bool = True
     """False where a (stand-in) qmgr has put the hook there."""
 
@@ -95,7 +97,7 @@ class Mom:
         begin = time.monotonic()
         with (self.directory / "errors").open("w+b") as errors:
             hook = subprocess.Popen(
-                interpreter.words,
+                [*self.within, *interpreter.words],
                 # Not even root can write there, as a full disk would have it.
                 cwd="/sys",
                 env={**environ, **interpreter.environ, **self.environ},

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A directory that every user may reach, since some tests are another one."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(path.stat().st_mode | 0o011)
-    return tmp_path
+def here() -> Iterator[Path]:
+    """A directory that every user may reach, since some tests are another one. Not below pytest's
+    own, which every run of pytest on the host closes to others anew."""
+    with tempfile.TemporaryDirectory(prefix="schedhook-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
