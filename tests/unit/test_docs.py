@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from schedhook import hookspecs
+from schedhook.cli.main import main
 from schedhook.config import Config, load_config
 from schedhook.model import Reason
 from schedhook.selection import WHY_KEPT
+from schedhook_plugins.schedulers.slurm_command import command as job_migrate
 
 PROJECT = Path(__file__).parents[2]
+PAGES = sorted(
+    [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md"), *PROJECT.glob("contrib/*/README.md")]
+)
 HOOKS = [name for name in vars(hookspecs) if name.startswith("schedhook_")]
 
 
@@ -58,7 +66,60 @@ def test_the_documented_configuration_is_the_default(tmp_path: Path) -> None:
         assert getattr(loaded, section) == getattr(Config(), section), section
 
 
-def test_links_lead_somewhere() -> None:
-    for page in (PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^):]+)\)", page.read_text()):
+        name, _, part = target.partition("#")
+        there = (page.parent / name) if name else page
+        assert there.exists(), target
+        if part:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
+            plain = (re.sub(r"[^a-z0-9 -]", "", each.lower()) for each in headings)
+            assert part in {each.replace(" ", "-") for each in plain}, target
+
+
+# -- every command line parses -------------------------------------------------------------------
+
+PLACEHOLDERS = {"PID": "1", "ID": "7", "JOB": "7", "NODES": "0-1", "FILE": "file", "PATH": "/x"}
+COMMANDS = {"schedhook": main, "job-migrate": job_migrate}
+
+
+def command_lines(page: Path) -> Iterator[tuple[str, bool]]:
+    """Each with whether it stands in a block (fenced, or set in) or only in the running text."""
+    text = page.read_text()
+    lines = [
+        (line, True)
+        for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines += [(line, True) for line in re.findall(r"^(?: {4}|\t)(.*)$", text, re.MULTILINE)]
+    lines += [(line, False) for line in re.findall(r"`([^`\n]+)`", text)]
+    for line, in_block in lines:
+        words = re.sub(r"^[$#] ", "", line.strip())
+        if re.match(r"(\S*/)?(schedhook|job-migrate) [\w-]+( |$)", words) and "…" not in words:
+            yield re.split(r" [>|&] | && |\]", words)[0], in_block
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_command_line_parses(page: Path) -> None:
+    for line, in_block in command_lines(page):
+        program, *words = shlex.split(line, comments=True)
+        name = Path(program).name
+        words = [PLACEHOLDERS.get(word, word) for word in words]
+        try:
+            context = COMMANDS[name].make_context(name, list(words))
+            if isinstance(context.command, click.Group):
+                found, command, rest = context.command.resolve_command(context, words)
+                assert command is not None
+                command.make_context(found, rest, parent=context)
+        except click.exceptions.Exit:
+            pass  # --help, --version
+        except click.MissingParameter as error:
+            assert not in_block, f"{line}: {error.format_message()}"  # else a command's mere name
+        except click.ClickException as error:
+            pytest.fail(f"{line}: {error.format_message()}")
+
+
+def test_the_documents_have_command_lines() -> None:
+    assert sum(in_block for page in PAGES for _, in_block in command_lines(page)) > 15
