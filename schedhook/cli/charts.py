@@ -162,6 +162,8 @@ def target_of(shown: Json) -> str:
     """What a footprint is of, in a few words."""
     if shown["job"] is not None:
         return _job_title(shown)
+    if shown["cgroup"] is not None:
+        return printable(f"cgroup {shown['cgroup']}")
     processes = shown["processes"]
     return title_of(processes[0]) if len(processes) == 1 else count(len(processes), "process")
 

@@ -81,7 +81,7 @@ def command(
             shown: dict[str, Any] = {"jobs": [each.to_dict() for each in jobs]}
             return shown | {"problems": problems, "nodes": _nodes(topology)}
         footprint = _footprint(pids, cgroup, job, scheduler, plugins, topology, root)
-        return footprint.to_dict() | {"nodes": _nodes(topology)}
+        return footprint.to_dict() | {"cgroup": cgroup, "nodes": _nodes(topology)}
 
     if watch is not None:
         _watch(look, watch, as_json)

@@ -127,6 +127,13 @@ nothing on 2 other nodes
     assert [line.rstrip() for line in out.splitlines()][:-1] == expected.splitlines()
 
 
+def test_a_cgroup(run: Run, four: Path) -> None:
+    name = "system.slice/slurmstepd.scope/job_72"
+    out = run("show", "--root", four, "--cgroup", name)
+    assert out.splitlines()[:2] == [f"cgroup {name}", "processors 6-7, nodes 3"]
+    assert "2.3 GiB in 2 processes, 1.1 GiB off-node (48 %)" in out
+
+
 def test_all_jobs_with_the_worst_first(run: Run, four: Path) -> None:
     out = run("show", "--root", four)
     assert re.findall(r"slurm (\d+)", out) == ["72", "73", "71"]
