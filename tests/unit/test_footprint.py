@@ -102,13 +102,13 @@ def test_files_that_others_map_too_are_not_off_node(host: Path) -> None:
 
 
 def test_each_task_has_a_home_of_its_own_and_what_they_share_any_of_them(host: Path) -> None:
-    """Two ranks whose memory lies crosswise; the segment that both map lies beside one of them."""
-    segment = shared({0: 6})
+    """Two ranks whose memory lies crosswise; the segment that both map lies beside the second."""
+    segment = shared({1: 6})
     write_process(host, 100, areas=[heap({1: 4}), segment], cpus="0")
     write_process(host, 101, areas=[heap({0: 4}), segment], cpus="2")
     footprint = of(host, 100, 101)
     assert str(footprint.placement.nodes) == "0-1"
-    assert footprint.residency == {0: 10 * PAGE, 1: 4 * PAGE}
+    assert footprint.residency == {0: 4 * PAGE, 1: 10 * PAGE}
     assert footprint.off_node == {0: 4 * PAGE, 1: 4 * PAGE}
 
 

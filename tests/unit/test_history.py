@@ -1,4 +1,4 @@
-"""`schedhook history` on a journal of three jobs."""
+"""`schedhook history` on a journal of four jobs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PARTIAL = Report(
     processes=(
         ProcessReport(
             pid=7201,
-            command="./<app>",
+            command="./<app>\x1b[2J",
             residency_before={0: 1100 * MIB},
             residency_after={0: 100 * MIB, 3: 1000 * MIB},
             bytes_moved=1000 * MIB,
@@ -47,7 +47,8 @@ PARTIAL = Report(
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Job 71 ended a day ago, job 72 runs since two hours and has been moved, 73 has just begun."""
+    """Job 71 ended a day ago, job 72 runs since two hours and has been moved, 73 has just begun;
+    and one that a plug-in has named to harm a terminal."""
     directory = tmp_path / "journal"
     directory.mkdir(mode=0o700)
     now = time.time()
@@ -62,6 +63,8 @@ def config(tmp_path: Path) -> Path:
         journal.finish_event(event, "moved \x1b[31m" + "a word or two " * 12)
         journal.add_report(PARTIAL, "slurm", "72")
         journal.started("pbs", "73.server", 1001, now)
+        journal.started("plug-in", "\x1b[2J", 1001, now - 40 * HOUR)
+        journal.ended("plug-in", "\x1b[2J", now - 39 * HOUR)
     config = tmp_path / "config.toml"
     config.write_text(f'[journal]\npath = "{directory / "journal.db"}"\n')
     return config
@@ -96,6 +99,8 @@ def test_a_line_for_each_run(run: Run, columns: int) -> None:
     assert row[-5:] == ["1000.0", "MiB", "100.0", "MiB", "partial"]
     assert "open" in row
     assert any("pbs 73.server" in line for line in lines)
+    assert any("plug-in \\x" in line for line in lines)  # cut where it is narrow
+    assert "\x1b" not in out
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -116,8 +121,9 @@ def test_a_job_in_full_is_wrapped_and_never_cut(run: Run, columns: int) -> None:
         ("3h", ["72", "73.server"]),
         ("90m", ["72", "73.server"]),  # it still runs
         ("25h", ["71", "72", "73.server"]),
-        ("4w", ["71", "72", "73.server"]),
-        ("2020-01-01", ["71", "72", "73.server"]),
+        ("38h", ["71", "72", "73.server"]),
+        ("4w", ["\x1b[2J", "71", "72", "73.server"]),
+        ("2020-01-01", ["\x1b[2J", "71", "72", "73.server"]),
         ("2100-01-01T08:00", ["72", "73.server"]),
     ],
 )
@@ -148,7 +154,7 @@ def test_a_picture_of_the_latest_relocation(run: Run, tmp_path: Path) -> None:
     texts = [each.text for each in ElementTree.parse(file).iter() if each.tag.endswith("text")]
     assert "job 72: partial, 1000.0 MiB moved, 100.0 MiB left" in texts
     assert "left: 100.0 MiB EBUSY" in texts
-    assert "process 7201, ./<app>" in texts
+    assert "process 7201, ./<app>\\x1b[2J" in texts
 
 
 def test_a_picture_needs_something_to_draw(run: Run, tmp_path: Path) -> None:
