@@ -1,5 +1,5 @@
 """Charts: what bars to draw of a footprint, of all jobs, of a relocation. How to draw them is for
-bars.py (terminals) and pictures.py (SVG and HTML).
+bars.py (terminals) and drawing.py (SVG and HTML).
 
 Everything is made from what --json prints, which is also what the journal keeps. Text from
 processes and schedulers is made printable here.

@@ -75,8 +75,7 @@ def _jobs(shown: Mapping[str, Any], console: Console) -> RenderableType:
         Text(chart.title, style="bold"),
         _judged(chart.facts[0], off, whole),
     ]
-    if shown["jobs"]:
-        parts.append(_job_table(shown, console))
+    parts.append(_job_table(shown, console) if shown["jobs"] else "")
     parts += [draw(chart.groups[0], console), draw_legend(chart.groups[0], console)]
     parts += [Text(f"note: {printable(problem)}") for problem in shown["problems"]]
     return Group(*parts, *_unreadable(sum(job["unreadable"] for job in shown["jobs"])))
@@ -84,20 +83,17 @@ def _jobs(shown: Mapping[str, Any], console: Console) -> RenderableType:
 
 def _job_table(shown: Mapping[str, Any], console: Console) -> Table:
     wide = console.width >= _WIDE
-    table = fitted_table("job", "nodes", "memory", "off-node", "", "where")
-    if wide:
-        table = fitted_table(
-            "job", "processes", "processors", "nodes", "memory", "off-node", "", "where"
-        )
+    more = ("processes", "processors") if wide else ()
+    table = fitted_table("job", *more, "nodes", "memory", "off-node", "", "where")
     largest = max(job["bytes"] for job in shown["jobs"])
     for job in shown["jobs"]:
         where = job["placement"]
-        name = printable(f"{job['scheduler']} {job['job']}")
-        more = [str(len(job["processes"])), where["cpus"]] if wide else []
+        name = f"{job['scheduler']} {job['job']}"
+        how = (str(len(job["processes"])), where["cpus"]) if wide else ()
         off, whole = job["bytes_off_node"], job["bytes"]
         bar = Bar(label="", parts=((Tone.HOME, whole - off), (Tone.OFF, off)))
         table.add_row(
-            *(cell(text) for text in (name, *more, where["nodes"], size(whole))),
+            *(cell(text) for text in (name, *how, where["nodes"], size(whole))),
             *_off_node(off, whole),
             draw_bar(bar, max(largest, 1), 16 if wide else 10, console),
         )
