@@ -7,5 +7,6 @@ BUILT_IN = (
     "schedhook_plugins.schedulers.slurm",
     "schedhook_plugins.strategies.migrate_process",
     "schedhook_plugins.strategies.move_pages",
+    "schedhook_plugins.strategies.profile_guided",
 )
 """Modules with hooks, which the plug-in manager registers without looking at package metadata."""

@@ -27,6 +27,7 @@ from schedhook.config import Config
 from schedhook.errors import SchedhookError
 from schedhook.events import Message, parse_message, read_event, read_spool, read_users_event
 from schedhook.handling import Handler
+from schedhook.host.processes import boot_time
 from schedhook.jobwork import NOTHING_DONE, Handled
 from schedhook.journal import JournalError
 from schedhook.log import get_logger
@@ -353,15 +354,6 @@ class Agent:
             if handled.retry_after is not None:
                 data = {**event.data, **SEEN_BY, "again": True}
                 self._later(replace(event, data=data), handled.retry_after)
-
-
-def boot_time() -> float:
-    """When the host started, in seconds after the epoch; proc(5), /proc/stat. 0 where unknown."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
-            if line.startswith("btime "):
-                return float(line.split()[1])
-    return 0.0
 
 
 def notify_systemd(state: str) -> None:

@@ -6,31 +6,31 @@ page is recorded here, so that no strategy can forget a failure.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from schedhook.backend import Backend, Failure, Limits, Target
 from schedhook.errors import BackendError, ProcessGoneError
 from schedhook.extents import Extents
 from schedhook.model import Area, NodeMap, Reason
 from schedhook.nodemap import as_kernel_calls
+from schedhook.pacing import Throttle, bind_thread
 from schedhook.placing import PageChoice, Pages, Placed, Wish, decide
 from schedhook.retry import RetryPolicy, is_transient, retry
 from schedhook.selection import ProcessSelection, Selected, Selection, find_aliases, select
 from schedhook.sets import CpuSet, NodeSet
 
+if TYPE_CHECKING:
+    from schedhook.profiling.guidance import Guidance
+
 UNIT_BYTES = 32 << 20
 """Resident memory that one unit of work is about: small enough to spread over threads."""
 MOST_HOLES = 16 << 30
 """Address space without pages that is looked at page by page, in bytes."""
-MOST_THREADS = 8
-"""Threads that are started without being asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +100,13 @@ class Move:
         selection: Selection,
         options: MoveOptions,
         sources: NodeSet | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
         self.node_map = node_map
         self.sources = node_map.sources if sources is None else sources
         """The nodes whose pages this is about."""
+        self.guidance = guidance
+        """A profile of the processes' accesses, where the request has one."""
         self.processes = list(processes)
         self.options = options
         self.attempts = 0
@@ -114,7 +117,7 @@ class Move:
         self._progress: Callable[[int, int], None] | None = None
         self._moved = self._planned = 0
         self._seen: set[int] = set()
-        self._throttle = _Throttle(options.bandwidth)
+        self._throttle = Throttle(options.bandwidth)
         self._lock = threading.Lock()
 
     def report_progress(self, progress: Callable[[int, int], None], planned: int) -> None:
@@ -473,16 +476,9 @@ class Move:
         return ThreadPoolExecutor(
             self.options.threads,
             thread_name_prefix="schedhook-move",
-            initializer=_bind_thread,
+            initializer=bind_thread,
             initargs=(self.options.cpus,),
         )
-
-
-def _bind_thread(cpus: CpuSet) -> None:
-    """Bind the calling thread, which ends with its pool. Elsewhere it moves pages as well."""
-    if cpus:
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, cpus)
 
 
 def _holes(process: MovingProcess) -> int:
@@ -510,49 +506,3 @@ def spread(area: Area) -> Iterable[tuple[int, int]]:
 
 def _again(item: _Failed) -> _Unit:
     return replace(item.unit, start=item.failure.start, end=item.failure.end)
-
-
-class _Throttle:
-    """Holds the moved bytes to a rate over all threads."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._lock = threading.Lock()
-        self._due = time.monotonic()
-
-    def pieces(self, start: int, end: int, page_size: int) -> Iterable[tuple[int, int]]:
-        """Cut [start, end) so that no piece holds more than a quarter second's worth."""
-        if not self._rate:
-            yield start, end
-            return
-        align = max(page_size, 2 << 20)
-        step = max(align, int(self._rate / 4) // align * align)
-        while start < end:
-            stop = min(end, start // align * align + step)
-            yield start, stop
-            start = stop
-
-    def spend(self, size: int) -> None:
-        """Wait until `size` bytes more are within the rate."""
-        if not self._rate:
-            return
-        with self._lock:
-            now = time.monotonic()
-            self._due = max(self._due, now) + size / self._rate
-            wait = self._due - now
-        time.sleep(wait)
-
-
-def place_threads(wanted: int, new: CpuSet, old: CpuSet) -> tuple[int, CpuSet]:
-    """How many threads, and the processors to bind them to (empty: none).
-
-    `wanted` threads, 0: as many as there are `new` processors, the job's own, up to a bound:
-    beyond, locks and the memory's bandwidth leave nothing to gain. They run on `new`, where these
-    are too few also on `old`, so that no other job is disturbed; where both are, anywhere.
-    """
-    mine = CpuSet(os.sched_getaffinity(0))
-    cpus = new & mine
-    threads = wanted or min(MOST_THREADS, len(cpus)) or min(4, len(mine))
-    if len(cpus) < threads:
-        cpus = cpus | (old & mine)
-    return threads, cpus if len(cpus) >= threads else CpuSet()

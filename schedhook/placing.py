@@ -87,8 +87,10 @@ def decide(pages: Pages, choose: PageChoice) -> Iterator[tuple[int, int, int]]:
     the process may not use.
     """
     choice = choose(pages)
+    if choice is None:
+        return
     count = len(pages.addresses)
-    answers = [choice] * count if choice is None or isinstance(choice, int) else choice
+    answers = [choice] * count if isinstance(choice, int) else choice
     if len(answers) != count:
         raise PluginError(
             f"the strategy answered for {len(answers)} pages and was asked of {count}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schedhook.affinity import Binding
 from schedhook.backend import Backend, Limits
@@ -32,13 +33,18 @@ from schedhook.model import (
     Residency,
     Shared,
 )
-from schedhook.moving import Move, MoveOptions, MovingProcess, place_threads
+from schedhook.moving import Move, MoveOptions, MovingProcess
+from schedhook.pacing import place_threads
 from schedhook.placing import PageChoice
 from schedhook.planning import check_nodes, make_plan
 from schedhook.plugins import Plugins
 from schedhook.retry import RetryPolicy
 from schedhook.selection import ProcessSelection, Selection
 from schedhook.sets import CpuSet, NodeSet
+
+if TYPE_CHECKING:
+    from schedhook.profiling.guidance import Guidance
+
 
 _GENTLE_CALL_MS = 20.0
 _RESCANS = 3
@@ -84,6 +90,8 @@ class Request:
     sweep_leftovers: bool = True
     force: bool = False
     dry_run: bool = False
+    guidance: Guidance | None = None
+    """A profile of the processes' accesses, for strategies that go by it."""
 
 
 def relocate(
@@ -184,7 +192,10 @@ class _Relocation:
     def _decide(self, move: Move, place: Callable[[Move], PageChoice]) -> Outcome | None:
         """Have a strategy decide page by page; the outcome where that ends the relocation."""
         try:
-            move.place(place(move))
+            choose = place(move)
+            if self._request.guidance is not None:
+                choose = self._request.guidance.watch(choose)
+            move.place(choose)
         except RefusedError as refusal:
             self._notes.append(str(refusal))
             return Outcome.REFUSED
@@ -283,6 +294,7 @@ class _Relocation:
             processes=self._attached.values(),
             selection=self._selection,
             sources=None if node_map.pairs else topology.memory_nodes,
+            guidance=request.guidance,
             options=MoveOptions(
                 threads=threads,
                 cpus=cpus,

@@ -15,6 +15,7 @@ from schedhook.errors import SchedhookError
 COMMANDS = {
     "relocate": "move the memory of running processes to other NUMA nodes",
     "plan": "what relocate would do; nothing moves",
+    "profile": "move pages to the nodes that use them, by a profiler's log",
     "show": "where memory lies, and how much of it is off-node",
     "plugins": "what is installed, and from where",
     "history": "the journal: jobs, placements, events and reports",

@@ -11,10 +11,11 @@ from click.shell_completion import CompletionItem
 
 from schedhook.cli.completion import complete_jobs, complete_set, names_of
 from schedhook.config import Config, load_config
-from schedhook.descriptors import SchedulerPlugin
+from schedhook.descriptors import BackendPlugin, SchedulerPlugin
 from schedhook.errors import SchedhookError, UsageError
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.log import configure
+from schedhook.model import Kind, Shared
 from schedhook.plugins import Plugins, load_plugins
 from schedhook.sets import CpuSet, IdSet, NodeSet
 
@@ -107,6 +108,70 @@ def process_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+def moving_options(command: _Command) -> _Command:
+    """What is moved, and how hard."""
+    for option in reversed(
+        (
+            click.option(
+                "--backend",
+                metavar="NAME",
+                shell_complete=names_of(BackendPlugin),
+                help="What performs the calls.",
+            ),
+            click.option(
+                "--kinds",
+                metavar="KIND,…",
+                help=f"Only memory of these kinds: {', '.join(Kind)}.",
+            ),
+            click.option(
+                "--shared",
+                type=click.Choice([each.value for each in Shared]),
+                help="Pages that several processes map: none; job (default: files only where the"
+                " job alone maps them); all.",
+            ),
+            click.option("--threads", type=click.IntRange(min=1), help="Threads that move pages."),
+            click.option(
+                "--bandwidth",
+                type=click.FloatRange(min=0, min_open=True),
+                metavar="MB/S",
+                help="Most that is moved in a second, in MB (1,000,000 bytes).",
+            ),
+            click.option(
+                "--gentle/--no-gentle",
+                default=None,
+                help="Short system calls (20 ms) on one thread: the job hardly notices.",
+            ),
+            click.option(
+                "--freeze/--no-freeze",
+                default=None,
+                help="Freeze the processes' cgroup (version 2) while the memory moves.",
+            ),
+            click.option(
+                "--reserve",
+                type=click.IntRange(min=0),
+                metavar="MIB",
+                help="What has to stay free on each destination.",
+            ),
+            click.option("--force", is_flag=True, help="Move what fits where not all does."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def parse_kinds(text: str | None) -> frozenset[Kind] | None:
+    """The value of --kinds; None where it was not given."""
+    if text is None:
+        return None
+    try:
+        kinds = frozenset(Kind(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(f"--kinds: {error}; there are {', '.join(Kind)}") from None
+    if not kinds:
+        raise UsageError(f"--kinds names none; there are {', '.join(Kind)}")
+    return kinds
 
 
 def check_processes(pids: tuple[int, ...], cgroup: str | None, job: str | None) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,21 +17,21 @@ from schedhook.cli.options import (
     common_options,
     json_option,
     load,
+    moving_options,
+    parse_kinds,
     process_options,
 )
 from schedhook.cli.pictures import Pictures, picture_options
-from schedhook.config import Config
-from schedhook.descriptors import BackendPlugin, MapperPlugin, StrategyPlugin
+from schedhook.cli.reporting import keep_report, print_report, progress_bar
+from schedhook.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.errors import UsageError
-from schedhook.model import Kind, Outcome, Report, Shared
+from schedhook.model import Shared
 from schedhook.nodemap import parse_map
 from schedhook.relocation import Request, relocate
 from schedhook.sets import CpuSet, NodeSet
 
-_KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
 
-
-def _request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def _map_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option("--from", "sources", type=NODES, help="Old nodes, such as 0-1."),
@@ -64,53 +60,12 @@ def _request_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="How old and new nodes are paired.",
             ),
             click.option(
-                "--backend",
-                metavar="NAME",
-                shell_complete=names_of(BackendPlugin),
-                help="What performs the calls.",
-            ),
-            click.option(
-                "--kinds",
-                metavar="KIND,…",
-                help=f"Only memory of these kinds: {', '.join(Kind)}.",
-            ),
-            click.option(
-                "--shared",
-                type=click.Choice([each.value for each in Shared]),
-                help="Pages that several processes map: none; job (default: files only where the"
-                " job alone maps them); all.",
-            ),
-            click.option(
                 "--leftovers",
                 type=click.Choice(["sweep", "report"]),
                 default="sweep",
                 show_default=True,
                 help="What a whole-process call leaves behind: move it page by page, or report.",
             ),
-            click.option("--threads", type=click.IntRange(min=1), help="Threads that move pages."),
-            click.option(
-                "--bandwidth",
-                type=click.FloatRange(min=0, min_open=True),
-                metavar="MB/S",
-                help="Most that is moved in a second, in MB (1,000,000 bytes).",
-            ),
-            click.option(
-                "--gentle/--no-gentle",
-                default=None,
-                help="Short system calls (20 ms) on one thread: the job hardly notices.",
-            ),
-            click.option(
-                "--freeze/--no-freeze",
-                default=None,
-                help="Freeze the processes' cgroup (version 2) while the memory moves.",
-            ),
-            click.option(
-                "--reserve",
-                type=click.IntRange(min=0),
-                metavar="MIB",
-                help="What has to stay free on each destination.",
-            ),
-            click.option("--force", is_flag=True, help="Move what fits where not all does."),
         )
     ):
         command = option(command)
@@ -151,19 +106,17 @@ def _run(
         sources=sources,
         destinations=destinations,
         cpus=cpus,
-        kinds=_kinds(kinds),
+        kinds=parse_kinds(kinds),
         shared=Shared(shared) if shared else None,
         bandwidth_mb_s=bandwidth,
         reserve=None if reserve is None else reserve << 20,
         sweep_leftovers=leftovers == "sweep",
         **rest,
     )
-    bar = nullcontext(None) if as_json or not sys.stderr.isatty() else _progress_bar()
-    with bar as progress:
+    with progress_bar(as_json) as progress:
         report = relocate(request, config, plugins, root=root, progress=progress)
-    if root == Path("/") and os.geteuid() == 0 and report.outcome in _KEPT:
-        keep(report, config)
-    _print(report, as_json)
+    keep_report(report, config, root)
+    print_report(report, as_json)
     if pictures:
         from schedhook.cli import charts
 
@@ -171,51 +124,10 @@ def _run(
     return report.outcome.exit_status
 
 
-def keep(report: Report, config: Config) -> None:
-    """Write a report into the host's journal, where `history` and `metrics` find it."""
-    from schedhook.inprocess import open_journal
-    from schedhook.journal import JournalError
-    from schedhook.log import get_logger
-
-    try:
-        with open_journal(config) as journal:
-            journal.add_report(report)
-    except JournalError as error:
-        get_logger().error("not in the journal", problem=str(error))
-
-
-def _print(report: Report, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(report.to_dict(), ensure_ascii=False))
-        if report.outcome in (Outcome.REFUSED, Outcome.FAILED):
-            click.echo(f"schedhook: {report.outcome.value}: {report.notes[-1]}", err=True)
-    else:
-        from schedhook.cli.reports import print_report
-
-        print_report(report)
-
-
-def _progress_bar() -> Any:
-    from schedhook.cli.reports import progress_bar
-
-    return progress_bar()
-
-
-def _kinds(text: str | None) -> frozenset[Kind] | None:
-    if text is None:
-        return None
-    try:
-        kinds = frozenset(Kind(part.strip()) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise UsageError(f"--kinds: {error}; there are {', '.join(Kind)}") from None
-    if not kinds:
-        raise UsageError(f"--kinds names none; there are {', '.join(Kind)}")
-    return kinds
-
-
 @click.command("relocate")
 @process_options
-@_request_options
+@_map_options
+@moving_options
 @click.option("--dry-run", is_flag=True, help="Only say what would move.")
 @picture_options
 @json_option

@@ -20,9 +20,10 @@ from rich.text import Text
 from schedhook.cli import charts
 from schedhook.cli.bars import draw
 from schedhook.cli.tables import cell, fitted_table
-from schedhook.cli.words import count, size
+from schedhook.cli.words import count, percent, size
 from schedhook.host.processes import printable
 from schedhook.model import Outcome, Plan, Report
+from schedhook.profiling.summary import Summary
 from schedhook.relocation import Progress as ProgressFunction
 
 _COLOURS = {
@@ -160,3 +161,27 @@ def _change(change: charts.Change) -> str:
         for node in sorted(before.keys() | after.keys())
         if before.get(node, 0) != after.get(node, 0)
     )
+
+
+def print_profile(summary: Summary) -> None:
+    """What a profile says, and how many accesses will be local."""
+    console = Console(highlight=False)
+    console.print(
+        f"profile: {count(summary.samples, 'sample')} in {count(summary.lines, 'line')},"
+        f" {summary.accesses} to pages in question"
+    )
+    if summary.bad_lines:
+        console.print(f"  lines that are no samples: {summary.bad_lines}")
+    for why, number in summary.unused.items():
+        console.print(f"  not used: {number} {why}")
+    console.print(
+        f"local accesses: {percent(summary.local_before, summary.accesses)} before,"
+        f" {percent(summary.local_after, summary.accesses)} after"
+    )
+    table = fitted_table("pid", "from node", "to memory on", "before", "after")
+    for process in summary.processes:
+        for index, pair in enumerate(process.pairs):
+            numbers = (pair.accessing, pair.memory, pair.before, pair.after)
+            table.add_row("" if index else str(process.pid), *map(str, numbers))
+    if summary.processes:
+        console.print(table)

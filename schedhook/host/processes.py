@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ __all__ = [
     "Identity",
     "Status",
     "all_pids",
+    "boot_time",
     "is_kernel_thread",
     "live_task",
     "printable",
@@ -144,6 +146,15 @@ def read_command(pid: int, root: Path = Path("/")) -> str:
         name = read(pid, "comm", root).removesuffix(b"\n").decode("utf-8", "backslashreplace")
         text = f"[{printable(name)}]"
     return text if len(text) <= _COMMAND_LENGTH else text[: _COMMAND_LENGTH - 1] + "…"
+
+
+def boot_time(root: Path = Path("/")) -> float:
+    """When the host started, in seconds after the epoch; /proc/stat. 0 where unknown."""
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/stat").read_text(encoding="ascii").splitlines():
+            if line.startswith("btime "):
+                return float(line.split()[1])
+    return 0.0
 
 
 def printable(text: str) -> str:

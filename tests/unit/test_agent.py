@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from schedhook import delivery
-from schedhook.agent import boot_time, notify_systemd
+from schedhook.agent import notify_systemd
 from schedhook.errors import UsageError
+from schedhook.host.processes import boot_time
 from schedhook.jobwork import Handled
 from schedhook.journal import Journal
 from schedhook.model import Event

@@ -140,7 +140,9 @@ def test_commands_that_are_not_there(run: Run) -> None:
     assert "teleport" in err
 
 
-@pytest.mark.parametrize("command", ["relocate", "plan", "show", "plugins", "doctor", "history"])
+@pytest.mark.parametrize(
+    "command", ["relocate", "plan", "show", "plugins", "doctor", "history", "profile"]
+)
 def test_every_command_has_help(run: Run, command: str) -> None:
     status, out, _ = run(command, "--help")
     assert status == 0

@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schedhook import exporter, hookimpl
-from schedhook.cli.relocate import keep
+from schedhook.cli.reporting import keep
 from schedhook.config import AgentSection, Config, JournalSection, MetricsSection
 from schedhook.descriptors import SchedulerPlugin
 from schedhook.errors import SchedhookError

@@ -1,0 +1,64 @@
+"""Strategy `profile-guided`: each page to the node that uses it most, as a profile tells.
+
+Chosen by `schedhook profile`, which reads the profile. A page stays where it is while the profile
+has too few accesses to it, where no node has a clear share of them, and where that node is not one
+on which the job runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from schedhook import hookimpl
+from schedhook.descriptors import StrategyPlugin
+from schedhook.errors import UsageError
+from schedhook.moving import Move
+from schedhook.placing import Choice, PageChoice, Pages
+from schedhook.profiling.guidance import Guidance
+from schedhook.sets import NodeSet
+
+
+def best_node(
+    counts: Mapping[int, int], current: int, allowed: NodeSet, guidance: Guidance
+) -> int | None:
+    """The node of `allowed` with most of the accesses; None where the page stays on `current`."""
+    candidates = {node: count for node, count in counts.items() if node in allowed}
+    total = sum(counts.values())
+    if not candidates or total < guidance.min_samples:
+        return None
+    most = max(candidates.values())
+    if most < guidance.min_share * total or candidates.get(current) == most:
+        return None
+    return min(node for node, count in candidates.items() if count == most)
+
+
+def place(work: Move) -> PageChoice:
+    """UsageError where the request has no profile."""
+    guidance = work.guidance
+    if guidance is None:
+        raise UsageError(
+            "the strategy profile-guided needs a profile of accesses: use `schedhook profile LOG`"
+        )
+
+    def choose(pages: Pages) -> Choice:
+        allowed = pages.allowed & guidance.nodes
+        answers: list[int | None] | None = None
+        for index, counts in guidance.sampled(pages):
+            node = best_node(counts, pages.node, allowed, guidance)
+            if node is not None:
+                answers = answers or [None] * len(pages.addresses)
+                answers[index] = node
+        return answers
+
+    return choose
+
+
+@hookimpl
+def schedhook_strategies() -> list[StrategyPlugin]:
+    return [
+        StrategyPlugin(
+            name="profile-guided",
+            summary="each page to the node that uses it most, for `schedhook profile`",
+            place=place,
+        )
+    ]

@@ -1,0 +1,58 @@
+"""Showing how a relocation goes and what came of it: for people, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from schedhook.config import Config
+from schedhook.model import Outcome, Report
+from schedhook.relocation import Progress
+
+_KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
+
+
+def progress_bar(as_json: bool) -> AbstractContextManager[Progress | None]:
+    """A bar where a person looks on."""
+    if as_json or not sys.stderr.isatty():
+        return nullcontext(None)
+    from schedhook.cli.reports import progress_bar
+
+    return progress_bar()
+
+
+def keep_report(report: Report, config: Config, root: Path) -> None:
+    """Write what root did on this host into its journal, where `history` and `metrics` find it."""
+    if root == Path("/") and os.geteuid() == 0 and report.outcome in _KEPT:
+        keep(report, config)
+
+
+def keep(report: Report, config: Config) -> None:
+    """Write a report into the journal; where that fails, the log says so."""
+    from schedhook.inprocess import open_journal
+    from schedhook.journal import JournalError
+    from schedhook.log import get_logger
+
+    try:
+        with open_journal(config) as journal:
+            journal.add_report(report)
+    except JournalError as error:
+        get_logger().error("not in the journal", problem=str(error))
+
+
+def print_report(report: Report, as_json: bool, more: dict[str, Any] | None = None) -> None:
+    """The report; `more` is added to its object."""
+    if as_json:
+        click.echo(json.dumps(report.to_dict() | (more or {}), ensure_ascii=False))
+        if report.outcome in (Outcome.REFUSED, Outcome.FAILED):
+            click.echo(f"schedhook: {report.outcome.value}: {report.notes[-1]}", err=True)
+    else:
+        from schedhook.cli.reports import print_report
+
+        print_report(report)

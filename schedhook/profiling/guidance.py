@@ -1,0 +1,97 @@
+"""What a strategy can know of a profile, and what its choice does to the accesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from schedhook.placing import Choice, PageChoice, Pages
+from schedhook.profiling.profile import Accesses
+from schedhook.sets import NodeSet
+
+MIN_SAMPLES = 2
+MIN_SHARE = 0.6
+
+Pair = tuple[int, int]
+"""(accessing node, the memory's node)."""
+
+
+@dataclass(slots=True)
+class Effect:
+    """Accesses of one process before and after the pages move."""
+
+    before: dict[Pair, int] = field(default_factory=dict)
+    after: dict[Pair, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return sum(self.before.values())
+
+    @property
+    def local_before(self) -> int:
+        return _local(self.before)
+
+    @property
+    def local_after(self) -> int:
+        return _local(self.after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """A profile of the processes that a request is about, and how much of it is evidence."""
+
+    accesses: Mapping[int, Accesses]
+    """By process."""
+    nodes: NodeSet
+    """Nodes with processors on which the processes may run: the job's placement."""
+    min_samples: int = MIN_SAMPLES
+    """Accesses below which a page is left alone."""
+    min_share: float = MIN_SHARE
+    """The share of a page's accesses that its new node has to have, 0 to 1."""
+    effects: dict[int, Effect] = field(default_factory=dict)
+    """By process: what the strategy's choice does; filled in as it chooses."""
+
+    def sampled(self, pages: Pages) -> Iterator[tuple[int, dict[int, int]]]:
+        """The pages that were accessed: (index in `addresses`, accesses by node), ascending.
+
+        Accesses of other processes to the same shared memory are included.
+        """
+        found: dict[int, dict[int, int]] = {}
+        for pid, distance in ((pages.pid, 0), *pages.aliases):
+            accesses = self.accesses.get(pid)
+            if accesses is None:
+                continue
+            origin = pages.start + distance
+            for address, node, count in accesses.between(origin, pages.end + distance):
+                counts = found.setdefault((address - origin) // pages.page_size, {})
+                counts[node] = counts.get(node, 0) + count
+        yield from sorted(found.items())
+
+    def watch(self, choose: PageChoice) -> PageChoice:
+        """The same choice, with its effect on the accesses noted."""
+
+        def watched(pages: Pages) -> Choice:
+            choice = choose(pages)
+            effect = self.effects.setdefault(pages.pid, Effect())
+            for index, counts in self.sampled(pages):
+                new = _answer(choice, index)
+                for node, count in counts.items():
+                    _count(effect.before, (node, pages.node), count)
+                    _count(effect.after, (node, pages.node if new is None else new), count)
+            return choice
+
+        return watched
+
+
+def _answer(choice: int | Sequence[int | None] | None, index: int) -> int | None:
+    if choice is None or isinstance(choice, int):
+        return choice
+    return choice[index] if index < len(choice) else None
+
+
+def _count(counts: dict[Pair, int], pair: Pair, count: int) -> None:
+    counts[pair] = counts.get(pair, 0) + count
+
+
+def _local(counts: Mapping[Pair, int]) -> int:
+    return sum(count for (accessing, memory), count in counts.items() if accessing == memory)

@@ -1,0 +1,100 @@
+"""A profile in numbers: what was read, what of it counts, and what placing pages by it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schedhook.profiling.guidance import Effect, Guidance
+from schedhook.profiling.samples import Tally
+from schedhook.profiling.survey import Survey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairSummary:
+    """Accesses from one node to memory on another, or the same."""
+
+    accessing: int
+    memory: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSummary:
+    """Accesses of one process; `after` is how it will be when the plan is carried out."""
+
+    pid: int
+    accesses: int
+    local_before: int
+    local_after: int
+    pairs: tuple[PairSummary, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """samples = accesses + the sum of `unused`."""
+
+    lines: int
+    bad_lines: int
+    samples: int
+    accesses: int
+    """Samples that are evidence: to pages in question, of the processes in question."""
+    unused: Mapping[str, int]
+    """The others, by why."""
+    local_before: int
+    local_after: int
+    nodes: str
+    """Where the processes may run, so what is proposed at most; in the kernel's list format."""
+    min_samples: int
+    min_share: float
+    processes: tuple[ProcessSummary, ...]
+
+
+def summarise(tally: Tally, found: Survey, guidance: Guidance) -> Summary:
+    """Call it when the strategy has chosen."""
+    processes = tuple(_process(pid, each) for pid, each in sorted(guidance.effects.items()))
+    accesses = sum(each.accesses for each in processes)
+    known = sum(each.total for each in found.accesses.values())
+    unused = {
+        "no-address": tally.no_address,
+        "kernel": tally.kernel,
+        "unknown-node": tally.unknown_node,
+        "cache-hit": tally.cache_hits,
+        "dropped": tally.dropped,
+        "process-gone": found.gone,
+        "other-process": found.others,
+        "unmapped": found.unmapped,
+        "left-alone": known - found.unmapped - accesses,
+    }
+    return Summary(
+        lines=tally.lines,
+        bad_lines=tally.bad_lines,
+        samples=tally.samples,
+        accesses=accesses,
+        unused={why: count for why, count in unused.items() if count > 0},
+        local_before=sum(each.local_before for each in processes),
+        local_after=sum(each.local_after for each in processes),
+        nodes=str(found.nodes),
+        min_samples=guidance.min_samples,
+        min_share=guidance.min_share,
+        processes=processes,
+    )
+
+
+def _process(pid: int, effect: Effect) -> ProcessSummary:
+    return ProcessSummary(
+        pid=pid,
+        accesses=effect.total,
+        local_before=effect.local_before,
+        local_after=effect.local_after,
+        pairs=tuple(
+            PairSummary(
+                accessing=accessing,
+                memory=memory,
+                before=effect.before.get((accessing, memory), 0),
+                after=effect.after.get((accessing, memory), 0),
+            )
+            for accessing, memory in sorted({*effect.before, *effect.after})
+        ),
+    )

@@ -1,0 +1,93 @@
+"""Whose accesses a profile has: told to the processes that run now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from schedhook.errors import ProcessGoneError
+from schedhook.host.processes import boot_time, read_areas, read_identity, read_status, thread_ids
+from schedhook.host.topology import Topology
+from schedhook.profiling.profile import Accesses, Profile
+from schedhook.sets import CpuSet, NodeSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A profile's accesses by running process, and those that belong to none of these."""
+
+    accesses: dict[int, Accesses]
+    nodes: NodeSet
+    """Those of the processors that the processes, with all their threads, may use."""
+    gone: int
+    """Accesses of processes that have exited, or whose number belongs to another by now."""
+    others: int
+    """Accesses of processes that were not asked about."""
+    unmapped: int
+    """Accesses to addresses at which the process maps nothing (any more)."""
+
+
+def survey(
+    profile: Profile,
+    pids: Iterable[int],
+    topology: Topology,
+    *,
+    recorded: float | None = None,
+    root: Path = Path("/"),
+) -> Survey:
+    """Tell accesses to `pids`. A process or thread that began after `recorded` (seconds after the
+    epoch; None: not known) cannot have been seen by the profiler: its accesses are an earlier
+    one's. Processes that exit meanwhile are gone, too."""
+    boot = boot_time(root)
+    accesses: dict[int, Accesses] = {}
+    cpus = CpuSet()
+    unmapped = 0
+    numbers = set(profile.numbers)
+    for pid in pids:
+        with suppress(ProcessGoneError):
+            if recorded is not None and _began(pid, boot, root) > recorded:
+                continue
+            threads = thread_ids(pid, root)
+            found = profile.accesses(numbers & {pid, *threads})
+            inside = sum(
+                found.count(area.start, area.end)
+                for area in read_areas(pid, root, resident_only=False)
+            )
+            cpus = cpus | _cpus(threads, root)
+            accesses[pid] = found
+            unmapped += found.total - inside
+            numbers -= {pid, *threads}
+    left = {number: profile.total(number) for number in numbers}
+    alive = {number for number in numbers if _lived(number, recorded, boot, root)}
+    return Survey(
+        accesses=accesses,
+        nodes=topology.nodes_of(cpus),
+        gone=sum(count for number, count in left.items() if number not in alive),
+        others=sum(left[number] for number in alive),
+        unmapped=unmapped,
+    )
+
+
+def _cpus(threads: Iterable[int], root: Path) -> CpuSet:
+    cpus = CpuSet()
+    for thread in threads:
+        with suppress(ProcessGoneError):
+            cpus = cpus | read_status(thread, root).allowed_cpus
+    return cpus
+
+
+def _lived(number: int, recorded: float | None, boot: float, root: Path) -> bool:
+    """Whether the process or thread runs, and did when the log ended."""
+    try:
+        began = _began(number, boot, root)
+    except ProcessGoneError:
+        return False
+    return recorded is None or began <= recorded
+
+
+def _began(pid: int, boot: float, root: Path) -> float:
+    """Seconds after the epoch."""
+    return boot + read_identity(pid, root).start_time / os.sysconf("SC_CLK_TCK")

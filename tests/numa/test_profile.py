@@ -1,0 +1,169 @@
+"""From a real profiler's log to pages on the nodes that use them, on the real kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook.cli.main import main
+
+pytestmark = pytest.mark.nodes(4)
+
+SOURCE = Path(__file__).with_name("profiled.c")
+PAGE = 4096
+PAGES = 1024
+ROUNDS = 3
+ODD = range(1, PAGES, 2)
+BOTH = set(range(63, PAGES, 64))
+MOVING = [index for index in ODD if index not in BOTH]
+"""The pages that node 1 alone uses."""
+
+
+class Profiled:
+    """A running profiled.c."""
+
+    def __init__(self, program: Path) -> None:
+        self.process = subprocess.Popen(
+            [program, str(PAGES)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self.process.pid
+        self.start = int(self._line().removeprefix("ready "), 16)
+
+    def say(self, line: str) -> str:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self._line()
+
+    def nodes(self) -> list[int]:
+        """Where each page lies, as the kernel tells the job itself."""
+        return [int(digit) for digit in self.say("nodes")]
+
+    def _line(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Profiled]:
+    program = tmp_path / "profiled"
+    subprocess.run(
+        ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, SOURCE],
+        check=True,
+        timeout=120,
+    )
+    job = Profiled(program)
+    yield job
+    job.process.kill()
+    job.process.communicate()
+
+
+@contextmanager
+def recording(pid: int, directory: Path, *options: str) -> Iterator[None]:
+    """`perf record` of a process, from the first access within to the last."""
+    control, answer = directory / "control", directory / "answer"
+    for fifo in (control, answer):
+        fifo.unlink(missing_ok=True)
+        os.mkfifo(fifo)
+    command = ["perf", "record", "--quiet", "--output", directory / "perf.data", "--pid", str(pid)]
+    command += ["--delay=-1", f"--control=fifo:{control},{answer}", *options]
+    perf = subprocess.Popen(command)
+    try:
+        with control.open("w") as orders, answer.open() as answers:
+            orders.write("enable\n")
+            orders.flush()
+            assert answers.readline().strip("\0\n") == "ack"
+            yield
+    finally:
+        perf.send_signal(signal.SIGINT)
+        perf.wait(60)
+
+
+def record(job: Profiled, directory: Path, options: str, fields: str) -> Path:
+    """What `perf script` says of some rounds."""
+    with recording(job.pid, directory, *options.split()):
+        for _ in range(ROUNDS):
+            assert job.say("round") == "done"
+    log = directory / "log"
+    with log.open("w") as file:
+        command = ["perf", "script", "--input", str(directory / "perf.data")]
+        subprocess.run([*command, *fields.split()], stdout=file, check=True, timeout=120)
+    return log
+
+
+def from_other_nodes(log: Path, job: Profiled) -> int:
+    """Accesses from another node than the page's, counted without the project's means."""
+    nodes, count, seen = job.nodes(), 0, 0
+    for cpu, address in re.findall(
+        r"\[(\d+)\] .*?(?:page-faults: +|address=0x)([0-9a-f]+)", log.read_text()
+    ):
+        index = (int(address, 16) - job.start) // PAGE
+        if 0 <= index < PAGES:
+            (entry,) = Path(f"/sys/devices/system/cpu/cpu{int(cpu)}").glob("node*")
+            count += nodes[index] != int(entry.name.removeprefix("node"))
+            seen += 1
+    assert seen >= ROUNDS * PAGES, log.read_text()[:500]
+    return count
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        status = main(["profile", *map(str, arguments), "--json"], standalone_mode=False)
+        report = json.loads(capsys.readouterr().out)
+        print(json.dumps(report))  # shown where the test fails
+        return status, report
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        (
+            "--event page-faults --count 1 --data --sample-cpu",
+            "--fields comm,pid,tid,cpu,time,event,addr,data_src",
+        ),
+        ("--event exceptions:page_fault_user", ""),
+    ],
+    ids=["page faults", "a tracepoint"],
+)
+def test_pages_move_to_the_node_that_uses_them(
+    run: Any, job: Profiled, tmp_path: Path, how: tuple[str, str]
+) -> None:
+    assert job.nodes() == [0] * PAGES
+    log = record(job, tmp_path, *how)
+    wrong_before = from_other_nodes(log, job)
+    assert wrong_before >= ROUNDS * len(MOVING)
+
+    asked = (log, "--pid", job.pid, "--kinds", "shmem")
+    status, plan = run(*asked)
+    assert (status, plan["outcome"]) == (0, "planned"), plan
+    assert plan["plan"]["moves"] == [{"from": 0, "to": 1, "bytes": len(MOVING) * PAGE}]
+    profile = plan["profile"]
+    assert profile["accesses"] == ROUNDS * (PAGES + len(BOTH))
+    assert profile["local_before"] == profile["accesses"] - wrong_before
+    assert profile["local_after"] == profile["local_before"] + ROUNDS * len(MOVING)
+    assert job.nodes() == [0] * PAGES
+
+    status, report = run(*asked, "--move")
+    assert (status, report["outcome"]) == (0, "complete"), report
+    assert report["bytes_moved"] == len(MOVING) * PAGE
+    assert report["bytes_left"] == 0
+    moved = set(MOVING)
+    assert job.nodes() == [int(index in moved) for index in range(PAGES)]
+
+    again = record(job, tmp_path, *how)
+    assert from_other_nodes(again, job) <= wrong_before / 10
+    status, nothing = run(again, "--pid", job.pid, "--kinds", "shmem", "--move")
+    assert (status, nothing["outcome"]) == (0, "nothing-to-do"), nothing
