@@ -73,6 +73,15 @@ def test_a_broken_configuration_is_no_noise(tmp_path: Path) -> None:
     assert ask("schedhook relocate --strategy ", SCHEDHOOK_CONFIG=str(file)) == ([], "")
 
 
+def test_a_broken_plug_in_is_no_noise(tmp_path: Path) -> None:
+    metadata = tmp_path / "broken-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[schedhook]\nbroken = no_such_module\n")
+    line = "schedhook relocate --strategy mi"
+    assert ask(line, PYTHONPATH=str(tmp_path)) == (["migrate-process"], "")
+
+
 def test_bash_takes_it_up() -> None:
     script = """
         source <(_SCHEDHOOK_COMPLETE=bash_source schedhook)

@@ -332,6 +332,13 @@ def test_clients_that_hang_or_flood_are_left(
             deaf.connect(str(path))
             deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")  # and takes nothing
             assert ask(path).endswith(b"x")
+
+
+def test_a_request_that_is_too_long_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "_CLIENT_SECONDS", 60)
+    with serving(tmp_path) as path:
         assert b" 400 " in ask(path, b"GET /" + b"a" * 9000)
 
 
