@@ -7,6 +7,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ import pytest
 
 from schedhook import hookspecs
 from schedhook.cli.main import main
-from schedhook.config import Config, load_config
+from schedhook.config import Config, parse_config
 from schedhook.model import Reason
 from schedhook.selection import WHY_KEPT
 from schedhook_plugins.schedulers.slurm_command import command as job_migrate
@@ -56,14 +57,28 @@ def test_every_reason_is_explained_and_no_other() -> None:
     assert rows("reasons.md", "Kept") == set(WHY_KEPT)
 
 
-def test_the_documented_configuration_is_the_default(tmp_path: Path) -> None:
-    guide = (PROJECT / "docs/operating.md").read_text()
-    text = "\n".join(re.findall(r"```toml\n(.*?)```", guide, re.DOTALL))
-    file = tmp_path / "config.toml"
-    file.write_text(text)
-    loaded = load_config(file)
-    for section in tomllib.loads(text):
-        assert getattr(loaded, section) == getattr(Config(), section), section
+def toml_blocks(page: Path) -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_documented_configuration_is_the_default_and_whole() -> None:
+    guide = PROJECT / "docs/operating.md"
+    text = "\n".join(toml_blocks(guide))
+    assert replace(parse_config(text, guide), source=None) == Config()
+    documented = tomllib.loads(text)
+    sections = {each.name: getattr(Config(), each.name) for each in fields(Config)}
+    del sections["source"]
+    assert {name: set(keys) for name, keys in documented.items()} == {
+        name: {each.name for each in fields(section)} for name, section in sections.items()
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_documented_configuration_is_accepted(page: Path) -> None:
+    known = {each.name for each in fields(Config)}
+    for text in toml_blocks(page):
+        if set(tomllib.loads(text)) <= known:  # else another program's
+            parse_config(text, page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))

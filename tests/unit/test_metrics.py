@@ -326,12 +326,15 @@ def test_clients_that_hang_or_flood_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "_CLIENT_SECONDS", 0.2)
-    with serving(tmp_path, lambda: b"x" * (8 * MIB)) as path:
-        with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as deaf:
-            silent.connect(str(path))
-            deaf.connect(str(path))
-            deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")  # and takes nothing
-            assert ask(path).endswith(b"x")
+    with (
+        serving(tmp_path, lambda: b"x" * (8 * MIB)) as path,
+        socket.socket(socket.AF_UNIX) as silent,
+        socket.socket(socket.AF_UNIX) as deaf,
+    ):
+        silent.connect(str(path))
+        deaf.connect(str(path))
+        deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")  # and takes nothing
+        assert ask(path).endswith(b"x")
 
 
 def test_a_request_that_is_too_long_is_not_waited_for(
