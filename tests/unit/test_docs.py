@@ -15,8 +15,10 @@ import pytest
 
 from schedhook import hookspecs
 from schedhook.cli.main import main
-from schedhook.config import Config, parse_config
+from schedhook.config import Config, PluginsSection, parse_config
+from schedhook.descriptors import StrategyPlugin
 from schedhook.model import Reason
+from schedhook.plugins import load_plugins
 from schedhook.selection import WHY_KEPT
 from schedhook_plugins.schedulers.slurm_command import command as job_migrate
 
@@ -55,6 +57,13 @@ def rows(page: str, heading: str) -> set[str]:
 def test_every_reason_is_explained_and_no_other() -> None:
     assert rows("reasons.md", "Left") == {reason.value for reason in Reason}
     assert rows("reasons.md", "Kept") == set(WHY_KEPT)
+
+
+def test_every_strategy_that_ships_is_explained() -> None:
+    page = (PROJECT / "docs/strategies.md").read_text()
+    config = Config(plugins=PluginsSection(third_party=False))
+    shipped = load_plugins(config).names(StrategyPlugin)
+    assert sorted(re.findall(r"^## `([a-z-]+)`$", page, re.MULTILINE)) == shipped
 
 
 def toml_blocks(page: Path) -> list[str]:
