@@ -13,7 +13,7 @@ SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.p
 NUMA_TIERS := tests/numa tests/slurm
 TIER_PACKAGES := linux-perf munge slurmctld slurmd slurm-client iproute2
 
-.PHONY: bench demo man test check unit numa packages tier-packages
+.PHONY: bench demo fuzz man test check unit numa packages tier-packages
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
@@ -38,6 +38,11 @@ numa: $(VENV)/installed tier-packages
 
 man: $(VENV)/installed
 	$(BIN)/python -P docs/man.py build/man
+
+# A million inputs for each parser and the C core: an hour or so. FUZZ="--runs N TARGET" for less.
+fuzz: $(VENV)/installed
+	$(BIN)/pip install --quiet '.[fuzz]'
+	$(BIN)/python -m tests.unit.fuzz $(FUZZ)
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks

@@ -270,9 +270,12 @@ def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
     elif hint is int:
         _expect(type(value) is int, source, where, "a whole number", value)
     elif hint is float:
-        is_number = type(value) in (int, float) and math.isfinite(value)
+        is_number = type(value) in (int, float) and abs(value) < math.inf
         _expect(is_number, source, where, "a number", value)
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{source}: {where}: has to be a smaller number") from None
     elif hint is str:
         _expect(isinstance(value, str), source, where, "a text, in quotes", value)
     else:

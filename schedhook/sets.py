@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Self
 
 _LARGEST_ID = 1 << 16
+_MOST_DIGITS = 20
 
 
 class IdSet(frozenset[int]):
@@ -21,15 +22,21 @@ class IdSet(frozenset[int]):
     def parse(cls, text: str) -> Self:
         """Read `0-3,8`; a blank text is the empty set. ValueError says which part is wrong."""
         ids: set[int] = set()
+        total = 0
         for part in filter(None, (part.strip() for part in text.strip().split(","))):
             first, dash, last = part.partition("-")
             if not (_is_number(first) and (not dash or _is_number(last))):
-                raise ValueError(f"{part!r} is not a number or a range such as 0-3")
+                raise ValueError(f"{part[:40]!r} is not a number or a range such as 0-3")
+            if len(first) > _MOST_DIGITS or len(last) > _MOST_DIGITS:
+                raise ValueError(f"{part[:40]!r} is larger than any node or processor number")
             low, high = int(first), int(last) if dash else int(first)
             if high < low:
                 raise ValueError(f"the range {part!r} runs backwards")
             if high > _LARGEST_ID:
                 raise ValueError(f"{part!r} is larger than any node or processor number")
+            total += high - low + 1
+            if total > 2 * _LARGEST_ID:
+                raise ValueError(f"{text[:40]!r}… names the same numbers again and again")
             ids.update(range(low, high + 1))
         return cls(ids)
 

@@ -67,6 +67,8 @@ class PbsScheduler:
             told = json.loads(data)
         except ValueError as error:
             raise UsageError(f"PBS event {point}: standard input is not JSON: {error}") from None
+        except RecursionError:
+            raise UsageError(f"PBS event {point}: standard input is nested too deeply") from None
         if not isinstance(told, dict):
             raise UsageError(f"PBS event {point}: standard input is not a JSON object")
         job = told.get("job") or {}
@@ -267,12 +269,13 @@ def _is_cpuset(path: Path) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    """Not what no journal and no path could take."""
+    return value if isinstance(value, str) and value.isprintable() else None
 
 
 def _user(name: Any) -> int | None:
     """The number of the user that PBS names."""
     try:
         return pwd.getpwnam(name).pw_uid if isinstance(name, str) else None
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: what cannot be a name, as with a zero byte
         return None

@@ -68,7 +68,7 @@ class JobState:
                 pairs = {int(old): int(new) for old, new in parked["node_map"].items()}
                 values["parked"] = Parked(node_map=pairs, mems=str(parked["mems"]))
             return cls(**values)
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(str(error)) from None
 
 

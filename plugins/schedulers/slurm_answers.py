@@ -11,6 +11,9 @@ from schedhook.sets import CpuSet
 from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
 
 MIB = 1 << 20
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+"""What taking an answer apart raises where it is none of Slurm's."""
+_MOST_THREADS = 1 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,8 @@ class Geometry:
 
     def cpu_ids(self, cores: Iterable[tuple[int, int]]) -> CpuSet:
         """Slurm's numbers of the processors of these cores, given as (socket, core within it)."""
+        if self.threads_per_core > _MOST_THREADS:
+            raise ValueError(f"{self.threads_per_core} threads of a core")
         threads = range(self.threads_per_core)
         return CpuSet(
             (socket * self.cores_per_socket + core) * self.threads_per_core + thread

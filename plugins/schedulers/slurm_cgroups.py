@@ -176,7 +176,7 @@ def read_process(pid: int, root: Path) -> ProcessInfo:
             parent=int(fields.get(b"PPid", b"0")),
             cpus=_cpus_of_threads(root / "proc" / str(pid) / "task") or _cpus(fields),
         )
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, IndexError):
         raise ProcessGoneError(f"process {pid} tells nothing of itself") from None
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 _MOST = 100_000
+_MOST_DIGITS = 20
 _LIST = re.compile(r"[^\[\],\s]*(?:\[[0-9,-]*\][^\[\],\s]*)*")
 
 
@@ -19,13 +20,15 @@ def expand_hosts(text: str) -> tuple[str, ...]:
     for part in _parts(text):
         if not _LIST.fullmatch(part):
             raise ValueError(f"{part!r} is not a list of hosts")
-        pieces = [
-            list(_numbers(piece[1:-1])) if piece.startswith("[") else [piece]
-            for piece in re.split(r"(\[[^\]]*\])", part)
-        ]
-        found += map("".join, itertools.islice(itertools.product(*pieces), _MOST))
-        if len(found) >= _MOST:
-            raise ValueError(f"the list of hosts {text[:40]!r}… names more than {_MOST}")
+        pieces = []
+        count = 1
+        for piece in re.split(r"(\[[^\]]*\])", part):
+            numbered = piece.startswith("[")
+            pieces.append(list(_numbers(piece[1:-1])) if numbered else [piece])
+            count *= len(pieces[-1])
+            if len(found) + count >= _MOST:
+                raise ValueError(f"the list of hosts {text[:40]!r}… names more than {_MOST}")
+        found += map("".join, itertools.product(*pieces))
     return tuple(found)
 
 
@@ -40,15 +43,23 @@ def _parts(text: str) -> Iterator[str]:
     yield text[start:]
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
 def _numbers(ranges: str) -> Iterator[str]:
+    total = 0
     for part in ranges.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"{part!r} is not a number or a range of them")
+        if not _is_number(first) or (dash and not _is_number(last)):
+            raise ValueError(f"{part[:40]!r} is not a number or a range of them")
         if not dash:
             yield first
             continue
         low, high = int(first), int(last)
         if not low <= high < low + _MOST:
             raise ValueError(f"the range {part!r} runs backwards, or is too long")
+        total += high - low + 1
+        if total > _MOST:
+            raise ValueError(f"{ranges[:40]!r}… names more than {_MOST} hosts")
         yield from (str(number).zfill(len(first)) for number in range(low, high + 1))

@@ -22,6 +22,7 @@ from schedhook.errors import SchedhookError, UsageError
 from schedhook.sets import CpuSet
 from schedhook_plugins.schedulers.slurm_answers import (
     MIB,
+    UNREADABLE,
     Allocation,
     Geometry,
     JobInfo,
@@ -160,7 +161,7 @@ def _ask_pyslurm(job: str, run: Run) -> JobInfo | None:
             },
             provider="pyslurm",
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except UNREADABLE as error:
         raise NotUsable(f"its answer cannot be read: {error!r}") from None
 
 
@@ -183,12 +184,10 @@ def _ask_json(name: str, command: Sequence[str], job: str, run: Run) -> JobInfo 
     if not isinstance(jobs, list):
         raise NotUsable("its answer has no jobs")
     # squeue 22.05 lists all jobs, whatever it was asked for.
-    found = next((each for each in jobs if str(number(each.get("job_id"))) == job), None)
-    if found is None:
-        return None
     try:
-        return parse_json(found, name, lambda hosts: _geometry(hosts, run))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        found = next((each for each in jobs if str(number(each.get("job_id"))) == job), None)
+        return parse_json(found, name, lambda hosts: _geometry(hosts, run)) if found else None
+    except UNREADABLE as error:
         raise NotUsable(f"its answer cannot be read: {error!r}") from None
 
 
@@ -253,8 +252,8 @@ def _ask_text(job: str, run: Run) -> JobInfo | None:
             },
             provider="text",
         )
-    except ValueError as error:
-        raise NotUsable(f"its answer cannot be read: {error}") from None
+    except UNREADABLE as error:
+        raise NotUsable(f"its answer cannot be read: {error!r}") from None
 
 
 def _look_for_text(run: Run) -> str:
@@ -269,7 +268,7 @@ def _json(answer: Answer, name: str) -> dict[str, Any]:
         raise NotUsable(f"{name} ended with {answer.status}: {_last_line(answer)}")
     try:
         told = json.loads(answer.output)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NotUsable(f"{name} did not answer in JSON") from None
     if not isinstance(told, dict):
         raise NotUsable(f"{name} did not answer with an object")

@@ -30,7 +30,8 @@ _MEMORY_FILE_SYSTEMS = {b"tmpfs": Kind.SHMEM, b"ramfs": Kind.SHMEM, b"hugetlbfs"
 _KERNEL_SHMEM = re.compile(rb"(/SYSV|/memfd:|/dev/zero ).*\(deleted\)$", re.DOTALL)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _PSS_PARTS = re.compile(
-    rb"^(?:([0-9a-f]+)-[0-9a-f]+ |(Rss|Pss|Shared_Hugetlb|Private_Hugetlb): +(\d+) kB)",
+    rb"^(?:([0-9a-f]{1,16})-[0-9a-f]+ |"
+    rb"(Rss|Pss|Shared_Hugetlb|Private_Hugetlb): +(\d{1,18}) kB)",
     re.MULTILINE,
 )
 
@@ -231,11 +232,20 @@ class _Maps:
         self._starts: list[int] | None = None
 
     def __iter__(self) -> Iterator[_Mapping]:
-        return (_Mapping.parse(int(start, 16), rest) for start, rest in self._rest.items())
+        return (each for key in self._rest if (each := self._parse(key)) is not None)
 
     def _at(self, start: int) -> _Mapping | None:
-        rest = self._rest.get(b"%08x" % start)
-        return None if rest is None else _Mapping.parse(start, rest)
+        return self._parse(b"%08x" % start)
+
+    def _parse(self, key: bytes) -> _Mapping | None:
+        """None where there is no such line, or it was cut short."""
+        rest = self._rest.get(key)
+        if rest is None:
+            return None
+        try:
+            return _Mapping.parse(int(key, 16), rest)
+        except (ValueError, IndexError):
+            return None
 
     def find(self, start: int, size: int, bound: int | None) -> _Mapping | None:
         """The mapping that an area from `start` on with `size` resident bytes is now, or is part
@@ -244,8 +254,10 @@ class _Maps:
         if mapping is None:
             return None
         while size > mapping.end - start:  # it was split: take its parts together
+            if bound is not None and mapping.end >= bound:
+                break
             following = self._at(mapping.end)
-            if following is None:
+            if following is None or following.end <= mapping.end:
                 break
             mapping.end = following.end
         if bound is not None:
@@ -255,7 +267,7 @@ class _Maps:
     def _around(self, start: int) -> _Mapping | None:
         """The part from `start` on of the mapping that has swallowed that address."""
         if self._starts is None:
-            self._starts = sorted(int(key, 16) for key in self._rest)
+            self._starts = sorted(mapping.start for mapping in self)
         index = bisect.bisect_right(self._starts, start) - 1
         mapping = self._at(self._starts[index]) if index >= 0 else None
         if mapping is None or mapping.end <= start:

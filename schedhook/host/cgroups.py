@@ -13,14 +13,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 
 from schedhook.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
 from schedhook.host._proc import gone, read
 from schedhook.host.processes import printable, read_status
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.model import Kind
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.sets import CpuSet, IdSet, NodeSet
+
+_Set = TypeVar("_Set", bound=IdSet)
 
 _TRIED_SHOWN = 3
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -123,7 +125,10 @@ def cgroup_of(pid: int, root: Path = Path("/")) -> Cgroup:
     """
     by_controller: dict[str, str] = {}
     for line in read(pid, "cgroup", root).decode("utf-8", "surrogateescape").splitlines():
-        _, controllers, name = line.split(":", 2)
+        _, colon, named = line.partition(":")
+        controllers, _, name = named.partition(":")
+        if not colon:
+            continue
         for controller in controllers.split(","):
             by_controller[controller] = name
     for mount in _mounts(root):
@@ -176,7 +181,18 @@ def _pids_in(path: Path, root: Path) -> Iterator[int]:
 
 
 def _numbers(path: Path) -> list[int]:
-    return [int(word) for word in path.read_bytes().split()]
+    text = path.read_bytes()
+    with _understood(path):
+        return [int(word) for word in text.split()]
+
+
+@contextlib.contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """SchedhookError in the place of what a parser says of a file that no kernel wrote."""
+    try:
+        yield
+    except ValueError as error:
+        raise SchedhookError(f"cannot make sense of {path}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -195,23 +211,28 @@ def effective_cpus(cgroup: Cgroup, root: Path = Path("/")) -> CpuSet:
     """The processors that its processes may run on, as the nearest cpuset at or above says; every
     online one where no cpuset is in sight."""
     text = _effective(cgroup, "cpus")
-    return read_online_cpus(root) if text is None else CpuSet.parse(text)
+    return read_online_cpus(root) if text is None else _parse(CpuSet, text, cgroup)
 
 
 def effective_nodes(cgroup: Cgroup, root: Path = Path("/")) -> NodeSet:
     """The nodes that its processes may take memory from; see `effective_cpus`."""
     text = _effective(cgroup, "mems")
-    return read_online_nodes(root) if text is None else NodeSet.parse(text)
+    return read_online_nodes(root) if text is None else _parse(NodeSet, text, cgroup)
 
 
 def configured_cpus(cgroup: Cgroup) -> CpuSet:
     """What was written to this cgroup's own cpuset.cpus; empty where it takes its parent's."""
-    return CpuSet.parse(_configured(cgroup.path, "cpus") or "")
+    return _parse(CpuSet, _configured(cgroup.path, "cpus") or "", cgroup)
 
 
 def configured_nodes(cgroup: Cgroup) -> NodeSet:
     """What was written to this cgroup's own cpuset.mems; empty where it takes its parent's."""
-    return NodeSet.parse(_configured(cgroup.path, "mems") or "")
+    return _parse(NodeSet, _configured(cgroup.path, "mems") or "", cgroup)
+
+
+def _parse(kind: type[_Set], text: str, cgroup: Cgroup) -> _Set:
+    with _understood(cgroup.path):
+        return kind.parse(text)
 
 
 def _effective(cgroup: Cgroup, what: str) -> str | None:
@@ -243,9 +264,10 @@ def memory_nodes(cgroup: Cgroup) -> dict[Kind, dict[int, int]]:
     rows: dict[str, dict[int, int]] = {}
     text = _text(cgroup.path / "memory.numa_stat") if cgroup.version == 2 else None
     for line in (text or "").splitlines():
-        name, *values = line.split()
+        name, *values = line.split() or [""]
         pairs = (value.removeprefix("N").partition("=") for value in values)
-        rows[name] = {int(node): int(size) for node, _, size in pairs}
+        with _understood(cgroup.path / "memory.numa_stat"):
+            rows[name] = {int(node): int(size) for node, _, size in pairs}
     if not rows:
         return {}
     shmem = rows.get("shmem", {})
@@ -291,7 +313,7 @@ def _all_mounts(root: Path) -> Iterator[_Mount]:
     for top, point, kind, options in _mount_table(root):
         if kind not in ("cgroup", "cgroup2", "cpuset"):
             continue
-        directory = root / PurePosixPath(point).relative_to("/")
+        directory = root / point.lstrip("/")
         controllers = set(options.split(",")) if kind == "cgroup" else set()
         if kind == "cpuset":
             controllers.add("cpuset")

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 _FIELD = re.compile(
-    r"^Node (\d+), zone|^ +spanned +(\d+)|^ +start_pfn: +(\d+)", re.MULTILINE | re.ASCII
+    r"^Node (\d{1,9}), zone|^ +spanned +(\d{1,18})|^ +start_pfn: +(\d{1,18})",
+    re.MULTILINE | re.ASCII,
 )
 
 

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _COMMAND_LENGTH = 80
+_MOST_DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,10 @@ class Status:
 
 def read_identity(pid: int, root: Path = Path("/")) -> Identity:
     """What to compare later to know that the number still means the same process."""
-    return Identity(pid=pid, start_time=int(stat_fields(pid, root)[19]))
+    start_time = stat_fields(pid, root)[19]
+    if not start_time.isdigit():
+        raise SchedhookError(f"cannot make sense of {proc_path(pid, 'stat', root)}")
+    return Identity(pid=pid, start_time=int(start_time[:_MOST_DIGITS]))
 
 
 def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) -> Status:

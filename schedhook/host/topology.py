@@ -16,6 +16,9 @@ from schedhook.sets import CpuSet, IdSet, NodeSet
 
 _Set = TypeVar("_Set", bound=IdSet)
 
+_MOST_DIGITS = 20
+"""Of a number that a kernel would write."""
+
 LOCAL_DISTANCE = 10
 REMOTE_DISTANCE = 20
 """The kernel's LOCAL_DISTANCE and REMOTE_DISTANCE, which it takes where firmware says nothing."""
@@ -146,7 +149,7 @@ def read_topology(root: Path = Path("/")) -> Topology:
 
 def _read_node(number: int, base: Path, orders: Iterable[list[int]]) -> Node:
     meminfo = _read_meminfo(base / "meminfo")
-    columns = [int(word) for word in _read(base / "distance").split() if word.isdigit()]
+    columns = [int(word) for word in _read(base / "distance").split() if _is_number(word)]
     # The kernel writes a column per online node. Where a node came or went while we read, the
     # table cannot be told apart and the defaults are the better answer.
     order = next((order for order in orders if len(order) == len(columns)), [])
@@ -198,9 +201,9 @@ def _read_meminfo(path: Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for line in _read(path).splitlines():
         name, _, value = line.rpartition(":")
-        words = value.split()
-        if len(words) == 2 and words[1] == "kB" and words[0].isdigit():
-            sizes[name.split()[-1]] = int(words[0]) << 10
+        names, words = name.split(), value.split()
+        if names and len(words) == 2 and words[1] == "kB" and _is_number(words[0]):
+            sizes[names[-1]] = int(words[0]) << 10
     return sizes
 
 
@@ -223,12 +226,19 @@ def _entries(base: Path, prefix: str) -> list[Path]:
 
 
 def _read_set(path: Path, kind: type[_Set]) -> _Set:
-    return kind.parse(_read(path))
+    try:
+        return kind.parse(_read(path))
+    except ValueError as error:
+        raise SchedhookError(f"cannot make sense of {path}: {error}") from None
 
 
 def _read_number(path: Path) -> int:
     text = _read(path).strip()
-    return int(text) if text.isdigit() else 0
+    return int(text) if _is_number(text) else 0
+
+
+def _is_number(text: str) -> bool:
+    return text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def _read(path: Path) -> str:

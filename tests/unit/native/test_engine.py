@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 NATIVE = Path(__file__).parents[3] / "schedhook/native"
 COMPILER = shlex.split(os.environ.get("CC") or "cc")
 STRICT = ["-Wall", "-Wextra", "-Werror"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SEEDS = 4000
 
 
@@ -32,12 +33,16 @@ def run(*command: str | Path, timeout: float) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def engine_test(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("engine") / "engine_test"
+    return build(tmp_path_factory.mktemp("engine"))
+
+
+def build(directory: Path) -> Path:
+    """The program that drives the engine over the fake kernel."""
+    program = directory / "engine_test"
     sources = [HERE / "engine_test.c", HERE / "fake_kernel.c", NATIVE / "engine.c"]
-    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     run(
         *COMPILER,
-        *("-g", "-O1", *STRICT, *sanitize, f"-I{NATIVE}", f"-I{HERE}", "-o", program),
+        *("-g", "-O1", *STRICT, *SANITIZE, f"-I{NATIVE}", f"-I{HERE}", "-o", program),
         *sources,
         timeout=120,
     )

@@ -1,0 +1,84 @@
+"""Coverage-guided fuzzing with atheris: `python -m tests.unit.fuzz [--runs N] [TARGET…]`.
+
+Each target runs in a process of its own, on inputs of up to 4 KiB, each of which may take five
+seconds and the process 2 GiB. What breaks one is kept in corpus/TARGET and run by test_fuzz.py from
+then on. `engine` is the page mover in C, over a fake kernel. Exit status 1 where something broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CORPUS = Path(__file__).with_name("corpus")
+LONGEST = 4096
+ENGINE = "engine"
+
+
+def fuzz(name: str, runs: int) -> bool:
+    """Whether the target has stood `runs` inputs."""
+    found = CORPUS / name
+    found.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as seeds:
+        words = [sys.executable, __file__, "--one", name, seeds, str(found)]
+        words += [f"-runs={runs}", f"-max_len={LONGEST}", "-timeout=5", "-rss_limit_mb=2048"]
+        words += [f"-artifact_prefix={found}/", "-print_final_stats=1", "-verbosity=1"]
+        done = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False)
+    said = done.stderr.splitlines()
+    executed = next((line.split()[-1] for line in said if "number_of_executed_units" in line), "?")
+    print(f"{name}: {executed} inputs, {'broken' if done.returncode else 'stands'}", flush=True)
+    if done.returncode:
+        print("\n".join(said[-40:]), file=sys.stderr)
+    if not any(found.iterdir()):
+        found.rmdir()
+    return done.returncode == 0
+
+
+def fuzz_engine(runs: int) -> bool:
+    """Whether the page mover in C has stood `runs` worlds made by chance, under the sanitizers."""
+    from tests.unit.native.test_engine import build  # noqa: PLC0415 - only here
+
+    with tempfile.TemporaryDirectory() as directory:
+        words = [build(Path(directory)), "0", str(runs)]
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+    print(f"{ENGINE}: {runs} worlds, {'broken' if done.returncode else 'stands'}", flush=True)
+    sys.stderr.write(done.stderr)
+    return done.returncode == 0
+
+
+def one(name: str, arguments: list[str]) -> None:
+    """Fuzz one target in this process, which ends with it."""
+    import atheris  # noqa: PLC0415 - it is not wanted elsewhere
+
+    with atheris.instrument_imports(include=["schedhook", "schedhook_plugins"]):
+        # At the end: what is installed is what is fuzzed.
+        sys.path.append(str(Path(__file__).parents[3]))
+        from tests.unit.fuzz.targets import TARGETS  # noqa: PLC0415 - to be instrumented
+    target = TARGETS[name]
+    for number, seed in enumerate(target.seeds):
+        Path(arguments[0], str(number)).write_bytes(seed)
+    atheris.Setup([sys.argv[0], *arguments], target.run)
+    atheris.Fuzz()
+
+
+def main() -> int:
+    from tests.unit.fuzz.targets import TARGETS  # noqa: PLC0415 - see `one`
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1_000_000, help="inputs per target")
+    parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}, {ENGINE}")
+    options = parser.parse_args()
+    names = options.targets or [*TARGETS, ENGINE]
+    runs = options.runs
+    stand = [fuzz_engine(runs) if name == ENGINE else fuzz(name, runs) for name in names]
+    return 0 if all(stand) else 1
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        one(sys.argv[2], sys.argv[3:])
+    else:
+        sys.exit(main())

@@ -1,0 +1,299 @@
+"""What reads text that others wrote: each parser, with the errors that its documentation allows.
+
+A target takes any bytes. Whatever it raises is a bug; so is an input of a few kilobytes that takes
+long or much memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from schedhook import delivery
+from schedhook.config import parse_config
+from schedhook.errors import ConfigError, SchedhookError, UsageError
+from schedhook.events import parse_message, read_event
+from schedhook.host import areas, cgroups, frames, processes, topology
+from schedhook.host._proc import stat_fields
+from schedhook.model import Kind
+from schedhook.sets import CpuSet, NodeSet
+from schedhook_plugins.schedulers import slurm_cgroups, slurm_queries
+from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
+from schedhook_plugins.schedulers.pbs_state import JobState
+from schedhook_plugins.schedulers.pbs_vnodes import nodes_on_host, parse_exec_vnode
+from schedhook_plugins.schedulers.slurm import Slurm
+from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
+from schedhook_plugins.schedulers.slurm_queries import Answer, NotUsable
+
+_NOWHERE = Path("/nowhere")
+_SEPARATOR = b"\n====\n"
+"""Between the files of a target that reads several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A parser, and inputs to begin with."""
+
+    run: Callable[[bytes], None]
+    seeds: tuple[bytes, ...]
+
+
+def _files(data: bytes, *names: str) -> dict[str, bytes]:
+    parts = data.split(_SEPARATOR)
+    return dict(zip(names, [*parts, *[b""] * len(names)], strict=False))
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def read_sets(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        found = NodeSet.parse(_text(data))
+        assert NodeSet.parse(str(found)) == found
+        assert CpuSet.parse(f" {found} ") == found
+
+
+def read_areas(data: bytes) -> None:
+    files = _files(data, "numa_maps", "maps", "mountinfo", "smaps")
+
+    def read(_pid: int, name: str, _root: Path) -> bytes:
+        return files[name]
+
+    with (
+        mock.patch.object(areas, "read", read),
+        mock.patch.object(areas, "is_kernel_thread", lambda *_: False),
+        mock.patch.object(areas, "live_task", lambda *_: 1),
+        contextlib.suppress(SchedhookError),
+    ):
+        for area in areas.read_areas(1, resident_only=False):
+            assert area.kind in Kind
+        areas.read_pss(1)
+
+
+def read_cgroups(data: bytes) -> None:
+    files = _files(data, "mountinfo", "cgroup", "cpuset", "numa_stat", "procs")
+    wanted = {"mountinfo": "mountinfo", "memory.numa_stat": "numa_stat"}
+
+    def text(path: Path) -> str | None:
+        name = wanted.get(path.name, "cpuset")
+        return files[name].decode("ascii", "replace").strip()
+
+    with (
+        mock.patch.object(cgroups, "_text", text),
+        mock.patch.object(cgroups, "_is_cgroup", lambda _: True),
+        mock.patch.object(cgroups, "read", lambda *_: files["cgroup"]),
+        mock.patch.object(Path, "read_bytes", lambda _: files["procs"]),
+    ):
+        with contextlib.suppress(SchedhookError):
+            cgroups.cgroup_of(1, _NOWHERE)
+        with contextlib.suppress(SchedhookError):
+            slurm_cgroups.job_of(1, _NOWHERE)
+        with contextlib.suppress(UsageError):
+            cgroups.resolve_cgroup(_text(data[:200]), _NOWHERE)
+        cgroup = cgroups.Cgroup(path=_NOWHERE / "a", version=2, mount=_NOWHERE)
+        for reader in (
+            cgroups.effective_cpus,
+            cgroups.effective_nodes,
+            cgroups.configured_cpus,
+            cgroups.memory_nodes,
+            cgroups.frozen,
+            lambda group: list(cgroups._pids_in(group.path, _NOWHERE)),
+        ):
+            with contextlib.suppress(SchedhookError):
+                reader(cgroup)
+
+
+def read_status(data: bytes) -> None:
+    with mock.patch.object(processes, "read", lambda *_: data):
+        with contextlib.suppress(SchedhookError):
+            processes.read_status(1)
+        processes.read_command(1)
+    with (
+        mock.patch.object(processes, "stat_fields", lambda *_: _stat(data)),
+        contextlib.suppress(SchedhookError),
+    ):
+        processes.read_identity(1)
+    with (
+        mock.patch.object(Path, "read_bytes", lambda _: data),
+        contextlib.suppress(SchedhookError),
+    ):
+        slurm_cgroups.read_process(1, _NOWHERE)
+
+
+def _stat(data: bytes) -> list[bytes]:
+    with mock.patch("schedhook.host._proc.read", lambda *_: data):
+        return stat_fields(1, _NOWHERE)
+
+
+def read_topology(data: bytes) -> None:
+    with (
+        mock.patch.object(topology, "_read", lambda _: data.decode("ascii", "replace")),
+        mock.patch.object(
+            topology, "_entries", lambda _, prefix: [Path(f"{prefix}0"), Path(f"{prefix}4kB")]
+        ),
+        contextlib.suppress(SchedhookError),
+    ):
+        topology.read_topology()
+    with mock.patch.object(Path, "read_text", lambda *_: data.decode("ascii", "replace")):
+        for first, last, node in frames.node_spans():
+            assert first < last
+            assert node >= 0
+
+
+def read_exec_vnode(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        nodes_on_host(parse_exec_vnode(_text(data)), "n1")
+
+
+def read_hosts(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert len(expand_hosts(_text(data))) <= 100_000
+
+
+def read_slurm_json(data: bytes) -> None:
+    answers = iter([data.split(_SEPARATOR)[0], *data.split(_SEPARATOR)[1:]])
+
+    def run(_command: object) -> Answer:
+        return Answer(status=0, output=next(answers, b"").decode("utf-8", "replace"))
+
+    with contextlib.suppress(NotUsable):
+        slurm_queries._ask_json("json", ["scontrol"], "7", run)
+
+
+def read_slurm_text(data: bytes) -> None:
+    answers = iter(data.split(_SEPARATOR))
+
+    def run(_command: object) -> Answer:
+        return Answer(status=0, output=next(answers, b"").decode("utf-8", "replace"))
+
+    with contextlib.suppress(NotUsable):
+        slurm_queries._ask_text("7", run)
+
+
+def read_pyslurm(data: bytes) -> None:
+    answer = Answer(status=0, output=data.decode("utf-8", "replace"))
+    with (
+        mock.patch.object(slurm_queries, "_pyslurm", lambda *_: answer),
+        contextlib.suppress(NotUsable),
+    ):
+        slurm_queries._ask_pyslurm("7", lambda _: answer)
+
+
+_ADAPTERS = {"slurm": Slurm(_NOWHERE), "pbs": PbsScheduler(_NOWHERE)}
+
+
+def read_message(data: bytes) -> None:
+    with contextlib.suppress(UsageError):
+        message = parse_message(data)
+        event = read_event(message, _ADAPTERS.get(message.scheduler, _ADAPTERS["pbs"]))
+        # As the journal writes it.
+        for word in (event.scheduler, event.point, event.job, event.host):
+            word.encode()
+
+
+def read_pbs_event(data: bytes) -> None:
+    with contextlib.suppress(UsageError):
+        event = _ADAPTERS["pbs"].read_event("attach", {}, data)
+        event.host.encode()
+
+
+def read_pbs_state(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        JobState.from_json(_text(data)).to_json()
+
+
+def read_config(data: bytes) -> None:
+    with contextlib.suppress(ConfigError, UnicodeDecodeError):
+        parse_config(data.decode(), Path("config.toml"))
+
+
+_NUMA_MAPS = b"""00400000 default file=/usr/bin/x mapped=4 mapmax=2 N0=3 N1=1 kernelpagesize_kB=4
+7f00000000 bind:0-1 anon=512 dirty=512 N0=512 kernelpagesize_kB=4
+7f40000000 prefer (many):0 file=/memfd:a\\040(deleted) huge N3=1 kernelpagesize_kB=2048"""
+_MAPS = b"""00400000-00404000 r-xp 00000000 08:01 123 /usr/bin/x
+7f00000000-7f00200000 rw-p 00000000 00:00 0
+7f40000000-7f40200000 rw-s 00000000 00:05 9 /memfd:a b (deleted)"""
+_MOUNTINFO = b"""24 1 8:1 / / rw - ext4 /dev/sda rw
+30 24 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw
+31 24 0:27 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset
+32 24 0:5 / /dev/shm rw - tmpfs tmpfs rw"""
+_SMAPS = b"""00400000-00404000 r-xp 00000000 08:01 123 /usr/bin/x
+Rss:                  16 kB
+Pss:                   8 kB"""
+_CGROUP = b"0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n5:cpuset:/a (deleted)"
+_NUMA_STAT = b"anon N0=4096 N1=0\nfile N0=8192 N1=0\nshmem N0=1 N1=0"
+_STATUS = b"""Name:\ta b
+State:\tS (sleeping)
+Tgid:\t7
+Uid:\t1000\t1000\t1000\t1000
+Threads:\t1
+VmRSS:\t    8 kB
+CapEff:\t000001ffffffffff
+Cpus_allowed_list:\t0-3
+Mems_allowed_list:\t0,2"""
+_SLURM_NEW = b"""{"jobs": [{"job_id": 7, "user_id": 1000, "user_name": "a", "job_state":
+["RUNNING"], "nodes": "n1", "job_resources": {"nodes": {"allocation": [{"name": "n1",
+"memory": {"allocated": 600}, "sockets": [{"index": 0, "cores": [{"index": 1, "status":
+["ALLOCATED"]}]}]}]}}}]}"""
+_SLURM_OLD = b"""{"jobs": [{"job_id": {"set": true, "number": 7}, "user_id": 1000, "job_state":
+"RUNNING", "nodes": "n1", "job_resources": {"nodes": "n1", "allocated_nodes": [{"nodename": "n1",
+"memory_allocated": 600, "sockets": {"0": {"cores": {"0": "allocated"}}}}]}}]}"""
+_GEOMETRY = b"NodeName=n1 CoresPerSocket=2 ThreadsPerCore=1"
+_PYSLURM = b"""{"job": "7", "user_id": 1000, "user_name": "a", "state": "RUNNING", "hosts":
+"n[1-2]", "allocated": {"n1": {"cpu_ids": "0-1", "memory": 300}}}"""
+_PBS = b"""{"job": {"id": "7.n1", "euser": "a", "session_id": 9}, "jobs": [{"id": "8"}],
+"host": "n1", "actions": {"resize": "follow"}, "pid": 1}"""
+_STATE = b"""{"job": "7", "sessions": [4], "nodes": "0-1", "parked": {"node_map": {"0": 2}, "mems":
+""}}"""
+_CONFIG = b"""[relocation]\nthreads = 4\nkinds = ["anon"]\ncall_ms = 1.5\n[actions]\npark = "2-3"
+[plugins.options.x]\ny = 1\n[log]\nlevel = "info"\n"""
+_MESSAGES = tuple(
+    delivery.make_message(scheduler, point, {b"SLURM_JOB_ID": b"7", b"PBS_X": b"y"}, data, wait)
+    for scheduler, point, data, wait in (
+        ("slurm", "prolog", b"", False),
+        ("pbs", "attach", _PBS, True),
+    )
+)
+
+TARGETS: Mapping[str, Target] = {
+    "sets": Target(read_sets, (b"0-3,8", b" 1,2 , 5-5\n", b"")),
+    "areas": Target(
+        read_areas, (_SEPARATOR.join((_NUMA_MAPS, _MAPS, _MOUNTINFO, _SMAPS)), _NUMA_MAPS)
+    ),
+    "cgroups": Target(
+        read_cgroups, (_SEPARATOR.join((_MOUNTINFO, _CGROUP, b"0-3", _NUMA_STAT, b"1\n2\n")),)
+    ),
+    "status": Target(
+        read_status, (_STATUS, b"7 (a b) S 1 7 7 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 99 0 0")
+    ),
+    "topology": Target(
+        read_topology,
+        (
+            b"Node 0 MemTotal: 12 kB\nNode 0 MemFree: 4 kB\nNode 0 Active(file): 1 kB\n",
+            b"0-1",
+            b"10 20",
+            b"Node 0, zone   Normal\n        spanned  9\n  start_pfn:  4\n",
+        ),
+    ),
+    "exec-vnode": Target(read_exec_vnode, (b"(n1[0]:ncpus=2:mem=4gb+n1[1]:mem=1gb)+(n2:x='a b')",)),
+    "hosts": Target(read_hosts, (b"n[1-3,07],login1", b"a[1-2]b[3]")),
+    "slurm-json": Target(
+        read_slurm_json, (_SLURM_NEW + _SEPARATOR + _GEOMETRY, _SLURM_OLD + _SEPARATOR + _GEOMETRY)
+    ),
+    "slurm-text": Target(
+        read_slurm_text,
+        (
+            b"7|1000|alice|RUNNING|n[1-2]" + _SEPARATOR + b"JobId=7\n"
+            b"     Nodes=n[1-2] CPU_IDs=0-1 Mem=600 GRES=\n",
+        ),
+    ),
+    "pyslurm": Target(read_pyslurm, (_PYSLURM,)),
+    "message": Target(read_message, _MESSAGES),
+    "pbs-event": Target(read_pbs_event, (_PBS,)),
+    "pbs-state": Target(read_pbs_state, (_STATE,)),
+    "config": Target(read_config, (_CONFIG,)),
+}
