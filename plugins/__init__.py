@@ -5,6 +5,7 @@ BUILT_IN = (
     "schedhook_plugins.mappers",
     "schedhook_plugins.schedulers.pbs",
     "schedhook_plugins.schedulers.slurm",
+    "schedhook_plugins.strategies.cpuset",
     "schedhook_plugins.strategies.migrate_process",
     "schedhook_plugins.strategies.move_pages",
     "schedhook_plugins.strategies.profile_guided",

@@ -3,7 +3,7 @@
 A child's cpuset has to stay inside its parent's, so the tree is widened from the top, and narrowed
 from the bottom once the memory has followed. A kernel may take a thread's own binding away each
 time its cpuset changes (version 1 always does), so bindings are read before and set after. See
-cpuset(7), sched_setaffinity(2). cpuset.mems is left alone.
+cpuset(7), sched_setaffinity(2). Of cpuset.mems there is only a writer here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from schedhook.errors import NoPermissionError, ProcessGoneError, RefusedError, SchedhookError
-from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus
+from schedhook.host.cgroups import (
+    Cgroup,
+    configured_cpus,
+    configured_nodes,
+    effective_cpus,
+)
 from schedhook.host.processes import thread_ids
-from schedhook.sets import CpuSet
+from schedhook.sets import CpuSet, NodeSet
 
 _ROUNDS = 5
 """Looks for threads that appeared while others were bound."""
@@ -219,13 +224,26 @@ def write_cpus(cgroup: Cgroup, cpus: CpuSet) -> None:
     RefusedError where the kernel does not take it, NoPermissionError; a cgroup that is gone needs
     nothing.
     """
-    path = cgroup.path / "cpuset.cpus"
-    if configured_cpus(cgroup) == cpus:
-        return
+    if configured_cpus(cgroup) != cpus:
+        _write(cgroup, "cpuset.cpus", str(cpus))
+
+
+def write_nodes(cgroup: Cgroup, nodes: NodeSet) -> None:
+    """Write cpuset.mems, as `write_cpus` does.
+
+    On version 2 the kernel moves what lies outside of a narrower set itself, and kills the job
+    where there is no room: so widen, move, look, and only then narrow.
+    """
+    if configured_nodes(cgroup) != nodes:
+        _write(cgroup, "cpuset.mems", str(nodes))
+
+
+def _write(cgroup: Cgroup, name: str, text: str) -> None:
+    path = cgroup.path / name
     try:
         with path.open("wb", buffering=0) as file:
-            # A blank line clears the set; no bytes at all would not be a write.
-            file.write(f"{cpus}\n".encode())
+            # One write; a blank line clears the set, and no bytes at all would not be a write.
+            file.write(f"{text}\n".encode())
     except FileNotFoundError:
         return
     except PermissionError:
@@ -233,7 +251,7 @@ def write_cpus(cgroup: Cgroup, cpus: CpuSet) -> None:
     except OSError as error:
         if not cgroup.path.exists():
             return
-        raise RefusedError(f"{path}: the kernel refuses {str(cpus)!r}: {error.strerror}") from None
+        raise RefusedError(f"{path}: the kernel refuses {text!r}: {error.strerror}") from None
 
 
 def _affinity(tid: int) -> CpuSet:

@@ -56,6 +56,11 @@ class StrategyPlugin(Descriptor):
     """For a strategy that decides page by page: from the move to the function that is asked where
     each page shall be. It is asked while the plan is made, once; the pipeline checks the plan,
     moves, and verifies. Such a strategy needs no node map."""
+    check: Callable[[Move], None] | None = None
+    """Asked with the plan, also in a dry run: RefusedError says why this strategy cannot."""
+    changes_cpuset: bool = False
+    """It sees to it that the processes may use the new nodes; else a plan that leads out of their
+    cpuset is refused."""
 
     def __post_init__(self) -> None:
         Descriptor.__post_init__(self)

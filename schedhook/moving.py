@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from schedhook.backend import Backend, Failure, Limits, Target
 from schedhook.errors import BackendError, ProcessGoneError
 from schedhook.extents import Extents
+from schedhook.host.topology import Topology
 from schedhook.model import Area, NodeMap, Reason
 from schedhook.nodemap import as_kernel_calls
 from schedhook.pacing import Throttle, bind_thread
@@ -101,6 +103,10 @@ class Move:
         options: MoveOptions,
         sources: NodeSet | None = None,
         guidance: Guidance | None = None,
+        members: Callable[[], Iterable[int]] = tuple,
+        cgroup: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        root: Path = Path("/"),
     ) -> None:
         self.node_map = node_map
         self.sources = node_map.sources if sources is None else sources
@@ -109,6 +115,14 @@ class Move:
         """A profile of the processes' accesses, where the request has one."""
         self.processes = list(processes)
         self.options = options
+        self.members = members
+        """Tells who belongs to the request by now: job and cgroup come and go."""
+        self.cgroup = cgroup
+        """The cgroup that was asked for, None where processes or a job were."""
+        self.settings = settings or {}
+        """[plugins.options.NAME] of the configuration, for the strategy of that name."""
+        self.root = root
+        """Where the host's files lie."""
         self.attempts = 0
         """Sweeps over the pages that failed most often, the first one included."""
         self.notes: list[str] = []
@@ -237,6 +251,33 @@ class Move:
             reason = Reason.of_errno(item.failure.errno)
             left[reason] = left.get(reason, 0) + item.failure.size
 
+    def observe(self, act: Callable[[], None]) -> int:
+        """Let `act` have memory moved by other means, and record what left the old nodes meanwhile.
+
+        Returns these bytes, less than 0 where moved memory came back. What stayed is `unexplained`
+        until it is swept. Not for a map whose old and new nodes overlap.
+        """
+        self.attempts = max(self.attempts, 1)
+        self._seen.clear()
+        self.look()
+        before = {each.pid: each.selection.on(self.node_map.sources) for each in self.processes}
+        try:
+            act()
+        finally:
+            self._seen.clear()
+            self.look()
+            total = sum(self._observed(each, before[each.pid]) for each in self.processes)
+        return total
+
+    def topology(self) -> Topology:
+        """The host's nodes and their free memory, read anew."""
+        return self._backend.topology()
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether no kind of memory is left out on request."""
+        return self._selection.takes_all
+
     def look(self) -> None:
         """Read where the memory of all processes lies, unless that is still known.
 
@@ -322,6 +363,21 @@ class Move:
             if gone > 0:
                 self._record(process, {(node, self.node_map.pairs[node]): gone})
         process.left = {Reason.UNEXPLAINED: sum(after.values())} if any(after.values()) else {}
+
+    def _observed(self, process: MovingProcess, before: Mapping[int, int]) -> int:
+        if process.gone:
+            return 0
+        after = process.selection.on(self.node_map.sources)
+        change = {}
+        for node in before.keys() | after.keys():
+            pair = (node, self.node_map.pairs[node])
+            # What the job has put there since is not what came back.
+            most_back = -process.moved.get(pair, 0)
+            change[pair] = max(before.get(node, 0) - after.get(node, 0), most_back)
+        self._record(process, change)
+        stayed = sum(min(size, after.get(node, 0)) for node, size in before.items())
+        process.left = {Reason.UNEXPLAINED: stayed} if stayed else {}
+        return sum(change.values())
 
     def _migrate_sparse(self, processes: Sequence[MovingProcess]) -> None:
         """Where holes cost as much as pages to look at, let the kernel skip those of the sparsest

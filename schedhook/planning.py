@@ -39,13 +39,15 @@ def make_plan(
     backend: str,
     job: str | None = None,
     force: bool = False,
+    changes_cpuset: bool = False,
 ) -> Plan:
     """The plan for these processes as they were just read.
 
     `caller_nodes` are those of the caller's own cpuset: migrate_pages(2) silently narrows to them,
     and pages for move_pages(2) are allocated on the caller's behalf, so that it finds none free.
     `reserve` bytes have to stay free on each destination. `force` lets a plan pass that does not
-    fit: the kernel then moves what it can, and the report says what stayed.
+    fit: the kernel then moves what it can, and the report says what stayed. `changes_cpuset`: the
+    strategy gives the processes the destinations itself.
     """
     plans = tuple(
         ProcessPlan(
@@ -66,7 +68,9 @@ def make_plan(
         free={node: topology.free(node) for node in _destinations(node_map, plans)},
         reserve=reserve,
     )
-    refusal = _outside_callers_cpuset(plan, caller_nodes) or _outside_cpuset(processes, plan)
+    refusal = _outside_callers_cpuset(plan, caller_nodes)
+    if refusal is None and not changes_cpuset:
+        refusal = _outside_cpuset(processes, plan)
     if refusal is None and not force:
         refusal = _no_room(processes, plan)
     return replace(plan, refusal=refusal)

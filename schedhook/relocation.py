@@ -179,7 +179,9 @@ class _Relocation:
             backend=self._backend_name,
             job=request.job,
             force=request.force,
+            changes_cpuset=self._strategy.changes_cpuset,
         )
+        plan = replace(plan, refusal=plan.refusal or self._objection(move))
         if plan.refusal:
             self._notes.append(plan.refusal)
             return self._planned(Outcome.REFUSED, plan)
@@ -274,6 +276,20 @@ class _Relocation:
             return self._request.reserve
         return self._config.relocation.reserve_mb << 20
 
+    def _objection(self, move: Move) -> str | None:
+        """Why the strategy cannot carry out the plan."""
+        if self._strategy.check is None:
+            return None
+        try:
+            self._strategy.check(move)
+        except RefusedError as refusal:
+            return str(refusal)
+        except SchedhookError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a strategy is a plug-in and may do anything
+            return self._strategy_failed(error)
+        return None
+
     def _move(self, node_map: NodeMap, topology: Topology) -> Move:
         request, config = self._request, self._config.relocation
         retry = self._config.retry
@@ -295,6 +311,10 @@ class _Relocation:
             selection=self._selection,
             sources=None if node_map.pairs else topology.memory_nodes,
             guidance=request.guidance,
+            members=self._named_pids,
+            cgroup=request.cgroup,
+            settings=self._config.plugins.options.get(self._strategy.name),
+            root=self._root,
             options=MoveOptions(
                 threads=threads,
                 cpus=cpus,
@@ -340,10 +360,10 @@ class _Relocation:
             failure = str(error)
         except Exception as error:  # noqa: BLE001 - a strategy is a plug-in and may do anything
             failure = self._strategy_failed(error)
+        self._notes += move.notes
         if failure is not None:
             self._binding.undo()
             self._notes.append(failure)
-        self._notes += move.notes
         report = replace(
             self._verify(move, before, kept, failure), job=plan.job, attempts=move.attempts
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from schedhook.cpusets import Level, move_processors
+from schedhook.cpusets import Level, move_processors, write_nodes
 from schedhook.errors import RefusedError, SchedhookError
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
@@ -25,7 +25,6 @@ from schedhook_plugins.schedulers.pbs_places import (
     find_place,
     neighbours,
     park_nodes,
-    write_nodes,
 )
 from schedhook_plugins.schedulers.pbs_state import JobState, Parked
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from schedhook.errors import NoPermissionError, ProcessGoneError, RefusedError
-from schedhook.host.cgroups import Cgroup, configured_cpus, configured_nodes
+from schedhook.errors import ProcessGoneError
+from schedhook.host.cgroups import configured_cpus
 from schedhook.host.processes import read_status
 from schedhook.host.topology import Topology
 from schedhook.sets import CpuSet, NodeSet
@@ -114,26 +114,6 @@ def park_nodes(
             fitting, key=partial(_fitness_to_park, topology, old, frozenset(occupied))
         )
     return chosen
-
-
-def write_nodes(cgroup: Cgroup, nodes: NodeSet) -> None:
-    """Write cpuset.mems where it says something else. An empty set is the parent's (version 2).
-
-    RefusedError where the kernel does not take it, NoPermissionError. On version 2 the kernel
-    moves what lies outside of a narrower set itself, and kills the job where there is no room: so
-    widen, move, look, and only then narrow.
-    """
-    if configured_nodes(cgroup) == nodes:
-        return
-    path = cgroup.path / "cpuset.mems"
-    try:
-        # One write, as the kernel takes it; a blank line clears the set.
-        with path.open("wb", buffering=0) as stream:
-            stream.write(f"{nodes}\n".encode())
-    except PermissionError:
-        raise NoPermissionError(f"{path}: not permitted to write; run as root") from None
-    except OSError as error:
-        raise RefusedError(f"{path}: the kernel refuses {str(nodes)!r}: {error.strerror}") from None
 
 
 def _nearness(topology: Topology, old: int, node: int) -> tuple[int, int]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 MIB = 1 << 20
 SOURCE = Path(__file__).with_name("job.c")
@@ -106,6 +109,43 @@ def cgroup(name: str, controllers: str = "+cpuset +memory") -> Iterator[Path]:
             if child.is_dir():
                 child.rmdir()
         path.rmdir()
+
+
+@contextmanager
+def cpuset_v1(directory: Path) -> Iterator[Path]:
+    """The cpuset controller in a hierarchy of version 1."""
+    for path in [*CGROUPS.glob("*/cgroup.subtree_control"), CGROUPS / "cgroup.subtree_control"]:
+        with suppress(OSError):
+            path.write_text("-cpuset")
+    mount = directory / "cpuset"
+    mount.mkdir()
+    for _ in range(100):  # the kernel holds on to cgroups of earlier tests for a while
+        done = subprocess.run(
+            ["mount", "-t", "cgroup", "-o", "cpuset", "cpuset", mount],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if not done.returncode:
+            break
+        time.sleep(0.2)
+    else:
+        (CGROUPS / "cgroup.subtree_control").write_text("+cpuset")
+        pytest.skip(f"no cpuset of version 1 to be had: {done.stderr.strip()}")
+    try:
+        yield mount
+    finally:
+        until(lambda: subprocess.run(["umount", mount], check=False).returncode == 0)
+        # The kernel takes its time to let go of a hierarchy.
+        until(lambda: "cpuset" in (CGROUPS / "cgroup.controllers").read_text().split(), 120)
+        (CGROUPS / "cgroup.subtree_control").write_text("+cpuset")
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def free_bytes(node: int) -> int:

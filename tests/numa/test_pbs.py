@@ -10,8 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 import schedhook
-from tests.numa.jobs import MIB, Job
+from tests.numa.jobs import MIB, Job, cpuset_v1, until
 from tests.pbs.mom import Mom, Result
 
 pytestmark = pytest.mark.nodes(4)
@@ -175,36 +174,6 @@ def forget() -> None:
 
 
 @contextlib.contextmanager
-def cpuset_v1(directory: Path) -> Iterator[Path]:
-    """The cpuset controller in a hierarchy of version 1, as the shipped cgroups hook needs it."""
-    for path in [*CGROUPS.glob("*/cgroup.subtree_control"), CGROUPS / "cgroup.subtree_control"]:
-        with contextlib.suppress(OSError):
-            path.write_text("-cpuset")
-    mount = directory / "cpuset"
-    mount.mkdir()
-    for _ in range(100):  # the kernel holds on to cgroups of earlier tests for a while
-        done = subprocess.run(
-            ["mount", "-t", "cgroup", "-o", "cpuset", "cpuset", mount],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if not done.returncode:
-            break
-        time.sleep(0.2)
-    else:
-        (CGROUPS / "cgroup.subtree_control").write_text("+cpuset")
-        pytest.skip(f"no cpuset of version 1 to be had: {done.stderr.strip()}")
-    try:
-        yield mount
-    finally:
-        until(lambda: subprocess.run(["umount", mount], check=False).returncode == 0)
-        # The kernel takes its time to let go of a hierarchy.
-        until(lambda: "cpuset" in (CGROUPS / "cgroup.controllers").read_text().split(), 120)
-        (CGROUPS / "cgroup.subtree_control").write_text("+cpuset")
-
-
-@contextlib.contextmanager
 def service(mount: Path, version: int) -> Iterator[Path]:
     """pbs_jobs.service/jobid with all processors and nodes."""
     top, jobs = mount / "pbs_jobs.service", mount / "pbs_jobs.service/jobid"
@@ -231,13 +200,6 @@ def remove(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def resident_on(job: Job, node: int) -> float:

@@ -1,0 +1,206 @@
+"""The cpusets of the processes that move: what cpuset.mems they have, and what it is to be.
+
+A child's cpuset has to stay inside its parent's, so the tree is widened from the top and narrowed
+from the bottom. A wider set moves nothing. A narrower one makes the kernel move pages, in version
+1 where cpuset.memory_migrate is 1; see cpuset(7) and update_nodemask() in the kernel's cpuset.c.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from schedhook.cpusets import write_nodes
+from schedhook.errors import ProcessGoneError, RefusedError, SchedhookError
+from schedhook.host.cgroups import (
+    Cgroup,
+    cgroup_of,
+    configured_nodes,
+    effective_nodes,
+    pids,
+    resolve_cgroup,
+)
+from schedhook.model import NodeMap
+from schedhook.moving import Move
+from schedhook.nodemap import kernel_rule
+from schedhook.sets import NodeSet
+
+_STRANGERS_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A cgroup with cpuset.mems of its own."""
+
+    cgroup: Cgroup
+    before: NodeSet
+    after: NodeSet
+
+    @property
+    def wide(self) -> NodeSet:
+        """What lets pages be on old and new nodes."""
+        return self.before | self.after
+
+    def kernel_keeps_to(self, pairs: Mapping[int, int]) -> bool:
+        """Whether narrowing from `wide` to `after` moves pages as the map says: the kernel pairs
+        nodes by their order in the two sets."""
+        rule = kernel_rule(self.wide, self.after)
+        return all(rule[old] == pairs[old] for old in self.before if old in pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpusetTree:
+    """All levels, parents first."""
+
+    levels: Sequence[Level]
+
+    def kernel_keeps_to(self, node_map: NodeMap) -> bool:
+        return not node_map.overlaps and all(
+            level.kernel_keeps_to(node_map.moves) for level in self.levels
+        )
+
+    def widen(self) -> None:
+        """RefusedError and NoPermissionError, as all that writes here."""
+        for level in self.levels:
+            write_nodes(level.cgroup, level.wide)
+
+    def narrow(self) -> None:
+        """Returns when the kernel has moved what it moves."""
+        with self._kernel_moves():
+            for level in reversed(self.levels):
+                write_nodes(level.cgroup, level.after)
+
+    def restore(self) -> None:
+        with self._kernel_moves():
+            self.widen()
+            for level in reversed(self.levels):
+                write_nodes(level.cgroup, level.before)
+
+    @property
+    def vacated(self) -> NodeSet:
+        """Nodes that narrowing takes away from somebody."""
+        return NodeSet(node for level in self.levels for node in level.wide - level.after)
+
+    @contextlib.contextmanager
+    def _kernel_moves(self) -> Iterator[None]:
+        """Turn cpuset.memory_migrate on where version 1 has it off."""
+        files = [level.cgroup.path / "cpuset.memory_migrate" for level in self.levels]
+        try:
+            off = [file for file in files if file.exists() and file.read_text().strip() == "0"]
+            for file in off:
+                file.write_text("1")
+        except OSError as error:
+            raise RefusedError(f"{error.filename} cannot be set: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            for file in off:
+                with contextlib.suppress(OSError):  # removed with the job
+                    file.write_text("0")
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{level.cgroup.name} {level.before} → {level.after}" for level in self.levels
+        )
+
+
+def find_tree(work: Move) -> CpusetTree:
+    """RefusedError where the cpusets of these processes are not theirs alone to change."""
+    pairs = work.node_map.pairs
+    levels = []
+    for top in _tops(work):
+        _check_parent(top, work)
+        for cgroup in _configured_below(top):
+            before = configured_nodes(cgroup)
+            after = NodeSet(pairs.get(node, node) for node in before)
+            levels.append(Level(cgroup=cgroup, before=before, after=after))
+    reached = NodeSet(node for level in levels for node in level.after)
+    if beyond := work.node_map.destinations - reached:
+        allowed = NodeSet(node for level in levels for node in level.before)
+        raise RefusedError(
+            f"strategy cpuset: cpuset.mems of {_names(levels)} is {allowed}, so that the map"
+            f" {work.node_map} does not lead to node {beyond}; use move-pages"
+        )
+    return CpusetTree(levels=tuple(levels))
+
+
+def _tops(work: Move) -> list[Cgroup]:
+    if work.cgroup is not None:
+        top = resolve_cgroup(work.cgroup, work.root)
+        if not _may_have_own(top) or not configured_nodes(top):
+            raise RefusedError(
+                f"strategy cpuset: {top} has no cpuset.mems of its own; write one there, or use"
+                " move-pages"
+            )
+        return [top]
+    tops: dict[Path, Cgroup] = {}
+    for process in work.processes:
+        with contextlib.suppress(ProcessGoneError):
+            top = _own_cpuset(process.pid, work.root)
+            tops[top.path] = top
+    for top in tops.values():
+        _check_members(top, work)
+    # A job's steps may lie one below the other; then the upper one's walk finds the lower.
+    return [top for path, top in tops.items() if not any(each in tops for each in path.parents)]
+
+
+def _own_cpuset(pid: int, root: Path) -> Cgroup:
+    """The nearest cgroup, at or above the process's, with cpuset.mems of its own."""
+    cgroup = cgroup_of(pid, root)
+    while _may_have_own(cgroup):
+        if configured_nodes(cgroup):
+            return cgroup
+        cgroup = _parent(cgroup)
+    raise RefusedError(
+        f"strategy cpuset: process {pid} is in no cgroup with cpuset.mems of its own; use"
+        " move-pages"
+    )
+
+
+def _check_members(top: Cgroup, work: Move) -> None:
+    # In this order: who was started meanwhile is found to belong.
+    found = pids(top, work.root)
+    others = sorted(set(found).difference(work.members()))
+    strangers = [pid for pid in others if (work.root / "proc" / str(pid)).exists()]
+    if strangers:
+        shown = ", ".join(map(str, strangers[:_STRANGERS_SHOWN]))
+        more = " and others" if len(strangers) > _STRANGERS_SHOWN else ""
+        raise RefusedError(
+            f"strategy cpuset: {top} has other processes, too ({shown}{more}); move all of them"
+            " with --cgroup, or use move-pages"
+        )
+
+
+def _check_parent(top: Cgroup, work: Move) -> None:
+    parent = _parent(top)
+    allowed = effective_nodes(parent, work.root)
+    if lacking := work.node_map.destinations - allowed:
+        raise RefusedError(
+            f"strategy cpuset: {parent} allows node {allowed}, not {lacking}; widen its"
+            " cpuset.mems first"
+        )
+
+
+def _configured_below(top: Cgroup) -> Iterator[Cgroup]:
+    for directory, below, _ in os.walk(top.path):
+        below.sort()
+        cgroup = replace(top, path=Path(directory))
+        with contextlib.suppress(SchedhookError):  # it has ended
+            if configured_nodes(cgroup):
+                yield cgroup
+
+
+def _may_have_own(cgroup: Cgroup) -> bool:
+    """The topmost cgroup is the host's."""
+    return cgroup.path != cgroup.mount
+
+
+def _parent(cgroup: Cgroup) -> Cgroup:
+    return replace(cgroup, path=cgroup.path.parent)
+
+
+def _names(levels: Sequence[Level]) -> str:
+    return ", ".join(level.cgroup.name for level in levels)
