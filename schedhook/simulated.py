@@ -233,6 +233,10 @@ class SimulatedBackend:
         """Make a cgroup, or put more processes into it."""
         self._cgroups.setdefault(path.strip("/"), set()).update(pids)
 
+    def pids(self) -> tuple[int, ...]:
+        """Every process, ascending."""
+        return tuple(sorted(self._processes))
+
     def end_process(self, pid: int) -> None:
         """The process exits; its memory becomes free unless another one maps it."""
         with self.lock:

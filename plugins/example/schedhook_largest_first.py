@@ -18,10 +18,9 @@ def size(process: MovingProcess) -> int:
 
 
 def move(work: Move) -> None:
-    """Sweep process by process, in descending order of size."""
+    """Sweep the processes in descending order of size."""
     work.look()
-    for process in sorted(work.processes, key=size, reverse=True):
-        work.sweep([process])
+    work.sweep(sorted(work.processes, key=size, reverse=True))
 
 
 @hookimpl

@@ -1,1 +1,75 @@
-"""What tests of schedhook and of plug-ins for it are made with."""
+"""What tests of schedhook and of plug-ins for it are made with.
+
+Contract suites that a plug-in's author runs, a backend in memory, trees of files that stand for a
+host, processes with memory where a test wants it. All is loaded only when it is asked for; the
+fixtures of `schedhook.testing.pytest_plugin` are there wherever schedhook is installed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from schedhook.simulated import SimulatedArea, SimulatedBackend
+    from schedhook.testing.contract import BackendContract, OneNodeContract
+    from schedhook.testing.hosts import (
+        FakeArea,
+        FakeNode,
+        write_cgroup,
+        write_cgroup_mounts,
+        write_file,
+        write_host,
+        write_process,
+    )
+    from schedhook.testing.plugin_contracts import (
+        MapperContract,
+        SchedulerContract,
+        StrategyContract,
+    )
+    from schedhook.testing.processes import NativeProcess
+    from schedhook.testing.relocations import relocate_simulated
+
+__all__ = [
+    "BackendContract",
+    "FakeArea",
+    "FakeNode",
+    "MapperContract",
+    "NativeProcess",
+    "OneNodeContract",
+    "SchedulerContract",
+    "SimulatedArea",
+    "SimulatedBackend",
+    "StrategyContract",
+    "relocate_simulated",
+    "write_cgroup",
+    "write_cgroup_mounts",
+    "write_file",
+    "write_host",
+    "write_process",
+]
+
+_HOME = {
+    "BackendContract": "schedhook.testing.contract",
+    "FakeArea": "schedhook.testing.hosts",
+    "FakeNode": "schedhook.testing.hosts",
+    "MapperContract": "schedhook.testing.plugin_contracts",
+    "NativeProcess": "schedhook.testing.processes",
+    "OneNodeContract": "schedhook.testing.contract",
+    "SchedulerContract": "schedhook.testing.plugin_contracts",
+    "SimulatedArea": "schedhook.simulated",
+    "SimulatedBackend": "schedhook.simulated",
+    "StrategyContract": "schedhook.testing.plugin_contracts",
+    "relocate_simulated": "schedhook.testing.relocations",
+    "write_cgroup": "schedhook.testing.hosts",
+    "write_cgroup_mounts": "schedhook.testing.hosts",
+    "write_file": "schedhook.testing.hosts",
+    "write_host": "schedhook.testing.hosts",
+    "write_process": "schedhook.testing.hosts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

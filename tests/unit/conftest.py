@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.stranger import Stranger, make_stranger
+
 
 @pytest.fixture
 def here() -> Iterator[Path]:
@@ -17,3 +19,9 @@ def here() -> Iterator[Path]:
         path = Path(name)
         path.chmod(0o755)
         yield path
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+    """An author of plug-ins, who has installed schedhook."""
+    return make_stranger(tmp_path_factory.mktemp("stranger"))

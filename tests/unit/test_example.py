@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process
-
-EXAMPLE = Path(__file__).parents[2] / "plugins/example"
+from schedhook.testing import FakeArea, write_process
+from tests.unit.stranger import Stranger
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment in which it is installed."""
-    place = tmp_path_factory.mktemp("site")
-    source = tmp_path_factory.mktemp("source")
-    # setuptools writes beside its sources.
-    subprocess.run(["cp", "-r", f"{EXAMPLE}/.", str(source)], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
-         "--target", str(place), str(source)],
-        check=True, timeout=300,
-    )  # fmt: skip
-    return {**os.environ, "PYTHONPATH": str(place)}
+def author(stranger: Stranger) -> Stranger:
+    """One who has installed the example, too."""
+    stranger.pip_install(stranger.directory / "source/plugins/example")
+    return stranger
 
 
-def schedhook(environment: dict[str, str], *arguments: object) -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "schedhook.cli.main", *map(str, arguments), "--json"],
-        check=True, capture_output=True, text=True, env=environment, timeout=120,
-    )  # fmt: skip
-    answer = json.loads(done.stdout)
-    assert isinstance(answer, dict)
-    return answer
+@pytest.fixture
+def relocation(schedhook_host: Path) -> list[object]:
+    """The words of a relocation that the example's strategy is to carry out."""
+    area = FakeArea(start=0x7F0000000000, size=1 << 20, pages={0: 256})
+    write_process(schedhook_host, 100, areas=[area], nodes="0-3")
+    words = ["relocate", "--root", schedhook_host, "--backend", "simulated", "--pid", 100]
+    return [*words, "--from", 0, "--to", 2, "--strategy", "largest-first"]
 
 
-def test_it_is_listed_with_its_package(installed: dict[str, str]) -> None:
-    answer = schedhook(installed, "plugins")
+def strategies(answer: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [each["name"] for each in answer["plugins"] if each["role"] == "strategy"]
+
+
+def test_it_is_listed_with_its_package(author: Stranger) -> None:
+    answer = author.schedhook("plugins")
     assert answer["problems"] == []
     assert {
         "role": "strategy",
@@ -49,24 +40,57 @@ def test_it_is_listed_with_its_package(installed: dict[str, str]) -> None:
         "summary": "the largest process first",
         "provider": "largest-first",
         "package": "schedhook-largest-first 1.0",
-    } in answer["plugins"]  # type: ignore[operator]
+    } in answer["plugins"]
 
 
-def test_it_is_chosen_by_name(installed: dict[str, str], tmp_path: Path) -> None:
-    write_host(tmp_path, nodes=[FakeNode(number=n, cpus=str(n)) for n in range(4)])
-    area = FakeArea(start=0x7F0000000000, size=1 << 20, pages={0: 256})
-    write_process(tmp_path, 100, areas=[area], nodes="0-3")
-    report = schedhook(
-        installed, "relocate", "--root", tmp_path, "--backend", "simulated", "--pid", 100,
-        "--from", 0, "--to", 2, "--strategy", "largest-first",
-    )  # fmt: skip
+def test_it_is_chosen_by_name(author: Stranger, relocation: list[object]) -> None:
+    report = author.schedhook(*relocation)
     assert (report["outcome"], report["strategy"]) == ("complete", "largest-first")
 
 
-def test_its_own_tests_pass(installed: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", str(EXAMPLE)],
-        check=False, capture_output=True, text=True, env=installed, cwd=EXAMPLE, timeout=120,
-    )  # fmt: skip
+def test_it_is_chosen_by_configuration(
+    author: Stranger, relocation: list[object], tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[relocation]\nstrategy = "largest-first"\n')
+    report = author.schedhook(*relocation[:-2], SCHEDHOOK_CONFIG=str(config))
+    assert report["strategy"] == "largest-first"
+
+
+def test_its_own_tests_pass(author: Stranger) -> None:
+    tests = author.directory / "source/plugins/example"
+    done = author.run("pytest", "-p", "no:cacheprovider", tests, cwd=tests)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("names", ["largest-first", "schedhook-largest-first", "other,all"])
+def test_it_is_switched_off_for_a_command(
+    author: Stranger, relocation: list[object], names: str
+) -> None:
+    off = {"SCHEDHOOK_DISABLE_PLUGINS": names}
+    answer = author.schedhook("plugins", **off)
+    assert "move-pages" in strategies(answer)
+    assert "largest-first" not in strategies(answer)
+    done = author.run("schedhook", *relocation, **off)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("schedhook: no strategy is called 'largest-first'; there are: ")
+
+
+def test_its_hook_calls_are_traced(author: Stranger, relocation: list[object]) -> None:
+    done = author.run("schedhook", *relocation, "--json", SCHEDHOOK_TRACE_PLUGINS="1")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["outcome"] == "complete", "the log does not go between the data"
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    calls = [
+        (line["event"], line["hook"])
+        for line in lines
+        if line.get("plugin") == "largest-first (schedhook-largest-first 1.0)"
+    ]
+    assert calls == [
+        ("hook called", "schedhook_strategies"),
+        ("hook returned", "schedhook_strategies"),
+        ("hook called", "schedhook_after_migrate"),
+        ("hook returned", "schedhook_after_migrate"),
+    ]
+    assert author.run("schedhook", *relocation).stderr == ""

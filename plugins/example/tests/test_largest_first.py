@@ -1,47 +1,46 @@
-"""The strategy over the simulated backend."""
+"""The strategy over the simulated backend, with the fixtures that schedhook gives to pytest."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
+from collections.abc import Callable
 
+import pytest
 import schedhook_largest_first
 
-from schedhook import BackendPlugin, hookimpl
-from schedhook.config import Config, PluginsSection
-from schedhook.model import Outcome
-from schedhook.nodemap import parse_map
-from schedhook.plugins import load_plugins
-from schedhook.relocation import Request, relocate
-from schedhook.simulated import SimulatedArea, SimulatedBackend
+from schedhook.model import Report
+from schedhook.testing import SimulatedArea, SimulatedBackend, StrategyContract
 
 
-def test_everything_moves_and_the_largest_process_goes_first() -> None:
-    backend = SimulatedBackend()
+class TestContract(StrategyContract):
+    """What every strategy has to do."""
+
+    plugin = schedhook_largest_first
+    name = "largest-first"
+
+
+def test_the_largest_process_goes_first(
+    schedhook_backend: SimulatedBackend, schedhook_relocate: Callable[..., Report]
+) -> None:
     for pid, pages in ((100, 5), (101, 50), (102, 20)):
-        backend.add_process(pid, areas=[SimulatedArea(start=0x10000, nodes=[0] * pages)])
-
-    class Host:
-        @hookimpl
-        def schedhook_backends(self) -> list[BackendPlugin]:
-            return [BackendPlugin(name="test", summary="a test's", create=give)]
-
-    def give(_root: Path) -> SimulatedBackend:
-        return backend
-
-    config = Config(plugins=PluginsSection(third_party=False))
-    plugins = load_plugins(config, extra=[Host(), schedhook_largest_first])
+        area = SimulatedArea(start=0x10000, nodes=[0] * pages)
+        schedhook_backend.add_process(pid, areas=[area])
     moved: list[int] = []
-    report = relocate(
-        Request(
-            pids=(100, 101, 102),
-            node_map=parse_map("0:2"),
-            strategy="largest-first",
-            backend="test",
-        ),
-        config,
-        plugins,
-        progress=lambda done, _: moved.append(done),
+    schedhook_relocate(
+        schedhook_largest_first,
+        strategy="largest-first",
+        threads=1,
+        progress=lambda done, _planned: moved.append(done),
     )
-    assert report.outcome is Outcome.COMPLETE
-    assert report.bytes_moved == 75 * 4096
-    assert moved[0] == 50 * 4096
+    assert moved == [50 * 4096, 70 * 4096, 75 * 4096]
+
+
+def test_the_observer_tells_what_moved(
+    caplog: pytest.LogCaptureFixture,
+    schedhook_backend: SimulatedBackend,
+    schedhook_relocate: Callable[..., Report],
+) -> None:
+    caplog.set_level(logging.INFO)
+    schedhook_backend.add_process(100, areas=[SimulatedArea(start=0x10000, nodes=[0] * 5)])
+    schedhook_relocate(schedhook_largest_first)
+    assert f"moved {5 * 4096} bytes" in caplog.text

@@ -1,0 +1,58 @@
+"""The tutorial, done step by step as it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.unit.stranger import PROJECT, Stranger
+
+TEXT = (PROJECT / "docs/tutorial.md").read_text()
+BLOCK = re.compile(r"([^\n]*\n)\n```(\w+)\n(.*?)```", re.DOTALL)
+FILE = re.compile(r"`([\w.]+\.(?:py|toml))`:$")
+
+
+def test_every_step_does_what_it_says(stranger: Stranger, tmp_path: Path) -> None:
+    done = set()
+    for said, kind, text in BLOCK.findall(TEXT):
+        if kind == "console":
+            for command, expected in commands(text):
+                ended = stranger.run("bash", "-c", f"exec 2>&1\n{command}", cwd=tmp_path)
+                assert matches(ended.stdout, expected), (command, ended)
+        else:
+            file = FILE.search(said.strip())
+            assert file, f"which file is this? {said}"
+            mode = "a" if "Add to" in said else "w"
+            with (tmp_path / file[1]).open(mode) as stream:
+                stream.write(("\n\n" if mode == "a" else "") + text)
+        done.add(kind)
+    assert done == {"toml", "python", "console"}
+    assert len(BLOCK.findall(TEXT)) == TEXT.count("\n```") // 2, "a block was passed over"
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """(command, what it prints) for each line with a prompt; `> ` goes on."""
+    found: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], ""))
+        elif line.startswith("> "):
+            command, _ = found.pop()
+            found.append((f"{command}\n{line[2:]}", ""))
+        else:
+            command, expected = found.pop()
+            found.append((command, f"{expected}{line}\n"))
+    return found
+
+
+def matches(printed: str, expected: str) -> bool:
+    """`…` stands for anything; blanks at the ends of lines do not count."""
+    parts = (re.escape(part) for part in expected.strip().split("…"))
+    lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
+    return re.fullmatch(".*".join(parts), lines, re.DOTALL) is not None
+
+
+def test_the_comparison_can_fail() -> None:
+    assert matches("one two three\n", "one … three")
+    assert not matches("one two\n", "one … three")
+    assert not matches("one two three\nfour\n", "one … three")
