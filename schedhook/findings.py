@@ -27,12 +27,15 @@ class Finding:
 
 
 def ok(subject: str, what: str) -> Finding:
+    """All is well with `subject`."""
     return Finding(subject=subject, level=Level.OK, what=what)
 
 
 def note(subject: str, what: str, remedy: str) -> Finding:
+    """`subject` works, but not in full."""
     return Finding(subject=subject, level=Level.NOTE, what=what, remedy=remedy)
 
 
 def problem(subject: str, what: str, remedy: str) -> Finding:
+    """`subject` does not work."""
     return Finding(subject=subject, level=Level.PROBLEM, what=what, remedy=remedy)
