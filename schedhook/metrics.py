@@ -61,7 +61,7 @@ def exposition(config: Config, plugins: Plugins, journal: Journal, root: Path = 
     SchedhookError where prometheus-client is missing.
     """
     try:
-        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
+        from prometheus_client import CollectorRegistry, generate_latest
     except ImportError:
         raise SchedhookError(
             "metrics need prometheus-client: pip install 'schedhook[metrics]'"
@@ -113,7 +113,7 @@ class _Collector:
         yield _gauge("schedhook_build_info", "Always 1.", ("version",), {(__version__,): 1})
 
     def _totals(self) -> Iterable[Metric]:
-        from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
+        from prometheus_client.core import CounterMetricFamily
 
         totals = self._journal.totals()
         for kind, (name, text, labels) in _COUNTERS.items():
@@ -185,7 +185,7 @@ def _schedulers(config: Config, plugins: Plugins, root: Path) -> Iterator[Schedu
 
 def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
     """`values` by the labels' values."""
-    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+    from prometheus_client.core import GaugeMetricFamily
 
     gauge = GaugeMetricFamily(name, text, labels=labels)
     for series, value in values.items():
@@ -194,7 +194,7 @@ def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, flo
 
 
 def _durations(totals: dict[Series, float]) -> Metric:
-    from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415
+    from prometheus_client.core import HistogramMetricFamily
 
     text = "How long relocations that moved something took."
     family = HistogramMetricFamily("schedhook_relocation_seconds", text, labels=["strategy"])

@@ -14,6 +14,7 @@ from schedhook.trust import misgiving
 from schedhook_plugins.schedulers import slurm_queries
 
 _USUAL = ("etc/slurm/slurm.conf", "run/slurm/conf/slurm.conf")
+_CGROUPS = "proctrack/cgroup"
 _HOOKS = {
     "Prolog": "jobs are seen by watching, some moments after their start",
     "Epilog": "jobs' ends are seen by watching, some moments later",
@@ -66,12 +67,12 @@ def read_settings(path: Path, depth: int = 0) -> Settings:
 
 
 def _confinement(settings: Settings, path: Path) -> Iterable[Finding]:
-    tracking = _last(settings, "proctracktype")
-    if tracking == "proctrack/cgroup":
+    tracking = _last(settings, "proctracktype") or _CGROUPS  # its default where there are cgroups
+    if tracking == _CGROUPS:
         yield ok("slurm", f"ProctrackType={tracking}: jobs are found by their cgroups")
     else:
-        what = f"ProctrackType={tracking or '(default)'}: jobs may have no cgroup to be found by"
-        yield problem("slurm", what, "ProctrackType=proctrack/cgroup in slurm.conf")
+        what = f"ProctrackType={tracking}: jobs may have no cgroup to be found by"
+        yield problem("slurm", what, f"ProctrackType={_CGROUPS} in slurm.conf")
     tasks = _last(settings, "taskplugin")
     constrain = ""
     cgroup = path.with_name("cgroup.conf")

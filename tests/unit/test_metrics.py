@@ -360,6 +360,11 @@ def test_the_socket_is_its_owners_or_a_groups(tmp_path: Path) -> None:
         assert not path.exists()
 
 
+def test_the_library_waits_until_it_is_wanted() -> None:
+    code = "import sys, schedhook.serving; sys.exit('prometheus_client' in sys.modules)"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
 def test_nothing_runs_where_nothing_is_wanted() -> None:
     before = threading.active_count()
     with exporter.exporting(MetricsSection(), lambda: b""):

@@ -62,6 +62,7 @@ def test_a_good_host(host: Path) -> None:
     ("old", "new", "subject", "level"),
     [
         ("proctrack/cgroup", "proctrack/linuxproc", "slurm", Level.PROBLEM),
+        ("proctracktype", "# no", "slurm", Level.OK),
         ("task/cgroup,", "", "slurm", Level.NOTE),
         ("Prolog=/etc/slurm/schedhook/prolog", "", "slurm Prolog", Level.NOTE),
         ("schedhook/prolog", "schedhook/gone", "slurm Prolog", Level.PROBLEM),
