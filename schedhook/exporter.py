@@ -97,7 +97,12 @@ class _Exporter(threading.Thread):
     def _render(self) -> bytes:
         at, text = self._rendered
         if time.monotonic() - at > _FRESH_SECONDS:
-            text = self._render_now()
+            try:
+                text = self._render_now()
+            except SchedhookError:
+                raise
+            except Exception as error:
+                raise SchedhookError(f"{type(error).__name__}: {error}") from error
             self._rendered = (time.monotonic(), text)
         return text
 

@@ -105,7 +105,7 @@ class _Collector:
         for part in (self._build, self._totals, self._waiting, self._nodes, self._jobs):
             try:
                 yield from part()
-            except Exception as error:  # noqa: BLE001 - adapters are plug-ins, and the rest is worth having
+            except Exception as error:  # noqa: BLE001 - the rest is worth having
                 problem = f"{type(error).__name__}: {error}"
                 _log.warning("metrics left out", part=part.__name__[1:], problem=problem)
 
@@ -140,13 +140,17 @@ class _Collector:
         running: dict[Series, float] = {}
         memory: dict[Series, float] = {}
         outside: dict[Series, float] = {}
-        for adapter in _schedulers(self._config, self._plugins, self._root):
-            jobs: Sequence[str] = adapter.jobs()  # type: ignore[attr-defined]
-            running[adapter.name,] = len(jobs)
-            for job in jobs:
-                found = self._memory_of(adapter, job)
-                if found is not None:
-                    memory[adapter.name, job], outside[adapter.name, job] = found
+        for name in self._config.watch.schedulers or self._plugins.names(SchedulerPlugin):
+            try:
+                for adapter in watchable([self._plugins.scheduler(name).create(self._root)]):
+                    jobs: Sequence[str] = adapter.jobs()  # type: ignore[attr-defined]
+                    running[name,] = len(jobs)
+                    for job in jobs:
+                        if found := self._memory_of(adapter, job):
+                            memory[name, job], outside[name, job] = found
+            except Exception as error:  # noqa: BLE001 - adapters are plug-ins
+                problem = f"{type(error).__name__}: {error}"
+                _log.warning("scheduler left out", scheduler=name, problem=problem)
         of, labels = ("scheduler",), ("scheduler", "job")
         yield _gauge("schedhook_jobs", "Jobs on this host.", of, running)
         text = "Anonymous and shared memory of a job on this host."
@@ -168,19 +172,6 @@ class _Collector:
         except (SchedhookError, OSError, ValueError) as error:
             _log.debug("job not measured", job=job, problem=str(error))
         return None
-
-
-def _schedulers(config: Config, plugins: Plugins, root: Path) -> Iterator[Scheduler]:
-    """Adapters that can list the host's jobs: those in [watch], else all. One that cannot be made
-    is logged and left out."""
-    for name in config.watch.schedulers or plugins.names(SchedulerPlugin):
-        try:
-            adapter = plugins.scheduler(name).create(root)
-        except Exception as error:  # noqa: BLE001 - adapters are plug-ins
-            problem = f"{type(error).__name__}: {error}"
-            _log.warning("scheduler left out", scheduler=name, problem=problem)
-        else:
-            yield from watchable([adapter])
 
 
 def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:

@@ -193,7 +193,11 @@ def test_a_broken_scheduler_costs_only_its_own(host: Path) -> None:
     def broken(_: Path) -> Any:
         raise RuntimeError("no")
 
-    plugins = plugins_with(broken=broken, fake=lambda _: Jobs(host, {"1": "0"}))
+    unlisted = Jobs(host, {})
+    unlisted.jobs = lambda: broken(host)  # type: ignore[method-assign]
+    plugins = plugins_with(
+        broken=broken, breaks=lambda _: unlisted, fake=lambda _: Jobs(host, {"1": "0"})
+    )
     with Journal.in_memory() as journal:
         found = values(exposition(Config(), plugins, journal, host))
     assert found["schedhook_jobs", ("fake",)] == 1
@@ -300,9 +304,10 @@ def test_requests(tmp_path: Path, request_line: bytes, status: bytes) -> None:
     assert (body == b"x 1\n") == is_whole
 
 
-def test_trouble_is_an_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [SchedhookError, ZeroDivisionError])
+def test_trouble_is_an_answer(tmp_path: Path, error: type[Exception]) -> None:
     def render() -> bytes:
-        raise SchedhookError("the journal is damaged")
+        raise error("the journal is damaged")
 
     with serving(tmp_path, render) as path:
         assert ask(path).startswith(b"HTTP/1.0 500 ")
