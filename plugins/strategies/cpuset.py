@@ -32,19 +32,19 @@ def check(work: Move) -> None:
             "strategy cpuset moves all memory of a cgroup: leave out --kinds and --shared none, or"
             " use move-pages"
         )
-    if not _allowed_to_block(work) and _may_block(work.root):
+    allowed = _allowed_to_block(work)
+    if find_tree(work).vacated and not allowed and _may_block(work.root):
         raise RefusedError(
             "strategy cpuset: on this kernel every start of a job or service on the host may have"
             f" to wait while a cpuset's memory moves; use move-pages, or set {_OPTION} = true in"
             " [plugins.options.cpuset]"
         )
-    find_tree(work)
 
 
 def move(work: Move) -> None:
     """Widen; let the kernel move what it can; sweep the rest; narrow where all that fits."""
     tree = find_tree(work)
-    if _may_block(work.root):
+    if tree.vacated and _may_block(work.root):
         work.notes.append(
             "this kernel may keep other jobs and services from starting while a cpuset's memory"
             " moves"

@@ -366,6 +366,16 @@ def test_a_kernel_that_blocks_the_host_is_refused_unless_allowed(
     assert "keep other jobs and services from starting" in report.notes[0]
 
 
+def test_where_the_scheduler_has_written_the_cpuset_only_the_sweep_is_left(host: Host) -> None:
+    """And then no kernel has to be asked whether it would block."""
+    (host.root / "proc/kallsyms").unlink()
+    host.cgroup("/job", nodes="2", pids=(100,))
+    host.process(100, "/job", *[0] * 256)
+    report = run(host)
+    assert (report.outcome, host.writes) == (Outcome.COMPLETE, [])
+    assert "the kernel moved 0.0 MiB, the sweep 1.0 MiB" in report.notes[-1]
+
+
 @pytest.mark.parametrize("options", [{"allow": True}, {"allow_blocking": "yes"}])
 def test_wrong_options_are_an_error(host: Host, options: dict[str, Any]) -> None:
     host.cgroup("/job", nodes="0", pids=(100,))
