@@ -47,7 +47,9 @@ _MORE_SECONDS = 2.0
 """Before what follows from a job's end; ends come in bursts."""
 _STOP_SECONDS = 60.0
 """How long relocations that are under way may take when the agent is told to stop."""
-_DAY = 86400.0
+_PRUNE_SECONDS = 3600.0
+_SPOOL_SECONDS = 0.2
+"""How long the spool is read before others have their turn."""
 
 
 class Agent:
@@ -80,6 +82,8 @@ class Agent:
         self._deaf = False
         self._owners: dict[tuple[str, str], tuple[float, int | None]] = {}
         self._timers: list[tuple[float, int, Event]] = []
+        self._planned: set[tuple[object, ...]] = set()
+        """The gist of each event that is to come."""
         self._count = itertools.count()
         self._spool_time = -1
         self._stopping = False
@@ -156,7 +160,7 @@ class Agent:
     # -- the loop --------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> float:
-        self._read_spool()
+        wake = now if self._read_spool() else now + self._config.watch.interval_s
         if self._deaf and self._server is not None:
             self._deaf = False
             self._poller.modify(self._server, select.EPOLLIN)
@@ -165,10 +169,10 @@ class Agent:
                 self._answer(client, "too slow")
                 self._drop(client)
         if now >= self._next_prune:
-            self._next_prune = now + _DAY
+            self._next_prune = now + _PRUNE_SECONDS
             with contextlib.suppress(JournalError):
-                self._handler.journal.prune(self._config.journal.keep_days)
-        wake = now + self._config.watch.interval_s
+                kept = self._config.journal
+                self._handler.journal.prune(kept.keep_days, kept.keep_per_job)
         return min(wake, self._watcher.tick(now)) if self._watcher else wake
 
     def _serve(self, timeout: float) -> None:
@@ -188,10 +192,13 @@ class Agent:
         """Events whose time has come."""
         while self._timers and self._timers[0][0] <= time.monotonic():
             event = heapq.heappop(self._timers)[2]
+            self._planned.discard(_gist(event))
             self._workers.put(event, time.time(), None, None)
 
     def _later(self, event: Event, seconds: float) -> None:
-        if not any(event == other for _, _, other in self._timers):
+        # The ends of a hundred jobs are one reason to look at another.
+        if _gist(event) not in self._planned:
+            self._planned.add(_gist(event))
             heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._count), event))
 
     # -- clients ---------------------------------------------------------------------------------
@@ -305,13 +312,15 @@ class Agent:
             self._owners[key] = now + _OWNER_SECONDS, owner
         return owner
 
-    def _read_spool(self) -> None:
+    def _read_spool(self) -> bool:
+        """Whether there is more than there was time for."""
         if self._spool is None:
-            return
+            return False
+        end = time.monotonic() + _SPOOL_SECONDS
         try:
             changed = self._spool.stat().st_mtime_ns
             if changed == self._spool_time:
-                return
+                return False
             self._spool_time = changed
             for path, raw in read_spool(self._spool):
                 try:
@@ -319,10 +328,14 @@ class Agent:
                 except Exception as error:  # noqa: BLE001 - one bad file is not to stop the others
                     _log.error("spooled event dropped", file=str(path), problem=str(error))
                 path.unlink(missing_ok=True)
+                if time.monotonic() > end:
+                    self._spool_time = -1
+                    return True
         except FileNotFoundError:
-            return
+            pass
         except (OSError, SchedhookError) as error:
             _log.error("spool not read", problem=str(error))
+        return False
 
     def _saw(self, event: Event) -> None:
         """The watcher's events."""
@@ -354,6 +367,11 @@ class Agent:
             if handled.retry_after is not None:
                 data = {**event.data, **SEEN_BY, "again": True}
                 self._later(replace(event, data=data), handled.retry_after)
+
+
+def _gist(event: Event) -> tuple[object, ...]:
+    """What an event asks for, whatever the reason."""
+    return event.scheduler, event.job, event.point, bool(event.data.get("repatriate"))
 
 
 def notify_systemd(state: str) -> None:

@@ -111,6 +111,10 @@ class JournalSection:
     path: str = ""
     """Empty: /var/lib/schedhook/journal.db as root, else below $XDG_STATE_HOME."""
     keep_days: int = at_least(1, 90)
+    """After which what is over is forgotten."""
+    keep_per_job: int = at_least(10, 1000)
+    """Events and reports of one job, and placements of one task, of which older ones are forgotten
+    within the hour: a job that changes all the time does not fill the disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -441,9 +441,10 @@ class Journal:
             ).fetchall()
             return [_tell(db, row) for row in reversed(rows)]
 
-    def prune(self, days: float) -> int:
-        """Forget runs that ended, and events and reports that are older than, `days` days ago.
-        How many runs. Holds of dead processes go too."""
+    def prune(self, days: float, per_job: int | None = None) -> int:
+        """Forget runs that ended, and events and reports that are older than, `days` days ago; of
+        one job's events and reports, and one task's placements, all but the newest `per_job`. How
+        many runs. Holds of dead processes go too."""
         before = time.time() - days * 86400
         with self._write() as db:
             db.execute("DELETE FROM events WHERE at < ? AND done IS NOT NULL", (before,))
@@ -451,6 +452,8 @@ class Journal:
             for row in db.execute("SELECT pid, start_time FROM holds").fetchall():
                 if _start_time(row["pid"]) != row["start_time"]:
                     db.execute("DELETE FROM holds WHERE pid = ?", (row["pid"],))
+            if per_job is not None:
+                _prune_each(db, per_job)
             return db.execute("DELETE FROM jobs WHERE ended < ?", (before,)).rowcount
 
     @contextlib.contextmanager
@@ -502,6 +505,27 @@ def _open_run(
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid
+
+
+def _prune_each(db: sqlite3.Connection, most: int) -> None:
+    # An event that has yet to be handled stays, and so does where a task's memory was last at home.
+    for table, owner, more in (
+        ("events", "job, scheduler", "done IS NOT NULL"),
+        ("reports", "job, scheduler", "TRUE"),
+        (
+            "placements",
+            "run, task",
+            "id < (SELECT max(id) FROM placements WHERE (run, task) IS (?1, ?2) AND settled)",
+        ),
+    ):
+        having = f"SELECT {owner} FROM {table} GROUP BY {owner} HAVING count(*) > ?"
+        of = f"({owner}) IS (?1, ?2)"
+        newest = f"SELECT id FROM {table} WHERE {of} ORDER BY id DESC LIMIT 1 OFFSET ?3"
+        for first, second in db.execute(having, (most,)).fetchall():
+            db.execute(
+                f"DELETE FROM {table} WHERE {of} AND {more} AND id <= ({newest})",
+                (first, second, most),
+            )
 
 
 def _run(row: sqlite3.Row) -> Run:

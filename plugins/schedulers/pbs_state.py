@@ -114,11 +114,12 @@ class States:
             names = [entry.name for entry in self._directory.iterdir()]
         except OSError:
             return ()
-        return tuple(sorted(unquote(name) for name in names if not name.startswith(".")))
+        jobs = (unquote(name, errors="surrogatepass") for name in names if name[:1] != ".")
+        return tuple(sorted(jobs))
 
     def _path(self, job: str) -> Path:
         # quote leaves dots alone; a name has to be neither hidden nor a way up.
-        name = quote(job, safe="[]@")
+        name = quote(job, safe="[]@", errors="surrogatepass")
         return self._directory / (f"%2E{name[1:]}" if name.startswith(".") else name)
 
     @contextlib.contextmanager

@@ -178,7 +178,7 @@ def test_only_one_agent_serves_a_socket(here: Path) -> None:
 
 def test_sigterm_ends_it_cleanly(here: Path) -> None:
     with agent(here) as process:
-        say(here, message("begin", "7"))
+        say(here, message("begin", "7", wait=True))
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert not (here / "agent.sock").exists()

@@ -495,3 +495,34 @@ def test_the_default_path_follows_the_user(monkeypatch: pytest.MonkeyPatch) -> N
         default_path({"XDG_STATE_HOME": "s"})
         == Path("~/.local/state/schedhook/journal.db").expanduser()
     )
+
+
+def test_a_job_that_never_rests_does_not_fill_the_disk(journal: Journal) -> None:
+    now = time.time()
+    for number in range(60):
+        at = now - 60 + number
+        journal.finish_event(
+            journal.put_event(Event(scheduler="s", point="look", job="1"), at) or 0, ""
+        )
+        nodes = NodeSet([number % 2])
+        journal.saw("s", "1", {"a": Placement(cpus=CpuSet([number]), nodes=nodes)}, at=at)
+    journal.saw("s", "1", {"quiet": Placement(cpus=CpuSet([7]), nodes=NodeSet([3]))}, at=now - 90)
+    waiting = journal.put_event(Event(scheduler="s", point="prolog", job="1"), now - 99)
+    before = journal.seen("s", "1")
+    journal.prune(90, per_job=10)
+    (run,) = journal.history("1")
+    assert [number for number, _, _ in journal.unfinished_events()] == [waiting]
+    assert journal.seen("s", "1") == before
+    assert len([seen for seen in run["placements"] if seen["task"] == "a"]) == 10
+    assert len([seen for seen in run["placements"] if seen["task"] == "quiet"]) == 1
+
+
+def test_pruning_keeps_where_a_wandering_task_is_at_home(journal: Journal) -> None:
+    journal.saw("s", "1", {"a": Placement(cpus=CpuSet([0]), nodes=NodeSet([0]))})
+    for number in range(30):
+        place = Placement(cpus=CpuSet([number]), nodes=NodeSet([1 + number % 3]))
+        journal.saw("s", "1", {"a": place}, settled=False)
+    before = journal.seen("s", "1")
+    journal.prune(90, per_job=10)
+    assert journal.seen("s", "1") == before
+    assert str(before["a"].visited) == "1-3"

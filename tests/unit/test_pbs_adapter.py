@@ -249,3 +249,10 @@ def test_a_state_of_any_job(tmp_path: Path, job: str) -> None:
 def test_states_are_roots_own(tmp_path: Path) -> None:
     States(tmp_path).put(JobState(job="1"))
     assert os.stat(tmp_path / "run/schedhook/pbs").st_mode & 0o777 == 0o700  # noqa: PTH116
+
+
+def test_a_name_that_is_no_text_is_a_name(tmp_path: Path) -> None:
+    states = States(tmp_path)
+    states.put(JobState(job="7\udcff.n1"))
+    assert states.jobs() == ("7\udcff.n1",)
+    assert states.get("7\udcff.n1") is not None

@@ -233,7 +233,8 @@ def test_a_user_cannot_take_all_connections(here: Path) -> None:
         before = len(list(descriptors.iterdir()))
         with nobody_does(GREEDY, here / "agent.sock"):
             assert say(here, message("begin", "7")) == "ok\n"
-            assert 0 < len(list(descriptors.iterdir())) - before <= 16
+            # Ours may not be closed yet.
+            assert len(list(descriptors.iterdir())) - before <= 17
 
 
 FLOOD = """
