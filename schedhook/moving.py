@@ -21,7 +21,7 @@ from schedhook.host.topology import Topology
 from schedhook.model import Area, NodeMap, Reason
 from schedhook.nodemap import as_kernel_calls
 from schedhook.pacing import Throttle, bind_thread
-from schedhook.placing import PageChoice, Pages, Placed, Wish, decide
+from schedhook.placing import AskedOnce, PageChoice, Pages, Placed, Wish, decide
 from schedhook.retry import RetryPolicy, is_transient, retry
 from schedhook.selection import ProcessSelection, Selected, Selection, find_aliases, select
 from schedhook.sets import CpuSet, NodeSet
@@ -182,14 +182,14 @@ class Move:
         self.look()
         usable = self._backend.topology().memory_nodes & self._backend.allowed_nodes()
         aliases = find_aliases({each.pid: each.selection for each in self.processes})
+        once = AskedOnce()
         for process in self.processes:
             process.placed = Placed()
             try:
                 allowed = usable & process.target.allowed_nodes()
                 for item in process.selection.selected:
-                    if item.counted:
-                        others = aliases(process.pid, item.area)
-                        self._place(process, process.placed, item, allowed, others, choose)
+                    others = aliases(process.pid, item.area)
+                    self._place(process, process.placed, item, allowed, others, once, choose)
             except ProcessGoneError:
                 process.gone = True
 
@@ -306,13 +306,14 @@ class Move:
         item: Selected,
         allowed: NodeSet,
         aliases: Sequence[tuple[int, int]],
+        once: AskedOnce,
         choose: PageChoice,
     ) -> None:
         for start, end in spread(item.area):
             wanted: dict[tuple[int, int], Extents] = {}
-            for run in process.target.locate(item.area, start, end):
-                if run.node not in self.sources:
-                    continue
+            runs = process.target.locate(item.area, start, end)
+            on_sources = (run for run in runs if run.node in self.sources)
+            for run in once.fresh(process.pid, item.area, on_sources):
                 pages = Pages(
                     pid=process.pid,
                     kind=item.area.kind,

@@ -6,9 +6,10 @@ def choose(pages: Pages) -> Choice:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
+from schedhook.backend import Run
 from schedhook.errors import PluginError, RefusedError
 from schedhook.extents import Extents
 from schedhook.model import Area, Kind
@@ -78,6 +79,44 @@ class Placed:
         self.moves[pair] = self.moves.get(pair, 0) + size
         if wish.area.kind is Kind.HUGE:
             self.huge[pair] = self.huge.get(pair, 0) + size
+
+
+class AskedOnce:
+    """Sees to it that pages of shared memory are asked about once, whoever maps them."""
+
+    def __init__(self) -> None:
+        self._asked: dict[tuple[str, int], dict[tuple[int, int], Extents]] = {}
+        """By object, then by mapping (process, address): offsets in the object."""
+
+    def fresh(self, pid: int, area: Area, runs: Iterable[Run]) -> Iterator[Run]:
+        """What of an area's runs, ascending, no other mapping had."""
+        if not (area.is_shared and area.object_key):
+            yield from runs
+            return
+        device, inode, offset = area.object_key
+        asked = self._asked.setdefault((device, inode), {})
+        mine = asked.setdefault((pid, area.start), Extents())
+        others = [each for each in asked.values() if each is not mine and each]
+        shift = offset - area.start
+        for run in runs:
+            for part in _unknown(run, others, shift):
+                mine.add(part.start + shift, part.end + shift)
+                yield part
+
+
+def _unknown(run: Run, known: Sequence[Extents], shift: int) -> Iterator[Run]:
+    start, end = run.start + shift, run.end + shift
+    sizes = [size for each in known if (size := each.overlap(start, end))]
+    if not sizes:
+        yield run
+    elif max(sizes) < end - start:
+        fresh = Extents()
+        for page in range(run.start, run.end, run.page_size):
+            at = page + shift
+            if not any(each.overlap(at, at + run.page_size) for each in known):
+                fresh.add(page, page + run.page_size)
+        for first, last in fresh:
+            yield replace(run, start=first, end=last)
 
 
 def decide(pages: Pages, choose: PageChoice) -> Iterator[tuple[int, int, int]]:

@@ -12,6 +12,8 @@ import pytest
 
 from schedhook.errors import ProcessGoneError
 from schedhook.native.backend import NativeBackend
+from schedhook.placing import Pages
+from schedhook.testing.contract import placing
 from schedhook.testing.native import NativeHooks
 from schedhook.testing.processes import NativeProcess
 
@@ -42,6 +44,25 @@ def test_a_thread_is_no_process() -> None:
                 NativeBackend().attach(thread)
         finally:
             child.kill()
+
+
+def test_shared_memory_is_asked_about_wherever_it_is_mapped() -> None:
+    """Two processes share a segment, and each has touched its own half, and one page of both."""
+    with (
+        NativeProcess(nodes=[0] * 16 + [None] * 16, shared=True) as one,
+        NativeProcess(nodes=[None] * 15 + [0] * 17, share_with=one) as two,
+        NativeBackend().attach(one.pid) as first,
+        NativeBackend().attach(two.pid) as second,
+    ):
+        asked: list[tuple[int, int, int]] = []
+
+        def choose(pages: Pages) -> None:
+            if one.start <= pages.start < one.end:
+                index = (pages.start - one.start) // one.unit
+                asked.append((pages.pid, index, len(pages.addresses)))
+
+        placing(NativeBackend(), first, (0,), second).place(choose)
+        assert asked == [(one.pid, 0, 16), (two.pid, 16, 16)]
 
 
 def test_descriptors_are_given_back() -> None:

@@ -6,18 +6,19 @@ import errno
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedhook import BackendPlugin, StrategyPlugin, hookimpl
+from schedhook.backend import Run
 from schedhook.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.errors import PluginError
 from schedhook.extents import Extents
 from schedhook.host.topology import Node, Topology
-from schedhook.model import Outcome, Report
+from schedhook.model import Area, Kind, Outcome, Report
 from schedhook.moving import Move
 from schedhook.nodemap import parse_map
-from schedhook.placing import PageChoice, Pages
+from schedhook.placing import AskedOnce, PageChoice, Pages
 from schedhook.plugins import load_plugins
 from schedhook.relocation import Request, relocate
 from schedhook.sets import CpuSet, NodeSet
@@ -212,6 +213,7 @@ def test_a_strategy_has_one_way() -> None:
             StrategyPlugin(name="both", summary="a test's", **ways)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.one_of(st.none(), st.integers(0, 3))), min_size=1))
 def test_any_choice_is_carried_out(pages: list[tuple[int, int | None]]) -> None:
     backend = process([node for node, _ in pages])
@@ -221,6 +223,7 @@ def test_any_choice_is_carried_out(pages: list[tuple[int, int | None]]) -> None:
     assert report.bytes_moved == wanted * PAGE
 
 
+@settings(deadline=None)
 @given(
     st.sets(st.integers(0, 200)),
     st.integers(0, 200),
@@ -232,6 +235,39 @@ def test_extents_are_sets_of_addresses(points: set[int], start: int, end: int) -
     assert {each for first, last in extents for each in range(first, last)} == points
     assert extents.overlap(start, end) == len(points & set(range(start, end)))
     assert len(extents.raw()) == 16 * len(extents)
+
+
+def test_shared_pages_are_asked_about_once_whoever_maps_them() -> None:
+    once = AskedOnce()
+
+    def mapping(start: int, offset: int, inode: int = 7, shared: bool = True) -> Area:
+        return Area(
+            start=start,
+            end=start + 16 * PAGE,
+            kind=Kind.SHMEM,
+            page_size=PAGE,
+            residency={},
+            is_shared=shared,
+            object_key=("0:1", inode, offset),
+        )
+
+    def fresh(pid: int, area: Area, *pages: tuple[int, int]) -> list[tuple[int, int]]:
+        runs = [
+            Run(start=area.start + first * PAGE, end=area.start + last * PAGE, node=0)
+            for first, last in pages
+        ]
+        found = [
+            (run.start - area.start, run.end - area.start) for run in once.fresh(pid, area, runs)
+        ]
+        return [(first // PAGE, last // PAGE) for first, last in found]
+
+    assert fresh(1, mapping(AT, 0), (0, 4), (8, 10)) == [(0, 4), (8, 10)]
+    assert fresh(2, mapping(2 * AT, 0), (0, 4), (4, 6), (9, 12)) == [(4, 6), (10, 12)]
+    assert fresh(1, mapping(AT, 0), (12, 13)) == [(12, 13)]
+    assert fresh(3, mapping(3 * AT, 4 * PAGE), (0, 3), (8, 9)) == [(2, 3)]
+    assert fresh(3, mapping(AT, 0, inode=8), (0, 4)) == [(0, 4)]
+    private = mapping(4 * AT, 0, shared=False)
+    assert fresh(4, private, (0, 4)) == fresh(5, private, (0, 4)) == [(0, 4)]
 
 
 def test_extents_ascend() -> None:

@@ -7,7 +7,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schedhook.errors import UsageError
@@ -220,6 +220,7 @@ _PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.binary(), st.text().map(str.encode), st.lists(_PIECES).map("".join).map(str.encode)
@@ -241,6 +242,7 @@ def test_no_input_is_too_strange(log: bytes, kind: Format) -> None:
     assert 0 <= tally.bad_lines <= tally.lines
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
