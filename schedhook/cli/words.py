@@ -21,9 +21,10 @@ def size(number: int) -> str:
 
 def percent(part: int, whole: int) -> str:
     """Whole percents; 0 % and 100 % only for nothing and all."""
-    if not whole or part in (0, whole):
-        return "100 %" if part and part == whole else "0 %"
-    return f"{min(99, max(1, round(100 * part / whole)))} %"
+    if not part:
+        return "0 %"
+    rounded = round(100 * part / whole)
+    return "<1 %" if not rounded else f"{rounded if part == whole else min(rounded, 99)} %"
 
 
 def off_node(part: int, whole: int) -> str:

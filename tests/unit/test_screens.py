@@ -213,7 +213,14 @@ def test_a_bar_has_its_width_and_shows_every_part(parts: list[int], more: int, w
 
 @pytest.mark.parametrize(
     ("part", "whole", "text"),
-    [(0, 0, "0 %"), (0, 9, "0 %"), (1, 9999, "1 %"), (9998, 9999, "99 %"), (9, 9, "100 %")],
+    [
+        (0, 0, "0 %"),
+        (0, 9, "0 %"),
+        (1, 9999, "<1 %"),
+        (1, 100, "1 %"),
+        (9998, 9999, "99 %"),
+        (9, 9, "100 %"),
+    ],
 )
 def test_percents_tell_nothing_and_all_apart_from_little_and_most(
     part: int, whole: int, text: str
