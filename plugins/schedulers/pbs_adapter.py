@@ -80,7 +80,7 @@ class PbsScheduler:
             point=point,
             job=_text(job.get("id")) or "",
             user=_user(job.get("euser")),
-            host=_text(told.get("host")) or "",
+            host=_host(told.get("host")),
             data=told,
         )
 
@@ -269,8 +269,12 @@ def _is_cpuset(path: Path) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    """Not what no journal and no path could take."""
-    return value if isinstance(value, str) and value.isprintable() else None
+    return value if isinstance(value, str) else None
+
+
+def _host(name: Any) -> str:
+    """Empty for what no host is called, and no journal could take."""
+    return name if isinstance(name, str) and name.isprintable() else ""
 
 
 def _user(name: Any) -> int | None:
