@@ -156,9 +156,7 @@ class Move:
             return
         self.attempts = max(self.attempts, 1)
         self.look()
-        self._seen.clear()
-        with self._pool() as pool:
-            list(pool.map(lambda process: self._migrate(process, calls), self.processes))
+        self._migrate_all(self.processes, calls)
         if self.options.sweep_leftovers:
             self.sweep()
 
@@ -340,6 +338,14 @@ class Move:
                     )
                 )
 
+    def _migrate_all(
+        self, processes: Sequence[MovingProcess], calls: Sequence[tuple[NodeSet, NodeSet]]
+    ) -> None:
+        with self._pool() as pool:
+            list(pool.map(lambda process: self._migrate(process, calls), processes))
+        if len(self.processes) > 1:  # each was read while others were still on the move
+            self._seen.clear()
+
     def _migrate(self, process: MovingProcess, calls: Sequence[tuple[NodeSet, NodeSet]]) -> None:
         if process.gone or not process.selection.on(self.node_map.sources):
             return
@@ -399,13 +405,15 @@ class Move:
             + ", ".join(str(process.pid) for process in sparse)
             + " moved whole at first, by migrate_pages(2)"
         )
-        with self._pool() as pool:
-            list(pool.map(lambda process: self._migrate(process, calls), sparse))
-        self._seen.clear()
+        self._migrate_all(sparse, calls)
         self.look()
 
     def _look_alone(self, process: MovingProcess) -> None:
         """Read one process again, keeping what was decided about shared memory of the job."""
+        if len(self.processes) == 1:
+            self._seen.clear()
+            self.look()
+            return
         try:
             by_start = {area.start: area for area in process.target.areas()}
         except ProcessGoneError:
@@ -426,6 +434,8 @@ class Move:
         if not self.node_map.overlaps:
             for process in processes:
                 for item in process.selection.selected:
+                    if item.area.residency.keys().isdisjoint(moves):
+                        continue  # its holes and its pages elsewhere cost time to look at
                     for start, end in spread(item.area):
                         yield _Unit(process, item.area, item.shared, start, end, moves)
             return

@@ -130,6 +130,33 @@ static void small_pages_in_a_row_are_no_folio(struct setup *setup)
     check(stayed(setup, EBUSY) == BASE, "-");
 }
 
+/* Where no huge page is free, a pinned one gets ENOMEM for itself: the node is not full. */
+static void one_that_finds_no_room_does_not_stop_the_others(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    setup->options.batch_bytes = FOLIO * BASE;
+    world.fragmented[1] = true;
+    for (size_t i = 0; i < 5; i++)
+        world_map(i * FOLIO, FOLIO, 0, false);
+    map_small(5 * FOLIO, FOLIO, 0);
+    fail(world.page[FOLIO], STUCK, FOREVER);
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 5 * FOLIO * BASE, "%" PRIu64, setup->moved[0]);
+    check(stayed(setup, ENOMEM) == FOLIO * BASE && stayed(setup, 0) == FOLIO * BASE, "-");
+}
+
+/* A node that really is full is not asked for each page. */
+static void a_full_node_is_found_out_soon(struct setup *setup)
+{
+    setup->destination[0] = 1;
+    setup->options.batch_bytes = 64 << 10;
+    map_small(0, 4096, 0);
+    world.free[1] = 0;
+    check(sweep(setup) == 0, "-");
+    check(stayed(setup, ENOMEM) == 4096 * BASE && stayed(setup, 0) == 4096 * BASE, "-");
+    check(world.move_calls <= 16, "%ld calls", world.move_calls);
+}
+
 static void folios_go_as_one_address(struct setup *setup, bool scan)
 {
     setup->destination[0] = 1;
@@ -320,6 +347,8 @@ static void named_scenarios(void)
     run(untried_pages_are_tried(&setup));
     run(errors_are_not_believed(&setup));
     run(small_pages_in_a_row_are_no_folio(&setup));
+    run(one_that_finds_no_room_does_not_stop_the_others(&setup));
+    run(a_full_node_is_found_out_soon(&setup));
     run(folios_go_as_one_address(&setup, true));
     run(folios_go_as_one_address(&setup, false));
     run(split_folio_is_counted_in_parts(&setup));
