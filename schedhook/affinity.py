@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from schedhook.errors import NoPermissionError, ProcessGoneError, RefusedError
+from schedhook.guard import Guard
 from schedhook.host.processes import thread_ids
 from schedhook.sets import CpuSet
 
@@ -14,9 +15,10 @@ _RESCANS = 5
 
 
 class Binding:
-    """Threads bound to new processors, with the way back."""
+    """Threads bound to new processors, with the way back; `guard` knows it too."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
         self._before: dict[int, set[int]] = {}
 
     def bind(self, pids: Iterable[int], cpus: CpuSet, root: Path = Path("/")) -> None:
@@ -48,6 +50,7 @@ class Binding:
     def _bind_thread(self, tid: int, cpus: CpuSet) -> None:
         try:
             before = os.sched_getaffinity(tid)
+            self._guard.bind_back(tid, before)
             os.sched_setaffinity(tid, cpus)
         except ProcessLookupError:
             return

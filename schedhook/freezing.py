@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from schedhook.errors import ProcessGoneError, RefusedError
+from schedhook.guard import Guard
 
 _SETTLE = 1.0
 """Seconds for all tasks to stop; memory can be moved without."""
@@ -33,10 +34,10 @@ def cgroups_to_freeze(pids: Iterable[int], cgroup: str | None, root: Path) -> li
 
 
 @contextlib.contextmanager
-def freezing(paths: Sequence[Path]) -> Iterator[None]:
+def freezing(paths: Sequence[Path], guard: Guard) -> Iterator[None]:
     """Freeze these cgroups within the block, except those frozen already.
 
-    They are thawed whatever happens, also when this process is killed: a helper waits for that.
+    They are thawed whatever happens, also when this process is killed: `guard` sees to that.
     RefusedError where a cgroup cannot be frozen.
     """
     files = [path / "cgroup.freeze" for path in paths]
@@ -44,39 +45,15 @@ def freezing(paths: Sequence[Path]) -> Iterator[None]:
         files = [file for file in files if file.read_text().strip() == "0"]
     except OSError as error:
         raise RefusedError(f"{error.filename} cannot be read: {error.strerror}") from error
-    if not files:
-        yield
-        return
-    with _guardian(files):
-        try:
-            _freeze(files)
-            yield
-        finally:
-            for file in files:
-                with contextlib.suppress(OSError):  # removed with the job
-                    file.write_text("0")
-
-
-@contextlib.contextmanager
-def _guardian(files: Sequence[Path]) -> Iterator[None]:
-    """A process that thaws once this one has closed its end of a pipe, of itself or by dying."""
-    import subprocess  # noqa: PLC0415 - for few
-
-    thaw = 'read -r _; for file; do echo 0 > "$file"; done'
-    helper = subprocess.Popen(
-        ["/bin/sh", "-c", thaw, "schedhook-thaw", *map(str, files)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-    )
+    for file in files:
+        guard.write_back(file, "0")
     try:
+        _freeze(files)
         yield
     finally:
-        assert helper.stdin
-        helper.stdin.close()
-        helper.wait()
+        for file in files:
+            with contextlib.suppress(OSError):  # removed with the job
+                file.write_text("0")
 
 
 def _freeze(files: Sequence[Path]) -> None:

@@ -20,6 +20,7 @@ from schedhook.errors import (
     UsageError,
 )
 from schedhook.freezing import cgroups_to_freeze, freezing
+from schedhook.guard import Guard
 from schedhook.host.topology import Topology
 from schedhook.jobs import find_pids
 from schedhook.model import (
@@ -136,12 +137,15 @@ class _Relocation:
         )
         self._attached: dict[int, MovingProcess] = {}
         self._notes: list[str] = []
-        self._binding = Binding()
+        self._guard = Guard()
+        self._binding = Binding(self._guard)
 
     def run(self) -> Report:
         began = time.monotonic()
         with ExitStack() as stack:
+            stack.enter_context(self._guard)
             report = self._relocate(stack)
+            self._guard.forget()
         return replace(report, seconds=time.monotonic() - began)
 
     def _relocate(self, stack: ExitStack) -> Report:
@@ -350,7 +354,7 @@ class _Relocation:
             if plan.bytes_planned:
                 if self._progress:
                     move.report_progress(self._progress, plan.bytes_planned)
-                with freezing(to_freeze):
+                with freezing(to_freeze, self._guard):
                     if self._strategy.move:
                         self._strategy.move(move)
                         self._follow(stack, move)

@@ -12,6 +12,7 @@ import pytest
 
 from schedhook.errors import RefusedError
 from schedhook.freezing import freezing
+from schedhook.guard import Guard
 
 
 @pytest.fixture
@@ -26,26 +27,26 @@ def state(group: Path) -> str:
 
 
 def test_frozen_within_the_block_only(group: Path) -> None:
-    with freezing([group]):
+    with freezing([group], Guard()):
         assert state(group) == "1"
     assert state(group) == "0"
 
 
 def test_what_was_frozen_stays_so(group: Path) -> None:
     (group / "cgroup.freeze").write_text("1\n")
-    with freezing([group]):
+    with freezing([group], Guard()):
         assert state(group) == "1"
     assert state(group) == "1"
 
 
 def test_an_error_thaws(group: Path) -> None:
-    with pytest.raises(ZeroDivisionError), freezing([group]):
+    with pytest.raises(ZeroDivisionError), freezing([group], Guard()):
         _ = 1 / 0
     assert state(group) == "0"
 
 
 def test_one_that_cannot_be_frozen_leaves_none_frozen(group: Path, tmp_path: Path) -> None:
-    with pytest.raises(RefusedError), freezing([group, tmp_path / "missing"]):
+    with pytest.raises(RefusedError), freezing([group, tmp_path / "missing"], Guard()):
         pytest.fail("the block ran")
     assert state(group) == "0"
 
@@ -53,7 +54,9 @@ def test_one_that_cannot_be_frozen_leaves_none_frozen(group: Path, tmp_path: Pat
 def test_being_killed_thaws(group: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from schedhook.freezing import freezing\n"
-        "with freezing([Path(sys.argv[1])]): print('frozen', flush=True); time.sleep(600)"
+        "from schedhook.guard import Guard\n"
+        "with Guard() as guard, freezing([Path(sys.argv[1])], guard):\n"
+        "    print('frozen', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-P", "-c", program, str(group)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as mover:

@@ -1,0 +1,198 @@
+"""What makes a relocation fast or gentle, as features; how fast and how gentle, benchmarks/ say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook import freezing, moving
+from schedhook.backend import Limits, Sweep
+from schedhook.cli.main import main
+from schedhook.errors import RefusedError
+from schedhook.guard import Guard
+from schedhook.host.frames import node_spans
+from schedhook.model import Area
+from schedhook.native.backend import NativeBackend, NativeTarget
+from schedhook.sets import CpuSet
+from tests.numa.jobs import MIB, Job, cgroup
+
+pytestmark = pytest.mark.nodes(4)
+
+SIZE = 64
+"""MiB."""
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Relocate 0 → 2 in this process; complete."""
+
+    def run(job: Job, *arguments: object) -> dict[str, Any]:
+        words = ["relocate", "--from", 0, "--to", 2, *arguments]
+        if "--cgroup" not in arguments:
+            words += ["--pid", job.pid]
+        capsys.readouterr()
+        status = main([str(word) for word in words] + ["--json"], standalone_mode=False)
+        report: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert job.share_on(2) >= 0.999
+        return report
+
+    return run
+
+
+class Calls:
+    """What reached the backend, from which processors, and how the job's cgroup was meanwhile."""
+
+    def __init__(self) -> None:
+        self.cpus: list[CpuSet] = []
+        self.limits: list[Limits] = []
+        self.migrated = 0
+        self.frozen: list[bool] = []
+        self.watched: Path | None = None
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Watches every sweep and whole-process call."""
+    seen = Calls()
+    sweep, migrate = NativeTarget.sweep, NativeTarget.migrate
+
+    def note() -> None:
+        seen.cpus.append(CpuSet(os.sched_getaffinity(0)))
+        if seen.watched:
+            seen.frozen.append("frozen 1" in (seen.watched / "cgroup.events").read_text())
+
+    def watched_sweep(
+        self: NativeTarget,
+        area: Area,
+        start: int,
+        end: int,
+        destinations: Mapping[int, int],
+        *,
+        shared: bool,
+        limits: Limits,
+    ) -> Sweep:
+        note()
+        seen.limits.append(limits)
+        return sweep(self, area, start, end, destinations, shared=shared, limits=limits)
+
+    def watched_migrate(self: NativeTarget, *arguments: Any) -> int:
+        note()
+        seen.migrated += 1
+        return migrate(self, *arguments)
+
+    monkeypatch.setattr(NativeTarget, "sweep", watched_sweep)
+    monkeypatch.setattr(NativeTarget, "migrate", watched_migrate)
+    return seen
+
+
+def test_pages_are_moved_on_the_jobs_new_processors(run: Any, calls: Calls) -> None:
+    before = os.sched_getaffinity(0)
+    with Job("anon", SIZE, 0) as job:
+        run(job)
+    assert set(calls.cpus) == {CpuSet({2})}, "each node has one processor here"
+    assert os.sched_getaffinity(0) == before
+
+
+def test_more_threads_than_new_processors_use_the_old_ones_too(run: Any, calls: Calls) -> None:
+    with Job("anon", SIZE, 0) as job:
+        run(job, "--threads", 2)
+    assert set(calls.cpus) == {CpuSet({0, 2})}
+
+
+def test_a_large_mapping_is_spread(run: Any, calls: Calls) -> None:
+    with Job("anon", 4 * moving.UNIT_BYTES // MIB, 0) as job:
+        run(job, "--threads", 2)
+    assert len(calls.limits) >= 4
+
+
+def test_gentle_calls_are_bounded(run: Any, calls: Calls) -> None:
+    with Job("anon", SIZE, 0) as job:
+        run(job, "--gentle")
+    assert {limits.call_seconds for limits in calls.limits} == {0.02}
+
+
+def test_holes_are_left_to_the_kernel_where_it_does_not_tell_them(
+    run: Any, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Job("reserve", SIZE, 0) as job, NativeBackend().attach(job.pid) as target:
+        report = run(job)
+        assert calls.migrated == (0 if target.skips_holes else 1)
+        assert report["bytes_moved"] >= SIZE * MIB
+    if target.skips_holes:  # as on a kernel without PAGEMAP_SCAN
+        monkeypatch.setattr(NativeTarget, "skips_holes", False)
+        with Job("reserve", SIZE, 0) as job:
+            run(job)
+        assert calls.migrated == 1
+
+
+def test_frames_tell_nodes_as_the_kernel_does() -> None:
+    spans = node_spans()
+    assert {node for *_, node in spans} == {0, 1, 2, 3}
+    for node in range(4):
+        with Job("anon", 4, node) as job, Path(f"/proc/{job.pid}/pagemap").open("rb") as pagemap:
+            pagemap.seek(job.start // 4096 * 8)
+            for _ in range(job.bytes // 4096):
+                frame = int.from_bytes(pagemap.read(8), "little") & ((1 << 55) - 1)
+                assert [where for first, end, where in spans if first <= frame < end] == [node]
+
+
+def test_the_job_is_frozen_while_it_moves(run: Any, calls: Calls) -> None:
+    with cgroup("cold") as path, Job("anon", SIZE, 0, cgroup=path) as job:
+        calls.watched = path
+        run(job, "--freeze")
+        assert calls.frozen
+        assert all(calls.frozen)
+        assert (path / "cgroup.freeze").read_text().strip() == "0"
+        assert job.checksum()
+
+
+def test_a_job_that_was_frozen_stays_so(run: Any) -> None:
+    with cgroup("cold") as path, Job("anon", SIZE, 0, cgroup=path) as job:
+        (path / "cgroup.freeze").write_text("1")
+        run(job, "--freeze", "--cgroup", path)
+        assert (path / "cgroup.freeze").read_text().strip() == "1"
+        (path / "cgroup.freeze").write_text("0")
+
+
+def test_a_failure_thaws() -> None:
+    with cgroup("cold") as path, Job("anon", 4, 0, cgroup=path):
+        with pytest.raises(ZeroDivisionError), freezing.freezing([path], Guard()):
+            assert (path / "cgroup.freeze").read_text().strip() == "1"
+            _ = 1 / 0
+        assert (path / "cgroup.freeze").read_text().strip() == "0"
+
+
+def test_death_thaws() -> None:
+    """SIGKILL leaves no time for anything: the helper has to do it."""
+    program = (
+        "import sys, time; from pathlib import Path; from schedhook.freezing import freezing\n"
+        "from schedhook.guard import Guard\n"
+        "with Guard() as guard, freezing([Path(sys.argv[1])], guard):\n"
+        "    print('frozen', flush=True); time.sleep(600)"
+    )
+    with cgroup("cold") as path, Job("anon", 4, 0, cgroup=path):
+        command = [sys.executable, "-P", "-c", program, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as mover:
+            assert mover.stdout
+            assert mover.stdout.readline() == "frozen\n"
+            assert (path / "cgroup.freeze").read_text().strip() == "1"
+            mover.send_signal(signal.SIGKILL)
+        end = time.monotonic() + 30
+        while (path / "cgroup.freeze").read_text().strip() == "1" and time.monotonic() < end:
+            time.sleep(0.05)
+        assert (path / "cgroup.freeze").read_text().strip() == "0"
+
+
+def test_one_does_not_freeze_oneself() -> None:
+    with pytest.raises(RefusedError):
+        freezing.cgroups_to_freeze([os.getpid()], None, Path("/"))
