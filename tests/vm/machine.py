@@ -157,6 +157,8 @@ def start_script(script: str, mounts: Sequence[Path], private: Sequence[Path]) -
     lines += [
         # virtme-ng's layer over it is for root alone where there is no systemd to mend that.
         "chmod 1777 /tmp",
+        # What a schedhook on the host has is none of the guest's.
+        "rm -rf /etc/schedhook /var/lib/schedhook",
         "echo '+cpuset +cpu +memory +pids' > /sys/fs/cgroup/cgroup.subtree_control",
         "export HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1",
         script,
