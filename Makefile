@@ -11,7 +11,7 @@ SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.p
 
 # Tiers that need several NUMA nodes, and the Debian packages that only they need.
 NUMA_TIERS := tests/numa tests/slurm
-TIER_PACKAGES := linux-perf munge slurmctld slurmd slurm-client iproute2
+TIER_PACKAGES := linux-perf munge slurmctld slurmd slurm-client clustershell iproute2
 
 .PHONY: bench demo fuzz man test check unit numa packages tier-packages
 

@@ -1,8 +1,8 @@
 """What a prolog costs with the agent running: `python benchmarks/hook_cost.py [--runs N]`.
 
-Prints the time of the hook's program as a ratio to `python3 -I -S -c pass`, each the median of many
-runs that take turns. Every hook's event has to be in the agent's journal afterwards, or else the
-figures are not worth printing.
+Prints the time of contrib/slurm's prolog as a ratio to `python3 -I -S -c pass`, each the median of
+many runs that take turns. Every prolog's event has to be in the agent's journal afterwards, or else
+the figures are not worth printing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-import schedhook.delivery
 from schedhook.journal import Journal
 
-HOOK = Path(schedhook.delivery.__file__).with_name("hook.py")
+INSTALL = Path(__file__).parents[1] / "contrib/slurm/install"
 LIMIT = 1.5
 PROLOG = {
     "SLURM_JOB_UID": "1000",
@@ -67,6 +66,15 @@ class Cost:
     processor: float
 
 
+def install(directory: Path, python: str, socket: Path) -> Path:
+    """The prolog as it is installed, but for the agent's socket."""
+    command = [python, str(INSTALL), "--directory", str(directory)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    prolog = directory / "prolog"
+    prolog.write_text(prolog.read_text().replace("slurm prolog", f"slurm prolog --socket {socket}"))
+    return prolog
+
+
 def timed(command: Sequence[str], environ: dict[str, str]) -> Cost:
     """Run a command. CalledProcessError where it fails."""
     before = time.perf_counter()
@@ -90,8 +98,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         with agent(directory, sys.executable) as socket:
-            base = [options.python, "-I", "-S"]
-            hook = [*base, str(HOOK), "slurm", "prolog", "--strict", "--socket", str(socket)]
+            hook = [str(install(directory / "hooks", options.python, socket))]
+            base = [options.python, "-I", "-S", "-c", "pass"]
             for run in range(options.runs + 1):
                 job = {**PROLOG, "SLURM_JOB_ID": str(run + 1)}
                 # In turns, and each goes first as often, so that a busy machine is fair to both.
@@ -99,7 +107,7 @@ def main() -> int:
                     if which:
                         hooks.append(timed(hook, job))
                     else:
-                        bare.append(timed([*base, "-c", "pass"], job))
+                        bare.append(timed(base, job))
         with Journal.open(directory / "state" / "journal.db", create=False) as journal:
             recorded = len({run["job"] for run in journal.history(limit=10**6)})
     if recorded != options.runs + 1:

@@ -7,8 +7,9 @@ job have to come one after the other; those of several jobs may come from severa
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +18,7 @@ from schedhook.config import Config
 from schedhook.errors import SchedhookError
 from schedhook.events import Kind, kind_of
 from schedhook.jobwork import NOTHING_DONE, Handled, JobWork, Relocate
-from schedhook.journal import Journal, JournalError, Run, Seen
+from schedhook.journal import HeldError, Journal, JournalError, Run, Seen
 from schedhook.log import get_logger
 from schedhook.model import Event, Placement, Report
 from schedhook.relocation import Request, relocate
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from schedhook.plugins import Plugins
 
 _T = TypeVar("_T")
+
+_WAIT_SECONDS = 30.0
 
 _log = get_logger()
 
@@ -58,6 +61,8 @@ class Handler:
         self._lock = threading.Lock()
         self._unsaved: dict[tuple[str, str], dict[str, Seen]] = {}
         """What the journal could not take, so that a full disk costs the record, not the job."""
+        self._waiting: dict[tuple[str, str], float] = {}
+        """Since when work on a job has been put off, in seconds of time.monotonic()."""
 
     def adapter(self, name: str) -> Scheduler:
         """The scheduler's adapter, made once. PluginError where there is none of that name."""
@@ -73,6 +78,10 @@ class Handler:
         """
         try:
             handled = self._handle(event, at)
+        except HeldError as error:
+            # If its holder dies in mid-work, the look afterwards finds what it left.
+            retry = self._config.agent.retry_s / 10
+            handled = Handled(summary=str(error), retry_after=retry)
         except SchedhookError as error:
             handled = Handled(summary=f"failed: {error}", ok=False)
         except Exception as error:  # noqa: BLE001 - adapters are plug-ins, and the agent goes on
@@ -121,12 +130,7 @@ class Handler:
     def _adapters_own(self, event: Event, adapter: Scheduler) -> Handled:
         """Let the adapter handle the event, with nobody else at work on the job."""
         own: Callable[[Event, Journal, Relocate], str] = adapter.handle  # type: ignore[attr-defined]
-        with ExitStack() as stack:
-            if event.job:
-                try:
-                    stack.enter_context(self.journal.hold(event.scheduler, event.job))
-                except JournalError as error:
-                    _log.error("not held", job=event.job, problem=str(error))
+        with self.held(event.scheduler, event.job) if event.job else nullcontext():
             try:
                 return Handled(summary=own(event, self.journal, self.recorder(event)))
             except SchedhookError as error:
@@ -150,6 +154,7 @@ class Handler:
                 return Handled(summary="no cgroup any more")
         with self._lock:
             self._unsaved.pop((event.scheduler, event.job), None)
+            self._waiting.pop((event.scheduler, event.job), None)
         summary = self._put_down(
             "ended", lambda: self.journal.ended(event.scheduler, event.job, at)
         )
@@ -194,6 +199,17 @@ class Handler:
         self._put_down("", lambda: self.journal.add_report(report, scheduler, request.job))
         return report
 
+    @contextmanager
+    def held(self, scheduler: str, job: str) -> Iterator[None]:
+        """Meanwhile nobody else is at work on the job. HeldError where somebody is; a journal that
+        cannot be written costs the certainty, not the work."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.journal.hold(scheduler, job))
+            except JournalError as error:
+                _log.error("not held", job=job, problem=str(error))
+            yield
+
     def recorder(self, event: Event) -> Relocate:
         """The pipeline for an adapter to call: what it does is written down for the event's job."""
 
@@ -218,6 +234,18 @@ class Handler:
         except JournalError as error:
             _log.error("journal not readable", problem=str(error))
             return default
+
+    def waits(self, scheduler: str, job: str, reason: bool) -> bool:
+        """Whether work on the job shall wait because of `reason`: not for ever."""
+        with self._lock:
+            if not reason:
+                self._waiting.pop((scheduler, job), None)
+                return False
+            now = time.monotonic()
+            if now - self._waiting.setdefault((scheduler, job), now) < _WAIT_SECONDS:
+                return True
+            del self._waiting[scheduler, job]
+            return False
 
     def remember(
         self,

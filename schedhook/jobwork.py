@@ -13,7 +13,7 @@ from schedhook.errors import ProcessGoneError, SchedhookError
 from schedhook.events import Kind
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
-from schedhook.journal import Wish
+from schedhook.journal import HeldError, Wish
 from schedhook.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.relocation import Request
 from schedhook.scheduler import Scheduler, Task
@@ -27,12 +27,15 @@ Relocate = Callable[[Request], Report]
 _IN_PLACE = "all in place"
 _NOBODY = "no processes here"
 _OVER = "the job has ended"
-NOTHING_DONE = (_IN_PLACE, _NOBODY, _OVER)
+_STARTING = "waiting for a step to start"
+NOTHING_DONE = (_IN_PLACE, _NOBODY, _OVER, _STARTING)
 """Summaries that are not worth a line."""
 
 _PARKED = "parked"
 _MIB = 1 << 20
 _TRIES = 3
+_STEP_SECONDS = 0.5
+"""Between two looks at whether a step has started."""
 _SETTLED = frozenset({Outcome.COMPLETE, Outcome.NOTHING_TO_DO, Outcome.PARTIAL})
 
 
@@ -62,14 +65,13 @@ class JobWork:
         self._journal = handler.journal
         self._done: list[str] = []
         self._ok = True
-        self._again = False
+        self._retry_s = handler.config.agent.retry_s
+        self._retry_after: float | None = None
 
     def act(self, kind: Kind) -> Handled:
-        retry = self._handler.config.agent.retry_s
         ask = self._handler.ask
         if ask(lambda: self._journal.is_held(self._scheduler, self._job), False):
-            # If its holder dies in mid-work, the look afterwards finds what it left.
-            return Handled(summary="another process is at work on the job", retry_after=retry / 10)
+            raise HeldError(f"another process is at work on job {self._job}")
         run = ask(lambda: self._journal.run(self._scheduler, self._job), None)
         if run is not None and run.ended is not None:
             return Handled(summary=_OVER)
@@ -87,26 +89,30 @@ class JobWork:
         return Handled(
             summary="; ".join(self._done) or _IN_PLACE,
             ok=self._ok,
-            retry_after=retry if self._again else None,
+            retry_after=self._retry_after,
         )
 
     # -- following -------------------------------------------------------------------------------
 
     def _look(self, tasks: Sequence[Task]) -> None:
-        tasks = self._rebind(self._keep_wish(tasks))
+        kept = self._keep_wish(tasks)
+        if kept is None:
+            return
+        tasks = self._rebind(kept)
         self._follow(tasks)
         if self._event.data.get("repatriate") and self._actions.repatriate:
             self._repatriate(tasks)
 
-    def _keep_wish(self, tasks: Sequence[Task]) -> Sequence[Task]:
-        """Where the scheduler has undone a relocation that was to last, do it again."""
+    def _keep_wish(self, tasks: Sequence[Task]) -> Sequence[Task] | None:
+        """Where the scheduler has undone a relocation that was to last, do it again. None where
+        that has to wait: until then nothing may follow processors that nobody wished."""
         wish = self._handler.ask(lambda: self._journal.wish(self._scheduler, self._job), None)
         if wish is None:
             return tasks
         outside = CpuSet(cpu for task in tasks for cpu in task.placement.cpus - wish.placement.cpus)
-        if not outside:
+        if not outside and wish.leaving is None:
             return tasks
-        if outside - wish.was.cpus:
+        if outside - wish.was.cpus - (wish.leaving or CpuSet()):
             self._journal.release(self._scheduler, self._job)
             self._done.append(f"somebody has given it processors {outside}: wish dropped")
             return tasks
@@ -114,8 +120,20 @@ class JobWork:
         enforce = getattr(self._adapter, "enforce", None)
         if enforce is None:
             return tasks
+        starting: Callable[[str], bool] | None = getattr(self._adapter, "starting", None)
+        if starting is not None and self._handler.waits(
+            self._scheduler, self._job, starting(self._job)
+        ):
+            self._done.append(_STARTING)
+            self._retry_after = _STEP_SECONDS
+            return None
         recorder = self._handler.recorder(self._event)
-        self._done.append(enforce(self._job, wish, recorder, self._homes()))
+        with self._handler.held(self._scheduler, self._job):
+            self._done.append(enforce(self._job, wish, recorder, self._homes()))
+            if wish.leaving is not None:
+                self._done.append("which finishes what was interrupted")
+                arrived = replace(wish, leaving=None)
+                self._journal.make_wish(self._scheduler, self._job, arrived)
         tasks = self._adapter.tasks(self._job)
         self._remember({task.name: task.placement for task in tasks}, settled=True)
         return tasks
@@ -166,7 +184,8 @@ class JobWork:
         if self._actions.on_relocation is OnRelocation.FOLLOW:
             report = self._relocate(group, Request(sources=old, destinations=new))
             settled = report is None or report.outcome in _SETTLED
-            self._again |= not settled
+            if not settled:
+                self._retry_after = self._retry_s
         self._remember({task.name: task.placement for task in group}, settled=settled)
 
     def _repatriate(self, tasks: Sequence[Task]) -> None:
@@ -235,7 +254,7 @@ class JobWork:
                 del parked[task.name]
                 self._remember({task.name: task.placement}, settled=True)
             else:
-                self._again = True
+                self._retry_after = self._retry_s
         alive = {task.name for task in tasks}
         self._write_note({name: entry for name, entry in parked.items() if name in alive} or None)
 

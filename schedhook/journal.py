@@ -14,12 +14,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schedhook.errors import ProcessGoneError
-from schedhook.host.processes import read_identity
+from schedhook.errors import ProcessGoneError, RefusedError
+from schedhook.host.processes import read_identity, read_status
 from schedhook.journal_file import (
     JournalError,
     check_owner,
@@ -33,6 +33,7 @@ from schedhook.sets import CpuSet, NodeSet
 from schedhook.totals import Series, totals_of
 
 _HOLD_SECONDS = 3600.0
+_HOLD_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +68,9 @@ class Wish:
     was: Placement
     """What the scheduler gave the job, and goes on writing."""
     placement: Placement
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """What the adapter needs to enforce it; JSON."""
+    leaving: CpuSet | None = None
+    """The processors that the job is being moved away from; None once it has arrived. Whoever finds
+    one that nobody holds has to finish what was interrupted."""
     at: float = 0.0
 
 
@@ -81,7 +83,11 @@ def default_path(environ: Mapping[str, str] = os.environ) -> Path:
     return base / "schedhook" / "journal.db"
 
 
-__all__ = ["Journal", "JournalError", "Run", "Seen", "Wish", "default_path"]
+__all__ = ["HeldError", "Journal", "JournalError", "Run", "Seen", "Wish", "default_path"]
+
+
+class HeldError(RefusedError):
+    """Another process is at work on the job."""
 
 
 class Journal:
@@ -346,7 +352,7 @@ class Journal:
                     str(wish.was.nodes),
                     str(wish.placement.cpus),
                     str(wish.placement.nodes),
-                    json.dumps(dict(wish.data)),
+                    json.dumps({"leaving": str(wish.leaving)} if wish.leaving else {}),
                 ),
             )
 
@@ -358,10 +364,11 @@ class Journal:
             ).fetchone()
         if row is None:
             return None
+        leaving = json.loads(row["data"]).get("leaving")
         return Wish(
             was=_placement(row["was_cpus"], row["was_nodes"]),
             placement=_placement(row["cpus"], row["nodes"]),
-            data=json.loads(row["data"]),
+            leaving=CpuSet.parse(leaving) if leaving else None,
             at=row["at"],
         )
 
@@ -396,14 +403,18 @@ class Journal:
     # -- holds -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def hold(self, scheduler: str, job: str) -> Iterator[None]:
-        """Meanwhile nobody else acts on the job. Ends with the process at the latest."""
-        pid = os.getpid()
-        with self._write() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO holds VALUES (?, ?, ?, ?, ?)",
-                (scheduler, job, pid, _start_time(pid), time.time() + _HOLD_SECONDS),
-            )
+    def hold(self, scheduler: str, job: str, wait: float = 0) -> Iterator[None]:
+        """Meanwhile nobody else acts on the job. Ends with the process at the latest.
+
+        HeldError where another process still holds it after `wait` seconds.
+        """
+        end = time.monotonic() + wait
+        while (holder := self._take(scheduler, job)) is not None:
+            if time.monotonic() >= end:
+                raise HeldError(
+                    f"process {holder} is at work on job {job}: try again when it has finished"
+                )
+            time.sleep(_HOLD_POLL_SECONDS)
         try:
             yield
         finally:
@@ -411,18 +422,25 @@ class Journal:
             with contextlib.suppress(JournalError), self._write() as db:
                 db.execute(
                     "DELETE FROM holds WHERE scheduler = ? AND job = ? AND pid = ?",
-                    (scheduler, job, pid),
+                    (scheduler, job, os.getpid()),
                 )
+
+    def _take(self, scheduler: str, job: str) -> int | None:
+        """Hold the job, or tell which process does."""
+        pid = os.getpid()
+        with self._write() as db:
+            holder = _holder(db, scheduler, job)
+            if holder is None:
+                db.execute(
+                    "INSERT OR REPLACE INTO holds VALUES (?, ?, ?, ?, ?)",
+                    (scheduler, job, pid, _start_time(pid), time.time() + _HOLD_SECONDS),
+                )
+        return holder
 
     def is_held(self, scheduler: str, job: str) -> bool:
         """Whether another process that lives holds the job."""
         with self._read() as db:
-            rows = db.execute(
-                "SELECT pid, start_time FROM holds WHERE scheduler = ? AND job = ? AND until > ?"
-                " AND pid != ?",
-                (scheduler, job, time.time(), os.getpid()),
-            ).fetchall()
-        return any(_start_time(row["pid"]) == row["start_time"] for row in rows)
+            return _holder(db, scheduler, job) is not None
 
     # -- looking back ----------------------------------------------------------------------------
 
@@ -578,8 +596,19 @@ def _tell(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
     }
 
 
+def _holder(db: sqlite3.Connection, scheduler: str, job: str) -> int | None:
+    """The other process that holds the job and lives."""
+    rows = db.execute(
+        "SELECT pid, start_time FROM holds WHERE scheduler = ? AND job = ? AND until > ?"
+        " AND pid != ?",
+        (scheduler, job, time.time(), os.getpid()),
+    ).fetchall()
+    return next((row["pid"] for row in rows if _start_time(row["pid"]) == row["start_time"]), None)
+
+
 def _start_time(pid: int) -> int | None:
+    """None for a process that has ended, also where nobody has waited for it yet."""
     try:
-        return read_identity(pid).start_time
+        return None if read_status(pid).state == "Z" else read_identity(pid).start_time
     except ProcessGoneError:
         return None

@@ -61,7 +61,6 @@ _JOB = re.compile(r"[1-9][0-9]{0,9}")
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _LONGEST_WORD = 256
 _NO_TASK = frozenset({"batch", "extern", "interactive"})
-_SLURMSTEPD = "slurmstepd"
 
 
 class Slurm:
@@ -170,6 +169,13 @@ class Slurm:
         ]
         return bool(all_of_it) and all(all_of_it)
 
+    def starting(self, job: str) -> bool:
+        """Whether Slurm seems about to bind and start tasks of a step here. It writes cpusets first
+        and binds then: processors that change in between cost the tasks their binding, and nobody
+        could tell any more which task belongs where."""
+        cgroups = slurm_cgroups.job_cgroups(job, self.root, self.host)
+        return any(slurm_cgroups.starting_steps(cgroup, self.root) for cgroup in cgroups)
+
     # -- relocation ------------------------------------------------------------------------------
 
     def enforce(
@@ -209,7 +215,7 @@ class Slurm:
             except ProcessGoneError:
                 continue
             # Among the user's it is a task that has yet to become the user's program.
-            if info.name != _SLURMSTEPD:
+            if info.name != slurm_cgroups.SLURMSTEPD:
                 found[pid] = (member, info)
         return found
 

@@ -32,6 +32,7 @@ _JOB_IN_NAME = re.compile(
 )
 _OLD_NAMES = {"4294967294": "batch", "4294967295": "extern", "4294967290": "interactive"}
 _SLICES_DEEP = 2
+SLURMSTEPD = "slurmstepd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,31 @@ def members(job: Cgroup, root: Path) -> dict[int, Member]:
             if task:
                 at = Cgroup(path=path / name, version=job.version, mount=job.mount)
                 found |= dict.fromkeys(pids(at, root), Member(step=step, task=task[1]))
+    return found
+
+
+def starting_steps(job: Cgroup, root: Path) -> tuple[str, ...]:
+    """Steps whose tasks Slurm has yet to bind and start, by the look of them: they have a
+    slurmstepd that stands where a task will be, or nobody but slurmstepd. Do not wait for them
+    without end: a step that ends slowly looks so too, and users name processes as they like."""
+    found = []
+    for step, path in step_directories(job).items():
+        if not step.isdigit():
+            continue
+        own = _of_step(Cgroup(path=path, version=job.version, mount=job.mount), root)
+        theirs = {pid for pid, info in own.items() if info.name == SLURMSTEPD}
+        if theirs and (theirs == set(own) or any(own[pid].parent in theirs for pid in theirs)):
+            found.append(step)
+    return tuple(found)
+
+
+def _of_step(step: Cgroup, root: Path) -> dict[int, ProcessInfo]:
+    found = {}
+    for pid in pids(step, root):
+        try:
+            found[pid] = read_process(pid, root)
+        except ProcessGoneError:
+            continue
     return found
 
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,17 @@ from schedhook.errors import SchedhookError, UsageError
 from schedhook.journal import Journal, JournalError, Wish
 from schedhook.model import Outcome, Placement, Report
 from schedhook.relocation import Request, relocate
+from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_migrate import JobMove, cpus_of_nodes, migrate
+from schedhook_plugins.schedulers.slurm_migrate import JobMove, cpus_of_nodes, enforce, migrate
 from schedhook_plugins.schedulers.slurm_queries import query
 
 _FAILED = Outcome.FAILED.exit_status
 _WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
 _SECONDS = 3600
+_HOLD_SECONDS = 60
+"""How long the agent, or another administrator, may be at work on the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,15 +146,22 @@ def _on_this_host(wanted: _Wanted, here: Slurm, config_path: Path | None) -> dic
             journal.add_report(report, "slurm", wanted.job)
         return report
 
-    with journal.hold("slurm", wanted.job) if journal is not None else nullcontext():
+    held = (
+        journal.hold("slurm", wanted.job, _HOLD_SECONDS) if journal is not None else nullcontext()
+    )
+    with held:
         cpus = wanted.cpus
         if cpus is None:
             assert wanted.nodes is not None
             cpus = cpus_of_nodes(here, wanted.job, wanted.nodes)
-        move = migrate(here, wanted.job, cpus, carry_out, dry_run=wanted.dry_run)
-        notes = list(move.notes)
-        if move.done and not wanted.dry_run:
-            notes += _keep(journal, move, here)
+        notes = _finish_interrupted(journal, wanted, here, carry_out)
+        keeper = _Keeper(journal, here)
+        move = migrate(
+            here, wanted.job, cpus, carry_out, dry_run=wanted.dry_run, begin=keeper.begin
+        )
+        notes += move.notes
+        if not wanted.dry_run:
+            notes += keeper.end(move)
     return _told(name, move, notes, wanted.dry_run)
 
 
@@ -163,19 +173,63 @@ def _open_journal() -> Journal | None:
         return None
 
 
-def _keep(journal: Journal | None, move: JobMove, here: Slurm) -> list[str]:
-    """Write the wish and the placements down, so that the agent holds to them."""
-    if journal is None:
-        return ["not kept: Slurm's next step in the job takes it back"]
-    try:
-        earlier = journal.wish("slurm", move.job)
-        was = earlier.was if earlier is not None else move.old
-        journal.started("slurm", move.job, here.owner(move.job))
-        journal.saw("slurm", move.job, {task.name: task.placement for task in move.after})
-        journal.make_wish("slurm", move.job, Wish(was=was, placement=move.new))
-    except JournalError as error:
-        return [f"not kept: {error}"]
-    return []
+def _finish_interrupted(
+    journal: Journal | None, wanted: _Wanted, here: Slurm, carry_out: Callable[[Request], Report]
+) -> list[str]:
+    """An earlier command may have been killed on the way; what it began has to be whole first."""
+    wish = journal.wish("slurm", wanted.job) if journal is not None else None
+    if journal is None or wish is None or wish.leaving is None or wanted.dry_run:
+        return []
+    seen = journal.seen("slurm", wanted.job)
+    homes = {name: its.home for name, its in seen.items()}
+    said = enforce(here, wanted.job, wish, carry_out, homes)
+    journal.make_wish("slurm", wanted.job, replace(wish, leaving=None))
+    journal.saw("slurm", wanted.job, {task.name: task.placement for task in here.tasks(wanted.job)})
+    return [f"an earlier relocation had been interrupted and was finished first: {said}"]
+
+
+class _Keeper:
+    """Writes the wish and the placements down, so that the agent holds to them: before anything
+    changes, so that what is interrupted gets finished, and at the end."""
+
+    def __init__(self, journal: Journal | None, here: Slurm) -> None:
+        self._journal = journal
+        self._here = here
+        self._earlier: Wish | None = None
+        self._trouble: JournalError | None = None
+
+    def begin(self, move: JobMove) -> None:
+        if self._journal is None:
+            return
+        try:
+            self._earlier = earlier = self._journal.wish("slurm", move.job)
+            was = earlier.was if earlier is not None else move.old
+            self._journal.started("slurm", move.job, self._here.owner(move.job))
+            self._saw(move.job, move.before)
+            wish = Wish(was=was, placement=move.new, leaving=move.old.cpus)
+            self._journal.make_wish("slurm", move.job, wish)
+        except JournalError as error:
+            self._trouble = error
+
+    def end(self, move: JobMove) -> list[str]:
+        if self._journal is None:
+            return ["not kept: Slurm's next step in the job takes it back"]
+        try:
+            wish = self._journal.wish("slurm", move.job)
+            if wish is not None and wish.leaving is not None and move.done:
+                self._journal.make_wish("slurm", move.job, replace(wish, leaving=None))
+                self._saw(move.job, move.after)
+            elif wish is not None and wish.leaving is not None:
+                self._journal.release("slurm", move.job)
+                if self._earlier is not None:
+                    self._journal.make_wish("slurm", move.job, self._earlier)
+        except JournalError as error:
+            self._trouble = error
+        return [f"not kept: {self._trouble}"] if self._trouble is not None else []
+
+    def _saw(self, job: str, tasks: Iterable[Task]) -> None:
+        assert self._journal is not None
+        self._journal.saw("slurm", job, {task.name: task.placement for task in tasks})
 
 
 def _told(name: str, move: JobMove, notes: Sequence[str], dry_run: bool) -> dict[str, Any]:
@@ -222,9 +276,14 @@ def _on_hosts(hosts: Sequence[str], wanted: _Wanted) -> list[dict[str, Any]]:
             " them; install ClusterShell, or run job-migrate --this-host on each"
         )
     program = [sys.executable, "-m", "schedhook_plugins.schedulers.slurm_command"]
-    remote = shlex.join([*program, *wanted.arguments(), "--this-host", "--json"])
+    arguments = [*program, *wanted.arguments(), "--this-host", "--json"]
+
+    def ask(host: str) -> dict[str, Any]:
+        # Which of several slurmds that share a kernel is meant; elsewhere it says nothing new.
+        return _ask(host, [*launcher(host), shlex.join([*arguments, "--host", host])])
+
     with ThreadPoolExecutor(min(len(hosts), 32)) as pool:
-        return list(pool.map(lambda host: _ask(host, [*launcher(host), remote]), hosts))
+        return list(pool.map(ask, hosts))
 
 
 def _ask(host: str, words: Sequence[str]) -> dict[str, Any]:
@@ -232,7 +291,9 @@ def _ask(host: str, words: Sequence[str]) -> dict[str, Any]:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=_SECONDS)
         answer = json.loads(done.stdout)["hosts"][0]
     except (ValueError, LookupError):
-        why = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        # The last line is often clush's own, which only says that there was an error.
+        said = [line for line in done.stderr.splitlines() if not line.startswith("clush:")]
+        why = said[-1:] or [f"exit status {done.returncode}"]
         return {"host": host, "status": _FAILED, "outcome": "failed", "failure": why[0]}
     except (OSError, subprocess.TimeoutExpired) as error:
         return {"host": host, "status": _FAILED, "outcome": "failed", "failure": str(error)}

@@ -7,6 +7,7 @@ the n-th of the new ones, and its memory follows from node to node along the sam
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ MAPPER = "processors"
 """What the report names as the mapper: pairs of nodes that follow from pairs of processors."""
 
 _TRIES = 3
+_STEP_SECONDS = 30.0
+_STEP_POLL_SECONDS = 0.1
 _MIB = 1 << 20
 _STOPPING = frozenset({Outcome.REFUSED, Outcome.FAILED})
 
@@ -111,13 +114,20 @@ class _Memory:
 
 
 def migrate(
-    scheduler: Slurm, job: str, cpus: CpuSet, relocate: Relocate, *, dry_run: bool = False
+    scheduler: Slurm,
+    job: str,
+    cpus: CpuSet,
+    relocate: Relocate,
+    *,
+    dry_run: bool = False,
+    begin: Callable[[JobMove], None] = lambda _: None,
 ) -> JobMove:
     """Move the job on this host to the processors `cpus`.
 
-    `relocate` is the pipeline. UsageError where the job has nothing here or `cpus` cannot be
-    meant; whatever happens afterwards is told in the result.
+    `relocate` is the pipeline; `begin` is called before anything changes. UsageError where the job
+    has nothing here or `cpus` cannot be meant; whatever happens afterwards is told in the result.
     """
+    _await_steps(scheduler, job)
     cgroups = job_cgroups(job, scheduler.root, scheduler.host)
     before = scheduler.tasks(job)
     if not cgroups or not before:
@@ -140,6 +150,7 @@ def migrate(
         return replace(move, failure=str(error), after=before)
     if dry_run:
         return replace(move, reports=planned, after=before)
+    begin(move)
     result = _move(
         scheduler,
         cgroups,
@@ -165,43 +176,50 @@ def enforce(
     relocate: Relocate,
     homes: Mapping[str, Placement],
 ) -> str:
-    """Make the job what was wished, after Slurm has written its own cpuset for a new step.
+    """Make the job what was wished: after Slurm has written its own cpuset for a new step, or after
+    whoever moved the job there was killed on the way (`wish.leaving`).
 
-    Tasks that were at home within the wished processors (`homes`, by task) go back there; those of
-    a new step are moved as the job was. SchedhookError, and then all is as it was.
+    `homes`, by task: where its memory was brought to last. Tasks at home within the wished
+    processors go back there; the others, and those of a new step, are moved as the job was.
+    SchedhookError, and then all is as it was.
     """
     cgroups = job_cgroups(job, scheduler.root, scheduler.host)
     tasks = scheduler.tasks(job)
     if not cgroups or not tasks:
         return "no process on this host"
-    was, want = wish.was.cpus, wish.placement.cpus
+    was, want = wish.leaving or wish.was.cpus, wish.placement.cpus
     _check_cpus(want, cgroups, scheduler)
     topology = read_topology(scheduler.root)
-    settled = {
-        task.name: homes[task.name].cpus
-        for task in tasks
-        if task.name in homes and homes[task.name].cpus <= want
-    }
-    settled_steps = {name.partition(".")[0] for name in settled}
-    home_of = {
-        pid: settled[task.name] for task in tasks if task.name in settled for pid in task.pids
-    }
+    home_of = {task.name: homes[task.name].cpus for task in tasks if task.name in homes}
+    if wish.leaving is None:
+        settled = {name: home for name, home in home_of.items() if home <= want}
+        leaving = dict[str, CpuSet]()
+    else:
+        settled = {}
+        leaving = {name: home for name, home in home_of.items() if home <= was}
+    steps = {name.partition(".")[0] for name in settled}
+    ends = settled | {name: relative(home, was, want) for name, home in leaving.items()}
+    end_of = {pid: ends[task.name] for task in tasks if task.name in ends for pid in task.pids}
 
     def level(step: str, cpus: CpuSet) -> CpuSet:
-        keeps = step in settled_steps and cpus <= want
-        return cpus if keeps else relative(cpus, was, want)
+        if wish.leaving is None:
+            keeps = step in steps and cpus <= want
+        else:  # narrowed already, or wide, or what it was
+            keeps = cpus <= want and not cpus <= was
+        return cpus if keeps else relative(cpus & was, was, want)
 
     def bind(pid: int, had: CpuSet) -> CpuSet:
-        home = home_of.get(pid)
-        if home is None:
+        end = end_of.get(pid)
+        if end is None:
             return relative(had, was, want)
-        return had if had < home else home
+        return had if had < end else end
 
-    moves = [(task, node_pairs(task.placement.cpus, was, want, topology)) for task in tasks]
+    places = {task.name: leaving.get(task.name, task.placement.cpus) for task in tasks}
+    moves = [(task, node_pairs(places[task.name], was, want, topology)) for task in tasks]
     ways = {(old, new) for _, pairs in moves for old, new in pairs.items() if old != new}
     if {old for old, _ in ways} & {new for _, new in ways}:
         # Of memory on a node that is both old and new nobody could say whether it has arrived.
-        moves = [(task, pairs) for task, pairs in moves if task.name not in settled]
+        moves = [(task, pairs) for task, pairs in moves if task.name not in ends]
     memory = _Memory(job, scheduler.root, relocate, group(moves))
     memory.plan()
     result = _move(
@@ -290,6 +308,13 @@ def cpus_of_nodes(scheduler: Slurm, job: str, nodes: NodeSet) -> CpuSet:
 
 
 # -- inside ----------------------------------------------------------------------------------
+
+
+def _await_steps(scheduler: Slurm, job: str) -> None:
+    """Let a step that is just starting bind its tasks first; see Slurm.starting."""
+    end = time.monotonic() + _STEP_SECONDS
+    while scheduler.starting(job) and time.monotonic() < end:
+        time.sleep(_STEP_POLL_SECONDS)
 
 
 def _move(

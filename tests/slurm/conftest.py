@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 # At the end: whatever of schedhook is installed is what the tests are about.
 sys.path.append(str(Path(__file__).parents[2]))
 
+from schedhook import delivery
 from schedhook.config import Config
 from schedhook.model import Report
 from schedhook.plugins import load_plugins
@@ -52,3 +55,23 @@ def pipeline() -> Callable[[Request], Report]:
     config = Config()
     plugins = load_plugins(config)
     return lambda request: relocate(request, config, plugins)
+
+
+@pytest.fixture
+def hooks(cluster: Cluster) -> Iterator[Path]:
+    """The hooks as `install` makes them, in slurm.conf; out of it again afterwards."""
+    directory = cluster.directory / "hooks"
+    install = Path(__file__).parents[2] / "contrib/slurm/install"
+    command = [sys.executable, install, "--directory", directory, "--seconds", "4"]
+    subprocess.run(command, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    shutil.rmtree(delivery.SPOOL, ignore_errors=True)
+    cluster.reconfigure(
+        Prolog=f"{directory}/prolog",
+        Epilog=f"{directory}/epilog",
+        TaskProlog=f"{directory}/task_prolog",
+    )
+    yield directory
+    cluster.cancel_all()
+    cluster.reconfigure()
+    shutil.rmtree(directory)
+    shutil.rmtree(delivery.SPOOL, ignore_errors=True)

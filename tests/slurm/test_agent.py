@@ -1,38 +1,23 @@
-"""The agent beside a real Slurm: it sees what no hook tells."""
+"""The agent beside a real Slurm: it sees what no hook tells, and its troubles are not Slurm's."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from schedhook.journal import Journal
+import pytest
+
+from schedhook.journal import Journal, default_path
 from tests.slurm import jobs
+from tests.slurm.agents import AGENT, agent
 from tests.slurm.cluster import Cluster, wait_until
 
-SOCKET = Path("/run/schedhook/agent.sock")
 ENOUGH = 0.999
-
-
-@contextmanager
-def agent(cluster: Cluster, config: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """The agent as its service runs it, with this configuration."""
-    file = cluster.directory / "schedhook.toml"
-    file.write_text(config)
-    SOCKET.unlink(missing_ok=True)
-    running = subprocess.Popen(
-        [sys.executable, "-P", "-m", "schedhook.cli.main", "agent"],
-        env={**cluster.environment, "SCHEDHOOK_CONFIG": str(file)},
-    )
-    try:
-        wait_until(SOCKET.exists, 120, "the agent's socket")
-        yield running
-    finally:
-        running.terminate()
-        running.wait(60)
+BURST = 50
 
 
 def state(pid: int) -> str:
@@ -81,3 +66,87 @@ def test_suspended_memory_is_parked_and_comes_back(cluster: Cluster) -> None:
         cluster.command("scontrol", "resume", str(running.job))
         wait_until(lambda: min(running.shares((0, 1))) >= ENOUGH, 120, "the memory to come back")
         assert running.finish() == ["rank 0 right", "rank 1 right"]
+
+
+@pytest.mark.usefixtures("hooks")
+def test_every_job_of_a_burst_is_in_the_journal_once_and_closed(cluster: Cluster) -> None:
+    with agent(cluster), Journal.open() as journal:
+        submitted = [cluster.submit("true", "-n1", "-w", "n1") for _ in range(BURST)]
+
+        def ended(job: int) -> bool:
+            run = journal.run("slurm", str(job))
+            return run is not None and run.ended is not None
+
+        wait_until(lambda: all(map(ended, submitted)), 400, "the journal to have all jobs")
+        runs = [int(entry["job"]) for entry in journal.history()]
+        assert sorted(job for job in runs if job in submitted) == submitted
+        assert not {run.job for run in journal.open_runs()} & set(map(str, submitted))
+        assert {cluster.job_state(job) for job in submitted} == {"COMPLETED"}
+
+
+@contextmanager
+def killed(cluster: Cluster) -> Iterator[None]:
+    with agent(cluster) as running:
+        running.kill()
+        running.wait(30)
+        yield
+
+
+@contextmanager
+def stopped(cluster: Cluster) -> Iterator[None]:
+    with agent(cluster) as running:
+        running.send_signal(signal.SIGSTOP)
+        yield
+        running.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def journal_on(options: str) -> Iterator[Path]:
+    """A file system of its own for the journal."""
+    place = default_path().parent
+    place.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@contextmanager
+def read_only(cluster: Cluster) -> Iterator[None]:
+    with journal_on("ro"), agent(cluster):
+        yield
+
+
+@contextmanager
+def disk_full(cluster: Cluster) -> Iterator[None]:
+    with journal_on("size=1m") as place, agent(cluster):
+        with pytest.raises(OSError, match="No space"), (place / "filler").open("wb", 0) as file:
+            while True:
+                file.write(bytes(4096))
+        yield
+
+
+@contextmanager
+def broken_configuration(cluster: Cluster) -> Iterator[None]:
+    """With which no agent starts."""
+    broken = Path("/etc/schedhook/config.toml")
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_text("[relocation\nstrategy = 7\n")
+    try:
+        done = subprocess.run(AGENT, env=cluster.environment, check=False, timeout=60)
+        assert done.returncode == 2
+        yield
+    finally:
+        broken.unlink()
+
+
+@pytest.mark.usefixtures("hooks")
+@pytest.mark.parametrize("trouble", [killed, stopped, read_only, disk_full, broken_configuration])
+def test_trouble_with_the_agent_is_not_slurms(
+    cluster: Cluster, trouble: Callable[[Cluster], AbstractContextManager[None]]
+) -> None:
+    """The fixture `cluster` fails the test if a host was drained."""
+    with trouble(cluster):
+        assert cluster.run("srun echo $((6 * 7))", "-n1", "-w", "n1").split() == ["42"]
+        wait_until(lambda: cluster.host_state("n1") == "IDLE", 60, "the epilog", cluster.diagnosis)

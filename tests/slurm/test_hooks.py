@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,27 +16,7 @@ from schedhook.model import Event
 from schedhook_plugins.schedulers.slurm import Slurm
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
 
-PROJECT = Path(__file__).parents[2]
 SPOOL = Path(delivery.SPOOL)
-
-
-@pytest.fixture
-def hooks(cluster: Cluster) -> Iterator[Path]:
-    """The hooks as `install` makes them, in slurm.conf; out of it again afterwards."""
-    directory = cluster.directory / "hooks"
-    command = [sys.executable, PROJECT / "contrib/slurm/install", "--directory", directory]
-    subprocess.run([*command, "--seconds", "4"], check=True, timeout=60, stdout=subprocess.DEVNULL)
-    shutil.rmtree(SPOOL, ignore_errors=True)
-    cluster.reconfigure(
-        Prolog=f"{directory}/prolog",
-        Epilog=f"{directory}/epilog",
-        TaskProlog=f"{directory}/task_prolog",
-    )
-    yield directory
-    cluster.cancel_all()
-    cluster.reconfigure()
-    shutil.rmtree(directory)
-    shutil.rmtree(SPOOL, ignore_errors=True)
 
 
 def spooled() -> list[Event]:

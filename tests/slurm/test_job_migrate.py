@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.journal import Journal
-from tests.slurm import jobs
+from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
 
 Answer = tuple[int, dict]
@@ -24,20 +23,8 @@ def job_migrate(cluster: Cluster) -> Callable[..., Answer]:
     """Run the command as root on host n1."""
 
     def run(*arguments: object) -> Answer:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "schedhook_plugins.schedulers.slurm_command"]
-            + [str(each) for each in arguments]
-            + ["--host", "n1", "--json"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env=cluster.environment,
-        )
-        assert "Traceback" not in done.stderr
-        answer = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
-        print(json.dumps(answer), done.stderr)
-        return done.returncode, answer["hosts"][0] if "hosts" in answer else answer
+        status, answer = agents.job_migrate(cluster, *arguments, "--host", "n1")
+        return status, answer["hosts"][0] if "hosts" in answer else answer
 
     return run
 
@@ -111,3 +98,54 @@ def test_wrong_usage_is_one_line(
     assert status == 2
     assert words in told["error"]
     assert told["error"].count("\n") == 1
+
+
+def test_a_job_on_two_hosts_is_moved_on_each(cluster: Cluster, tmp_path: Path) -> None:
+    """Through ClusterShell's clush, which starts the command for each host here instead of there:
+    the two hosts share a kernel."""
+    (tmp_path / "defaults.conf").write_text("[task.default]\ndistant_workername: exec\n")
+    stop = jobs.new_stop(cluster)
+    script = f"srun --cpu-bind=map_cpu:0,1 {jobs.program()} 60 {stop} 0"
+    job = cluster.submit(script, "-N2", "-n4", "--ntasks-per-node=2")
+    tasks = jobs.ready(cluster, job, stop, tasks=4)
+    status, told = agents.job_migrate(
+        cluster, job, "--cpus", "2-3", CLUSTERSHELL_CFGDIR=str(tmp_path)
+    )
+    assert status == 0, told
+    assert [(each["host"], each["outcome"]) for each in told["hosts"]] == [
+        ("n1", "complete"),
+        ("n2", "complete"),
+    ]
+    assert [[task["task"] for task in each["tasks"] if task["task"].startswith("0.")]
+            for each in told["hosts"]] == [["0.0", "0.1"], ["0.2", "0.3"]]  # fmt: skip
+    assert [os.sched_getaffinity(pid) for pid in tasks] == [{2}, {3}, {2}, {3}]
+    assert all(
+        jobs.residency(pid).get(2 + rank % 2, 0) >= ENOUGH * sum(jobs.residency(pid).values())
+        for rank, pid in enumerate(tasks)
+    )
+    stop.touch()
+    cluster.wait_for_state(job, "COMPLETED")
+
+
+def test_a_host_that_cannot_be_reached_does_not_stop_the_others(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "defaults.conf").write_text("[task.default]\ndistant_workername: exec\n")
+    stop = jobs.new_stop(cluster)
+    job = cluster.submit(f"srun {jobs.program()} 20 {stop} 0", "-N2", "-n2")
+    jobs.ready(cluster, job, stop, tasks=2)
+    unreachable = tmp_path / "bin"
+    unreachable.mkdir()
+    (unreachable / "clush").write_text(
+        '#!/bin/sh\n[ "$3" = n2 ] && { echo "n2: no route to host" >&2; exit 255; }\n'
+        'exec /usr/bin/clush "$@"\n'
+    )
+    (unreachable / "clush").chmod(0o755)
+    path = f"{unreachable}:{os.environ['PATH']}"
+    status, told = agents.job_migrate(
+        cluster, job, "--cpus", "3", CLUSTERSHELL_CFGDIR=str(tmp_path), PATH=path
+    )
+    assert status == 1
+    one, two = told["hosts"]
+    assert (one["outcome"], two["outcome"]) == ("complete", "failed"), told
+    assert two["failure"] == "n2: no route to host"

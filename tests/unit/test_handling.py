@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from schedhook import handling
 from schedhook.config import Config, OnRelocation
 from schedhook.errors import ProcessGoneError, SchedhookError
 from schedhook.handling import Handler
@@ -248,7 +249,7 @@ def wish_for(one: Set, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         homes: dict[str, Placement],
     ) -> str:
         enforced.append(f"{job}: {wish.placement.cpus}")
-        assert homes == {"0.0": at("2", "2"), "0.1": at("3", "3")}
+        assert (homes["0.0"], homes["0.1"]) == (at("2", "2"), at("3", "3"))
         relocate(Request(sources=NodeSet({0}), destinations=NodeSet({2})))
         one.put("2", "3", "3")
         return "put back"
@@ -270,6 +271,48 @@ def test_a_wish_that_the_scheduler_undid_is_enforced(
     assert enforced == ["1: 2-3"]
     assert len(one.moves.requests) == 1, "nothing follows back"
     assert one.journal.placements("fake", "1")["0.2"] == at("3", "3")
+    assert one.look() == "all in place"
+
+
+def test_a_wish_waits_for_a_step_that_starts_but_not_for_ever(
+    one: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Slurm has yet to bind could not be bound any more."""
+    enforced = wish_for(one, monkeypatch)
+    clock, starting = [100.0], [True]
+    monkeypatch.setattr(handling.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(FakeScheduler, "starting", lambda *_: starting[0], raising=False)
+    one.put("0", "1", "0")
+
+    def look() -> tuple[str, bool]:
+        handled = one.handler.handle(event("look"), 3.0)
+        return handled.summary, handled.retry_after is not None
+
+    waiting = ("waiting for a step to start", True)
+    assert look() == waiting
+    clock[0] += 29
+    assert look() == waiting
+    assert (enforced, one.moves.requests) == ([], []), "nothing follows back"
+    starting[0] = False
+    assert look() == ("put back", False)
+    one.put("0", "1", "0")
+    starting[0] = True
+    assert look() == waiting, "another step has its own time"
+    clock[0] += 30
+    assert look() == ("put back", False)
+
+
+def test_what_was_interrupted_is_finished_even_where_tasks_are_in_place(
+    one: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enforced = wish_for(one, monkeypatch)
+    wish = Wish(was=at("0-1", "0-1"), placement=at("2-3", "2-3"), leaving=CpuSet({0, 1}))
+    one.journal.make_wish("fake", "1", wish)
+    assert one.look() == "put back; which finishes what was interrupted"
+    assert enforced == ["1: 2-3"]
+    kept = one.journal.wish("fake", "1")
+    assert kept is not None
+    assert kept.leaving is None
     assert one.look() == "all in place"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.errors import SchedhookError
-from schedhook.journal import Journal, JournalError, Wish, default_path
+from schedhook.journal import HeldError, Journal, JournalError, Wish, default_path
 from schedhook.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.sets import CpuSet, NodeSet
 
@@ -124,7 +124,7 @@ def test_a_new_run_does_not_know_the_old_ones_placement(journal: Journal) -> Non
 def test_a_wish_lasts_until_the_job_ends_and_keeps_what_the_scheduler_gave(
     journal: Journal,
 ) -> None:
-    first = Wish(was=at("0-1", "0-1"), placement=at("2-3", "2-3"), data={"level": 1})
+    first = Wish(was=at("0-1", "0-1"), placement=at("2-3", "2-3"), leaving=CpuSet({0, 1}))
     journal.make_wish("slurm", "7", first)
     journal.make_wish("slurm", "7", Wish(was=at("2-3", "2-3"), placement=at("1-2", "1-2")))
     wish = journal.wish("slurm", "7")
@@ -168,8 +168,12 @@ def test_a_hold_is_others_business_and_ends_with_its_process(path: Path, tmp_pat
             time.sleep(0.02)
         assert journal.is_held("slurm", "7")
         assert not journal.is_held("slurm", "8")
-        holder.kill()
-        holder.join()
+        with pytest.raises(HeldError, match=f"process {holder.pid} is at work on job 7"):
+            journal.hold("slurm", "7").__enter__()
+        threading.Timer(0.3, holder.kill).start()
+        with journal.hold("slurm", "7", wait=60):
+            holder.join(60)
+            assert holder.exitcode is not None, "held by two"
         assert not journal.is_held("slurm", "7")
         journal.prune(1)
 

@@ -395,3 +395,34 @@ def test_every_point_has_a_meaning_that_the_handler_knows() -> None:
         Kind.STEP_STARTED,
         Kind.RELOCATED,
     }
+
+
+# -- steps that start ----------------------------------------------------------------------------
+
+
+def test_a_step_is_starting_until_its_tasks_run_their_program(tmp_path: Path) -> None:
+    slurm = host(tmp_path)
+    a_job_as_22_05_makes_it(tmp_path)
+    assert not slurm.starting("7")
+    write_cgroup(tmp_path, f"{SCOPE}/job_7/step_1/slurm", pids=[93])
+    process(tmp_path, 93, "0-1", name=b"slurmstepd", uid=0)
+    assert slurm.starting("7"), "nothing but slurmstepd"
+    write_cgroup(tmp_path, f"{SCOPE}/job_7/step_1/user/task_special", pids=[400, 401])
+    process(tmp_path, 400, "0-1", name=b"app", parent=93)
+    process(tmp_path, 401, "0-1", name=b"slurmstepd", parent=93)
+    assert slurm.starting("7"), "a task is still slurmstepd"
+    process(tmp_path, 401, "0-1", name=b"app", parent=93)
+    assert not slurm.starting("7")
+    assert not slurm.starting("8")
+
+
+def test_a_step_is_starting_where_slurmstepd_is_among_the_tasks(tmp_path: Path) -> None:
+    """cgroup version 1."""
+    slurm = host(tmp_path, version=1)
+    job = "slurm/uid_2001/job_7"
+    write_cgroup(tmp_path, f"{job}/step_0", version=1, pids=[93, 400], cpus="0-1", nodes="0-3")
+    process(tmp_path, 93, "0-1", name=b"slurmstepd", uid=0)
+    process(tmp_path, 400, "0-1", name=b"slurmstepd", parent=93)
+    assert slurm.starting("7")
+    process(tmp_path, 400, "0-1", name=b"app", parent=93)
+    assert not slurm.starting("7")

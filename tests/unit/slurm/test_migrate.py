@@ -253,6 +253,16 @@ def test_processors_of_nodes(host: Host) -> None:
         cpus_of_nodes(host.slurm, "7", NodeSet({2}))
 
 
+def test_who_wants_to_know_hears_before_anything_changes(host: Host) -> None:
+    """So that what is interrupted can be finished."""
+    heard: list[tuple[bool, Placement]] = []
+    migrate(
+        host.slurm, "7", cpus("2-3"), host.relocate,
+        begin=lambda move: heard.append((host.is_untouched(), move.new)),
+    )  # fmt: skip
+    assert heard == [(True, place("2-3"))]
+
+
 # -- enforce -------------------------------------------------------------------------------------
 
 WISH = Wish(was=place("0-1"), placement=place("2-3"))
@@ -302,6 +312,31 @@ def test_memory_that_is_at_home_is_not_moved_again(host: Host) -> None:
     assert host.asked()[-1] == ({0: 1, 1: 2}, (300, 301), False)
     assert host.bound() == {200: "1", 201: "2"}
     assert str(host.affinity(301)) == "2"
+
+
+@pytest.mark.parametrize(
+    ("job", "step", "bound"),
+    [
+        ("0-1", "0-1", {200: "0", 201: "1"}),  # killed before anything
+        ("0-3", "0-1", {200: "0", 201: "1"}),  # while it widened
+        ("0-3", "0-3", {200: "2", 201: "1"}),  # while it bound
+        ("0-3", "0-3", {200: "2", 201: "3"}),  # while memory moved
+        ("0-3", "2-3", {200: "2-3", 201: "2-3"}),  # while it narrowed, which unbinds
+        ("2-3", "2-3", {200: "2", 201: "3"}),  # at the end
+    ],
+)
+def test_what_was_interrupted_is_finished(
+    host: Host, job: str, step: str, bound: dict[int, str]
+) -> None:
+    host.cpuset(JOB, job)
+    host.cpuset(f"{JOB}/step_0", step, [200, 201])
+    for pid, wanted in bound.items():
+        host.bind(pid, cpus(wanted))
+    wish = Wish(was=place("0-1"), placement=place("2-3"), leaving=cpus("0-1"))
+    enforce(host.slurm, "7", wish, host.relocate, {"0.0": place("0"), "0.1": place("1")})
+    assert (host.cpus_at(), host.cpus_at(f"{JOB}/step_0")) == ("2-3", "2-3")
+    assert host.bound() == {200: "2", 201: "3"}
+    assert host.asked()[-1] == ({0: 2, 1: 3}, (200, 201), False)
 
 
 def test_a_wish_that_cannot_be_had_leaves_all_as_it_was(host: Host) -> None:
