@@ -232,7 +232,9 @@ class Move:
         def attempt() -> bool:
             nonlocal pending, waiting, attempts
             attempts += 1
-            failed = self._run(pending)
+            failed, waiting = self._run(pending), []
+            if not failed:
+                return False
             may_pass = self._transience()
             waiting = [item for item in failed if may_pass(item)]
             settled.extend(item for item in failed if not may_pass(item))
