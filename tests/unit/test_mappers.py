@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schedhook.errors import UsageError
@@ -20,7 +20,6 @@ from schedhook.nodemap import as_kernel_calls, kernel_rule, parse_map
 from schedhook.sets import NodeSet
 from schedhook_plugins.mappers import cheapest, nearest, relative
 
-unhurried = settings(deadline=None)
 """Other tests may be using the processor."""
 DOCUMENT = Path(__file__).parents[2] / "docs/node-maps.md"
 FLAT = Topology(nodes={})
@@ -93,7 +92,6 @@ def has_cycle(pairs: Mapping[int, int]) -> bool:
     return False
 
 
-@unhurried
 @given(node_sets(), node_sets())
 def test_kernel_rule_is_what_the_kernel_does(old: NodeSet, new: NodeSet) -> None:
     memory = Memory(range(13))
@@ -102,7 +100,6 @@ def test_kernel_rule_is_what_the_kernel_does(old: NodeSet, new: NodeSet) -> None
     assert memory.whereabouts == {page: rule.get(page, page) for page in range(13)}
 
 
-@unhurried
 @given(node_sets(), node_sets())
 def test_relative_is_total_and_stays_inside(old: NodeSet, new: NodeSet) -> None:
     node_map = relative(old, new, FLAT)
@@ -116,7 +113,6 @@ def test_relative_is_total_and_stays_inside(old: NodeSet, new: NodeSet) -> None:
     assert ("wraps" in node_map.note) == (len(old) > len(new))
 
 
-@unhurried
 @given(node_sets(), node_sets(), topologies())
 def test_notes_name_every_node_that_shares_or_gets_nothing(
     old: NodeSet, new: NodeSet, topology: Topology
@@ -146,7 +142,6 @@ def even_maps(old: NodeSet, new: NodeSet) -> Iterable[tuple[int, ...]]:
             yield chosen
 
 
-@unhurried
 @given(node_sets(5, 7), node_sets(5, 7), topologies())
 def test_nearest_is_the_best_of_all_even_maps(
     old: NodeSet, new: NodeSet, topology: Topology
@@ -158,7 +153,6 @@ def test_nearest_is_the_best_of_all_even_maps(
     assert nearest(old, new, topology).pairs == dict(zip(old, best, strict=True))
 
 
-@unhurried
 @given(st.integers(1, 5), st.integers(0, 2), st.randoms(use_true_random=False))
 def test_cheapest_assignment(rows: int, spare: int, random: Random) -> None:
     columns = range(rows + spare)
@@ -197,7 +191,6 @@ def test_nearest_on_a_large_host_pairs_every_node_with_its_neighbour() -> None:
     assert node_map.pairs == {node: node + 1 for node in range(0, size, 2)}
 
 
-@unhurried
 @given(maps())
 def test_kernel_calls_perform_the_map_and_nothing_else(pairs: dict[int, int]) -> None:
     calls = as_kernel_calls(pairs)
@@ -210,13 +203,11 @@ def test_kernel_calls_perform_the_map_and_nothing_else(pairs: dict[int, int]) ->
     assert memory.whereabouts == {page: pairs.get(page, page) for page in range(8)}
 
 
-@unhurried
 @given(maps())
 def test_every_map_without_a_cycle_can_be_said(pairs: dict[int, int]) -> None:
     assert (as_kernel_calls(pairs) is None) == has_cycle(pairs)
 
 
-@unhurried
 @given(node_sets(), node_sets())
 def test_what_the_rule_makes_takes_one_call(old: NodeSet, new: NodeSet) -> None:
     pairs = kernel_rule(old, new)
@@ -234,7 +225,6 @@ def test_empty_sets_are_refused(mapper, old: str, new: str, which: str) -> None:
         mapper(NodeSet.parse(old), NodeSet.parse(new), FLAT)
 
 
-@unhurried
 @given(maps(1000).filter(bool))
 def test_written_maps_read_back(pairs: dict[int, int]) -> None:
     written = NodeMap(pairs=pairs)

@@ -183,7 +183,7 @@ def test_a_swap_of_shared_memory_happens_once() -> None:
     failing=st.dictionaries(st.integers(0, 59), st.lists(st.just(errno.EBUSY), max_size=4)),
     strategy=st.sampled_from(STRATEGIES),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_map_puts_every_page_where_it_says(
     pages: list[int | None], targets: list[int], failing: dict[int, list[int]], strategy: str
 ) -> None:

@@ -188,7 +188,7 @@ names = st.text(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names)
 def test_any_file_name_comes_through_and_hides_no_count(tmp_path: Path, name: str) -> None:
     path = f"/data/{name} N0=9 huge"
@@ -213,7 +213,7 @@ def test_fields_that_later_kernels_may_add_are_passed_over(tmp_path: Path) -> No
     assert area.residency == {0: PAGE, 1: 2 * PAGE}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.dictionaries(st.integers(0, 9), st.integers(1, 50), max_size=4), min_size=1, max_size=20
@@ -307,7 +307,7 @@ class TestChangesBetweenTheTwoReadings:
         ]
     )
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(ranges, ranges)
     def test_areas_never_overlap_whatever_changed(
         self, tmp_path: Path, before: list[FakeArea], after: list[FakeArea]

@@ -13,9 +13,7 @@ from schedhook.host import processes
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import PAGE, FakeArea, FakeNode, write_file, write_host, write_process
 
-in_one_directory = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def test_status(tmp_path: Path) -> None:
