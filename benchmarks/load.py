@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.hook_cost import HOOK, PROLOG
+from benchmarks.hook_cost import PROLOG
 from schedhook import delivery
 from schedhook.journal import Journal
 from schedhook.testing.hosts import (
@@ -32,6 +32,7 @@ from schedhook.testing.hosts import (
     write_process,
 )
 
+HOOK = Path(delivery.__file__).with_name("hook.py")
 PROCESSES = 8
 FIRST_JOB = 1000
 FIRST_SPOOLED = 1_000_000
