@@ -49,8 +49,11 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user"
 SAY = """
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(sys.argv[1])
-connection.sendall(sys.stdin.buffer.read())
-connection.shutdown(socket.SHUT_WR)
+try:
+    connection.sendall(sys.stdin.buffer.read())
+    connection.shutdown(socket.SHUT_WR)
+except OSError:
+    pass  # it has been turned away before it said all
 print(connection.recv(1000).decode(), end="")
 """
 
@@ -204,18 +207,7 @@ def test_a_user_sends_less_at_a_time_than_root(here: Path) -> None:
             "fake", "begin", {b"FAKE_JOB": b"7", b"FAKE_X": much}, b"", False
         )
         assert say(here, big) == "ok\n"
-        limited = SAY.replace(
-            "connection.sendall(",
-            "import contextlib\nwith contextlib.suppress(OSError): connection.sendall(",
-        ).replace("connection.shutdown(", "with contextlib.suppress(OSError): connection.shutdown(")
-        answer = subprocess.run(
-            [*as_nobody(limited), here / "agent.sock"],
-            input=big,
-            stdout=subprocess.PIPE,
-            check=True,
-            timeout=60,
-        ).stdout
-        assert b"more than 262144 bytes" in answer
+        assert "more than 262144 bytes" in nobody_says(here, big)
 
 
 GREEDY = """
