@@ -12,7 +12,7 @@ import pytest
 from schedhook.backend import Limits, Sweep
 from schedhook.errors import UsageError
 from schedhook.native.backend import NativeBackend, NativeTarget
-from schedhook.testing.contract import BackendContract, area_of, sweep
+from schedhook.testing.contract import BackendContract, area_of, placing, sweep
 from schedhook.testing.native import HUGE, NativeHooks, NativeSubject
 from schedhook.testing.processes import numa_maps
 
@@ -127,6 +127,24 @@ def test_an_exit_in_the_middle_is_told() -> None:
     (done,) = found
     assert done.gone
     assert 0 < sum(done.moved.values()) < 16384 * 4096
+
+
+def test_shared_memory_is_placed_wherever_it_is_mapped() -> None:
+    """Two ranks share a segment, and each has touched its own half."""
+    with (
+        NativeSubject(nodes=[0] * 16 + [None] * 16, shared=True) as one,
+        NativeSubject(nodes=[None] * 15 + [0] * 17, share_with=one) as two,
+        NativeBackend().attach(one.pid) as first,
+        NativeBackend().attach(two.pid) as second,
+    ):
+        move = placing(NativeBackend(), first, (0, 1, 2, 3), second)
+        move.place(lambda pages: 2 if one.start <= pages.start < one.end else None)
+        placed = [process.placed.moves for process in move.processes if process.placed]
+        assert placed == [{(0, 2): 16 * one.unit}, {(0, 2): 16 * one.unit}]
+        move.carry_out()
+        assert [process.left for process in move.processes] == [{}, {}]
+        assert one.residency() == {2: 16 * one.unit}
+        assert two.residency() == {2: 17 * one.unit}
 
 
 def process_moved(process: NativeSubject) -> int:
