@@ -234,9 +234,10 @@ class NativeTarget:
         )
 
     def _attach_error(self, pid: int, number: int) -> SchedhookError:
-        if number != errno.EINVAL:
+        # Of a process without an address space move_pages(2) says EINVAL, and opening its pagemap
+        # ESRCH on newer kernels.
+        if number not in (errno.EINVAL, errno.ESRCH):
             return from_errno(_permission(number), pid, "move_pages")
-        # move_pages(2) says so of a process without an address space.
         if processes.is_kernel_thread(pid, self._root):
             return UsageError(f"process {pid} is a kernel thread, which has no memory of its own")
         return ProcessGoneError(f"process {pid} has exited")
