@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _WAIT_SECONDS = 30.0
+_HOLD_SECONDS = 20.0
+"""How long one hook of a job waits for another: a resume for the suspension before it, say."""
 
 _log = get_logger()
 
@@ -130,7 +132,8 @@ class Handler:
     def _adapters_own(self, event: Event, adapter: Scheduler) -> Handled:
         """Let the adapter handle the event, with nobody else at work on the job."""
         own: Callable[[Event, Journal, Relocate], str] = adapter.handle  # type: ignore[attr-defined]
-        with self.held(event.scheduler, event.job) if event.job else nullcontext():
+        held = self.held(event.scheduler, event.job, _HOLD_SECONDS) if event.job else nullcontext()
+        with held:
             try:
                 return Handled(summary=own(event, self.journal, self.recorder(event)))
             except SchedhookError as error:
@@ -200,12 +203,12 @@ class Handler:
         return report
 
     @contextmanager
-    def held(self, scheduler: str, job: str) -> Iterator[None]:
-        """Meanwhile nobody else is at work on the job. HeldError where somebody is; a journal that
-        cannot be written costs the certainty, not the work."""
+    def held(self, scheduler: str, job: str, wait: float = 0) -> Iterator[None]:
+        """Meanwhile nobody else is at work on the job. HeldError where somebody still is after
+        `wait` seconds; a journal that cannot be written costs the certainty, not the work."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.journal.hold(scheduler, job))
+                stack.enter_context(self.journal.hold(scheduler, job, wait))
             except JournalError as error:
                 _log.error("not held", job=job, problem=str(error))
             yield
