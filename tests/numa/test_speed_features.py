@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from schedhook.cli.main import main
 from schedhook.errors import RefusedError
 from schedhook.guard import Guard
 from schedhook.host.frames import node_spans
-from schedhook.model import Area
 from schedhook.native.backend import NativeBackend, NativeTarget
 from schedhook.sets import CpuSet
 from tests.numa.jobs import MIB, Job, cgroup
@@ -71,19 +69,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         if seen.watched:
             seen.frozen.append("frozen 1" in (seen.watched / "cgroup.events").read_text())
 
-    def watched_sweep(
-        self: NativeTarget,
-        area: Area,
-        start: int,
-        end: int,
-        destinations: Mapping[int, int],
-        *,
-        shared: bool,
-        limits: Limits,
-    ) -> Sweep:
+    def watched_sweep(self: NativeTarget, *arguments: Any, limits: Limits, **others: Any) -> Sweep:
         note()
         seen.limits.append(limits)
-        return sweep(self, area, start, end, destinations, shared=shared, limits=limits)
+        return sweep(self, *arguments, limits=limits, **others)
 
     def watched_migrate(self: NativeTarget, *arguments: Any) -> int:
         note()
