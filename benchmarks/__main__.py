@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--here", action="store_true", help="on this host, as root")
     parser.add_argument("--mib-per-node", type=int, default=2048, help="of the virtual machine")
+    parser.add_argument("--kernel", type=Path, help="of the virtual machine; default: the newest")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds")
     return parser
 
@@ -56,7 +57,8 @@ def measure(options: argparse.Namespace) -> int:
 
 def in_guest(options: argparse.Namespace) -> int:
     """The same in a virtual machine."""
-    setup = machine.Setup(shape=machine.Shape(mib_per_node=options.mib_per_node))
+    shape = machine.Shape(mib_per_node=options.mib_per_node)
+    setup = machine.Setup(shape=shape, kernel=options.kernel)
     with tempfile.TemporaryDirectory(prefix="numa-bench-") as shared:
         command = [
             sys.executable, "-P", str(PROJECT / "benchmarks/__main__.py"), "--here",
