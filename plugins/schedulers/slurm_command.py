@@ -15,8 +15,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,18 @@ import click
 from schedhook.cli.main import run_command
 from schedhook.cli.options import CPUS, NODES, json_option, load
 from schedhook.errors import SchedhookError, UsageError
-from schedhook.journal import Journal, JournalError, Wish
+from schedhook.journal import Journal, JournalError
 from schedhook.model import Outcome, Placement, Report
 from schedhook.relocation import Request, relocate
-from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_migrate import JobMove, cpus_of_nodes, enforce, migrate
+from schedhook_plugins.schedulers.slurm_keeping import Keeper, finish_interrupted, held
+from schedhook_plugins.schedulers.slurm_migrate import JobMove, cpus_of_nodes, migrate
 from schedhook_plugins.schedulers.slurm_queries import query
 
 _FAILED = Outcome.FAILED.exit_status
 _WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
 _SECONDS = 3600
-_HOLD_SECONDS = 60
-"""How long the agent, or another administrator, may be at work on the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,19 +144,21 @@ def _on_this_host(wanted: _Wanted, here: Slurm, config_path: Path | None) -> dic
             journal.add_report(report, "slurm", wanted.job)
         return report
 
-    held = (
-        journal.hold("slurm", wanted.job, _HOLD_SECONDS) if journal is not None else nullcontext()
-    )
-    with held:
+    with held(journal, wanted.job):
+        notes = [] if wanted.dry_run else finish_interrupted(journal, wanted.job, here, carry_out)
         cpus = wanted.cpus
         if cpus is None:
             assert wanted.nodes is not None
             cpus = cpus_of_nodes(here, wanted.job, wanted.nodes)
-        notes = _finish_interrupted(journal, wanted, here, carry_out)
-        keeper = _Keeper(journal, here)
-        move = migrate(
-            here, wanted.job, cpus, carry_out, dry_run=wanted.dry_run, begin=keeper.begin
-        )
+        keeper = Keeper(journal, here, wanted.job)
+        try:
+            move = migrate(
+                here, wanted.job, cpus, carry_out, dry_run=wanted.dry_run, begin=keeper.begin
+            )
+        except BaseException:  # Ctrl-C as well: all has been put back
+            with suppress(JournalError):
+                keeper.take_back()
+            raise
         notes += move.notes
         if not wanted.dry_run:
             notes += keeper.end(move)
@@ -171,65 +171,6 @@ def _open_journal() -> Journal | None:
     except JournalError as error:
         click.echo(f"job-migrate: {error}; the relocation will not be kept", err=True)
         return None
-
-
-def _finish_interrupted(
-    journal: Journal | None, wanted: _Wanted, here: Slurm, carry_out: Callable[[Request], Report]
-) -> list[str]:
-    """An earlier command may have been killed on the way; what it began has to be whole first."""
-    wish = journal.wish("slurm", wanted.job) if journal is not None else None
-    if journal is None or wish is None or wish.leaving is None or wanted.dry_run:
-        return []
-    seen = journal.seen("slurm", wanted.job)
-    homes = {name: its.home for name, its in seen.items()}
-    said = enforce(here, wanted.job, wish, carry_out, homes)
-    journal.make_wish("slurm", wanted.job, replace(wish, leaving=None))
-    journal.saw("slurm", wanted.job, {task.name: task.placement for task in here.tasks(wanted.job)})
-    return [f"an earlier relocation had been interrupted and was finished first: {said}"]
-
-
-class _Keeper:
-    """Writes the wish and the placements down, so that the agent holds to them: before anything
-    changes, so that what is interrupted gets finished, and at the end."""
-
-    def __init__(self, journal: Journal | None, here: Slurm) -> None:
-        self._journal = journal
-        self._here = here
-        self._earlier: Wish | None = None
-        self._trouble: JournalError | None = None
-
-    def begin(self, move: JobMove) -> None:
-        if self._journal is None:
-            return
-        try:
-            self._earlier = earlier = self._journal.wish("slurm", move.job)
-            was = earlier.was if earlier is not None else move.old
-            self._journal.started("slurm", move.job, self._here.owner(move.job))
-            self._saw(move.job, move.before)
-            wish = Wish(was=was, placement=move.new, leaving=move.old.cpus)
-            self._journal.make_wish("slurm", move.job, wish)
-        except JournalError as error:
-            self._trouble = error
-
-    def end(self, move: JobMove) -> list[str]:
-        if self._journal is None:
-            return ["not kept: Slurm's next step in the job takes it back"]
-        try:
-            wish = self._journal.wish("slurm", move.job)
-            if wish is not None and wish.leaving is not None and move.done:
-                self._journal.make_wish("slurm", move.job, replace(wish, leaving=None))
-                self._saw(move.job, move.after)
-            elif wish is not None and wish.leaving is not None:
-                self._journal.release("slurm", move.job)
-                if self._earlier is not None:
-                    self._journal.make_wish("slurm", move.job, self._earlier)
-        except JournalError as error:
-            self._trouble = error
-        return [f"not kept: {self._trouble}"] if self._trouble is not None else []
-
-    def _saw(self, job: str, tasks: Iterable[Task]) -> None:
-        assert self._journal is not None
-        self._journal.saw("slurm", job, {task.name: task.placement for task in tasks})
 
 
 def _told(name: str, move: JobMove, notes: Sequence[str], dry_run: bool) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""job-migrate's part of the journal: a job is held, and what is wished for it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from schedhook.journal import Journal, JournalError, Wish
+from schedhook.log import get_logger
+from schedhook.model import Report
+from schedhook.relocation import Request
+from schedhook.scheduler import Task
+from schedhook_plugins.schedulers.slurm import Slurm
+from schedhook_plugins.schedulers.slurm_migrate import JobMove, enforce
+
+_HOLD_SECONDS = 60
+"""How long the agent, or another administrator, may be at work on the job."""
+
+_log = get_logger()
+
+
+@contextmanager
+def held(journal: Journal | None, job: str) -> Iterator[None]:
+    """Be the only one at work on the job, as far as the journal can tell. HeldError."""
+    with ExitStack() as stack:
+        if journal is not None:
+            try:
+                stack.enter_context(journal.hold("slurm", job, _HOLD_SECONDS))
+            except JournalError as error:
+                _log.error("not held", job=job, problem=str(error))
+        yield
+
+
+def finish_interrupted(
+    journal: Journal | None, job: str, here: Slurm, carry_out: Callable[[Request], Report]
+) -> list[str]:
+    """An earlier command may have been killed on the way; what it began has to be whole first."""
+    if journal is None:
+        return []
+    try:
+        wish = journal.wish("slurm", job)
+        if wish is None or wish.leaving is None:
+            return []
+        homes = {name: its.home for name, its in journal.seen("slurm", job).items()}
+        said = enforce(here, job, wish, carry_out, homes)
+        journal.make_wish("slurm", job, replace(wish, leaving=None))
+        journal.saw("slurm", job, {task.name: task.placement for task in here.tasks(job)})
+    except JournalError as error:
+        return [f"not known whether an earlier relocation was interrupted: {error}"]
+    return [f"an earlier relocation had been interrupted and was finished first: {said}"]
+
+
+class Keeper:
+    """Writes the wish and the placements down, so that the agent holds to them: before anything
+    changes, so that what is interrupted gets finished, and at the end."""
+
+    def __init__(self, journal: Journal | None, here: Slurm, job: str) -> None:
+        self._journal = journal
+        self._here = here
+        self._job = job
+        self._earlier: Wish | None = None
+        self._wish: Wish | None = None
+        self._trouble: JournalError | None = None
+
+    def begin(self, move: JobMove) -> None:
+        if self._journal is None:
+            return
+        try:
+            self._earlier = earlier = self._journal.wish("slurm", self._job)
+            was = earlier.was if earlier is not None else move.old
+            self._journal.started("slurm", self._job, self._here.owner(self._job))
+            self._saw(move.before)
+            wish = Wish(was=was, placement=move.new, leaving=move.old.cpus)
+            self._journal.make_wish("slurm", self._job, wish)
+            self._wish = wish
+        except JournalError as error:
+            self._trouble = error
+
+    def end(self, move: JobMove) -> list[str]:
+        """What there is to say about it."""
+        if self._journal is None:
+            return ["not kept: Slurm's next step in the job takes it back"]
+        try:
+            if not move.done:
+                self.take_back()
+            elif self._wish is not None:
+                self._journal.make_wish("slurm", self._job, replace(self._wish, leaving=None))
+                self._saw(move.after)
+        except JournalError as error:
+            self._trouble = error
+        return [f"not kept: {self._trouble}"] if self._trouble is not None else []
+
+    def take_back(self) -> None:
+        """Nothing has changed after all."""
+        if self._journal is None or self._wish is None:
+            return
+        self._journal.release("slurm", self._job)
+        if self._earlier is not None:
+            self._journal.make_wish("slurm", self._job, self._earlier)
+
+    def _saw(self, tasks: Iterable[Task]) -> None:
+        assert self._journal is not None
+        self._journal.saw("slurm", self._job, {task.name: task.placement for task in tasks})
