@@ -20,6 +20,7 @@ from schedhook.plugins import Plugins, load_plugins
 from schedhook.sets import CpuSet, IdSet, NodeSet
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class IdSetType(click.ParamType[Any]):
@@ -79,86 +80,100 @@ def common_options(command: _Command) -> _Command:
     )(command)
 
 
-def process_options(command: _Command) -> _Command:
-    """--pid, --cgroup, --job: whose memory."""
-    for option in (
-        click.option(
-            "--scheduler",
-            metavar="NAME",
-            shell_complete=names_of(SchedulerPlugin),
-            help="Whose job it is: slurm, pbs, or a plug-in's.",
-        ),
-        click.option(
-            "--job",
-            metavar="ID",
-            shell_complete=complete_jobs,
-            help="All processes of this job on this host.",
-        ),
-        click.option(
-            "--cgroup", metavar="PATH", help="All processes of this cgroup and those below it."
-        ),
-        click.option(
-            "--pid",
-            "pids",
-            type=click.IntRange(min=1),
-            multiple=True,
-            metavar="PID",
-            help="A process; may be given again.",
-        ),
-    ):
-        command = option(command)
-    return command
+def grouped(*options: _Option) -> _Option:
+    """Several options as one decorator; help shows them in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def moving_options(command: _Command) -> _Command:
-    """What is moved, and how hard."""
-    for option in reversed(
-        (
-            click.option(
-                "--backend",
-                metavar="NAME",
-                shell_complete=names_of(BackendPlugin),
-                help="What performs the calls.",
-            ),
-            click.option(
-                "--kinds",
-                metavar="KIND,…",
-                help=f"Only memory of these kinds: {', '.join(Kind)}.",
-            ),
-            click.option(
-                "--shared",
-                type=click.Choice([each.value for each in Shared]),
-                help="Pages that several processes map: none; job (default: files only where the"
-                " job alone maps them); all.",
-            ),
-            click.option("--threads", type=click.IntRange(min=1), help="Threads that move pages."),
-            click.option(
-                "--bandwidth",
-                type=click.FloatRange(min=0, min_open=True),
-                metavar="MB/S",
-                help="Most that is moved in a second, in MB (1,000,000 bytes).",
-            ),
-            click.option(
-                "--gentle/--no-gentle",
-                default=None,
-                help="Short system calls (20 ms) on one thread: the job hardly notices.",
-            ),
-            click.option(
-                "--freeze/--no-freeze",
-                default=None,
-                help="Freeze the processes' cgroup (version 2) while the memory moves.",
-            ),
-            click.option(
-                "--reserve",
-                type=click.IntRange(min=0),
-                metavar="MIB",
-                help="What has to stay free on each destination.",
-            ),
-            click.option("--force", is_flag=True, help="Move what fits where not all does."),
-        )
-    ):
-        command = option(command)
-    return command
+process_options = grouped(
+    click.option(
+        "--pid",
+        "pids",
+        type=click.IntRange(min=1),
+        multiple=True,
+        metavar="PID",
+        help="A process; may be given again.",
+    ),
+    click.option(
+        "--cgroup", metavar="PATH", help="All processes of this cgroup and those below it."
+    ),
+    click.option(
+        "--job",
+        metavar="ID",
+        shell_complete=complete_jobs,
+        help="All processes of this job on this host.",
+    ),
+    click.option(
+        "--scheduler",
+        metavar="NAME",
+        shell_complete=names_of(SchedulerPlugin),
+        help="Whose job it is: slurm, pbs, or a plug-in's.",
+    ),
+)
+"""--pid, --cgroup, --job: whose memory."""
+
+moving_options = grouped(
+    click.option(
+        "--backend",
+        metavar="NAME",
+        shell_complete=names_of(BackendPlugin),
+        help="What performs the calls.",
+    ),
+    click.option(
+        "--kinds",
+        metavar="KIND,…",
+        help=f"Only memory of these kinds: {', '.join(Kind)}.",
+    ),
+    click.option(
+        "--shared",
+        type=click.Choice([each.value for each in Shared]),
+        help="Pages that several processes map: none; job (default: files only where the"
+        " job alone maps them); all.",
+    ),
+    click.option("--threads", type=click.IntRange(min=1), help="Threads that move pages."),
+    click.option(
+        "--bandwidth",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="MB/S",
+        help="Most that is moved in a second, in MB (1,000,000 bytes).",
+    ),
+    click.option(
+        "--gentle/--no-gentle",
+        default=None,
+        help="Short system calls (20 ms) on one thread: the job hardly notices.",
+    ),
+    click.option(
+        "--freeze/--no-freeze",
+        default=None,
+        help="Freeze the processes' cgroup (version 2) while the memory moves.",
+    ),
+    click.option(
+        "--reserve",
+        type=click.IntRange(min=0),
+        metavar="MIB",
+        help="What has to stay free on each destination.",
+    ),
+    click.option("--force", is_flag=True, help="Move what fits where not all does."),
+)
+"""What is moved, and how hard."""
+
+
+def moving_arguments(
+    kinds: str | None, shared: str | None, bandwidth: float | None, reserve: int | None
+) -> dict[str, Any]:
+    """What a Request has of those `moving_options` that it names or counts otherwise."""
+    return {
+        "kinds": parse_kinds(kinds),
+        "shared": Shared(shared) if shared else None,
+        "bandwidth_mb_s": bandwidth,
+        "reserve": None if reserve is None else reserve << 20,
+    }
 
 
 def parse_kinds(text: str | None) -> frozenset[Kind] | None:

@@ -17,23 +17,22 @@ from schedhook.cli.options import (
     common_options,
     json_option,
     load,
+    moving_arguments,
     moving_options,
-    parse_kinds,
     process_options,
 )
-from schedhook.cli.reporting import keep_report, print_report, progress_bar
+from schedhook.cli.reporting import carry_out, print_report
 from schedhook.descriptors import StrategyPlugin
 from schedhook.errors import UsageError
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
 from schedhook.jobs import find_pids
-from schedhook.model import Shared
 from schedhook.profiling.guidance import MIN_SAMPLES, MIN_SHARE, Guidance
 from schedhook.profiling.profile import CAPACITY
 from schedhook.profiling.reading import Format, read_profile
 from schedhook.profiling.summary import summarise
 from schedhook.profiling.survey import survey
-from schedhook.relocation import Request, relocate
+from schedhook.relocation import Request
 
 
 @click.command("profile")
@@ -150,16 +149,11 @@ def command(
         scheduler=scheduler,
         strategy=strategy,
         guidance=guidance,
-        kinds=parse_kinds(kinds),
-        shared=Shared(shared) if shared else None,
-        bandwidth_mb_s=bandwidth,
-        reserve=None if reserve is None else reserve << 20,
         dry_run=not move,
+        **moving_arguments(kinds, shared, bandwidth, reserve),
         **rest,
     )
-    with progress_bar(as_json) as progress:
-        report = relocate(request, config, plugins, root=root, progress=progress)
-    keep_report(report, config, root)
+    report = carry_out(request, config, plugins, root, as_json)
     summary = summarise(tally, found, guidance)
     print_report(report, as_json, {"profile": asdict(summary)})
     if not as_json:

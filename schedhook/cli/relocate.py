@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,61 +14,55 @@ from schedhook.cli.options import (
     NODES,
     check_processes,
     common_options,
+    grouped,
     json_option,
     load,
+    moving_arguments,
     moving_options,
-    parse_kinds,
     process_options,
 )
 from schedhook.cli.pictures import Pictures, picture_options
-from schedhook.cli.reporting import keep_report, print_report, progress_bar
+from schedhook.cli.reporting import carry_out, print_report
 from schedhook.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.errors import UsageError
-from schedhook.model import Shared
 from schedhook.nodemap import parse_map
-from schedhook.relocation import Request, relocate
+from schedhook.relocation import Request
 from schedhook.sets import CpuSet, NodeSet
 
-
-def _map_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(
-        (
-            click.option("--from", "sources", type=NODES, help="Old nodes, such as 0-1."),
-            click.option("--to", "destinations", type=NODES, help="New nodes, such as 2-3."),
-            click.option(
-                "--map",
-                "node_map",
-                metavar="OLD:NEW,…",
-                help="The map itself, such as 0:1,1:0, instead of --from and --to.",
-            ),
-            click.option(
-                "--cpus",
-                type=CPUS,
-                help="Bind the processes to these processors first; their nodes are --to.",
-            ),
-            click.option(
-                "--strategy",
-                metavar="NAME",
-                shell_complete=names_of(StrategyPlugin),
-                help="How to move (`schedhook plugins`).",
-            ),
-            click.option(
-                "--mapper",
-                metavar="NAME",
-                shell_complete=names_of(MapperPlugin),
-                help="How old and new nodes are paired.",
-            ),
-            click.option(
-                "--leftovers",
-                type=click.Choice(["sweep", "report"]),
-                default="sweep",
-                show_default=True,
-                help="What a whole-process call leaves behind: move it page by page, or report.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+_map_options = grouped(
+    click.option("--from", "sources", type=NODES, help="Old nodes, such as 0-1."),
+    click.option("--to", "destinations", type=NODES, help="New nodes, such as 2-3."),
+    click.option(
+        "--map",
+        "node_map",
+        metavar="OLD:NEW,…",
+        help="The map itself, such as 0:1,1:0, instead of --from and --to.",
+    ),
+    click.option(
+        "--cpus",
+        type=CPUS,
+        help="Bind the processes to these processors first; their nodes are --to.",
+    ),
+    click.option(
+        "--strategy",
+        metavar="NAME",
+        shell_complete=names_of(StrategyPlugin),
+        help="How to move (`schedhook plugins`).",
+    ),
+    click.option(
+        "--mapper",
+        metavar="NAME",
+        shell_complete=names_of(MapperPlugin),
+        help="How old and new nodes are paired.",
+    ),
+    click.option(
+        "--leftovers",
+        type=click.Choice(["sweep", "report"]),
+        default="sweep",
+        show_default=True,
+        help="What a whole-process call leaves behind: move it page by page, or report.",
+    ),
+)
 
 
 def _run(
@@ -106,16 +99,11 @@ def _run(
         sources=sources,
         destinations=destinations,
         cpus=cpus,
-        kinds=parse_kinds(kinds),
-        shared=Shared(shared) if shared else None,
-        bandwidth_mb_s=bandwidth,
-        reserve=None if reserve is None else reserve << 20,
         sweep_leftovers=leftovers == "sweep",
+        **moving_arguments(kinds, shared, bandwidth, reserve),
         **rest,
     )
-    with progress_bar(as_json) as progress:
-        report = relocate(request, config, plugins, root=root, progress=progress)
-    keep_report(report, config, root)
+    report = carry_out(request, config, plugins, root, as_json)
     print_report(report, as_json)
     if pictures:
         from schedhook.cli import charts

@@ -13,9 +13,20 @@ import click
 
 from schedhook.config import Config
 from schedhook.model import Outcome, Report
-from schedhook.relocation import Progress
+from schedhook.plugins import Plugins
+from schedhook.relocation import Progress, Request, relocate
 
 _KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
+
+
+def carry_out(
+    request: Request, config: Config, plugins: Plugins, root: Path, as_json: bool
+) -> Report:
+    """Relocate, with a bar where a person looks on, and keep the report."""
+    with progress_bar(as_json) as progress:
+        report = relocate(request, config, plugins, root=root, progress=progress)
+    keep_report(report, config, root)
+    return report
 
 
 def progress_bar(as_json: bool) -> AbstractContextManager[Progress | None]:

@@ -44,6 +44,19 @@ def shell(lines: str) -> During:
     return during
 
 
+@contextmanager
+def beside(room: Room, program: str) -> Any:
+    """Python lines that run meanwhile, from when they have printed `begun`."""
+    command = [*room.words(), sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begun\n"
+            yield
+        finally:
+            process.kill()
+
+
 def served(program: str, user: int = 0) -> During:
     """Something that is no agent serves the agent's socket: `program` has it as `server`."""
     words = f"""
@@ -59,18 +72,7 @@ print('begun', flush=True)
 {program}
 """
 
-    @contextmanager
-    def during(room: Room) -> Any:
-        command = [*room.words(), sys.executable, "-c", words]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            try:
-                assert process.stdout is not None
-                assert process.stdout.readline() == b"begun\n"
-                yield
-            finally:
-                process.kill()
-
-    return during
+    return lambda room: beside(room, words)
 
 
 def answering(program: str) -> During:
@@ -93,8 +95,7 @@ def journal(lines: str) -> During:
     return during
 
 
-@contextmanager
-def locked_journal(room: Room) -> Any:
+def locked_journal(room: Room) -> AbstractContextManager[None]:
     """Another process has it for itself."""
     program = (
         f"from pathlib import Path\nfrom schedhook.journal import Journal\nimport sqlite3, time\n"
@@ -102,14 +103,7 @@ def locked_journal(room: Room) -> Any:
         "it.execute('PRAGMA locking_mode = EXCLUSIVE')\nit.execute('BEGIN EXCLUSIVE')\n"
         "print('begun', flush=True)\ntime.sleep(600)\n"
     )
-    command = [*room.words(), sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"begun\n"
-            yield
-        finally:
-            process.kill()
+    return beside(room, program)
 
 
 @contextmanager
