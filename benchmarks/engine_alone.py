@@ -12,8 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from schedhook.backend import Limits
-from schedhook.moving import spread
 from schedhook.native.backend import NativeBackend
+from schedhook.sweeping import spread
 
 
 def main() -> None:

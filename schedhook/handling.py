@@ -21,7 +21,8 @@ from schedhook.jobwork import NOTHING_DONE, Handled, JobWork, Relocate
 from schedhook.journal import HeldError, Journal, JournalError, Run, Seen
 from schedhook.log import get_logger
 from schedhook.model import Event, Placement, Report
-from schedhook.relocation import Request, relocate
+from schedhook.relocation import relocate
+from schedhook.request import Request
 from schedhook.scheduler import Scheduler
 from schedhook.sets import NodeSet
 

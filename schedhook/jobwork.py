@@ -15,7 +15,7 @@ from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
 from schedhook.journal import HeldError, Wish
 from schedhook.model import Event, NodeMap, Outcome, Placement, Report
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.scheduler import Scheduler, Task
 from schedhook.sets import CpuSet, NodeSet
 

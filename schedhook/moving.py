@@ -7,87 +7,28 @@ page is recorded here, so that no strategy can forget a failure.
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedhook.backend import Backend, Failure, Limits, Target
+from schedhook.backend import Backend
 from schedhook.errors import BackendError, ProcessGoneError
 from schedhook.extents import Extents
 from schedhook.host.topology import Topology
 from schedhook.model import Area, NodeMap, Reason
 from schedhook.nodemap import as_kernel_calls
-from schedhook.pacing import Throttle, bind_thread
-from schedhook.placing import AskedOnce, PageChoice, Pages, Placed, Wish, decide
-from schedhook.retry import RetryPolicy, is_transient, retry
+from schedhook.placing import AskedOnce, PageChoice, Pages, Placed, Transfer, decide
 from schedhook.selection import ProcessSelection, Selected, Selection, find_aliases, select
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.sets import NodeSet
+from schedhook.sweeping import MoveOptions, MovingProcess, Sweeper, Unit, spread
 
 if TYPE_CHECKING:
     from schedhook.profiling.guidance import Guidance
 
-UNIT_BYTES = 32 << 20
-"""Resident memory that one unit of work is about: small enough to spread over threads."""
+__all__ = ["Move", "MoveOptions", "MovingProcess"]
+
 MOST_HOLES = 16 << 30
 """Address space without pages that is looked at page by page, in bytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoveOptions:
-    """How to move."""
-
-    threads: int = 1
-    cpus: CpuSet = field(default_factory=CpuSet)
-    """Processors that the threads are bound to; empty: the caller's."""
-    bandwidth: float = 0.0
-    """Bytes a second, 0: no bound."""
-    limits: Limits = field(default_factory=Limits)
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    reserve: int = 0
-    """Bytes that stay free on each destination; ENOMEM is worth a retry above that only."""
-    sweep_leftovers: bool = True
-    """Whether what a whole-process call left behind is moved page by page."""
-
-
-@dataclass(slots=True)
-class MovingProcess:
-    """One process on the move. A strategy may read it; `Move` writes it."""
-
-    target: Target
-    selection: ProcessSelection
-    """What was found when last looked."""
-    moved: dict[tuple[int, int], int] = field(default_factory=dict)
-    left: dict[str, int] = field(default_factory=dict)
-    """Bytes that stayed when last tried, by reason."""
-    gone: bool = False
-    placed: Placed | None = None
-    """What a strategy that decides page by page has decided; None with any other."""
-
-    @property
-    def pid(self) -> int:
-        return self.target.pid
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """Some pages to be swept with one call into the backend."""
-
-    process: MovingProcess
-    area: Area
-    shared: bool
-    start: int
-    end: int
-    destinations: Mapping[int, int]
-    only: Extents | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    unit: _Unit
-    failure: Failure
 
 
 class Move:
@@ -123,20 +64,20 @@ class Move:
         """[plugins.options.NAME] of the configuration, for the strategy of that name."""
         self.root = root
         """Where the host's files lie."""
-        self.attempts = 0
-        """Sweeps over the pages that failed most often, the first one included."""
         self.notes: list[str] = []
         self._backend = backend
         self._selection = selection
-        self._progress: Callable[[int, int], None] | None = None
-        self._moved = self._planned = 0
+        self._sweeper = Sweeper(backend, options)
         self._seen: set[int] = set()
-        self._throttle = Throttle(options.bandwidth)
-        self._lock = threading.Lock()
+
+    @property
+    def attempts(self) -> int:
+        """Sweeps over the pages that failed most often, the first one included."""
+        return self._sweeper.attempts
 
     def report_progress(self, progress: Callable[[int, int], None], planned: int) -> None:
         """Call `progress` with (bytes moved so far, `planned`) as pages move."""
-        self._progress, self._planned = progress, planned
+        self._sweeper.report_progress(progress, planned)
 
     # -- what a strategy calls -------------------------------------------------------------------
 
@@ -154,7 +95,7 @@ class Move:
             )
             self.sweep()
             return
-        self.attempts = max(self.attempts, 1)
+        self._sweeper.attempts = max(self._sweeper.attempts, 1)
         self.look()
         self._migrate_all(self.processes, calls)
         if self.options.sweep_leftovers:
@@ -194,62 +135,40 @@ class Move:
     def carry_out(self) -> None:
         """Move what `place` has noted, like a sweep."""
         units = (
-            _Unit(
+            Unit(
                 process,
-                wish.area,
-                wish.shared,
-                wish.start,
-                wish.end,
-                {wish.old: wish.new},
-                wish.pages,
+                transfer.area,
+                transfer.shared,
+                transfer.start,
+                transfer.end,
+                {transfer.old: transfer.new},
+                transfer.pages,
             )
             for process in self.processes
             if process.placed
-            for wish in process.placed.wishes
+            for transfer in process.placed.transfers
         )
         self._sweep(units, self.processes)
 
     def astray(self, process: MovingProcess) -> int:
         """Bytes, of what `place` has noted, that are not where they shall be; read anew."""
         total = 0
-        for wish in process.placed.wishes if process.placed else ():
+        for transfer in process.placed.transfers if process.placed else ():
             try:
-                runs = process.target.locate(wish.area, wish.start, wish.end)
+                runs = process.target.locate(transfer.area, transfer.start, transfer.end)
             except ProcessGoneError:
                 process.gone = True
                 return 0
             total += sum(
-                wish.pages.overlap(run.start, run.end) for run in runs if run.node != wish.new
+                transfer.pages.overlap(run.start, run.end)
+                for run in runs
+                if run.node != transfer.new
             )
         return total
 
-    def _sweep(self, units: Iterable[_Unit], processes: Sequence[MovingProcess]) -> None:
-        pending = units
-        settled: list[_Failed] = []
-        waiting: list[_Failed] = []
-        attempts = 0
-
-        def attempt() -> bool:
-            nonlocal pending, waiting, attempts
-            attempts += 1
-            failed, waiting = self._run(pending), []
-            if not failed:
-                return False
-            may_pass = self._transience()
-            waiting = [item for item in failed if may_pass(item)]
-            settled.extend(item for item in failed if not may_pass(item))
-            pending = [_again(item) for item in waiting]
-            return bool(waiting)
-
-        if attempt():
-            retry(self.options.retry, attempt)
-        self.attempts = max(self.attempts, attempts)
-        for process in processes:
-            process.left = {}
-        for item in settled + waiting:
-            left = item.unit.process.left
-            reason = Reason.of_errno(item.failure.errno)
-            left[reason] = left.get(reason, 0) + item.failure.size
+    def _sweep(self, units: Iterable[Unit], processes: Iterable[MovingProcess]) -> None:
+        self._seen.clear()
+        self._sweeper.sweep(units, processes)
 
     def observe(self, act: Callable[[], None]) -> int:
         """Let `act` have memory moved by other means, and record what left the old nodes meanwhile.
@@ -257,7 +176,7 @@ class Move:
         Returns these bytes, less than 0 where moved memory came back. What stayed is `unexplained`
         until it is swept. Not for a map whose old and new nodes overlap.
         """
-        self.attempts = max(self.attempts, 1)
+        self._sweeper.attempts = max(self._sweeper.attempts, 1)
         self._seen.clear()
         self.look()
         before = {each.pid: each.selection.on(self.node_map.sources) for each in self.processes}
@@ -329,7 +248,7 @@ class Move:
                     placed.kept -= last - first
             for (old, new), extents in sorted(wanted.items()):
                 placed.add(
-                    Wish(
+                    Transfer(
                         area=item.area,
                         shared=item.shared,
                         start=start,
@@ -343,7 +262,7 @@ class Move:
     def _migrate_all(
         self, processes: Sequence[MovingProcess], calls: Sequence[tuple[NodeSet, NodeSet]]
     ) -> None:
-        with self._pool() as pool:
+        with self._sweeper.threads() as pool:
             list(pool.map(lambda process: self._migrate(process, calls), processes))
         if len(self.processes) > 1:  # each was read while others were still on the move
             self._seen.clear()
@@ -370,7 +289,7 @@ class Move:
         for node, size in before.items():
             gone = size - after.get(node, 0)
             if gone > 0:
-                self._record(process, {(node, self.node_map.pairs[node]): gone})
+                self._sweeper.record(process, {(node, self.node_map.pairs[node]): gone})
         process.left = {Reason.UNEXPLAINED: sum(after.values())} if any(after.values()) else {}
 
     def _observed(self, process: MovingProcess, before: Mapping[int, int]) -> int:
@@ -383,7 +302,7 @@ class Move:
             # What the job has put there since is not what came back.
             most_back = -process.moved.get(pair, 0)
             change[pair] = max(before.get(node, 0) - after.get(node, 0), most_back)
-        self._record(process, change)
+        self._sweeper.record(process, change)
         stayed = sum(min(size, after.get(node, 0)) for node, size in before.items())
         process.left = {Reason.UNEXPLAINED: stayed} if stayed else {}
         return sum(change.values())
@@ -431,7 +350,7 @@ class Move:
             ),
         )
 
-    def _units(self, processes: Sequence[MovingProcess]) -> Iterable[_Unit]:
+    def _units(self, processes: Sequence[MovingProcess]) -> Iterable[Unit]:
         moves = self.node_map.moves
         if not self.node_map.overlaps:
             for process in processes:
@@ -439,12 +358,12 @@ class Move:
                     if item.area.residency.keys().isdisjoint(moves):
                         continue  # its holes and its pages elsewhere cost time to look at
                     for start, end in spread(item.area):
-                        yield _Unit(process, item.area, item.shared, start, end, moves)
+                        yield Unit(process, item.area, item.shared, start, end, moves)
             return
         # A page that has arrived must not be taken for one that has yet to leave. Each run of
         # pages is swept for the node where it was found at first; what several processes map is
         # found before anything moves, the rest piece by piece, so that memory use stays bounded.
-        common = list[_Unit]()
+        common = list[Unit]()
         own = list[tuple[MovingProcess, Selected]]()
         for process in processes:
             for item in process.selection.selected:
@@ -460,7 +379,7 @@ class Move:
 
     def _located(
         self, process: MovingProcess, item: Selected, start: int, end: int
-    ) -> Iterable[_Unit]:
+    ) -> Iterable[Unit]:
         moves = self.node_map.moves
         try:
             runs = process.target.locate(item.area, start, end)
@@ -470,84 +389,7 @@ class Move:
         for run in runs:
             if run.node in moves:
                 only = {run.node: moves[run.node]}
-                yield _Unit(process, item.area, item.shared, run.start, run.end, only)
-
-    def _run(self, units: Iterable[_Unit]) -> list[_Failed]:
-        """Sweep the units, each by the next thread that is free; returns what stayed."""
-        source, turn = iter(units), threading.Lock()
-        self._seen.clear()
-
-        def work() -> list[_Failed]:
-            failed: list[_Failed] = []
-            while True:
-                with turn:
-                    unit = next(source, None)
-                if unit is None:
-                    return failed
-                failed += self._sweep_unit(unit)
-
-        with self._pool() as pool:
-            workers = [pool.submit(work) for _ in range(self.options.threads)]
-        return [item for worker in workers for item in worker.result()]
-
-    def _sweep_unit(self, unit: _Unit) -> list[_Failed]:
-        process = unit.process
-        if process.gone:
-            return []
-        failed: list[_Failed] = []
-        for start, end in self._throttle.pieces(unit.start, unit.end, unit.area.page_size):
-            try:
-                done = process.target.sweep(
-                    unit.area,
-                    start,
-                    end,
-                    unit.destinations,
-                    shared=unit.shared,
-                    limits=self.options.limits,
-                    only=unit.only,
-                )
-            except ProcessGoneError:
-                process.gone = True
-                return failed
-            self._record(process, done.moved)
-            self._throttle.spend(sum(done.moved.values()))
-            failed += [_Failed(unit, failure) for failure in done.failures]
-            if done.gone:
-                process.gone = True
-                return failed
-        return failed
-
-    def _record(self, process: MovingProcess, moved: Mapping[tuple[int, int], int]) -> None:
-        with self._lock:
-            for pair, size in moved.items():
-                process.moved[pair] = process.moved.get(pair, 0) + size
-            self._moved += sum(moved.values())
-            if self._progress:
-                self._progress(self._moved, self._planned)
-
-    def _transience(self) -> Callable[[_Failed], bool]:
-        """A test for failures that may pass, by what memory is free now."""
-        nodes = self._backend.topology().nodes
-
-        def may_pass(item: _Failed) -> bool:
-            wanted = self.options.reserve + item.failure.size
-            has_room = all(
-                node in nodes and nodes[node].memory_free >= wanted
-                for node in item.unit.destinations.values()
-            )
-            return not item.unit.process.gone and is_transient(
-                item.failure.errno, has_room=has_room
-            )
-
-        return may_pass
-
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(
-            self.options.threads,
-            thread_name_prefix="schedhook-move",
-            initializer=bind_thread,
-            initargs=(self.options.cpus,),
-        )
+                yield Unit(process, item.area, item.shared, run.start, run.end, only)
 
 
 def _holes(process: MovingProcess) -> int:
@@ -555,23 +397,3 @@ def _holes(process: MovingProcess) -> int:
     if process.gone or process.target.skips_holes:
         return 0
     return sum(item.area.size - item.area.resident for item in process.selection.selected)
-
-
-def spread(area: Area) -> Iterable[tuple[int, int]]:
-    """Cut an area into pieces of about UNIT_BYTES of resident memory each."""
-    pieces = max(1, area.resident // UNIT_BYTES)
-    step = area.size // pieces
-    # Whole huge pages, of whatever size, stay in one piece.
-    align = max(area.page_size, 2 << 20)
-    step = max(align, step // align * align)
-    start = area.start
-    while start < area.end:
-        end = min(area.end, start // align * align + step)
-        if area.end - end < align:
-            end = area.end
-        yield start, end
-        start = end
-
-
-def _again(item: _Failed) -> _Unit:
-    return replace(item.unit, start=item.failure.start, end=item.failure.end)

@@ -49,7 +49,7 @@ PageChoice = Callable[[Pages], Choice]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Transfer:
     """Pages of a part [start, end) of an area that shall go from one node to another."""
 
     area: Area
@@ -65,7 +65,7 @@ class Wish:
 class Placed:
     """What was decided for one process. Sizes in bytes."""
 
-    wishes: list[Wish] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
     moves: dict[tuple[int, int], int] = field(default_factory=dict)
     """By (old node, new node)."""
     huge: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -73,11 +73,11 @@ class Placed:
     kept: int = 0
     """What the strategy leaves where it is."""
 
-    def add(self, wish: Wish) -> None:
-        pair, size = (wish.old, wish.new), wish.pages.size
-        self.wishes.append(wish)
+    def add(self, transfer: Transfer) -> None:
+        pair, size = (transfer.old, transfer.new), transfer.pages.size
+        self.transfers.append(transfer)
         self.moves[pair] = self.moves.get(pair, 0) + size
-        if wish.area.kind is Kind.HUGE:
+        if transfer.area.kind is Kind.HUGE:
             self.huge[pair] = self.huge.get(pair, 0) + size
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from schedhook.affinity import Binding
 from schedhook.backend import Backend, Limits
@@ -24,7 +23,6 @@ from schedhook.guard import Guard
 from schedhook.host.topology import Topology
 from schedhook.jobs import find_pids
 from schedhook.model import (
-    Kind,
     NodeMap,
     Outcome,
     Plan,
@@ -32,67 +30,23 @@ from schedhook.model import (
     Reason,
     Report,
     Residency,
-    Shared,
 )
 from schedhook.moving import Move, MoveOptions, MovingProcess
 from schedhook.pacing import place_threads
 from schedhook.placing import PageChoice
 from schedhook.planning import check_nodes, make_plan
 from schedhook.plugins import Plugins
+from schedhook.request import Request
 from schedhook.retry import RetryPolicy
 from schedhook.selection import ProcessSelection, Selection
 from schedhook.sets import CpuSet, NodeSet
-
-if TYPE_CHECKING:
-    from schedhook.profiling.guidance import Guidance
-
+from schedhook.verifying import judge, verify
 
 _GENTLE_CALL_MS = 20.0
 _RESCANS = 3
 """Further looks for processes and pages that appeared during the move."""
-_STRAY_SHARE = 0.001
-_STRAY_BYTES = 64 << 10
-"""What a busy job may have put on a source node behind our back, as a share of what moved and at
-least in bytes, for a relocation still to count as complete."""
-
 Progress = Callable[[int, int], None]
 """Called with (bytes moved so far, bytes planned), from several threads, never at one time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What to relocate, and where. None means: as the configuration says.
-
-    Processes are `pids`, those of `cgroup` and below, and those of `job`, as the adapter
-    `scheduler` finds them (None: whichever knows the job). The map is `node_map`, or what the
-    mapper makes of `sources` and `destinations`; with `cpus` these default to the nodes of the
-    processes' old and new processors.
-    """
-
-    pids: tuple[int, ...] = ()
-    cgroup: str | None = None
-    job: str | None = None
-    scheduler: str | None = None
-    node_map: NodeMap | None = None
-    sources: NodeSet | None = None
-    destinations: NodeSet | None = None
-    cpus: CpuSet | None = None
-    strategy: str | None = None
-    mapper: str | None = None
-    backend: str | None = None
-    kinds: frozenset[Kind] | None = None
-    shared: Shared | None = None
-    threads: int | None = None
-    bandwidth_mb_s: float | None = None
-    gentle: bool | None = None
-    freeze: bool | None = None
-    reserve: int | None = None
-    """Bytes."""
-    sweep_leftovers: bool = True
-    force: bool = False
-    dry_run: bool = False
-    guidance: Guidance | None = None
-    """A profile of the processes' accesses, for strategies that go by it."""
 
 
 def relocate(
@@ -369,7 +323,7 @@ class _Relocation:
             self._binding.undo()
             self._notes.append(failure)
         report = replace(
-            self._verify(move, before, kept, failure), job=plan.job, attempts=move.attempts
+            self._verified(move, before, kept, failure), job=plan.job, attempts=move.attempts
         )
         self._plugins.notify("schedhook_after_migrate", report=report)
         return report
@@ -399,54 +353,26 @@ class _Relocation:
 
     # -- after -----------------------------------------------------------------------------------
 
-    def _verify(
+    def _verified(
         self,
         move: Move,
         before: Mapping[int, Residency],
         kept: Mapping[str, int],
         failure: str | None,
     ) -> Report:
-        """Read residency again; only what that shows is reported."""
-        move.look()
-        by_reason: dict[str, int] = {}
-        reports = []
-        for process in move.processes:
-            alive = not process.gone and process.target.alive()
-            left = self._left(process, move, failure) if alive else {}
-            for reason, size in left.items():
-                by_reason[reason] = by_reason.get(reason, 0) + size
-            reports.append(
-                ProcessReport(
-                    pid=process.pid,
-                    command=process.target.command,
-                    residency_before=before.get(process.pid, {}),
-                    residency_after=process.selection.residency if alive else {},
-                    bytes_moved=sum(process.moved.values()),
-                    bytes_left=sum(left.values()),
-                    error=None if alive else "exited, or left its cgroup, during the relocation",
-                )
-            )
-        moved = sum(each.bytes_moved for each in reports)
+        """What residency shows when it is read again; only that is reported."""
+        processes, by_reason = verify(move, before, failure)
+        moved = sum(each.bytes_moved for each in processes)
         stayed = sum(by_reason.values())
         return replace(
-            self._report(_outcome(moved, by_reason, failure), move.node_map),
+            self._report(judge(moved, by_reason, failure), move.node_map),
             bytes_planned=moved + stayed,
             bytes_moved=moved,
             bytes_left=stayed,
-            left_by_reason=dict(sorted(by_reason.items(), key=lambda item: -item[1])),
+            left_by_reason=by_reason,
             kept=kept,
-            processes=tuple(reports),
+            processes=tuple(processes),
         )
-
-    @staticmethod
-    def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, int]:
-        if process.placed is not None:
-            rest = Reason.ELSEWHERE if failure is None else Reason.ABORTED
-            return explain(move.astray(process), process.left, rest)
-        if move.node_map.overlaps and failure is None:
-            return dict(process.left)
-        found = sum(process.selection.on(move.node_map.sources).values())
-        return explain(found, process.left, Reason.APPEARED if failure is None else Reason.ABORTED)
 
     def _planned(self, outcome: Outcome, plan: Plan) -> Report:
         if outcome is Outcome.PLANNED and not plan.bytes_planned:
@@ -489,39 +415,9 @@ class _Relocation:
         )
 
 
-def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:
-    """Make the reasons add up to what residency shows: `left` bytes.
-
-    Bytes that no failure accounts for get the reason `rest`. Where fewer stayed than had failed
-    (the job freed them, or they moved by other hands), the largest reasons shrink.
-    """
-    result = {reason: size for reason, size in reasons.items() if size}
-    surplus = sum(result.values()) - left
-    if surplus < 0:
-        result[rest] = result.get(rest, 0) - surplus
-    while surplus > 0:
-        largest = max(result, key=lambda reason: result[reason])
-        cut = min(surplus, result[largest])
-        result[largest] -= cut
-        surplus -= cut
-        if not result[largest]:
-            del result[largest]
-    return result
-
-
 def _appeared(process: MovingProcess, move: Move) -> int:
     found = sum(process.selection.on(move.node_map.sources).values())
     return found - sum(process.left.values())
-
-
-def _outcome(moved: int, by_reason: Mapping[str, int], failure: str | None) -> Outcome:
-    if failure is not None:
-        return Outcome.FAILED
-    strays = by_reason.get(Reason.APPEARED, 0)
-    stayed = sum(by_reason.values()) - strays
-    if stayed or strays > min(moved, max(_STRAY_BYTES, _STRAY_SHARE * moved)):
-        return Outcome.PARTIAL
-    return Outcome.COMPLETE if moved else Outcome.NOTHING_TO_DO
 
 
 def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from schedhook.host.cgroups import Cgroup
 from schedhook.host.topology import Topology, read_topology
 from schedhook.log import get_logger
 from schedhook.model import Event, NodeMap, Outcome, Report
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs_places import (
     Place,

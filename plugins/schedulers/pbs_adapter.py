@@ -28,7 +28,7 @@ from schedhook_plugins.schedulers.pbs_vnodes import nodes_on_host, parse_exec_vn
 if TYPE_CHECKING:
     from schedhook.journal import Journal
     from schedhook.model import Report
-    from schedhook.relocation import Request
+    from schedhook.request import Request
 
 NAME = "pbs"
 SERVICE = "pbs_jobs.service"

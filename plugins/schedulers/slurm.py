@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from schedhook.findings import Finding
     from schedhook.journal import Wish
     from schedhook.model import Report
-    from schedhook.relocation import Request
+    from schedhook.request import Request
 
 NAME = "slurm"
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from schedhook.journal import Journal, JournalError, Wish
 from schedhook.log import get_logger
 from schedhook.model import Report
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.scheduler import Task
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import JobMove, enforce

@@ -19,7 +19,7 @@ from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
 from schedhook.host.processes import thread_ids
 from schedhook.host.topology import read_online_cpus, read_topology
 from schedhook.model import NodeMap, Outcome, Placement, Plan, Report
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm_cgroups import job_cgroups, step_directories

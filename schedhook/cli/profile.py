@@ -32,7 +32,7 @@ from schedhook.profiling.profile import CAPACITY
 from schedhook.profiling.reading import Format, read_profile
 from schedhook.profiling.summary import summarise
 from schedhook.profiling.survey import survey
-from schedhook.relocation import Request
+from schedhook.request import Request
 
 
 @click.command("profile")

@@ -26,7 +26,7 @@ from schedhook.cli.reporting import carry_out, print_report
 from schedhook.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.errors import UsageError
 from schedhook.nodemap import parse_map
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.sets import CpuSet, NodeSet
 
 _map_options = grouped(

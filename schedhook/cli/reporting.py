@@ -14,7 +14,8 @@ import click
 from schedhook.config import Config
 from schedhook.model import Outcome, Report
 from schedhook.plugins import Plugins
-from schedhook.relocation import Progress, Request, relocate
+from schedhook.relocation import Progress, relocate
+from schedhook.request import Request
 
 _KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
 

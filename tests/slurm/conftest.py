@@ -18,7 +18,8 @@ from schedhook import delivery
 from schedhook.config import Config
 from schedhook.model import Report
 from schedhook.plugins import load_plugins
-from schedhook.relocation import Request, relocate
+from schedhook.relocation import relocate
+from schedhook.request import Request
 from tests.slurm.cluster import CannotRun, Cluster, require_machine, running
 
 

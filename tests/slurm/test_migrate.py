@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schedhook.journal import Wish
 from schedhook.model import Outcome, Placement, Report
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import migrate

@@ -38,7 +38,7 @@ from schedhook.inprocess import open_journal
 from schedhook.journal import Journal
 from schedhook.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.watch import Watcher

@@ -18,7 +18,8 @@ from schedhook.model import Kind, Outcome, Report
 from schedhook.moving import Move
 from schedhook.nodemap import kernel_rule, parse_map
 from schedhook.plugins import load_plugins
-from schedhook.relocation import Request, relocate
+from schedhook.relocation import relocate
+from schedhook.request import Request
 from schedhook.sets import NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import (

@@ -16,7 +16,7 @@ from schedhook.handling import Handler
 from schedhook.hookspecs import hookimpl
 from schedhook.journal import Journal, JournalError, Wish
 from schedhook.model import Event, Outcome, Placement, Report
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
 from tests.unit.agentkit import (

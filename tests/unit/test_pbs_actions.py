@@ -15,7 +15,7 @@ from schedhook.errors import SchedhookError
 from schedhook.host.topology import Node, Topology, read_topology
 from schedhook.journal import Journal
 from schedhook.model import Event, NodeMap, Outcome, Plan, ProcessPlan, Report
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,

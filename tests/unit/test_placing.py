@@ -20,7 +20,8 @@ from schedhook.moving import Move
 from schedhook.nodemap import parse_map
 from schedhook.placing import AskedOnce, PageChoice, Pages
 from schedhook.plugins import load_plugins
-from schedhook.relocation import Request, relocate
+from schedhook.relocation import relocate
+from schedhook.request import Request
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
 

@@ -21,7 +21,8 @@ from schedhook.plugins import load_plugins
 from schedhook.profiling.guidance import Guidance
 from schedhook.profiling.profile import Profile
 from schedhook.profiling.survey import survey
-from schedhook.relocation import Request, relocate
+from schedhook.relocation import relocate
+from schedhook.request import Request
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process

@@ -17,9 +17,11 @@ from schedhook.model import Kind, NodeMap, Outcome, Reason, Report, Shared
 from schedhook.moving import Move
 from schedhook.nodemap import parse_map
 from schedhook.plugins import load_plugins
-from schedhook.relocation import Request, explain, relocate
+from schedhook.relocation import relocate
+from schedhook.request import Request
 from schedhook.sets import NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
+from schedhook.verifying import explain
 
 QUICK = Config(
     relocation=RelocationSection(backend="test", threads=2),

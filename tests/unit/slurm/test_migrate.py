@@ -16,7 +16,7 @@ from schedhook import cpusets
 from schedhook.errors import RefusedError, UsageError
 from schedhook.journal import Wish
 from schedhook.model import NodeMap, Outcome, Placement, Plan, ProcessPlan, Report
-from schedhook.relocation import Request
+from schedhook.request import Request
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,
