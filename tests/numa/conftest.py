@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from schedhook.cli.main import main
 
 NODES = Path("/sys/devices/system/node")
 
@@ -40,3 +44,27 @@ def declared_topology(request: pytest.FixtureRequest) -> None:
     if {"CI", "TESTS_IN_VM"} & set(os.environ):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Call the command in this process: starting an interpreter takes seconds in the guest."""
+
+    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        status = main([str(each) for each in arguments] + ["--json"], standalone_mode=False)
+        report = json.loads(capsys.readouterr().out)
+        print(json.dumps(report))  # shown where the test fails
+        if "outcome" in report and report["outcome"] not in ("failed",):
+            assert_adds_up(report)
+        return status, report
+
+    return run
+
+
+def assert_adds_up(report: dict[str, Any]) -> None:
+    """What every report promises."""
+    assert report["bytes_planned"] == report["bytes_moved"] + report["bytes_left"], report
+    assert report["bytes_left"] == sum(report["left_by_reason"].values()), report
+    assert report["bytes_moved"] == sum(each["bytes_moved"] for each in report["processes"])
+    assert report["bytes_left"] == sum(each["bytes_left"] for each in report["processes"])

@@ -33,30 +33,6 @@ SMALL = 64
 ENOUGH = 0.999
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call the command in this process: starting an interpreter takes seconds in the guest."""
-
-    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
-        capsys.readouterr()
-        status = main([str(each) for each in arguments] + ["--json"], standalone_mode=False)
-        report = json.loads(capsys.readouterr().out)
-        print(json.dumps(report))  # shown where the test fails
-        if "outcome" in report and report["outcome"] not in ("failed",):
-            assert_adds_up(report)
-        return status, report
-
-    return run
-
-
-def assert_adds_up(report: dict[str, Any]) -> None:
-    """What every report promises."""
-    assert report["bytes_planned"] == report["bytes_moved"] + report["bytes_left"], report
-    assert report["bytes_left"] == sum(report["left_by_reason"].values()), report
-    assert report["bytes_moved"] == sum(each["bytes_moved"] for each in report["processes"])
-    assert report["bytes_left"] == sum(each["bytes_left"] for each in report["processes"])
-
-
 def relocated(run: Any, job: Job, strategy: str, *arguments: object) -> dict[str, Any]:
     """Relocate 0 → 2 while the job keeps writing; complete, verified, data unharmed."""
     before = job.checksum()
