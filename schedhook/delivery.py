@@ -27,6 +27,7 @@ ENVIRONMENT_ONLY = ("slurm",)
 SECRETS = (b"SLURM_JWT", b"PBS_JOBCOOKIE")
 
 _LONGEST_LINE = 1000
+_LONGEST_ANSWER = 1 << 16
 _TIMEOUT = 3.0
 _TIMEOUT_WAIT = 25.0
 
@@ -80,11 +81,17 @@ def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
         connection.settimeout(timeout)
         connection.connect(path)
         _check_server(connection, path)
-        connection.sendall(message)
-        connection.shutdown(_socket.SHUT_WR)
-        while True:
+        try:
+            connection.sendall(message)
+            connection.shutdown(_socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # an agent that reads no more may have said why
+        while len(answer) <= _LONGEST_ANSWER:
             connection.settimeout(max(end - time.monotonic(), 0.001))
-            part = connection.recv(65536)
+            try:
+                part = connection.recv(65536)
+            except ConnectionResetError:
+                part = b""  # it has hung up, with some of the message unread
             answer += part
             accepted = accepted or answer.startswith(b"ok\n")
             if not part or (accepted and not wait):
@@ -97,6 +104,8 @@ def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
         connection.close()
     lines = answer.decode("utf-8", "replace").split("\n")
     if not accepted:
+        if len(answer) > _LONGEST_ANSWER:
+            raise NotDelivered(f"{path}: the agent talks without end")
         if lines[0]:
             raise Refused(lines[0])
         raise NotDelivered(f"{path}: the agent hung up")
@@ -185,7 +194,7 @@ def deliver(message: bytes, path: str, spool: str, timeout: float, wait: bool) -
         except NotDelivered as second:
             raise NotDelivered(f"{problem}; {second}") from None
         words = b" ".join(message.split(b"\0", 5)[3:5]).decode("ascii", "replace")
-        _to_syslog(f"schedhook: {words}: {problem}; the event waits in {spool}")
+        _to_syslog(f"{_about(words)}: {problem}; the event waits in {spool}")
         return ""
 
 
@@ -216,12 +225,13 @@ def handle_here(message: bytes) -> int:
 def main(arguments: list[str]) -> int:
     """0 unless --strict and the event was not taken."""
     strict = "--strict" in arguments
+    about = _about(" ".join(arguments[:2]))
     try:
         return _run(arguments)
     except (NotDelivered, Refused, _Late) as problem:
-        _complain(f"schedhook: {' '.join(arguments[:2])}: {problem}")
+        _complain(f"{about}: {problem}")
     except Exception as error:  # noqa: BLE001 - no job is to fail for our bugs
-        _complain(f"schedhook: {' '.join(arguments[:2])}: {type(error).__name__}: {error}")
+        _complain(f"{about}: {type(error).__name__}: {error}")
     return 1 if strict else 0
 
 
@@ -266,6 +276,12 @@ def _limit(seconds: float) -> None:
     _signal.signal(_signal.SIGALRM, ring)
     # A moment more than the agent gets, whose silence has a better message.
     _signal.setitimer(_signal.ITIMER_REAL, seconds + 0.5)
+
+
+def _about(words: str) -> str:
+    """What a line of the log is about; of PBS's jobs PBS's own log tells."""
+    job = posix.environ.get(b"SLURM_JOB_ID", b"").decode("utf-8", "replace")[:40]
+    return f"schedhook: {words}: job {job}" if job else f"schedhook: {words}"
 
 
 def _complain(line: str) -> None:

@@ -138,7 +138,9 @@ class StandIn:
     def __init__(self, mom: Mom, _event: str, told: Mapping[str, Any]) -> None:
         self._journal = mom.directory / "journal"
         self._journal.write_bytes(b"")
-        self.environ = {"STANDIN_EVENT": json.dumps(told), "STANDIN_JOURNAL": str(self._journal)}
+        given = mom.directory / "event"
+        given.write_text(json.dumps(told))
+        self.environ = {"STANDIN_EVENT": str(given), "STANDIN_JOURNAL": str(self._journal)}
         words = [sys.executable, "-I", "-S", "-OO", HERE / "standin/run_hook.py"]
         words += [HERE / "standin", mom.hooks / f"{mom.name}.PY"]
         self.words = [str(word) for word in words]

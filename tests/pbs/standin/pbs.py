@@ -28,7 +28,8 @@ EXECJOB_PRERESUME = 1048576
 
 hook_config_filename = os.environ.get("PBS_HOOK_CONFIG_FILE")
 
-_told = json.loads(os.environ.pop("STANDIN_EVENT"))
+with os.fdopen(os.open(os.environ.pop("STANDIN_EVENT"), os.O_RDONLY), encoding="ascii") as _file:
+    _told = json.load(_file)
 _journal = os.open(os.environ.pop("STANDIN_JOURNAL"), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
 

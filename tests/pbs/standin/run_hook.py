@@ -3,11 +3,12 @@ ours on the path but the module `pbs`. Started with -I -S -OO; arguments: direct
 """
 
 import builtins
-import pathlib
+import os
 import sys
 
 sys.path.insert(0, sys.argv[1])
-text = pathlib.Path(sys.argv[2]).read_text(encoding="ascii")  # qmgr's "default" is 7 bit
+with os.fdopen(os.open(sys.argv[2], os.O_RDONLY), encoding="ascii") as file:
+    text = file.read()  # qmgr's "default" is 7 bit
 code = compile(text, "<embedded code object>", "exec")
 del sys.argv[1:]
 try:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-_RUNS = [0]
+from tests.unit.faults.cells import Ahead
+
+AHEAD = pytest.StashKey[Ahead]()
 
 
-@pytest.fixture
-def count() -> list[int]:
-    """Runs of a hook under a fault; a test adds its own."""
-    return _RUNS
+@pytest.fixture(scope="session")
+def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
+    ahead = request.config.stash[AHEAD] = Ahead(request.session.items)
+    yield ahead
+    ahead.end()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _RUNS[0]:
-        terminalreporter.write_line(f"hooks x faults: {_RUNS[0]} runs")
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if AHEAD in config.stash:
+        terminalreporter.write_line(f"hooks x faults: {config.stash[AHEAD].runs} runs")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.unit.faults.room import Room
@@ -26,12 +29,26 @@ class Fault:
 
     during: During = field(default=lambda _: nullcontext())
     named: str
-    """What a line of the log says, as a regular expression; empty where nothing went wrong."""
+    """What a line of the log says, as a regular expression; empty where nothing went wrong, or
+    nobody could tell."""
+    users: str | None = None
+    """The same for a user's hook, where that is another line."""
+    waits: bool = False
+    """A hook waits for something until its time is up."""
     wrapper: str = 'exec "$@"'
     """Shell lines in the place of a hook's Python; `exec "$@"` is what that would do."""
+    mode: int | None = 0o755
+    """Of the file in the place of Python; None where there is none."""
+    edits: tuple[tuple[str, str], ...] = ()
+    """What a hook's script has, and what it has instead."""
     environ: Mapping[str, str] = field(default_factory=dict)
-    user: int | None = None
-    """The only user for whom it is one."""
+
+    def python(self, path: Path) -> Path:
+        """What hooks take for Python, with the fault."""
+        if self.mode is not None:
+            path.write_text(f"#!/bin/sh\n{self.wrapper}\n")
+            path.chmod(self.mode)
+        return path
 
 
 def shell(lines: str) -> During:
@@ -45,8 +62,9 @@ def shell(lines: str) -> During:
 
 
 @contextmanager
-def beside(room: Room, program: str) -> Any:
-    """Python lines that run meanwhile, from when they have printed `begun`."""
+def beside(room: Room, program: str) -> Iterator[None]:
+    """Python lines that run meanwhile, from when they have called `begun`."""
+    program = f"def begun(): print('begun', flush=True)\n{program}"
     command = [*room.words(), sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
@@ -57,18 +75,16 @@ def beside(room: Room, program: str) -> Any:
             process.kill()
 
 
-def served(program: str, user: int = 0) -> During:
+def served(program: str, user: int = 0, kind: str = "STREAM") -> During:
     """Something that is no agent serves the agent's socket: `program` has it as `server`."""
     words = f"""
 import os, socket, time
 os.umask(0)
-server = socket.socket(socket.AF_UNIX)
+server = socket.socket(socket.AF_UNIX, socket.SOCK_{kind})
 os.makedirs('/run/schedhook')
 if {user}:
     os.chown('/run/schedhook', {user}, {user}); os.setgid({user}); os.setuid({user})
 server.bind({SOCKET!r})
-server.listen(100)
-print('begun', flush=True)
 {program}
 """
 
@@ -77,7 +93,32 @@ print('begun', flush=True)
 
 def answering(program: str) -> During:
     """A server that answers every connection by `program`."""
-    return served(f"while True:\n    connection = server.accept()[0]\n    {program}\n")
+    return served(
+        f"""
+import contextlib, threading
+def answer(connection):
+    with contextlib.suppress(OSError): {program}
+server.listen(100)
+begun()
+while True: threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+"""
+    )
+
+
+SILENT = "server.listen(100)\nbegun()\ntime.sleep(600)\n"
+MUTE = "server.listen(100)\nbegun()\nkept = []\nwhile True: kept.append(server.accept()[0])\n"
+CROWDED = f"""
+server.listen(1)
+waiting = []
+try:
+    while True:
+        waiting.append(socket.socket(socket.AF_UNIX))
+        waiting[-1].setblocking(False)
+        waiting[-1].connect({SOCKET!r})
+except BlockingIOError:
+    begun()
+time.sleep(600)
+"""
 
 
 def journal(lines: str) -> During:
@@ -101,28 +142,57 @@ def locked_journal(room: Room) -> AbstractContextManager[None]:
         f"from pathlib import Path\nfrom schedhook.journal import Journal\nimport sqlite3, time\n"
         f"Journal.open(Path({JOURNAL!r})).close()\nit = sqlite3.connect({JOURNAL!r})\n"
         "it.execute('PRAGMA locking_mode = EXCLUSIVE')\nit.execute('BEGIN EXCLUSIVE')\n"
-        "print('begun', flush=True)\ntime.sleep(600)\n"
+        "begun()\ntime.sleep(600)\n"
     )
     return beside(room, program)
 
 
 @contextmanager
-def an_agent(room: Room) -> Any:
-    """A real agent, whose log is in the room's directory."""
+def an_agent(room: Room, environ: Mapping[str, str] | None = None) -> Iterator[int]:
+    """A real agent, whose log is in the room's directory; its process."""
     program = "from schedhook.cli.agent import command; command()"
     command = [*room.words(), sys.executable, "-c", program, "--no-watch"]
     with (room.directory / "agent.log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, env={})
+        process = subprocess.Popen(
+            command, stderr=log, stdin=subprocess.DEVNULL, env=dict(environ or {})
+        )
         try:
             end = time.monotonic() + 40
             while "agent serves" not in (room.directory / "agent.log").read_text():
                 assert process.poll() is None, (room.directory / "agent.log").read_text()
                 assert time.monotonic() < end
                 time.sleep(0.05)
-            yield
+            yield process.pid
         finally:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def agent_without(room: Room, what: int, left: Callable[[int], int]) -> Iterator[None]:
+    """An agent at the limit of a resource, setrlimit(2)."""
+    with an_agent(room) as pid:
+        resource.prlimit(pid, what, (left(pid),) * 2)
+        yield
+
+
+def no_descriptors(room: Room) -> AbstractContextManager[None]:
+    return agent_without(
+        room, resource.RLIMIT_NOFILE, lambda pid: len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    )
+
+
+@contextmanager
+def crowded_log(room: Room) -> Iterator[None]:
+    """Nobody reads the system's log, and its queue is full."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        sender.connect(str(room.directory / "syslog"))
+        try:
+            while True:
+                sender.send(b"full")
+        except BlockingIOError:
+            yield
 
 
 def served_with(fault: During) -> During:
@@ -136,6 +206,10 @@ def served_with(fault: During) -> During:
     return during
 
 
+PYTHON = Path(sys.executable).resolve()
+"""That every user may run, as a virtual environment's need not be."""
+UNREACHED = r"agent\.sock"
+"""Root's spool is nothing to a user's hook: it tells why it could not reach the agent."""
 FULL = f"""
 mkdir -m 700 -p {SPOOL} && mount -t tmpfs -o size=8k,mode=700 none {SPOOL}
 ! cat /dev/zero > {SPOOL}/full 2> {SPOOL}/../errors
@@ -144,11 +218,26 @@ mkdir -m 700 -p {SPOOL} && mount -t tmpfs -o size=8k,mode=700 none {SPOOL}
 HOST: Mapping[str, Fault] = {
     "nothing is wrong": Fault(during=an_agent, named=""),
     "no agent": Fault(named=r"agent\.sock: No such file"),
-    "agent dead": Fault(during=served("os._exit(0)"), named=r"agent\.sock: Connection refused"),
-    "agent hung": Fault(during=served("time.sleep(600)"), named="timed out|not done after"),
-    "agent somebody else's": Fault(
-        during=served("time.sleep(600)", 54321), named="served by user 54321"
+    "agent dead": Fault(
+        during=served("server.listen(100); begun(); os._exit(0)"),
+        named=r"agent\.sock: Connection refused",
     ),
+    "agent accepts nothing": Fault(during=served(SILENT), named="timed out", waits=True),
+    "agent answers nothing": Fault(during=served(MUTE), named="timed out", waits=True),
+    "agent beset": Fault(
+        during=served(CROWDED), named="timed out|temporarily unavailable", waits=True
+    ),
+    "agent without descriptors": Fault(during=no_descriptors, named="timed out", waits=True),
+    "agent answers by drops": Fault(
+        during=answering("[(connection.send(b'x'), time.sleep(0.1)) for _ in range(99)]"),
+        named="timed out",
+        waits=True,
+    ),
+    "agent talks without end": Fault(
+        during=answering("[connection.sendall(b'x' * 65536) for _ in range(9999)]"),
+        named="talks without end",
+    ),
+    "agent somebody else's": Fault(during=served(SILENT, 54321), named="served by user 54321"),
     "agent hangs up": Fault(
         during=answering("connection.close()"), named="hung up|reset by peer|Broken pipe"
     ),
@@ -163,35 +252,89 @@ HOST: Mapping[str, Fault] = {
         during=answering("connection.recv(10); os._exit(1)"),
         named="hung up|reset by peer|Broken pipe|refused",
     ),
-    "spool's disk full": Fault(during=shell(FULL), named="No space left"),
+    "socket a file": Fault(
+        during=shell(f"mkdir /run/schedhook && echo > {SOCKET} && chmod 666 {SOCKET}"),
+        named="Connection refused",
+    ),
+    "socket a loop": Fault(
+        during=shell(f"mkdir /run/schedhook && ln -s agent.sock {SOCKET}"),
+        named="Too many levels of symbolic links",
+    ),
+    "socket of another type": Fault(
+        during=served("begun(); time.sleep(600)", kind="DGRAM"), named="wrong type for socket"
+    ),
+    "socket out of users' reach": Fault(
+        during=served_with(shell("mkdir -m 700 /run/schedhook")),
+        named="",
+        users="Permission denied",
+    ),
+    "spool's disk full": Fault(during=shell(FULL), named="No space left", users=UNREACHED),
     "spool somebody else's": Fault(
-        during=shell(f"mkdir -m 700 {SPOOL} && chown {NOBODY} {SPOOL}"), named="this user's own"
+        during=shell(f"mkdir -m 700 {SPOOL} && chown {NOBODY} {SPOOL}"),
+        named="this user's own",
+        users=UNREACHED,
     ),
     "spool open to all": Fault(
-        during=shell(f"mkdir {SPOOL} && chmod 1777 {SPOOL}"), named="writable by no other"
+        during=shell(f"mkdir {SPOOL} && chmod 1777 {SPOOL}"),
+        named="writable by no other",
+        users=UNREACHED,
     ),
     "spool a link": Fault(
-        during=shell(f"mkdir -m 700 /var/spool/it && ln -s it {SPOOL}"), named="is not a directory"
+        during=shell(f"mkdir -m 700 /var/spool/it && ln -s it {SPOOL}"),
+        named="is not a directory",
+        users=UNREACHED,
     ),
-    "spool a file": Fault(during=shell(f"echo > {SPOOL}"), named="is not a directory"),
+    "spool a file": Fault(
+        during=shell(f"echo > {SPOOL}"), named="is not a directory", users=UNREACHED
+    ),
     "spool read-only": Fault(
         during=shell(f"mkdir -m 700 {SPOOL} && mount -t tmpfs -o ro,mode=700 none {SPOOL}"),
         named="Read-only file system",
+        users=UNREACHED,
     ),
+    "log missing": Fault(during=shell("rm /dev/log"), named=""),
+    "log hangs": Fault(during=crowded_log, named="", waits=True),
 }
 """Between any hook and the agent."""
 
 PROGRAM: Mapping[str, Fault] = {
-    "program missing": Fault(wrapper="exec /nowhere/python3", named="status 127|not found"),
+    "program missing": Fault(mode=None, named="status 127|No such file"),
+    "program not executable": Fault(mode=0o644, named="status 126|Permission denied"),
     "program crashes": Fault(wrapper="kill -SEGV $$", named="status 139|signal 11"),
     "program killed": Fault(wrapper="kill -KILL $$", named="status 137|signal 9"),
     "program fails": Fault(wrapper="exit 3", named="status 3"),
-    "program hangs": Fault(wrapper="exec sleep 60", named="status 124|no answer within"),
+    "program fails for a strange job": Fault(
+        wrapper="exit 3", environ={"SLURM_JOB_ID": "7\n-p 0 $(touch /run/pwned)"}, named="status 3"
+    ),
+    "program hangs": Fault(
+        wrapper="exec sleep 60", named="status 124|no answer within", waits=True
+    ),
     "program deaf": Fault(
         wrapper="trap '' TERM INT HUP; while :; do sleep 60; done",
         named="status 137|no answer within",
+        waits=True,
     ),
+    "program stops": Fault(
+        wrapper="kill -STOP $$", named="status 1[23]|no answer within", waits=True
+    ),
+    "program leaves a child": Fault(wrapper="sleep 60 &", named=""),
     "program talks garbage": Fault(wrapper=r"printf '\033[31m\377\nexport X=1\n'", named=""),
+    "program talks without end": Fault(
+        wrapper="exec cat /dev/zero", named="status 124|no answer within", waits=True
+    ),
+    "hook.py missing": Fault(
+        wrapper=f"exec {PYTHON} -I -S /nowhere/hook.py", named="status 2|No such file"
+    ),
+    "delivery.py missing": Fault(
+        wrapper=f"exec {PYTHON} -I -S -c 'import delivery'", named="status 1|No module"
+    ),
+    "delivery.py broken": Fault(
+        wrapper=f"exec {PYTHON} -I -S -c 'def'", named="status 1|invalid syntax"
+    ),
+    "timeout(1) missing": Fault(edits=(("/usr/bin/timeout", "/nowhere/timeout"),), named=""),
+    "logger(1) missing": Fault(
+        edits=(("/usr/bin/logger", "/nowhere/logger"),), wrapper="exit 3", named=""
+    ),
     "no memory to start": Fault(wrapper='ulimit -v 4000; exec "$@"', named="status [1-9]|signal"),
     "no memory to work": Fault(wrapper='ulimit -v 10000; exec "$@"', named="status [1-9]|Memory"),
     "no descriptors": Fault(wrapper='ulimit -n 3; exec "$@"', named="status [1-9]"),
@@ -206,6 +349,15 @@ ENVIRONMENT: Mapping[str, Fault] = {
         environ={"SLURM_JOB_PARTITION": "a\nschedhook: all is well", "SLURM_JOB_USER": "\n\r\x1b"},
         named="",
     ),
+    "shell in names": Fault(
+        environ={
+            "SLURM_JOB_NAME": "'; touch /run/pwned; echo '$(touch /run/pwned)",
+            "SLURM_JOB_COMMENT": "\n`touch /run/pwned`\nexport X=1\n",
+            "SLURM_JOB_ACCOUNT": "-",
+            "SLURM_SUBMIT_DIR": "/tmp/\u202e\n\t\x07",
+        },
+        named="",
+    ),
     "shell in values": Fault(
         environ=dict.fromkeys(
             ("SLURM_JOB_PARTITION", "SLURM_LOCALIDX", "SLURM_JOB_USER", "SLURM_CONF"),
@@ -215,6 +367,18 @@ ENVIRONMENT: Mapping[str, Fault] = {
     ),
     "not Unicode": Fault(
         environ={"SLURM_JOB_PARTITION": "\udcff\udc80", "SLURM_X": "\u202e\U0001f600"}, named=""
+    ),
+    "NUL by other names": Fault(
+        environ={
+            "SLURM_JOB_PARTITION": "\udcc0\udc80\x01\x1a\x1f\x7f\\0\\x00%00",
+            "SLURM_JOB_USER": "\x85\u2028\ufeff\ufffe",
+        },
+        named="",
+    ),
+    "more than a user may say": Fault(
+        environ={f"SLURM_X{number}": "x" * 120_000 for number in range(3)},
+        named="",
+        users="more than 262144 bytes",
     ),
     "a MiB of values": Fault(
         environ={f"SLURM_X{number}": "x" * 120_000 for number in range(9)},
@@ -246,13 +410,37 @@ ENVIRONMENT: Mapping[str, Fault] = {
 }
 """What Slurm, or a job's user, may have in the environment; with an agent that would take it."""
 
+CONFIGURATIONS: Mapping[str, tuple[bytes | None, str]] = {
+    "missing": (None, "no such configuration file"),
+    "not TOML": (b"[agent\n", "not TOML"),
+    "unknown key": (b"[agent]\nsokcet = 1\n", "did you mean socket"),
+    "wrong value": (b"[agent]\nworkers = 0\n", "at least 1"),
+    "not UTF-8": (b"\xff\xfe", "not UTF-8"),
+    "nested without end": (b"x = " + b"[" * 100_000, "not TOML"),
+    "others write it": (b"", "may be written by others"),
+    "a directory": (None, "Is a directory"),
+}
+"""What the file has, and what is said of it."""
+
+
+def configuration(name: str, path: Path) -> Path:
+    """Make it such a one."""
+    text = CONFIGURATIONS[name][0]
+    if text is not None:
+        path.write_bytes(text)
+        path.chmod(0o666 if name == "others write it" else 0o644)
+    elif name == "a directory":
+        path.mkdir()
+    return path
+
+
 _READ_ONLY = (
     "mount -t tmpfs none /mnt; cp -a /var/lib/schedhook /mnt; mount -o remount,ro /mnt;"
     "mount --rbind /mnt /var/lib"
 )
 
 KEPT: Mapping[str, Fault] = {
-    "journal locked": Fault(during=locked_journal, named="kept it locked"),
+    "journal locked": Fault(during=locked_journal, named="kept it locked", waits=True),
     "journal corrupt": Fault(
         during=journal("path.write_bytes(b'garbage' * 9999)"), named="not a journal, or damaged"
     ),

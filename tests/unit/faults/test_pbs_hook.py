@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,32 @@ import pytest
 
 from schedhook import delivery
 from tests.pbs.mom import EVENTS, Mom
-from tests.unit.faults.faults import HOST, KEPT, PROGRAM, an_agent, served_with
+from tests.unit.faults.cells import cells
+from tests.unit.faults.faults import (
+    CONFIGURATIONS,
+    ENVIRONMENT,
+    HOST,
+    KEPT,
+    PROGRAM,
+    an_agent,
+    configuration,
+    served_with,
+)
 from tests.unit.faults.room import Room, room
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 
 CONTRIB = Path(__file__).parents[3] / "contrib/pbs"
 HOOK = [sys.executable, "-I", "-S", str(Path(delivery.__file__).with_name("hook.py"))]
-WANTS = {name: PROGRAM[name] for name in PROGRAM if name.startswith(("no ", "few "))}
+WANTS = {
+    name: PROGRAM[name]
+    for name in PROGRAM
+    if name.startswith(("no ", "few ", "hook.py", "delivery.py"))
+}
 """tests/pbs has the other faults of the program."""
 WAITING = ("execjob_resize", "execjob_postsuspend", "execjob_preresume")
 ALARM = 12
+SECONDS, SECONDS_WAITING = 8.0, 4.5
 _DONE = "no process here|suspended|nothing to mend|not done after"
 JOB = {"id": "7.n1", "euser": "root", "exec_vnode": "(n1[0]:ncpus=1)", "session_id": 1}
 
@@ -38,17 +54,26 @@ def told_by(event: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_hook(
-    inside: Room, program: list[str], seconds: float = 4.5, job: dict[str, Any] | None = None
+    inside: Room,
+    program: list[str],
+    seconds: float = SECONDS,
+    job: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> dict[str, list[str]]:
     """Let the hook see every event; what each of them logged, in PBS's log and the system's."""
 
     def run(event: str) -> tuple[str, list[str]]:
         directory = inside.directory / event
         directory.mkdir(exist_ok=True)
-        mom = Mom(directory=directory, alarm=ALARM, within=inside.words("/sys"))
+        mom = Mom(
+            directory=directory,
+            alarm=ALARM,
+            within=inside.words("/sys"),
+            environ=environ or {},
+        )
         mom.import_hook(CONTRIB / "schedhook.PY")
         mom.import_config(json.dumps({"program": program, "seconds": {"default": seconds}}))
-        result = mom.run(event, **told_by(event, job or JOB))
+        result = mom.run(event, **told_by(event, JOB | dict(job or {})))
         assert result.accepted, (event, result.errors)
         assert not result.timed_out
         assert result.errors == ""
@@ -67,106 +92,112 @@ def run_hook(
     return lines
 
 
-def check(lines: dict[str, list[str]], named: str) -> None:
+def check(lines: Mapping[str, list[str]], named: str) -> None:
     for event, told in lines.items():
-        assert any(re.search(named, line) for line in told), (event, told)
+        assert any(re.search(named, line) for line in told), (event, named, told)
 
 
-@pytest.mark.parametrize("name", HOST | WANTS)
-def test_a_hook_accepts_whatever_is_wrong_with_the_host(
-    here: Path, name: str, count: list[int]
-) -> None:
+@cells(HOST | WANTS)
+def test_a_hook_accepts_whatever_is_wrong_with_the_host(name: str, directory: Path) -> int:
     fault = (HOST | WANTS)[name]
-    wrapper = here / "python"
-    wrapper.write_text(f"#!/bin/sh\n{fault.wrapper}\n")
-    wrapper.chmod(0o755)
-    (here / "room").mkdir()
-    with room(here / "room") as inside, fault.during(inside):
-        lines = run_hook(inside, [str(wrapper), *HOOK])
+    python = fault.python(directory / "python")
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside, fault.during(inside):
+        lines = run_hook(inside, [str(python), *HOOK], SECONDS_WAITING if fault.waits else SECONDS)
     # Whoever has to wait and finds no agent has it done in process, and needs no spool.
-    if name in HOST and name != "agent talks garbage":
+    if name in HOST and "garbage" not in name:
         for event in WAITING:
             check({event: lines.pop(event)}, _DONE)
-    check(lines, fault.named or "handed over|periodic|startup|\\?\\[31m")
-    count[0] += len(EVENTS)
+    check(lines, fault.named or "handed over|periodic|startup|no answer within")
+    return len(EVENTS)
 
 
-@pytest.mark.parametrize("name", KEPT)
-def test_a_broken_journal_without_an_agent(here: Path, name: str, count: list[int]) -> None:
+@cells(KEPT)
+def test_a_broken_journal_without_an_agent(name: str, directory: Path) -> int:
     """Whoever has to wait has the journal opened in process; the others leave the event."""
     fault = KEPT[name]
-    (here / "room").mkdir()
-    with room(here / "room") as inside, fault.during(inside):
-        lines = run_hook(inside, HOOK)
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside, fault.during(inside):
+        lines = run_hook(inside, HOOK, SECONDS_WAITING if fault.waits else SECONDS)
     waiting = {event: lines.pop(event) for event in WAITING}
     # Nobody waits so long for the lock; the process that handles it goes on.
     check(waiting, "not done after" if name == "journal locked" else fault.named)
     check(lines, "waits in /var/spool/schedhook")
-    count[0] += len(EVENTS)
+    return len(EVENTS)
 
 
-@pytest.mark.parametrize("name", [name for name in KEPT if name != "journal locked"])
-def test_a_broken_journal_with_an_agent(here: Path, name: str, count: list[int]) -> None:
+@cells([name for name in KEPT if name != "journal locked"])
+def test_a_broken_journal_with_an_agent(name: str, directory: Path) -> int:
     fault = KEPT[name]
-    (here / "room").mkdir()
-    with room(here / "room") as inside, served_with(fault.during)(inside):
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside, served_with(fault.during)(inside):
         lines = run_hook(inside, HOOK)
         told = (inside.directory / "agent.log").read_text().splitlines()
     assert any(re.search(fault.named, line) for line in told), told
     check({event: lines[event] for event in WAITING}, _DONE)
-    count[0] += len(EVENTS)
+    return len(EVENTS)
 
 
-CONFIGURATIONS = {
-    "missing": (None, "no such configuration file"),
-    "not TOML": (b"[agent\n", "not TOML"),
-    "unknown key": (b"[agent]\nsokcet = 1\n", "did you mean socket"),
-    "wrong value": (b"[agent]\nworkers = 0\n", "at least 1"),
-    "not UTF-8": (b"\xff\xfe", "not UTF-8"),
-    "nested without end": (b"x = " + b"[" * 100_000, "not TOML"),
-    "others write it": (b"", "may be written by others"),
-    "a directory": (None, "Is a directory"),
-}
-
-
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_whatever_the_configuration_is(here: Path, name: str, count: list[int]) -> None:
-    text, named = CONFIGURATIONS[name]
-    path = here / "config.toml"
-    if text is not None:
-        path.write_bytes(text)
-        path.chmod(0o666 if name == "others write it" else 0o644)
-    elif name == "a directory":
-        path.mkdir()
-    program = here / "schedhook"
+@cells(CONFIGURATIONS)
+def test_whatever_the_configuration_is(name: str, directory: Path) -> int:
+    path = configuration(name, directory / "config.toml")
+    program = directory / "schedhook"
     program.write_text(
         f"#!/bin/sh\nexport SCHEDHOOK_CONFIG={path}\n"
         f'exec {sys.executable} -P -c "from schedhook.cli.main import run; run()" event "$@"\n'
     )
     program.chmod(0o755)
-    (here / "room").mkdir()
-    with room(here / "room") as inside:
-        lines = run_hook(inside, [str(program)], 8.0)
-    check(lines, named)
-    count[0] += len(EVENTS)
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside:
+        lines = run_hook(inside, [str(program)])
+    check(lines, CONFIGURATIONS[name][1])
+    return len(EVENTS)
 
 
-JOBS = {
-    "of two lines": {"id": "7\nschedhook: all is well"},
-    "a path": {"id": "../../../etc/passwd"},
-    "a command": {"id": "$(touch /run/pwned)`touch /run/pwned`;touch /run/pwned"},
-    "not ASCII": {"id": "7.\u202e\U0001f600"},
-    "very long": {"id": "7" * 5000},
-    "without a name": {"id": "-"},
+NO_JOB, NO_MATTER = "is not a job's id", "handed over|" + _DONE
+JOBS: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "called two lines": ({"id": "7\nschedhook: all is well"}, NO_JOB),
+    "called a path": ({"id": "../../../etc/passwd"}, NO_JOB),
+    "called a command": ({"id": "$(touch /run/pwned)`touch /run/pwned`;touch /run/pwned"}, NO_JOB),
+    "called what is not ASCII": ({"id": "7.\u202e\U0001f600"}, NO_JOB),
+    "called something very long": ({"id": "7" * 5000}, NO_JOB),
+    "called nothing": ({"id": "-"}, NO_JOB),
+    "of two users": ({"euser": "root\nschedhook: all is well"}, NO_MATTER),
+    "of a command": ({"euser": "$(touch /run/pwned)`touch /run/pwned`"}, NO_MATTER),
+    "on a path": ({"exec_vnode": "(../../etc[0]:ncpus=1)+("}, NO_MATTER),
+    "on a command": ({"exec_host2": "$(touch /run/pwned):;|&\x1b[31m"}, NO_MATTER),
+    "on very many vnodes": (
+        {"exec_vnode": "+".join(f"(n1[{number}]:ncpus=1)" for number in range(20_000))},
+        NO_MATTER,
+    ),
+    "on no vnode at all": ({"exec_vnode": "\ud83d\x00\x01%00\\0" * 1000}, NO_MATTER),
+    "of more than a MiB": ({"schedselect": "1:x=" + "x" * (1 << 20)}, "more than 1048576"),
 }
 
 
-@pytest.mark.parametrize("name", JOBS)
-def test_whatever_a_job_is_called(here: Path, name: str, count: list[int]) -> None:
-    (here / "room").mkdir()
-    with room(here / "room") as inside, an_agent(inside):
-        lines = run_hook(inside, HOOK, job=JOB | JOBS[name])
+@cells(["all"])
+def test_whatever_a_job_has(_name: str, directory: Path) -> int:
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside, an_agent(inside):
+        for job, named in JOBS.values():
+            lines = run_hook(inside, HOOK, job=job)
+            told = {event: said for event, said in lines.items() if event.startswith("execjob")}
+            check(told, named)
         inside.sh("! test -e /run/pwned")
-    told = {event: said for event, said in lines.items() if event.startswith("execjob")}
-    check(told, "is not a job's id")
-    count[0] += len(EVENTS)
+    return len(EVENTS) * len(JOBS)
+
+
+@cells(["all"])
+def test_whatever_is_in_the_environment(_name: str, directory: Path) -> int:
+    """Nothing of it reaches the program."""
+    environ = {
+        name.replace("SLURM", "PBS"): value
+        for fault in ENVIRONMENT.values()
+        for name, value in fault.environ.items()
+        if not name.startswith(("PYTHON", "LD_"))  # PBS's own interpreter ignores them
+    }
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside, an_agent(inside):
+        check(run_hook(inside, HOOK, environ=environ), "handed over|periodic|startup|" + _DONE)
+        inside.sh("! test -e /run/pwned")
+    return len(EVENTS)

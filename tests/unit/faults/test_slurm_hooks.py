@@ -7,21 +7,28 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from schedhook import delivery
+from tests.unit.faults.cells import cells
 from tests.unit.faults.faults import (
+    CONFIGURATIONS,
     ENVIRONMENT,
     HOST,
     KEPT,
     NOBODY,
     PROGRAM,
+    PYTHON,
+    SPOOL,
     Fault,
     an_agent,
+    configuration,
     served_with,
 )
 from tests.unit.faults.room import Room, room
@@ -35,35 +42,47 @@ LIMIT = 4.0
 """Seconds, as installed; the hook's own is less."""
 SLACK = 6.0
 """What a loaded host adds."""
+SITE = Path(delivery.__file__).parent
+MAYBE = "not known to be of user"
+"""A user's hook comes before the prolog of its job, here, or after the epilog."""
 
 
-@pytest.fixture
-def hooks(here: Path) -> Path:
-    """Installed hooks, with a schedhook and a Python that every user may run."""
-    package = here / "site/schedhook"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
+@cache
+def installed() -> dict[str, str]:
+    """The hooks' texts, for this Python."""
+    with tempfile.TemporaryDirectory() as name:
+        subprocess.run(
+            [sys.executable, INSTALL, "--directory", name, "--seconds", f"{LIMIT:g}"],
+            check=True,
+            timeout=60,
+            capture_output=True,
+        )
+        return {hook: (Path(name) / hook).read_text() for hook in HOOKS}
+
+
+def install(directory: Path, fault: Fault) -> Path:
+    """Hooks with the fault, and a schedhook that every user may run."""
+    site, hooks = directory / "schedhook", directory / "hooks"
+    for each in (site, hooks):
+        each.mkdir()
     for name in ("hook.py", "delivery.py"):
-        (package / name).write_bytes(Path(delivery.__file__).with_name(name).read_bytes())
-    subprocess.run(
-        [sys.executable, INSTALL, "--directory", here / "hooks", "--seconds", f"{LIMIT:g}"],
-        env={**os.environ, "PYTHONPATH": str(package.parent)},
-        check=True,
-        timeout=60,
-        capture_output=True,
-    )
-    python = here / "python"
-    python.write_text('#!/bin/sh\nexec "$@"\n')
-    python.chmod(0o755)
-    real = Path(sys.executable).resolve()  # a virtual environment may be where only root looks
-    for hook in (here / "hooks").iterdir():
-        hook.write_text(hook.read_text().replace(sys.executable, f"{python} {real}"))
-    return here / "hooks"
+        (site / name).write_bytes((SITE / name).read_bytes())
+    python = fault.python(directory / "python")
+    for name, text in installed().items():
+        for old, new in (
+            (sys.executable, f"{python} {PYTHON}"),
+            (str(SITE), str(site)),
+            *fault.edits,
+        ):
+            assert old in text
+            text = text.replace(old, new)  # noqa: PLW2901
+        (hooks / name).write_text(text)
+        (hooks / name).chmod(0o755)
+    return hooks
 
 
-def run_hooks(hooks: Path, fault: Fault, inside: Room) -> dict[str, list[str]]:
-    """Run each hook; what each of them logged."""
-    (hooks.parent / "python").write_text(f"#!/bin/sh\n{fault.wrapper}\n")
+def run_hooks(hooks: Path, fault: Fault, inside: Room) -> None:
+    """Run each hook under the fault, and hold it to what it shall do."""
     environ = {
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_UID": str(NOBODY),
@@ -73,79 +92,83 @@ def run_hooks(hooks: Path, fault: Fault, inside: Room) -> dict[str, list[str]]:
 
     def run(hook: str) -> tuple[str, float, subprocess.CompletedProcess[bytes]]:
         began = time.monotonic()
-        user = HOOKS[hook] if fault.user is None else fault.user
-        done = inside.run([hooks / hook], environ, user)
+        done = inside.run([hooks / hook], environ, HOOKS[hook])
         return hook, time.monotonic() - began, done
 
     with ThreadPoolExecutor(3) as pool:
         for hook, seconds, done in pool.map(run, HOOKS):
             assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), hook
             assert seconds < LIMIT + 1 + SLACK, hook
-    lines = inside.logged()
+    lines = [line for line in inside.logged() if line != "full"]
     assert all(line.isprintable() for line in lines), lines
-    return {
-        hook: [line for line in lines if re.search(rf"(slurm |schedhook: ){hook}:", line)]
-        for hook in HOOKS
-    }
-
-
-def check(lines: dict[str, list[str]], named: str) -> None:
-    for hook, told in lines.items():
+    for hook, user in HOOKS.items():
+        told = [line for line in lines if re.search(rf"(slurm |schedhook: ){hook}:", line)]
+        named = fault.users if user and fault.users is not None else fault.named
+        if user and not named:
+            told = [line for line in told if MAYBE not in line]
         assert len(told) == bool(named), (hook, told)
         assert not named or re.search(named, told[0]), (hook, told)
+        assert "SLURM_JOB_ID" in fault.environ or all("job 7:" in line for line in told), told
 
 
-@pytest.mark.parametrize("name", HOST | PROGRAM)
-def test_a_hook_says_0_whatever_is_wrong_with_the_host(
-    hooks: Path, here: Path, name: str, count: list[int]
-) -> None:
+@cells(HOST | PROGRAM)
+def test_a_hook_says_0_whatever_is_wrong_with_the_host(name: str, directory: Path) -> int:
     fault = (HOST | PROGRAM)[name]
-    (here / "room").mkdir()
-    with room(here / "room") as inside, fault.during(inside):
-        lines = run_hooks(hooks, fault, inside)
-        users = lines.pop("task_prolog")
-        check(lines, fault.named)
-        if name == "nothing is wrong":
-            users = []  # where it comes before the prolog, the agent does not know the job
-        # Root's spool is nothing to a user's hook: it tells why it could not reach the agent.
-        check({"task_prolog": users}, r"agent\.sock" if name.startswith("spool") else fault.named)
-    count[0] += len(HOOKS)
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside, fault.during(inside):
+        run_hooks(install(directory, fault), fault, inside)
+        if name.startswith("agent ") and "garbage" not in name:
+            # A hung agent has used up none of the time that is for the spool.
+            inside.sh(f"test $(ls {SPOOL} | wc -l) = 2")
+    return len(HOOKS)
 
 
-def test_no_process_can_be_made(hooks: Path, here: Path, count: list[int]) -> None:
+@cells(["no process to be had"])
+def test_no_process_can_be_made(_name: str, directory: Path) -> int:
     """Then sh gives up, and nobody can tell of it; but a host is not drained for that."""
-    (here / "room").mkdir()
-    with room(here / "room") as inside:
+    (directory / "room").mkdir()
+    hooks = install(directory, Fault(named=""))
+    with room(directory / "room") as inside:
         for hook in HOOKS:
             limited = ["/usr/bin/prlimit", "--nproc=0", hooks / hook]
             assert inside.run(limited, {"SLURM_JOB_ID": "7"}, 54321).returncode == 0
-    count[0] += len(HOOKS)
+    return len(HOOKS)
 
 
-def test_whatever_is_in_the_environment(hooks: Path, here: Path, count: list[int]) -> None:
+@cells(["all"])
+def test_whatever_is_in_the_environment(_name: str, directory: Path) -> int:
     """With an agent that takes what is fit to be taken, and tells of the rest."""
-    (here / "room").mkdir()
-    with room(here / "room") as inside, an_agent(inside):
-        for name, fault in ENVIRONMENT.items():
-            lines = run_hooks(hooks, fault, inside)
-            users = lines.pop("task_prolog")
-            check(lines, fault.named)
-            # The prolog may have said by now whose the job is, or the epilog that it is over.
-            told = fault.named or "not known to be of user"
-            assert all(re.search(told, line) for line in users), (name, users)
-            count[0] += len(HOOKS)
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside, an_agent(inside):
+        hooks = install(directory, Fault(named=""))
+        for fault in ENVIRONMENT.values():
+            run_hooks(hooks, fault, inside)
         inside.sh("! test -e /run/pwned")
+    return len(HOOKS) * len(ENVIRONMENT)
 
 
-@pytest.mark.parametrize("name", KEPT)
-def test_an_agent_with_a_broken_journal_keeps_no_hook_waiting(
-    hooks: Path, here: Path, name: str, count: list[int]
-) -> None:
+@cells(KEPT)
+def test_an_agent_with_a_broken_journal_keeps_no_hook_waiting(name: str, directory: Path) -> int:
     fault = KEPT[name]
-    (here / "room").mkdir()
-    with room(here / "room") as inside, served_with(fault.during)(inside):
-        lines = run_hooks(hooks, fault, inside)
-        check({"prolog": lines["prolog"], "epilog": lines["epilog"]}, "")
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside, served_with(fault.during)(inside):
+        run_hooks(install(directory, Fault(named="")), Fault(named=""), inside)
         told = (inside.directory / "agent.log").read_text().splitlines()
         assert [line for line in told if re.search(fault.named, line)], told
-    count[0] += len(HOOKS)
+    return len(HOOKS)
+
+
+@cells(CONFIGURATIONS)
+def test_an_agent_that_a_configuration_keeps_from_starting(name: str, directory: Path) -> int:
+    """It says why, in a line; the hooks, which read no configuration, miss it."""
+    path = configuration(name, directory / "config.toml")
+    (directory / "room").mkdir()
+    with room(directory / "room") as inside:
+        program = "from schedhook.cli.main import run; run()"
+        agent = [sys.executable, "-P", "-c", program, "agent"]
+        done = inside.run(agent, {"SCHEDHOOK_CONFIG": str(path)})
+        lines = done.stderr.decode().splitlines()
+        assert (done.returncode, len(lines)) == (2, 1), done
+        assert CONFIGURATIONS[name][1] in lines[0]
+        run_hooks(install(directory, Fault(named="")), HOST["no agent"], inside)
+    return len(HOOKS)

@@ -81,7 +81,7 @@ def test_a_hook_hands_over_its_event_and_says_nothing(site: Site, hook: str) -> 
     """What a TaskProlog prints Slurm would obey; what it reads its job would miss."""
     assert site.install().returncode == 0
     assert_silent_success(site.run(hook))
-    assert site.noted() == [f"slurm {hook} 7 1 1 ''"]
+    assert site.noted() == [f"slurm {hook} --timeout 3 7 1 1 ''"]
 
 
 def test_the_first_task_on_a_host_speaks_for_all(site: Site) -> None:
