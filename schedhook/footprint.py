@@ -177,16 +177,14 @@ def tasks_of(
 def read_jobs(
     plugins: Plugins, root: Path = Path("/"), *, scheduler: str | None = None
 ) -> tuple[list[Footprint], list[str]]:
-    """(every job on this host, most off-node bytes first; what could not be read, one line each).
-
-    Processes that the caller may not look into are counted and left out.
-    """
+    """(every job on this host, most off-node bytes first; lines about what could not be read)."""
     found: list[Footprint] = []
     problems: list[str] = []
     for name in scheduler_names(plugins, scheduler):
         try:
             for adapter in watchable([plugins.scheduler(name).create(root)]):
-                found += _jobs_of(adapter, root)
+                jobs = (read_job(adapter, job, root) for job in adapter.jobs())  # type: ignore[attr-defined]
+                found += [each for each in jobs if each is not None]
         except Exception as error:  # an adapter is a plug-in
             if scheduler and isinstance(error, SchedhookError):
                 raise
@@ -195,17 +193,19 @@ def read_jobs(
     return found, problems
 
 
-def _jobs_of(adapter: Scheduler, root: Path) -> Iterator[Footprint]:
-    for job in adapter.jobs():  # type: ignore[attr-defined]
-        tasks = adapter.tasks(job)
-        if tasks:
-            yield read_footprint(
-                tasks,
-                root,
-                passing_over=(ProcessGoneError, NoPermissionError),
-                scheduler=adapter.name,
-                job=job,
-            )
+def read_job(adapter: Scheduler, job: str, root: Path = Path("/")) -> Footprint | None:
+    """A job's footprint; None where it has no task here. Processes that the caller may not look
+    into are counted and left out."""
+    tasks = adapter.tasks(job)
+    if not tasks:
+        return None
+    return read_footprint(
+        tasks,
+        root,
+        passing_over=(ProcessGoneError, NoPermissionError),
+        scheduler=adapter.name,
+        job=job,
+    )
 
 
 def _movable(areas: Mapping[int, Sequence[Area]]) -> set[tuple[int, int]]:

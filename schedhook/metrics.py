@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,13 @@ from schedhook.config import Config
 from schedhook.descriptors import SchedulerPlugin
 from schedhook.errors import SchedhookError
 from schedhook.events import count_spool
-from schedhook.host.cgroups import memory_nodes, resolve_cgroup
+from schedhook.footprint import Footprint, read_job
 from schedhook.host.topology import read_topology
 from schedhook.jobs import watchable
 from schedhook.journal import Journal
 from schedhook.log import get_logger
-from schedhook.model import Kind
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler
-from schedhook.sets import NodeSet
 from schedhook.totals import BOUNDS, Series
 
 if TYPE_CHECKING:
@@ -55,8 +54,48 @@ _COUNTERS = {
 }
 
 
-def exposition(config: Config, plugins: Plugins, journal: Journal, root: Path = Path("/")) -> bytes:
-    """All metrics in Prometheus' text format. What cannot be read is logged and left out.
+_SECONDS = 60.0
+_REST = 20.0
+
+
+class Footprints:
+    """Jobs' footprints, as `schedhook show` has them. Reading them walks page tables, and a process
+    that maps memory meanwhile has to wait: so it is done once a minute at most, and for no more
+    than a twentieth of the time."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[float, dict[str, Footprint]]] = {}
+
+    def read(self, adapter: Scheduler, jobs: Iterable[str], root: Path) -> Iterator[Footprint]:
+        """Those of these jobs that have processes here. What cannot be read is left out."""
+        due, found = self._of.get(adapter.name, (float("-inf"), {}))
+        began = time.monotonic()
+        if began >= due:
+            found = {job: each for job in jobs if (each := _footprint(adapter, job, root))}
+            ended = time.monotonic()
+            due = max(began + _SECONDS, ended + _REST * (ended - began))
+            self._of[adapter.name] = (due, found)
+        return (found[job] for job in jobs if job in found)
+
+
+def _footprint(adapter: Scheduler, job: str, root: Path) -> Footprint | None:
+    try:
+        found = read_job(adapter, job, root)
+    except (SchedhookError, OSError, ValueError) as error:
+        _log.debug("job not measured", job=job, problem=str(error))
+        return None
+    return found if found and found.processes else None
+
+
+def exposition(
+    config: Config,
+    plugins: Plugins,
+    journal: Journal,
+    root: Path = Path("/"),
+    footprints: Footprints | None = None,
+) -> bytes:
+    """All metrics in Prometheus' text format. What cannot be read is logged and left out. Whoever
+    calls it again and again keeps the `footprints`.
 
     SchedhookError where prometheus-client is missing.
     """
@@ -67,7 +106,7 @@ def exposition(config: Config, plugins: Plugins, journal: Journal, root: Path = 
             "metrics need prometheus-client: pip install 'schedhook[metrics]'"
         ) from None
     registry = CollectorRegistry()
-    registry.register(_Collector(config, plugins, journal, root))
+    registry.register(_Collector(config, plugins, journal, root, footprints or Footprints()))
     return generate_latest(registry)
 
 
@@ -91,7 +130,15 @@ def write_textfile(path: Path, text: bytes) -> None:
 class _Collector:
     """What is exposed, read anew each time."""
 
-    def __init__(self, config: Config, plugins: Plugins, journal: Journal, root: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        journal: Journal,
+        root: Path,
+        footprints: Footprints,
+    ) -> None:
+        self._footprints = footprints
         self._config = config
         self._plugins = plugins
         self._journal = journal
@@ -145,33 +192,18 @@ class _Collector:
                 for adapter in watchable([self._plugins.scheduler(name).create(self._root)]):
                     jobs: Sequence[str] = adapter.jobs()  # type: ignore[attr-defined]
                     running[name,] = len(jobs)
-                    for job in jobs:
-                        if found := self._memory_of(adapter, job):
-                            memory[name, job], outside[name, job] = found
+                    for each in self._footprints.read(adapter, jobs, self._root):
+                        memory[name, each.job or ""] = sum(each.residency.values())
+                        outside[name, each.job or ""] = each.bytes_off_node
             except Exception as error:  # noqa: BLE001 - adapters are plug-ins
                 problem = f"{type(error).__name__}: {error}"
                 _log.warning("scheduler left out", scheduler=name, problem=problem)
         of, labels = ("scheduler",), ("scheduler", "job")
         yield _gauge("schedhook_jobs", "Jobs on this host.", of, running)
-        text = "Anonymous and shared memory of a job on this host."
+        text = "Memory of a job's processes on this host."
         yield _gauge("schedhook_job_memory_bytes", text, labels, memory)
-        text = "The part of it that lies on nodes where the job does not run."
+        text = "The part of it that is not beside the processors that use it."
         yield _gauge("schedhook_job_off_node_bytes", text, labels, outside)
-
-    def _memory_of(self, adapter: Scheduler, job: str) -> tuple[int, int] | None:
-        """Bytes, and bytes outside of the job's placement; None where the job has ended, or the
-        kernel keeps no account of its cgroup. Page cache is no part of it: nobody relocates it."""
-        try:
-            nodes = NodeSet(node for task in adapter.tasks(job) for node in task.placement.nodes)
-            for path in adapter.cgroups(job):
-                found = memory_nodes(resolve_cgroup(str(path), self._root))
-                if found and nodes:
-                    sizes = [*found[Kind.ANON].items(), *found[Kind.SHMEM].items()]
-                    outside = sum(size for node, size in sizes if node not in nodes)
-                    return sum(size for _, size in sizes), outside
-        except (SchedhookError, OSError, ValueError) as error:
-            _log.debug("job not measured", job=job, problem=str(error))
-        return None
 
 
 def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:

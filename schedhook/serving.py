@@ -16,7 +16,7 @@ from schedhook.handling import Handler
 from schedhook.inprocess import open_journal
 from schedhook.jobs import watchable
 from schedhook.log import get_logger
-from schedhook.metrics import exposition
+from schedhook.metrics import Footprints, exposition
 from schedhook.model import Event
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler
@@ -42,13 +42,16 @@ def serve(
             _alone(stack, Path(config.agent.socket))
         journal = stack.enter_context(open_journal(config))
         handler = Handler(config, plugins, journal, root=root)
+        footprints = Footprints()
         agent = Agent(
             handler,
             config,
             path=path,
             spool=spool,
             watcher=_watcher(config, plugins, handler, root) if watch else None,
-            beside=exporting(config.metrics, lambda: exposition(config, plugins, journal, root)),
+            beside=exporting(
+                config.metrics, lambda: exposition(config, plugins, journal, root, footprints)
+            ),
         )
         agent.install_signals()
         agent.run()

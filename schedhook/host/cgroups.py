@@ -19,7 +19,6 @@ from schedhook.errors import NoPermissionError, ProcessGoneError, SchedhookError
 from schedhook.host._proc import gone, read
 from schedhook.host.processes import printable, read_status
 from schedhook.host.topology import read_online_cpus, read_online_nodes
-from schedhook.model import Kind
 from schedhook.sets import CpuSet, IdSet, NodeSet
 
 _Set = TypeVar("_Set", bound=IdSet)
@@ -251,29 +250,6 @@ def _configured(path: Path, what: str) -> str | None:
     # The cpuset file system of old, and mounts with the option noprefix, have plain names.
     text = _text(path / f"cpuset.{what}")
     return _text(path / what) if text is None else text
-
-
-def memory_nodes(cgroup: Cgroup) -> dict[Kind, dict[int, int]]:
-    """Bytes per node that are charged to a cgroup and all below it, from memory.numa_stat of
-    version 2: anonymous memory, page cache, shared memory.
-
-    A cheap measure of a whole job, not its residency: page cache that nobody maps is in it, pages
-    first touched by others and hugetlbfs are not. Empty where the memory controller is not
-    enabled for it, and in version 1.
-    """
-    rows: dict[str, dict[int, int]] = {}
-    text = _text(cgroup.path / "memory.numa_stat") if cgroup.version == 2 else None
-    for line in (text or "").splitlines():
-        name, *values = line.split() or [""]
-        pairs = (value.removeprefix("N").partition("=") for value in values)
-        with _understood(cgroup.path / "memory.numa_stat"):
-            rows[name] = {int(node): int(size) for node, _, size in pairs}
-    if not rows:
-        return {}
-    shmem = rows.get("shmem", {})
-    # The kernel counts shared memory as a part of `file`.
-    file = {node: max(0, size - shmem.get(node, 0)) for node, size in rows.get("file", {}).items()}
-    return {Kind.ANON: rows.get("anon", {}), Kind.FILE: file, Kind.SHMEM: shmem}
 
 
 def frozen(cgroup: Cgroup, root: Path = Path("/")) -> bool:

@@ -24,16 +24,24 @@ from schedhook.cli.reporting import keep
 from schedhook.config import AgentSection, Config, JournalSection, MetricsSection
 from schedhook.descriptors import SchedulerPlugin
 from schedhook.errors import SchedhookError
+from schedhook.footprint import read_jobs
 from schedhook.journal import Journal
-from schedhook.metrics import exposition, write_textfile
+from schedhook.metrics import Footprints, exposition, write_textfile
 from schedhook.model import NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider, load_plugins
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
-from schedhook.testing.hosts import FakeNode, write_cgroup, write_cgroup_mounts, write_host
+from schedhook.testing.hosts import (
+    FakeArea,
+    FakeNode,
+    write_cgroup_mounts,
+    write_host,
+    write_process,
+)
 from tests.unit.agentkit import wait_for
 
 MIB = 1 << 20
+PAGE = 4096
 PROJECT = Path(__file__).parents[2]
 
 
@@ -52,23 +60,27 @@ def report(outcome: Outcome = Outcome.PARTIAL, seconds: float = 0.7, **more: Any
 
 
 class Jobs:
-    """A scheduler with the jobs that the test names."""
+    """A scheduler with the jobs that the test names: job → each task's process and nodes."""
 
     name = "fake"
 
-    def __init__(self, root: Path, nodes: dict[str, str]) -> None:
-        self._root = root
-        self._nodes = nodes
+    def __init__(self, jobs: dict[str, dict[int, str]]) -> None:
+        self.known = jobs
+        self.asked = 0
 
     def jobs(self) -> tuple[str, ...]:
-        return tuple(self._nodes)
+        return tuple(self.known)
 
     def tasks(self, job: str) -> tuple[Task, ...]:
-        nodes = NodeSet.parse(self._nodes[job])
-        return (Task(name="0", pids=(), placement=Placement(cpus=CpuSet(), nodes=nodes)),)
-
-    def cgroups(self, job: str) -> tuple[Path, ...]:
-        return (self._root / "sys/fs/cgroup" / f"job_{job}",)
+        self.asked += 1
+        return tuple(
+            Task(
+                name=str(pid),
+                pids=(pid,),
+                placement=Placement(cpus=CpuSet(), nodes=NodeSet.parse(nodes)),
+            )
+            for pid, nodes in self.known[job].items()
+        )
 
 
 class Schedulers:
@@ -158,18 +170,22 @@ def test_what_the_command_relocates_is_kept(tmp_path: Path) -> None:
 # -- what is now ---------------------------------------------------------------------------------
 
 
-def test_a_job_is_measured_against_its_placement(host: Path) -> None:
-    account = (
-        f"anon N0={4 * MIB} N1={2 * MIB} N8=0\nfile N0={9 * MIB} N8={8 * MIB}\nshmem N8={8 * MIB}\n"
-    )
-    write_cgroup(host, "job_a", files={"memory.numa_stat": account})
-    write_cgroup(host, "job_without_account")
-    jobs = Jobs(host, {"a": "0-1", "without_account": "0", "ended": "0"})
+def write_heap(host: Path, pid: int, pages: dict[int, int]) -> None:
+    area = FakeArea(start=0x10000, size=sum(pages.values()) * PAGE, pages=pages)
+    write_process(host, pid, areas=[area])
+
+
+def test_a_job_has_the_off_node_memory_that_show_has(host: Path) -> None:
+    """Two tasks beside each other's memory: their job runs on both nodes, and all is off-node."""
+    write_heap(host, 100, {0: 1, 1: 4})
+    write_heap(host, 101, {0: 4, 8: 2})
+    jobs = Jobs({"a": {100: "0", 101: "1"}, "ended": {999: "0"}, "bare": {}})
+    plugins = plugins_with(fake=lambda _: jobs)
     with Journal.in_memory() as journal:
-        text = exposition(Config(), plugins_with(fake=lambda _: jobs), journal, host)
-    found = values(text)
-    assert found["schedhook_job_memory_bytes", ("a", "fake")] == 14 * MIB
-    assert found["schedhook_job_off_node_bytes", ("a", "fake")] == 8 * MIB
+        found = values(exposition(Config(), plugins, journal, host))
+    assert found["schedhook_job_memory_bytes", ("a", "fake")] == 11 * PAGE
+    assert found["schedhook_job_off_node_bytes", ("a", "fake")] == 10 * PAGE
+    assert read_jobs(plugins, host)[0][0].bytes_off_node == 10 * PAGE
     assert [key for key in found if key[0] == "schedhook_job_memory_bytes"] == [
         ("schedhook_job_memory_bytes", ("a", "fake"))
     ]
@@ -177,14 +193,49 @@ def test_a_job_is_measured_against_its_placement(host: Path) -> None:
     assert found["schedhook_node_free_bytes", ("8",)] == 8 * MIB
 
 
+def test_page_tables_are_walked_for_little_of_the_time(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_heap(host, 100, {0: 1})
+    jobs = Jobs({"a": {100: "0"}})
+    now, takes = 1000.0, 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += takes
+        return now
+
+    monkeypatch.setattr("schedhook.metrics.time.monotonic", clock)
+    footprints = Footprints()
+
+    def read() -> list[str | None]:
+        return [each.job for each in footprints.read(jobs, jobs.jobs(), host)]  # type: ignore[arg-type]
+
+    assert (read(), jobs.asked) == (["a"], 1)
+    now += 59
+    assert (read(), jobs.asked) == (["a"], 1)
+    del jobs.known["a"]
+    assert read() == []
+    jobs.known["b"] = {100: "0"}
+    now += 2
+    assert (read(), jobs.asked) == (["b"], 2)
+    now += 60
+    takes = 10.0
+    assert (read(), jobs.asked) == (["b"], 3)
+    takes = 0.0
+    now += 190
+    assert (read(), jobs.asked) == (["b"], 3)
+    now += 20
+    assert (read(), jobs.asked) == (["b"], 4)
+
+
 def test_names_cannot_forge_metrics(host: Path) -> None:
     name = 'x"} 1\nschedhook_jobs{scheduler="evil"} 666\n#\\'
-    write_cgroup(host, "job_a", files={"memory.numa_stat": "anon N0=5"})
-    jobs = Jobs(host, {name: "0"})
-    jobs.cgroups = lambda _: (host / "sys/fs/cgroup/job_a",)  # type: ignore[method-assign]
+    write_heap(host, 100, {0: 5})
+    jobs = Jobs({name: {100: "0"}})
     with Journal.in_memory() as journal:
         found = values(exposition(Config(), plugins_with(fake=lambda _: jobs), journal, host))
-    assert found["schedhook_job_memory_bytes", (name, "fake")] == 5
+    assert found["schedhook_job_memory_bytes", (name, "fake")] == 5 * PAGE
     assert found["schedhook_jobs", ("fake",)] == 1
     assert ("schedhook_jobs", ("evil",)) not in found
 
@@ -193,10 +244,10 @@ def test_a_broken_scheduler_costs_only_its_own(host: Path) -> None:
     def broken(_: Path) -> Any:
         raise RuntimeError("no")
 
-    unlisted = Jobs(host, {})
+    unlisted = Jobs({})
     unlisted.jobs = lambda: broken(host)  # type: ignore[method-assign]
     plugins = plugins_with(
-        broken=broken, breaks=lambda _: unlisted, fake=lambda _: Jobs(host, {"1": "0"})
+        broken=broken, breaks=lambda _: unlisted, fake=lambda _: Jobs({"1": {100: "0"}})
     )
     with Journal.in_memory() as journal:
         found = values(exposition(Config(), plugins, journal, host))
@@ -406,8 +457,8 @@ def test_the_agent_exports_and_a_second_one_leaves_it_alone(tmp_path: Path) -> N
 
 
 def test_the_dashboard_names_only_metrics_and_labels_that_exist(host: Path) -> None:
-    write_cgroup(host, "job_1", files={"memory.numa_stat": "anon N0=5"})
-    plugins = plugins_with(fake=lambda _: Jobs(host, {"1": "0"}))
+    write_heap(host, 100, {0: 5})
+    plugins = plugins_with(fake=lambda _: Jobs({"1": {100: "0"}}))
     with Journal.in_memory() as journal:
         journal.add_report(report(), "slurm", "1")
         text = exposition(Config(), plugins, journal, host).decode()

@@ -75,11 +75,10 @@ def read_areas(data: bytes) -> None:
 
 
 def read_cgroups(data: bytes) -> None:
-    files = _files(data, "mountinfo", "cgroup", "cpuset", "numa_stat", "procs")
-    wanted = {"mountinfo": "mountinfo", "memory.numa_stat": "numa_stat"}
+    files = _files(data, "mountinfo", "cgroup", "cpuset", "procs")
 
     def text(path: Path) -> str | None:
-        name = wanted.get(path.name, "cpuset")
+        name = "mountinfo" if path.name == "mountinfo" else "cpuset"
         return files[name].decode("ascii", "replace").strip()
 
     with (
@@ -99,7 +98,6 @@ def read_cgroups(data: bytes) -> None:
             cgroups.effective_cpus,
             cgroups.effective_nodes,
             cgroups.configured_cpus,
-            cgroups.memory_nodes,
             cgroups.frozen,
             lambda group: list(cgroups._pids_in(group.path, _NOWHERE)),
         ):

@@ -9,7 +9,6 @@ import pytest
 
 from schedhook.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
 from schedhook.host import cgroups
-from schedhook.model import Kind
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,
@@ -288,18 +287,6 @@ class TestCpusets:
         job = cgroups.resolve_cgroup("job", tmp_path)
         assert cgroups.effective_cpus(job, tmp_path) == CpuSet.parse("0-3")
         assert cgroups.configured_nodes(job) == {1}
-
-
-def test_memory_by_node(v2: Path) -> None:
-    text = "anon N0=4096 N2=8192\nfile N0=12288 N2=4096\nshmem N0=8192 N2=0\nanon_thp N0=1 N2=1\n"
-    write_cgroup(v2, "job", files={"memory.numa_stat": text})
-    write_cgroup(v2, "bare")
-    assert cgroups.memory_nodes(cgroups.resolve_cgroup("job", v2)) == {
-        Kind.ANON: {0: 4096, 2: 8192},
-        Kind.FILE: {0: 4096, 2: 4096},
-        Kind.SHMEM: {0: 8192, 2: 0},
-    }
-    assert cgroups.memory_nodes(cgroups.resolve_cgroup("bare", v2)) == {}
 
 
 def test_frozen_in_version_2(v2: Path) -> None:
