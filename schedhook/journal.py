@@ -184,7 +184,7 @@ class Journal:
         """The job's latest run."""
         with self._read() as db:
             row = _latest(db, scheduler, job)
-        return _run(row) if row else None
+            return _run(row) if row else None
 
     def open_runs(
         self, scheduler: str | None = None, *, unsettled_only: bool = False
@@ -199,7 +199,7 @@ class Journal:
                 " WHERE q.run = p.run AND q.task = p.task))) ORDER BY started, id",
                 (scheduler, unsettled_only),
             ).fetchall()
-        return tuple(map(_run, rows))
+            return tuple(map(_run, rows))
 
     # -- placements ------------------------------------------------------------------------------
 
@@ -240,17 +240,17 @@ class Journal:
                 "SELECT task, cpus, nodes, settled FROM placements WHERE run = ? ORDER BY id",
                 (_open_id(db, scheduler, job),),
             ).fetchall()
-        result: dict[str, Seen] = {}
-        for row in rows:
-            placement = _placement(row["cpus"], row["nodes"])
-            before = result.get(row["task"])
-            if row["settled"] or before is None:
-                seen = Seen(home=placement, last=placement, visited=NodeSet())
-            else:
-                visited = before.visited | placement.nodes
-                seen = Seen(home=before.home, last=placement, visited=visited)
-            result[row["task"]] = seen
-        return result
+            result: dict[str, Seen] = {}
+            for row in rows:
+                placement = _placement(row["cpus"], row["nodes"])
+                before = result.get(row["task"])
+                if row["settled"] or before is None:
+                    seen = Seen(home=placement, last=placement, visited=NodeSet())
+                else:
+                    visited = before.visited | placement.nodes
+                    seen = Seen(home=before.home, last=placement, visited=visited)
+                result[row["task"]] = seen
+            return result
 
     def placements(self, scheduler: str, job: str) -> dict[str, Placement]:
         """Where each task's memory was brought to, or first seen, last."""
@@ -288,21 +288,7 @@ class Journal:
         """Events that nobody has handled to the end: (number, time, event), oldest first."""
         with self._read() as db:
             rows = db.execute("SELECT * FROM events WHERE done IS NULL ORDER BY at, id").fetchall()
-        return [
-            (
-                row["id"],
-                row["at"],
-                Event(
-                    scheduler=row["scheduler"],
-                    point=row["point"],
-                    job=row["job"],
-                    user=row["user"],
-                    host=row["host"],
-                    data=json.loads(row["data"]),
-                ),
-            )
-            for row in rows
-        ]
+            return [(row["id"], float(row["at"]), _event(row)) for row in rows]
 
     def add_report(
         self, report: Report, scheduler: str | None = None, job: str | None = None
@@ -329,7 +315,7 @@ class Journal:
         """The sums over every report ever kept, those included that `prune` has forgotten."""
         with self._read() as db:
             rows = db.execute("SELECT series, value FROM totals").fetchall()
-        return {tuple(json.loads(row["series"])): row["value"] for row in rows}
+            return {tuple(json.loads(row["series"])): float(row["value"]) for row in rows}
 
     # -- wishes and notes ------------------------------------------------------------------------
 
@@ -362,15 +348,7 @@ class Journal:
             row = db.execute(
                 "SELECT * FROM wishes WHERE run = ?", (_open_id(db, scheduler, job),)
             ).fetchone()
-        if row is None:
-            return None
-        leaving = json.loads(row["data"]).get("leaving")
-        return Wish(
-            was=_placement(row["was_cpus"], row["was_nodes"]),
-            placement=_placement(row["cpus"], row["nodes"]),
-            leaving=CpuSet.parse(leaving) if leaving else None,
-            at=row["at"],
-        )
+            return _wish(row) if row else None
 
     def release(self, scheduler: str, job: str) -> bool:
         """Drop the job's wish. Whether there was one."""
@@ -491,7 +469,13 @@ class Journal:
     @contextlib.contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
         with self._lock, translated(self.path):
-            yield self._connection
+            try:
+                yield self._connection
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                raise JournalError(
+                    f"{self.path}: a row of it is damaged ({error});"
+                    " move it away, a new one will be made"
+                ) from error
 
 
 def _latest(db: sqlite3.Connection, scheduler: str, job: str) -> sqlite3.Row | None:
@@ -552,8 +536,29 @@ def _run(row: sqlite3.Row) -> Run:
         job=row["job"],
         user=row["user"],
         hooked=bool(row["hooked"]),
-        started=row["started"],
-        ended=row["ended"],
+        started=float(row["started"]),
+        ended=None if row["ended"] is None else float(row["ended"]),
+    )
+
+
+def _event(row: sqlite3.Row) -> Event:
+    return Event(
+        scheduler=row["scheduler"],
+        point=row["point"],
+        job=row["job"],
+        user=row["user"],
+        host=row["host"],
+        data=dict(json.loads(row["data"])),
+    )
+
+
+def _wish(row: sqlite3.Row) -> Wish:
+    leaving = json.loads(row["data"]).get("leaving")
+    return Wish(
+        was=_placement(row["was_cpus"], row["was_nodes"]),
+        placement=_placement(row["cpus"], row["nodes"]),
+        leaving=CpuSet.parse(leaving) if leaving else None,
+        at=float(row["at"]),
     )
 
 

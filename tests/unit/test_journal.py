@@ -530,3 +530,15 @@ def test_pruning_keeps_where_a_wandering_task_is_at_home(journal: Journal) -> No
     journal.prune(90, per_job=10)
     assert journal.seen("s", "1") == before
     assert str(before["a"].visited) == "1-3"
+
+
+def test_a_damaged_row_is_one_line(journal: Journal, path: Path) -> None:
+    journal.saw("slurm", "7", {"0": at("1", "0")})
+    journal.put_event(Event(scheduler="slurm", point="prolog", job="7"), 5.0)
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE events SET data = '{'")
+        database.execute("UPDATE placements SET cpus = '1-'")
+    for read in (journal.unfinished_events, lambda: journal.seen("slurm", "7")):
+        with pytest.raises(JournalError, match=r"journal\.db: a row of it is damaged \(.*\); move"):
+            read()
+    assert [run.job for run in journal.open_runs()] == ["7"]

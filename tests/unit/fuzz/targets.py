@@ -7,9 +7,12 @@ long or much memory.
 from __future__ import annotations
 
 import contextlib
+import io
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from schedhook import delivery
@@ -18,8 +21,11 @@ from schedhook.errors import ConfigError, SchedhookError, UsageError
 from schedhook.events import parse_message, read_event
 from schedhook.host import areas, cgroups, frames, processes, topology
 from schedhook.host._proc import stat_fields
+from schedhook.journal import Journal, JournalError
 from schedhook.model import Kind
+from schedhook.profiling.reading import Format, read_profile
 from schedhook.sets import CpuSet, NodeSet
+from schedhook.simulated import four_nodes
 from schedhook_plugins.schedulers import slurm_cgroups, slurm_queries
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs_state import JobState
@@ -209,6 +215,65 @@ def read_config(data: bytes) -> None:
         parse_config(data.decode(), Path("config.toml"))
 
 
+_TOPOLOGY = four_nodes()
+
+
+def read_log(data: bytes) -> None:
+    for kind in Format:
+        with contextlib.suppress(UsageError):
+            read_profile(io.BytesIO(data), _TOPOLOGY, kind=kind, capacity=100)
+
+
+_JOURNAL = Journal.in_memory()
+_ROWS = {
+    "jobs": "id scheduler job user hooked started ended",
+    "placements": "run task cpus nodes settled at",
+    "events": "at scheduler point job host user data done summary",
+    "reports": "at scheduler job outcome report",
+    "wishes": "run at was_cpus was_nodes cpus nodes data",
+    "totals": "series value",
+}
+
+
+def read_rows(data: bytes) -> None:
+    """A row in each table, of whatever type, read back."""
+    parts = iter(data.split(b"\n"))
+    database = _JOURNAL._connection
+    database.execute("BEGIN")
+    try:
+        for table, columns in _ROWS.items():
+            values = [_value(next(parts, b"")) for _ in columns.split()]
+            places = ", ".join("?" * len(values))
+            with contextlib.suppress(sqlite3.IntegrityError):
+                names = columns.replace(" ", ", ")
+                database.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", values)
+        for reader in (_JOURNAL.history, _JOURNAL.totals):
+            with contextlib.suppress(JournalError):
+                reader()
+        for of in (_JOURNAL.run, _JOURNAL.seen, _JOURNAL.placements, _JOURNAL.wish):
+            with contextlib.suppress(JournalError):
+                of("slurm", "7")
+        with contextlib.suppress(JournalError):
+            for _, at, event in _JOURNAL.unfinished_events():
+                assert isinstance(at, float)
+                event.data.get("environ")
+        with contextlib.suppress(JournalError):
+            assert all(isinstance(run.started, float) for run in _JOURNAL.open_runs())
+    finally:
+        database.execute("ROLLBACK")
+
+
+def _value(raw: bytes) -> Any:
+    """NULL for nothing, a number or bytes for what says so, else text."""
+    if raw.startswith(b"#"):
+        with contextlib.suppress(ValueError):
+            number = float(raw[1:])
+            return int(number) if abs(number) < 1 << 62 and number.is_integer() else number
+    if raw.startswith(b"!"):
+        return raw[1:]
+    return raw.decode("utf-8", "replace") if raw else None
+
+
 _NUMA_MAPS = b"""00400000 default file=/usr/bin/x mapped=4 mapmax=2 N0=3 N1=1 kernelpagesize_kB=4
 7f00000000 bind:0-1 anon=512 dirty=512 N0=512 kernelpagesize_kB=4
 7f40000000 prefer (many):0 file=/memfd:a\\040(deleted) huge N3=1 kernelpagesize_kB=2048"""
@@ -223,7 +288,6 @@ _SMAPS = b"""00400000-00404000 r-xp 00000000 08:01 123 /usr/bin/x
 Rss:                  16 kB
 Pss:                   8 kB"""
 _CGROUP = b"0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n5:cpuset:/a (deleted)"
-_NUMA_STAT = b"anon N0=4096 N1=0\nfile N0=8192 N1=0\nshmem N0=1 N1=0"
 _STATUS = b"""Name:\ta b
 State:\tS (sleeping)
 Tgid:\t7
@@ -257,14 +321,53 @@ _MESSAGES = tuple(
     )
 )
 
+_PERF = b"""# comment
+  stream 4000/4001 [001] 13614.25: 1000 cpu/mem-loads,ldlat=30/P: 7f0000001000 5080022 |OP LOAD|
+          a b  7/7  [000]  1.5:   page-faults:  7f0000002000
+"""
+_ROW_VALUES = b"""#1
+slurm
+7
+#1000
+#1
+#5.5
+
+#1
+0.1
+0-3
+0-1
+#1
+#6
+#6
+slurm
+prolog
+7
+n1
+
+{"environ": {"SLURM_X": "1"}}
+
+done
+#6
+slurm
+7
+complete
+{"outcome": "complete", "bytes_moved": 4096, "node_map": {"0": 2}, "left_by_reason": {}}
+#1
+#6
+0-1
+0
+2-3
+1
+{"leaving": "0-1"}
+["relocations", "complete", "s", "none"]
+#3"""
+
 TARGETS: Mapping[str, Target] = {
     "sets": Target(read_sets, (b"0-3,8", b" 1,2 , 5-5\n", b"")),
     "areas": Target(
         read_areas, (_SEPARATOR.join((_NUMA_MAPS, _MAPS, _MOUNTINFO, _SMAPS)), _NUMA_MAPS)
     ),
-    "cgroups": Target(
-        read_cgroups, (_SEPARATOR.join((_MOUNTINFO, _CGROUP, b"0-3", _NUMA_STAT, b"1\n2\n")),)
-    ),
+    "cgroups": Target(read_cgroups, (_SEPARATOR.join((_MOUNTINFO, _CGROUP, b"0-3", b"1\n2\n")),)),
     "status": Target(
         read_status, (_STATUS, b"7 (a b) S 1 7 7 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 99 0 0")
     ),
@@ -294,4 +397,13 @@ TARGETS: Mapping[str, Target] = {
     "pbs-event": Target(read_pbs_event, (_PBS,)),
     "pbs-state": Target(read_pbs_state, (_STATE,)),
     "config": Target(read_config, (_CONFIG,)),
+    "profile": Target(
+        read_log,
+        (
+            _PERF,
+            b"pid,cpu,address\n7,1,0x7f0000001000\n7,1,9\n",
+            b'{"pid": 7, "cpu": 1, "address": 139637976731648, "weight": 2}\n',
+        ),
+    ),
+    "journal": Target(read_rows, (_ROW_VALUES,)),
 }

@@ -59,6 +59,11 @@ FOUND = [
     ("pbs-event", b'{"job": {"id": "7"}, "host": "\\ud800"}'),
     ("pbs-state", DEEP),
     ("pbs-state", b'{"job": "7", "sessions": [1e999]}'),
+    ("journal", TARGETS["journal"].seeds[0].replace(b"0-3", b"0-")),
+    ("journal", TARGETS["journal"].seeds[0].replace(b'{"environ"', b"{environ")),
+    ("journal", TARGETS["journal"].seeds[0].replace(b'{"leaving": "0-1"}', b"[]")),
+    ("journal", TARGETS["journal"].seeds[0].replace(b'{"outcome"', DEEP)),
+    ("journal", TARGETS["journal"].seeds[0].replace(b"#5.5", b"x")),
     ("config", b"x = " + DEEP),
     ("config", b"[relocation]\ncall_ms = 1" + b"0" * 400),
 ]
