@@ -7,6 +7,7 @@ from pathlib import Path
 
 from schedhook.descriptors import SchedulerPlugin
 from schedhook.errors import UsageError
+from schedhook.events import check_job
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler, Task
 
@@ -25,8 +26,9 @@ def find_tasks(
     plugins: Plugins, job: str, scheduler: str | None, root: Path
 ) -> tuple[str, tuple[Task, ...]]:
     """(scheduler, the job's tasks on this host), from the named adapter, else from the first that
-    knows the job. UsageError where none does.
+    knows the job. UsageError where none does, and for what can be no job's id.
     """
+    check_job(job)
     names = scheduler_names(plugins, scheduler)
     for name in names:
         tasks = plugins.scheduler(name).create(root).tasks(job)

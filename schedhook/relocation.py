@@ -199,6 +199,11 @@ class _Relocation:
         if request.node_map is not None:
             return request.node_map
         destinations = request.destinations
+        if request.cpus is not None and (missing := request.cpus - topology.cpus):
+            raise UsageError(
+                f"no processor {missing} is online on this host;"
+                f" the online processors are {topology.cpus}"
+            )
         if destinations is None and request.cpus is not None:
             destinations = topology.nodes_of(request.cpus)
         sources = request.sources
@@ -211,8 +216,7 @@ class _Relocation:
         mapper = self._plugins.mapper(request.mapper or self._config.relocation.mapper)
         node_map = mapper.map(sources, destinations, topology)
         outside = NodeSet(node_map.pairs.values()) - destinations
-        missing = sources - NodeSet(node_map.pairs)
-        if outside - sources or missing:
+        if outside - sources or sources - NodeSet(node_map.pairs):
             raise PluginError(
                 f"the mapper {mapper.name!r} gave the map {node_map}, which does not lead from"
                 f" {sources} into {destinations}"

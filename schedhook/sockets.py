@@ -18,8 +18,11 @@ from schedhook.trust import misgiving
 def lock(path: Path) -> Iterator[None]:
     """Be the only agent of the socket `path`, in a directory that is made where there is none.
 
-    UsageError where there is another agent, SchedhookError where others may write the directory.
+    UsageError where there is another agent, or no name; SchedhookError where others may write the
+    directory.
     """
+    if not path.name:
+        raise UsageError(f"the agent's socket is to be {str(path)!r}: name a file")
     name = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

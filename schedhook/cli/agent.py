@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from schedhook.cli.options import common_options, load
+from schedhook.cli.options import PathType, common_options, load
 from schedhook.serving import serve
 
 
 @click.command("agent")
-@click.option("--socket", type=click.Path(path_type=Path), help="Serve this socket.")
-@click.option("--spool", type=click.Path(path_type=Path), help="Take events from this directory.")
+@click.option("--socket", type=PathType(), help="Serve this socket.")
+@click.option("--spool", type=PathType(), help="Take events from this directory.")
 @click.option("--no-watch", is_flag=True, help="Only serve the hooks.")
 @common_options
 def command(

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from schedhook.cli.options import json_option
+from schedhook.cli.options import FILE, json_option
 from schedhook.cli.pictures import Pictures, picture_options
 from schedhook.config import load_config
 from schedhook.errors import UsageError
@@ -49,13 +49,15 @@ class Since(click.ParamType[float]):
     metavar="TIME",
     help="Only runs that had not ended by then: 90m, 2h, 3d, 2026-11-23, 2026-11-23T08:00.",
 )
-@click.option("--limit", type=click.IntRange(min=1), default=1000, help="At most so many runs.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1 << 31), default=1000, help="At most so many runs."
+)
 @picture_options
 @json_option
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Configuration file, /etc/schedhook/config.toml by default.",
 )
 def command(

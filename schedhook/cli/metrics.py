@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from schedhook.cli.options import common_options, load
+from schedhook.cli.options import FILE, common_options, load
 
 
 @click.command("metrics")
 @click.option(
     "--textfile",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Replace this file, for node_exporter, instead of printing.",
 )
 @common_options

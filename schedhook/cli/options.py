@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +57,43 @@ class IdSetType(click.ParamType[Any]):
             return []
 
 
+class NameType(click.ParamType[Any]):
+    """A name, which may be of a plug-in's and so is looked up later."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail("it is empty", param, ctx)
+        return str(value)
+
+
+class NumberType(click.FloatRange):
+    """A number within bounds; `nan` is within none, and `inf` no number to work with."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+class PathType(click.Path):
+    """A path; not the empty one, which would be the directory where the command happens to run."""
+
+    def __init__(self, *, exists: bool = False, files: bool = True, directories: bool = True):
+        super().__init__(path_type=Path, exists=exists, file_okay=files, dir_okay=directories)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+NAME = NameType()
+FILE = PathType(directories=False)
 NODES = IdSetType(NodeSet, "nodes", read_online_nodes)
 CPUS = IdSetType(CpuSet, "cpus", read_online_cpus)
 
@@ -68,14 +106,14 @@ def common_options(command: _Command) -> _Command:
     """--config and --root, which every command understands."""
     command = click.option(
         "--root",
-        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        type=PathType(files=False, exists=True),
         default=Path("/"),
         help="Read /proc and /sys below this directory (with --backend simulated: a snapshot).",
     )(command)
     return click.option(
         "--config",
         "config_path",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE,
         help="Configuration file, /etc/schedhook/config.toml by default.",
     )(command)
 
@@ -105,12 +143,14 @@ process_options = grouped(
     ),
     click.option(
         "--job",
+        type=NAME,
         metavar="ID",
         shell_complete=complete_jobs,
         help="All processes of this job on this host.",
     ),
     click.option(
         "--scheduler",
+        type=NAME,
         metavar="NAME",
         shell_complete=names_of(SchedulerPlugin),
         help="Whose job it is: slurm, pbs, or a plug-in's.",
@@ -121,6 +161,7 @@ process_options = grouped(
 moving_options = grouped(
     click.option(
         "--backend",
+        type=NAME,
         metavar="NAME",
         shell_complete=names_of(BackendPlugin),
         help="What performs the calls.",
@@ -136,10 +177,10 @@ moving_options = grouped(
         help="Pages that several processes map: none; job (default: files only where the"
         " job alone maps them); all.",
     ),
-    click.option("--threads", type=click.IntRange(min=1), help="Threads that move pages."),
+    click.option("--threads", type=click.IntRange(1, 1024), help="Threads that move pages."),
     click.option(
         "--bandwidth",
-        type=click.FloatRange(min=0, min_open=True),
+        type=NumberType(min=0, min_open=True),
         metavar="MB/S",
         help="Most that is moved in a second, in MB (1,000,000 bytes).",
     ),

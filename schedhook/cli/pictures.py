@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from schedhook.cli.options import PathType
 from schedhook.errors import SchedhookError, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def picture_options(command: _Command) -> _Command:
     for name, what in (("--html", "page with the numbers"), ("--svg", "picture")):
         command = click.option(
             name,
-            type=click.Path(path_type=Path),
+            type=PathType(),
             metavar="FILE",
             help=f"Also write a {what}, before and after where something moves.",
         )(command)

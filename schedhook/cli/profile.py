@@ -13,6 +13,8 @@ import click
 
 from schedhook.cli.completion import names_of
 from schedhook.cli.options import (
+    NAME,
+    NumberType,
     check_processes,
     common_options,
     json_option,
@@ -55,7 +57,7 @@ from schedhook.request import Request
 )
 @click.option(
     "--min-share",
-    type=click.FloatRange(min=0, max=1),
+    type=NumberType(min=0, max=1),
     default=MIN_SHARE,
     show_default=True,
     help="Leave pages alone of whose accesses no node has this share.",
@@ -70,6 +72,7 @@ from schedhook.request import Request
 )
 @click.option(
     "--strategy",
+    type=NAME,
     metavar="NAME",
     default="profile-guided",
     show_default=True,

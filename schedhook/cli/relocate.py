@@ -11,6 +11,7 @@ import click
 from schedhook.cli.completion import names_of
 from schedhook.cli.options import (
     CPUS,
+    NAME,
     NODES,
     check_processes,
     common_options,
@@ -45,12 +46,14 @@ _map_options = grouped(
     ),
     click.option(
         "--strategy",
+        type=NAME,
         metavar="NAME",
         shell_complete=names_of(StrategyPlugin),
         help="How to move (`schedhook plugins`).",
     ),
     click.option(
         "--mapper",
+        type=NAME,
         metavar="NAME",
         shell_complete=names_of(MapperPlugin),
         help="How old and new nodes are paired.",

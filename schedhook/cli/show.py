@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from schedhook.cli.options import (
+    NumberType,
     check_processes,
     common_options,
     json_option,
@@ -34,7 +35,7 @@ _SECONDS = 2.0
 @click.option("--all", "everything", is_flag=True, help="Every job on this host, as without any.")
 @click.option(
     "--watch",
-    type=click.FloatRange(min=0.2),
+    type=NumberType(min=0.2),
     is_flag=False,
     flag_value=_SECONDS,
     metavar="[SECONDS]",

@@ -98,6 +98,16 @@ def test_a_refusal_is_said_on_both_channels(run: Run, host: Path) -> None:
         (["--from", "0", "--to", "2", "--pid", "101"], 1, "101"),
         (["--from", "0", "--to", "2", "--config", "/nonexistent.toml"], 2, "/nonexistent.toml"),
         (["--from", "0", "--to", "2", "--threads", "0"], 2, "--threads"),
+        (["--from", "0", "--to", "2", "--threads", "9999999999"], 2, "1024"),
+        (["--from", "0", "--to", "2", "--bandwidth", "nan"], 2, "not a finite number"),
+        (["--from", "0", "--to", "2", "--bandwidth", "inf"], 2, "not a finite number"),
+        (["--from", "0", "--to", "2", "--strategy", ""], 2, "'--strategy': it is empty"),
+        (["--from", "0", "--to", "2", "--mapper", " "], 2, "'--mapper': it is empty"),
+        (["--from", "0", "--to", "2", "--backend", ""], 2, "'--backend': it is empty"),
+        (["--from", "0", "--to", "2", "--scheduler", ""], 2, "'--scheduler': it is empty"),
+        (["--from", "0", "--to", "2", "--config", ""], 2, "'--config': it is empty"),
+        (["--from", "0", "--to", "2", "--svg", ""], 2, "'--svg': it is empty"),
+        (["--cpus", "2,9998-9999"], 2, "9998-9999 is online on this host; the online processors"),
     ],
 )
 def test_errors_are_one_line_and_have_their_status(
@@ -105,6 +115,30 @@ def test_errors_are_one_line_and_have_their_status(
 ) -> None:
     got, out, err = run("relocate", *on(host), *arguments)
     assert (got, out) == (status, "")
+    assert err.startswith("schedhook: ")
+    assert err.count("\n") == 1
+    assert words in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Missing command"),
+        (["show", "--watch", "nan"], "not a finite number"),
+        (["show", "--job", "../7"], "'../7' is not a job's id"),
+        (["show", "--job", ""], "'--job': it is empty"),
+        (["show", "--job", "x" * 100_000], f"{'x' * 40}' is not a job's id"),
+        (["history", "--limit", "99999999999999999999"], "--limit"),
+        (["metrics", "--textfile", ""], "'--textfile': it is empty"),
+        (["agent", "--socket", ""], "'--socket': it is empty"),
+        (["agent", "--socket", "/"], "name a file"),
+        (["profile", "log", "--pid", "1", "--min-share", "nan"], "not a finite number"),
+        (["doctor", "--root", ""], "'--root': it is empty"),
+    ],
+)
+def test_wrong_usage_of_any_command_is_one_line(run: Run, arguments: list[str], words: str) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
     assert err.startswith("schedhook: ")
     assert err.count("\n") == 1
     assert words in err
