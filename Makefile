@@ -30,8 +30,10 @@ check: $(VENV)/installed
 	$(BIN)/mypy && $(BIN)/mypy --package schedhook_plugins
 
 # Safe path: a test's `python -c` must find the installed schedhook, not the sources in front of it.
+# More workers than processors: many tests wait, for a time limit or for each other's hooks.
 unit: $(VENV)/installed
-	PYTHONSAFEPATH=1 $(BIN)/pytest tests/unit tests/contract tests/pbs --junit-xml=results/unit/junit.xml
+	PYTHONSAFEPATH=1 $(BIN)/pytest -n 4 --dist loadfile tests/unit tests/contract tests/pbs \
+	    --junit-xml=results/unit/junit.xml
 
 numa: $(VENV)/installed tier-packages
 	$(BIN)/python -m tests.vm test $(NUMA_TIERS)

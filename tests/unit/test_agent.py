@@ -100,21 +100,21 @@ def test_one_jobs_events_wait_for_one_another_and_other_jobs_do_not(here: Path) 
 # -- strangers -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"\0" * 100,
-        b"GET / HTTP/1.1\r\n\r\n",
-        delivery.MAGIC,
-        message("begin", "../../etc/passwd"),
-        message("begin", ""),
-        message("begin", "7").replace(b"fake", b"none"),
-        delivery.make_message("fake", "begin", {}, b'{"job": []}', False),
-        delivery.make_message("fake", "begin", {}, b"{" * 5000, False),
-        delivery.make_message("fake", "begin", {}, b"[" * 100_000, False),
-    ],
-)
+GARBAGE = {
+    "nothing": b"",
+    "zeros": b"\0" * 100,
+    "http": b"GET / HTTP/1.1\r\n\r\n",
+    "the beginning": delivery.MAGIC,
+    "a path as job": message("begin", "../../etc/passwd"),
+    "no job": message("begin", ""),
+    "no adapter": message("begin", "7").replace(b"fake", b"none"),
+    "a list as job": delivery.make_message("fake", "begin", {}, b'{"job": []}', False),
+    "open braces": delivery.make_message("fake", "begin", {}, b"{" * 5000, False),
+    "open brackets": delivery.make_message("fake", "begin", {}, b"[" * 100_000, False),
+}
+
+
+@pytest.mark.parametrize("raw", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_is_answered_and_changes_nothing(here: Path, raw: bytes) -> None:
     with agent(here):
         answer = say(here, raw)

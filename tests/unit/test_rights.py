@@ -254,7 +254,9 @@ def test_a_flood_from_a_user_starves_no_hook_and_fills_nothing(here: Path) -> No
         for number in range(20):
             result = hook(here, "begin", str(number), "--strict")
             assert (result.returncode, result.stderr) == (0, "")
-        assert "too many events" in nobody_says(here, bytes.fromhex(raw))
+        # On a busy machine the hooks may have left it time for some more.
+        refused = (nobody_says(here, bytes.fromhex(raw)) for _ in range(50))
+        assert any("too many events" in answer for answer in refused)
     assert not (here / "spool").exists(), "the agent was there for every one"
     runs = {run["job"]: run for run in history(here)}
     assert len(runs) == 21

@@ -17,7 +17,7 @@ import pytest
 
 from schedhook import delivery
 from tests.pbs.mom import EVENTS, Mom
-from tests.unit.faults.cells import cells
+from tests.unit.faults.conftest import Count
 from tests.unit.faults.faults import (
     CONFIGURATIONS,
     ENVIRONMENT,
@@ -97,61 +97,63 @@ def check(lines: Mapping[str, list[str]], named: str) -> None:
         assert any(re.search(named, line) for line in told), (event, named, told)
 
 
-@cells(HOST | WANTS)
-def test_a_hook_accepts_whatever_is_wrong_with_the_host(name: str, directory: Path) -> int:
+@pytest.mark.parametrize("name", HOST | WANTS)
+def test_a_hook_accepts_whatever_is_wrong_with_the_host(
+    name: str, here: Path, count: Count
+) -> None:
     fault = (HOST | WANTS)[name]
-    python = fault.python(directory / "python")
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside, fault.during(inside):
+    python = fault.python(here / "python")
+    (here / "room").mkdir()
+    with room(here / "room") as inside, fault.during(inside):
         lines = run_hook(inside, [str(python), *HOOK], SECONDS_WAITING if fault.waits else SECONDS)
     # Whoever has to wait and finds no agent has it done in process, and needs no spool.
     if name in HOST and "garbage" not in name:
         for event in WAITING:
             check({event: lines.pop(event)}, _DONE)
     check(lines, fault.named or "handed over|periodic|startup|no answer within")
-    return len(EVENTS)
+    count(len(EVENTS))
 
 
-@cells(KEPT)
-def test_a_broken_journal_without_an_agent(name: str, directory: Path) -> int:
+@pytest.mark.parametrize("name", KEPT)
+def test_a_broken_journal_without_an_agent(name: str, here: Path, count: Count) -> None:
     """Whoever has to wait has the journal opened in process; the others leave the event."""
     fault = KEPT[name]
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside, fault.during(inside):
+    (here / "room").mkdir()
+    with room(here / "room") as inside, fault.during(inside):
         lines = run_hook(inside, HOOK, SECONDS_WAITING if fault.waits else SECONDS)
     waiting = {event: lines.pop(event) for event in WAITING}
     # Nobody waits so long for the lock; the process that handles it goes on.
     check(waiting, "not done after" if name == "journal locked" else fault.named)
     check(lines, "waits in /var/spool/schedhook")
-    return len(EVENTS)
+    count(len(EVENTS))
 
 
-@cells([name for name in KEPT if name != "journal locked"])
-def test_a_broken_journal_with_an_agent(name: str, directory: Path) -> int:
+@pytest.mark.parametrize("name", [name for name in KEPT if name != "journal locked"])
+def test_a_broken_journal_with_an_agent(name: str, here: Path, count: Count) -> None:
     fault = KEPT[name]
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside, served_with(fault.during)(inside):
+    (here / "room").mkdir()
+    with room(here / "room") as inside, served_with(fault.during)(inside):
         lines = run_hook(inside, HOOK)
         told = (inside.directory / "agent.log").read_text().splitlines()
     assert any(re.search(fault.named, line) for line in told), told
     check({event: lines[event] for event in WAITING}, _DONE)
-    return len(EVENTS)
+    count(len(EVENTS))
 
 
-@cells(CONFIGURATIONS)
-def test_whatever_the_configuration_is(name: str, directory: Path) -> int:
-    path = configuration(name, directory / "config.toml")
-    program = directory / "schedhook"
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_whatever_the_configuration_is(name: str, here: Path, count: Count) -> None:
+    path = configuration(name, here / "config.toml")
+    program = here / "schedhook"
     program.write_text(
         f"#!/bin/sh\nexport SCHEDHOOK_CONFIG={path}\n"
         f'exec {sys.executable} -P -c "from schedhook.cli.main import run; run()" event "$@"\n'
     )
     program.chmod(0o755)
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside:
+    (here / "room").mkdir()
+    with room(here / "room") as inside:
         lines = run_hook(inside, [str(program)])
     check(lines, CONFIGURATIONS[name][1])
-    return len(EVENTS)
+    count(len(EVENTS))
 
 
 NO_JOB, NO_MATTER = "is not a job's id", "handed over|" + _DONE
@@ -175,20 +177,18 @@ JOBS: Mapping[str, tuple[Mapping[str, Any], str]] = {
 }
 
 
-@cells(["all"])
-def test_whatever_a_job_has(_name: str, directory: Path) -> int:
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside, an_agent(inside):
+def test_whatever_a_job_has(here: Path, count: Count) -> None:
+    (here / "room").mkdir()
+    with room(here / "room") as inside, an_agent(inside):
         for job, named in JOBS.values():
             lines = run_hook(inside, HOOK, job=job)
             told = {event: said for event, said in lines.items() if event.startswith("execjob")}
             check(told, named)
         inside.sh("! test -e /run/pwned")
-    return len(EVENTS) * len(JOBS)
+    count(len(EVENTS) * len(JOBS))
 
 
-@cells(["all"])
-def test_whatever_is_in_the_environment(_name: str, directory: Path) -> int:
+def test_whatever_is_in_the_environment(here: Path, count: Count) -> None:
     """Nothing of it reaches the program."""
     environ = {
         name.replace("SLURM", "PBS"): value
@@ -196,8 +196,8 @@ def test_whatever_is_in_the_environment(_name: str, directory: Path) -> int:
         for name, value in fault.environ.items()
         if not name.startswith(("PYTHON", "LD_"))  # PBS's own interpreter ignores them
     }
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside, an_agent(inside):
+    (here / "room").mkdir()
+    with room(here / "room") as inside, an_agent(inside):
         check(run_hook(inside, HOOK, environ=environ), "handed over|periodic|startup|" + _DONE)
         inside.sh("! test -e /run/pwned")
-    return len(EVENTS)
+    count(len(EVENTS))

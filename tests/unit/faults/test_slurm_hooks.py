@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from schedhook import delivery
-from tests.unit.faults.cells import cells
+from tests.unit.faults.conftest import Count
 from tests.unit.faults.faults import (
     CONFIGURATIONS,
     ENVIRONMENT,
@@ -111,64 +111,66 @@ def run_hooks(hooks: Path, fault: Fault, inside: Room) -> None:
         assert "SLURM_JOB_ID" in fault.environ or all("job 7:" in line for line in told), told
 
 
-@cells(HOST | PROGRAM)
-def test_a_hook_says_0_whatever_is_wrong_with_the_host(name: str, directory: Path) -> int:
+@pytest.mark.parametrize("name", HOST | PROGRAM)
+def test_a_hook_says_0_whatever_is_wrong_with_the_host(name: str, here: Path, count: Count) -> None:
     fault = (HOST | PROGRAM)[name]
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside, fault.during(inside):
-        run_hooks(install(directory, fault), fault, inside)
+    (here / "room").mkdir()
+    with room(here / "room") as inside, fault.during(inside):
+        run_hooks(install(here, fault), fault, inside)
         if name.startswith("agent ") and "garbage" not in name:
             # A hung agent has used up none of the time that is for the spool.
             inside.sh(f"test $(ls {SPOOL} | wc -l) = 2")
-    return len(HOOKS)
+    count(len(HOOKS))
 
 
-@cells(["no process to be had"])
-def test_no_process_can_be_made(_name: str, directory: Path) -> int:
+def test_no_process_can_be_made(here: Path, count: Count) -> None:
     """Then sh gives up, and nobody can tell of it; but a host is not drained for that."""
-    (directory / "room").mkdir()
-    hooks = install(directory, Fault(named=""))
-    with room(directory / "room") as inside:
+    (here / "room").mkdir()
+    hooks = install(here, Fault(named=""))
+    with room(here / "room") as inside:
         for hook in HOOKS:
             limited = ["/usr/bin/prlimit", "--nproc=0", hooks / hook]
             assert inside.run(limited, {"SLURM_JOB_ID": "7"}, 54321).returncode == 0
-    return len(HOOKS)
+    count(len(HOOKS))
 
 
-@cells(["all"])
-def test_whatever_is_in_the_environment(_name: str, directory: Path) -> int:
+def test_whatever_is_in_the_environment(here: Path, count: Count) -> None:
     """With an agent that takes what is fit to be taken, and tells of the rest."""
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside, an_agent(inside):
-        hooks = install(directory, Fault(named=""))
+    (here / "room").mkdir()
+    with room(here / "room") as inside, an_agent(inside):
+        hooks = install(here, Fault(named=""))
         for fault in ENVIRONMENT.values():
             run_hooks(hooks, fault, inside)
         inside.sh("! test -e /run/pwned")
-    return len(HOOKS) * len(ENVIRONMENT)
+    count(len(HOOKS) * len(ENVIRONMENT))
 
 
-@cells(KEPT)
-def test_an_agent_with_a_broken_journal_keeps_no_hook_waiting(name: str, directory: Path) -> int:
+@pytest.mark.parametrize("name", KEPT)
+def test_an_agent_with_a_broken_journal_keeps_no_hook_waiting(
+    name: str, here: Path, count: Count
+) -> None:
     fault = KEPT[name]
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside, served_with(fault.during)(inside):
-        run_hooks(install(directory, Fault(named="")), Fault(named=""), inside)
+    (here / "room").mkdir()
+    with room(here / "room") as inside, served_with(fault.during)(inside):
+        run_hooks(install(here, Fault(named="")), Fault(named=""), inside)
         told = (inside.directory / "agent.log").read_text().splitlines()
         assert [line for line in told if re.search(fault.named, line)], told
-    return len(HOOKS)
+    count(len(HOOKS))
 
 
-@cells(CONFIGURATIONS)
-def test_an_agent_that_a_configuration_keeps_from_starting(name: str, directory: Path) -> int:
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_an_agent_that_a_configuration_keeps_from_starting(
+    name: str, here: Path, count: Count
+) -> None:
     """It says why, in a line; the hooks, which read no configuration, miss it."""
-    path = configuration(name, directory / "config.toml")
-    (directory / "room").mkdir()
-    with room(directory / "room") as inside:
+    path = configuration(name, here / "config.toml")
+    (here / "room").mkdir()
+    with room(here / "room") as inside:
         program = "from schedhook.cli.main import run; run()"
         agent = [sys.executable, "-P", "-c", program, "agent"]
         done = inside.run(agent, {"SCHEDHOOK_CONFIG": str(path)})
         lines = done.stderr.decode().splitlines()
         assert (done.returncode, len(lines)) == (2, 1), done
         assert CONFIGURATIONS[name][1] in lines[0]
-        run_hooks(install(directory, Fault(named="")), HOST["no agent"], inside)
-    return len(HOOKS)
+        run_hooks(install(here, Fault(named="")), HOST["no agent"], inside)
+    count(len(HOOKS))
