@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.stranger import Stranger, make_stranger
+
+Count = Callable[[int], None]
+"""Told how many hooks have run under a fault."""
+_KEY = "runs of hooks under faults"
+_RUNS = [0]
 
 
 @pytest.fixture
@@ -25,3 +31,30 @@ def here() -> Iterator[Path]:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
     """An author of plug-ins, who has installed schedhook."""
     return make_stranger(tmp_path_factory.mktemp("stranger"))
+
+
+# -- hooks run under faults, counted here since xdist reads no conftest below at first -----------
+
+
+def _count(runs: int) -> None:
+    _RUNS[0] += runs
+
+
+@pytest.fixture
+def count() -> Count:
+    return _count
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_KEY] = _RUNS[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _count(getattr(node, "workeroutput", {}).get(_KEY, 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _RUNS[0]:
+        terminalreporter.write_line(f"hooks x faults: {_RUNS[0]} runs")

@@ -17,7 +17,7 @@ import pytest
 
 from schedhook import delivery
 from tests.pbs.mom import EVENTS, Mom
-from tests.unit.faults.conftest import Count
+from tests.unit.conftest import Count
 from tests.unit.faults.faults import (
     CONFIGURATIONS,
     ENVIRONMENT,

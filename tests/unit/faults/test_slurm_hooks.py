@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from schedhook import delivery
-from tests.unit.faults.conftest import Count
+from tests.unit.conftest import Count
 from tests.unit.faults.faults import (
     CONFIGURATIONS,
     ENVIRONMENT,
