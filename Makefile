@@ -9,11 +9,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.py[co]' -not -name '*.so')
 
-# Tiers that need several NUMA nodes, and the Debian packages that only they need.
+# Tiers that need several NUMA nodes, and the Debian packages that only some tests need.
 NUMA_TIERS := tests/numa tests/slurm
+UNIT_PACKAGES := fish zsh
 TIER_PACKAGES := linux-perf munge slurmctld slurmd slurm-client clustershell iproute2
 
-.PHONY: bench demo fuzz man test check unit numa packages tier-packages
+.PHONY: bench demo fuzz man test check unit numa packages unit-packages tier-packages
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
@@ -31,7 +32,7 @@ check: $(VENV)/installed
 
 # Safe path: a test's `python -c` must find the installed schedhook, not the sources in front of it.
 # More workers than processors: many tests wait, for a time limit or for each other's hooks.
-unit: $(VENV)/installed
+unit: $(VENV)/installed unit-packages
 	PYTHONSAFEPATH=1 $(BIN)/pytest -n 4 --dist loadfile tests/unit tests/contract tests/pbs \
 	    --junit-xml=results/unit/junit.xml
 
@@ -71,6 +72,9 @@ endef
 
 packages:
 	$(call install,$(PACKAGES))
+
+unit-packages:
+	$(call install,$(UNIT_PACKAGES))
 
 tier-packages:
 	$(call install,$(TIER_PACKAGES))

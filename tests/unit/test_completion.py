@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
 import runpy
+import select
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -18,6 +22,7 @@ from schedhook_plugins.schedulers.slurm_command import command as job_migrate
 
 PROJECT = Path(__file__).parents[2]
 SCHEDHOOK = Path(sys.executable).with_name("schedhook")
+ENVIRON = {"PATH": f"{SCHEDHOOK.parent}:{os.environ['PATH']}"}
 
 
 def ask(line: str, **more: str) -> tuple[list[str], str]:
@@ -90,25 +95,64 @@ def test_bash_takes_it_up() -> None:
         echo "${COMPREPLY[@]}"
         complete -p schedhook
     """
-    path = f"{SCHEDHOOK.parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-ec", script], env={"PATH": path}, capture_output=True, text=True, check=True
+        ["bash", "-ec", script], env=ENVIRON, capture_output=True, text=True, check=True
     )
     offered, registered = done.stdout.splitlines()
     assert offered == "move-pages"
     assert "-F _schedhook_completion schedhook" in registered
 
 
-@pytest.mark.parametrize(("shell", "word"), [("zsh", "compdef"), ("fish", "complete --no-files")])
-def test_other_shells_get_their_script(shell: str, word: str) -> None:
+COMPLETED = "schedhook relocate --strategy migrate-process"
+
+
+def test_fish_takes_it_up() -> None:
+    script = """
+        _SCHEDHOOK_COMPLETE=fish_source schedhook | source
+        for line in "schedhook relo" "schedhook relocate --strat" "schedhook plan --strategy mi"
+            complete --do-complete $line
+        end
+    """
     done = subprocess.run(
-        [SCHEDHOOK],
-        env={"_SCHEDHOOK_COMPLETE": f"{shell}_source"},
+        ["fish", "--no-config", "-c", script],
+        env=ENVIRON,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert word in done.stdout
+    offered = [line.partition("\t")[0] for line in done.stdout.splitlines()]
+    assert offered == ["relocate", "--strategy", "migrate-process"]
+
+
+def test_zsh_takes_it_up() -> None:
+    """Its completion works where somebody types, so somebody has to."""
+    ready = (
+        "autoload -U compinit; compinit -u -D; source <(_SCHEDHOOK_COMPLETE=zsh_source schedhook)"
+    )
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execvpe("zsh", ["zsh", "-f", "-i"], ENVIRON | {"TERM": "dumb", "PS1": ""})
+    try:
+        said(terminal, f"{ready}; print al-ready\n".replace("al-ready", "al''-ready"), "\nal-ready")
+        # What has been completed is printed by the shell itself.
+        for typed in ("schedhook relo\t", "--strat\t", "mi\t"):
+            os.write(terminal, typed.encode())
+            time.sleep(0.1)
+        said(terminal, "\x01print -r -- \n", f"\n{COMPLETED}")
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)
+
+
+def said(terminal: int, typed: str, expected: str) -> None:
+    """Type this, and wait until the terminal has shown that."""
+    os.write(terminal, typed.encode())
+    text, end = "", time.monotonic() + 60
+    while expected not in text.replace("\r", ""):
+        ready, _, _ = select.select([terminal], [], [], max(0, end - time.monotonic()))
+        assert ready, text
+        text += os.read(terminal, 65536).decode(errors="replace")
 
 
 def test_there_is_a_page_for_each_command_with_each_of_its_options(tmp_path: Path) -> None:
