@@ -203,6 +203,21 @@ def test_what_cannot_work_is_refused(site: Site, options: list[str]) -> None:
     assert site.install(*options).returncode == 2
 
 
+def test_a_directory_that_cannot_be_made_is_one_line(site: Site) -> None:
+    site.hooks.touch()
+    done = site.install()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith(f"{site.hooks}: File exists; hooks go where")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_agent_gets_a_share_of_a_hooks_time(site: Site) -> None:
+    """The rest is for the spool, where the agent does not answer."""
+    site.install("--seconds", "2")
+    assert_silent_success(site.run("prolog"))
+    assert site.noted() == ["slurm prolog --timeout 1.2 7 1 1 ''"]
+
+
 def test_without_schedhook_there_is_nothing_to_install(site: Site) -> None:
     site.hook.unlink()
     done = site.install()
