@@ -204,6 +204,7 @@ def test_what_cannot_work_is_refused(site: Site, options: list[str]) -> None:
 
 
 def test_a_directory_that_cannot_be_made_is_one_line(site: Site) -> None:
+    site.hooks.parent.mkdir(parents=True, exist_ok=True)
     site.hooks.touch()
     done = site.install()
     assert (done.returncode, done.stdout) == (1, "")
