@@ -93,24 +93,17 @@ def _rights(root: Path) -> Iterable[Finding]:
             what="held" if has else f"missing: {without}",
             remedy="" if has else "run as root, or grant it in the service's unit",
         )
-    scope = _number(root / "proc/sys/kernel/yama/ptrace_scope")
-    if scope >= 2 and not effective >> 19 & 1:
-        what = (
-            f"kernel.yama.ptrace_scope is {scope}: no process may be moved without CAP_SYS_PTRACE"
-        )
-        yield problem("ptrace", what, "run with CAP_SYS_PTRACE")
 
 
 def _kernel(root: Path) -> Iterable[Finding]:
-    from schedhook.native import _core  # noqa: PLC0415 - a build without it is a finding
+    from schedhook.native import _core, access  # noqa: PLC0415 - a build without it is a finding
 
-    try:
-        _core.check_access(os.getpid())
-    except OSError as error:
-        what = f"not available: {error.strerror}"
-        yield problem("move_pages", what, "a kernel with CONFIG_MIGRATION and CONFIG_NUMA")
-    else:
-        yield ok("move_pages", "works")
+    for subject, refusal in access.probe(root):
+        if refusal is None:
+            yield ok(subject, "works")
+        else:
+            what, _, remedy = str(refusal).partition(": ")
+            yield problem(subject, what, remedy)
     with (root / "proc/self/pagemap").open("rb") as pagemap:
         scans = _core.can_scan(pagemap.fileno())
     yield Finding(

@@ -43,6 +43,10 @@ class NoPermissionError(RefusedError):
     """A capability or a ptrace right is missing."""
 
 
+class KernelThreadError(UsageError):
+    """The process is a kernel thread, which has no memory of its own."""
+
+
 class ProcessGoneError(SchedhookError):
     """The process has exited, or its number now belongs to another process."""
 
@@ -69,7 +73,7 @@ def from_errno(number: int, pid: int, call: str) -> SchedhookError:
     if number == errno.EPERM:
         return NoPermissionError(
             f"{call} on process {pid}: not permitted; run as root, or with CAP_SYS_NICE and"
-            " CAP_SYS_PTRACE, and look at kernel.yama.ptrace_scope"
+            " CAP_SYS_PTRACE, and not confined by a security module"
         )
     meaning = {
         errno.EACCES: "a destination node is outside the process's cpuset; widen its cpuset.mems",

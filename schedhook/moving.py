@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedhook.backend import Backend
-from schedhook.errors import BackendError, ProcessGoneError
+from schedhook.backend import Backend, Target
+from schedhook.errors import BackendError, NoPermissionError, ProcessGoneError
 from schedhook.extents import Extents
 from schedhook.host.topology import Topology
 from schedhook.model import Area, NodeMap, Reason
@@ -29,6 +29,7 @@ __all__ = ["Move", "MoveOptions", "MovingProcess"]
 
 MOST_HOLES = 16 << 30
 """Address space without pages that is looked at page by page, in bytes."""
+_NOT_WHOLE = "not moved whole, by migrate_pages(2)"
 
 
 class Move:
@@ -197,6 +198,11 @@ class Move:
         """Whether no kind of memory is left out on request."""
         return self._selection.takes_all
 
+    def renew(self, process: MovingProcess, target: Target) -> None:
+        """Go on with a process that is gone through `target`, its new address space."""
+        process.target, process.gone, process.left = target, False, {}
+        self._seen.clear()
+
     def look(self) -> None:
         """Read where the memory of all processes lies, unless that is still known.
 
@@ -277,10 +283,13 @@ class Move:
             for sources, destinations in calls:
                 try:
                     process.target.migrate(sources, destinations)
-                except BackendError as error:
-                    # Some pages have moved; which, only residency tells. The rest has a reason.
-                    if error.errno != errno.ENOMEM:
-                        raise
+                except (BackendError, NoPermissionError) as error:
+                    # Some pages may have moved; which, only residency tells. Why others stayed,
+                    # or that a container allows only the other call, shows page by page.
+                    if not (isinstance(error, BackendError) and error.errno == errno.ENOMEM):
+                        if not self.options.sweep_leftovers:
+                            raise
+                        self._note_not_whole(error)
         except ProcessGoneError:
             process.gone = True
             return
@@ -291,6 +300,10 @@ class Move:
             if gone > 0:
                 self._sweeper.record(process, {(node, self.node_map.pairs[node]): gone})
         process.left = {Reason.UNEXPLAINED: sum(after.values())} if any(after.values()) else {}
+
+    def _note_not_whole(self, error: Exception) -> None:
+        if not any(each.startswith(_NOT_WHOLE) for each in self.notes):  # the first is enough
+            self.notes.append(f"{_NOT_WHOLE}, but page by page: {error}")
 
     def _observed(self, process: MovingProcess, before: Mapping[int, int]) -> int:
         if process.gone:

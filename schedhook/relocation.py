@@ -12,6 +12,8 @@ from schedhook.affinity import Binding
 from schedhook.backend import Backend, Limits
 from schedhook.config import Config
 from schedhook.errors import (
+    KernelThreadError,
+    NoPermissionError,
     PluginError,
     ProcessGoneError,
     RefusedError,
@@ -122,7 +124,7 @@ class _Relocation:
             self._notes.append(node_map.note)
 
         move = self._move(node_map, topology)
-        move.look()
+        self._look(stack, move)
         if self._strategy.place:
             outcome = self._decide(move, self._strategy.place)
             if outcome is not None:
@@ -191,6 +193,10 @@ class _Relocation:
                 if must_exist and pid in self._request.pids:
                     raise
                 continue
+            except KernelThreadError:
+                if pid in self._request.pids and self._request.job is None:
+                    raise
+                continue  # a virtual machine's cgroup has some, and so has the topmost one
             nothing = ProcessSelection(residency={}, selected=(), kept={})
             self._attached[pid] = MovingProcess(target=target, selection=nothing)
 
@@ -344,7 +350,7 @@ class _Relocation:
         if move.node_map.overlaps:
             return  # nobody could tell what appeared from what arrived
         for _ in range(_RESCANS):
-            move.look()
+            self._look(stack, move)
             late = [process for process in move.processes if _appeared(process, move) > 0]
             known = set(self._attached)
             with suppress(UsageError):  # the cgroup, or the job, has ended meanwhile
@@ -354,6 +360,20 @@ class _Relocation:
             if not late or not move.options.sweep_leftovers:
                 return
             move.sweep(late)
+        self._look(stack, move)
+
+    def _look(self, stack: ExitStack, move: Move) -> None:
+        """Read where the memory lies by now, also of those that have become other programs."""
+        move.look()
+        for process in self._attached.values():
+            if not process.gone or not process.target.alive():
+                continue
+            with suppress(ProcessGoneError, NoPermissionError):
+                target = stack.enter_context(self._backend.attach(process.pid))
+                if process.target.alive():  # so the number still meant the same process
+                    move.renew(process, target)
+                    self._notes.append(f"process {process.pid} became another program meanwhile")
+        move.look()
 
     # -- after -----------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_TRANSIENT = frozenset({errno.EBUSY, errno.EAGAIN})
+_TRANSIENT = frozenset({errno.EBUSY, errno.EAGAIN, errno.EFAULT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,8 @@ def is_transient(number: int, *, has_room: bool) -> bool:
     """Whether a page that failed with errno `number` may move a moment later.
 
     EBUSY: in use just now, or pinned for ever, which nobody can tell; hence the bound on attempts.
+    EFAULT: unmapped when its turn came, and mapped and touched anew since; of a kind that cannot
+    move if it stays so.
     ENOMEM: only while the destination has room (`has_room`), since then memory was short for a
     moment or in one place.
     """

@@ -11,6 +11,7 @@ _STRAY_SHARE = 0.001
 _STRAY_BYTES = 64 << 10
 """What a busy job may have put on a source node behind our back, as a share of what moved and at
 least in bytes, for a relocation still to count as complete."""
+_GONE = "exited, left its cgroup or became another program during the relocation"
 
 
 def verify(
@@ -36,7 +37,7 @@ def verify(
                 residency_after=process.selection.residency if alive else {},
                 bytes_moved=sum(process.moved.values()),
                 bytes_left=sum(left.values()),
-                error=None if alive else "exited, or left its cgroup, during the relocation",
+                error=None if alive else _GONE,
             )
         )
     return reports, dict(sorted(by_reason.items(), key=lambda item: -item[1]))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from schedhook.config import WatchSection
 from schedhook.errors import ProcessGoneError
 from schedhook.events import Kind, check_job
 from schedhook.host.processes import read_status
+from schedhook.limits import raise_file_limit
 from schedhook.log import get_logger
 from schedhook.model import Event
 from schedhook.scheduler import Scheduler, Task
@@ -81,7 +81,7 @@ class Watcher:
         self._parents: dict[Path, _Directory] = {}
         """Where jobs' cgroups lie, and the directories above those."""
         self._broken: set[str] = set()
-        _raise_file_limit()
+        raise_file_limit()
 
     @property
     def jobs(self) -> Sequence[tuple[str, str]]:
@@ -493,10 +493,3 @@ def _spread(tasks: Sequence[Task], count: int) -> list[int]:
     if len(first) <= count:
         return first
     return [first[position * len(first) // count] for position in range(count)]
-
-
-def _raise_file_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -43,8 +43,8 @@ def translated(pid: int, name: str, root: Path) -> Iterator[None]:
         raise gone(pid) from None
     except PermissionError:
         raise NoPermissionError(
-            f"{path}: not permitted; run as root or as the process's own user, and look at"
-            " kernel.yama.ptrace_scope"
+            f"{path}: not permitted; run as root or as the process's own user, and not confined by"
+            " a security module"
         ) from None
     except OSError as error:
         raise SchedhookError(f"cannot read {path}: {error.strerror}") from error
@@ -93,7 +93,7 @@ def live_task(pid: int, root: Path = Path("/")) -> int:
                 return task
         except ProcessGoneError:
             continue
-    raise gone(pid)
+    raise ProcessGoneError(f"process {pid} has exited; its parent has yet to wait for it")
 
 
 def _is_live(pid: int, root: Path, task: int | None) -> bool:

@@ -6,23 +6,25 @@ import errno
 import math
 import mmap
 import os
-import select
 import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from schedhook.backend import Failure, Limits, Run, Sweep
-from schedhook.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
+from schedhook.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.extents import Extents
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
 from schedhook.model import Area, Kind
 from schedhook.native import _core
+from schedhook.native.access import attach_error, check_proc, has_exited, open_pidfd
 from schedhook.sets import NodeSet
 
 _BASE_PAGE = mmap.PAGESIZE
+_ENTRY = 8
+"""Bytes that pagemap has for a page; none once the address space is gone."""
 _CHECK_EVERY = 0.05
 """Seconds."""
 
@@ -77,8 +79,9 @@ class NativeTarget:
         self._pagemap = self._kpageflags = -1
         self._spans = b""
         self._checked = -math.inf
-        self._pidfd = _open_pidfd(pid)
+        self._pidfd = open_pidfd(pid, root)
         try:
+            check_proc(pid, self._pidfd, root)
             self._identity = processes.read_identity(pid, root)
             self._cgroup = _cgroup_text(pid, root)
             self._command = processes.read_command(pid, root)
@@ -89,7 +92,7 @@ class NativeTarget:
                 self._pagemap = os.open(pagemap, os.O_RDONLY | os.O_CLOEXEC)
                 _core.check_access(self._task)
             except OSError as error:
-                raise self._attach_error(pid, error.errno or 0) from error
+                raise attach_error(pid, error.errno or 0, root) from error
             if not self.alive():
                 raise ProcessGoneError(f"process {pid} has exited")
             self._use_scan = _core.can_scan(self._pagemap)
@@ -110,7 +113,7 @@ class NativeTarget:
 
     def alive(self) -> bool:
         """Not exited, and still the process that was attached, in the cgroup that it was in."""
-        if self._pidfd < 0 or _is_readable(self._pidfd):
+        if self._pidfd < 0 or has_exited(self._pidfd):
             return False
         try:
             return (
@@ -124,6 +127,8 @@ class NativeTarget:
         self._require_alive()
         areas = processes.read_areas(self.pid, self._root)
         self._require_alive()
+        if not os.pread(self._pagemap, _ENTRY, 0):  # they may be another program's by now
+            raise ProcessGoneError(f"process {self.pid} has another address space")
         return areas
 
     def allowed_nodes(self) -> NodeSet:
@@ -211,7 +216,7 @@ class NativeTarget:
     def _require_running(self) -> None:
         """Not exited; whether it left its cgroup is looked at every so often, a process having
         hundreds of small areas."""
-        if _is_readable(self._pidfd) or time.monotonic() - self._checked > _CHECK_EVERY:
+        if has_exited(self._pidfd) or time.monotonic() - self._checked > _CHECK_EVERY:
             self._require_alive()
 
     def _range(
@@ -233,24 +238,6 @@ class NativeTarget:
             self._spans,
         )
 
-    def _attach_error(self, pid: int, number: int) -> SchedhookError:
-        # Of a process without an address space move_pages(2) says EINVAL, and opening its pagemap
-        # ESRCH on newer kernels.
-        if number not in (errno.EINVAL, errno.ESRCH):
-            return from_errno(_permission(number), pid, "move_pages")
-        if processes.is_kernel_thread(pid, self._root):
-            return UsageError(f"process {pid} is a kernel thread, which has no memory of its own")
-        return ProcessGoneError(f"process {pid} has exited")
-
-
-def _open_pidfd(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError as error:
-        raise ProcessGoneError(f"no process {pid} on this host") from error
-    except (OSError, OverflowError) as error:  # a number that no process can have, or a thread's
-        raise ProcessGoneError(f"no process {pid} on this host") from error
-
 
 def _open_kpageflags(root: Path) -> int:
     """Root's alone, and not everywhere; huge pages are moved without it, in more calls."""
@@ -260,22 +247,11 @@ def _open_kpageflags(root: Path) -> int:
         return -1
 
 
-def _is_readable(descriptor: int) -> bool:
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(0))
-
-
 def _cgroup_text(pid: int, root: Path) -> str:
     try:
         return (root / f"proc/{pid}/cgroup").read_text()
     except (FileNotFoundError, ProcessLookupError) as error:
         raise ProcessGoneError(f"process {pid} has exited") from error
-
-
-def _permission(number: int | None) -> int:
-    """Opening /proc/PID/pagemap says EACCES where move_pages(2) says EPERM."""
-    return errno.EPERM if number == errno.EACCES else number or 0
 
 
 def _mask(nodes: NodeSet, size: int) -> bytes:

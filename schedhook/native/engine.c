@@ -722,10 +722,11 @@ static bool is_meant(const struct sh_options *options, const struct page *page, 
            page->address + page->size <= options->only[*next].end;
 }
 
-/* What ended a sweep: once the address space is gone, the kernel calls the process invalid. */
+/* What ended a sweep. Of a process whose address space is gone the kernel says EINVAL, and of one
+ * that has become another program perhaps that it may not be touched. */
 static int explain(const struct sh_range *range, int error)
 {
-    return error == EINVAL && address_space_gone(range) ? ESRCH : error;
+    return error && address_space_gone(range) ? ESRCH : error;
 }
 
 int sh_sweep(const struct sh_range *range, const struct sh_options *options,

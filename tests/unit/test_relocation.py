@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from schedhook import BackendPlugin, MapperPlugin, MigrationRefused, StrategyPlugin, hookimpl
 from schedhook.config import Config, PluginsSection, RelocationSection, RetrySection
-from schedhook.errors import PluginError, ProcessGoneError, UsageError
+from schedhook.errors import (
+    KernelThreadError,
+    PluginError,
+    ProcessGoneError,
+    UsageError,
+    from_errno,
+)
 from schedhook.model import Kind, NodeMap, Outcome, Reason, Report, Shared
 from schedhook.moving import Move
 from schedhook.nodemap import parse_map
@@ -21,6 +27,7 @@ from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.sets import NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
+from schedhook.simulated.target import SimulatedTarget
 from schedhook.verifying import explain
 
 QUICK = Config(
@@ -142,6 +149,13 @@ def test_pages_that_never_move_are_counted(strategy: str) -> None:
     assert report.outcome is Outcome.PARTIAL
     assert report.left_by_reason == {"EBUSY": PAGE, "shared": PAGE}
     assert residency(backend) == {0: 2, 2: 8}
+
+
+def test_what_was_mapped_anew_is_tried_again() -> None:
+    backend = host([0] * 10)
+    backend.fail(100, AT, [errno.EFAULT, 0])
+    report = run(backend)
+    assert (report.outcome, report.attempts) == (Outcome.COMPLETE, 2)
 
 
 def test_permanent_failures_are_not_tried_again() -> None:
@@ -279,6 +293,49 @@ def test_a_process_that_exits_in_mid_move_is_no_failure() -> None:
     report = run(backend, strategies={"late": move}, strategy="late")
     assert report.outcome is Outcome.NOTHING_TO_DO
     assert report.processes[0].error
+
+
+def test_a_process_that_becomes_another_program_is_moved_as_that() -> None:
+    backend = host([0] * 10)
+
+    def move(work: Move) -> None:
+        work.processes[0].gone = True  # its old address space is
+
+    report = run(backend, strategies={"late": move}, strategy="late")
+    assert report.outcome is Outcome.COMPLETE
+    assert residency(backend) == {2: 10}
+    assert report.processes[0].error is None
+    assert report.notes == ("process 100 became another program meanwhile",)
+
+
+class WithKernelThread(SimulatedBackend):
+    def attach(self, pid: int) -> Any:
+        if pid == 2:
+            raise KernelThreadError("process 2 is a kernel thread")
+        return super().attach(pid)
+
+
+def test_kernel_threads_are_passed_over_unless_named() -> None:
+    backend = WithKernelThread()
+    backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 4)])
+    backend.add_cgroup("/job", [2, 100])
+    with pytest.raises(KernelThreadError):
+        run(backend, pids=(2, 100))
+    assert run(backend, pids=(2, 100), job="7", dry_run=True).bytes_planned == 4 * PAGE
+    assert run(backend, pids=(), cgroup="/job").outcome is Outcome.COMPLETE
+
+
+def test_what_may_not_be_moved_whole_is_moved_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(target: SimulatedTarget, *_: NodeSet) -> int:
+        raise from_errno(errno.EPERM, target.pid, "migrate_pages")
+
+    monkeypatch.setattr(SimulatedTarget, "migrate", deny)
+    backend = host([0] * 10)
+    report = run(backend, strategy="migrate-process", sweep_leftovers=False)
+    assert (report.outcome, residency(backend)) == (Outcome.FAILED, {0: 10})
+    report = run(backend, strategy="migrate-process")
+    assert (report.outcome, residency(backend)) == (Outcome.COMPLETE, {2: 10})
+    assert "page by page" in report.notes[0]
 
 
 def test_a_process_that_joins_the_cgroup_is_moved_too() -> None:
