@@ -2,8 +2,8 @@
 
 One thread does all the waiting: for clients of the socket, for the kernel's notices, for the next
 look at the jobs. It never does anything that takes long. A few others handle events, one job's one
-after the other. An event is in the journal before its hook hears `ok`; what was not done by the end
-of the process is done by the next one.
+after the other. An event is in the journal before its hook hears `ok`, or in the spool while others
+keep the journal locked; what was not done by the end of the process is done by the next one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from schedhook import delivery
 from schedhook.clients import Client, Gate
 from schedhook.config import Config
 from schedhook.errors import SchedhookError
@@ -29,13 +30,13 @@ from schedhook.events import Message, parse_message, read_event, read_spool, rea
 from schedhook.handling import Handler
 from schedhook.host.processes import boot_time
 from schedhook.jobwork import NOTHING_DONE, Handled
-from schedhook.journal import JournalError
+from schedhook.journal import JournalError, LockedError
 from schedhook.log import get_logger
 from schedhook.model import Event
 from schedhook.scheduler import Scheduler
 from schedhook.sockets import listen, lock
 from schedhook.watch import SEEN_BY, Watcher, owner_of
-from schedhook.workers import Workers
+from schedhook.workers import Receipt, Workers
 
 _log = get_logger()
 
@@ -50,6 +51,10 @@ _STOP_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 _SPOOL_SECONDS = 0.2
 """How long the spool is read before others have their turn."""
+_TICK_NS = 1_000_000_000
+"""More than a file system's clock may stand still: what has changed since may look the same."""
+_PATIENCE = 0.5
+"""Seconds that hooks wait for others to write the journal."""
 
 
 class Agent:
@@ -67,6 +72,8 @@ class Agent:
         beside: contextlib.AbstractContextManager[None] | None = None,
     ) -> None:
         self._handler = handler
+        self._journal = handler.journal.beside(_PATIENCE)
+        """For the thread that must not wait."""
         self._config = config
         self._path = path
         self._spool = spool
@@ -86,6 +93,8 @@ class Agent:
         """The gist of each event that is to come."""
         self._count = itertools.count()
         self._spool_time = -1
+        self._at_work: set[Receipt] = set()
+        """Files of the spool whose events are being handled."""
         self._stopping = False
         self._next_prune = 0.0
 
@@ -143,6 +152,8 @@ class Agent:
             self._watcher.close()
         self._poller.close()
         os.close(self._wake)
+        if self._journal is not self._handler.journal:
+            self._journal.close()
 
     def _take_up(self) -> None:
         """What an earlier agent, or a host's earlier life, has left."""
@@ -172,7 +183,7 @@ class Agent:
             self._next_prune = now + _PRUNE_SECONDS
             with contextlib.suppress(JournalError):
                 kept = self._config.journal
-                self._handler.journal.prune(kept.keep_days, kept.keep_per_job)
+                self._journal.prune(kept.keep_days, kept.keep_per_job)
         return min(wake, self._watcher.tick(now)) if self._watcher else wake
 
     def _serve(self, timeout: float) -> None:
@@ -244,10 +255,11 @@ class Agent:
                 self._drop(client)
             return
         try:
-            client.message = parse_message(bytes(client.said))
+            raw = bytes(client.said)
+            client.message = parse_message(raw)
             client.said.clear()
             self._poller.modify(client.connection, 0)
-            self._take(client.message, client)
+            self._take_from(client, client.message, raw)
         except SchedhookError as error:
             self._answer(client, str(error))
             self._drop(client)
@@ -274,33 +286,53 @@ class Agent:
 
     # -- events in -------------------------------------------------------------------------------
 
-    def _take(self, message: Message, client: Client | None) -> None:
-        """Keep an event and see to it that it is handled. SchedhookError for one that is not
-        wanted."""
-        adapter = self._handler.adapter(message.scheduler)
-        if client is not None and not client.trusted:
-            # Not kept: nobody but root writes the journal, and an agent to come looks anyway.
-            event = read_users_event(message, adapter, client.uid, partial(self._owner, adapter))
-            self._workers.put(event, time.time(), None, client if message.wait else None)
+    def _take_from(self, client: Client, message: Message, raw: bytes) -> None:
+        """Take what a client says. SchedhookError for what is not wanted."""
+        if client.trusted:
+            self._take(message, client if message.wait else None, raw)
             return
-        event = read_event(message, adapter)
+        # Not kept: nobody but root writes the journal, and an agent to come looks anyway.
+        adapter = self._handler.adapter(message.scheduler)
+        event = read_users_event(message, adapter, client.uid, partial(self._owner, adapter))
+        self._workers.put(event, time.time(), None, client if message.wait else None)
+
+    def _take(self, message: Message, waits: Client | None, raw: bytes | None = None) -> None:
+        """Keep an event and see to it that it is handled. While the journal is locked it is kept in
+        the spool; LockedError where it comes from there (it has no `raw`)."""
+        event = read_event(message, self._handler.adapter(message.scheduler))
         if self._watcher is not None:
             self._watcher.scan_soon()
-        number = None
+        receipt: Receipt = None
         try:
-            number = self._handler.journal.put_event(event, message.at)
-            if number is None:
+            receipt = self._journal.put_event(event, message.at)
+            if receipt is None:
                 _log.info("event came twice", job=event.job, point=event.point)
-                if client is None or not message.wait:
+                if waits is None:
                     return
+        except LockedError as error:
+            if raw is None:
+                raise
+            receipt = self._to_spool(raw)
+            _log.warning("event kept in the spool", job=event.job, problem=str(error))
+            if receipt is not None and waits is None:
+                return  # it is handled once that can be written down
+            self._at_work.add(receipt)
         except JournalError as error:
             _log.error("event not in the journal", job=event.job, problem=str(error))
-        self._workers.put(event, message.at, number, client if message.wait else None)
+        self._workers.put(event, message.at, receipt, waits)
+
+    def _to_spool(self, raw: bytes) -> Path | None:
+        if self._spool is None:
+            return None
+        try:
+            return Path(delivery.write_spool(raw, str(self._spool)))
+        except delivery.NotDelivered as problem:
+            _log.error("event not kept", problem=str(problem))
+            return None
 
     def _owner(self, adapter: Scheduler, job: str) -> int | None:
         """Whose job it is, as root's hooks have said, else as its processes show."""
-        journal = self._handler.journal
-        run = self._handler.ask(lambda: journal.run(adapter.name, job), None)
+        run = self._handler.ask(lambda: self._journal.run(adapter.name, job), None)
         if run is not None and run.hooked and run.ended is None and run.user is not None:
             return run.user
         key, now = (adapter.name, job), time.monotonic()
@@ -321,10 +353,16 @@ class Agent:
             changed = self._spool.stat().st_mtime_ns
             if changed == self._spool_time:
                 return False
-            self._spool_time = changed
+            self._spool_time = changed if time.time_ns() - changed > _TICK_NS else -1
             for path, raw in read_spool(self._spool):
+                # In this order: whoever has handled it removes the file first.
+                if path in self._at_work or not path.exists():
+                    continue
                 try:
                     self._take(replace(parse_message(raw), wait=False), None)
+                except LockedError:
+                    self._spool_time = -1
+                    return False
                 except Exception as error:  # noqa: BLE001 - one bad file is not to stop the others
                     _log.error("spooled event dropped", file=str(path), problem=str(error))
                 path.unlink(missing_ok=True)
@@ -343,17 +381,24 @@ class Agent:
 
     # -- events done -----------------------------------------------------------------------------
 
-    def _work(self, event: Event, at: float, number: int | None) -> Handled:
+    def _work(self, event: Event, at: float, receipt: Receipt) -> Handled:
         """In a worker's thread."""
         handled = self._handler.handle(event, at)
         journal = self._handler.journal
+        telling = event.data.get("seen_by") and handled.summary not in NOTHING_DONE
         try:
-            if number is None and event.data.get("seen_by") and handled.summary not in NOTHING_DONE:
-                number = journal.put_event(event, at)
-            if number is not None:
-                journal.finish_event(number, handled.summary)
+            if isinstance(receipt, int):
+                journal.finish_event(receipt, handled.summary)
+            elif receipt is not None or telling:
+                with journal.together():
+                    number = journal.put_event(event, at)
+                    if number is not None:
+                        journal.finish_event(number, handled.summary)
         except JournalError as error:
             _log.error("event not in the journal", job=event.job, problem=str(error))
+        if isinstance(receipt, Path):
+            receipt.unlink(missing_ok=True)
+            self._at_work.discard(receipt)
         return handled
 
     def _finish(self) -> None:

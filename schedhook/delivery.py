@@ -120,8 +120,8 @@ def _check_server(connection: _socket.socket, path: str) -> None:
         raise NotDelivered(f"{path} is served by user {user}, which is no agent of ours")
 
 
-def write_spool(message: bytes, directory: str) -> None:
-    """Keep the message for an agent to come: complete on the disk, or not there at all."""
+def write_spool(message: bytes, directory: str) -> str:
+    """Keep the message for an agent to come: complete on the disk, or not there at all. Where."""
     name = f"{directory}/{time.time_ns():020d}-{posix.getpid()}"
     try:
         try:  # noqa: SIM105 - contextlib is an import
@@ -151,6 +151,7 @@ def write_spool(message: bytes, directory: str) -> None:
             posix.close(handle)
     except OSError as error:
         raise NotDelivered(f"{directory}: {error.strerror}") from None
+    return name + ".event"
 
 
 def check_spool(directory: str) -> None:

@@ -141,7 +141,7 @@ class Handler:
                 return Handled(summary=f"failed: {error}", ok=False)
 
     def _started(self, event: Event, at: float) -> Handled:
-        summary = self._put_down(
+        summary = self.put_down(
             "started",
             lambda: self.journal.started(
                 event.scheduler, event.job, event.user, at, hooked=not _is_watchers(event)
@@ -159,13 +159,12 @@ class Handler:
         with self._lock:
             self._unsaved.pop((event.scheduler, event.job), None)
             self._waiting.pop((event.scheduler, event.job), None)
-        summary = self._put_down(
-            "ended", lambda: self.journal.ended(event.scheduler, event.job, at)
-        )
+        summary = self.put_down("ended", lambda: self.journal.ended(event.scheduler, event.job, at))
         self._plugins.notify("schedhook_job_ended", event=event)
         return Handled(summary=summary, more=self._neighbours(event))
 
-    def _put_down(self, summary: str, write: Callable[[], object]) -> str:
+    def put_down(self, summary: str, write: Callable[[], object]) -> str:
+        """Write in the journal; `summary`, and what went wrong."""
         try:
             write()
         except JournalError as error:
@@ -200,7 +199,7 @@ class Handler:
     def relocate(self, request: Request, scheduler: str) -> Report:
         """Carry out a request and keep its report."""
         report = self._carry_out(request)
-        self._put_down("", lambda: self.journal.add_report(report, scheduler, request.job))
+        self.put_down("", lambda: self.journal.add_report(report, scheduler, request.job))
         return report
 
     @contextmanager

@@ -51,6 +51,12 @@ def handle_message(raw: bytes, config: Config) -> Handled:
         handler = Handler(config, load_plugins(config), journal)
         event = read_event(message, handler.adapter(message.scheduler))
         number = handler.ask(lambda: journal.put_event(event, message.at), None)
+        if number is None:
+            # An agent that could not say `ok` any more may have taken it, and even handled it.
+            found = handler.ask(lambda: journal.find_event(event, message.at), None)
+            number, summary = found or (None, None)
+            if summary is not None:
+                return Handled(summary=summary)
         first = handler.handle(event, message.at)
         if number is not None:
             handler.ask(lambda: journal.finish_event(number, first.summary), None)

@@ -110,7 +110,7 @@ class JobWork:
         if wish is None:
             return tasks
         outside = CpuSet(cpu for task in tasks for cpu in task.placement.cpus - wish.placement.cpus)
-        if not outside and wish.leaving is None:
+        if not outside and not wish.under_way:
             return tasks
         if outside - wish.was.cpus - (wish.leaving or CpuSet()):
             self._journal.release(self._scheduler, self._job)
@@ -129,14 +129,34 @@ class JobWork:
             return None
         recorder = self._handler.recorder(self._event)
         with self._handler.held(self._scheduler, self._job):
+            # Before anything changes, for whoever has to finish it if this process is killed.
+            homes = self._homes()
+            new = [
+                task
+                for task in tasks
+                if task.name not in homes and task.placement.cpus <= wish.was.cpus
+            ]
+            self._put_down_wish(replace(wish, enforcing=True), new)
             self._done.append(enforce(self._job, wish, recorder, self._homes()))
-            if wish.leaving is not None:
+            if wish.under_way:
                 self._done.append("which finishes what was interrupted")
-                arrived = replace(wish, leaving=None)
-                self._journal.make_wish(self._scheduler, self._job, arrived)
-        tasks = self._adapter.tasks(self._job)
+            tasks = self._adapter.tasks(self._job)
+            self._put_down_wish(replace(wish, leaving=None, enforcing=False), tasks)
         self._remember({task.name: task.placement for task in tasks}, settled=True)
         return tasks
+
+    def _put_down_wish(self, wish: Wish, at_home: Sequence[Task]) -> None:
+        """With it, that these tasks' memory is where they are; nothing where it was released, or
+        the job has ended, meanwhile."""
+        placements = {task.name: task.placement for task in at_home}
+
+        def write() -> None:
+            with self._journal.together():
+                if self._journal.wish(self._scheduler, self._job) is not None:
+                    self._journal.make_wish(self._scheduler, self._job, wish)
+                    self._journal.saw(self._scheduler, self._job, placements)
+
+        self._handler.put_down("wish", write)
 
     def _rebind(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """A changed cpuset takes a task's own binding away (cgroup v2), without which nobody could
@@ -167,6 +187,9 @@ class JobWork:
                 in_place[task.name] = task.placement
                 continue
             old = seen.home.nodes | (seen.visited - new)
+            if seen.visited and seen.last.nodes == new:
+                # It may have been begun: what lies on nodes old and new may have arrived.
+                old = old - new
             if old - new and new:
                 groups.setdefault((old, new), []).append(task)
             elif new == seen.home.nodes:
@@ -181,12 +204,15 @@ class JobWork:
 
     def _follow_group(self, old: NodeSet, new: NodeSet, group: Sequence[Task]) -> None:
         settled = False
+        # Before anything moves: whoever comes after a kill has to look on the new nodes, too.
+        self._remember({task.name: task.placement for task in group}, settled=False)
         if self._actions.on_relocation is OnRelocation.FOLLOW:
             report = self._relocate(group, Request(sources=old, destinations=new))
             settled = report is None or report.outcome in _SETTLED
             if not settled:
                 self._retry_after = self._retry_s
-        self._remember({task.name: task.placement for task in group}, settled=settled)
+        if settled:
+            self._remember({task.name: task.placement for task in group}, settled=True)
 
     def _repatriate(self, tasks: Sequence[Task]) -> None:
         least = self._actions.repatriate_least_mb * _MIB

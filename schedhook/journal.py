@@ -21,7 +21,9 @@ from typing import Any
 from schedhook.errors import ProcessGoneError, RefusedError
 from schedhook.host.processes import read_identity, read_status
 from schedhook.journal_file import (
+    BUSY_SECONDS,
     JournalError,
+    LockedError,
     check_owner,
     connect,
     create_tables,
@@ -34,6 +36,8 @@ from schedhook.totals import Series, totals_of
 
 _HOLD_SECONDS = 3600.0
 _HOLD_POLL_SECONDS = 0.1
+_HASTE = 100
+"""What others have locked for too long once is waited for by so much less the next time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +73,15 @@ class Wish:
     """What the scheduler gave the job, and goes on writing."""
     placement: Placement
     leaving: CpuSet | None = None
-    """The processors that the job is being moved away from; None once it has arrived. Whoever finds
-    one that nobody holds has to finish what was interrupted."""
+    """The processors that the job is being moved away from; None once it has arrived."""
+    enforcing: bool = False
+    """It is being made to hold again."""
     at: float = 0.0
+
+    @property
+    def under_way(self) -> bool:
+        """Whoever finds it so, with nobody at work on the job, finishes what was interrupted."""
+        return self.leaving is not None or self.enforcing
 
 
 def default_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -83,7 +93,16 @@ def default_path(environ: Mapping[str, str] = os.environ) -> Path:
     return base / "schedhook" / "journal.db"
 
 
-__all__ = ["HeldError", "Journal", "JournalError", "Run", "Seen", "Wish", "default_path"]
+__all__ = [
+    "HeldError",
+    "Journal",
+    "JournalError",
+    "LockedError",
+    "Run",
+    "Seen",
+    "Wish",
+    "default_path",
+]
 
 
 class HeldError(RefusedError):
@@ -93,10 +112,14 @@ class HeldError(RefusedError):
 class Journal:
     """An open journal. May be used from several threads; not across a fork."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path | None, patience: float = BUSY_SECONDS
+    ) -> None:
         self.path = path
         self._connection = connection
         self._lock = threading.RLock()
+        self._patience = patience
+        self._hasty = False
 
     @classmethod
     def open(cls, path: Path | None = None, *, create: bool = True) -> Journal:
@@ -127,6 +150,18 @@ class Journal:
         connection = connect(":memory:")
         create_tables(connection)
         return cls(connection, None)
+
+    def beside(self, patience: float) -> Journal:
+        """The same journal for a thread that waits for nobody's writes longer than `patience`
+        seconds, those of this process's other threads included. It has to be closed first; one in
+        memory is itself."""
+        if self.path is None:
+            return self
+        # Opened by SQLite alone: closing a descriptor of ours would end this process's locks.
+        with translated(self.path):
+            connection = connect(str(self.path), patience)
+            prepare(connection, self.path)
+        return Journal(connection, self.path, patience)
 
     def close(self) -> None:
         """Close the file. What was written stays."""
@@ -276,6 +311,17 @@ class Journal:
             )
             return cursor.lastrowid if cursor.rowcount else None
 
+    def find_event(self, event: Event, at: float) -> tuple[int, str | None] | None:
+        """The number of an event that is there already and, once it has been handled, with what
+        result."""
+        with self._read() as db:
+            row = db.execute(
+                "SELECT id, done, summary FROM events"
+                " WHERE (scheduler, point, job, at) = (?, ?, ?, ?)",
+                (event.scheduler, event.point, event.job, at),
+            ).fetchone()
+        return (row["id"], row["summary"] if row["done"] is not None else None) if row else None
+
     def finish_event(self, number: int, summary: str) -> None:
         """The event has been handled, with this result in one line."""
         with self._write() as db:
@@ -338,7 +384,7 @@ class Journal:
                     str(wish.was.nodes),
                     str(wish.placement.cpus),
                     str(wish.placement.nodes),
-                    json.dumps({"leaving": str(wish.leaving)} if wish.leaving else {}),
+                    json.dumps(_wish_data(wish)),
                 ),
             )
 
@@ -453,11 +499,21 @@ class Journal:
             return db.execute("DELETE FROM jobs WHERE ended < ?", (before,)).rowcount
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written meanwhile is written as a whole, or not at all: where a part of it fails,
+        and where the process is killed. Others have to wait, so nothing else belongs here."""
+        with self._write():
+            yield
+
+    @contextlib.contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that has the right to write from its beginning: one that had to ask for it
         later could only fail."""
         with self._lock, translated(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
+            if self._connection.in_transaction:
+                yield self._connection  # a part of what is written together
+                return
+            self._begin()
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
@@ -465,6 +521,20 @@ class Journal:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _begin(self) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            self._wait_at_most(self._patience / _HASTE)
+            self._hasty = True
+            raise
+        if self._hasty:
+            self._wait_at_most(self._patience)
+            self._hasty = False
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
@@ -530,6 +600,11 @@ def _prune_each(db: sqlite3.Connection, most: int) -> None:
             )
 
 
+def _wish_data(wish: Wish) -> dict[str, object]:
+    data: dict[str, object] = {"leaving": str(wish.leaving)} if wish.leaving else {}
+    return data | ({"enforcing": True} if wish.enforcing else {})
+
+
 def _run(row: sqlite3.Row) -> Run:
     return Run(
         scheduler=row["scheduler"],
@@ -553,11 +628,13 @@ def _event(row: sqlite3.Row) -> Event:
 
 
 def _wish(row: sqlite3.Row) -> Wish:
-    leaving = json.loads(row["data"]).get("leaving")
+    data = json.loads(row["data"])
+    leaving = data.get("leaving")
     return Wish(
         was=_placement(row["was_cpus"], row["was_nodes"]),
         placement=_placement(row["cpus"], row["nodes"]),
         leaving=CpuSet.parse(leaving) if leaving else None,
+        enforcing=bool(data.get("enforcing")),
         at=float(row["at"]),
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from schedhook.errors import SchedhookError
 from schedhook.trust import misgiving
 
-_BUSY_SECONDS = 10.0
+BUSY_SECONDS = 10.0
 """How long a writer waits for others; each of them needs about a millisecond."""
 _NETWORK = frozenset({"nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.sshfs"})
 """File systems on which a write-ahead log, which is shared memory, cannot work; see sqlite.org."""
@@ -64,9 +64,14 @@ class JournalError(SchedhookError):
     """The journal cannot be used; the message names the file and what to do."""
 
 
-def connect(name: str) -> sqlite3.Connection:
+class LockedError(JournalError):
+    """Others keep the journal locked, but it may do later."""
+
+
+def connect(name: str, patience: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """`patience`: seconds to wait for others' writes."""
     connection = sqlite3.connect(
-        name, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        name, timeout=patience, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
@@ -90,7 +95,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _set_mode(connection: sqlite3.Connection, mode: str) -> None:
     """The change needs the file for itself, and does not wait for that as other writes do."""
-    end = time.monotonic() + _BUSY_SECONDS
+    end = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             connection.execute(f"PRAGMA journal_mode = {mode}")
@@ -148,7 +153,7 @@ _REMEDY = {
     "SQLITE_FULL": "the disk is full",
     "SQLITE_READONLY": "it cannot be written; look at its owner, its mode and the file system",
     "SQLITE_CANTOPEN": "it cannot be opened; look at its owner, its mode and the file system",
-    "SQLITE_BUSY": f"others have kept it locked for {_BUSY_SECONDS:g} s",
+    "SQLITE_BUSY": "others have kept it locked for too long",
     "SQLITE_IOERR": "the disk fails, or is full",
     "SQLITE_ERROR": "its tables are not those of schedhook; move it away",
 }
@@ -166,6 +171,7 @@ def translated(path: Path | None) -> Iterator[None]:
     except sqlite3.Error as error:
         code = _code(error)
         remedy = next((text for key, text in _REMEDY.items() if code.startswith(key)), str(error))
-        raise JournalError(f"{name}: {remedy} ({code or type(error).__name__})") from error
+        kind = LockedError if code.startswith("SQLITE_BUSY") else JournalError
+        raise kind(f"{name}: {remedy} ({code or type(error).__name__})") from error
     except OSError as error:
         raise JournalError(f"{name}: cannot be used: {error.strerror}") from error

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from schedhook.jobwork import Handled
 from schedhook.log import get_logger
@@ -14,12 +15,16 @@ from schedhook.model import Event
 
 _log = get_logger()
 
+Receipt = int | Path | None
+"""What keeps an event until it has been handled: its number in the journal, or its file in the
+spool."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Item:
     event: Event
     at: float
-    number: int | None
+    receipt: Receipt
     client: object
 
     @property
@@ -28,12 +33,12 @@ class _Item:
 
 
 class Workers:
-    """`work(event, at, number)` runs in a thread; `rouse` is called when something is finished."""
+    """`work(event, at, receipt)` runs in a thread; `rouse` is called when something is finished."""
 
     def __init__(
         self,
         count: int,
-        work: Callable[[Event, float, int | None], Handled],
+        work: Callable[[Event, float, Receipt], Handled],
         rouse: Callable[[], None],
     ) -> None:
         self._count = count
@@ -48,13 +53,17 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._stopping = False
 
-    def put(self, event: Event, at: float, number: int | None, client: object) -> None:
+    def put(self, event: Event, at: float, receipt: Receipt, client: object) -> None:
         """Have an event handled. One that already waits is not put twice, unless somebody waits
-        for its answer or the journal has it under a number of its own."""
-        item = _Item(event, at, number, client)
+        for its answer or it is kept somewhere."""
+        item = _Item(event, at, receipt, client)
         with self._condition:
             waiting = self._waiting[item.key]
-            if number is None and client is None and any(other.event == event for other in waiting):
+            if (
+                receipt is None
+                and client is None
+                and any(other.event == event for other in waiting)
+            ):
                 return
             waiting.append(item)
             if item.key not in self._busy and len(waiting) == 1:
@@ -93,7 +102,7 @@ class Workers:
                 item = self._waiting[key].popleft()
                 self._busy.add(key)
             try:
-                handled = self._work(item.event, item.at, item.number)
+                handled = self._work(item.event, item.at, item.receipt)
             except Exception as error:  # noqa: BLE001 - a thread less would be a job not followed
                 _log.error("worker failed", job=item.event.job, exc_info=True)
                 handled = Handled(summary=f"failed: {type(error).__name__}: {error}", ok=False)

@@ -40,12 +40,14 @@ def finish_interrupted(
         return []
     try:
         wish = journal.wish("slurm", job)
-        if wish is None or wish.leaving is None:
+        if wish is None or not wish.under_way:
             return []
         homes = {name: its.home for name, its in journal.seen("slurm", job).items()}
         said = enforce(here, job, wish, carry_out, homes)
-        journal.make_wish("slurm", job, replace(wish, leaving=None))
-        journal.saw("slurm", job, {task.name: task.placement for task in here.tasks(job)})
+        after = {task.name: task.placement for task in here.tasks(job)}
+        with journal.together():
+            journal.make_wish("slurm", job, replace(wish, leaving=None, enforcing=False))
+            journal.saw("slurm", job, after)
     except JournalError as error:
         return [f"not known whether an earlier relocation was interrupted: {error}"]
     return [f"an earlier relocation had been interrupted and was finished first: {said}"]
@@ -69,10 +71,12 @@ class Keeper:
         try:
             self._earlier = earlier = self._journal.wish("slurm", self._job)
             was = earlier.was if earlier is not None else move.old
-            self._journal.started("slurm", self._job, self._here.owner(self._job))
-            self._saw(move.before)
             wish = Wish(was=was, placement=move.new, leaving=move.old.cpus)
-            self._journal.make_wish("slurm", self._job, wish)
+            owner = self._here.owner(self._job)
+            with self._journal.together():
+                self._journal.started("slurm", self._job, owner)
+                self._saw(move.before)
+                self._journal.make_wish("slurm", self._job, wish)
             self._wish = wish
         except JournalError as error:
             self._trouble = error
@@ -85,8 +89,10 @@ class Keeper:
             if not move.done:
                 self.take_back()
             elif self._wish is not None:
-                self._journal.make_wish("slurm", self._job, replace(self._wish, leaving=None))
-                self._saw(move.after)
+                # At once: found arrived, but at its old home, its memory would be moved anew.
+                with self._journal.together():
+                    self._journal.make_wish("slurm", self._job, replace(self._wish, leaving=None))
+                    self._saw(move.after)
         except JournalError as error:
             self._trouble = error
         return [f"not kept: {self._trouble}"] if self._trouble is not None else []
@@ -95,9 +101,10 @@ class Keeper:
         """Nothing has changed after all."""
         if self._journal is None or self._wish is None:
             return
-        self._journal.release("slurm", self._job)
         if self._earlier is not None:
             self._journal.make_wish("slurm", self._job, self._earlier)
+        else:
+            self._journal.release("slurm", self._job)
 
     def _saw(self, tasks: Iterable[Task]) -> None:
         assert self._journal is not None

@@ -177,7 +177,7 @@ def enforce(
     homes: Mapping[str, Placement],
 ) -> str:
     """Make the job what was wished: after Slurm has written its own cpuset for a new step, or after
-    whoever moved the job there was killed on the way (`wish.leaving`).
+    whoever did so, or moved the job there (`wish.leaving`), was killed on the way.
 
     `homes`, by task: where its memory was brought to last. Tasks at home within the wished
     processors go back there; the others, and those of a new step, are moved as the job was.
@@ -191,27 +191,26 @@ def enforce(
     _check_cpus(want, cgroups, scheduler)
     topology = read_topology(scheduler.root)
     home_of = {task.name: homes[task.name].cpus for task in tasks if task.name in homes}
+    settled = dict[str, CpuSet]()
     if wish.leaving is None:
         settled = {name: home for name, home in home_of.items() if home <= want}
-        leaving = dict[str, CpuSet]()
-    else:
-        settled = {}
-        leaving = {name: home for name, home in home_of.items() if home <= was}
+    leaving = {name: home for name, home in home_of.items() if home <= was and name not in settled}
     steps = {name.partition(".")[0] for name in settled}
     ends = settled | {name: relative(home, was, want) for name, home in leaving.items()}
     end_of = {pid: ends[task.name] for task in tasks if task.name in ends for pid in task.pids}
 
+    def has_arrived(cpus: CpuSet) -> bool:
+        """Whether whoever was killed had come this far."""
+        return cpus <= want and not cpus <= was
+
     def level(step: str, cpus: CpuSet) -> CpuSet:
-        if wish.leaving is None:
-            keeps = step in steps and cpus <= want
-        else:  # narrowed already, or wide, or what it was
-            keeps = cpus <= want and not cpus <= was
+        keeps = has_arrived(cpus) or (step in steps and cpus <= want)
         return cpus if keeps else relative(cpus & was, was, want)
 
     def bind(pid: int, had: CpuSet) -> CpuSet:
         end = end_of.get(pid)
         if end is None:
-            return relative(had, was, want)
+            return had if has_arrived(had) else relative(had, was, want)
         return had if had < end else end
 
     places = {task.name: leaving.get(task.name, task.placement.cpus) for task in tasks}
@@ -219,7 +218,8 @@ def enforce(
     ways = {(old, new) for _, pairs in moves for old, new in pairs.items() if old != new}
     if {old for old, _ in ways} & {new for _, new in ways}:
         # Of memory on a node that is both old and new nobody could say whether it has arrived.
-        moves = [(task, pairs) for task, pairs in moves if task.name not in ends]
+        there = ends if wish.under_way else settled
+        moves = [(task, pairs) for task, pairs in moves if task.name not in there]
     memory = _Memory(job, scheduler.root, relocate, group(moves))
     memory.plan()
     result = _move(

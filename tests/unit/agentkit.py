@@ -35,6 +35,7 @@ from schedhook.errors import UsageError
 from schedhook.handling import Handler
 from schedhook.hookspecs import hookimpl
 from schedhook.inprocess import open_journal
+from schedhook.jobwork import Relocate
 from schedhook.journal import Journal
 from schedhook.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider
@@ -132,6 +133,7 @@ class _Provider:
     def schedhook_event(self, event: Event) -> None:
         """Keep what was believed of an event."""
         told = {"point": event.point, "job": event.job, "user": event.user, "data": event.data}
+        told["when"] = time.time()
         with (self._directory / "events.jsonl").open("a") as file:
             file.write(json.dumps(told) + "\n")
 
@@ -147,10 +149,12 @@ def plugins(directory: Path, *more: object) -> Plugins:
 class Moves:
     """Stands in for the relocation pipeline: keeps requests, and answers as it is told."""
 
-    def __init__(self, path: Path | None = None, outcome: Outcome = Outcome.COMPLETE) -> None:
+    def __init__(
+        self, path: Path | None = None, outcome: Outcome = Outcome.COMPLETE, delay: float = 0.0
+    ) -> None:
         self.requests: list[Request] = []
         self.outcome = outcome
-        self.delay = 0.0
+        self.delay = delay
         self._path = path
 
     def __call__(self, request: Request) -> Report:
@@ -187,9 +191,52 @@ class Moves:
         return result
 
 
+class Memory:
+    """Stands in for the relocation pipeline, page by page: DIR/memory/JOB.json tells the node that
+    each of a job's pages is on. It lasts when a process that moves is killed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory / "memory"
+
+    def __call__(self, request: Request) -> Report:
+        sources, destinations = request.sources, request.destinations
+        assert request.job is not None
+        assert sources is not None
+        assert destinations is not None
+        to = list(destinations)
+        pairs = {old: to[n % len(to)] for n, old in enumerate(sources)}
+        moved = 0
+        for page, node in enumerate(self.read(request.job)):
+            if pairs.get(node, node) != node:
+                time.sleep(0.002)
+                self._move(request.job, page, pairs[node])
+                moved += 1
+        return Report(
+            outcome=Outcome.COMPLETE if moved else Outcome.NOTHING_TO_DO,
+            strategy="none",
+            backend="none",
+            node_map=NodeMap(pairs=pairs),
+            job=request.job,
+            bytes_planned=moved << 20,
+            bytes_moved=moved << 20,
+        )
+
+    def read(self, job: str) -> list[int]:
+        pages: list[int] = json.loads((self._directory / f"{job}.json").read_text())
+        return pages
+
+    def put(self, job: str, pages: list[int]) -> None:
+        write_whole(self._directory / f"{job}.json", json.dumps(pages))
+
+    def _move(self, job: str, page: int, node: int) -> None:
+        pages = self.read(job)
+        pages[page] = node
+        self.put(job, pages)
+
+
 def make_handler(
     directory: Path,
-    moves: Moves,
+    moves: Relocate,
     *more: object,
     journal: Journal | None = None,
     config: Config | None = None,
@@ -218,8 +265,11 @@ def run_agent(directory: Path) -> None:
         watch=FAST_WATCH,
         actions=ActionsSection(park=NodeSet.parse(options.get("park", ""))),
     )
-    moves = Moves(directory / "moves.jsonl")
-    moves.delay = options.get("delay", 0.0)
+    moves: Relocate
+    if (directory / "memory").exists():
+        moves = Memory(directory)
+    else:
+        moves = Moves(directory / "moves.jsonl", delay=options.get("delay", 0.0))
     journal = open_journal(config)
     handler = make_handler(directory, moves, journal=journal, config=config)
     adapter = FakeScheduler(directory)
@@ -233,6 +283,21 @@ def run_agent(directory: Path) -> None:
     agent.install_signals()
     agent.run()
     journal.close()
+
+
+def fork_agent(directory: Path) -> int:
+    """An agent in a child with all imports done, in a session of its own; its process."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setsid()
+        log_file = os.open(directory / "agent.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.dup2(log_file, 2)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        run_agent(directory)
+    finally:
+        os._exit(0)
 
 
 @contextmanager

@@ -7,20 +7,26 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from schedhook import delivery
 from schedhook.agent import notify_systemd
+from schedhook.config import Config, JournalSection
 from schedhook.errors import UsageError
+from schedhook.events import parse_message
 from schedhook.host.processes import boot_time
+from schedhook.inprocess import handle_message
 from schedhook.jobwork import Handled
 from schedhook.journal import Journal
 from schedhook.model import Event
@@ -262,6 +268,62 @@ def test_hooks_go_on_while_agents_come_and_go(here: Path) -> None:
         wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 60)
     assert failures == []
     assert sorted(int(run["job"]) for run in history(here)) == list(range(60))
+
+
+def test_while_others_keep_the_journal_locked_events_are_kept_in_the_spool(here: Path) -> None:
+    with agent(here) as process, closing(sqlite3.connect(here / "state" / "journal.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for job in ("1", "2", "3"):
+            assert say(here, message("begin", job)) == "ok\n"
+        assert len(list((here / "spool").glob("*.event"))) == 3
+        process.kill()
+        process.wait()
+    with agent(here):
+        wait_for(lambda: started(here) == {"1", "2", "3"})
+        wait_for(lambda: not list((here / "spool").glob("*.event")))
+        with closing(sqlite3.connect(here / "state" / "journal.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert say(here, message("begin", "4")) == "ok\n"
+        wait_for(lambda: "4" in started(here))
+        wait_for(lambda: not list((here / "spool").iterdir()))
+    assert [len(run["events"]) for run in history(here)] == [1] * 4
+
+
+def test_a_spool_whose_clock_stands_still_is_read(here: Path) -> None:
+    """File systems tell times by ticks, in which much may happen."""
+    (here / "spool").mkdir(mode=0o700)
+    tick = time.time_ns()
+
+    def stand_still() -> None:
+        os.utime(here / "spool", ns=(tick, tick))
+
+    with agent(here):
+        for job in ("1", "2", "3"):
+            delivery.write_spool(message("begin", job), str(here / "spool"))
+            tick = time.time_ns() + 10**11
+            stand_still()
+            wait_for(lambda job=job: job in started(here))
+            stand_still()
+            time.sleep(0.2)  # several looks
+            delivery.write_spool(message("begin", f"1{job}"), str(here / "spool"))
+            stand_still()
+            wait_for(lambda job=job: f"1{job}" in started(here))
+
+
+def test_an_event_that_a_killed_agent_had_taken_is_handled_once(tmp_path: Path) -> None:
+    """The hook has not heard `ok`, waits, and handles it itself."""
+    config = replace(Config(), journal=JournalSection(path=str(tmp_path / "state/journal.db")))
+    environ = {b"SLURM_JOB_ID": b"7", b"SLURM_JOB_UID": b"1000"}
+    raw = delivery.make_message("slurm", "prolog", environ, b"", True)
+    with Journal.open(Path(config.journal.path)) as journal:
+        told = Event(scheduler="slurm", point="prolog", job="7", user=1000)
+        journal.put_event(told, parse_message(raw).at)
+        assert handle_message(raw, config).summary == "started"
+        assert journal.unfinished_events() == []
+        journal.ended("slurm", "7")
+        assert handle_message(raw, config).summary == "started"
+        (run,) = journal.history()
+        assert len(run["events"]) == 1
 
 
 def test_a_full_disk_stops_neither_hooks_nor_agent(here: Path) -> None:

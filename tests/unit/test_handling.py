@@ -203,6 +203,53 @@ def test_a_job_that_another_process_holds_is_left_alone(
     assert handled.retry_after is not None
 
 
+def interrupt(one: Set) -> None:
+    """A look that ends with the process, in the middle of a relocation."""
+
+    def crash(_request: Request) -> Report:
+        raise KeyboardInterrupt
+
+    handler = Handler(Config(), one.handler._plugins, one.journal, carry_out=crash)
+    with pytest.raises(KeyboardInterrupt):
+        handler.handle(event("look"), 3.0)
+
+
+def test_an_interrupted_relocation_is_finished(one: Set) -> None:
+    one.put("2", "1")
+    interrupt(one)
+    one.look()
+    assert one.moves.pairs == [{0: 2}]
+    assert one.look() == "all in place"
+
+
+def test_memory_is_looked_for_where_an_interrupted_relocation_may_have_brought_it(
+    one: Set,
+) -> None:
+    one.put("2", "1")
+    interrupt(one)
+    one.put("3", "1")
+    one.look()
+    assert one.moves.pairs == [{0: 3, 2: 3}]
+    one.put("0", "1")
+    interrupt(one)
+    one.put("3", "1")
+    one.look()
+    assert one.moves.pairs[1:] == [{0: 3, 3: 3}], "also on the way back"
+
+
+def test_what_may_have_arrived_already_is_not_moved_on(one: Set) -> None:
+    """{0,1} → {1,2}, killed on the way: a page on node 1 may be one of node 0's."""
+    one.put("0-1", "1")
+    one.look()
+    one.handler.remember(
+        "fake", "1", one.handler.known("fake", "1"), {"0.0": at("0-1", "0-1")}, settled=True
+    )
+    one.put("1-2", "1")
+    interrupt(one)
+    one.look()
+    assert one.moves.pairs == [{0: 1}]
+
+
 def test_an_event_without_a_job_looks_at_every_job(one: Set) -> None:
     one.put("0", job="2")
     handled = one.handler.handle(event("periodic", ""), 3.0)
@@ -268,6 +315,9 @@ def test_a_wish_that_the_scheduler_undid_is_enforced(
     enforced = wish_for(one, monkeypatch)
     one.put("0", "1", "0")  # a step has started, and all is as the scheduler knows it
     assert one.look("attach") == "put back"
+    kept = one.journal.wish("fake", "1")
+    assert kept is not None
+    assert not kept.under_way
     assert enforced == ["1: 2-3"]
     assert len(one.moves.requests) == 1, "nothing follows back"
     assert one.journal.placements("fake", "1")["0.2"] == at("3", "3")
@@ -314,6 +364,43 @@ def test_what_was_interrupted_is_finished_even_where_tasks_are_in_place(
     assert kept is not None
     assert kept.leaving is None
     assert one.look() == "all in place"
+
+
+def test_making_a_wish_hold_again_is_finished_where_it_was_interrupted(
+    one: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bindings may be right already, and cpusets still wide."""
+    enforced = wish_for(one, monkeypatch)
+    again = FakeScheduler.enforce  # type: ignore[attr-defined]
+
+    def crash(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeScheduler, "enforce", crash)
+    one.put("0", "1", "0")
+    with pytest.raises(KeyboardInterrupt):
+        one.look("attach")
+    assert one.journal.placements("fake", "1")["0.2"] == at("0", "0"), "where its memory is"
+    monkeypatch.setattr(FakeScheduler, "enforce", again)
+    one.put("2", "3", "2")
+    assert one.look() == "put back; which finishes what was interrupted"
+    assert enforced == ["1: 2-3"]
+    assert one.look() == "all in place"
+
+
+def test_a_wish_that_is_released_meanwhile_does_not_come_back(
+    one: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish_for(one, monkeypatch)
+
+    def enforce(*_: object) -> str:
+        one.journal.release("fake", "1")
+        return "put back"
+
+    monkeypatch.setattr(FakeScheduler, "enforce", enforce)
+    one.put("0", "1")
+    one.look()
+    assert one.journal.wish("fake", "1") is None
 
 
 def test_a_wish_that_holds_needs_nothing(one: Set, monkeypatch: pytest.MonkeyPatch) -> None:

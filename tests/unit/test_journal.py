@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.errors import SchedhookError
-from schedhook.journal import HeldError, Journal, JournalError, Wish, default_path
+from schedhook.journal import HeldError, Journal, JournalError, LockedError, Wish, default_path
 from schedhook.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.sets import CpuSet, NodeSet
 
@@ -139,6 +139,19 @@ def test_a_wish_can_be_released_once(journal: Journal) -> None:
     assert journal.release("slurm", "7")
     assert not journal.release("slurm", "7")
     assert journal.wish("slurm", "7") is None
+
+
+def test_what_is_written_together_is_written_as_a_whole(journal: Journal, path: Path) -> None:
+    wish = Wish(was=at("0", "0"), placement=at("1", "1"))
+    with pytest.raises(RuntimeError), journal.together():
+        journal.make_wish("slurm", "7", wish)
+        journal.saw("slurm", "7", {"0": at("0", "0")})
+        raise RuntimeError
+    assert journal.history() == []
+    with Journal.open(path) as other, journal.together():
+        journal.make_wish("slurm", "7", wish)
+        assert other.wish("slurm", "7") is None
+    assert journal.wish("slurm", "7") is not None
 
 
 def test_notes_go_with_the_job(journal: Journal) -> None:
@@ -302,6 +315,28 @@ while True:
     journal.ended("slurm", str(number), at=float(number))
     print(number, flush=True)
 """
+
+
+def test_a_thread_that_must_not_wait_does_not(path: Path) -> None:
+    with Journal.open(path) as journal, journal.beside(0.0) as hasty:
+        hasty.started("slurm", "7")
+        with journal.together(), pytest.raises(LockedError, match="locked"):
+            hasty.started("slurm", "8")
+        hasty.started("slurm", "9")
+        assert [run.job for run in journal.open_runs()] == ["7", "9"]
+    with Journal.in_memory() as journal, journal.beside(0.0) as same:
+        assert same is journal
+
+
+def test_one_long_wait_is_enough(path: Path) -> None:
+    """A journal that somebody has locked for hours does not cost ten seconds for each line."""
+    with Journal.open(path) as other, other.beside(0.2) as journal:
+        waits = lambda: journal._connection.execute("PRAGMA busy_timeout").fetchone()[0]  # noqa: E731
+        with other.together(), pytest.raises(LockedError):
+            journal.started("slurm", "7")
+        assert waits() == 2
+        journal.started("slurm", "7")
+        assert waits() == 200
 
 
 def test_what_was_written_survives_kill_9_in_the_middle(path: Path) -> None:
