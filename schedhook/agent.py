@@ -26,10 +26,11 @@ from schedhook import delivery
 from schedhook.clients import Client, Gate
 from schedhook.config import Config
 from schedhook.errors import SchedhookError
-from schedhook.events import Message, parse_message, read_event, read_spool, read_users_event
+from schedhook.events import Kind, Message, parse_message, read_event, read_spool, read_users_event
+from schedhook.guard import mend
 from schedhook.handling import Handler
 from schedhook.host.processes import boot_time
-from schedhook.jobwork import NOTHING_DONE, Handled
+from schedhook.jobwork import NOTHING_DONE, PARKED, Handled
 from schedhook.journal import JournalError, LockedError
 from schedhook.log import get_logger
 from schedhook.model import Event
@@ -158,12 +159,24 @@ class Agent:
     def _take_up(self) -> None:
         """What an earlier agent, or a host's earlier life, has left."""
         journal = self._handler.journal
+        if found := mend():
+            _log.warning("put back what a killed relocation had left", relocations=found)
         try:
             for run in journal.open_runs():
                 if run.started < (boot := boot_time()):
                     journal.ended(run.scheduler, run.job, max(boot, run.started))
             for number, at, event in journal.unfinished_events():
+                _log.info("event taken up again", job=event.job, point=event.point)
                 self._workers.put(event, at, number, None)
+            for run in journal.noted(PARKED):
+                # It may have gone on while nobody looked.
+                event = Event(
+                    scheduler=run.scheduler,
+                    point=Kind.RESUMED.value,
+                    job=run.job,
+                    data={**SEEN_BY, "again": True},
+                )
+                self._workers.put(event, time.time(), None, None)
         except JournalError as error:
             _log.error("journal not readable", problem=str(error))
         self._read_spool()

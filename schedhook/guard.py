@@ -1,7 +1,9 @@
-"""Put things back even if this process is killed: a helper that outlives it.
+"""Put things back even if this process is killed: a helper that outlives it, and a record for the
+case that the helper is killed as well.
 
-The helper is this file run by a bare interpreter. It reads what is to be put back from a pipe, and
-does it once the other end is closed, unless it was told to forget.
+The helper is this file run by a bare interpreter. Once the pipe to it is closed it puts back what
+the record says. Root's records are files, each of them locked while somebody sees to it; one that
+nobody has locked is put back by whoever finds it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ if TYPE_CHECKING:  # the helper pays for each import
     import subprocess
     from pathlib import Path
 
+DIRECTORY = "/run/schedhook/guards"
+
 _WRITE, _BIND, _FORGET = b"write", b"bind", b"forget"
 _FIELDS = 3
 
@@ -26,6 +30,8 @@ class Guard:
 
     def __init__(self) -> None:
         self._helper: subprocess.Popen[bytes] | None = None
+        self._record = -1
+        self._path = ""
 
     def __enter__(self) -> Guard:
         return self
@@ -34,7 +40,9 @@ class Guard:
         if self._helper is not None:
             assert self._helper.stdin is not None
             self._helper.stdin.close()
-            self._helper.wait()
+            if self._helper.wait():  # it was killed
+                _finish(self._record, self._path)
+            os.close(self._record)
 
     def write_back(self, path: Path, text: str) -> None:
         """`path` shall hold `text` again."""
@@ -52,26 +60,87 @@ class Guard:
 
     def _tell(self, *fields: bytes) -> None:
         if self._helper is None:
-            self._helper = _start()
-        assert self._helper.stdin is not None
+            self._record, self._path = _new_record()
+            self._helper = _start(self._record, self._path)
         missing = [b""] * (_FIELDS - len(fields))
-        # A helper that has been killed guards nothing, which is no reason to stop.
-        with suppress(BrokenPipeError):
-            self._helper.stdin.write(b"".join(field + b"\0" for field in (*fields, *missing)))
+        try:
+            os.write(self._record, b"".join(field + b"\0" for field in (*fields, *missing)))
+        except OSError as error:
+            from schedhook.errors import RefusedError  # noqa: PLC0415 - the helper's not
+
+            raise RefusedError(
+                f"{self._path or 'memory'}: {error.strerror}: nothing is changed that could not be"
+                " put back"
+            ) from error
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _new_record() -> tuple[int, str]:
+    """A descriptor, and the file's path; empty where it has none and ends with its last reader."""
+    import fcntl  # noqa: PLC0415 - the helper has no use for it
+    import time  # noqa: PLC0415
+
+    if os.geteuid() == 0:
+        path = f"{DIRECTORY}/{os.getpid()}-{time.monotonic_ns()}"
+        with suppress(OSError):
+            os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)  # noqa: PTH103
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            record = os.open(path, flags, 0o600)
+            fcntl.flock(record, fcntl.LOCK_EX)
+            return record, path
+    return os.memfd_create("schedhook-guard"), ""
+
+
+def _start(record: int, path: str) -> subprocess.Popen[bytes]:
     import subprocess  # noqa: PLC0415 - for few
 
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__],
+        [sys.executable, "-I", "-S", __file__, str(record), path],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        pass_fds=[record],
         bufsize=0,
         cwd="/",
         start_new_session=True,
     )
+
+
+def mend(directory: str = DIRECTORY) -> int:
+    """Put back what is recorded and nobody sees to, guard and guarded having been killed. How many
+    records there were."""
+    import fcntl  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    from schedhook.trust import misgiving  # noqa: PLC0415
+
+    try:
+        names = sorted(os.listdir(directory))  # noqa: PTH208
+        if not names or misgiving(Path(directory)):
+            return 0  # the usual case, and one that root does not trust
+    except OSError:
+        return 0
+    found = 0
+    for name in names:
+        path = f"{directory}/{name}"
+        with suppress(OSError):
+            record = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(record).st_nlink:  # else somebody was faster
+                    _finish(record, path)
+                    found += 1
+            finally:
+                os.close(record)
+    return found
+
+
+def _finish(record: int, path: str) -> None:
+    with open(record, "rb", closefd=False) as file:
+        file.seek(0)
+        put_back(file.read())
+    if path:
+        with suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
 
 
 def put_back(told: bytes) -> None:
@@ -109,7 +178,8 @@ def _main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a service that is stopped must not lose its guard
-    put_back(sys.stdin.buffer.read())
+    sys.stdin.buffer.read()
+    _finish(int(sys.argv[1]), sys.argv[2])
 
 
 if __name__ == "__main__":

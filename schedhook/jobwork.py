@@ -31,7 +31,8 @@ _STARTING = "waiting for a step to start"
 NOTHING_DONE = (_IN_PLACE, _NOBODY, _OVER, _STARTING)
 """Summaries that are not worth a line."""
 
-_PARKED = "parked"
+PARKED = "parked"
+"""The note that tells what of a job is parked where."""
 _MIB = 1 << 20
 _TRIES = 3
 _STEP_SECONDS = 0.5
@@ -286,14 +287,14 @@ class JobWork:
 
     def _note(self) -> dict[str, dict[str, object]] | None:
         text = self._handler.ask(
-            lambda: self._journal.note(self._scheduler, self._job, _PARKED), None
+            lambda: self._journal.note(self._scheduler, self._job, PARKED), None
         )
         note: dict[str, dict[str, object]] | None = json.loads(text) if text else None
         return note
 
     def _write_note(self, parked: Mapping[str, object] | None) -> None:
         text = json.dumps(parked) if parked else None
-        self._journal.set_note(self._scheduler, self._job, _PARKED, text)
+        self._journal.set_note(self._scheduler, self._job, PARKED, text)
 
     def _stopped(self, tasks: Sequence[Task]) -> bool:
         told: Callable[[str], bool] | None = getattr(self._adapter, "suspended", None)

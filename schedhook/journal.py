@@ -411,6 +411,16 @@ class Journal:
             ).fetchone()
         return row["text"] if row else None
 
+    def noted(self, key: str) -> tuple[Run, ...]:
+        """The open runs of which something is put down under `key`."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT jobs.* FROM jobs JOIN notes ON run = jobs.id"
+                " WHERE ended IS NULL AND key = ? ORDER BY jobs.id",
+                (key,),
+            ).fetchall()
+            return tuple(map(_run, rows))
+
     def set_note(self, scheduler: str, job: str, key: str, text: str | None) -> None:
         """Put down a text under `key`, None to drop it; gone when the job ends."""
         with self._write() as db:

@@ -21,7 +21,7 @@ from schedhook.errors import (
     UsageError,
 )
 from schedhook.freezing import cgroups_to_freeze, freezing
-from schedhook.guard import Guard
+from schedhook.guard import Guard, mend
 from schedhook.host.topology import Topology
 from schedhook.jobs import find_pids
 from schedhook.model import (
@@ -98,6 +98,8 @@ class _Relocation:
 
     def run(self) -> Report:
         began = time.monotonic()
+        if mend():
+            self._notes.append("a relocation had been killed: what it left was put back first")
         with ExitStack() as stack:
             stack.enter_context(self._guard)
             report = self._relocate(stack)

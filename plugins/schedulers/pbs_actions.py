@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from schedhook.cpusets import Level, move_processors, write_nodes
+from schedhook.cpusets import Level, move_processors, write_cpus, write_nodes
 from schedhook.errors import RefusedError, SchedhookError
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
@@ -26,7 +26,7 @@ from schedhook_plugins.schedulers.pbs_places import (
     neighbours,
     park_nodes,
 )
-from schedhook_plugins.schedulers.pbs_state import JobState, Parked
+from schedhook_plugins.schedulers.pbs_state import JobState, Parked, Replacing
 
 if TYPE_CHECKING:
     from schedhook.journal import Journal
@@ -175,7 +175,7 @@ class Actor:
         """The memory lies where the job is now."""
         placement = self._pbs.placement(job)
         if placement is not None:
-            self._pbs.states.update(job, nodes=placement.nodes)
+            self._pbs.states.update(job, nodes=placement.nodes, following=None)
             if self._journal is not None:
                 self._journal.saw(self._pbs.name, job, {"job": placement})
 
@@ -184,19 +184,28 @@ class Actor:
     def _resize(self, job: str) -> str:
         before = self._pbs.states.get(job)
         self._told(job, self._event.data.get("job") or {})
-        return self._follow(job, before.nodes if before else None)
+        finished = self._finish_interrupted(job)
+        followed = self._follow(job, before if before and before.nodes is not None else None)
+        return "; ".join(filter(None, [finished, followed]))
 
-    def _follow(self, job: str, old: NodeSet | None) -> str:
-        """Bring the memory to the nodes that the job has now."""
+    def _follow(self, job: str, state: JobState | None) -> str:
+        """Bring the memory to the nodes that the job has now, from all nodes where nobody knows on
+        which it was."""
         placement = self._pbs.placement(job)
         if placement is None or not self._pbs.pids(job):
             return "no process here"
         everywhere = read_topology(self._pbs.root).memory_nodes
+        old = state.nodes if state else None
+        if state and old is not None and state.following is not None:
+            # Whoever did it was killed: it is on the old nodes, and on those where it was to go.
+            begun = state.following == placement.nodes
+            old = old - placement.nodes if begun else old | state.following
         sources = (everywhere if old is None else old) - placement.nodes
         if not sources or not placement.nodes:
             return f"stays on node {placement.nodes}"
         if self._actions.resize is Resize.LEAVE:
             return f"left alone, as configured: node {sources} to {placement.nodes}"
+        self._pbs.states.update(job, following=placement.nodes)
         report = self._relocate(
             Request(
                 job=job,
@@ -215,6 +224,7 @@ class Actor:
 
     def _postsuspend(self, job: str) -> str:
         self._told(job, self._event.data.get("job") or {})
+        self._finish_interrupted(job)
         state = self._pbs.states.update(job, suspended=True)
         if self._actions.postsuspend is not Postsuspend.PARK or state.parked:
             return "suspended"
@@ -237,11 +247,11 @@ class Actor:
     def _park(self, job: str, node_map: Mapping[int, int]) -> str:
         cpuset = self._pbs.cpuset(job)
         before = cgroups.configured_nodes(cpuset) if cpuset else NodeSet()
-        if cpuset and before:
-            write_nodes(cpuset, before | NodeSet(node_map.values()))
         # Put down first: should we die on the way, the way back is known.
         parked = Parked(node_map=node_map, mems=str(before))
         self._pbs.states.update(job, parked=parked)
+        if cpuset and before:
+            write_nodes(cpuset, before | NodeSet(node_map.values()))
         report = self._move(job, node_map)
         if report.outcome is Outcome.REFUSED:
             self._unwiden(job, before)
@@ -249,14 +259,15 @@ class Actor:
         return line_of(report)
 
     def _preresume(self, job: str) -> str:
-        state = self._told(job, self._event.data.get("job") or {})
-        try:
-            lines = [self._mend_sharing(job, state)]
-            state = self._pbs.states.get(job) or state
-            if state.parked:
-                lines.append("back: " + self._return(job, state.parked))
-        finally:
-            self._pbs.states.update(job, suspended=False)
+        # First of all: the job goes on even if we are killed, and then its memory comes home later.
+        self._pbs.states.update(job, suspended=False)
+        self._told(job, self._event.data.get("job") or {})
+        lines = [self._finish_interrupted(job)]
+        state = self._pbs.states.get(job) or JobState(job=job)
+        lines.append(self._mend_sharing(job, state))
+        state = self._pbs.states.get(job) or state
+        if state.parked:
+            lines.append("back: " + self._return(job, state.parked))
         return "; ".join(filter(None, lines)) or "nothing to mend"
 
     def _return(self, job: str, parked: Parked) -> str:
@@ -294,7 +305,7 @@ class Actor:
         where = f"{CpuSet(place.cpus.values())} of node {NodeSet(place.nodes.values())}"
         if self._actions.preresume is Preresume.REPORT:
             return f'{said}, {where} are free: "preresume": "replace" would use them'
-        return f"{said}, gets {where}: {self._replace(job, state, cpuset, place)}"
+        return f"{said}, gets {where}: {self._replace(job, cpuset, place)}"
 
     def _find_place(
         self, job: str, state: JobState, cpuset: Cgroup, cpus: CpuSet, taken: Iterable[int]
@@ -312,10 +323,32 @@ class Actor:
             _RESERVE,
         )
 
-    def _replace(self, job: str, state: JobState, cpuset: Cgroup, place: Place) -> str:
+    def _replace(self, job: str, cpuset: Cgroup, place: Place) -> str:
+        replacing = Replacing(
+            cpus=place.cpus,
+            nodes=place.nodes,
+            was=str(cgroups.configured_cpus(cpuset)),
+            mems=str(cgroups.configured_nodes(cpuset)),
+        )
+        state = self._pbs.states.update(job, replacing=replacing)
+        return self._carry_out(job, state, cpuset, replacing)
+
+    def _finish_interrupted(self, job: str) -> str:
+        """What was put down and not carried out to its end: whoever did it was killed."""
+        state = self._pbs.states.get(job)
+        if state is None or state.replacing is None:
+            return ""
+        cpuset = self._pbs.cpuset(job)
+        if cpuset is None:
+            self._pbs.states.update(job, replacing=None)
+            return ""
+        done = self._carry_out(job, state, cpuset, state.replacing)
+        return f"finished what was interrupted: {done}"
+
+    def _carry_out(self, job: str, state: JobState, cpuset: Cgroup, place: Replacing) -> str:
         """Give a stopped job other processors, and bring its memory there: both places are allowed
         until it has left the old one. All of it or nothing."""
-        old_cpus, mems = cgroups.configured_cpus(cpuset), cgroups.configured_nodes(cpuset)
+        old_cpus, mems = CpuSet.parse(place.was), NodeSet.parse(place.mems)
         new_cpus = CpuSet(place.cpus.get(cpu, cpu) for cpu in old_cpus)
         lies = dict(state.parked.node_map) if state.parked else {}
         said = ""
@@ -332,6 +365,8 @@ class Actor:
 
         def bind(_pid: int, had: CpuSet) -> CpuSet:
             # A rank that was bound to one of the old processors gets the one in its place.
+            if had <= new_cpus:
+                return had
             kept = had & old_cpus
             bound = kept != old_cpus and bool(kept)
             return CpuSet(place.cpus.get(cpu, cpu) for cpu in kept) if bound else new_cpus
@@ -339,14 +374,16 @@ class Actor:
         level = Level(cgroup=cpuset, cpus=new_cpus)
         done = move_processors([level], lambda: self._pbs.pids(job), bind, move, self._pbs.root)
         if not done.done:
+            write_cpus(cpuset, old_cpus)
             if mems:
                 write_nodes(cpuset, mems)
+            self._pbs.states.update(job, replacing=None)
             return f"not done: {done.failure}"
         home = NodeSet.parse(state.parked.mems) if state.parked else mems
         if home and home != cgroups.effective_nodes(_above(cpuset), self._pbs.root):
             home = NodeSet(place.nodes.get(node, node) for node in home)
         write_nodes(cpuset, home)
-        self._pbs.states.update(job, parked=None)
+        self._pbs.states.update(job, parked=None, replacing=None)
         self._settled(job)
         return said
 
@@ -379,6 +416,8 @@ class Actor:
 
     def _look(self, job: str) -> str:
         """Compare where a job's memory is with where the job is."""
+        if finished := self._finish_interrupted(job):
+            return finished
         state = self._pbs.states.get(job)
         placement = self._pbs.placement(job)
         if placement is None or state is None or state.suspended or not self._pbs.pids(job):
@@ -387,8 +426,8 @@ class Actor:
             return "back: " + self._return(job, state.parked)
         if state.nodes is None:
             self._pbs.states.update(job, nodes=placement.nodes)
-        elif state.nodes - placement.nodes:
-            return self._follow(job, state.nodes)
+        elif state.nodes - placement.nodes or state.following:
+            return self._follow(job, state)
         return self._strays(job, placement.nodes)
 
     def _strays(self, job: str, nodes: NodeSet) -> str:
@@ -422,6 +461,7 @@ class Actor:
         gone = [job for job in self._pbs.states.jobs() if job not in alive]
         for job in gone:
             self._pbs.states.forget(job)
+        self._pbs.states.clear()
         return f"forgot {', '.join(gone)}" if gone else ""
 
     # -- moving ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from schedhook.errors import SchedhookError
 from schedhook.sets import NodeSet
 
 DIRECTORY = Path("run/schedhook/pbs")
+_NEW = ".new-"
+_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,20 @@ class Parked:
     """From where it was to where it is."""
     mems: str
     """The job's cpuset.mems before it was widened for that; empty where it has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacing:
+    """Other processors and nodes that a job is being given; put down before anything changes."""
+
+    cpus: Mapping[int, int]
+    """Old processor → new one."""
+    nodes: Mapping[int, int]
+    """Old node → new one."""
+    was: str
+    """The job's cpuset.cpus before."""
+    mems: str
+    """Its cpuset.mems before; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +63,16 @@ class JobState:
     """Sessions of the job's tasks, where PBS told them."""
     nodes: NodeSet | None = None
     """Where its memory was last brought to, or first belonged."""
+    following: NodeSet | None = None
+    """Where it is being brought to from there."""
     suspended: bool = False
     parked: Parked | None = None
+    replacing: Replacing | None = None
 
     def to_json(self) -> str:
         values = asdict(self)
-        values["nodes"] = None if self.nodes is None else str(self.nodes)
+        for name in ("nodes", "following"):
+            values[name] = None if values[name] is None else str(getattr(self, name))
         return json.dumps(values)
 
     @classmethod
@@ -62,14 +83,27 @@ class JobState:
             known = {each.name for each in fields(cls)}
             values = {key: value for key, value in values.items() if key in known}
             values["sessions"] = tuple(map(int, values.get("sessions", ())))
-            if values.get("nodes") is not None:
-                values["nodes"] = NodeSet.parse(values["nodes"])
+            for name in ("nodes", "following"):
+                if values.get(name) is not None:
+                    values[name] = NodeSet.parse(values[name])
             if (parked := values.get("parked")) is not None:
-                pairs = {int(old): int(new) for old, new in parked["node_map"].items()}
-                values["parked"] = Parked(node_map=pairs, mems=str(parked["mems"]))
+                values["parked"] = Parked(
+                    node_map=_pairs(parked["node_map"]), mems=str(parked["mems"])
+                )
+            if (replacing := values.get("replacing")) is not None:
+                values["replacing"] = Replacing(
+                    cpus=_pairs(replacing["cpus"]),
+                    nodes=_pairs(replacing["nodes"]),
+                    was=str(replacing["was"]),
+                    mems=str(replacing["mems"]),
+                )
             return cls(**values)
         except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(str(error)) from None
+
+
+def _pairs(told: Mapping[Any, Any]) -> dict[int, int]:
+    return {int(old): int(new) for old, new in told.items()}
 
 
 class States:
@@ -89,7 +123,7 @@ class States:
         """Replace what is known of the job, in one step."""
         with self._writing():
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(dir=self._directory, prefix=".new-")
+            handle, name = tempfile.mkstemp(dir=self._directory, prefix=_NEW)
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as stream:
                     stream.write(state.to_json())
@@ -107,6 +141,13 @@ class States:
     def forget(self, job: str) -> None:
         with self._writing():
             self._path(job).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove what was being written when its writer was killed, after an hour."""
+        with self._writing():
+            for path in self._directory.glob(f"{_NEW}*"):
+                if time.time() - path.lstat().st_mtime > _STALE_SECONDS:
+                    path.unlink(missing_ok=True)
 
     def jobs(self) -> tuple[str, ...]:
         """Every job that something is known of."""

@@ -43,6 +43,7 @@ from schedhook.request import Request
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.watch import Watcher
+from schedhook_plugins.schedulers import pbs, slurm
 
 HOOK = Path(delivery.__file__).with_name("hook.py")
 FAST_WATCH = WatchSection(interval_s=0.05, task_interval_s=0.1, debounce_s=0.1)
@@ -127,7 +128,11 @@ class _Provider:
     @hookimpl
     def schedhook_schedulers(self) -> list[SchedulerPlugin]:
         adapter = FakeScheduler(self._directory)
-        return [SchedulerPlugin(name="fake", summary="for tests", create=lambda _: adapter)]
+        return [
+            SchedulerPlugin(name="fake", summary="for tests", create=lambda _: adapter),
+            *slurm.schedhook_schedulers(),
+            *pbs.schedhook_schedulers(),
+        ]
 
     @hookimpl
     def schedhook_event(self, event: Event) -> None:

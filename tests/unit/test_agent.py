@@ -244,30 +244,15 @@ def test_jobs_of_before_the_boot_are_over(here: Path) -> None:
     assert [run["job"] for run in history(here) if run["ended"] is None] == ["new"]
 
 
-def test_hooks_go_on_while_agents_come_and_go(here: Path) -> None:
-    """Kill agents again and again under fire: each event is there, once."""
-    done = threading.Event()
-    failures = []
-
-    def fire() -> None:
-        for number in range(60):
-            for point in ("begin", "end"):
-                if hook(here, point, str(number), "--strict").returncode:
-                    failures.append((number, point))
-        done.set()
-
-    firing = threading.Thread(target=fire)
-    firing.start()
-    while not done.is_set():
-        with agent(here) as process:
-            time.sleep(0.3)
-            process.kill()
-            process.wait()
-    firing.join()
+def test_a_parked_job_that_went_on_while_no_agent_looked_comes_home(here: Path) -> None:
+    place(here, "7", {"0": ([os.getpid()], "0", "0")})
+    with Journal.open(here / "state" / "journal.db") as journal:
+        journal.started("fake", "7")
+        parked = {"0": {"home": "0", "park": "3", "pairs": {"0": 3}}}
+        journal.set_note("fake", "7", "parked", json.dumps(parked))
     with agent(here):
-        wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 60)
-    assert failures == []
-    assert sorted(int(run["job"]) for run in history(here)) == list(range(60))
+        wait_for(lambda: moves_of(here))
+    assert [move["pairs"] for move in moves_of(here)] == [{"3": 0}]
 
 
 def test_while_others_keep_the_journal_locked_events_are_kept_in_the_spool(here: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.guard import Guard, put_back
+from schedhook import guard as guards
+from schedhook.guard import Guard, mend, put_back
 
 
 @pytest.fixture
@@ -20,6 +21,14 @@ def sleeper() -> Iterator[int]:
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process.pid
         process.kill()
+
+
+@pytest.fixture(autouse=True)
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where root's records are."""
+    path = tmp_path / "guards"
+    monkeypatch.setattr(guards, "DIRECTORY", str(path))
+    return path
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -73,23 +82,82 @@ def test_half_a_record_is_not_acted_on(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_text() == "old"
 
 
-@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGKILL])
-def test_it_outlives_its_process(tmp_path: Path, first: signal.Signals) -> None:
-    """Also where a service manager sends SIGTERM to all of a service's processes."""
-    program = (
-        "import sys, time; from pathlib import Path; from schedhook.guard import Guard\n"
-        "with Guard() as guard:\n"
-        "    guard.write_back(Path(sys.argv[1]), 'old')\n"
-        "    print(guard._helper.pid, flush=True); time.sleep(600)"
-    )
-    command = [sys.executable, "-P", "-c", program, str(tmp_path / "one")]
+GUARDED = """
+import sys, time; from pathlib import Path; from schedhook import guard as guards
+guards.DIRECTORY = sys.argv[2]
+with guards.Guard() as guard:
+    guard.write_back(Path(sys.argv[1]), 'old')
+    print(guard._helper.pid, flush=True); time.sleep(600)
+"""
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, records: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that a guard puts `one` back for, and the guard's helper."""
+    command = [sys.executable, "-P", "-c", GUARDED, str(tmp_path / "one"), str(records)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         helper = int(process.stdout.readline())
         wait_until(lambda: ignores(helper, signal.SIGTERM))
-        if first is signal.SIGTERM:
-            os.kill(helper, first)
-        assert not (tmp_path / "one").exists()
+        yield process, helper
         process.kill()
-    wait_until((tmp_path / "one").exists)
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGKILL])
+def test_it_outlives_its_process(
+    tmp_path: Path,
+    records: Path,
+    guarded: tuple[subprocess.Popen[str], int],
+    first: signal.Signals,
+) -> None:
+    """Also where a service manager sends SIGTERM to all of a service's processes."""
+    process, helper = guarded
+    if first is signal.SIGTERM:
+        os.kill(helper, first)
+    assert mend(str(records)) == 0, "somebody sees to it"
+    assert not (tmp_path / "one").exists()
+    process.kill()
+    wait_until(lambda: not runs(helper))
     assert (tmp_path / "one").read_text() == "old"
+    assert mend(str(records)) == 0
+
+
+def test_without_its_helper_the_process_puts_back_itself(tmp_path: Path) -> None:
+    with Guard() as guard:
+        guard.write_back(tmp_path / "one", "old")
+        assert guard._helper
+        guard._helper.kill()
+        wait_until(lambda: not runs(guard._helper.pid))
+        guard.write_back(tmp_path / "two", "old")
+    assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() == "old"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="others' records end with the last process")
+def test_when_both_were_killed_the_next_one_puts_back(
+    tmp_path: Path, records: Path, guarded: tuple[subprocess.Popen[str], int]
+) -> None:
+    process, helper = guarded
+    os.kill(helper, signal.SIGKILL)
+    process.kill()
+    wait_until(lambda: not runs(process.pid) and not runs(helper))
+    assert not (tmp_path / "one").exists()
+    assert mend(str(records)) == 1
+    assert (tmp_path / "one").read_text() == "old"
+    assert list(records.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a record of another user's")
+def test_records_that_others_may_write_are_not_believed(tmp_path: Path, records: Path) -> None:
+    records.mkdir(mode=0o777)
+    records.chmod(0o777)
+    (records / "1-1").write_bytes(b"write\0%s\0evil\0" % os.fsencode(tmp_path / "one"))
+    assert mend(str(records)) == 0
+    assert not (tmp_path / "one").exists()
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it is none that only waits to be waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
