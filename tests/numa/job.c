@@ -6,8 +6,11 @@
  * address space of which MIB are used, in scattered pieces). Says `ready START BYTES`, then obeys
  * lines: `sum` prints the checksum; `write` starts a thread that rewrites every page's first word;
  * `threads N` starts sleeping threads; `fork` makes a child that shares and obeys nothing but
- * being killed, and prints its pid; `leave` ends the first thread and leaves the others; `touch
- * MIB NODE` adds memory; `pin` pins the first 16 pages; `free` unmaps all. */
+ * being killed, and prints its pid; `vfork` makes one for which it waits; `leave` ends the first
+ * thread and leaves the others; `touch MIB NODE` adds memory; `pin` pins the first 16 pages; `free`
+ * unmaps all; `policy MODE NODE` and `home NODE` give the memory, and what comes, a policy;
+ * `undumpable` closes the process to others of its user; `churn KIND MIB` lets a thread work on
+ * further memory without end, `churned` prints how often it has (churn.c). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +30,10 @@
 #define HUGE (2ul << 20)
 #define MPOL_DEFAULT 0
 #define MPOL_BIND 2
+#define SET_MEMPOLICY_HOME_NODE 450 /* Linux 5.17 */
+
+void churn_start(const char *kind, size_t bytes);
+unsigned long churn_count(void);
 
 static char *memory;
 static size_t length, stride = PAGE;
@@ -174,10 +181,20 @@ static void add(unsigned long mib, int node)
     bind_nowhere();
 }
 
+static void set_policy(int mode, int node)
+{
+    unsigned long mask = 1ul << node;
+
+    if (syscall(SYS_mbind, memory, length, mode, &mask, 65ul, 0u) ||
+        syscall(SYS_set_mempolicy, mode, &mask, 65ul))
+        die("mbind");
+}
+
 static void obey(const char *line)
 {
     unsigned long number;
-    int node;
+    char word[20];
+    int node, mode;
 
     if (!strncmp(line, "sum", 3)) {
         printf("%016llx\n", (unsigned long long)checksum());
@@ -205,6 +222,29 @@ static void obey(const char *line)
             sleep_forever(NULL);
         }
         printf("%d\n", child);
+    } else if (!strncmp(line, "vfork", 5)) {
+        if (!vfork()) {
+            dprintf(1, "%d\n", getpid());
+            pause();
+            _exit(0);
+        }
+    } else if (sscanf(line, "policy %d %d", &mode, &node) == 2) {
+        set_policy(mode, node);
+        puts("set");
+    } else if (sscanf(line, "home %d", &node) == 1) {
+        if (syscall(SET_MEMPOLICY_HOME_NODE, memory, length, (long)node, 0ul))
+            die("set_mempolicy_home_node");
+        puts("set");
+    } else if (!strncmp(line, "undumpable", 10)) {
+        prctl(PR_SET_DUMPABLE, 0);
+        puts("closed");
+    } else if (!strncmp(line, "churned", 7)) {
+        printf("%lu\n", churn_count());
+    } else if (sscanf(line, "churn %19s %lu", word, &number) == 2) {
+        bind_to(0);
+        churn_start(word, number << 20);
+        bind_nowhere();
+        puts("churning");
     } else if (!strncmp(line, "leave", 5)) {
         start_thread(sleep_forever);
         puts("leaving");

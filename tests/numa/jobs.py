@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 MIB = 1 << 20
-SOURCE = Path(__file__).with_name("job.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("job.c", "churn.c")]
 BINARY = Path("/dev/shm/schedhook-test-job")
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -21,23 +22,40 @@ CGROUPS = Path("/sys/fs/cgroup")
 @cache
 def program() -> Path:
     """The compiled job."""
-    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", BINARY, SOURCE]
-    subprocess.run(command, check=True, timeout=120)
+    compile_c(BINARY, *SOURCES)
     return BINARY
 
 
+def compile_c(binary: Path, *sources: Path, options: Sequence[str] = ("-pthread",)) -> None:
+    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", binary, *sources]
+    subprocess.run(command, check=True, timeout=120)
+
+
 class Job:
-    """A running job.c."""
+    """A running job.c. `prefix` are words to start it with, `options` are Popen's."""
 
     def __init__(
-        self, kind: str, mib: int, node: int, path: str = "", cgroup: Path | None = None
+        self,
+        kind: str,
+        mib: int,
+        node: int,
+        path: str = "",
+        cgroup: Path | None = None,
+        binary: Path | None = None,
+        prefix: Sequence[str] = (),
+        **options: Any,
     ) -> None:
-        command = [str(program()), kind, str(mib), str(node), path]
+        command = [*prefix, str(binary or program()), kind, str(mib), str(node), path]
         if cgroup is not None:
             join = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
             command = ["/bin/sh", "-c", join, "sh", *command]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            **options,
         )
         self.pid = self.process.pid
         word, start, size = self._line().split()

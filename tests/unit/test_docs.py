@@ -114,6 +114,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert part in {each.replace(" ", "-") for each in plain}, target
 
 
+def test_every_test_that_the_page_of_situations_names_exists() -> None:
+    """So that a row's proof is not renamed or dropped without it."""
+    page = (PROJECT / "docs/situations.md").read_text()
+    tests = "".join(path.read_text() for path in (PROJECT / "tests").glob("*/test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 20
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+
+
 # -- every command line parses -------------------------------------------------------------------
 
 PLACEHOLDERS = {"PID": "1", "ID": "7", "JOB": "7", "NODES": "0-1", "FILE": "file", "PATH": "/x"}

@@ -353,6 +353,20 @@ def test_a_process_that_joins_the_cgroup_is_moved_too() -> None:
     assert residency(backend, 101) == {2: 4}
 
 
+def test_a_process_that_joins_and_may_not_be_moved_is_a_failure_with_what_moved() -> None:
+    backend = host([0] * 10)
+    backend.add_cgroup("/job", [100])
+
+    def move(work: Move) -> None:
+        work.sweep()
+        backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0])], permitted=False)
+        backend.add_cgroup("/job", [100, 101])
+
+    report = run(backend, pids=(), cgroup="/job", strategies={"slow": move}, strategy="slow")
+    assert (report.outcome, report.bytes_moved) == (Outcome.FAILED, 10 * PAGE)
+    assert "process 101: not permitted" in report.notes[-1]
+
+
 def test_a_cgroup_that_ends_in_mid_move_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = host([0] * 10)
     backend.add_cgroup("/job", [100])

@@ -1,0 +1,230 @@
+"""What processes do while they are moved: every race is met many times, on both sides."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook.model import Area
+from schedhook.native.backend import NativeTarget
+from tests.numa.jobs import Job, cgroup, compile_c, until
+
+pytestmark = pytest.mark.nodes(4)
+
+PAGE = 4096
+
+# -- programs that are replaced, exit and fork ---------------------------------------------------
+
+PLACE = 0x100000000000
+PAGES = 48
+MEMBERS = 16
+ROUNDS = 12
+ENOUGH = 8
+"""Actions in mid-move, and at other times, after which a race counts as met."""
+MIDDLE, BESIDE = "in the middle", "before or after"
+PASSING = {"EBUSY", "appeared"}
+
+
+@cache
+def crowd_program() -> Path:
+    binary = Path("/dev/shm/schedhook-test-crowd")
+    # Few mappings make a short relocation, and so more of them.
+    compile_c(binary, Path(__file__).with_name("crowd.c"), options=["-static"])
+    return binary
+
+
+class Crowd:
+    """A running crowd.c in a cgroup."""
+
+    def __init__(self, path: Path, action: str, seconds: float) -> None:
+        words = [MEMBERS, PAGES, 0, action, int(seconds * 1e6)]
+        self._path = path
+        self._process = subprocess.Popen(
+            [
+                *("/bin/sh", "-c", f'echo $$ > {path}/cgroup.procs && exec "$@"', "sh"),
+                *(crowd_program(), *map(str, words)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.pid = self._process.pid
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def begin(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"go\n")
+        self._process.stdin.flush()
+
+    def members(self) -> list[Member]:
+        """Those that live, once each has done what it was about to do."""
+        found: list[Member] = []
+
+        def at_rest() -> bool:
+            with suppress(OSError):  # another program that has no memory there yet
+                found[:] = self._members()
+                return all(member.image for member in found)
+            return False
+
+        until(at_rest)
+        return found
+
+    def _members(self) -> Iterator[Member]:
+        for pid in map(int, (self._path / "cgroup.procs").read_text().split()):
+            if pid != self.pid:
+                with suppress(FileNotFoundError, ProcessLookupError):  # it has exited just now
+                    yield Member.read(pid)
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (self._path / "cgroup.kill").write_text("1")
+        self._process.communicate()
+
+
+@dataclass
+class Member:
+    pid: int
+    image: int
+    filled: int
+    """In ns of the monotonic clock."""
+    residency: dict[int, int]
+    is_whole: bool
+
+    @classmethod
+    def read(cls, pid: int) -> Member:
+        memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
+        try:
+            raw = os.pread(memory, PAGES * PAGE, PLACE)
+        finally:
+            os.close(memory)
+        image, filled = struct.unpack_from("QQ", raw)
+        wanted = (((PLACE + n * PAGE) * image) % (1 << 64) for n in range(1, PAGES))
+        found = (struct.unpack_from("Q", raw, n * PAGE)[0] for n in range(1, PAGES))
+        return cls(pid, image, filled, residency_at(pid, PLACE), list(wanted) == list(found))
+
+
+def residency_at(pid: int, place: int) -> dict[int, int]:
+    for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines():
+        if line.startswith(f"{place:x} "):
+            return {int(node): int(n) * PAGE for node, n in re.findall(r" N(\d+)=(\d+)", line)}
+    raise LookupError(place)
+
+
+@dataclass
+class Looks:
+    """When the relocation first and last read where a process's memory lies."""
+
+    first: dict[int, int] = field(default_factory=dict)
+    last: dict[int, int] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        self.first.clear()
+        self.last.clear()
+
+    def met(self, member: Member) -> str:
+        """Where its second image came to be: between the first look at any and the last at it."""
+        last = self.last.get(member.pid, 0)
+        return MIDDLE if min(self.first.values()) < member.filled < last else BESIDE
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    found = Looks()
+    real = NativeTarget.areas
+
+    def areas(target: NativeTarget) -> tuple[Area, ...]:
+        now = time.monotonic_ns()
+        result = real(target)
+        found.first.setdefault(target.pid, now)
+        found.last[target.pid] = now
+        return result
+
+    monkeypatch.setattr(NativeTarget, "areas", areas)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("action", "strategy"),
+    [
+        ("exec", "move-pages"),
+        ("exec", "migrate-process"),
+        ("exit", "move-pages"),
+        ("fork", "move-pages"),
+    ],
+)
+def test_a_crowd(run: Any, looks: Looks, action: str, strategy: str) -> None:
+    met: Counter[str] = Counter()
+    seconds = 4.0
+    with cgroup("crowd") as path:
+        for rounds in range(1, ROUNDS + 1):
+            with Crowd(path, action, seconds) as crowd:
+                looks.clear()
+                crowd.begin()
+                began, span = time.monotonic(), seconds
+                status, report = run(
+                    "relocate", "--cgroup", path, "--from", 0, "--to", 2, "--strategy", strategy
+                )
+                took = time.monotonic() - began
+                seconds = 1.3 * took
+                assert status in (0, 3), report
+                assert report["left_by_reason"].keys() <= PASSING, report
+                time.sleep(max(span - took, 0))
+                met += check(report, crowd, looks)
+            print(rounds, met, seconds, report["outcome"], report["left_by_reason"])
+            if min(met[MIDDLE], met[BESIDE]) >= ENOUGH:
+                return
+    pytest.fail(f"too few on one side: {met}")
+
+
+def check(report: dict[str, Any], crowd: Crowd, looks: Looks) -> Counter[str]:
+    """Whatever had been filled when the relocation last looked has moved, or is counted."""
+    met: Counter[str] = Counter()
+    told = {each["pid"]: each for each in report["processes"]}
+    members = crowd.members()
+    for member in members:
+        assert member.is_whole
+        if member.filled < looks.last.get(member.pid, 0):
+            assert member.residency.get(0, 0) <= told[member.pid]["bytes_left"], member
+        if member.image == 2:
+            met[looks.met(member)] += 1
+    known = {crowd.pid, *(member.pid for member in members)}
+    for pid in told.keys() - known:  # these have exited
+        met[MIDDLE if told[pid]["error"] else BESIDE] += 1
+    return met
+
+
+# -- memory that changes -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", ["unmap", "dontneed", "remap", "protect", "truncate", "fork", "threads"]
+)
+def test_memory_that_changes_all_the_time(run: Any, kind: str) -> None:
+    with Job("anon", 4, 0) as job:
+        contents = job.checksum()
+        job.say(f"churn {kind} 4")
+        done = [int(job.say("churned"))]
+        for here, there in ((0, 2), (2, 0)):
+            status, report = run("relocate", "--pid", job.pid, "--from", here, "--cpus", there)
+            done.append(int(job.say("churned")))
+            print(kind, done, report["seconds"], report["attempts"])
+            assert status in (0, 3), report
+            assert report["left_by_reason"].keys() <= PASSING, report
+            assert job.share_on(there) == 1
+        assert all(before + 10 < after for before, after in pairwise(done))
+        assert job.checksum() == contents
