@@ -308,6 +308,18 @@ def test_a_process_that_becomes_another_program_is_moved_as_that() -> None:
     assert report.notes == ("process 100 became another program meanwhile",)
 
 
+def test_a_new_program_stays_where_nodes_change_places() -> None:
+    """Nobody could tell what it has put on a node from what arrived there."""
+    backend = host([0] * 10 + [1] * 5)
+
+    def move(work: Move) -> None:
+        work.processes[0].gone = True
+
+    report = run(backend, node_map="0:1,1:0", strategies={"late": move}, strategy="late")
+    assert (report.bytes_planned, residency(backend)) == (0, {0: 10, 1: 5})
+    assert "became another program" in str(report.processes[0].error)
+
+
 class WithKernelThread(SimulatedBackend):
     def attach(self, pid: int) -> Any:
         if pid == 2:
