@@ -166,7 +166,11 @@ class JobWork:
         rebind = getattr(self._adapter, "rebind", None)
         if rebind is None or self._actions.on_relocation is not OnRelocation.FOLLOW:
             return tasks
-        if not rebind(self._job, self._homes()):
+        known = self._handler.known(self._scheduler, self._job)
+        homes = {name: seen.home for name, seen in known.items()}
+        # Where the way from home was interrupted, bindings were lost on the way from there, too.
+        lasts = {name: seen.last for name, seen in known.items()}
+        if not (rebind(self._job, homes) or (lasts != homes and rebind(self._job, lasts))):
             return tasks
         self._done.append("tasks bound anew")
         return self._adapter.tasks(self._job)

@@ -284,6 +284,25 @@ def test_bindings_that_a_cpuset_took_are_given_back_before_anything_moves(
     assert one.moves.pairs == [{0: 2}, {1: 3}]
 
 
+def test_bindings_that_were_lost_after_an_interrupted_relocation_are_given_back(
+    one: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From home to 2 and 3, killed there, and back: nobody took away a processor of home."""
+    one.put("2", "3")
+    interrupt(one)
+    one.put("0-1", "0-1")
+
+    def rebind(_self: object, _job: str, from_: dict[str, Placement]) -> bool:
+        if from_["0.0"] != at("2", "2"):
+            return False
+        one.put("0", "1")
+        return True
+
+    monkeypatch.setattr(FakeScheduler, "rebind", rebind, raising=False)
+    assert one.look().startswith("tasks bound anew")
+    assert one.journal.placements("fake", "1") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
+
+
 def wish_for(one: Set, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The job was relocated to 2-3, and that is to last. Who is asked to enforce it."""
     enforced: list[str] = []
