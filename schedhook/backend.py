@@ -96,6 +96,10 @@ class Target(Protocol):
         """Nodes that its cpuset allows (Mems_allowed, proc(5))."""
         ...
 
+    def swapped(self) -> int:
+        """Bytes of it in swap, on no node (VmSwap, proc(5))."""
+        ...
+
     def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
         """One migrate_pages(2) call: n-th source to n-th destination.
 

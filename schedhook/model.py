@@ -74,6 +74,8 @@ class Reason(StrEnum):
     """Other processes map it, and moving shared pages was not allowed or not asked for (EACCES)."""
     ELSEWHERE = "elsewhere"
     """A strategy placed it, and it is found on another node: put or moved there meanwhile."""
+    HIDDEN = "hidden"
+    """In memory, and move_pages(2) does not find it: see schedhook.hidden."""
     APPEARED = "appeared"
     """The job put it on a source node after the move had passed there."""
     SKIPPED = "skipped"
@@ -125,6 +127,10 @@ class Area:
     @property
     def resident(self) -> int:
         return sum(self.residency.values())
+
+    def resident_on(self, nodes: NodeSet) -> int:
+        """Bytes on any of `nodes`."""
+        return sum(size for node, size in self.residency.items() if node in nodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from schedhook.backend import Backend, Target
 from schedhook.errors import BackendError, NoPermissionError, ProcessGoneError
 from schedhook.extents import Extents
+from schedhook.hidden import hidden_bytes
 from schedhook.host.topology import Topology
 from schedhook.model import Area, NodeMap, Reason
 from schedhook.nodemap import as_kernel_calls
@@ -112,6 +113,8 @@ class Move:
         self.look()
         self._migrate_sparse(processes)
         self._sweep(self._units(processes), processes)
+        if not self.node_map.overlaps:  # else nobody could tell them from what has arrived
+            self._migrate_hidden(processes)
 
     def place(self, choose: PageChoice) -> None:
         """Ask `choose` about every selected page on the source nodes and note in each process's
@@ -124,7 +127,7 @@ class Move:
         aliases = find_aliases({each.pid: each.selection for each in self.processes})
         once = AskedOnce()
         for process in self.processes:
-            process.placed = Placed()
+            process.placed = Placed(hidden=hidden_bytes(process, self.sources))
             try:
                 allowed = usable & process.target.allowed_nodes()
                 for item in process.selection.selected:
@@ -323,13 +326,8 @@ class Move:
     def _migrate_sparse(self, processes: Sequence[MovingProcess]) -> None:
         """Where holes cost as much as pages to look at, let the kernel skip those of the sparsest
         processes, by migrate_pages(2); the sweep then does what that left."""
-        options = self.options
-        calls = as_kernel_calls(self.node_map.moves)
-        if calls is None or self.node_map.overlaps:
-            return
-        if options.bandwidth or options.limits.call_seconds:  # one call could not keep to these
-            return
-        if not self._selection.takes_all:  # nor to a choice among the process's pages
+        calls = self._calls_for_a_part()
+        if not calls:
             return
         sparse = [each for each in processes if _holes(each) > MOST_HOLES]
         if not sparse:
@@ -341,6 +339,46 @@ class Move:
         )
         self._migrate_all(sparse, calls)
         self.look()
+
+    def _calls_for_a_part(self) -> Sequence[tuple[NodeSet, NodeSet]]:
+        """The calls of migrate_pages(2) that a sweep may use for what it is no good at."""
+        options = self.options
+        if self.node_map.overlaps:
+            return ()
+        if options.bandwidth or options.limits.call_seconds:  # one call could not keep to these
+            return ()
+        if not self._selection.takes_all:  # nor to a choice among the process's pages
+            return ()
+        return as_kernel_calls(self.node_map.moves) or ()
+
+    def _migrate_hidden(self, processes: Sequence[MovingProcess]) -> None:
+        """Move by migrate_pages(2) what a sweep was not shown."""
+        self.look()
+        some = [each for each in processes if self._count_hidden(each)]
+        calls = self._calls_for_a_part()
+        if not some or not calls:
+            return
+        self.notes.append(
+            "move_pages(2) does not find all of the memory of process "
+            + ", ".join(str(process.pid) for process in some)
+            + ", so that migrate_pages(2) was called for the rest"
+        )
+        reasons = {process.pid: process.left for process in some}
+        self._migrate_all(some, calls)
+        self.look()
+        for process in some:
+            process.left = reasons[process.pid]
+            self._count_hidden(process)
+
+    def _count_hidden(self, process: MovingProcess) -> int:
+        """Note in `left` how many bytes are hidden, of those that nothing else accounts for."""
+        process.left.pop(Reason.HIDDEN, None)
+        found = sum(process.selection.on(self.node_map.sources).values())
+        rest = found - sum(process.left.values())
+        hidden = min(rest, hidden_bytes(process, self.sources)) if rest > 0 else 0
+        if hidden:
+            process.left[Reason.HIDDEN] = hidden
+        return hidden
 
     def _look_alone(self, process: MovingProcess) -> None:
         """Read one process again, keeping what was decided about shared memory of the job."""
@@ -361,6 +399,7 @@ class Move:
                 for item in process.selection.selected
                 if item.area.start in by_start
             ),
+            areas=tuple(by_start.values()),
         )
 
     def _units(self, processes: Sequence[MovingProcess]) -> Iterable[Unit]:

@@ -72,6 +72,8 @@ class Placed:
     """The part of `moves` that is taken from pools of huge pages."""
     kept: int = 0
     """What the strategy leaves where it is."""
+    hidden: int = 0
+    """What it could not be asked about; see schedhook.hidden."""
 
     def add(self, transfer: Transfer) -> None:
         pair, size = (transfer.old, transfer.new), transfer.pages.size

@@ -9,7 +9,7 @@ from schedhook.errors import ProcessGoneError, UsageError
 from schedhook.host.topology import Topology
 from schedhook.model import NodeMap, Plan, ProcessPlan
 from schedhook.moving import MovingProcess
-from schedhook.selection import LEFT_BY_STRATEGY
+from schedhook.selection import LEFT_BY_STRATEGY, NOT_SHOWN
 from schedhook.sets import NodeSet
 
 _MIB = 1 << 20
@@ -85,8 +85,9 @@ def _moves(process: MovingProcess, node_map: NodeMap) -> dict[tuple[int, int], i
 
 def _kept(process: MovingProcess) -> dict[str, int]:
     kept = dict(process.selection.kept)
-    if process.placed is not None and process.placed.kept:
-        kept[LEFT_BY_STRATEGY] = process.placed.kept
+    if process.placed is not None:
+        more = {LEFT_BY_STRATEGY: process.placed.kept, NOT_SHOWN: process.placed.hidden}
+        kept |= {why: size for why, size in more.items() if size}
     return kept
 
 

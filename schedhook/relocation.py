@@ -31,7 +31,6 @@ from schedhook.model import (
     ProcessReport,
     Reason,
     Report,
-    Residency,
 )
 from schedhook.moving import Move, MoveOptions, MovingProcess
 from schedhook.pacing import place_threads
@@ -45,6 +44,7 @@ from schedhook.sets import CpuSet, NodeSet
 from schedhook.verifying import judge, verify
 
 _GENTLE_CALL_MS = 20.0
+_MIB = 1 << 20
 _RESCANS = 3
 """Further looks for processes and pages that appeared during the move."""
 Progress = Callable[[int, int], None]
@@ -127,6 +127,7 @@ class _Relocation:
 
         move = self._move(node_map, topology)
         self._look(stack, move)
+        self._note_swap()
         if self._strategy.place:
             outcome = self._decide(move, self._strategy.place)
             if outcome is not None:
@@ -152,6 +153,18 @@ class _Relocation:
         return self._carry_out(stack, move, plan)
 
     # -- before ----------------------------------------------------------------------------------
+
+    def _note_swap(self) -> None:
+        total = 0
+        for process in self._attached.values():
+            swapped = getattr(process.target, "swapped", None)  # a later addition to the protocol
+            with suppress(ProcessGoneError):
+                total += swapped() if swapped else 0
+        if total:
+            self._notes.append(
+                f"{total / _MIB:.1f} MiB are in swap, on no node, and not counted: they come back"
+                " to the nodes that the process may use then"
+            )
 
     def _decide(self, move: Move, place: Callable[[Move], PageChoice]) -> Outcome | None:
         """Have a strategy decide page by page; the outcome where that ends the relocation."""
@@ -304,7 +317,7 @@ class _Relocation:
     # -- the move --------------------------------------------------------------------------------
 
     def _carry_out(self, stack: ExitStack, move: Move, plan: Plan) -> Report:
-        before = {pid: process.selection.residency for pid, process in self._attached.items()}
+        before = {pid: process.selection for pid, process in self._attached.items()}
         kept = _sum(its.kept for its in plan.processes)
         try:
             to_freeze = self._cgroups_to_freeze()
@@ -382,7 +395,7 @@ class _Relocation:
     def _verified(
         self,
         move: Move,
-        before: Mapping[int, Residency],
+        before: Mapping[int, ProcessSelection],
         kept: Mapping[str, int],
         failure: str | None,
     ) -> Report:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from schedhook.model import Area, Kind, Shared
+from schedhook.model import Area, Kind, Shared, add_residency
 from schedhook.sets import NodeSet
 
 _SHARED_FILE = "shared-file"
 LEFT_BY_STRATEGY = "left-by-strategy"
-WHY_KEPT = (*(kind.value for kind in Kind), _SHARED_FILE, LEFT_BY_STRATEGY)
+NOT_SHOWN = "hidden"
+WHY_KEPT = (*(kind.value for kind in Kind), _SHARED_FILE, LEFT_BY_STRATEGY, NOT_SHOWN)
 """Why memory on an old node may be left alone; the keys of a report's `bytes_kept`."""
 
 
@@ -71,6 +72,8 @@ class ProcessSelection:
     selected: tuple[Selected, ...]
     kept: Mapping[str, int]
     """Bytes on source nodes that the request leaves alone, by why."""
+    areas: Sequence[Area] = ()
+    """All that was read, selected or not."""
 
     def on(self, nodes: NodeSet) -> dict[int, int]:
         """Bytes per node, of `nodes` only, that this process answers for."""
@@ -105,11 +108,8 @@ def select(
         residency: dict[int, int] = {}
         selected, kept = [], dict[str, int]()
         for area in areas:
-            on_sources = 0
-            for node, size in area.residency.items():
-                residency[node] = residency.get(node, 0) + size
-                if node in sources:
-                    on_sources += size
+            add_residency(residency, area.residency)
+            on_sources = area.resident_on(sources)
             if not on_sources:
                 continue
             count = mappers.get(_object(area), 1)
@@ -124,7 +124,9 @@ def select(
                     counted=not area.is_shared or owner.get(area.object_key, pid) == pid,
                 )
             )
-        result[pid] = ProcessSelection(residency=residency, selected=tuple(selected), kept=kept)
+        result[pid] = ProcessSelection(
+            residency=residency, selected=tuple(selected), kept=kept, areas=areas
+        )
     return result
 
 

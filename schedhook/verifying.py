@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from schedhook.model import Outcome, ProcessReport, Reason, Residency
+from schedhook.hidden import hidden_bytes
+from schedhook.model import Outcome, ProcessReport, Reason
 from schedhook.moving import Move, MovingProcess
+from schedhook.selection import ProcessSelection
 
 _STRAY_SHARE = 0.001
 _STRAY_BYTES = 64 << 10
@@ -15,13 +17,14 @@ _GONE = "exited, left its cgroup or became another program during the relocation
 
 
 def verify(
-    move: Move, before: Mapping[int, Residency], failure: str | None
+    move: Move, before: Mapping[int, ProcessSelection], failure: str | None
 ) -> tuple[list[ProcessReport], dict[str, int]]:
     """Read residency again: each process's report, and the bytes that stayed by reason.
 
-    `before` is the residency of each process before the move, `failure` what ended it early.
+    `before` is what was found of each process before the move, `failure` what ended it early.
     """
     move.look()
+    _count_what_went_along(move, before)
     reports = []
     by_reason: dict[str, int] = {}
     for process in move.processes:
@@ -33,7 +36,7 @@ def verify(
             ProcessReport(
                 pid=process.pid,
                 command=process.target.command,
-                residency_before=before.get(process.pid, {}),
+                residency_before=before[process.pid].residency if process.pid in before else {},
                 residency_after=process.selection.residency if alive else {},
                 bytes_moved=sum(process.moved.values()),
                 bytes_left=sum(left.values()),
@@ -74,11 +77,49 @@ def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:
     return result
 
 
+def _count_what_went_along(move: Move, before: Mapping[int, ProcessSelection]) -> None:
+    """Count as moved what went with a huge page that another area's sweep has moved: where two
+    areas have parts of one, the second's sweep finds its part there already."""
+    if move.node_map.overlaps:
+        return
+    for old, new in move.node_map.moves.items():
+        arrived = {
+            process.pid: _arrived(before[process.pid], process.selection, old, new)
+            for process in move.processes
+            if process.pid in before and process.placed is None
+        }
+        # What one process's sweep has moved may be mapped, and counted, in another.
+        missing = sum(arrived.values()) - sum(
+            process.moved.get((old, new), 0) for process in move.processes
+        )
+        for process in move.processes:
+            moved = process.moved.get((old, new), 0)
+            more = min(missing, arrived.get(process.pid, 0) - moved)
+            if more > 0:
+                process.moved[old, new] = moved + more
+                missing -= more
+
+
+def _arrived(before: ProcessSelection, after: ProcessSelection, old: int, new: int) -> int:
+    """Bytes that areas of the process alone lost on `old` and won on `new`."""
+    now = {area.start: area.residency for area in after.areas}
+    total = 0
+    for item in before.selected:
+        if item.counted and item.area.most_mappers == 1:
+            was, there = item.area.residency, now.get(item.area.start, {})
+            lost = was.get(old, 0) - there.get(old, 0)
+            total += max(0, min(lost, there.get(new, 0) - was.get(new, 0)))
+    return total
+
+
 def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, int]:
     if process.placed is not None:
         rest = Reason.ELSEWHERE if failure is None else Reason.ABORTED
-        return explain(move.astray(process), process.left, rest)
+        left = explain(move.astray(process), process.left, rest)
+        hidden = hidden_bytes(process, move.sources) - process.placed.hidden
+        return left | ({Reason.HIDDEN: hidden} if hidden > 0 else {})
     if move.node_map.overlaps and failure is None:
-        return dict(process.left)
+        hidden = hidden_bytes(process, move.sources)
+        return process.left | ({Reason.HIDDEN: hidden} if hidden else {})
     found = sum(process.selection.on(move.node_map.sources).values())
     return explain(found, process.left, Reason.APPEARED if failure is None else Reason.ABORTED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 
@@ -30,8 +29,12 @@ def node_spans(root: Path = Path("/")) -> list[tuple[int, int, int]]:
             spanned = int(size)
         elif spanned:
             rows.append((int(start), int(start) + spanned, node))
-    rows.sort()
-    # Zones of one node may follow each other with gaps; two nodes in one span cannot be told.
-    if any(one[1] > other[0] for one, other in itertools.pairwise(rows)):
-        return []
-    return rows
+    spans: list[tuple[int, int, int]] = []
+    for start, end, node in sorted(rows):
+        if not spans or start >= spans[-1][1]:
+            spans.append((start, end, node))
+        elif node == spans[-1][2]:  # a movable zone within another one
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]), node)
+        else:
+            return []
+    return spans

@@ -81,6 +81,8 @@ class Status:
     """Resident bytes, huge pages of hugetlbfs not counted."""
     hugetlb: int
     """Resident bytes in huge pages of hugetlbfs."""
+    swapped: int = 0
+    """Anonymous bytes in swap."""
 
 
 def read_identity(pid: int, root: Path = Path("/")) -> Identity:
@@ -111,6 +113,7 @@ def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) ->
             cap_effective=int(values.get(b"CapEff", "0"), 16),
             rss=_kilobytes(values.get(b"VmRSS", "0")),
             hugetlb=_kilobytes(values.get(b"HugetlbPages", "0")),
+            swapped=_kilobytes(values.get(b"VmSwap", "0")),
         )
     except (KeyError, ValueError, IndexError):
         raise SchedhookError(

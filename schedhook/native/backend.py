@@ -135,6 +135,10 @@ class NativeTarget:
         self._require_alive()
         return processes.read_status(self.pid, self._root).allowed_nodes
 
+    def swapped(self) -> int:
+        self._require_alive()
+        return processes.read_status(self.pid, self._root).swapped
+
     def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
         if not sources or not destinations:
             raise UsageError("migrate_pages needs at least one old and one new node")

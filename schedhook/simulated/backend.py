@@ -82,6 +82,7 @@ class SimulatedBackend:
         cgroup: str = "",
         allowed_nodes: NodeSet | None = None,
         permitted: bool = True,
+        swapped: int = 0,
         exit_after: int | None = None,
         fork_after: int | None = None,
         child: int = 0,
@@ -91,6 +92,7 @@ class SimulatedBackend:
         `exit_after`: it exits within that call (counted from 1) that reads, locates, migrates or
         sweeps its memory. `fork_after`: before that call it starts the process `child`, which
         shares all its pages and is in its cgroup. `permitted`: whether it may be attached to.
+        `swapped`: bytes in swap.
         """
         allowed = self._topology.memory_nodes if allowed_nodes is None else allowed_nodes
         self._processes[pid] = Process(
@@ -99,6 +101,7 @@ class SimulatedBackend:
             mappings=[self._map(area) for area in areas],
             allowed_nodes=allowed,
             permitted=permitted,
+            swapped=swapped,
             exit_after=exit_after,
             fork_after=fork_after,
             child=child,
@@ -128,17 +131,23 @@ class SimulatedBackend:
     def fail(self, pid: int, address: int, errnos: Sequence[int] = (), *, always: int = 0) -> None:
         """Let coming attempts to move the page at `address` end with these errnos, 0 meaning that
         one succeeds; after the last it moves. `always`: every attempt ends with this."""
-        process = self._processes[pid]
-        for mapping in process.mappings:
+        memory, offset = self._page(pid, address)
+        memory.script[offset] = list(errnos)
+        if always:
+            memory.permanent[offset] = always
+        else:
+            memory.permanent.pop(offset, None)
+
+    def hide(self, pid: int, address: int) -> None:
+        """Let move_pages(2) not find the page at `address`, which migrate_pages(2) moves."""
+        memory, offset = self._page(pid, address)
+        memory.hidden.add(offset)
+
+    def _page(self, pid: int, address: int) -> tuple[Memory, int]:
+        for mapping in self._processes[pid].mappings:
             if mapping.area.start <= address < mapping.area.end:
-                memory = mapping.memory
-                offset = (address - mapping.area.start) // memory.unit * memory.unit
-                memory.script[offset] = list(errnos)
-                if always:
-                    memory.permanent[offset] = always
-                else:
-                    memory.permanent.pop(offset, None)
-                return
+                unit = mapping.memory.unit
+                return mapping.memory, (address - mapping.area.start) // unit * unit
         raise UsageError(f"process {pid} maps nothing at {address:#x}")
 
     def _map(self, area: SimulatedArea) -> Mapped:

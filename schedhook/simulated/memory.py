@@ -41,6 +41,8 @@ class Memory:
         self.runs = list(runs)
         self.script: dict[int, list[int]] = {}
         self.permanent: dict[int, int] = {}
+        self.hidden: set[int] = set()
+        """Offsets of units that move_pages(2) does not find."""
 
     def within(self, start: int, end: int) -> list[Run]:
         """The runs in [start, end), which is widened to whole units."""
@@ -49,6 +51,14 @@ class Memory:
             replace(run, start=max(run.start, start), end=min(run.end, end))
             for run in self.runs
             if run.start < end and start < run.end
+        ]
+
+    def found(self, start: int, end: int) -> list[Run]:
+        """The same without what is hidden."""
+        return [
+            replace(run, start=first, end=last)
+            for run in self.within(start, end)
+            for first, last in self._shown(run)
         ]
 
     def place(self, start: int, end: int, node: int) -> None:
@@ -76,6 +86,16 @@ class Memory:
                 position = offset + self.unit
         if position < end:
             yield position, end, 0
+
+    def _shown(self, run: Run) -> Iterator[tuple[int, int]]:
+        position = run.start
+        for offset in sorted(self.hidden):
+            if position <= offset < run.end:
+                if position < offset:
+                    yield position, offset
+                position = offset + self.unit
+        if position < run.end:
+            yield position, run.end
 
     def _outcome(self, offset: int) -> int:
         if offset in self.permanent:
@@ -105,6 +125,7 @@ class Process:
     allowed_nodes: NodeSet
     permitted: bool = True
     alive: bool = True
+    swapped: int = 0
     exit_after: int | None = None
     fork_after: int | None = None
     child: int = 0

@@ -52,6 +52,9 @@ class SimulatedTarget:
             raise ProcessGoneError(f"process {self.pid} has exited")
         return self._process.allowed_nodes
 
+    def swapped(self) -> int:
+        return self._process.swapped
+
     def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
         """As do_migrate_pages() in the kernel's mm/mempolicy.c: one pair of nodes after the other,
         first those whose destination has nothing to be moved away any more."""
@@ -156,7 +159,7 @@ class SimulatedTarget:
 
     def _runs(self, mapping: Mapped, start: int, end: int) -> list[Run]:
         base = mapping.area.start
-        return mapping.memory.within(start - base, end - base) if start < end else []
+        return mapping.memory.found(start - base, end - base) if start < end else []
 
     def _check_destination(self, node: int) -> None:
         if node not in self._backend.topology().memory_nodes:

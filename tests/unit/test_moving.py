@@ -55,6 +55,14 @@ def test_zones_tell_the_nodes_of_frames(tmp_path: Path) -> None:
     assert node_spans(root) == [(1, 4096, 0), (4096, 5096, 0), (8192, 13192, 1)]
 
 
+def test_a_zone_within_another_of_its_node(tmp_path: Path) -> None:
+    root = host(
+        tmp_path, zone(0, "Normal", 4096, 0), zone(1, "Normal", 8192, 4096),
+        zone(1, "Movable", 1024, 6144), zone(2, "Normal", 100, 12288),
+    )  # fmt: skip
+    assert node_spans(root) == [(0, 4096, 0), (4096, 12288, 1), (12288, 12388, 2)]
+
+
 def test_interleaved_nodes_are_not_told(tmp_path: Path) -> None:
     assert node_spans(host(tmp_path, zone(0, "Normal", 100, 1), zone(1, "Normal", 100, 50))) == []
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedhook import BackendPlugin, MapperPlugin, MigrationRefused, StrategyPlugin, hookimpl
+from schedhook.backend import Limits
 from schedhook.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.errors import (
     KernelThreadError,
@@ -26,7 +27,7 @@ from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.sets import NodeSet
-from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
+from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.simulated.target import SimulatedTarget
 from schedhook.verifying import explain
 
@@ -458,3 +459,38 @@ def test_reasons_always_add_up(left: int, reasons: dict[str, int]) -> None:
     explained = explain(left, reasons, Reason.APPEARED)
     assert sum(explained.values()) == left
     assert all(size > 0 for size in explained.values())
+
+
+def test_what_is_in_swap_is_told_and_not_counted() -> None:
+    backend = host([0] * 8)
+    backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0] * 4)], swapped=5 << 20)
+    report = run(backend, pids=(100, 101))
+    assert report.bytes_moved == 12 * PAGE
+    assert [note for note in report.notes if "5.0 MiB are in swap" in note]
+
+
+def test_a_destination_without_memory() -> None:
+    whole = four_nodes()
+    bare = replace(whole.nodes[2], memory_total=0, memory_free=0)
+    backend = SimulatedBackend(topology=replace(whole, nodes={**whole.nodes, 2: bare}))
+    backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 4)])
+    with pytest.raises(UsageError, match="node 2 has no memory"):
+        run(backend)
+    assert residency(backend) == {0: 4}
+
+
+def test_what_went_along_with_other_pages_is_counted() -> None:
+    """As when two areas have parts of one huge page: the first one's sweep takes all of it."""
+    backend = host([0] * 8, [0] * 4 + [2] * 4)
+
+    def move(work: Move) -> None:
+        (process,) = work.processes
+        second = process.selection.selected[1].area
+        process.target.sweep(
+            second, second.start, second.end, {0: 2}, shared=False, limits=Limits()
+        )
+        work.sweep()
+
+    report = run(backend, strategies={"along": move}, strategy="along")
+    assert report.outcome is Outcome.COMPLETE
+    assert report.bytes_moved == 12 * PAGE

@@ -1,0 +1,53 @@
+"""Pages that are in memory and that move_pages(2) does not find.
+
+Those of memfd_secret(2) on any kernel. On Linux 6.1 to 6.4 also those of areas without any access
+(PROT_NONE), and those that NUMA balancing has marked so that the next access faults; Linux 6.5
+mended that (commit d74943a2f3cd, "mm/gup: reintroduce FOLL_NUMA as FOLL_HONOR_NUMA_FAULT").
+migrate_pages(2) finds the latter two.
+"""
+
+from __future__ import annotations
+
+from schedhook.errors import ProcessGoneError
+from schedhook.model import Area
+from schedhook.sets import NodeSet
+from schedhook.sweeping import MovingProcess, spread
+
+
+def hidden_bytes(process: MovingProcess, nodes: NodeSet) -> int:
+    """Bytes on `nodes`, of what the process's selection counts, that are hidden.
+
+    That is what numa_maps counts there, when last looked and once more now, and the backend does
+    not locate in between.
+    """
+    located = dict[int, int]()
+    for item in process.selection.selected:
+        if item.counted and (there := item.area.resident_on(nodes)):
+            found = _located(process, item.area, nodes)
+            if found < there:
+                located[item.area.start] = found
+    if not located or process.gone:
+        return 0
+    before = {item.area.start: item.area.resident_on(nodes) for item in process.selection.selected}
+    try:
+        after = {area.start: area.resident_on(nodes) for area in process.target.areas()}
+    except ProcessGoneError:
+        process.gone = True
+        return 0
+    return sum(
+        max(0, min(before[start], after.get(start, 0)) - found) for start, found in located.items()
+    )
+
+
+def _located(process: MovingProcess, area: Area, nodes: NodeSet) -> int:
+    total = 0
+    for start, end in spread(area):
+        if process.gone:
+            return area.resident
+        try:
+            runs = process.target.locate(area, start, end)
+        except ProcessGoneError:
+            process.gone = True
+        else:
+            total += sum(run.end - run.start for run in runs if run.node in nodes)
+    return total
