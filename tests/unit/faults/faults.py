@@ -224,9 +224,7 @@ HOST: Mapping[str, Fault] = {
     ),
     "agent accepts nothing": Fault(during=served(SILENT), named="timed out", waits=True),
     "agent answers nothing": Fault(during=served(MUTE), named="timed out", waits=True),
-    "agent beset": Fault(
-        during=served(CROWDED), named="timed out|temporarily unavailable", waits=True
-    ),
+    "agent beset": Fault(during=served(CROWDED), named="temporarily unavailable"),
     "agent without descriptors": Fault(during=no_descriptors, named="timed out", waits=True),
     "agent answers by drops": Fault(
         during=answering("[(connection.send(b'x'), time.sleep(0.1)) for _ in range(99)]"),

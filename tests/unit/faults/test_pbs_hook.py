@@ -42,7 +42,9 @@ WANTS = {
 """tests/pbs has the other faults of the program."""
 WAITING = ("execjob_resize", "execjob_postsuspend", "execjob_preresume")
 ALARM = 12
-SECONDS, SECONDS_WAITING = 8.0, 4.5
+SECONDS = {"default": 8.0}
+SOONER = SECONDS | {"resize": 5.0, "postsuspend": 5.0, "preresume": 5.0}
+"""Where there is nothing to wait for."""
 _DONE = "no process here|suspended|nothing to mend|not done after"
 JOB = {"id": "7.n1", "euser": "root", "exec_vnode": "(n1[0]:ncpus=1)", "session_id": 1}
 
@@ -56,7 +58,7 @@ def told_by(event: str, job: dict[str, Any]) -> dict[str, Any]:
 def run_hook(
     inside: Room,
     program: list[str],
-    seconds: float = SECONDS,
+    seconds: Mapping[str, float] = SECONDS,
     job: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> dict[str, list[str]]:
@@ -72,7 +74,7 @@ def run_hook(
             environ=environ or {},
         )
         mom.import_hook(CONTRIB / "schedhook.PY")
-        mom.import_config(json.dumps({"program": program, "seconds": {"default": seconds}}))
+        mom.import_config(json.dumps({"program": program, "seconds": seconds}))
         result = mom.run(event, **told_by(event, JOB | dict(job or {})))
         assert result.accepted, (event, result.errors)
         assert not result.timed_out
@@ -105,7 +107,7 @@ def test_a_hook_accepts_whatever_is_wrong_with_the_host(
     python = fault.python(here / "python")
     (here / "room").mkdir()
     with room(here / "room") as inside, fault.during(inside):
-        lines = run_hook(inside, [str(python), *HOOK], SECONDS_WAITING if fault.waits else SECONDS)
+        lines = run_hook(inside, [str(python), *HOOK], SOONER if fault.waits else SECONDS)
     # Whoever has to wait and finds no agent has it done in process, and needs no spool.
     if name in HOST and "garbage" not in name:
         for event in WAITING:
@@ -120,7 +122,7 @@ def test_a_broken_journal_without_an_agent(name: str, here: Path, count: Count) 
     fault = KEPT[name]
     (here / "room").mkdir()
     with room(here / "room") as inside, fault.during(inside):
-        lines = run_hook(inside, HOOK, SECONDS_WAITING if fault.waits else SECONDS)
+        lines = run_hook(inside, HOOK, SOONER if fault.waits else SECONDS)
     waiting = {event: lines.pop(event) for event in WAITING}
     # Nobody waits so long for the lock; the process that handles it goes on.
     check(waiting, "not done after" if name == "journal locked" else fault.named)
