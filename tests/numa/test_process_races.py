@@ -202,10 +202,8 @@ def check(report: dict[str, Any], crowd: Crowd, looks: Looks) -> Counter[str]:
             assert member.residency.get(0, 0) <= told[member.pid]["bytes_left"], member
         if member.image == 2:
             met[looks.met(member)] += 1
-    for pid in told.keys() - {
-        crowd.pid,
-        *(member.pid for member in members),
-    }:  # those that have exited
+    known = {crowd.pid, *(member.pid for member in members)}
+    for pid in told.keys() - known:  # these have exited
         met[MIDDLE if told[pid]["error"] else BESIDE] += 1
     return met
 

@@ -312,10 +312,10 @@ def test_more_processes_than_files_may_be_open() -> None:
 
     with cgroup("many") as path, Job("anon", MIB, 0, cgroup=path) as job:
         contents = job.checksum()
-        children = {int(job.say("fork")) for _ in range(30)}
-        answer = call("relocate", "--cgroup", path, *AWAY, become=allow(40, 40))
+        children = {int(job.say("fork")) for _ in range(12)}
+        answer = call("relocate", "--cgroup", path, *AWAY, become=allow(48, 48))
         assert_refused(answer, job, "file descriptor", "ulimit -n")
-        answer = call("relocate", "--cgroup", path, *AWAY, become=allow(40, 400))
+        answer = call("relocate", "--cgroup", path, *AWAY, become=allow(48, 480))
         report = assert_moved(answer, job, contents)
         assert {each["pid"] for each in report["processes"]} == {job.pid, *children}
 
