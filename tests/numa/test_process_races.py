@@ -35,7 +35,8 @@ ROUNDS = 12
 ENOUGH = 8
 """Actions in mid-move, and at other times, after which a race counts as met."""
 MIDDLE, BESIDE = "in the middle", "before or after"
-PASSING = {"EBUSY", "appeared"}
+PASSING = {"EBUSY", "appeared", "hidden"}
+"""Reasons that a busy process gives; `hidden`: without access just then, on Linux 6.1."""
 
 
 @cache
