@@ -153,14 +153,19 @@ class Journal:
 
     def beside(self, patience: float) -> Journal:
         """The same journal for a thread that waits for nobody's writes longer than `patience`
-        seconds, those of this process's other threads included. It has to be closed first; one in
-        memory is itself."""
+        seconds, those of this process's other threads included. It has to be closed first; itself
+        where it is in memory, or cannot be opened twice."""
         if self.path is None:
             return self
         # Opened by SQLite alone: closing a descriptor of ours would end this process's locks.
-        with translated(self.path):
+        connection = None
+        try:
             connection = connect(str(self.path), patience)
             prepare(connection, self.path)
+        except (sqlite3.Error, JournalError):
+            if connection is not None:
+                connection.close()
+            return self
         return Journal(connection, self.path, patience)
 
     def close(self) -> None:

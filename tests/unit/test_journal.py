@@ -324,8 +324,12 @@ def test_a_thread_that_must_not_wait_does_not(path: Path) -> None:
             hasty.started("slurm", "8")
         hasty.started("slurm", "9")
         assert [run.job for run in journal.open_runs()] == ["7", "9"]
-    with Journal.in_memory() as journal, journal.beside(0.0) as same:
-        assert same is journal
+    with Journal.in_memory() as journal:
+        assert journal.beside(0.0) is journal
+    with Journal.open(path) as journal:
+        path.unlink()
+        path.mkdir()
+        assert journal.beside(0.0) is journal
 
 
 def test_one_long_wait_is_enough(path: Path) -> None:
