@@ -1,15 +1,16 @@
-"""Give running processes other processors: sched_setaffinity(2) for each of their threads."""
+"""Give running processes other processors, with the way back."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from schedhook.errors import NoPermissionError, ProcessGoneError, RefusedError
+from schedhook.backend import Target
+from schedhook.errors import ProcessGoneError, SchedhookError
 from schedhook.guard import Guard
-from schedhook.host.processes import thread_ids
 from schedhook.sets import CpuSet
+from schedhook.threads import Thread, affinity, bind, read_threads
 
 _RESCANS = 5
 
@@ -17,49 +18,45 @@ _RESCANS = 5
 class Binding:
     """Threads bound to new processors, with the way back; `guard` knows it too."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, root: Path = Path("/")) -> None:
         self._guard = guard
-        self._before: dict[int, set[int]] = {}
+        self._root = root
+        self._before: dict[Thread, CpuSet] = {}
 
-    def bind(self, pids: Iterable[int], cpus: CpuSet, root: Path = Path("/")) -> None:
+    def bind(self, targets: Iterable[Target], cpus: CpuSet) -> None:
         """Bind every thread of the processes to `cpus`. Threads that end meanwhile are no error.
 
         RefusedError where the kernel allows none of the processors; what was bound until then
         stays so until `undo`.
         """
-        for pid in pids:
+        for target in targets:
             for _ in range(_RESCANS):
-                try:
-                    new = [tid for tid in thread_ids(pid, root) if tid not in self._before]
-                except ProcessGoneError:
-                    break
+                new = [thread for thread in self._threads(target) if thread not in self._before]
                 if not new:
                     break
-                for tid in new:
-                    self._bind_thread(tid, cpus)
+                for thread in new:
+                    self._bind(thread, cpus)
 
     def undo(self) -> None:
         """Give each thread back the processors that it had. Never raises: it mends."""
-        for tid, cpus in self._before.items():
-            try:
-                os.sched_setaffinity(tid, cpus)
-            except OSError:  # ended, or its cpuset has changed: the kernel keeps what it allows
-                continue
+        for thread, cpus in self._before.items():
+            # Where it fails its cpuset has changed, and the kernel keeps what that allows.
+            with suppress(SchedhookError):
+                bind(thread, cpus, self._root)
         self._before.clear()
 
-    def _bind_thread(self, tid: int, cpus: CpuSet) -> None:
+    def _threads(self, target: Target) -> list[Thread]:
         try:
-            before = os.sched_getaffinity(tid)
-            self._guard.bind_back(tid, before)
-            os.sched_setaffinity(tid, cpus)
-        except ProcessLookupError:
+            found = read_threads(target.pid, self._root)
+        except ProcessGoneError:
+            return []
+        return found if target.alive() else []  # of another one that has its number
+
+    def _bind(self, thread: Thread, cpus: CpuSet) -> None:
+        before = affinity(thread, self._root)
+        if not before:
             return
-        except PermissionError as error:
-            raise NoPermissionError(
-                f"cannot bind thread {tid} to processors {cpus}: run as root or with CAP_SYS_NICE"
-            ) from error
-        except OSError as error:
-            raise RefusedError(
-                f"thread {tid} may not use processors {cpus}: none is online and in its cpuset"
-            ) from error
-        self._before[tid] = before
+        self._guard.bind_back(thread.tid, thread.start_time, before)
+        # Noted first: what fails half-way is undone as well.
+        self._before[thread] = before
+        bind(thread, cpus, self._root)

@@ -84,6 +84,12 @@ class Target(Protocol):
         """Whether address space without pages costs a sweep next to nothing."""
         ...
 
+    @property
+    def mistaken(self) -> str | None:
+        """A sentence for the report where a call may have met another process, which had just got
+        this one's number; else None."""
+        ...
+
     def alive(self) -> bool:
         """Whether the process that was attached still runs (not: another one of its number)."""
         ...

@@ -8,20 +8,19 @@ cpuset(7), sched_setaffinity(2). Of cpuset.mems there is only a writer here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schedhook.errors import NoPermissionError, ProcessGoneError, RefusedError, SchedhookError
+from schedhook.errors import NoPermissionError, RefusedError, SchedhookError
 from schedhook.host.cgroups import (
     Cgroup,
     configured_cpus,
     configured_nodes,
     effective_cpus,
 )
-from schedhook.host.processes import thread_ids
 from schedhook.sets import CpuSet, NodeSet
+from schedhook.threads import Thread, affinity, bind, members_threads
 
 _ROUNDS = 5
 """Looks for threads that appeared while others were bound."""
@@ -97,10 +96,10 @@ def move_processors(
 
 @dataclass(slots=True)
 class _Bindings:
-    """What threads may use, by thread: (process, processors)."""
+    """What threads may use."""
 
-    before: dict[int, tuple[int, CpuSet]] = field(default_factory=dict)
-    after: dict[int, CpuSet] = field(default_factory=dict)
+    before: dict[Thread, CpuSet] = field(default_factory=dict)
+    after: dict[Thread, CpuSet] = field(default_factory=dict)
 
 
 class _Move:
@@ -122,8 +121,8 @@ class _Move:
         try:
             for level in self._levels:
                 self._before[level.cgroup.path] = configured_cpus(level.cgroup)
-            for pid, tid in self._all_threads():
-                self._threads.before[tid] = (pid, _affinity(tid))
+            for thread in self._all_threads():
+                self._threads.before[thread] = affinity(thread, self._root)
         except SchedhookError as error:
             return CpuMove(failure=str(error))
         try:
@@ -168,33 +167,31 @@ class _Move:
 
     def _bind_all(self) -> None:
         """Bind every thread, also those that appear meanwhile."""
-        for tid, cpus in self._threads.after.items():
-            _set_affinity(tid, cpus)
+        for thread, cpus in self._threads.after.items():
+            bind(thread, cpus, self._root)
         for _ in range(_ROUNDS):
-            new = [each for each in self._all_threads() if each[1] not in self._threads.after]
+            new = [each for each in self._all_threads() if each not in self._threads.after]
             if not new:
                 return
-            for pid, tid in new:
-                cpus = self._bind(pid, self._had(pid, tid))
-                _set_affinity(tid, cpus)
-                self._threads.after[tid] = cpus
+            for thread in new:
+                cpus = self._bind(thread.pid, self._had(thread))
+                bind(thread, cpus, self._root)
+                self._threads.after[thread] = cpus
 
-    def _had(self, pid: int, tid: int) -> CpuSet:
+    def _had(self, thread: Thread) -> CpuSet:
         """What the thread could use before; for one that is new, what its process could, or the
         process that it comes from."""
-        for thread in (tid, pid, _parent(pid, self._root)):
-            if thread in self._threads.before:
-                return self._threads.before[thread][1]
+        before = self._threads.before
+        if thread in before:
+            return before[thread]
+        by_tid = {each.tid: cpus for each, cpus in before.items()}
+        for tid in (thread.pid, _parent(thread.pid, self._root)):
+            if tid in by_tid:
+                return by_tid[tid]
         return CpuSet()
 
-    def _all_threads(self) -> list[tuple[int, int]]:
-        found = []
-        for pid in self._pids():
-            try:
-                found += [(pid, tid) for tid in thread_ids(pid, self._root)]
-            except ProcessGoneError:
-                continue
-        return found
+    def _all_threads(self) -> list[Thread]:
+        return members_threads(self._pids, self._root)
 
     # -- back ------------------------------------------------------------------------------------
 
@@ -206,12 +203,12 @@ class _Move:
             _try(failed, write_cpus, level.cgroup, wide)
         for level in reversed(self._levels):
             _try(failed, write_cpus, level.cgroup, self._before[level.cgroup.path])
-        for pid, tid in self._all_threads():
-            _try(failed, _set_affinity, tid, self._had(pid, tid))
+        for thread in self._all_threads():
+            _try(failed, bind, thread, self._had(thread), self._root)
         return tuple(failed)
 
 
-def _try(failed: list[str], step: Callable[..., None], *arguments: object) -> None:
+def _try(failed: list[str], step: Callable[..., object], *arguments: object) -> None:
     try:
         step(*arguments)
     except SchedhookError as error:
@@ -252,33 +249,6 @@ def _write(cgroup: Cgroup, name: str, text: str) -> None:
         if not cgroup.path.exists():
             return
         raise RefusedError(f"{path}: the kernel refuses {text!r}: {error.strerror}") from None
-
-
-def _affinity(tid: int) -> CpuSet:
-    """Empty for a thread that has ended."""
-    try:
-        return CpuSet(os.sched_getaffinity(tid))
-    except ProcessLookupError:
-        return CpuSet()
-    except OSError as error:
-        raise RefusedError(f"cannot read thread {tid}'s binding: {error.strerror}") from None
-
-
-def _set_affinity(tid: int, cpus: CpuSet) -> None:
-    if not cpus:
-        return
-    try:
-        os.sched_setaffinity(tid, cpus)
-    except ProcessLookupError:
-        return
-    except PermissionError:
-        raise NoPermissionError(
-            f"cannot bind thread {tid}: run as root or with CAP_SYS_NICE"
-        ) from None
-    except OSError as error:
-        raise RefusedError(
-            f"thread {tid} may not use processors {cpus}: {error.strerror}"
-        ) from None
 
 
 def _parent(pid: int, root: Path) -> int:

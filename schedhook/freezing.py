@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from schedhook.backend import Target
 from schedhook.errors import ProcessGoneError, RefusedError
 from schedhook.guard import Guard
 
@@ -15,15 +16,17 @@ _SETTLE = 1.0
 """Seconds for all tasks to stop; memory can be moved without."""
 
 
-def cgroups_to_freeze(pids: Iterable[int], cgroup: str | None, root: Path) -> list[Path]:
+def cgroups_to_freeze(targets: Iterable[Target], cgroup: str | None, root: Path) -> list[Path]:
     """Directories of the cgroups (version 2) of these processes, or of the one that was named.
 
     RefusedError for one that cannot be frozen: there is no version 2, it is the topmost one, or
     this process is in it.
     """
-    found = dict.fromkeys(_directory(pid, root) for pid in pids)
+    found: dict[Path | None, None]
     if cgroup is not None:
-        found = dict.fromkeys([_named(cgroup, root)])
+        found = {_named(cgroup, root): None}
+    else:
+        found = dict.fromkeys(_directories(targets, root))
     own = _directory(os.getpid(), root)
     for path in found:
         if path is None or not (path / "cgroup.freeze").exists():
@@ -69,6 +72,14 @@ def _freeze(files: Sequence[Path]) -> None:
         return  # the cgroup has ended, and its processes
     except OSError as error:
         raise RefusedError(f"{error.filename}: cannot freeze: {error.strerror}") from error
+
+
+def _directories(targets: Iterable[Target], root: Path) -> Iterator[Path | None]:
+    for target in targets:
+        with contextlib.suppress(ProcessGoneError):
+            directory = _directory(target.pid, root)
+            if target.alive():  # else it may be that of another one with its number
+                yield directory
 
 
 def _directory(pid: int, root: Path) -> Path | None:

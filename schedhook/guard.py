@@ -48,9 +48,10 @@ class Guard:
         """`path` shall hold `text` again."""
         self._tell(_WRITE, os.fsencode(path), text.encode())
 
-    def bind_back(self, tid: int, cpus: Iterable[int]) -> None:
-        """The thread shall have these processors again, if it is still the same one."""
-        thread = b"%d %s" % (tid, _start_time(tid))
+    def bind_back(self, tid: int, start_time: int, cpus: Iterable[int]) -> None:
+        """The thread that started then (clock ticks after boot) shall have these processors again:
+        not another one that has got its number."""
+        thread = b"%d %d" % (tid, start_time)
         self._tell(_BIND, thread, " ".join(map(str, cpus)).encode())
 
     def forget(self) -> None:

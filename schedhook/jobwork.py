@@ -320,9 +320,8 @@ class JobWork:
             if not pids:
                 return None
             try:
-                report = self._handler.relocate(
-                    replace(request, pids=tuple(pids), job=self._job), self._scheduler
-                )
+                named = replace(request, pids=tuple(pids), job=self._job, scheduler=self._scheduler)
+                report = self._handler.relocate(named, self._scheduler)
             except ProcessGoneError:
                 continue
             names = ", ".join(task.name for task in tasks)

@@ -211,7 +211,7 @@ class Move:
 
         All are read together, since what one may move depends on who else maps it.
         """
-        if self._seen == {process.pid for process in self.processes}:
+        if self._seen == set(map(id, self.processes)):
             return
         areas: dict[int, Sequence[Area]] = {}
         for process in self.processes:
@@ -223,7 +223,7 @@ class Move:
         found = select(areas, self.sources, self._selection)
         for process in self.processes:
             process.selection = found[process.pid]
-        self._seen = set(found)
+        self._seen = set(map(id, self.processes))
 
     # -- how it is done --------------------------------------------------------------------------
 
@@ -297,6 +297,8 @@ class Move:
             process.gone = True
             return
         self._look_alone(process)
+        if process.gone:
+            return
         after = process.selection.on(self.node_map.sources)
         for node, size in before.items():
             gone = size - after.get(node, 0)

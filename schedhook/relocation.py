@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from schedhook.affinity import Binding
-from schedhook.backend import Backend, Limits
+from schedhook.backend import Backend, Limits, Target
 from schedhook.config import Config
 from schedhook.errors import (
     KernelThreadError,
@@ -92,9 +92,11 @@ class _Relocation:
             may_move_shared=self._backend.may_move_shared(),
         )
         self._attached: dict[int, MovingProcess] = {}
+        self._ended: list[MovingProcess] = []
+        """Those whose numbers newcomers have got."""
         self._notes: list[str] = []
         self._guard = Guard()
-        self._binding = Binding(self._guard)
+        self._binding = Binding(self._guard, root)
 
     def run(self) -> Report:
         began = time.monotonic()
@@ -190,30 +192,48 @@ class _Relocation:
         return list(dict.fromkeys([*self._request.pids, *self._member_pids()]))
 
     def _member_pids(self) -> Iterable[int]:
-        """Who belongs to the cgroup or job by now; processes come and go there."""
-        if self._request.cgroup is not None:
-            yield from self._backend.cgroup_pids(self._request.cgroup)
-        elif self._request.job is not None and not self._request.pids:
-            yield from find_pids(
-                self._plugins, self._request.job, self._request.scheduler, self._root
-            )
+        """Who has come to the cgroup or job by now, unless some of a job were named."""
+        if self._request.cgroup is not None or not self._request.pids:
+            yield from self._listed_pids()
+
+    def _listed_pids(self) -> Iterable[int]:
+        request = self._request
+        if request.cgroup is not None:
+            return self._backend.cgroup_pids(request.cgroup)
+        if request.job is not None:
+            return find_pids(self._plugins, request.job, request.scheduler, self._root)
+        return ()
 
     def _attach(self, stack: ExitStack, pids: Iterable[int], *, must_exist: bool) -> None:
+        found = dict[int, Target]()
         for pid in pids:
-            if pid in self._attached:
+            known = self._attached.get(pid)
+            if known is not None and known.target.alive():
                 continue
             try:
-                target = stack.enter_context(self._backend.attach(pid))
+                found[pid] = stack.enter_context(self._backend.attach(pid))
             except ProcessGoneError:
                 if must_exist and pid in self._request.pids:
                     raise
-                continue
             except KernelThreadError:
                 if pid in self._request.pids and self._request.job is None:
-                    raise
-                continue  # a virtual machine's cgroup has some, and so has the topmost one
+                    raise  # else it is one of a virtual machine's cgroup, or of the topmost one
+        for pid, target in self._members(found):
+            if pid in self._attached:
+                self._ended.append(self._attached[pid])
             nothing = ProcessSelection(residency={}, selected=(), kept={})
             self._attached[pid] = MovingProcess(target=target, selection=nothing)
+
+    def _members(self, found: Mapping[int, Target]) -> Iterable[tuple[int, Target]]:
+        """Those that still belong to what the request names: between being listed and being held,
+        a number can have become a stranger's."""
+        request = self._request
+        of_a_job = request.job is not None and request.scheduler is not None
+        sure = found.keys() & (() if of_a_job else request.pids)
+        if len(sure) < len(found):
+            with suppress(UsageError):  # the cgroup, or the job, has ended meanwhile
+                sure = sure | set(self._listed_pids())
+        return [(pid, target) for pid, target in found.items() if pid in sure]
 
     def _map_nodes(self, topology: Topology) -> NodeMap:
         request = self._request
@@ -317,13 +337,15 @@ class _Relocation:
     # -- the move --------------------------------------------------------------------------------
 
     def _carry_out(self, stack: ExitStack, move: Move, plan: Plan) -> Report:
-        before = {pid: process.selection for pid, process in self._attached.items()}
+        for process in move.processes:
+            process.before = process.selection
         kept = _sum(its.kept for its in plan.processes)
         try:
             to_freeze = self._cgroups_to_freeze()
             self._plugins.notify("schedhook_before_migrate", plan=plan)
             if self._request.cpus is not None:
-                self._binding.bind(self._attached, self._request.cpus, self._root)
+                targets = [process.target for process in move.processes]
+                self._binding.bind(targets, self._request.cpus)
         except RefusedError as refusal:
             self._binding.undo()
             self._notes.append(str(refusal))
@@ -347,9 +369,7 @@ class _Relocation:
         if failure is not None:
             self._binding.undo()
             self._notes.append(failure)
-        report = replace(
-            self._verified(move, before, kept, failure), job=plan.job, attempts=move.attempts
-        )
+        report = replace(self._verified(move, kept, failure), job=plan.job, attempts=move.attempts)
         self._plugins.notify("schedhook_after_migrate", report=report)
         return report
 
@@ -358,7 +378,8 @@ class _Relocation:
         wanted = self._config.relocation.freeze if request.freeze is None else request.freeze
         if not wanted:
             return []
-        return cgroups_to_freeze(self._attached, request.cgroup, self._root)
+        targets = [process.target for process in self._attached.values()]
+        return cgroups_to_freeze(targets, request.cgroup, self._root)
 
     def _follow(self, stack: ExitStack, move: Move) -> None:
         """Processes and pages that appeared during the move are moved too, in bounded rounds."""
@@ -367,11 +388,11 @@ class _Relocation:
         for _ in range(_RESCANS):
             self._look(stack, move)
             late = [process for process in move.processes if _appeared(process, move) > 0]
-            known = set(self._attached)
+            known = set(map(id, self._attached.values()))
             with suppress(UsageError):  # the cgroup, or the job, has ended meanwhile
                 self._attach(stack, self._member_pids(), must_exist=False)
-            late += [process for pid, process in self._attached.items() if pid not in known]
             move.processes = list(self._attached.values())
+            late += [process for process in move.processes if id(process) not in known]
             if not late or not move.options.sweep_leftovers:
                 return
             move.sweep(late)
@@ -395,12 +416,13 @@ class _Relocation:
     def _verified(
         self,
         move: Move,
-        before: Mapping[int, ProcessSelection],
         kept: Mapping[str, int],
         failure: str | None,
     ) -> Report:
         """What residency shows when it is read again; only that is reported."""
-        processes, by_reason = verify(move, before, failure)
+        processes, by_reason = verify(move, self._ended, failure)
+        everybody = [*move.processes, *self._ended]
+        self._notes += [each.target.mistaken for each in everybody if each.target.mistaken]
         moved = sum(each.bytes_moved for each in processes)
         stayed = sum(by_reason.values())
         return replace(

@@ -17,7 +17,8 @@ class Request:
     """What to relocate, and where. None means: as the configuration says.
 
     Processes are `pids`, those of `cgroup` and below, and those of `job`, as the adapter
-    `scheduler` finds them (None: whichever knows the job). The map is `node_map`, or what the
+    `scheduler` finds them (None: whichever knows the job). With `job` and `scheduler`, those of
+    `pids` that the job does not have any more are left alone. The map is `node_map`, or what the
     mapper makes of `sources` and `destinations`; with `cpus` these default to the nodes of the
     processes' old and new processors.
     """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Self
 
 _LARGEST_ID = 1 << 16
 _MOST_DIGITS = 20
+_LONG = 64
+"""Bits."""
 
 
 class IdSet(frozenset[int]):
@@ -57,6 +60,14 @@ class IdSet(frozenset[int]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
+
+    def mask(self, size: int = 0) -> bytes:
+        """A bit for each number, in whole longs as system calls take them: room for the numbers
+        below `size` and for all that it has."""
+        bits = sum(1 << number for number in self)
+        longs = (max(size, bits.bit_length(), 1) + _LONG - 1) // _LONG
+        words = (bits >> at * _LONG & (1 << _LONG) - 1 for at in range(longs))
+        return b"".join(word.to_bytes(_LONG // 8, sys.byteorder) for word in words)
 
     def __or__(self, other: Iterable[int]) -> Self:  # type: ignore[override]
         return type(self)(self.union(other))

@@ -49,6 +49,8 @@ class MovingProcess:
     left: dict[str, int] = field(default_factory=dict)
     """Bytes that stayed when last tried, by reason."""
     gone: bool = False
+    before: ProcessSelection | None = None
+    """What was found when the move began; None for one that came later."""
     placed: Placed | None = None
     """What a strategy that decides page by page has decided; None with any other."""
 

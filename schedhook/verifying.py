@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from schedhook.hidden import hidden_bytes
 from schedhook.model import Outcome, ProcessReport, Reason
@@ -17,17 +17,17 @@ _GONE = "exited, left its cgroup or became another program during the relocation
 
 
 def verify(
-    move: Move, before: Mapping[int, ProcessSelection], failure: str | None
+    move: Move, ended: Iterable[MovingProcess], failure: str | None
 ) -> tuple[list[ProcessReport], dict[str, int]]:
     """Read residency again: each process's report, and the bytes that stayed by reason.
 
-    `before` is what was found of each process before the move, `failure` what ended it early.
+    `ended` are processes that the move knows no more; `failure` is what ended it early.
     """
     move.look()
-    _count_what_went_along(move, before)
+    _count_what_went_along(move)
     reports = []
     by_reason: dict[str, int] = {}
-    for process in move.processes:
+    for process in [*move.processes, *ended]:
         alive = not process.gone and process.target.alive()
         left = _left(process, move, failure) if alive else {}
         for reason, size in left.items():
@@ -36,7 +36,7 @@ def verify(
             ProcessReport(
                 pid=process.pid,
                 command=process.target.command,
-                residency_before=before[process.pid].residency if process.pid in before else {},
+                residency_before=process.before.residency if process.before else {},
                 residency_after=process.selection.residency if alive else {},
                 bytes_moved=sum(process.moved.values()),
                 bytes_left=sum(left.values()),
@@ -77,16 +77,16 @@ def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:
     return result
 
 
-def _count_what_went_along(move: Move, before: Mapping[int, ProcessSelection]) -> None:
+def _count_what_went_along(move: Move) -> None:
     """Count as moved what went with a huge page that another area's sweep has moved: where two
     areas have parts of one, the second's sweep finds its part there already."""
     if move.node_map.overlaps:
         return
     for old, new in move.node_map.moves.items():
         arrived = {
-            process.pid: _arrived(before[process.pid], process.selection, old, new)
+            process.pid: _arrived(process.before, process.selection, old, new)
             for process in move.processes
-            if process.pid in before and process.placed is None
+            if process.before is not None and process.placed is None
         }
         # What one process's sweep has moved may be mapped, and counted, in another.
         missing = sum(arrived.values()) - sum(

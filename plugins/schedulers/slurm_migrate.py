@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING
 from schedhook.cpusets import CpuMove, Level, move_processors, relative
 from schedhook.errors import ProcessGoneError, RefusedError, SchedhookError, UsageError
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
-from schedhook.host.processes import thread_ids
 from schedhook.host.topology import read_online_cpus, read_topology
 from schedhook.model import NodeMap, Outcome, Placement, Plan, Report
 from schedhook.request import Request
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
+from schedhook.threads import affinity, bind, members_threads
 from schedhook_plugins.schedulers.slurm_cgroups import job_cgroups, step_directories
 from schedhook_plugins.schedulers.slurm_places import group, node_pairs
 
@@ -252,25 +253,33 @@ def rebind(scheduler: Slurm, job: str, homes: Mapping[str, Placement]) -> bool:
     for task in known:
         home = homes[task.name].cpus
         if home < old and task.placement.cpus == now:
-            bound |= _bind_unbound(task.pids, now, relative(home, old, now), scheduler)
+            members = _present(task.pids, cgroups, scheduler)
+            bound |= _bind_unbound(members, now, relative(home, old, now), scheduler)
     return bound
 
 
-def _bind_unbound(members: Iterable[int], now: CpuSet, cpus: CpuSet, scheduler: Slurm) -> bool:
+def _present(
+    members: Iterable[int], cgroups: Sequence[Cgroup], scheduler: Slurm
+) -> Callable[[], list[int]]:
+    """Tells which of the job's processes are still in it: a number can be another's by now."""
+
+    def tell() -> list[int]:
+        inside = {pid for each in cgroups for pid in pids(each, scheduler.root)}
+        return [pid for pid in members if pid in inside]
+
+    return tell
+
+
+def _bind_unbound(
+    members: Callable[[], list[int]], now: CpuSet, cpus: CpuSet, scheduler: Slurm
+) -> bool:
     """Threads that have found a binding of their own keep it."""
     bound = False
-    for pid in members:
-        try:
-            threads = thread_ids(pid, scheduler.root)
-        except ProcessGoneError:
-            continue
-        for tid in threads:
-            try:
-                if CpuSet(os.sched_getaffinity(tid)) == now:
-                    os.sched_setaffinity(tid, cpus)
-                    bound = True
-            except OSError:  # it has ended, or the cpuset has changed again: the next look tells
-                continue
+    for thread in members_threads(members, scheduler.root):
+        # Where it fails its cpuset has changed again: the next look tells.
+        with suppress(SchedhookError):
+            if affinity(thread, scheduler.root) == now:
+                bound |= bind(thread, cpus, scheduler.root)
     return bound
 
 
@@ -334,12 +343,12 @@ def _move(
         for level in _levels(cgroup, levels, top)
     ]
 
-    def members() -> list[int]:
-        if not tree:  # Slurm makes no cpuset: slurmstepd shall stay what it is
-            return [pid for task in tasks for pid in task.pids]
+    def everybody() -> list[int]:
         return sorted({pid for each in cgroups for pid in pids(each, scheduler.root)})
 
-    return move_processors(tree, members, bind, move, scheduler.root)
+    # Where Slurm makes no cpuset slurmstepd shall stay what it is.
+    tasks_only = _present([pid for task in tasks for pid in task.pids], cgroups, scheduler)
+    return move_processors(tree, everybody if tree else tasks_only, bind, move, scheduler.root)
 
 
 def _levels(job: Cgroup, target: Callable[[str, CpuSet], CpuSet], top: CpuSet) -> Iterator[Level]:

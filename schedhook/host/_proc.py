@@ -8,7 +8,9 @@ from pathlib import Path
 
 from schedhook.errors import NoPermissionError, ProcessGoneError, SchedhookError
 
-_PF_KTHREAD = 0x00200000  # include/linux/sched.h
+# include/linux/sched.h
+_PF_EXITING = 0x00000004
+_PF_KTHREAD = 0x00200000
 
 
 class MissingFileError(SchedhookError):
@@ -38,7 +40,8 @@ def translated(pid: int, name: str, root: Path) -> Iterator[None]:
     except ProcessLookupError:
         raise gone(pid) from None
     except FileNotFoundError:
-        if proc_path(pid, "stat", root).exists():
+        # Found now, it is that of another process, which has got the number since.
+        if (path.parent / "stat").exists() and not path.exists():
             raise MissingFileError(f"this kernel has no {path}") from None
         raise gone(pid) from None
     except PermissionError:
@@ -71,6 +74,12 @@ def numbers(path: Path) -> list[int]:
 def is_kernel_thread(pid: int, root: Path = Path("/")) -> bool:
     """Kernel threads have no memory of their own to move."""
     return bool(int(stat_fields(pid, root)[6]) & _PF_KTHREAD)
+
+
+def is_exiting(pid: int, root: Path = Path("/"), task: int | None = None) -> bool:
+    """Whether the process, or its thread `task`, has begun to exit: its memory may be gone before
+    it counts as exited. ProcessGoneError."""
+    return bool(int(stat_fields(pid, root, task)[6]) & _PF_EXITING)
 
 
 def thread_ids(pid: int, root: Path = Path("/")) -> list[int]:

@@ -8,6 +8,7 @@ a file from the caller (both from every function that takes a pid).
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from schedhook.errors import ProcessGoneError, SchedhookError
 from schedhook.host._proc import (
+    is_exiting,
     is_kernel_thread,
     live_task,
     numbers,
@@ -23,6 +25,7 @@ from schedhook.host._proc import (
     stat_fields,
     task_file,
     thread_ids,
+    translated,
 )
 from schedhook.host.areas import read_areas, read_pss, residency
 from schedhook.host.topology import read_online_cpus, read_online_nodes
@@ -33,13 +36,16 @@ __all__ = [
     "Status",
     "all_pids",
     "boot_time",
+    "is_exiting",
     "is_kernel_thread",
     "live_task",
+    "open_task",
     "printable",
     "read_areas",
     "read_command",
     "read_identity",
     "read_pss",
+    "read_start_time",
     "read_status",
     "read_threads_cpus",
     "residency",
@@ -87,10 +93,22 @@ class Status:
 
 def read_identity(pid: int, root: Path = Path("/")) -> Identity:
     """What to compare later to know that the number still means the same process."""
-    start_time = stat_fields(pid, root)[19]
+    return Identity(pid=pid, start_time=read_start_time(pid, root))
+
+
+def read_start_time(pid: int, root: Path = Path("/"), task: int | None = None) -> int:
+    """When the process, or its thread `task`, started, in clock ticks after boot."""
+    start_time = stat_fields(pid, root, task)[19]
     if not start_time.isdigit():
         raise SchedhookError(f"cannot make sense of {proc_path(pid, 'stat', root)}")
-    return Identity(pid=pid, start_time=int(start_time[:_MOST_DIGITS]))
+    return int(start_time[:_MOST_DIGITS])
+
+
+def open_task(pid: int, task: int, root: Path = Path("/")) -> int:
+    """A descriptor that can be read from, anew at offset 0, until that thread has ended, whoever
+    has its number then."""
+    with translated(pid, name := task_file("comm", task), root):
+        return os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
 
 
 def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) -> Status:

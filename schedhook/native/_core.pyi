@@ -1,14 +1,21 @@
 """What the C core offers. Addresses and sizes in bytes; every call releases the GIL."""
 
-# A range: pid, pidfd, descriptor of /proc/PID/pagemap, start, end, the mapping's page size, the
-# base page size, the size of a transparent huge page (0: none), whether to use PAGEMAP_SCAN, and
-# a descriptor of /proc/kpageflags (-1: none), which tells huge pages where there is no scan, and
-# frame spans: rows of (start, end, node), of 64 bits each, ascending, for telling a page's node
-# from its frame (empty: the kernel is asked).
-_Range = tuple[int, int, int, int, int, int, int, int, bool, int, bytes]
+# A range: number of the process or of a thread of it; pidfd; descriptor of /proc/PID/task/TID/comm
+# where it is a thread's number (else -1); descriptor of /proc/PID/pagemap; start; end; the page
+# size of the mapping; the base page size; the size of a transparent huge page (0: none); whether
+# to use PAGEMAP_SCAN; a descriptor of /proc/kpageflags (-1: none), which tells huge pages where
+# there is no scan; and frame spans: rows of (start, end, node), of 64 bits each, ascending, for
+# telling a page's node from its frame (empty: the kernel is asked).
+_Range = tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]
 
-def migrate_pages(pid: int, from_mask: bytes, to_mask: bytes, /) -> int:
-    """migrate_pages(2). OSError with the kernel's errno."""
+def migrate_pages(pid: int, pidfd: int, task: int, from_mask: bytes, to_mask: bytes, /) -> int:
+    """migrate_pages(2), unless the process (or thread, see _Range) has ended. OSError with the
+    kernel's errno."""
+
+def bind(tid: int, task: int, mask: bytes, /) -> bool:
+    """sched_setaffinity(2), unless reading from `task`, a descriptor of /proc/PID/task/TID/comm,
+    says that the thread has ended. False where it has by the end of the call. OSError with the
+    kernel's errno; ESRCH where it had before."""
 
 def sweep(
     pages: _Range,
@@ -36,6 +43,7 @@ def sweep(
 def locate(
     pid: int,
     pidfd: int,
+    task: int,
     pagemap: int,
     start: int,
     end: int,

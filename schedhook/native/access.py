@@ -116,7 +116,7 @@ def probe(root: Path = Path("/")) -> Iterator[tuple[str, SchedhookError | None]]
     nowhere = bytes(8)  # which the kernel finds invalid, once it has looked at the right
     yield (
         "migrate_pages",
-        _try("migrate_pages(2)", lambda: _core.migrate_pages(me, nowhere, nowhere), root),
+        _try("migrate_pages(2)", lambda: _core.migrate_pages(me, -1, -1, nowhere, nowhere), root),
     )
     try:
         pidfd = open_pidfd(me, root)

@@ -9,6 +9,7 @@ import os
 import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from schedhook.backend import Failure, Limits, Run, Sweep
@@ -68,7 +69,8 @@ class NativeTarget:
     """A process held by a pidfd, its start time and its open pagemap.
 
     The system calls take a number, not a pidfd; so the pidfd is polled before each of them, and
-    the pagemap, which is bound to the address space, yields nothing once that is gone.
+    again after it: what a call said counts only if the process had not exited by then. The
+    pagemap, which is bound to the address space, yields nothing once that is gone.
     """
 
     def __init__(
@@ -76,9 +78,10 @@ class NativeTarget:
     ) -> None:
         self._root = root
         self._folio_size = folio_size
-        self._pagemap = self._kpageflags = -1
+        self._pagemap = self._kpageflags = self._comm = -1
         self._spans = b""
         self._checked = -math.inf
+        self._mistaken: str | None = None
         self._pidfd = open_pidfd(pid, root)
         try:
             check_proc(pid, self._pidfd, root)
@@ -87,6 +90,9 @@ class NativeTarget:
             self._command = processes.read_command(pid, root)
             # The first thread may have left while others run; the calls then want one of those.
             self._task = processes.live_task(pid, root)
+            self._task_started = processes.read_start_time(pid, root, self._task)
+            if self._task != pid:
+                self._comm = processes.open_task(pid, self._task, root)
             try:
                 pagemap = root / f"proc/{pid}/task/{self._task}/pagemap"
                 self._pagemap = os.open(pagemap, os.O_RDONLY | os.O_CLOEXEC)
@@ -94,7 +100,7 @@ class NativeTarget:
             except OSError as error:
                 raise attach_error(pid, error.errno or 0, root) from error
             if not self.alive():
-                raise ProcessGoneError(f"process {pid} has exited")
+                raise self._gone()
             self._use_scan = _core.can_scan(self._pagemap)
             if not self._use_scan:
                 self._kpageflags = _open_kpageflags(root)
@@ -145,9 +151,20 @@ class NativeTarget:
         size = max([*sources, *destinations]) + 1
         self._require_alive()
         try:
-            return _core.migrate_pages(self._task, _mask(sources, size), _mask(destinations, size))
+            left = _core.migrate_pages(
+                self._task,
+                self._pidfd,
+                self._comm,
+                sources.mask(size),
+                destinations.mask(size),
+            )
         except OSError as error:
+            if self._exited_in_a_call() or self._is_leaving():
+                raise self._gone() from error
             raise from_errno(error.errno or 0, self.pid, "migrate_pages") from error
+        if self._exited_in_a_call():
+            raise self._gone()
+        return left
 
     def sweep(
         self,
@@ -171,6 +188,8 @@ class NativeTarget:
             limits.batch_bytes,
             int(limits.call_seconds * 1e9),
         )
+        if error and (self._exited_in_a_call() or self._is_leaving()):
+            error = errno.ESRCH  # whoever has the number now may have been refused
         if error not in (0, errno.ESRCH):
             # EPERM is told apart here: the right was there when the process was attached.
             raise from_errno(error, self.pid, "move_pages")
@@ -190,6 +209,8 @@ class NativeTarget:
         try:
             runs = _core.locate(*self._range(area, start, end))
         except OSError as error:
+            if self._is_leaving():
+                raise self._gone() from error
             raise from_errno(error.errno or 0, self.pid, "move_pages") from error
         return [
             Run(start=first, end=last, node=node, page_size=page_size)
@@ -197,10 +218,10 @@ class NativeTarget:
         ]
 
     def close(self) -> None:
-        for descriptor in (self._kpageflags, self._pagemap, self._pidfd):
+        for descriptor in (self._kpageflags, self._comm, self._pagemap, self._pidfd):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._kpageflags = self._pagemap = self._pidfd = -1
+        self._kpageflags = self._comm = self._pagemap = self._pidfd = -1
 
     def __enter__(self) -> NativeTarget:
         return self
@@ -212,10 +233,46 @@ class NativeTarget:
     def skips_holes(self) -> bool:
         return self._use_scan
 
+    @property
+    def mistaken(self) -> str | None:
+        return self._mistaken
+
     def _require_alive(self) -> None:
         self._checked = time.monotonic()
         if not self.alive():
-            raise ProcessGoneError(f"process {self.pid} has exited")
+            raise self._gone()
+
+    def _gone(self) -> ProcessGoneError:
+        return ProcessGoneError(f"process {self.pid} has exited")
+
+    def _exited(self) -> bool:
+        """Whether the number that the system calls are given may be another's by now."""
+        if has_exited(self._pidfd):
+            return True
+        try:
+            return self._comm >= 0 and not os.pread(self._comm, 1, 0)
+        except ProcessLookupError:
+            return True
+
+    def _is_leaving(self) -> bool:
+        """It has no memory any more, for which the kernel calls it invalid, and does not count as
+        exited yet."""
+        try:
+            return processes.is_exiting(self.pid, self._root, self._task)
+        except ProcessGoneError:
+            return True
+
+    def _exited_in_a_call(self) -> bool:
+        """To be asked after a call that moves; notes where it may have met a stranger."""
+        if not self._exited():
+            return False
+        with suppress(ProcessGoneError):
+            if processes.read_identity(self._task, self._root).start_time != self._task_started:
+                self._mistaken = (
+                    f"process {self.pid} exited just when pages of it were to be moved, and its"
+                    " number is another's now: some of that one's pages may have moved instead"
+                )
+        return True
 
     def _require_running(self) -> None:
         """Not exited; whether it left its cgroup is looked at every so often, a process having
@@ -225,12 +282,13 @@ class NativeTarget:
 
     def _range(
         self, area: Area, start: int, end: int
-    ) -> tuple[int, int, int, int, int, int, int, int, bool, int, bytes]:
+    ) -> tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]:
         # Huge pages of a pool have one size; only other mappings can hold transparent ones.
         folio_size = 0 if area.kind is Kind.HUGE else self._folio_size
         return (
             self._task,
             self._pidfd,
+            self._comm,
             self._pagemap,
             start,
             end,
@@ -256,14 +314,6 @@ def _cgroup_text(pid: int, root: Path) -> str:
         return (root / f"proc/{pid}/cgroup").read_text()
     except (FileNotFoundError, ProcessLookupError) as error:
         raise ProcessGoneError(f"process {pid} has exited") from error
-
-
-def _mask(nodes: NodeSet, size: int) -> bytes:
-    """A node mask in whole longs, little-endian by long as the kernel reads it."""
-    longs = array("L", [0]) * ((size + 63) // 64)
-    for node in nodes:
-        longs[node // 64] |= 1 << node % 64
-    return longs.tobytes()
 
 
 def _table(destinations: Mapping[int, int]) -> bytes:

@@ -20,34 +20,63 @@ static PyObject *raise_errno(int number)
 
 static PyObject *core_migrate_pages(PyObject *self, PyObject *args)
 {
-    int pid;
+    int pid, pidfd, task;
     const char *from, *to;
     Py_ssize_t from_size, to_size;
-    long left;
+    long left = -1;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "iy#y#:migrate_pages", &pid, &from, &from_size, &to, &to_size))
+    if (!PyArg_ParseTuple(args, "iiiy#y#:migrate_pages", &pid, &pidfd, &task, &from, &from_size,
+                          &to, &to_size))
         return NULL;
     if (from_size != to_size || from_size % (Py_ssize_t)sizeof(long)) {
         PyErr_SetString(PyExc_ValueError, "both masks must be of one size, in whole longs");
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    /* The kernel reads maxnode - 1 bits. */
-    left = syscall(SYS_migrate_pages, pid, (unsigned long)from_size * 8 + 1, from, to);
+    /* Nothing between: what comes in between gives another process the time to get the number.
+     * The kernel reads maxnode - 1 bits. */
+    errno = ESRCH;
+    if (!sh_exited(pidfd, task))
+        left = syscall(SYS_migrate_pages, pid, (unsigned long)from_size * 8 + 1, from, to);
     Py_END_ALLOW_THREADS
     return left < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(left);
 }
 
+static PyObject *core_bind(PyObject *self, PyObject *args)
+{
+    int tid, task;
+    const char *mask;
+    Py_ssize_t size;
+    long result = -1;
+    bool ended;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iiy#:bind", &tid, &task, &mask, &size))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    errno = ESRCH;
+    if (!sh_exited(-1, task))
+        result = syscall(SYS_sched_setaffinity, tid, (size_t)size, mask);
+    int error = errno;
+    ended = sh_exited(-1, task);
+    errno = error;
+    Py_END_ALLOW_THREADS
+    if (result < 0 && !ended)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyBool_FromLong(!ended);
+}
+
 static int parse_range(PyObject *args, struct sh_range *range)
 {
-    int pid, pidfd, pagemap, use_scan, kpageflags;
+    int pid, pidfd, task, pagemap, use_scan, kpageflags;
     unsigned long long start, end, page_size, base_size, folio_size;
     const char *spans;
     Py_ssize_t spans_size;
 
-    if (!PyArg_ParseTuple(args, "iiiKKKKKpiy#", &pid, &pidfd, &pagemap, &start, &end, &page_size,
-                          &base_size, &folio_size, &use_scan, &kpageflags, &spans, &spans_size))
+    if (!PyArg_ParseTuple(args, "iiiiKKKKKpiy#", &pid, &pidfd, &task, &pagemap, &start, &end,
+                          &page_size, &base_size, &folio_size, &use_scan, &kpageflags, &spans,
+                          &spans_size))
         return -1;
     if (spans_size % (Py_ssize_t)sizeof(struct sh_span)) {
         PyErr_SetString(PyExc_ValueError, "spans are (start, end, node), of 64 bits each");
@@ -58,9 +87,9 @@ static int parse_range(PyObject *args, struct sh_range *range)
         PyErr_SetString(PyExc_ValueError, "the range does not consist of whole pages");
         return -1;
     }
-    *range = (struct sh_range){.pid = pid, .pidfd = pidfd, .pagemap = pagemap, .start = start,
-                               .end = end, .page_size = page_size, .base_size = base_size,
-                               .folio_size = folio_size, .use_scan = use_scan,
+    *range = (struct sh_range){.pid = pid, .pidfd = pidfd, .task = task, .pagemap = pagemap,
+                               .start = start, .end = end, .page_size = page_size,
+                               .base_size = base_size, .folio_size = folio_size, .use_scan = use_scan,
                                .kpageflags = kpageflags};
     /* Bytes objects are aligned for anything, but nothing promises it; they live as long as `args`. */
     if ((uintptr_t)spans % _Alignof(struct sh_span) == 0) {
@@ -235,7 +264,9 @@ static PyObject *core_may_move_shared(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"migrate_pages", core_migrate_pages, METH_VARARGS,
-     "migrate_pages(pid, from, to): migrate_pages(2) with two node masks; folios not moved."},
+     "migrate_pages(pid, pidfd, task, from, to): migrate_pages(2) with two node masks; folios not"
+     " moved."},
+    {"bind", core_bind, METH_VARARGS, "bind(tid, task, mask): sched_setaffinity(2), see _core.pyi."},
     {"sweep", core_sweep, METH_VARARGS,
      "sweep(range, destinations, only, shared, batch_bytes, call_ns): see _core.pyi."},
     {"locate", core_locate, METH_VARARGS, "locate(*range): runs of pages, see _core.pyi."},

@@ -328,6 +328,13 @@ struct mover {
     struct group group;
 };
 
+/* Whether the number may mean another process by now. What was asked or done before is the right
+ * one's where this is false afterwards, and may be another's where it is not. */
+static bool is_anothers(const struct sh_range *range)
+{
+    return sh_exited(range->pidfd, range->task);
+}
+
 static int ask(const struct sh_range *range, size_t count, void *const *pages, int *status)
 {
     if (count && sh_move_pages(range->pid, count, pages, NULL, status, 0) < 0)
@@ -409,6 +416,8 @@ static long submit(struct mover *mover, const struct batch *batch)
         group->status[i] = UNTOUCHED;
         bytes += batch->size[group->index[i]];
     }
+    if (is_anothers(mover->range)) /* nothing comes between this and the call */
+        return -ESRCH;
     left = sh_move_pages(mover->range->pid, group->count, group->page, group->node, group->status,
                          mover->options->flags);
     if (left < 0)
@@ -503,8 +512,6 @@ static int move_group(struct mover *mover, struct batch *batch, int node)
         long left;
         int error;
 
-        if (sh_exited(mover->range->pidfd))
-            return ESRCH;
         for (size_t i = 0; i < group->count; i++)
             group->node[i] = node;
         left = submit(mover, batch);
@@ -669,6 +676,8 @@ static int move_batch(struct mover *mover, struct batch *batch, int origin)
     int *before = batch->before;
     int error = is_known(mover, batch) ? 0 : ask_batch(mover->range, batch);
 
+    if (!error && is_anothers(mover->range))
+        error = ESRCH;
     if (error)
         return error;
     for (size_t i = 0; i < batch->count; i++) {
@@ -701,6 +710,8 @@ static int move_batch(struct mover *mover, struct batch *batch, int origin)
     }
     if (!error && batch != &mover->parts)
         error = finish_huge_pages(mover, batch, before);
+    if (is_anothers(mover->range)) /* whose pages these answers are about, nobody knows */
+        return ESRCH;
     for (size_t i = 0; i < batch->count; i++) {
         int target = destination_of(options, before[i]);
 
@@ -840,6 +851,8 @@ int sh_locate(const struct sh_range *range, struct sh_runs *runs)
         }
         if (!error)
             error = ask_batch(range, batch);
+        if (!error && is_anothers(range))
+            error = ESRCH;
         for (size_t i = 0; !error && i < batch->count; i++)
             if (batch->node[i] >= 0)
                 error = add_run(runs, batch->address[i], batch->size[i], batch->node[i]);

@@ -14,7 +14,7 @@ long sh_move_pages(pid_t pid, size_t count, void *const *pages, const int *nodes
                    int flags);
 ssize_t sh_read_pagemap(int fd, void *buffer, size_t size, uint64_t offset);
 int sh_scan_pagemap(int fd, void *arguments);
-bool sh_exited(int pidfd);
+bool sh_exited(int pidfd, int task);
 uint64_t sh_now_ns(void);
 
 /* Frames [start, end) of physical memory that belong to one node. */
@@ -27,6 +27,8 @@ struct sh_span {
 struct sh_range {
     pid_t pid;
     int pidfd;            /* readable once the process has exited */
+    int task;             /* /proc/PID/task/TID/comm where `pid` is not the first thread's number,
+                           * else -1: unreadable once that thread has ended */
     int pagemap;          /* /proc/PID/pagemap: bound to the address space, not to the number */
     uint64_t start, end;
     uint64_t page_size;   /* of the mapping: the base page, or a hugetlb page */

@@ -26,11 +26,12 @@ int sh_scan_pagemap(int fd, void *arguments)
     return ioctl(fd, SH_PAGEMAP_SCAN, arguments);
 }
 
-bool sh_exited(int pidfd)
+bool sh_exited(int pidfd, int task)
 {
     struct pollfd poller = {.fd = pidfd, .events = POLLIN};
+    char byte;
 
-    return pidfd >= 0 && poll(&poller, 1, 0) == 1;
+    return (pidfd >= 0 && poll(&poller, 1, 0) == 1) || (task >= 0 && pread(task, &byte, 1, 0) < 0);
 }
 
 uint64_t sh_now_ns(void)

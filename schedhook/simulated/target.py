@@ -38,6 +38,10 @@ class SimulatedTarget:
     def skips_holes(self) -> bool:
         return True
 
+    @property
+    def mistaken(self) -> None:
+        return None
+
     def alive(self) -> bool:
         return self._process.alive
 

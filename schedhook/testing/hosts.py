@@ -159,13 +159,13 @@ def write_process(
         first = f"State:\t{letter} (whatever)\nTgid:\t{pid}\nPid:\t{number}\n"
         status = b"Name:\t" + shown_name + b"\n" + (first + rights).encode()
         write_file(root, f"{where}/status", status)
+        write_file(root, f"{where}/comm", name + b"\n")
         has_memory = not kernel_thread and letter not in "ZX"
         shown = areas if has_memory else []
         write_file(root, f"{where}/maps", b"".join(map(_maps_line, shown)))
         write_file(root, f"{where}/numa_maps", b"".join(map(_numa_maps_line, shown)))
         write_file(root, f"{where}/smaps", b"".join(map(_smaps_part, shown)))
     write_file(root, f"{here}/cmdline", b"".join(word + b"\0" for word in arguments))
-    write_file(root, f"{here}/comm", name + b"\n")
     write_file(root, f"{here}/cgroup", cgroup)
     write_file(root, f"{here}/mountinfo", "".join(f"{line}\n" for line in mounts))
 

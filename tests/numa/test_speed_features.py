@@ -183,5 +183,5 @@ def test_death_thaws() -> None:
 
 
 def test_one_does_not_freeze_oneself() -> None:
-    with pytest.raises(RefusedError):
-        freezing.cgroups_to_freeze([os.getpid()], None, Path("/"))
+    with NativeBackend().attach(os.getpid()) as target, pytest.raises(RefusedError):
+        freezing.cgroups_to_freeze([target], None, Path("/"))

@@ -9,9 +9,10 @@ import pytest
 
 from schedhook import cpusets
 from schedhook.cpusets import CpuMove, Level, move_processors, relative
-from schedhook.errors import ProcessGoneError, RefusedError
+from schedhook.errors import RefusedError
 from schedhook.host.cgroups import Cgroup
 from schedhook.sets import CpuSet
+from schedhook.threads import Thread
 
 OLD, NEW = CpuSet({0, 1}), CpuSet({2, 3})
 JOB, STEP, TASK = Path("/job"), Path("/job/step/user"), Path("/job/step/user/task")
@@ -58,22 +59,22 @@ class Kernel:
                 kept = self.bound[tid] & cpus
                 self.bound[tid] = kept if self.keeps and kept else cpus
 
-    def thread_ids(self, pid: int, _root: Path) -> list[int]:
-        found = [tid for tid, (owner, _) in self.threads.items() if owner == pid]
-        if not found:
-            raise ProcessGoneError("gone")
-        return found
+    def members_threads(self, pids: Callable[[], list[int]], _root: Path) -> list[Thread]:
+        members = pids()
+        return [Thread(pid, tid, 0) for tid, (pid, _) in self.threads.items() if pid in members]
 
-    def affinity(self, tid: int) -> CpuSet:
-        return self.bound.get(tid, CpuSet())
+    def affinity(self, thread: Thread, _root: Path) -> CpuSet:
+        return self.bound.get(thread.tid, CpuSet())
 
-    def bind(self, tid: int, cpus: CpuSet) -> None:
-        if cpus and tid in self.threads:
-            self._call()
-            allowed = self.cpus[self.threads[tid][1]] & cpus
-            if not allowed:
-                raise RefusedError("not in its cpuset")
-            self.bound[tid] = allowed
+    def bind(self, thread: Thread, cpus: CpuSet, _root: Path) -> bool:
+        if not cpus or thread.tid not in self.threads:
+            return False
+        self._call()
+        allowed = self.cpus[self.threads[thread.tid][1]] & cpus
+        if not allowed:
+            raise RefusedError("not in its cpuset")
+        self.bound[thread.tid] = allowed
+        return True
 
     def pids(self) -> list[int]:
         return sorted({pid for pid, _ in self.threads.values()})
@@ -91,9 +92,9 @@ def boot(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kernel]:
             "configured_cpus": kernel.configured,
             "effective_cpus": kernel.effective,
             "write_cpus": kernel.write,
-            "thread_ids": kernel.thread_ids,
-            "_affinity": kernel.affinity,
-            "_set_affinity": kernel.bind,
+            "members_threads": kernel.members_threads,
+            "affinity": kernel.affinity,
+            "bind": kernel.bind,
             "_parent": lambda _pid, _root: 10,
         }.items():
             monkeypatch.setattr(cpusets, name, stand_in)

@@ -14,6 +14,7 @@ import pytest
 
 from schedhook import guard as guards
 from schedhook.guard import Guard, mend, put_back
+from schedhook.host.processes import read_start_time
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_a_thread_gets_its_processors_again(sleeper: int) -> None:
     had = os.sched_getaffinity(sleeper)
     one = {min(had)}
     with Guard() as guard:
-        guard.bind_back(sleeper, one)
+        guard.bind_back(sleeper, read_start_time(sleeper), one)
     assert os.sched_getaffinity(sleeper) == one
 
 

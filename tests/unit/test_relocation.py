@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schedhook import BackendPlugin, MapperPlugin, MigrationRefused, StrategyPlugin, hookimpl
+from schedhook import (
+    BackendPlugin,
+    MapperPlugin,
+    MigrationRefused,
+    StrategyPlugin,
+    hookimpl,
+    relocation,
+)
 from schedhook.backend import Limits
 from schedhook.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.errors import (
@@ -349,6 +356,55 @@ def test_what_may_not_be_moved_whole_is_moved_page_by_page(monkeypatch: pytest.M
     report = run(backend, strategy="migrate-process")
     assert (report.outcome, residency(backend)) == (Outcome.COMPLETE, {2: 10})
     assert "page by page" in report.notes[0]
+
+
+@pytest.mark.parametrize("call", range(1, 4))
+def test_memory_that_went_with_its_process_has_not_moved(call: int) -> None:
+    backend = SimulatedBackend()
+    areas = [SimulatedArea(start=AT, nodes=[0] * 10)]
+    backend.add_process(100, areas=areas, exit_after=call)
+    report = run(backend, strategy="migrate-process")
+    assert report.processes[0].error
+    assert (report.outcome, report.bytes_moved) == (Outcome.NOTHING_TO_DO, 0)
+
+
+def test_a_newcomer_with_the_number_of_one_that_exited_is_moved_too() -> None:
+    backend = host([0] * 10)
+    backend.add_cgroup("/job", [100])
+
+    def move(work: Move) -> None:
+        work.sweep()
+        if residency(backend) == {2: 10}:
+            backend.end_process(100)
+            backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 4)])
+
+    report = run(backend, pids=(), cgroup="/job", strategies={"slow": move}, strategy="slow")
+    assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 14 * PAGE)
+    assert residency(backend) == {2: 4}
+    told = [(each.bytes_moved, each.error is None) for each in report.processes]
+    assert told == [(4 * PAGE, True), (10 * PAGE, False)]
+
+
+def test_a_number_that_left_the_cgroup_before_it_was_held_is_a_strangers() -> None:
+    backend = host([0] * 10)
+    backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0] * 4)])
+    backend.add_cgroup("/job", [100])
+    listed = iter([[100, 101]])
+    tell = backend.cgroup_pids
+    backend.cgroup_pids = lambda path: next(listed, None) or tell(path)  # type: ignore[method-assign]
+    report = run(backend, pids=(), cgroup="/job")
+    assert [each.pid for each in report.processes] == [100]
+    assert residency(backend, 101) == {0: 4}
+
+
+def test_a_number_that_the_job_has_no_more_is_a_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks has found the job's processes some time ago."""
+    backend = host([0] * 10)
+    backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0] * 4)])
+    monkeypatch.setattr(relocation, "find_pids", lambda *_: (100,))
+    report = run(backend, pids=(100, 101), job="7", scheduler="slurm")
+    assert [each.pid for each in report.processes] == [100]
+    assert residency(backend, 101) == {0: 4}
 
 
 def test_a_process_that_joins_the_cgroup_is_moved_too() -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schedhook.errors import ProcessGoneError, SchedhookError
-from schedhook.host import processes
+from schedhook.host import _proc, processes
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import PAGE, FakeArea, FakeNode, write_file, write_host, write_process
 
@@ -154,3 +154,13 @@ def test_every_reader_says_that_a_process_is_gone(tmp_path: Path, reader: object
 def test_a_host_without_proc(tmp_path: Path) -> None:
     with pytest.raises(SchedhookError, match="proc"):
         processes.all_pids(tmp_path)
+
+
+def test_a_file_that_was_missing_and_is_there_is_another_processs(tmp_path: Path) -> None:
+    """The process that was to be read has exited, and its number is given again."""
+    write_process(tmp_path, 7)
+    for name in ("stat", "task/8/stat", "task/7/stat"):
+        with pytest.raises(ProcessGoneError), _proc.translated(7, name, tmp_path):
+            raise FileNotFoundError
+    with pytest.raises(_proc.MissingFileError), _proc.translated(7, "numbers", tmp_path):
+        raise FileNotFoundError

@@ -35,7 +35,7 @@ static void setup_reset(struct setup *setup)
 {
     memset(setup, 0, sizeof *setup);
     memset(setup->destination, -1, sizeof setup->destination);
-    setup->range = (struct sh_range){.pid = 1, .pidfd = 1, .pagemap = PAGEMAP_FD,
+    setup->range = (struct sh_range){.pid = 1, .pidfd = 1, .task = -1, .pagemap = PAGEMAP_FD,
                                      .start = START, .page_size = BASE, .base_size = BASE,
                                      .folio_size = FOLIO * BASE, .use_scan = true,
                                      .kpageflags = KPAGEFLAGS_FD};
@@ -281,6 +281,34 @@ static void exit_is_told(struct setup *setup, bool scan, bool zombie)
     }
 }
 
+/* What another process answers, which has the number by then, counts for nothing. */
+static void a_stranger_is_not_counted(struct setup *setup, bool scan)
+{
+    for (long call = 1; call < 12; call++) {
+        setup_reset(setup);
+        setup->destination[0] = 1;
+        setup->range.use_scan = scan;
+        setup->options.batch_bytes = 16 * BASE;
+        map_small(0, 2000, 0);
+        world.exit_at = call;
+        world.reused = true;
+        int error = sweep(setup);
+        check(error == ESRCH, "%d after call %ld", error, call);
+        check(setup->moved[0] <= world.moved_before_exit * BASE, "call %ld", call);
+
+        setup_reset(setup);
+        setup->range.use_scan = scan;
+        map_small(0, 2000, 0);
+        world.exit_at = call;
+        world.reused = true;
+        struct sh_runs runs = {0};
+        setup->range.end = START + world.count * BASE;
+        error = sh_locate(&setup->range, &runs);
+        check(error == (world.dead ? ESRCH : 0), "%d after call %ld", error, call);
+        free(runs.items);
+    }
+}
+
 /* Small pages, then two huge ones of which one is meant in part: that one stays whole. */
 static void only_what_is_meant_moves(struct setup *setup, bool scan)
 {
@@ -363,6 +391,8 @@ static void named_scenarios(void)
     run(exit_is_told(&setup, true, true));
     run(exit_is_told(&setup, false, false));
     run(exit_is_told(&setup, false, true));
+    run(a_stranger_is_not_counted(&setup, true));
+    run(a_stranger_is_not_counted(&setup, false));
     run(only_what_is_meant_moves(&setup, true));
     run(only_what_is_meant_moves(&setup, false));
     run(whole_call_errors_come_back(&setup));

@@ -156,8 +156,12 @@ static void meddle(void)
 static void tick(void)
 {
     world.calls++;
-    if (world.exit_at && world.calls >= world.exit_at)
+    if (world.exit_at && world.calls >= world.exit_at && !world.dead) {
         world.dead = true;
+        for (size_t i = 0; i < MAX_PAGES; i++)
+            if (world.page[i] && world.origin[i] >= 0 && world.page[i]->node != world.origin[i])
+                world.moved_before_exit++;
+    }
     if (world.calls == world.event.call && world.event.node < 0)
         world.page[world.event.page] = NULL;
     else if (world.calls == world.event.call)
@@ -354,7 +358,7 @@ long sh_move_pages(pid_t pid, size_t count, void *const *pages, const int *nodes
 
     (void)pid;
     tick();
-    if (world.dead) {
+    if (world.dead && !world.reused) {
         errno = world.zombie ? EINVAL : ESRCH;
         return -1;
     }
@@ -382,9 +386,10 @@ long sh_move_pages(pid_t pid, size_t count, void *const *pages, const int *nodes
     return left;
 }
 
-bool sh_exited(int pidfd)
+bool sh_exited(int pidfd, int task)
 {
     (void)pidfd;
+    (void)task;
     return world.dead && !world.zombie;
 }
 

@@ -50,7 +50,9 @@ struct world {
     /* what happens on the way */
     long exit_at;     /* before this kernel call, 0: never */
     bool zombie;      /* no address space any more, but the pidfd does not say so yet */
+    bool reused;      /* another process with the same memory has the number after that */
     bool dead;
+    size_t moved_before_exit; /* base pages */
     struct {
         long call; /* 0: never */
         size_t page;

@@ -69,8 +69,8 @@ start = next(int(line.split("-")[0], 16) for line in open("/proc/self/maps")
              if "/dev/zero" in line)
 pidfd = os.pidfd_open(os.getpid())
 pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
-here = (os.getpid(), pidfd, pagemap, start, start + len(memory), mmap.PAGESIZE, mmap.PAGESIZE, 0,
-        False, -1, b"")
+here = (os.getpid(), pidfd, -1, pagemap, start, start + len(memory), mmap.PAGESIZE,
+        mmap.PAGESIZE, 0, False, -1, b"")
 gone = (1 << 22, *here[1:])
 stay, move = array("i", [-1] * 64).tobytes(), array("i", [0] * 64).tobytes()
 
@@ -86,10 +86,13 @@ def calls():
     _core.can_scan(pagemap)
     for call, arguments in (
         (_core.locate, gone), (_core.sweep, (gone, move, b"", False, 1 << 20, 0)),
-        (_core.check_access, (1 << 22,)), (_core.migrate_pages, (1 << 22, b"\\1" * 8, b"\\1" * 8)),
+        (_core.check_access, (1 << 22,)), (_core.bind, (0, -1, b"")),
+        (_core.migrate_pages, (1 << 22, -1, -1, b"\\1" * 8, b"\\1" * 8)),
         (_core.sweep, (here, b"odd", b"odd", False, 1, 0)), (_core.locate, ()),
         (_core.sweep, ((), move, b"", False, 1 << 20, 0)), (_core.sweep, (here[:3],) * 6),
-        (_core.sweep, (here, move, b"", False, -1, -1)), (_core.migrate_pages, (1, "x", b"")),
+        (_core.sweep, (here, move, b"", False, -1, -1)),
+        (_core.migrate_pages, (1, -1, -1, "x", b"")),
+        (_core.bind, (1 << 22, -1, b"\\1" * 8)), (_core.bind, (0, 1 << 20, b"\\1" * 8)),
     ):
         with suppress(OSError, TypeError, ValueError, OverflowError):
             call(*arguments)

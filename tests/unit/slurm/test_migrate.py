@@ -88,13 +88,14 @@ class Host:
         line = next(x for x in path.read_text().splitlines() if x.startswith("Cpus_allowed_list"))
         return cpus(line.split()[1])
 
-    def bind(self, tid: int, wanted: Iterable[int]) -> None:
+    def bind(self, tid: int, wanted: Iterable[int]) -> bool:
         old = f"Cpus_allowed_list:\t{self.affinity(tid)}\n"
         for path in (f"proc/{tid}/status", f"proc/{tid}/task/{tid}/status"):
             file = self.root / path
             file.write_text(
                 file.read_text().replace(old, f"Cpus_allowed_list:\t{CpuSet(wanted)}\n")
             )
+        return True
 
     def relocate(self, request: Request) -> Report:
         self.requests.append(request)
@@ -135,10 +136,9 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host(tmp_path)
-    monkeypatch.setattr(cpusets, "_affinity", made.affinity)
-    monkeypatch.setattr(cpusets, "_set_affinity", made.bind)
-    monkeypatch.setattr(slurm_migrate.os, "sched_getaffinity", lambda tid: set(made.affinity(tid)))
-    monkeypatch.setattr(slurm_migrate.os, "sched_setaffinity", made.bind)
+    for module in (cpusets, slurm_migrate):
+        monkeypatch.setattr(module, "affinity", lambda thread, _: made.affinity(thread.tid))
+        monkeypatch.setattr(module, "bind", lambda thread, cpus, _: made.bind(thread.tid, cpus))
     return made
 
 

@@ -1,0 +1,109 @@
+"""Threads, and the processors that they may use: sched_setaffinity(2), sched_getaffinity(2).
+
+These calls take a number, no pidfd, and a number is free once its thread has ended. So a thread is
+told by its process and start time too, which are looked at before and after each call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from schedhook.errors import NoPermissionError, ProcessGoneError, RefusedError
+from schedhook.host.processes import open_task, read_start_time, thread_ids
+from schedhook.log import get_logger
+from schedhook.sets import CpuSet
+
+_log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """One thread, not whichever has its number later."""
+
+    pid: int
+    tid: int
+    start_time: int
+    """In clock ticks after boot; two that had one number within one tick look alike."""
+
+    def lives(self, root: Path = Path("/")) -> bool:
+        """Whether the number still means this thread."""
+        try:
+            return read_start_time(self.pid, root, self.tid) == self.start_time
+        except ProcessGoneError:
+            return False
+
+
+def read_threads(pid: int, root: Path = Path("/")) -> list[Thread]:
+    """The threads of whichever process has the number now. ProcessGoneError."""
+    found = []
+    for tid in thread_ids(pid, root):
+        with suppress(ProcessGoneError):
+            found.append(Thread(pid, tid, read_start_time(pid, root, tid)))
+    return found
+
+
+def members_threads(pids: Callable[[], Iterable[int]], root: Path = Path("/")) -> list[Thread]:
+    """The threads of the processes that `pids` tells, and still tells afterwards: a number read
+    from a cgroup can be a stranger's by the time that its threads are read."""
+    found = []
+    for pid in pids():
+        with suppress(ProcessGoneError):
+            found += read_threads(pid, root)
+    members = set(pids())
+    return [thread for thread in found if thread.pid in members]
+
+
+def affinity(thread: Thread, root: Path = Path("/")) -> CpuSet:
+    """The processors that it may use; empty once it has ended."""
+    try:
+        cpus = CpuSet(os.sched_getaffinity(thread.tid))
+    except ProcessLookupError:
+        return CpuSet()
+    except OSError as error:
+        raise RefusedError(f"cannot read thread {thread.tid}'s binding: {error.strerror}") from None
+    return cpus if thread.lives(root) else CpuSet()
+
+
+def bind(thread: Thread, cpus: CpuSet, root: Path = Path("/")) -> bool:
+    """Let it use `cpus` only. False where it has ended; an empty set binds nothing.
+
+    NoPermissionError; RefusedError where its cpuset allows none of them.
+    """
+    from schedhook.native import _core  # noqa: PLC0415 - not for looking
+
+    if not cpus:
+        return False
+    try:
+        task = open_task(thread.pid, thread.tid, root)
+    except ProcessGoneError:
+        return False
+    try:
+        # What was opened is this thread's: the same one was there before and is afterwards.
+        if not thread.lives(root):
+            return False
+        bound = _core.bind(thread.tid, task, cpus.mask())
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        raise NoPermissionError(
+            f"cannot bind thread {thread.tid}: run as root or with CAP_SYS_NICE"
+        ) from None
+    except OSError as error:
+        raise RefusedError(
+            f"thread {thread.tid} may not use processors {cpus}: {error.strerror}"
+        ) from None
+    finally:
+        os.close(task)
+    if not bound and (root / "proc" / str(thread.tid)).exists():
+        _log.warning(
+            "a thread ended as it was bound, and its number is another's now, which may have been"
+            " bound instead",
+            thread=thread.tid,
+            process=thread.pid,
+            cpus=str(cpus),
+        )
+    return bound

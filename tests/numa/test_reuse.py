@@ -1,0 +1,312 @@
+"""Numbers come round: a process or a thread ends at any moment, and a stranger has its number at
+once, with memory on the old node at the same addresses. Nothing of the stranger's may change."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from schedhook.backend import Limits
+from schedhook.config import Config
+from schedhook.errors import ProcessGoneError
+from schedhook.guard import Guard
+from schedhook.handling import Handler
+from schedhook.host.processes import read_start_time
+from schedhook.journal import Journal
+from schedhook.model import Event, Outcome, Report
+from schedhook.native.backend import NativeBackend, NativeTarget
+from schedhook.plugins import Plugins, load_plugins
+from schedhook.relocation import Request, relocate
+from schedhook.sets import CpuSet, NodeSet
+from schedhook_plugins.schedulers.slurm import Slurm
+from schedhook_plugins.schedulers.slurm_migrate import migrate
+from tests.numa.jobs import CGROUPS, cgroup, until
+
+pytestmark = pytest.mark.nodes(4)
+
+SOURCE = Path(__file__).with_name("recycle.c")
+BINARY = Path("/dev/shm/schedhook-test-recycle")
+MEMORY = 0x100000000000
+KIB = 1024
+PID_MAX = Path("/proc/sys/kernel/pid_max")
+FEW = 500
+"""kernel.pid_max; the kernel gives numbers below 300 once only, so that 200 come round."""
+TIMES = int(os.environ.get("SCHEDHOOK_REUSE", "1"))
+"""A long measurement is the same test so many times over."""
+OLD, NEW = CpuSet({0, 1}), CpuSet({2, 3})
+JOB = "4711"
+SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
+
+
+@dataclass(slots=True)
+class Total:
+    """What became of the strangers so far."""
+
+    reused: int = 0
+    missed: int = 0
+    """Numbers that somebody else got."""
+    moved: int = 0
+    """Pages."""
+    bound: int = 0
+    """Strangers that may use other processors than they could."""
+
+
+class Recycler:
+    """recycle.c, on processors 0 and 1."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            ["taskset", "--cpu-list", str(OLD), BINARY, str(KIB)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self.total = Total()
+
+    def targets(self, count: int, threads: int = 0, join: Path | None = None) -> list[int]:
+        self._say(f"targets {count} {threads} {join / 'cgroup.procs' if join else '-'}")
+        return [int(word) for word in self._line().split()[1:]]
+
+    def churn(self, count: int, seconds: float, how: str = "aimed") -> None:
+        self._say(f"churn {count} {int(seconds * 1e6)} {how}")
+
+    def end_threads(self, count: int, seconds: float) -> None:
+        self._say(f"end {count} {int(seconds * 1e6)}")
+
+    def wait(self) -> None:
+        self._say("wait")
+        self._line()
+
+    def check(self) -> None:
+        self._say("check")
+        for key, value in re.findall(r"(\w+) (\d+)", self._line()):
+            setattr(self.total, key, getattr(self.total, key) + int(value))
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert line, f"recycle ended with {self._process.wait()}"
+        return line
+
+
+@pytest.fixture(scope="module")
+def recycler() -> Iterator[Recycler]:
+    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", BINARY, SOURCE]
+    subprocess.run(command, check=True, timeout=120)
+    before = PID_MAX.read_text()
+    PID_MAX.write_text(str(FEW))
+    recycler = Recycler()
+    yield recycler
+    recycler.stop()
+    PID_MAX.write_text(before)
+    print(recycler.total)
+
+
+@contextmanager
+def reuse(recycler: Recycler, least: int) -> Iterator[None]:
+    """What happens within has to leave at least so many strangers, and all of them, alone."""
+    before = replace(recycler.total)
+    try:
+        yield
+    except BaseException:
+        recycler.check()  # and forget what the next test is not to find
+        raise
+    after = recycler.total
+    print(f"{after.reused - before.reused} numbers reused, {after.missed - before.missed} missed")
+    assert (after.moved, after.bound) == (before.moved, before.bound)
+    assert after.reused - before.reused >= least
+
+
+# -- the calls themselves ------------------------------------------------------------------------
+
+
+def sweep(target: NativeTarget) -> None:
+    limits = Limits(batch_bytes=64 << 10)
+    for area in target.areas():
+        done = target.sweep(area, area.start, area.end, {0: 2}, shared=True, limits=limits)
+        assert sum(done.moved.values()) <= area.size
+        if done.gone:
+            return
+
+
+def whole(target: NativeTarget) -> None:
+    target.migrate(NodeSet({0}), NodeSet({2}))
+
+
+@pytest.mark.parametrize("move", [sweep, whole])
+def test_no_call_meets_a_stranger(recycler: Recycler, move: Callable[[NativeTarget], None]) -> None:
+    backend, took = NativeBackend(), 0.02
+    with reuse(recycler, 90 * TIMES):
+        for _ in range(100 * TIMES):
+            (pid,) = recycler.targets(1)
+            with backend.attach(pid) as target:
+                began = time.monotonic()
+                recycler.churn(1, 1.5 * took)
+                with suppress(ProcessGoneError):
+                    move(target)
+                    took = 0.9 * took + 0.1 * (time.monotonic() - began)
+                recycler.check()
+                assert not target.alive()
+
+
+# -- relocations ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Plugins:
+    return load_plugins(Config())
+
+
+def assert_told(report: Report, stayed: list[int]) -> None:
+    """Those that were not killed have moved, and nobody has moved more than it had."""
+    by_pid = {each.pid: each for each in report.processes if each.error is None}
+    assert by_pid.keys() >= set(stayed)
+    assert all(residency(pid) == {2: KIB << 10} for pid in stayed), report
+    for each in report.processes:
+        assert each.bytes_moved <= sum(each.residency_before.values()) + (64 << 10), report
+    assert report.outcome in (Outcome.COMPLETE, Outcome.NOTHING_TO_DO), report
+
+
+def residency(pid: int) -> dict[int, int]:
+    """Bytes per node of a target's memory, by numa_maps."""
+    text = Path(f"/proc/{pid}/numa_maps").read_text()
+    line = next(each for each in text.splitlines() if each.startswith(f"{MEMORY:x} "))
+    return {int(node): int(pages) << 12 for node, pages in re.findall(r" N(\d+)=(\d+)", line)}
+
+
+@pytest.mark.parametrize("how", ["aimed", "round"])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_cgroup_whose_processes_end(
+    recycler: Recycler, plugins: Plugins, how: str, freeze: bool
+) -> None:
+    request = Request(
+        cgroup="schedhook-reuse",
+        sources=NodeSet({0}),
+        destinations=NodeSet({2}),
+        cpus=CpuSet({2}),
+        freeze=freeze,
+    )
+    took = 1.0
+    with reuse(recycler, 20 * TIMES), cgroup("schedhook-reuse") as path:
+        for _ in range(2 * TIMES):
+            pids = recycler.targets(16, join=path)
+            began = time.monotonic()
+            recycler.churn(12, 2 * took / 12, how)
+            report = relocate(request, Config(), plugins)
+            took = time.monotonic() - began
+            assert_told(report, pids[12:])
+            assert {*map(frozenset, map(os.sched_getaffinity, pids[12:]))} == {frozenset({2})}
+            recycler.check()
+
+
+def test_threads_that_end_as_they_are_bound(recycler: Recycler, plugins: Plugins) -> None:
+    took = 1.0
+    with reuse(recycler, 70 * TIMES):
+        for _ in range(4 * TIMES):
+            (pid,) = recycler.targets(1, threads=30)
+            request = Request(
+                pids=(pid,),
+                sources=NodeSet({0}),
+                destinations=NodeSet({2}),
+                cpus=CpuSet({2}),
+            )
+            began = time.monotonic()
+            recycler.end_threads(20, 2 * took / 20)
+            report = relocate(request, Config(), plugins)
+            took = time.monotonic() - began
+            assert_told(report, [pid])
+            recycler.check()
+
+
+# -- jobs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def step() -> Iterator[Path]:
+    """The cgroup of a step of a Slurm job, on processors 0 and 1."""
+    leaf = SCOPE / f"job_{JOB}" / "step_0" / "user" / "task_0"
+    for path in reversed((leaf, *leaf.parents)):
+        if path.is_relative_to(CGROUPS) and path != CGROUPS:
+            path.mkdir(exist_ok=True)
+        if path.is_relative_to(CGROUPS) and path != leaf:
+            (path / "cgroup.subtree_control").write_text("+cpuset")
+    yield leaf
+    for path in (leaf, *leaf.parents[:3]):
+        until(lambda path=path: not (path / "cgroup.procs").read_text().strip())
+        path.rmdir()
+
+
+def test_a_job_that_is_migrated(recycler: Recycler, plugins: Plugins, step: Path) -> None:
+    """job-migrate's way: cpusets, bindings and memory."""
+    took, job = 2.0, step.parents[2]
+
+    def carry_out(request: Request) -> Report:
+        return relocate(request, Config(), plugins)
+
+    with reuse(recycler, 20 * TIMES):
+        for _ in range(2 * TIMES):
+            (job / "cpuset.cpus").write_text(str(OLD))
+            pids = recycler.targets(16, join=step)
+            began = time.monotonic()
+            recycler.churn(12, 2 * took / 12)
+            move = migrate(Slurm(), JOB, NEW, carry_out)
+            took = time.monotonic() - began
+            assert move.done, move
+            for pid in pids[12:]:
+                assert CpuSet(os.sched_getaffinity(pid)) == NEW
+                assert residency(pid).keys() == {2}
+            recycler.check()
+
+
+def test_a_job_that_the_watcher_follows(
+    recycler: Recycler, plugins: Plugins, step: Path, tmp_path: Path
+) -> None:
+    took, job = 2.0, step.parents[2]
+    look = Event(scheduler="slurm", point="look", job=JOB)
+    with reuse(recycler, 20 * TIMES):
+        for turn in range(2 * TIMES):
+            (job / "cpuset.cpus").write_text(str(OLD))
+            pids = recycler.targets(16, join=step)
+            with Journal.open(tmp_path / f"{turn}" / "journal.db") as journal:
+                handler = Handler(Config(), plugins, journal)
+                handler.handle(look, time.time())
+                (job / "cpuset.cpus").write_text("2")
+                began = time.monotonic()
+                recycler.churn(12, 2 * took / 12)
+                handled = handler.handle(look, time.time())
+                took = time.monotonic() - began
+                assert handled.ok, handled
+                (run,) = journal.history(JOB)
+            assert [report["outcome"] for report in run["reports"]] == ["complete"], handled
+            assert all(residency(pid) == {2: KIB << 10} for pid in pids[12:])
+            recycler.check()
+
+
+# -- what is put back later ----------------------------------------------------------------------
+
+
+def test_a_guard_that_acts_when_the_number_is_anothers(recycler: Recycler) -> None:
+    with reuse(recycler, 8):
+        with Guard() as guard:
+            for pid in recycler.targets(8):
+                guard.bind_back(pid, read_start_time(pid), {3})
+            recycler.churn(8, 0.001)
+            recycler.wait()
+        recycler.check()
