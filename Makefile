@@ -12,7 +12,8 @@ SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.p
 # Tiers that need several NUMA nodes, and the Debian packages that only some tests need.
 NUMA_TIERS := tests/numa tests/slurm
 UNIT_PACKAGES := fish zsh
-TIER_PACKAGES := apparmor linux-perf munge slurmctld slurmd slurm-client clustershell iproute2
+TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client clustershell \
+    iproute2
 
 .PHONY: bench demo fuzz man test check unit numa packages unit-packages tier-packages
 

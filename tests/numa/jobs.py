@@ -74,15 +74,7 @@ class Job:
     def residency(self, pid: int | None = None) -> dict[int, int]:
         """Bytes per node of the memory that it filled, read from numa_maps by other means than
         the project's."""
-        total: dict[int, int] = {}
-        text = Path(f"/proc/{pid or self.pid}/numa_maps").read_text()
-        for line in text.splitlines():
-            if not self.start <= int(line.split()[0], 16) < self.start + self.bytes:
-                continue
-            unit = int(re.search(r"kernelpagesize_kB=(\d+)", line).group(1)) << 10
-            for node, pages in re.findall(r" N(\d+)=(\d+)", line):
-                total[int(node)] = total.get(int(node), 0) + int(pages) * unit
-        return total
+        return numa_maps_of(pid or self.pid, self.start, self.start + self.bytes)
 
     def share_on(self, node: int) -> float:
         """The share of its memory that lies on `node`."""
@@ -159,6 +151,18 @@ def cpuset_v1(directory: Path) -> Iterator[Path]:
         (CGROUPS / "cgroup.subtree_control").write_text("+cpuset")
 
 
+def numa_maps_of(pid: int, start: int, end: int) -> dict[int, int]:
+    """Bytes per node of the mappings that begin within [start, end), as numa_maps tells them."""
+    total: dict[int, int] = {}
+    for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines():
+        if not start <= int(line.split()[0], 16) < end:
+            continue
+        unit = int(line.partition("kernelpagesize_kB=")[2].split()[0]) << 10 if " N" in line else 0
+        for node, pages in re.findall(r" N(\d+)=(\d+)", line):
+            total[int(node)] = total.get(int(node), 0) + int(pages) * unit
+    return total
+
+
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -175,3 +179,30 @@ def free_bytes(node: int) -> int:
 def drop_caches() -> None:
     """Leave no page cache behind that fills a node."""
     Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+@contextmanager
+def disk(mib: int) -> Iterator[Path]:
+    """A disk in memory."""
+    load = ["modprobe", "brd", "rd_nr=1", f"rd_size={mib << 10}"]
+    subprocess.run(load, check=True, timeout=60)
+    try:
+        yield Path("/dev/ram0")
+    finally:
+        subprocess.run(["modprobe", "-r", "brd"], check=True, timeout=60)
+
+
+@contextmanager
+def mounted_disk(directory: Path, mib: int, file_system: str = "ext4") -> Iterator[Path]:
+    """A real file system, on a disk in memory."""
+    options = {"ext4": ["-q", "-F", "-m0"], "minix": ["-3"]}
+    point = directory / "mnt"
+    point.mkdir()
+    with disk(mib) as device:
+        make = [f"mkfs.{file_system}", *options[file_system], device]
+        subprocess.run(make, check=True, capture_output=True, timeout=60)
+        subprocess.run(["mount", device, point], check=True, timeout=60)
+        try:
+            yield point
+        finally:
+            subprocess.run(["umount", point], check=True, timeout=60)

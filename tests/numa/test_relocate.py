@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from schedhook.cli.main import main
 from schedhook.errors import ProcessGoneError
 from schedhook.native.backend import NativeBackend
 from schedhook.sets import NodeSet
-from tests.numa.jobs import CGROUPS, MIB, Job, cgroup, drop_caches, free_bytes
+from tests.numa.jobs import CGROUPS, MIB, Job, cgroup, drop_caches, free_bytes, mounted_disk
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -119,24 +118,6 @@ def test_file_pages(run: Any, tmp_path: Path) -> None:
                 report = relocated(run, job, strategy)
                 assert report["processes"][0]["residency_after"]["2"] >= 100 * MIB
             (directory / strategy).unlink()
-
-
-@contextmanager
-def mounted_disk(directory: Path, mib: int) -> Iterator[Path]:
-    """A real file system, on a disk in memory."""
-    point = directory / "mnt"
-    point.mkdir()
-    for command in (
-        ["modprobe", "brd", "rd_nr=1", f"rd_size={mib << 10}"],
-        ["mkfs.ext4", "-q", "-F", "-m0", "/dev/ram0"],
-        ["mount", "/dev/ram0", str(point)],
-    ):
-        subprocess.run(command, check=True, timeout=60)
-    try:
-        yield point
-    finally:
-        subprocess.run(["umount", str(point)], check=True, timeout=60)
-        subprocess.run(["modprobe", "-r", "brd"], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

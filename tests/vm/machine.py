@@ -33,6 +33,8 @@ KERNEL_OPTIONS = [
     "loglevel=5",
     # The kernel's own balancing would move the pages that a test or a measurement watches.
     "numa_balancing=disable",
+    # memfd_secret(2); before 6.5 only on request.
+    "secretmem.enable=1",
     # Needed by nobody here, and a third of the boot under emulation.
     "modprobe.blacklist=kvm_amd,kvm_intel,ahci,aesni_intel,sha1_ssse3,sha256_ssse3,sha512_ssse3,"
     "ghash_clmulni_intel,acpi_cpufreq,powernow_k8",
