@@ -59,9 +59,11 @@ def served(directory: Path, user: int) -> Iterator[None]:
     command = [PYTHON, "-c", SERVER, directory / "agent.sock", str(user)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"begun\n"
-        yield
-        process.kill()
+        try:
+            assert process.stdout.readline() == b"begun\n"
+            yield
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -72,8 +74,10 @@ def full_spool(directory: Path) -> Iterator[None]:
     with pytest.raises(OSError, match="No space"), (spool / "full").open("wb", 0) as file:
         while True:
             file.write(b"x" * 4096)
-    yield
-    subprocess.run(["umount", "--lazy", spool], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", spool], check=True)
 
 
 @contextmanager
@@ -95,8 +99,10 @@ def an_agent(directory: Path) -> Iterator[None]:
         (directory / "agent.log").open("wb") as log,
         subprocess.Popen([*command, "--config", directory / "config.toml"], stderr=log) as agent,
     ):
-        yield
-        agent.terminate()
+        try:
+            yield
+        finally:
+            agent.terminate()
 
 
 @contextmanager
@@ -146,7 +152,8 @@ CASES = {
     **{name: Case(fault=PROGRAM[name]) for name in OF_PROGRAM},
     "program leaves a child that talks": Case(
         fault=Fault(
-            wrapper=r"while printf '\033[31m\377\nexport X=1\n'; do sleep 9; done &", named=""
+            wrapper=r"for each in 1 2 3 4; do printf '\033[31m\377\nexport X=1\n'; sleep 1; done &",
+            named="",
         )
     ),
     "no room in its cgroup": Case(fault=Fault(wrapper=TINY, named="status 137", users="status 9")),
@@ -242,6 +249,12 @@ def test_whatever_is_wrong_jobs_run_and_no_host_is_drained(cluster: Cluster, hoo
     base = cluster.directory / "faults"
     (base / "agent").mkdir(parents=True)
     point_at_jobs(hooks, base)
+    cluster.reconfigure(
+        Prolog=f"{hooks}/prolog",
+        Epilog=f"{hooks}/epilog",
+        TaskProlog=f"{hooks}/task_prolog",
+        SchedulerParameters="batch_sched_delay=0,sched_min_interval=0,sched_interval=5",
+    )
     # Those that wait come first: the others run meanwhile.
     cases = dict(sorted(CASES.items(), key=lambda each: not each[1].fault.waits))
     jobs: dict[str, int] = {}
