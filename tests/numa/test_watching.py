@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from schedhook.journal import Journal
-from tests.numa.jobs import CGROUPS, Job
+from tests.numa.jobs import Job
+from tests.numa.slurm_jobs import slurm_job
 
 pytestmark = pytest.mark.nodes(4)
 
-SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
 JOB = "4711"
 BIG = 100
 ENOUGH = 0.999
@@ -92,26 +92,9 @@ def wait_for(condition: Callable[[], Any], told: Callable[[], str] = str) -> Non
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    leaf = SCOPE / f"job_{JOB}" / "step_0" / "user" / "task_special"
-    for path in reversed((leaf, *leaf.parents)):
-        if path.is_relative_to(CGROUPS) and path != leaf:
-            path.mkdir(exist_ok=True)
-            (path / "cgroup.subtree_control").write_text("+cpuset")
-    leaf.mkdir()
-    cgroup = SCOPE / f"job_{JOB}"
-    (cgroup / "cpuset.cpus").write_text("0-1")
-    host = Host(directory=tmp_path, cgroup=cgroup)
-    with ExitStack() as stack:
-        for rank in range(2):
-            monkeypatch.setenv("SLURM_PROCID", str(rank))
-            task = stack.enter_context(Job("anon", BIG, rank, cgroup=leaf))
-            os.sched_setaffinity(task.pid, {rank})
-            host.tasks.append(task)
-        yield host
-    for path in (leaf, *leaf.parents[:3]):
-        wait_for(lambda path=path: not (path / "cgroup.procs").read_text().strip())
-        path.rmdir()
+def host(tmp_path: Path) -> Iterator[Host]:
+    with slurm_job(JOB, BIG) as (cgroup, tasks):
+        yield Host(directory=tmp_path, cgroup=cgroup, tasks=tasks)
 
 
 def test_each_task_follows_when_only_the_cpuset_has_changed(host: Host) -> None:

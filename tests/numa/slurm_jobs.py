@@ -1,0 +1,38 @@
+"""A job in cgroups as Slurm makes them, without Slurm."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+from tests.numa.jobs import CGROUPS, Job, until
+
+SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
+
+
+@contextmanager
+def slurm_job(job: str, mib: int) -> Iterator[tuple[Path, list[Job]]]:
+    """The job's cgroup, and its two tasks: on processors 0 and 1, with `mib` of memory each on node
+    0 and 1."""
+    leaf = SCOPE / f"job_{job}" / "step_0" / "user" / "task_special"
+    for path in reversed((leaf, *leaf.parents)):
+        if path.is_relative_to(CGROUPS) and path != leaf:
+            path.mkdir(exist_ok=True)
+            (path / "cgroup.subtree_control").write_text("+cpuset")
+    leaf.mkdir()
+    cgroup = SCOPE / f"job_{job}"
+    (cgroup / "cpuset.cpus").write_text("0-1")
+    tasks = []
+    with ExitStack() as stack:
+        for rank in range(2):
+            with patch.dict(os.environ, SLURM_PROCID=str(rank)):
+                task = stack.enter_context(Job("anon", mib, rank, cgroup=leaf))
+            os.sched_setaffinity(task.pid, {rank})
+            tasks.append(task)
+        yield cgroup, tasks
+    for path in (leaf, *leaf.parents[:3]):
+        until(lambda path=path: not (path / "cgroup.procs").read_text().strip())
+        path.rmdir()
