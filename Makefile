@@ -13,7 +13,7 @@ SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.p
 NUMA_TIERS := tests/numa tests/slurm
 UNIT_PACKAGES := fish zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client clustershell \
-    iproute2
+    iproute2 systemd
 
 .PHONY: bench demo fuzz man test check unit numa packages unit-packages tier-packages
 

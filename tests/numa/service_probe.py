@@ -1,0 +1,143 @@
+"""What the agent does to a job, tried in its unit's sandbox by test_service.py.
+
+    service_probe.py PID CGROUP RESULT CAPABILITY=NUMBER...
+
+PID is another user's process in CGROUP, which has a cpuset. The checks
+are done with all of the capabilities, and without each of them; RESULT gets, as JSON, what became
+of each check: null, or the error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from schedhook.config import Config
+from schedhook.cpusets import write_cpus, write_nodes
+from schedhook.descriptors import StrategyPlugin
+from schedhook.host.cgroups import resolve_cgroup
+from schedhook.host.processes import read_areas, read_status
+from schedhook.model import NodeMap, Outcome
+from schedhook.native.backend import NativeBackend
+from schedhook.plugins import load_plugins
+from schedhook.relocation import Request, relocate
+from schedhook.sets import CpuSet, NodeSet
+from schedhook.threads import bind, read_threads
+from schedhook_plugins.schedulers.slurm_cgroups import rank_in_environment
+
+_VERSION_3 = 0x20080522  # <linux/capability.h>
+EVERYWHERE = NodeSet(range(4))
+"""There are four nodes of one processor each."""
+PID, CGROUP = int(sys.argv[1]), sys.argv[2]
+
+
+def finds_its_place() -> None:
+    """What /proc tells everybody, and a cgroup's files that are root's."""
+    assert read_status(PID).uid != 0
+    cgroup = resolve_cgroup(CGROUP, Path("/"))
+    write_cpus(cgroup, CpuSet({0, 1}))
+    write_cpus(cgroup, CpuSet(EVERYWHERE))
+    write_nodes(cgroup, EVERYWHERE)
+
+
+def reads_where_memory_lies() -> None:
+    assert read_areas(PID)
+
+
+def reads_the_tasks_rank() -> None:
+    assert rank_in_environment(PID, Path("/")) == "1"
+
+
+def opens_pagemap() -> None:
+    os.close(os.open(f"/proc/{PID}/pagemap", os.O_RDONLY))
+
+
+def binds_a_task() -> None:
+    (thread,) = read_threads(PID)
+    assert bind(thread, CpuSet({1}))
+    assert bind(thread, CpuSet(EVERYWHERE))
+
+
+def moves_what_others_map() -> None:
+    assert NativeBackend().may_move_shared()
+
+
+CHECKS = [
+    finds_its_place,
+    reads_where_memory_lies,
+    reads_the_tasks_rank,
+    opens_pagemap,
+    binds_a_task,
+    moves_what_others_map,
+]
+
+
+def relocates() -> dict[str, str | None]:
+    """With each strategy, to and fro."""
+    plugins = load_plugins(Config())
+    problems = [f"{each.provider}: {each.what}" for each in plugins.problems]
+    result: dict[str, str | None] = {"no problem with plug-ins": "; ".join(problems) or None}
+    gather = NodeMap(pairs=dict.fromkeys(range(3), 3))
+    relocate(Request(pids=(PID,), node_map=gather), Config(), plugins)
+    ways = [{3: 0}, {0: 3}]
+    for name in plugins.names(StrategyPlugin):
+        if name in ("profile-guided", "cpuset"):  # want a profile, or leave to hold up the host
+            continue
+        for way in ways:
+            request = Request(pids=(PID,), node_map=NodeMap(pairs=way), strategy=name)
+            report = relocate(request, Config(), plugins)
+            done = report.outcome is Outcome.COMPLETE
+            result[f"{name} {NodeMap(pairs=way)}"] = None if done else str(report)
+    return result
+
+
+def tried(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001 - it is what we want to know
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def without(number: int) -> dict[str, str | None]:
+    """The checks by a child that lacks the capability."""
+    out, into = os.pipe()
+    child = os.fork()
+    if not child:
+        leave(number)
+        os.write(into, json.dumps({each.__name__: tried(each) for each in CHECKS}).encode())
+        os._exit(0)
+    os.close(into)
+    with os.fdopen(out) as reader:
+        told: dict[str, str | None] = json.loads(reader.read())
+    os.waitpid(child, 0)
+    return told
+
+
+def leave(number: int) -> None:
+    """capset(2), of this process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    words = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, words) == 0
+    for word in range(number // 32 * 3, number // 32 * 3 + 2):  # effective, permitted
+        words[word] &= ~(1 << number % 32)
+    assert libc.capset(header, words) == 0, os.strerror(ctypes.get_errno())
+
+
+def main(result: Path, capabilities: Iterable[str]) -> None:
+    found: dict[str, dict[str, str | None]] = {
+        "with all": {each.__name__: tried(each) for each in CHECKS} | relocates()
+    }
+    for each in capabilities:
+        name, _, number = each.partition("=")
+        found[name] = without(int(number))
+    result.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[3]), sys.argv[4:])
