@@ -14,7 +14,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,58 +29,25 @@ from schedhook.journal_file import (
     prepare,
     translated,
 )
+from schedhook.journal_rows import (
+    Run,
+    Seen,
+    Wish,
+    event_of,
+    placement_of,
+    run_of,
+    tell,
+    wish_data,
+    wish_of,
+)
 from schedhook.model import Event, Placement, Report
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.sets import NodeSet
 from schedhook.totals import Series, totals_of
 
 _HOLD_SECONDS = 3600.0
 _HOLD_POLL_SECONDS = 0.1
 _HASTE = 100
 """What others have locked for too long once is waited for by so much less the next time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One run of a job on this host; a requeued job has several."""
-
-    scheduler: str
-    job: str
-    user: int | None
-    hooked: bool
-    """A hook of the scheduler told of its start, so one will tell of its end."""
-    started: float
-    ended: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What is known of one task's placement."""
-
-    home: Placement
-    """Where its memory was brought to, or first seen, last."""
-    last: Placement
-    """What was seen last."""
-    visited: NodeSet
-    """Nodes that it could use since it was at home, where pages may lie too."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """A placement that is to hold, whatever the scheduler writes, until the job ends."""
-
-    was: Placement
-    """What the scheduler gave the job, and goes on writing."""
-    placement: Placement
-    leaving: CpuSet | None = None
-    """The processors that the job is being moved away from; None once it has arrived."""
-    enforcing: bool = False
-    """It is being made to hold again."""
-    at: float = 0.0
-
-    @property
-    def under_way(self) -> bool:
-        """Whoever finds it so, with nobody at work on the job, finishes what was interrupted."""
-        return self.leaving is not None or self.enforcing
 
 
 def default_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -224,7 +190,7 @@ class Journal:
         """The job's latest run."""
         with self._read() as db:
             row = _latest(db, scheduler, job)
-            return _run(row) if row else None
+            return run_of(row) if row else None
 
     def open_runs(
         self, scheduler: str | None = None, *, unsettled_only: bool = False
@@ -239,7 +205,7 @@ class Journal:
                 " WHERE q.run = p.run AND q.task = p.task))) ORDER BY started, id",
                 (scheduler, unsettled_only),
             ).fetchall()
-            return tuple(map(_run, rows))
+            return tuple(map(run_of, rows))
 
     # -- placements ------------------------------------------------------------------------------
 
@@ -282,7 +248,7 @@ class Journal:
             ).fetchall()
             result: dict[str, Seen] = {}
             for row in rows:
-                placement = _placement(row["cpus"], row["nodes"])
+                placement = placement_of(row["cpus"], row["nodes"])
                 before = result.get(row["task"])
                 if row["settled"] or before is None:
                     seen = Seen(home=placement, last=placement, visited=NodeSet())
@@ -339,7 +305,7 @@ class Journal:
         """Events that nobody has handled to the end: (number, time, event), oldest first."""
         with self._read() as db:
             rows = db.execute("SELECT * FROM events WHERE done IS NULL ORDER BY at, id").fetchall()
-            return [(row["id"], float(row["at"]), _event(row)) for row in rows]
+            return [(row["id"], float(row["at"]), event_of(row)) for row in rows]
 
     def add_report(
         self, report: Report, scheduler: str | None = None, job: str | None = None
@@ -389,7 +355,7 @@ class Journal:
                     str(wish.was.nodes),
                     str(wish.placement.cpus),
                     str(wish.placement.nodes),
-                    json.dumps(_wish_data(wish)),
+                    json.dumps(wish_data(wish)),
                 ),
             )
 
@@ -399,7 +365,7 @@ class Journal:
             row = db.execute(
                 "SELECT * FROM wishes WHERE run = ?", (_open_id(db, scheduler, job),)
             ).fetchone()
-            return _wish(row) if row else None
+            return wish_of(row) if row else None
 
     def release(self, scheduler: str, job: str) -> bool:
         """Drop the job's wish. Whether there was one."""
@@ -424,7 +390,7 @@ class Journal:
                 " WHERE ended IS NULL AND key = ? ORDER BY jobs.id",
                 (key,),
             ).fetchall()
-            return tuple(map(_run, rows))
+            return tuple(map(run_of, rows))
 
     def set_note(self, scheduler: str, job: str, key: str, text: str | None) -> None:
         """Put down a text under `key`, None to drop it; gone when the job ends."""
@@ -496,7 +462,7 @@ class Journal:
                 " ORDER BY started DESC, id DESC LIMIT ?2",
                 (job, limit, since),
             ).fetchall()
-            return [_tell(db, row) for row in reversed(rows)]
+            return [tell(db, row) for row in reversed(rows)]
 
     def prune(self, days: float, per_job: int | None = None) -> int:
         """Forget runs that ended, and events and reports that are older than, `days` days ago; of
@@ -613,84 +579,6 @@ def _prune_each(db: sqlite3.Connection, most: int) -> None:
                 f"DELETE FROM {table} WHERE {of} AND {more} AND id <= ({newest})",
                 (first, second, most),
             )
-
-
-def _wish_data(wish: Wish) -> dict[str, object]:
-    data: dict[str, object] = {"leaving": str(wish.leaving)} if wish.leaving else {}
-    return data | ({"enforcing": True} if wish.enforcing else {})
-
-
-def _run(row: sqlite3.Row) -> Run:
-    return Run(
-        scheduler=row["scheduler"],
-        job=row["job"],
-        user=row["user"],
-        hooked=bool(row["hooked"]),
-        started=float(row["started"]),
-        ended=None if row["ended"] is None else float(row["ended"]),
-    )
-
-
-def _event(row: sqlite3.Row) -> Event:
-    return Event(
-        scheduler=row["scheduler"],
-        point=row["point"],
-        job=row["job"],
-        user=row["user"],
-        host=row["host"],
-        data=dict(json.loads(row["data"])),
-    )
-
-
-def _wish(row: sqlite3.Row) -> Wish:
-    data = json.loads(row["data"])
-    leaving = data.get("leaving")
-    return Wish(
-        was=_placement(row["was_cpus"], row["was_nodes"]),
-        placement=_placement(row["cpus"], row["nodes"]),
-        leaving=CpuSet.parse(leaving) if leaving else None,
-        enforcing=bool(data.get("enforcing")),
-        at=float(row["at"]),
-    )
-
-
-def _placement(cpus: str, nodes: str) -> Placement:
-    return Placement(cpus=CpuSet.parse(cpus), nodes=NodeSet.parse(nodes))
-
-
-def _tell(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
-    # Events and reports carry no run: a prolog's event is there before the run is.
-    span = (row["scheduler"], row["job"], row["started"], row["ended"] or time.time() + 86400)
-    wish = db.execute("SELECT * FROM wishes WHERE run = ?", (row["id"],)).fetchone()
-    return {
-        **{key: row[key] for key in ("scheduler", "job", "user", "started", "ended")},
-        "placements": [
-            {**dict(placement), "settled": bool(placement["settled"])}
-            for placement in db.execute(
-                "SELECT at, task, cpus, nodes, settled FROM placements WHERE run = ? ORDER BY id",
-                (row["id"],),
-            )
-        ],
-        "events": [
-            dict(event)
-            for event in db.execute(
-                "SELECT at, point, summary, done FROM events WHERE scheduler = ? AND job = ?"
-                " AND at BETWEEN ? AND ? ORDER BY at, id",
-                span,
-            )
-        ],
-        "reports": [
-            {"at": report["at"], **json.loads(report["report"])}
-            for report in db.execute(
-                "SELECT at, report FROM reports WHERE coalesce(scheduler, ?1) = ?1 AND job = ?2"
-                " AND at BETWEEN ?3 AND ?4 + 1 ORDER BY at, id",
-                span,
-            )
-        ],
-        "wish": {key: wish[key] for key in ("at", "cpus", "nodes", "was_cpus", "was_nodes")}
-        if wish
-        else None,
-    }
 
 
 def _holder(db: sqlite3.Connection, scheduler: str, job: str) -> int | None:
