@@ -196,6 +196,11 @@ class Puppet:
         """How many it has: one, unless calls of `later` are not over."""
         return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
 
+    def waits(self) -> bool:
+        """Whether a call of `later` has come as far as to wait for a disk."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return any(stat.read_text().rpartition(")")[2].split()[0] == "D" for stat in tasks)
+
     def protect(self, memory: Memory, protection: int) -> None:
         self.call(Call.MPROTECT, memory.start, memory.size, protection)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -36,3 +36,6 @@ def slurm_job(job: str, mib: int) -> Iterator[tuple[Path, list[Job]]]:
     for path in (leaf, *leaf.parents[:3]):
         until(lambda path=path: not (path / "cgroup.procs").read_text().strip())
         path.rmdir()
+    with suppress(OSError):  # others may have jobs, or services, there
+        SCOPE.rmdir()
+        SCOPE.parent.rmdir()

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -427,6 +427,7 @@ def test_direct_io_in_flight(slow: Slow, puppet: Puppet, relocate: Any) -> None:
     memory = puppet.anonymous(PAGES)
     slow.stop()
     puppet.later(Call.PWRITE, file, memory.start, 16 * PAGE, 0)
+    until(puppet.waits)
     report = relocate()
     slow.go_on()
     assert (report["exit"], report["moved"], report["left"]) == (3, PAGES - 16, {"EBUSY": 16})
@@ -529,10 +530,19 @@ def test_segments_and_files_in_memory(puppet: Puppet, relocate: Any, tmp_path: P
 # -- destinations ---------------------------------------------------------------------------------
 
 
+def goes_offline(state: Path) -> bool:
+    """Whether it does now: what others have put there meanwhile may be in use for a moment."""
+    drop_caches()
+    with suppress(OSError):
+        state.write_text("offline")
+    return state.read_text().strip() == "offline"
+
+
 @contextmanager
 def movable_zone(node: int) -> Iterator[None]:
     """A block of the node's memory as ZONE_MOVABLE, as hot-plugged memory often is."""
     blocks = Path(f"/sys/devices/system/node/node{node}").glob("memory*/state")
+    drop_caches()
     for state in sorted(blocks, reverse=True):
         try:
             state.write_text("offline")
@@ -542,7 +552,7 @@ def movable_zone(node: int) -> Iterator[None]:
         try:
             yield
         finally:
-            state.write_text("offline")
+            until(lambda: goes_offline(state))
             state.write_text("online_kernel")
         return
     raise AssertionError(f"no block of node {node} can be taken offline")
