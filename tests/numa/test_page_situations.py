@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -552,7 +553,7 @@ def movable_zone(node: int) -> Iterator[None]:
         try:
             yield
         finally:
-            until(lambda: goes_offline(state))
+            until(partial(goes_offline, state))
             state.write_text("online_kernel")
         return
     raise AssertionError(f"no block of node {node} can be taken offline")

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("test", help=tiers.test.__doc__, parents=[guest])
     one.add_argument("tiers", type=Path, nargs="+", metavar="tests/TIER")
-    one.add_argument("--timeout", type=float, default=1500, help="seconds for each tier")
+    one.add_argument("--timeout", type=float, default=2100, help="seconds for each tier")
     one.add_argument("--force-vm", action="store_true", help="even if this host has the nodes")
 
     one = commands.add_parser("once", help=once.run.__doc__, parents=[guest])
