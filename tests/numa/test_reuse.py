@@ -29,6 +29,7 @@ from schedhook.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import migrate
 from tests.numa.jobs import CGROUPS, cgroup, until
+from tests.numa.slurm_jobs import SCOPE
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -43,7 +44,6 @@ TIMES = int(os.environ.get("SCHEDHOOK_REUSE", "1"))
 """A long measurement is the same test so many times over."""
 OLD, NEW = CpuSet({0, 1}), CpuSet({2, 3})
 JOB = "4711"
-SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ from schedhook.journal import Journal, Wish
 from schedhook.model import Placement
 from schedhook.sets import CpuSet, NodeSet
 from tests.numa.jobs import CGROUPS, Job, until
+from tests.numa.slurm_jobs import SCOPE
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -40,7 +41,6 @@ PREFIX = Path("/opt/schedhook-test")
 SOCKET = "/run/schedhook/agent.sock"
 SPOOL = Path("/var/spool/schedhook")
 STATE = Path("/var/lib/schedhook")
-SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
 JOB = "4712"
 NOBODY = 65534
 BIG = 40
