@@ -154,10 +154,18 @@ def cpuset_v1(directory: Path) -> Iterator[Path]:
     try:
         yield mount
     finally:
+        # A removed cgroup lives on for a moment, and a hierarchy that is unmounted before its end
+        # stays, with its controllers, for good.
+        until(lambda: cgroups_with("cpuset") == 1)
         until(lambda: subprocess.run(["umount", mount], check=False).returncode == 0)
-        # The kernel takes its time to let go of a hierarchy.
-        until(lambda: "cpuset" in (CGROUPS / "cgroup.controllers").read_text().split(), 120)
+        until(lambda: "cpuset" in (CGROUPS / "cgroup.controllers").read_text().split())
         (CGROUPS / "cgroup.subtree_control").write_text("+cpuset")
+
+
+def cgroups_with(controller: str) -> int:
+    """As /proc/cgroups counts them, the root and those removed but not gone among them."""
+    rows = [line.split() for line in Path("/proc/cgroups").read_text().splitlines()]
+    return next(int(row[2]) for row in rows if row[0] == controller)
 
 
 def numa_maps_of(pid: int, start: int, end: int) -> dict[int, int]:
