@@ -111,17 +111,19 @@ class _Relocation:
     def _relocate(self, stack: ExitStack) -> Report:
         request = self._request
         topology = self._backend.topology()
-        if len(topology.memory_nodes) == 1:
+        has_one_node = len(topology.memory_nodes) == 1
+        try:
+            self._attach(stack, self._named_pids(), must_exist=bool(request.pids))
+        except RefusedError as refusal:
+            if not has_one_node:  # else no right to move is needed
+                self._notes.append(str(refusal))
+                return self._report(Outcome.REFUSED, request.node_map or NodeMap(pairs={}))
+        if has_one_node:
             self._notes.append(
                 f"this host has one NUMA node with memory ({topology.memory_nodes}):"
                 " there is nowhere to move to"
             )
             return self._report(Outcome.NOTHING_TO_DO, request.node_map or NodeMap(pairs={}))
-        try:
-            self._attach(stack, self._named_pids(), must_exist=bool(request.pids))
-        except RefusedError as refusal:
-            self._notes.append(str(refusal))
-            return self._report(Outcome.REFUSED, request.node_map or NodeMap(pairs={}))
         node_map = self._map_nodes(topology)
         check_nodes(node_map, topology)
         if node_map.note:

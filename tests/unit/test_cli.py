@@ -159,6 +159,15 @@ def test_a_host_with_one_node_has_nothing_to_do(run: Run, tmp_path: Path) -> Non
     assert "one NUMA node" in out
 
 
+def test_a_host_with_one_node_says_what_is_not_there(run: Run, tmp_path: Path) -> None:
+    write_host(tmp_path, nodes=[FakeNode(number=0)])
+    relocate = ("relocate", "--root", tmp_path, "--backend", "simulated", "--from", 0, "--to", 1)
+    for who, answer in {("--pid", 999): 1, ("--cgroup", "/absent"): 2, ("--job", 7): 2}.items():
+        status, out, err = run(*relocate, *who)
+        assert (status, out) == (answer, ""), who
+        assert str(who[1]) in err
+
+
 def test_show_counts_by_process_and_kind(run: Run, host: Path) -> None:
     status, out, _ = run("show", "--root", host, "--pid", 100, "--json")
     shown = json.loads(out)
