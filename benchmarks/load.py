@@ -211,7 +211,8 @@ def write_history(path: Path, rows: int) -> int:
     Journal.open(path).close()
     jobs = rows // 10
     report = (
-        '{"outcome": "complete", "bytes_moved": 1048576, "bytes_left": 0, "node_map": {"0": 1}}'
+        '{"outcome": "complete", "bytes_moved": 1048576, "bytes_left": 0, "node_map": {"0": 1},'
+        ' "processes": []}'
     )
     first = time.time() - 80 * 86400
     with closing(Journal.open(path)) as journal:

@@ -68,13 +68,15 @@ def _journal(config: Config) -> Finding:
         if not path.exists():
             return ok("journal", f"none yet; it will be {path}")
         with Journal.open(path, create=False) as journal:
-            jobs = len(journal.open_runs())
-            waiting = len(journal.unfinished_events())
+            counts = journal.counts()
     except JournalError as error:  # its message has the remedy
         return problem("journal", "cannot be used: hooks and jobs go on unrecorded", str(error))
     except OSError as error:
         return note("journal", f"{path}: {error.strerror}", "run as root to have it looked at")
-    what = f"{path}: {jobs} jobs run, {waiting} events not handled yet"
+    what = f"{path}: {counts.open_runs} jobs run, {counts.unfinished_events} events not handled yet"
+    if counts.damaged:
+        remedy = f"look after disk and memory; sqlite3 {path} 'SELECT * FROM damaged' shows them"
+        return note("journal", f"{what}, {counts.damaged} damaged rows set aside", remedy)
     return ok("journal", what)
 
 

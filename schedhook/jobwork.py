@@ -14,6 +14,7 @@ from schedhook.events import Kind
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
 from schedhook.journal import HeldError, Wish
+from schedhook.journal_rows import json_object
 from schedhook.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.request import Request
 from schedhook.scheduler import Scheduler, Task
@@ -290,11 +291,9 @@ class JobWork:
         self._write_note({name: entry for name, entry in parked.items() if name in alive} or None)
 
     def _note(self) -> dict[str, dict[str, object]] | None:
-        text = self._handler.ask(
-            lambda: self._journal.note(self._scheduler, self._job, PARKED), None
+        return self._handler.ask(
+            lambda: self._journal.note(self._scheduler, self._job, PARKED, _read_note), None
         )
-        note: dict[str, dict[str, object]] | None = json.loads(text) if text else None
-        return note
 
     def _write_note(self, parked: Mapping[str, object] | None) -> None:
         text = json.dumps(parked) if parked else None
@@ -340,6 +339,17 @@ def describe(report: Report) -> str:
     if report.outcome in (Outcome.REFUSED, Outcome.FAILED) and report.notes:
         line += f": {report.notes[-1]}"
     return line
+
+
+def _read_note(text: str) -> dict[str, dict[str, object]]:
+    """Task → how it was parked. ValueError for what `_write_note` never wrote."""
+    note = json_object(text)
+    try:
+        for entry in note.values():
+            _way_back(entry, NodeSet())
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no note of what is parked where: {error!r}") from error
+    return note
 
 
 def _way_back(entry: Mapping[str, object], new: NodeSet) -> Request | None:

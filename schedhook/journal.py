@@ -13,12 +13,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from schedhook.errors import ProcessGoneError, RefusedError
 from schedhook.host.processes import read_identity, read_status
+from schedhook.journal_damage import Rows
 from schedhook.journal_file import (
     BUSY_SECONDS,
     JournalError,
@@ -30,13 +31,18 @@ from schedhook.journal_file import (
     translated,
 )
 from schedhook.journal_rows import (
+    Counts,
     Run,
     Seen,
     Wish,
     event_of,
-    placement_of,
+    hold_of,
+    note_of,
+    result_of,
     run_of,
+    seen_of,
     tell,
+    total_of,
     wish_data,
     wish_of,
 )
@@ -44,10 +50,14 @@ from schedhook.model import Event, Placement, Report
 from schedhook.sets import NodeSet
 from schedhook.totals import Series, totals_of
 
+_T = TypeVar("_T")
+
 _HOLD_SECONDS = 3600.0
 _HOLD_POLL_SECONDS = 0.1
 _HASTE = 100
 """What others have locked for too long once is waited for by so much less the next time."""
+_RUN = "(SELECT id FROM jobs WHERE scheduler = ? AND job = ? AND ended IS NULL)"
+"""The job's open run."""
 
 
 def default_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -83,6 +93,7 @@ class Journal:
     ) -> None:
         self.path = path
         self._connection = connection
+        self._rows = Rows(connection, self._write)
         self._lock = threading.RLock()
         self._patience = patience
         self._hasty = False
@@ -160,12 +171,12 @@ class Journal:
         changes nothing but what was unknown."""
         at = time.time() if at is None else at
         with self._write() as db:
-            run = _latest(db, scheduler, job)
-            if run is not None and (run["ended"] is None or run["ended"] >= at):
+            run = self._latest(scheduler, job)
+            if run is not None and (run.ended is None or run.ended >= at):
                 db.execute(
                     "UPDATE jobs SET user = coalesce(user, ?), started = min(started, ?),"
                     " hooked = max(hooked, ?) WHERE id = ?",
-                    (user, at, hooked, run["id"]),
+                    (user, at, hooked, run.number),
                 )
             else:
                 _open_run(db, scheduler, job, at, user, hooked)
@@ -174,13 +185,13 @@ class Journal:
         """A job has ended. Whether it was known. One never seen is recorded all the same."""
         at = time.time() if at is None else at
         with self._write() as db:
-            run = _latest(db, scheduler, job)
+            run = self._latest(scheduler, job)
             if run is None:
                 run_id = _open_run(db, scheduler, job, at)
-            elif run["ended"] is not None or run["started"] > at:
+            elif run.ended is not None or run.started > at:
                 return False  # said twice, or late: the job has started anew meanwhile
             else:
-                run_id = run["id"]
+                run_id = run.number
             db.execute("UPDATE jobs SET ended = ? WHERE id = ?", (at, run_id))
             db.execute("DELETE FROM wishes WHERE run = ?", (run_id,))
             db.execute("DELETE FROM notes WHERE run = ?", (run_id,))
@@ -188,24 +199,26 @@ class Journal:
 
     def run(self, scheduler: str, job: str) -> Run | None:
         """The job's latest run."""
-        with self._read() as db:
-            row = _latest(db, scheduler, job)
-            return run_of(row) if row else None
+        with self._read():
+            return self._latest(scheduler, job)
+
+    def _latest(self, scheduler: str, job: str) -> Run | None:
+        which = "WHERE scheduler = ? AND job = ? ORDER BY started DESC, id DESC"
+        return next(iter(self._rows.read("jobs", run_of, which, (scheduler, job))), None)
 
     def open_runs(
         self, scheduler: str | None = None, *, unsettled_only: bool = False
     ) -> tuple[Run, ...]:
         """Jobs that have not ended, in the order of their starts; `unsettled_only`: those with a
         task whose memory does not lie where its placement is."""
-        with self._read() as db:
-            rows = db.execute(
-                "SELECT * FROM jobs WHERE ended IS NULL AND (?1 IS NULL OR scheduler = ?1)"
+        with self._read():
+            which = (
+                "WHERE ended IS NULL AND (?1 IS NULL OR scheduler = ?1)"
                 " AND (NOT ?2 OR EXISTS (SELECT 1 FROM placements AS p WHERE p.run = jobs.id"
                 " AND NOT p.settled AND p.id = (SELECT max(id) FROM placements AS q"
-                " WHERE q.run = p.run AND q.task = p.task))) ORDER BY started, id",
-                (scheduler, unsettled_only),
-            ).fetchall()
-            return tuple(map(run_of, rows))
+                " WHERE q.run = p.run AND q.task = p.task))) ORDER BY started, id"
+            )
+            return tuple(self._rows.read("jobs", run_of, which, (scheduler, unsettled_only)))
 
     # -- placements ------------------------------------------------------------------------------
 
@@ -241,22 +254,19 @@ class Journal:
 
     def seen(self, scheduler: str, job: str) -> dict[str, Seen]:
         """What is known of each task of the open run; empty where there is none."""
-        with self._read() as db:
-            rows = db.execute(
-                "SELECT task, cpus, nodes, settled FROM placements WHERE run = ? ORDER BY id",
-                (_open_id(db, scheduler, job),),
-            ).fetchall()
-            result: dict[str, Seen] = {}
-            for row in rows:
-                placement = placement_of(row["cpus"], row["nodes"])
-                before = result.get(row["task"])
-                if row["settled"] or before is None:
-                    seen = Seen(home=placement, last=placement, visited=NodeSet())
-                else:
-                    visited = before.visited | placement.nodes
-                    seen = Seen(home=before.home, last=placement, visited=visited)
-                result[row["task"]] = seen
-            return result
+        result: dict[str, Seen] = {}
+        with self._read():
+            which = f"WHERE run = {_RUN} ORDER BY id"
+            rows = self._rows.read("placements", seen_of, which, (scheduler, job))
+        for task, placement, settled in rows:
+            before = result.get(task)
+            if settled or before is None:
+                seen = Seen(home=placement, last=placement, visited=NodeSet())
+            else:
+                visited = before.visited | placement.nodes
+                seen = Seen(home=before.home, last=placement, visited=visited)
+            result[task] = seen
+        return result
 
     def placements(self, scheduler: str, job: str) -> dict[str, Placement]:
         """Where each task's memory was brought to, or first seen, last."""
@@ -285,13 +295,10 @@ class Journal:
     def find_event(self, event: Event, at: float) -> tuple[int, str | None] | None:
         """The number of an event that is there already and, once it has been handled, with what
         result."""
-        with self._read() as db:
-            row = db.execute(
-                "SELECT id, done, summary FROM events"
-                " WHERE (scheduler, point, job, at) = (?, ?, ?, ?)",
-                (event.scheduler, event.point, event.job, at),
-            ).fetchone()
-        return (row["id"], row["summary"] if row["done"] is not None else None) if row else None
+        with self._read():
+            which = "WHERE (scheduler, point, job, at) = (?, ?, ?, ?)"
+            of = (event.scheduler, event.point, event.job, at)
+            return next(iter(self._rows.read("events", result_of, which, of)), None)
 
     def finish_event(self, number: int, summary: str) -> None:
         """The event has been handled, with this result in one line."""
@@ -303,9 +310,8 @@ class Journal:
 
     def unfinished_events(self) -> list[tuple[int, float, Event]]:
         """Events that nobody has handled to the end: (number, time, event), oldest first."""
-        with self._read() as db:
-            rows = db.execute("SELECT * FROM events WHERE done IS NULL ORDER BY at, id").fetchall()
-            return [(row["id"], float(row["at"]), event_of(row)) for row in rows]
+        with self._read():
+            return self._rows.read("events", event_of, "WHERE done IS NULL ORDER BY at, id")
 
     def add_report(
         self, report: Report, scheduler: str | None = None, job: str | None = None
@@ -330,9 +336,8 @@ class Journal:
 
     def totals(self) -> dict[Series, float]:
         """The sums over every report ever kept, those included that `prune` has forgotten."""
-        with self._read() as db:
-            rows = db.execute("SELECT series, value FROM totals").fetchall()
-            return {tuple(json.loads(row["series"])): float(row["value"]) for row in rows}
+        with self._read():
+            return dict(self._rows.read("totals", total_of))
 
     # -- wishes and notes ------------------------------------------------------------------------
 
@@ -361,11 +366,9 @@ class Journal:
 
     def wish(self, scheduler: str, job: str) -> Wish | None:
         """The wish that holds for the job's open run."""
-        with self._read() as db:
-            row = db.execute(
-                "SELECT * FROM wishes WHERE run = ?", (_open_id(db, scheduler, job),)
-            ).fetchone()
-            return wish_of(row) if row else None
+        with self._read():
+            wishes = self._rows.read("wishes", wish_of, f"WHERE run = {_RUN}", (scheduler, job))
+            return wishes[0] if wishes else None
 
     def release(self, scheduler: str, job: str) -> bool:
         """Drop the job's wish. Whether there was one."""
@@ -373,24 +376,19 @@ class Journal:
             run = _open_id(db, scheduler, job)
             return db.execute("DELETE FROM wishes WHERE run = ?", (run,)).rowcount > 0
 
-    def note(self, scheduler: str, job: str, key: str) -> str | None:
-        """What an adapter, or the handling of events, has put down about the open run."""
-        with self._read() as db:
-            row = db.execute(
-                "SELECT text FROM notes WHERE run = ? AND key = ?",
-                (_open_id(db, scheduler, job), key),
-            ).fetchone()
-        return row["text"] if row else None
+    def note(self, scheduler: str, job: str, key: str, read: Callable[[str], _T]) -> _T | None:
+        """What an adapter, or the handling of events, has put down about the open run. `read`
+        makes it of the text; ValueError for one that is damaged."""
+        with self._read():
+            which = f"WHERE run = {_RUN} AND key = ?"
+            notes = self._rows.read("notes", note_of(read), which, (scheduler, job, key))
+            return notes[0] if notes else None
 
     def noted(self, key: str) -> tuple[Run, ...]:
         """The open runs of which something is put down under `key`."""
-        with self._read() as db:
-            rows = db.execute(
-                "SELECT jobs.* FROM jobs JOIN notes ON run = jobs.id"
-                " WHERE ended IS NULL AND key = ? ORDER BY jobs.id",
-                (key,),
-            ).fetchall()
-            return tuple(map(run_of, rows))
+        with self._read():
+            which = "JOIN notes ON run = jobs.id WHERE ended IS NULL AND key = ? ORDER BY jobs.id"
+            return tuple(self._rows.read("jobs", run_of, which, (key,)))
 
     def set_note(self, scheduler: str, job: str, key: str, text: str | None) -> None:
         """Put down a text under `key`, None to drop it; gone when the job ends."""
@@ -434,7 +432,7 @@ class Journal:
         """Hold the job, or tell which process does."""
         pid = os.getpid()
         with self._write() as db:
-            holder = _holder(db, scheduler, job)
+            holder = self._holder(scheduler, job)
             if holder is None:
                 db.execute(
                     "INSERT OR REPLACE INTO holds VALUES (?, ?, ?, ?, ?)",
@@ -444,8 +442,18 @@ class Journal:
 
     def is_held(self, scheduler: str, job: str) -> bool:
         """Whether another process that lives holds the job."""
-        with self._read() as db:
-            return _holder(db, scheduler, job) is not None
+        with self._read():
+            return self._holder(scheduler, job) is not None
+
+    def _holder(self, scheduler: str, job: str) -> int | None:
+        """The other process that holds the job and lives."""
+        holds = self._rows.read(
+            "holds",
+            hold_of,
+            "WHERE scheduler = ? AND job = ? AND until > ? AND pid != ?",
+            (scheduler, job, time.time(), os.getpid()),
+        )
+        return next((pid for pid, start_time in holds if _start_time(pid) == start_time), None)
 
     # -- looking back ----------------------------------------------------------------------------
 
@@ -455,14 +463,23 @@ class Journal:
         """The latest `limit` runs, oldest first, of all jobs or the one, each with its placements,
         events, reports and wish, as JSON has them. `since` leaves out those that had ended by
         then."""
+        with self._read():
+            which = (
+                "WHERE (?1 IS NULL OR job = ?1) AND (?3 IS NULL OR ended IS NULL OR ended >= ?3)"
+                " ORDER BY started DESC, id DESC LIMIT ?2"
+            )
+            runs = self._rows.read("jobs", run_of, which, (job, limit, since))
+            return [tell(self._rows, run) for run in reversed(runs)]
+
+    def counts(self) -> Counts:
+        """How much there is to do, and how much was damaged. Nothing is changed."""
         with self._read() as db:
-            rows = db.execute(
-                "SELECT * FROM jobs WHERE (?1 IS NULL OR job = ?1)"
-                " AND (?3 IS NULL OR ended IS NULL OR ended >= ?3)"
-                " ORDER BY started DESC, id DESC LIMIT ?2",
-                (job, limit, since),
-            ).fetchall()
-            return [tell(db, row) for row in reversed(rows)]
+            counts = db.execute(
+                "SELECT (SELECT count(*) FROM jobs WHERE ended IS NULL) AS open_runs,"
+                " (SELECT count(*) FROM events WHERE done IS NULL) AS unfinished_events,"
+                " (SELECT count(*) FROM damaged) AS damaged"
+            ).fetchone()
+            return Counts(**dict(counts))
 
     def prune(self, days: float, per_job: int | None = None) -> int:
         """Forget runs that ended, and events and reports that are older than, `days` days ago; of
@@ -472,9 +489,10 @@ class Journal:
         with self._write() as db:
             db.execute("DELETE FROM events WHERE at < ? AND done IS NOT NULL", (before,))
             db.execute("DELETE FROM reports WHERE at < ?", (before,))
-            for row in db.execute("SELECT pid, start_time FROM holds").fetchall():
-                if _start_time(row["pid"]) != row["start_time"]:
-                    db.execute("DELETE FROM holds WHERE pid = ?", (row["pid"],))
+            db.execute("DELETE FROM damaged WHERE at < ?", (before,))
+            for pid, start_time in self._rows.read("holds", hold_of):
+                if _start_time(pid) != start_time:
+                    db.execute("DELETE FROM holds WHERE pid = ?", (pid,))
             if per_job is not None:
                 _prune_each(db, per_job)
             return db.execute("DELETE FROM jobs WHERE ended < ?", (before,)).rowcount
@@ -520,21 +538,7 @@ class Journal:
     @contextlib.contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
         with self._lock, translated(self.path):
-            try:
-                yield self._connection
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
-                raise JournalError(
-                    f"{self.path}: a row of it is damaged ({error});"
-                    " move it away, a new one will be made"
-                ) from error
-
-
-def _latest(db: sqlite3.Connection, scheduler: str, job: str) -> sqlite3.Row | None:
-    row: sqlite3.Row | None = db.execute(
-        "SELECT * FROM jobs WHERE scheduler = ? AND job = ? ORDER BY started DESC, id DESC LIMIT 1",
-        (scheduler, job),
-    ).fetchone()
-    return row
+            yield self._connection
 
 
 def _open_id(db: sqlite3.Connection, scheduler: str, job: str) -> int | None:
@@ -579,16 +583,6 @@ def _prune_each(db: sqlite3.Connection, most: int) -> None:
                 f"DELETE FROM {table} WHERE {of} AND {more} AND id <= ({newest})",
                 (first, second, most),
             )
-
-
-def _holder(db: sqlite3.Connection, scheduler: str, job: str) -> int | None:
-    """The other process that holds the job and lives."""
-    rows = db.execute(
-        "SELECT pid, start_time FROM holds WHERE scheduler = ? AND job = ? AND until > ?"
-        " AND pid != ?",
-        (scheduler, job, time.time(), os.getpid()),
-    ).fetchall()
-    return next((row["pid"] for row in rows if _start_time(row["pid"]) == row["start_time"]), None)
 
 
 def _start_time(pid: int) -> int | None:

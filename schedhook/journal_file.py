@@ -54,6 +54,11 @@ CREATE TABLE holds (
     """
 CREATE TABLE totals (series TEXT PRIMARY KEY, value REAL NOT NULL);
 """,
+    """
+CREATE TABLE damaged (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, origin TEXT NOT NULL, number INTEGER NOT NULL,
+    problem TEXT NOT NULL, content TEXT NOT NULL);
+""",
 )
 """What each version added to the one before it."""
 
@@ -74,8 +79,14 @@ def connect(name: str, patience: float = BUSY_SECONDS) -> sqlite3.Connection:
         name, timeout=patience, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
+    connection.text_factory = _text
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _text(raw: bytes) -> str:
+    """A damaged text is for whoever reads its row to refuse: one is not to end a whole query."""
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:

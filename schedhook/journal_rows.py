@@ -1,6 +1,6 @@
 """What the journal keeps, as values and as the rows of its tables.
 
-Reading a damaged row raises ValueError, TypeError, AttributeError or RecursionError.
+Reading a damaged row raises ValueError, which says what is wrong.
 """
 
 from __future__ import annotations
@@ -8,17 +8,26 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from schedhook.journal_damage import Rows
 from schedhook.model import Event, Placement
 from schedhook.sets import CpuSet, NodeSet
+
+_T = TypeVar("_T")
+
+_LATEST = 1e11
+"""Seconds after the epoch; the calendar ends there for some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run of a job on this host; a requeued job has several."""
 
+    number: int
+    """Its own in the journal."""
     scheduler: str
     job: str
     user: int | None
@@ -59,6 +68,16 @@ class Wish:
         return self.leaving is not None or self.enforcing
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many rows there are."""
+
+    open_runs: int
+    unfinished_events: int
+    damaged: int
+    """Rows that could not be understood, and were set aside."""
+
+
 def wish_data(wish: Wish) -> dict[str, object]:
     """What of a wish has no column of its own."""
     data: dict[str, object] = {"leaving": str(wish.leaving)} if wish.leaving else {}
@@ -68,76 +87,208 @@ def wish_data(wish: Wish) -> dict[str, object]:
 def run_of(row: sqlite3.Row) -> Run:
     """A row of `jobs`."""
     return Run(
-        scheduler=row["scheduler"],
-        job=row["job"],
-        user=row["user"],
-        hooked=bool(row["hooked"]),
-        started=float(row["started"]),
-        ended=None if row["ended"] is None else float(row["ended"]),
+        number=row["number"],
+        scheduler=_text(row, "scheduler"),
+        job=_text(row, "job"),
+        user=_unless_null(_whole, row, "user"),
+        hooked=bool(_whole(row, "hooked")),
+        started=_time(row, "started"),
+        ended=_unless_null(_time, row, "ended"),
     )
 
 
-def event_of(row: sqlite3.Row) -> Event:
-    """A row of `events`."""
-    return Event(
-        scheduler=row["scheduler"],
-        point=row["point"],
-        job=row["job"],
-        user=row["user"],
-        host=row["host"],
-        data=dict(json.loads(row["data"])),
+def event_of(row: sqlite3.Row) -> tuple[int, float, Event]:
+    """A row of `events`: number, time, event."""
+    event = Event(
+        scheduler=_text(row, "scheduler"),
+        point=_text(row, "point"),
+        job=_text(row, "job"),
+        user=_unless_null(_whole, row, "user"),
+        host=_text(row, "host"),
+        data=json_object(_text(row, "data")),
     )
+    return row["number"], _time(row, "at"), event
+
+
+def result_of(row: sqlite3.Row) -> tuple[int, str | None]:
+    """A row of `events`: number and, once it has been handled, with what result."""
+    return row["number"], None if row["done"] is None else _text(row, "summary")
+
+
+def seen_of(row: sqlite3.Row) -> tuple[str, Placement, bool]:
+    """A row of `placements`: task, placement, whether its memory was there."""
+    return _text(row, "task"), placement_of(row, "cpus", "nodes"), bool(_whole(row, "settled"))
 
 
 def wish_of(row: sqlite3.Row) -> Wish:
     """A row of `wishes`."""
-    data = json.loads(row["data"])
-    leaving = data.get("leaving")
+    data = json_object(_text(row, "data"))
     return Wish(
-        was=placement_of(row["was_cpus"], row["was_nodes"]),
-        placement=placement_of(row["cpus"], row["nodes"]),
-        leaving=CpuSet.parse(leaving) if leaving else None,
+        was=placement_of(row, "was_cpus", "was_nodes"),
+        placement=placement_of(row, "cpus", "nodes"),
+        leaving=CpuSet.parse(str(data["leaving"])) if data.get("leaving") else None,
         enforcing=bool(data.get("enforcing")),
-        at=float(row["at"]),
+        at=_time(row, "at"),
     )
 
 
-def placement_of(cpus: str, nodes: str) -> Placement:
+def total_of(row: sqlite3.Row) -> tuple[tuple[str, ...], float]:
+    """A row of `totals`: series, sum."""
+    series = _json(_text(row, "series"))
+    if not (isinstance(series, list) and series and all(isinstance(each, str) for each in series)):
+        raise ValueError(f"series is {series!r:.60}")
+    return tuple(series), _number(row, "value")
+
+
+def hold_of(row: sqlite3.Row) -> tuple[int, int]:
+    """A row of `holds`: process and its start time."""
+    return _whole(row, "pid"), _whole(row, "start_time")
+
+
+def note_of(read: Callable[[str], _T]) -> Callable[[sqlite3.Row], _T]:
+    """A row of `notes`, whose text is its writer's business."""
+    return lambda row: read(_text(row, "text"))
+
+
+def placement_of(row: sqlite3.Row, cpus: str, nodes: str) -> Placement:
     """Two columns of `placements` or `wishes`."""
-    return Placement(cpus=CpuSet.parse(cpus), nodes=NodeSet.parse(nodes))
+    return Placement(
+        cpus=CpuSet.parse(_text(row, cpus)),
+        nodes=NodeSet.parse(_text(row, nodes)),
+    )
 
 
-def tell(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
-    """A row of `jobs` with all that belongs to the run, as `history --json` prints it."""
+def json_object(text: str) -> dict[str, Any]:
+    """ValueError for any other text."""
+    value = _json(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.60} is no JSON object")
+    return value
+
+
+def _json(text: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+    return value
+
+
+def _text(row: sqlite3.Row, column: str) -> str:
+    value = row[column]
+    if not isinstance(value, str):
+        raise ValueError(f"{column} is {value!r:.60}")
+    try:
+        value.encode()  # what is no UTF-8 was read with surrogates in its place
+    except UnicodeEncodeError:
+        raise ValueError(f"{column} is no text: {value!r:.60}") from None
+    return value
+
+
+def _whole(row: sqlite3.Row, column: str) -> int:
+    value = row[column]
+    if not isinstance(value, int):
+        raise ValueError(f"{column} is {value!r:.60}")
+    return value
+
+
+def _number(row: sqlite3.Row, column: str) -> float:
+    value = row[column]
+    if not isinstance(value, float):
+        raise ValueError(f"{column} is {value!r:.60}")
+    return value
+
+
+def _time(row: sqlite3.Row, column: str) -> float:
+    value = _number(row, column)
+    if not abs(value) < _LATEST:
+        raise ValueError(f"{column} is {value!r}")
+    return value
+
+
+def _unless_null(
+    read: Callable[[sqlite3.Row, str], _T], row: sqlite3.Row, column: str
+) -> _T | None:
+    return None if row[column] is None else read(row, column)
+
+
+# -- as `history --json` prints them -------------------------------------------------------------
+
+
+def tell(rows: Rows, run: Run) -> dict[str, Any]:
+    """A run with all that belongs to it."""
+    of_run, values = "WHERE run = ? ORDER BY rowid", (run.number,)
     # Events and reports carry no run: a prolog's event is there before the run is.
-    span = (row["scheduler"], row["job"], row["started"], row["ended"] or time.time() + 86400)
-    wish = db.execute("SELECT * FROM wishes WHERE run = ?", (row["id"],)).fetchone()
+    span = (run.scheduler, run.job, run.started, run.ended or time.time() + 86400)
+    wishes = rows.read("wishes", _tell_wish, of_run, values)
     return {
-        **{key: row[key] for key in ("scheduler", "job", "user", "started", "ended")},
-        "placements": [
-            {**dict(placement), "settled": bool(placement["settled"])}
-            for placement in db.execute(
-                "SELECT at, task, cpus, nodes, settled FROM placements WHERE run = ? ORDER BY id",
-                (row["id"],),
-            )
-        ],
-        "events": [
-            dict(event)
-            for event in db.execute(
-                "SELECT at, point, summary, done FROM events WHERE scheduler = ? AND job = ?"
-                " AND at BETWEEN ? AND ? ORDER BY at, id",
-                span,
-            )
-        ],
-        "reports": [
-            {"at": report["at"], **json.loads(report["report"])}
-            for report in db.execute(
-                "SELECT at, report FROM reports WHERE coalesce(scheduler, ?1) = ?1 AND job = ?2"
-                " AND at BETWEEN ?3 AND ?4 + 1 ORDER BY at, id",
-                span,
-            )
-        ],
-        "wish": {key: wish[key] for key in ("at", "cpus", "nodes", "was_cpus", "was_nodes")}
-        if wish
-        else None,
+        "scheduler": run.scheduler,
+        "job": run.job,
+        "user": run.user,
+        "started": run.started,
+        "ended": run.ended,
+        "placements": rows.read("placements", _tell_placement, of_run, values),
+        "events": rows.read(
+            "events",
+            _tell_event,
+            "WHERE scheduler = ? AND job = ? AND at BETWEEN ? AND ? ORDER BY at, id",
+            span,
+        ),
+        "reports": rows.read(
+            "reports",
+            _tell_report,
+            "WHERE coalesce(scheduler, ?1) = ?1 AND job = ?2"
+            " AND at BETWEEN ?3 AND ?4 + 1 ORDER BY at, id",
+            span,
+        ),
+        "wish": wishes[0] if wishes else None,
+    }
+
+
+def _tell_placement(row: sqlite3.Row) -> dict[str, Any]:
+    task, placement, settled = seen_of(row)
+    return {
+        "at": _time(row, "at"),
+        "task": task,
+        "cpus": str(placement.cpus),
+        "nodes": str(placement.nodes),
+        "settled": settled,
+    }
+
+
+def _tell_event(row: sqlite3.Row) -> dict[str, Any]:
+    return {
+        "at": _time(row, "at"),
+        "point": _text(row, "point"),
+        "summary": _unless_null(_text, row, "summary"),
+        "done": _unless_null(_time, row, "done"),
+    }
+
+
+_OF_REPORT = {
+    "outcome": str,
+    "bytes_moved": int,
+    "bytes_left": int,
+    "node_map": dict,
+    "processes": list,
+}
+"""What is looked at in every report."""
+
+
+def _tell_report(row: sqlite3.Row) -> dict[str, Any]:
+    report = json_object(_text(row, "report"))
+    for key, kind in _OF_REPORT.items():
+        if not isinstance(report.get(key), kind):
+            raise ValueError(f"its {key} is {report.get(key)!r:.60}")
+    return {"at": _time(row, "at"), **report}
+
+
+def _tell_wish(row: sqlite3.Row) -> dict[str, Any]:
+    wish = wish_of(row)
+    return {
+        "at": wish.at,
+        "cpus": str(wish.placement.cpus),
+        "nodes": str(wish.placement.nodes),
+        "was_cpus": str(wish.was.cpus),
+        "was_nodes": str(wish.was.nodes),
     }

@@ -172,8 +172,11 @@ class _Collector:
         yield _durations(totals)
 
     def _waiting(self) -> Iterable[Metric]:
-        waiting = len(self._journal.unfinished_events())
-        yield _gauge("schedhook_events_waiting", "Events not handled yet.", (), {(): waiting})
+        counts = self._journal.counts()
+        waiting = {(): counts.unfinished_events}
+        yield _gauge("schedhook_events_waiting", "Events not handled yet.", (), waiting)
+        text = "Rows of the journal that could not be understood, and were set aside."
+        yield _gauge("schedhook_journal_damaged_rows", text, (), {(): counts.damaged})
         spooled = count_spool(Path(self._config.agent.spool))
         text = "Events in the spool, which an agent that runs takes within a second."
         yield _gauge("schedhook_events_spooled", text, (), {(): spooled})

@@ -36,6 +36,7 @@ from tests.unit import agentkit
 from tests.unit.agentkit import (
     agent,
     connect,
+    event,
     history,
     hook,
     message,
@@ -253,6 +254,22 @@ def test_a_parked_job_that_went_on_while_no_agent_looked_comes_home(here: Path) 
     with agent(here):
         wait_for(lambda: moves_of(here))
     assert [move["pairs"] for move in moves_of(here)] == [{"3": 0}]
+
+
+def test_a_damaged_event_hides_no_other_one(here: Path) -> None:
+    path = here / "state" / "journal.db"
+    with Journal.open(path) as journal:
+        for number, job in enumerate(("1", "2", "3")):
+            journal.put_event(event("begin", job), float(number))
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE events SET data = '{' WHERE job = '2'")
+    for _ in range(2):
+        with agent(here):
+            wait_for(lambda: started(here) == {"1", "3"})
+    log = (here / "agent.log").read_text()
+    assert [json.loads(line)["row"] for line in log.splitlines() if "damaged" in line] == [
+        "events 2"
+    ]
 
 
 def test_while_others_keep_the_journal_locked_events_are_kept_in_the_spool(here: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from schedhook.config import AgentSection, Config, JournalSection, MetricsSectio
 from schedhook.doctor import examine
 from schedhook.findings import Finding, Level, ok
 from schedhook.journal import Journal
+from schedhook.model import Event
 from schedhook.plugins import Plugins, Provider, load_plugins
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_file, write_host
 from tests.unit import agentkit
@@ -158,7 +160,15 @@ def test_the_journal(plugins: Plugins, service: Config) -> None:
     path = Path(service.journal.path)
     assert found(examine(service, plugins), "journal").level is Level.OK
     assert not path.exists()
-    Journal.open(path).close()
+    with Journal.open(path) as journal:
+        journal.put_event(Event(scheduler="slurm", point="prolog", job="7"), 5.0)
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE events SET data = ''")
+        assert found(examine(service, plugins), "journal").level is Level.OK, "changed by looking"
+        journal.unfinished_events()
+    finding = found(examine(service, plugins), "journal")
+    assert finding.level is Level.NOTE
+    assert "1 damaged rows set aside" in finding.what
     path.write_bytes(b"this is no journal" * 1000)
     finding = found(examine(service, plugins), "journal")
     assert (finding.level, "move it away" in finding.remedy) == (Level.PROBLEM, True)

@@ -478,6 +478,19 @@ def test_parked_memory_comes_back_to_where_it_was(parking: Set) -> None:
     assert parking.moves.requests == []
 
 
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"job": {}}', '{"job": 5}', '{"job": {"home": "0", "park": "x"}}']
+)
+def test_a_damaged_note_of_what_is_parked_is_met_once(parking: Set, text: str) -> None:
+    parking.look("postsuspend")
+    parking.journal.set_note("fake", "1", "parked", text)
+    parking.moves.requests.clear()
+    for _ in range(2):
+        assert parking.look("resumed") == "all in place"
+    assert parking.journal.counts().damaged == 1
+    assert parking.moves.requests == []
+
+
 def test_a_job_that_resumes_elsewhere_goes_there(parking: Set) -> None:
     parking.look("postsuspend")
     parking.moves.requests.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,11 +159,11 @@ def test_what_is_written_together_is_written_as_a_whole(journal: Journal, path: 
 def test_notes_go_with_the_job(journal: Journal) -> None:
     journal.set_note("pbs", "7", "parked", "x")
     journal.set_note("pbs", "7", "parked", "y")
-    assert journal.note("pbs", "7", "parked") == "y"
-    assert journal.note("pbs", "8", "parked") is None
+    assert journal.note("pbs", "7", "parked", str) == "y"
+    assert journal.note("pbs", "8", "parked", str) is None
     journal.set_note("pbs", "7", "other", None)
     journal.ended("pbs", "7", at=time.time() + 1)
-    assert journal.note("pbs", "7", "parked") is None
+    assert journal.note("pbs", "7", "parked", str) is None
 
 
 def hold_for_ever(path: Path, ready: Path) -> None:
@@ -306,6 +308,7 @@ def test_a_reader_does_not_wait_for_a_writer(path: Path) -> None:
 WRITE_FOR_EVER = """
 import sys
 from pathlib import Path
+from typing import Any
 from schedhook.journal import Journal
 journal = Journal.open(Path(sys.argv[1]))
 number = 0
@@ -402,6 +405,7 @@ def test_an_older_schema_is_brought_up_to_date(path: Path) -> None:
         journal.started("slurm", "1")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE totals")
+        connection.execute("DROP TABLE damaged")
         connection.execute("PRAGMA user_version = 1")
     with Journal.open(path) as journal:
         assert journal.totals() == {}
@@ -448,6 +452,7 @@ def in_child(work: str, path: Path, *, before: str = "") -> str:
     program = f"""
 import os, resource, sys
 from pathlib import Path
+from typing import Any
 from schedhook.journal import Journal, JournalError
 path = Path(sys.argv[1])
 {before}
@@ -571,13 +576,184 @@ def test_pruning_keeps_where_a_wandering_task_is_at_home(journal: Journal) -> No
     assert str(before["a"].visited) == "1-3"
 
 
-def test_a_damaged_row_is_one_line(journal: Journal, path: Path) -> None:
-    journal.saw("slurm", "7", {"0": at("1", "0")})
-    journal.put_event(Event(scheduler="slurm", point="prolog", job="7"), 5.0)
+# -- damaged rows --------------------------------------------------------------------------------
+
+
+def damage(path: Path, table: str, change: str, number: int | None = None) -> int:
+    """Change the row of that number, or the first one; its number."""
     with contextlib.closing(sqlite3.connect(path)) as database, database:
-        database.execute("UPDATE events SET data = '{'")
-        database.execute("UPDATE placements SET cpus = '1-'")
-    for read in (journal.unfinished_events, lambda: journal.seen("slurm", "7")):
-        with pytest.raises(JournalError, match=r"journal\.db: a row of it is damaged \(.*\); move"):
-            read()
-    assert [run.job for run in journal.open_runs()] == ["7"]
+        if number is None:
+            (number,) = database.execute(f"SELECT min(rowid) FROM {table}").fetchone()
+        database.execute(f"UPDATE {table} SET {change} WHERE rowid = {number}")
+        return number
+
+
+def tell_much(journal: Journal, job: str) -> None:
+    """Something in every table, about one job that runs."""
+    journal.started("slurm", job, user=1000, at=10.0)
+    journal.saw("slurm", job, {"0": at("1", "0")}, at=11.0)
+    journal.put_event(Event(scheduler="slurm", point="prolog", job=job), 12.0)
+    journal.make_wish("slurm", job, Wish(was=at("0", "0"), placement=at("1", "0"), at=13.0))
+    journal.set_note("slurm", job, "parked", "{}")
+    report = Report(
+        outcome=Outcome.COMPLETE, strategy=job, backend="b", node_map=NodeMap(pairs={0: 1}), job=job
+    )
+    journal.add_report(report, "slurm")
+
+
+def all_of(journal: Journal) -> dict[str, Any]:
+    """What each read tells of two such jobs."""
+    return {
+        "runs": [(run.job, journal.run("slurm", run.job)) for run in journal.open_runs()],
+        "seen": [journal.seen("slurm", job) for job in ("7", "8")],
+        "wishes": [journal.wish("slurm", job) for job in ("7", "8")],
+        "notes": [journal.note("slurm", job, "parked", json.loads) for job in ("7", "8")],
+        "noted": [run.job for run in journal.noted("parked")],
+        "events": [event.job for _, _, event in journal.unfinished_events()],
+        "totals": len(journal.totals()),
+        "history": {
+            run["job"]: [len(run[key] or ()) for key in ("placements", "reports", "wish")]
+            for run in journal.history()
+        },
+    }
+
+
+NO_TEXT = "CAST(x'37ff' AS TEXT)"
+DEEP = "[" * 100_000
+DAMAGE = [
+    *(("events", f"data = {value}") for value in ("'{'", "'[]'", "'7'", f"'{DEEP}'", NO_TEXT)),
+    ("events", "data = x'7b7d'"),
+    ("events", "at = 'noon'"),
+    ("events", "at = 1e300"),
+    ("events", "at = 9e999"),
+    ("events", "user = 'root'"),
+    ("events", f"host = {NO_TEXT}"),
+    *(("placements", f"cpus = {value}") for value in ("'1-'", "x'31'", "'0-99999999999'", NO_TEXT)),
+    ("placements", "nodes = 'x'"),
+    ("placements", "settled = 'yes'"),
+    ("wishes", "data = '[1]'"),
+    ("wishes", "data = '{\"leaving\": 5.5}'"),
+    ("wishes", "was_cpus = '7-1'"),
+    ("wishes", "at = ''"),
+    ("notes", "text = '{'"),
+    ("notes", f"text = {NO_TEXT}"),
+    *(("reports", f"report = {value}") for value in ("'{'", "'{}'", "'[]'", f"'{DEEP}'", NO_TEXT)),
+    ("reports", "report = replace(report, 'bytes_moved', 'bytes_mo')"),
+    ("totals", "series = '{}'"),
+    ("totals", "series = '['"),
+    ("totals", "value = 'much'"),
+    ("jobs", "user = 'root'"),
+    ("jobs", "hooked = x'01'"),
+    ("jobs", "started = 'never'"),
+]
+
+
+@pytest.mark.parametrize(("table", "change"), DAMAGE, ids=lambda text: text[:40])
+def test_a_damaged_row_costs_itself_only(
+    path: Path, capsys: pytest.CaptureFixture[str], table: str, change: str
+) -> None:
+    with Journal.open(path) as journal:
+        for job in ("7", "8"):
+            tell_much(journal, job)
+        whole = all_of(journal)
+        number = damage(path, table, change)
+        left = all_of(journal)
+        lines = capsys.readouterr().err.splitlines()
+        assert [json.loads(line)["row"] for line in lines] == [f"{table} {number}"]
+        assert "set aside" in lines[0]
+        assert all_of(journal) == left
+        assert journal.counts().damaged == 1
+    with Journal.open(path) as journal:
+        assert all_of(journal) == left
+        assert not capsys.readouterr().err
+    differs = {key for key in whole if whole[key] != left[key]}
+    told = {
+        "events": {"events"},
+        "placements": {"seen", "history"},
+        "wishes": {"wishes", "history"},
+        "notes": {"notes", "noted"},
+        "reports": {"history"},
+        "totals": {"totals"},
+        "jobs": {"runs"},
+    }
+    assert differs == told[table]
+
+
+def rows_aside(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """What was set aside: table, and what the row held."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        found = database.execute("SELECT origin, content FROM damaged ORDER BY id").fetchall()
+    return [(table, json.loads(content)) for table, content in found]
+
+
+@pytest.mark.parametrize("change", ["ended = 'soon'", f"scheduler = {NO_TEXT}"])
+def test_with_a_run_that_cannot_be_mended_goes_what_belongs_to_it(
+    journal: Journal, path: Path, change: str
+) -> None:
+    for job in ("7", "8"):
+        tell_much(journal, job)
+    damage(path, "jobs", change)
+    assert [run["job"] for run in journal.history()] == ["8"]
+    aside = rows_aside(path)
+    assert [table for table, _ in aside] == ["jobs", "placements", "wishes", "notes"]
+    assert (aside[0][1]["job"], aside[1][1]["cpus"]) == ("7", "1")
+    journal.started("slurm", "7", at=20.0)
+    assert [run.job for run in journal.open_runs()] == ["8", "7"]
+    assert journal.seen("slurm", "7") == {}
+
+
+def test_a_run_with_a_damaged_start_ends_like_others(journal: Journal, path: Path) -> None:
+    tell_much(journal, "7")
+    damage(path, "jobs", "started = ''")
+    journal.started("slurm", "7", user=1000)
+    assert journal.ended("slurm", "7", at=time.time() + 1)
+    (run,) = journal.history("7")
+    assert run["user"] == 1000
+
+
+@pytest.mark.parametrize("change", ["pid = 'x' || char(0)", "start_time = 'early'"])
+def test_a_damaged_hold_holds_nobody(journal: Journal, path: Path, change: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        far = time.time() + 999
+        database.execute("INSERT INTO holds VALUES ('slurm', '7', 1, 1, ?)", (far,))
+    damage(path, "holds", change)
+    with journal.hold("slurm", "7"):
+        assert journal.counts().damaged == 1
+
+
+def test_an_event_with_a_damaged_result_may_be_taken_anew(journal: Journal, path: Path) -> None:
+    number = journal.put_event(event(), 5.0)
+    assert number is not None
+    journal.finish_event(number, "started")
+    damage(path, "events", "summary = x'00'")
+    assert journal.find_event(event(), 5.0) is None
+    assert journal.put_event(event(), 5.0) is not None
+
+
+def test_while_it_cannot_be_set_aside_a_damaged_row_is_left_out(
+    journal: Journal, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for job in ("7", "8"):
+        journal.put_event(event(job), 5.0)
+    damage(path, "events", "data = '{'")
+    hurried = journal.beside(0.05)
+    with contextlib.closing(sqlite3.connect(path)) as other, contextlib.closing(hurried):
+        other.execute("BEGIN IMMEDIATE")
+        assert [found.job for _, _, found in hurried.unfinished_events()] == ["8"]
+        line = json.loads(capsys.readouterr().err)
+        assert line["event"] == "damaged row left out"
+        assert "locked" in line["not_set_aside"]
+        other.execute("ROLLBACK")
+    assert [found.job for _, _, found in journal.unfinished_events()] == ["8"]
+    assert [row["job"] for _, row in rows_aside(path)] == ["7"]
+
+
+def test_what_was_set_aside_is_forgotten_with_the_rest(journal: Journal, path: Path) -> None:
+    journal.put_event(event(), 5.0)
+    damage(path, "events", "data = ''")
+    assert journal.unfinished_events() == []
+    journal.prune(1)
+    assert journal.counts().damaged == 1
+    damage(path, "damaged", "at = 5.0")
+    journal.prune(1)
+    assert journal.counts().damaged == 0

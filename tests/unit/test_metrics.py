@@ -27,7 +27,7 @@ from schedhook.errors import SchedhookError
 from schedhook.footprint import read_jobs
 from schedhook.journal import Journal
 from schedhook.metrics import Footprints, exposition, write_textfile
-from schedhook.model import NodeMap, Outcome, Placement, Report
+from schedhook.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider, load_plugins
 from schedhook.scheduler import Task
 from schedhook.sets import CpuSet, NodeSet
@@ -262,9 +262,14 @@ def test_events_that_wait_are_counted(host: Path, tmp_path: Path) -> None:
         (spool / name).touch()
     config = replace(Config(), agent=AgentSection(spool=str(spool)))
     with Journal.in_memory() as journal:
+        for job in ("7", "8"):
+            journal.put_event(Event(scheduler="slurm", point="prolog", job=job), 5.0)
+        journal._connection.execute("UPDATE events SET data = '' WHERE job = '7'")
+        journal.unfinished_events()
         found = values(exposition(config, Plugins(), journal, host))
     assert found["schedhook_events_spooled", ()] == 2
-    assert found["schedhook_events_waiting", ()] == 0
+    assert found["schedhook_events_waiting", ()] == 1
+    assert found["schedhook_journal_damaged_rows", ()] == 1
 
 
 # -- the textfile --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from schedhook.errors import ConfigError, SchedhookError, UsageError
 from schedhook.events import parse_message, read_event
 from schedhook.host import areas, cgroups, frames, processes, topology
 from schedhook.host._proc import stat_fields
-from schedhook.journal import Journal, JournalError
+from schedhook.journal import Journal
+from schedhook.journal_rows import json_object
 from schedhook.model import Kind
 from schedhook.profiling.reading import Format, read_profile
 from schedhook.sets import CpuSet, NodeSet
@@ -231,12 +233,14 @@ _ROWS = {
     "events": "at scheduler point job host user data done summary",
     "reports": "at scheduler job outcome report",
     "wishes": "run at was_cpus was_nodes cpus nodes data",
+    "notes": "run key text",
+    "holds": "scheduler job pid start_time until",
     "totals": "series value",
 }
 
 
 def read_rows(data: bytes) -> None:
-    """A row in each table, of whatever type, read back."""
+    """A row in each table, of whatever type, read back: what is damaged is set aside."""
     parts = iter(data.split(b"\n"))
     database = _JOURNAL._connection
     database.execute("BEGIN")
@@ -247,18 +251,19 @@ def read_rows(data: bytes) -> None:
             with contextlib.suppress(sqlite3.IntegrityError):
                 names = columns.replace(" ", ", ")
                 database.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", values)
-        for reader in (_JOURNAL.history, _JOURNAL.totals):
-            with contextlib.suppress(JournalError):
-                reader()
-        for of in (_JOURNAL.run, _JOURNAL.seen, _JOURNAL.placements, _JOURNAL.wish):
-            with contextlib.suppress(JournalError):
-                of("slurm", "7")
-        with contextlib.suppress(JournalError):
-            for _, at, event in _JOURNAL.unfinished_events():
-                assert isinstance(at, float)
-                event.data.get("environ")
-        with contextlib.suppress(JournalError):
-            assert all(isinstance(run.started, float) for run in _JOURNAL.open_runs())
+        with contextlib.redirect_stderr(io.StringIO()):
+            for _ in range(2):
+                aside = _JOURNAL.counts().damaged
+                json.dumps(_JOURNAL.history()).encode()
+                for reader in (_JOURNAL.totals, _JOURNAL.open_runs):
+                    reader()
+                for of in (_JOURNAL.run, _JOURNAL.seen, _JOURNAL.wish, _JOURNAL.is_held):
+                    of("slurm", "7")
+                _JOURNAL.note("slurm", "7", "parked", json_object)
+                for _, at, event in _JOURNAL.unfinished_events():
+                    assert isinstance(at, float)
+                    event.data.get("environ")
+            assert _JOURNAL.counts().damaged == aside, "met twice"
     finally:
         database.execute("ROLLBACK")
 
@@ -351,7 +356,7 @@ done
 slurm
 7
 complete
-{"outcome": "complete", "bytes_moved": 4096, "node_map": {"0": 2}, "left_by_reason": {}}
+{"outcome": "complete", "bytes_moved": 4096, "bytes_left": 0, "node_map": {}, "processes": []}
 #1
 #6
 0-1
@@ -360,7 +365,15 @@ complete
 1
 {"leaving": "0-1"}
 ["relocations", "complete", "s", "none"]
-#3"""
+#3
+#1
+parked
+{"0": {}}
+slurm
+7
+#1
+#1
+#99999999999"""
 
 TARGETS: Mapping[str, Target] = {
     "sets": Target(read_sets, (b"0-3,8", b" 1,2 , 5-5\n", b"")),
