@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -250,34 +250,41 @@ class Handler:
             del self._waiting[scheduler, job]
             return False
 
+    def bindings(self, scheduler: str, job: str, tasks: Collection[str]) -> dict[str, Placement]:
+        """How these tasks of the job were bound last; see Journal.bindings."""
+        with self._lock:
+            unsaved = self._unsaved.get((scheduler, job))
+        if unsaved is not None:
+            return {name: seen.last for name, seen in unsaved.items() if name in tasks}
+        return self.ask(lambda: self.journal.bindings(scheduler, job, tasks), {})
+
     def remember(
         self,
         scheduler: str,
         job: str,
-        known: Mapping[str, Seen],
-        tasks: Mapping[str, Placement],
-        *,
-        settled: bool,
+        at_home: Mapping[str, Placement],
+        away: Mapping[str, Placement],
     ) -> None:
-        """Write placements down; in memory where the journal fails."""
-        if not tasks:
+        """Write tasks' placements down, all at one time; in memory where the journal fails.
+        `at_home`: the memory lies there; `away`: it may lie there by now."""
+        if not at_home and not away:
             return
-        with self._lock:
-            unsaved = dict(self._unsaved.get((scheduler, job), known))
+        known = self.known(scheduler, job)
+        now = {name: _seen_now(known.get(name), its, True) for name, its in at_home.items()}
+        now |= {name: _seen_now(known.get(name), its, False) for name, its in away.items()}
+        at = time.time()
         try:
-            self.journal.saw(scheduler, job, tasks, settled=settled)
+            with self.journal.together():
+                self.journal.saw(scheduler, job, at_home, at=at)
+                self.journal.saw(scheduler, job, away, settled=False, at=at)
         except JournalError as error:
             _log.error("not in the journal", job=job, problem=str(error))
-            for name, placement in tasks.items():
-                unsaved[name] = _seen_now(unsaved.get(name), placement, settled)
             with self._lock:
-                self._unsaved[scheduler, job] = unsaved
+                self._unsaved[scheduler, job] = known | now
             return
         with self._lock:
-            if self._unsaved.get((scheduler, job)) is not None:
-                for name, placement in tasks.items():
-                    unsaved[name] = _seen_now(unsaved.get(name), placement, settled)
-                self._unsaved[scheduler, job] = unsaved
+            if (scheduler, job) in self._unsaved:
+                self._unsaved[scheduler, job] = known | now
 
     @property
     def config(self) -> Config:

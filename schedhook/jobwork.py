@@ -144,7 +144,7 @@ class JobWork:
                 self._done.append("which finishes what was interrupted")
             tasks = self._adapter.tasks(self._job)
             self._put_down_wish(replace(wish, leaving=None, enforcing=False), tasks)
-        self._remember({task.name: task.placement for task in tasks}, settled=True)
+        self._remember({task.name: task.placement for task in tasks})
         return tasks
 
     def _put_down_wish(self, wish: Wish, at_home: Sequence[Task]) -> None:
@@ -167,11 +167,9 @@ class JobWork:
         rebind = getattr(self._adapter, "rebind", None)
         if rebind is None or self._actions.on_relocation is not OnRelocation.FOLLOW:
             return tasks
-        known = self._handler.known(self._scheduler, self._job)
-        homes = {name: seen.home for name, seen in known.items()}
-        # Where the way from home was interrupted, bindings were lost on the way from there, too.
-        lasts = {name: seen.last for name, seen in known.items()}
-        if not (rebind(self._job, homes) or (lasts != homes and rebind(self._job, lasts))):
+        names = {task.name for task in tasks}
+        bound = self._handler.bindings(self._scheduler, self._job, names)
+        if not bound or not rebind(self._job, bound):
             return tasks
         self._done.append("tasks bound anew")
         return self._adapter.tasks(self._job)
@@ -184,7 +182,7 @@ class JobWork:
     def _follow(self, tasks: Sequence[Task]) -> None:
         known = self._handler.known(self._scheduler, self._job)
         in_place: dict[str, Placement] = {}
-        wider: dict[str, Placement] = {}
+        away: dict[str, Placement] = {}
         groups: dict[tuple[NodeSet, NodeSet], list[Task]] = {}
         for task in tasks:
             seen = known.get(task.name)
@@ -196,29 +194,29 @@ class JobWork:
             if seen.visited and seen.last.nodes == new:
                 # It may have been begun: what lies on nodes old and new may have arrived.
                 old = old - new
-            if old - new and new:
+            moves = bool(old - new and new)
+            if moves:
                 groups.setdefault((old, new), []).append(task)
-            elif new == seen.home.nodes:
+            if not moves and new == seen.home.nodes:
                 in_place[task.name] = task.placement
             else:
-                # Its memory may stay, so it stays; where it came from is still its home.
-                wider[task.name] = task.placement
-        self._remember(in_place, settled=True)
-        self._remember(wider, settled=False)
+                # Where it came from is its home until its memory has moved, which it need not.
+                away[task.name] = task.placement
+        # Before anything moves, for whoever comes after a kill: where memory may lie by then, and
+        # how all tasks were bound at one time.
+        self._remember(in_place, away)
         for (old, new), group in groups.items():
             self._follow_group(old, new, group)
 
     def _follow_group(self, old: NodeSet, new: NodeSet, group: Sequence[Task]) -> None:
         settled = False
-        # Before anything moves: whoever comes after a kill has to look on the new nodes, too.
-        self._remember({task.name: task.placement for task in group}, settled=False)
         if self._actions.on_relocation is OnRelocation.FOLLOW:
             report = self._relocate(group, Request(sources=old, destinations=new))
             settled = report is None or report.outcome in _SETTLED
             if not settled:
                 self._retry_after = self._retry_s
         if settled:
-            self._remember({task.name: task.placement for task in group}, settled=True)
+            self._remember({task.name: task.placement for task in group})
 
     def _repatriate(self, tasks: Sequence[Task]) -> None:
         least = self._actions.repatriate_least_mb * _MIB
@@ -284,7 +282,7 @@ class JobWork:
             report = self._relocate([task], request) if request else None
             if report is None or report.outcome in _SETTLED:
                 del parked[task.name]
-                self._remember({task.name: task.placement}, settled=True)
+                self._remember({task.name: task.placement})
             else:
                 self._retry_after = self._retry_s
         alive = {task.name for task in tasks}
@@ -307,9 +305,10 @@ class JobWork:
 
     # -- both ------------------------------------------------------------------------------------
 
-    def _remember(self, tasks: Mapping[str, Placement], *, settled: bool) -> None:
-        known = self._handler.known(self._scheduler, self._job) if tasks else {}
-        self._handler.remember(self._scheduler, self._job, known, tasks, settled=settled)
+    def _remember(
+        self, at_home: Mapping[str, Placement], away: Mapping[str, Placement] | None = None
+    ) -> None:
+        self._handler.remember(self._scheduler, self._job, at_home, away or {})
 
     def _relocate(self, tasks: Sequence[Task], request: Request) -> Report | None:
         """None where none of the tasks' processes lives any more."""

@@ -8,12 +8,13 @@ be opened, read or written; whoever serves a hook logs it and goes on.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +48,7 @@ from schedhook.journal_rows import (
     wish_of,
 )
 from schedhook.model import Event, Placement, Report
-from schedhook.sets import NodeSet
+from schedhook.sets import CpuSet, NodeSet
 from schedhook.totals import Series, totals_of
 
 _T = TypeVar("_T")
@@ -252,13 +253,23 @@ class Journal:
                         (run, task, *new, at),
                     )
 
+    def bindings(self, scheduler: str, job: str, tasks: Collection[str]) -> dict[str, Placement]:
+        """How these tasks of the open run were bound when one of them at least was last seen bound:
+        to fewer processors than all together have. Empty where that was never seen."""
+        last: dict[str, Placement] = {}
+        bound: dict[str, Placement] = {}
+        of_these = (row for row in self._seen(scheduler, job) if row[1] in tasks)
+        for _, at_once in itertools.groupby(of_these, key=lambda row: row[0]):
+            last |= {task: placement for _, task, placement, _ in at_once}
+            everything = CpuSet(cpu for each in last.values() for cpu in each.cpus)
+            if any(each.cpus < everything for each in last.values()):
+                bound = dict(last)
+        return bound
+
     def seen(self, scheduler: str, job: str) -> dict[str, Seen]:
         """What is known of each task of the open run; empty where there is none."""
         result: dict[str, Seen] = {}
-        with self._read():
-            which = f"WHERE run = {_RUN} ORDER BY id"
-            rows = self._rows.read("placements", seen_of, which, (scheduler, job))
-        for task, placement, settled in rows:
+        for _, task, placement, settled in self._seen(scheduler, job):
             before = result.get(task)
             if settled or before is None:
                 seen = Seen(home=placement, last=placement, visited=NodeSet())
@@ -267,6 +278,12 @@ class Journal:
                 seen = Seen(home=before.home, last=placement, visited=visited)
             result[task] = seen
         return result
+
+    def _seen(self, scheduler: str, job: str) -> list[tuple[float, str, Placement, bool]]:
+        """What `saw` wrote for the open run, in that order."""
+        which = f"WHERE run = {_RUN} ORDER BY id"
+        with self._read():
+            return self._rows.read("placements", seen_of, which, (scheduler, job))
 
     def placements(self, scheduler: str, job: str) -> dict[str, Placement]:
         """Where each task's memory was brought to, or first seen, last."""

@@ -115,9 +115,10 @@ def result_of(row: sqlite3.Row) -> tuple[int, str | None]:
     return row["number"], None if row["done"] is None else _text(row, "summary")
 
 
-def seen_of(row: sqlite3.Row) -> tuple[str, Placement, bool]:
-    """A row of `placements`: task, placement, whether its memory was there."""
-    return _text(row, "task"), placement_of(row, "cpus", "nodes"), bool(_whole(row, "settled"))
+def seen_of(row: sqlite3.Row) -> tuple[float, str, Placement, bool]:
+    """A row of `placements`: when, the task, its placement, whether its memory was there."""
+    placement = placement_of(row, "cpus", "nodes")
+    return _time(row, "at"), _text(row, "task"), placement, bool(_whole(row, "settled"))
 
 
 def wish_of(row: sqlite3.Row) -> Wish:
@@ -246,9 +247,9 @@ def tell(rows: Rows, run: Run) -> dict[str, Any]:
 
 
 def _tell_placement(row: sqlite3.Row) -> dict[str, Any]:
-    task, placement, settled = seen_of(row)
+    at, task, placement, settled = seen_of(row)
     return {
-        "at": _time(row, "at"),
+        "at": at,
         "task": task,
         "cpus": str(placement.cpus),
         "nodes": str(placement.nodes),

@@ -192,13 +192,13 @@ class Slurm:
 
         return slurm_migrate.enforce(self, job, wish, relocate, homes or {})
 
-    def rebind(self, job: str, homes: Mapping[str, Placement]) -> bool:
+    def rebind(self, job: str, bound: Mapping[str, Placement]) -> bool:
         """Bind tasks anew whose binding was lost because somebody took processors away: each to
-        those that stand in the place of the ones that it had (`homes`, by task). Whether any was.
+        those that stand in the place of the ones that it had (`bound`, by task). Whether any was.
         SchedhookError."""
         from schedhook_plugins.schedulers import slurm_migrate  # noqa: PLC0415 - only then
 
-        return slurm_migrate.rebind(self, job, homes)
+        return slurm_migrate.rebind(self, job, bound)
 
     # -- inside ----------------------------------------------------------------------------------
 

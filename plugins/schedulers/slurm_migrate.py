@@ -238,24 +238,24 @@ def enforce(
     return f"processors {want} as wished, moved {moved / _MIB:.1f} MiB"
 
 
-def rebind(scheduler: Slurm, job: str, homes: Mapping[str, Placement]) -> bool:
+def rebind(scheduler: Slurm, job: str, bound: Mapping[str, Placement]) -> bool:
     """Bind tasks whose binding was lost to a new cpuset; see Slurm.rebind."""
     tasks = scheduler.tasks(job)
     cgroups = job_cgroups(job, scheduler.root, scheduler.host)
-    known = [task for task in tasks if task.name in homes]
+    known = [task for task in tasks if task.name in bound]
     if not known or not cgroups:
         return False
-    old = _union(homes[task.name].cpus for task in known)
+    old = _union(bound[task.name].cpus for task in known)
     now = job_cpus(cgroups, tasks, scheduler)
     if old <= now:
         return False  # nobody took a processor away: a task that is unbound wants to be
-    bound = False
+    done = False
     for task in known:
-        home = homes[task.name].cpus
-        if home < old and task.placement.cpus == now:
+        had = bound[task.name].cpus
+        if had < old and task.placement.cpus == now:
             members = _present(task.pids, cgroups, scheduler)
-            bound |= _bind_unbound(members, now, relative(home, old, now), scheduler)
-    return bound
+            done |= _bind_unbound(members, now, relative(had, old, now), scheduler)
+    return done
 
 
 def _present(

@@ -1,5 +1,5 @@
-"""SIGKILL of job-migrate at random moments, on the kernel and without Slurm: whoever comes next,
-the agent or another job-migrate, finishes what was begun. And of a guard with what it guards."""
+"""SIGKILL at random moments, on the kernel and without Slurm, of job-migrate and of agents that
+follow cpusets: whoever comes next finishes what was begun. And of a guard with what it guards."""
 
 from __future__ import annotations
 
@@ -102,11 +102,21 @@ class Host:
             and min(task.share_on(first + rank) for rank, task in enumerate(self.tasks)) >= ENOUGH
         )
 
+    def lies_within(self, first: int) -> bool:
+        """All memory is on nodes `first` and the one after it."""
+        return all(task.share_on(first) + task.share_on(first + 1) >= ENOUGH for task in self.tasks)
+
     def cpus(self, path: Path) -> str:
         return (path / "cpuset.cpus").read_text().strip()
 
     def bindings(self) -> list[set[int]]:
         return [os.sched_getaffinity(task.pid) for task in self.tasks]
+
+    def frozen(self) -> bool:
+        return any(
+            (path / "cgroup.freeze").read_text().strip() != "0"
+            for path in (self.cgroup, self.user, self.user / "task_special")
+        )
 
     def told(self) -> str:
         memory = [task.residency() for task in self.tasks]
@@ -180,6 +190,54 @@ def test_killed_job_migrates_are_finished(host: Host) -> None:
 def under_way(journal: Journal) -> bool:
     wish = journal.wish("slurm", JOB)
     return wish is not None and wish.under_way
+
+
+def test_killed_agents_bring_the_memory_along(host: Host) -> None:
+    """While somebody writes cpusets, which takes the tasks' bindings away."""
+    chances = chance()
+    sums = [task.checksum() for task in host.tasks]
+    first = halfway = unbound = 0
+
+    def go() -> None:
+        nonlocal first
+        first = 2 - first
+        (host.cgroup / "cpuset.cpus").write_text(f"{first}-{first + 1}")
+
+    began = time.monotonic()
+    process = host.agent()
+    assert settle(lambda: host.path.exists() and len(known(host.path)) == 2), host.told()
+    longest = 3 * (time.monotonic() - began)
+    finish_with(process)
+    for _ in range(KILLS):
+        if chances.random() < 0.5:
+            go()
+        assert kill_after(host.agent(), chances.uniform(0, longest)) is None, host.told()
+        with Journal.open(host.path) as journal:
+            halfway += any(seen.visited for seen in journal.seen("slurm", JOB).values())
+        assert settle(lambda: not host.frozen()), host.told()
+        for rank, bound in enumerate(host.bindings()):
+            # Bound to its own, or to both where nobody has seen yet that its binding was lost.
+            assert bound in ({first + rank}, {first, first + 1}), host.told()
+            unbound += len(bound) > 1
+    process = host.agent()
+    # A binding that was lost unseen, by a change and its reversal, comes back with the next change.
+    assert settle(lambda: host.lies_within(first)), host.told()
+    go()
+    assert settle(lambda: host.is_at(first)), host.told()
+    finish_with(process)
+    print(f"{KILLS} agents killed after up to {longest:.2f} s, {halfway} left memory to move;")
+    print(f"{unbound} tasks were without a binding of their own then")
+    assert [task.checksum() for task in host.tasks] == sums
+    assert halfway
+    check_journal(host.path)
+
+
+def known(path: Path) -> set[str]:
+    """The tasks that the journal knows."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        if not connection.execute("PRAGMA user_version").fetchone()[0]:
+            return set()
+        return {task for (task,) in connection.execute("SELECT task FROM placements")}
 
 
 # -- a guard that is killed as well --------------------------------------------------------------

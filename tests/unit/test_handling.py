@@ -203,10 +203,13 @@ def test_a_job_that_another_process_holds_is_left_alone(
     assert handled.retry_after is not None
 
 
-def interrupt(one: Set) -> None:
-    """A look that ends with the process, in the middle of a relocation."""
+def interrupt(one: Set, after: int = 0) -> None:
+    """A look that ends with the process, in the middle of its relocation number `after`."""
+    ways = iter([one.moves] * after)
 
-    def crash(_request: Request) -> Report:
+    def crash(request: Request) -> Report:
+        for move in ways:
+            return move(request)
         raise KeyboardInterrupt
 
     handler = Handler(Config(), one.handler._plugins, one.journal, carry_out=crash)
@@ -241,9 +244,7 @@ def test_what_may_have_arrived_already_is_not_moved_on(one: Set) -> None:
     """{0,1} → {1,2}, killed on the way: a page on node 1 may be one of node 0's."""
     one.put("0-1", "1")
     one.look()
-    one.handler.remember(
-        "fake", "1", one.handler.known("fake", "1"), {"0.0": at("0-1", "0-1")}, settled=True
-    )
+    one.handler.remember("fake", "1", {"0.0": at("0-1", "0-1")}, {})
     one.put("1-2", "1")
     interrupt(one)
     one.look()
@@ -301,6 +302,54 @@ def test_bindings_that_were_lost_after_an_interrupted_relocation_are_given_back(
     monkeypatch.setattr(FakeScheduler, "rebind", rebind, raising=False)
     assert one.look().startswith("tasks bound anew")
     assert one.journal.placements("fake", "1") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
+
+
+def rebinding(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """How the tasks were bound, each time that the adapter is asked to bind them anew."""
+    asked: list[dict[str, str]] = []
+
+    def rebind(_self: object, _job: str, bound: dict[str, Placement]) -> bool:
+        asked.append({name: str(its.cpus) for name, its in bound.items()})
+        return False
+
+    monkeypatch.setattr(FakeScheduler, "rebind", rebind, raising=False)
+    return asked
+
+
+def test_bindings_come_from_one_time_and_not_from_before_and_after_a_kill(
+    one: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 0 and 1 to 2 and 3, killed when one task's memory had moved: by where memory is, the
+    second task would stand before the first."""
+    asked = rebinding(monkeypatch)
+    one.put("2", "3")
+    interrupt(one, after=1)
+    one.put("0-1", "0-1")
+    one.look()
+    assert asked[-1] == {"0.0": "2", "0.1": "3"}
+
+
+def test_bindings_are_remembered_while_nobody_is_bound(
+    one: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = rebinding(monkeypatch)
+    one.put("0-3", "0-3")
+    one.look()
+    one.put("2-3", "2-3", "1")
+    one.look()
+    assert asked[-1] == {"0.0": "0", "0.1": "1"}
+
+
+def test_a_task_that_has_ended_tells_nothing_of_the_others_bindings(
+    one: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = rebinding(monkeypatch)
+    one.put("0", "1", "3")
+    one.look()
+    one.put("0-1", "0-1")
+    one.look()
+    one.look()
+    assert asked[-1] == {"0.0": "0", "0.1": "1"}
 
 
 def wish_for(one: Set, monkeypatch: pytest.MonkeyPatch) -> list[str]:
