@@ -94,7 +94,7 @@ class Agent:
         """The gist of each event that is to come."""
         self._count = itertools.count()
         self._spool_time = -1
-        self._at_work: set[Receipt] = set()
+        self._at_work: set[Path] = set()
         """Files of the spool whose events are being handled."""
         self._stopping = False
         self._next_prune = 0.0
@@ -327,9 +327,10 @@ class Agent:
                 raise
             receipt = self._to_spool(raw)
             _log.warning("event kept in the spool", job=event.job, problem=str(error))
-            if receipt is not None and waits is None:
-                return  # it is handled once that can be written down
-            self._at_work.add(receipt)
+            if receipt is not None:
+                if waits is None:
+                    return  # it is handled once that can be written down
+                self._at_work.add(receipt)
         except JournalError as error:
             _log.error("event not in the journal", job=event.job, problem=str(error))
         self._workers.put(event, message.at, receipt, waits)
