@@ -12,32 +12,20 @@ import itertools
 import json
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from schedhook.errors import ProcessGoneError, RefusedError
-from schedhook.host.processes import read_identity, read_status
-from schedhook.journal_damage import Rows
-from schedhook.journal_file import (
-    BUSY_SECONDS,
-    JournalError,
-    LockedError,
-    check_owner,
-    connect,
-    create_tables,
-    prepare,
-    translated,
-)
+from schedhook.journal_database import Database
+from schedhook.journal_file import JournalError, LockedError
+from schedhook.journal_holds import HeldError, Holds
 from schedhook.journal_rows import (
     Counts,
     Run,
     Seen,
     Wish,
     event_of,
-    hold_of,
     note_of,
     result_of,
     run_of,
@@ -53,10 +41,6 @@ from schedhook.totals import Series, totals_of
 
 _T = TypeVar("_T")
 
-_HOLD_SECONDS = 3600.0
-_HOLD_POLL_SECONDS = 0.1
-_HASTE = 100
-"""What others have locked for too long once is waited for by so much less the next time."""
 _RUN = "(SELECT id FROM jobs WHERE scheduler = ? AND job = ? AND ended IS NULL)"
 """The job's open run."""
 
@@ -82,74 +66,38 @@ __all__ = [
 ]
 
 
-class HeldError(RefusedError):
-    """Another process is at work on the job."""
-
-
 class Journal:
     """An open journal. May be used from several threads; not across a fork."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, path: Path | None, patience: float = BUSY_SECONDS
-    ) -> None:
-        self.path = path
-        self._connection = connection
-        self._rows = Rows(connection, self._write)
-        self._lock = threading.RLock()
-        self._patience = patience
-        self._hasty = False
+    def __init__(self, database: Database) -> None:
+        self.path = database.path
+        self._database = database
+        self._rows = database.rows
+        self._read = database.read
+        self._write = database.write
+        self._holds = Holds(database)
 
     @classmethod
     def open(cls, path: Path | None = None, *, create: bool = True) -> Journal:
         """Open the journal at `path` (default: default_path()), and make it where there is none
         unless `create` is false. Its directory gets mode 0700, its file 0600."""
-        path = path or default_path()
-        with translated(path):
-            if create:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            check_owner(path.parent, "directory")
-            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-            handle = os.open(path, flags, 0o600)
-            try:
-                check_owner(path, "file", handle)
-            finally:
-                os.close(handle)
-            connection = connect(str(path))
-            try:
-                prepare(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-        return cls(connection, path)
+        return cls(Database.open(path or default_path(), create=create))
 
     @classmethod
     def in_memory(cls) -> Journal:
         """A journal that lasts as long as this process: better than none."""
-        connection = connect(":memory:")
-        create_tables(connection)
-        return cls(connection, None)
+        return cls(Database.in_memory())
 
     def beside(self, patience: float) -> Journal:
         """The same journal for a thread that waits for nobody's writes longer than `patience`
         seconds, those of this process's other threads included. It has to be closed first; itself
         where it is in memory, or cannot be opened twice."""
-        if self.path is None:
-            return self
-        # Opened by SQLite alone: closing a descriptor of ours would end this process's locks.
-        connection = None
-        try:
-            connection = connect(str(self.path), patience)
-            prepare(connection, self.path)
-        except (sqlite3.Error, JournalError):
-            if connection is not None:
-                connection.close()
-            return self
-        return Journal(connection, self.path, patience)
+        other = self._database.beside(patience)
+        return Journal(other) if other else self
 
     def close(self) -> None:
         """Close the file. What was written stays."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -422,55 +370,18 @@ class Journal:
 
     # -- holds -----------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def hold(self, scheduler: str, job: str, wait: float = 0) -> Iterator[None]:
+    def hold(
+        self, scheduler: str, job: str, wait: float = 0
+    ) -> contextlib.AbstractContextManager[None]:
         """Meanwhile nobody else acts on the job. Ends with the process at the latest.
 
         HeldError where another process still holds it after `wait` seconds.
         """
-        end = time.monotonic() + wait
-        while (holder := self._take(scheduler, job)) is not None:
-            if time.monotonic() >= end:
-                raise HeldError(
-                    f"process {holder} is at work on job {job}: try again when it has finished"
-                )
-            time.sleep(_HOLD_POLL_SECONDS)
-        try:
-            yield
-        finally:
-            # A hold that cannot be taken back ends with this process.
-            with contextlib.suppress(JournalError), self._write() as db:
-                db.execute(
-                    "DELETE FROM holds WHERE scheduler = ? AND job = ? AND pid = ?",
-                    (scheduler, job, os.getpid()),
-                )
-
-    def _take(self, scheduler: str, job: str) -> int | None:
-        """Hold the job, or tell which process does."""
-        pid = os.getpid()
-        with self._write() as db:
-            holder = self._holder(scheduler, job)
-            if holder is None:
-                db.execute(
-                    "INSERT OR REPLACE INTO holds VALUES (?, ?, ?, ?, ?)",
-                    (scheduler, job, pid, _start_time(pid), time.time() + _HOLD_SECONDS),
-                )
-        return holder
+        return self._holds.hold(scheduler, job, wait)
 
     def is_held(self, scheduler: str, job: str) -> bool:
         """Whether another process that lives holds the job."""
-        with self._read():
-            return self._holder(scheduler, job) is not None
-
-    def _holder(self, scheduler: str, job: str) -> int | None:
-        """The other process that holds the job and lives."""
-        holds = self._rows.read(
-            "holds",
-            hold_of,
-            "WHERE scheduler = ? AND job = ? AND until > ? AND pid != ?",
-            (scheduler, job, time.time(), os.getpid()),
-        )
-        return next((pid for pid, start_time in holds if _start_time(pid) == start_time), None)
+        return self._holds.holder(scheduler, job) is not None
 
     # -- looking back ----------------------------------------------------------------------------
 
@@ -507,9 +418,7 @@ class Journal:
             db.execute("DELETE FROM events WHERE at < ? AND done IS NOT NULL", (before,))
             db.execute("DELETE FROM reports WHERE at < ?", (before,))
             db.execute("DELETE FROM damaged WHERE at < ?", (before,))
-            for pid, start_time in self._rows.read("holds", hold_of):
-                if _start_time(pid) != start_time:
-                    db.execute("DELETE FROM holds WHERE pid = ?", (pid,))
+            self._holds.prune()
             if per_job is not None:
                 _prune_each(db, per_job)
             return db.execute("DELETE FROM jobs WHERE ended < ?", (before,)).rowcount
@@ -520,42 +429,6 @@ class Journal:
         and where the process is killed. Others have to wait, so nothing else belongs here."""
         with self._write():
             yield
-
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that has the right to write from its beginning: one that had to ask for it
-        later could only fail."""
-        with self._lock, translated(self.path):
-            if self._connection.in_transaction:
-                yield self._connection  # a part of what is written together
-                return
-            self._begin()
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    def _begin(self) -> None:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            self._wait_at_most(self._patience / _HASTE)
-            self._hasty = True
-            raise
-        if self._hasty:
-            self._wait_at_most(self._patience)
-            self._hasty = False
-
-    def _wait_at_most(self, seconds: float) -> None:
-        self._connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
-
-    @contextlib.contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, translated(self.path):
-            yield self._connection
 
 
 def _open_id(db: sqlite3.Connection, scheduler: str, job: str) -> int | None:
@@ -600,11 +473,3 @@ def _prune_each(db: sqlite3.Connection, most: int) -> None:
                 f"DELETE FROM {table} WHERE {of} AND {more} AND id <= ({newest})",
                 (first, second, most),
             )
-
-
-def _start_time(pid: int) -> int | None:
-    """None for a process that has ended, also where nobody has waited for it yet."""
-    try:
-        return None if read_status(pid).state == "Z" else read_identity(pid).start_time
-    except ProcessGoneError:
-        return None

@@ -338,7 +338,7 @@ def test_a_thread_that_must_not_wait_does_not(path: Path) -> None:
 def test_one_long_wait_is_enough(path: Path) -> None:
     """A journal that somebody has locked for hours does not cost ten seconds for each line."""
     with Journal.open(path) as other, other.beside(0.2) as journal:
-        waits = lambda: journal._connection.execute("PRAGMA busy_timeout").fetchone()[0]  # noqa: E731
+        waits = lambda: journal._database.connection.execute("PRAGMA busy_timeout").fetchone()[0]  # noqa: E731
         with other.together(), pytest.raises(LockedError):
             journal.started("slurm", "7")
         assert waits() == 2

@@ -264,7 +264,7 @@ def test_events_that_wait_are_counted(host: Path, tmp_path: Path) -> None:
     with Journal.in_memory() as journal:
         for job in ("7", "8"):
             journal.put_event(Event(scheduler="slurm", point="prolog", job=job), 5.0)
-        journal._connection.execute("UPDATE events SET data = '' WHERE job = '7'")
+        journal._database.connection.execute("UPDATE events SET data = '' WHERE job = '7'")
         journal.unfinished_events()
         found = values(exposition(config, Plugins(), journal, host))
     assert found["schedhook_events_spooled", ()] == 2

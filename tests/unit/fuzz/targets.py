@@ -242,7 +242,7 @@ _ROWS = {
 def read_rows(data: bytes) -> None:
     """A row in each table, of whatever type, read back: what is damaged is set aside."""
     parts = iter(data.split(b"\n"))
-    database = _JOURNAL._connection
+    database = _JOURNAL._database.connection
     database.execute("BEGIN")
     try:
         for table, columns in _ROWS.items():
