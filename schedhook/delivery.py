@@ -206,7 +206,10 @@ def handle_here(message: bytes) -> int:
     handle = posix.memfd_create("schedhook-event")
     posix.write(handle, message)
     posix.lseek(handle, 0, 0)
-    child = posix.fork()
+    try:
+        child = posix.fork()
+    except OSError as error:
+        raise NotDelivered(f"no process to be had: {error.strerror}") from None
     if child == 0:
         try:
             posix.setsid()

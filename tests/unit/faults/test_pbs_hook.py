@@ -24,6 +24,7 @@ from tests.unit.faults.faults import (
     HOST,
     KEPT,
     PROGRAM,
+    UNREACHED,
     an_agent,
     configuration,
     served_with,
@@ -55,14 +56,25 @@ def told_by(event: str, job: dict[str, Any]) -> dict[str, Any]:
     return {"job": job, "vnode_list": {}, "pid": 99}
 
 
+def few_processes(most: int, event: str) -> list[str]:
+    """Words in front of a command to leave it so many processes, itself included. Root has no such
+    limit, setrlimit(2): so it is a user that nobody else is, with root's right to files."""
+    user = 100_000 + os.getpid() * len(EVENTS) + list(EVENTS).index(event)
+    identity = ["/usr/bin/setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    rights = ["--inh-caps=-all,+dac_override", "--ambient-caps=+dac_override"]
+    return [*identity, *rights, "/usr/bin/prlimit", f"--nproc={most}"]
+
+
 def run_hook(
     inside: Room,
     program: list[str],
     seconds: Mapping[str, float] = SECONDS,
     job: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    processes: int | None = None,
 ) -> dict[str, list[str]]:
-    """Let the hook see every event; what each of them logged, in PBS's log and the system's."""
+    """Let the hook see every event; what each of them logged, in PBS's log and the system's.
+    `processes`: how many the hook of each may have."""
 
     def run(event: str) -> tuple[str, list[str]]:
         directory = inside.directory / event
@@ -70,7 +82,7 @@ def run_hook(
         mom = Mom(
             directory=directory,
             alarm=ALARM,
-            within=inside.words("/sys"),
+            within=inside.words("/sys") + (few_processes(processes, event) if processes else []),
             environ=environ or {},
         )
         mom.import_hook(CONTRIB / "schedhook.PY")
@@ -156,6 +168,19 @@ def test_whatever_the_configuration_is(name: str, here: Path, count: Count) -> N
         lines = run_hook(inside, [str(program)])
     check(lines, CONFIGURATIONS[name][1])
     count(len(EVENTS))
+
+
+def test_no_process_can_be_made(here: Path, count: Count) -> None:
+    """The hook can start no program, and the program none that handles the event where no agent is
+    there; for most events it needs none."""
+    named = "no process to be had: Resource temporarily unavailable"
+    (here / "room").mkdir()
+    with room(here / "room") as inside:
+        check(run_hook(inside, HOOK, processes=1), f"not handed over: .*{named}")
+        lines = run_hook(inside, HOOK, processes=2)
+        check({event: lines.pop(event) for event in WAITING}, named)
+        check(lines, UNREACHED)
+    count(2 * len(EVENTS))
 
 
 NO_JOB, NO_MATTER = "is not a job's id", "handed over|" + _DONE
