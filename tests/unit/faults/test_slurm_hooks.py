@@ -42,7 +42,7 @@ LIMIT = 8.0
 """Seconds, as installed; the hook's own is less."""
 SLACK = 6.0
 """What a loaded host adds."""
-SOONER = {True: [("--timeout 4.8", "--timeout 1")], False: [("-k 1 8 ", "-k 1 1 ")]}
+SOONER = {True: [("--timeout 4.8", "--timeout .5")], False: [("-k 1 8 ", "-k .3 .7 ")]}
 """Where a hook waits for nothing but its time: less for the agent, if it is that, else for all."""
 SITE = Path(delivery.__file__).parent
 MAYBE = "not known to be of user"
