@@ -84,13 +84,11 @@ def _directories(targets: Iterable[Target], root: Path) -> Iterator[Path | None]
 
 def _directory(pid: int, root: Path) -> Path | None:
     """The directory of a process's cgroup of version 2."""
-    try:
-        lines = (root / f"proc/{pid}/cgroup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        raise ProcessGoneError(f"process {pid} has exited") from None
-    names = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
+    from schedhook.host.cgroups import memberships  # noqa: PLC0415 - for few
+
+    name = dict(memberships(pid, root)).get("")
     mount = _mount(root)
-    return mount / names[0].lstrip("/") if names and mount else None
+    return mount / name.lstrip("/") if name is not None and mount else None
 
 
 def _named(text: str, root: Path) -> Path | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schedhook.errors import SchedhookError
+from schedhook.host.mounts import read_mounts
 from schedhook.trust import misgiving
 
 BUSY_SECONDS = 10.0
@@ -148,14 +149,11 @@ def check_owner(path: Path, what: str, handle: int | None = None) -> None:
 
 def _file_system(path: Path) -> str:
     """The type of the file system that `path` is on, empty where nobody says."""
-    best, found = -1, ""
-    with contextlib.suppress(OSError):
-        where = path.resolve()
-        for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
-            _, point, kind, *_ = line.split(" ")
-            if where.is_relative_to(point) and len(Path(point).parts) >= best:
-                best, found = len(Path(point).parts), kind
-    return found
+    where = path.resolve()
+    over = [mount for mount in read_mounts() if where.is_relative_to(mount.point)]
+    # Of those at one point the last hides the others, which max() would give.
+    nearest = max(reversed(over), key=lambda mount: len(Path(mount.point).parts), default=None)
+    return nearest.kind if nearest else ""
 
 
 _REMEDY = {

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.config import WatchSection
-from schedhook.errors import ProcessGoneError
+from schedhook.errors import ProcessGoneError, SchedhookError
 from schedhook.events import Kind, check_job
+from schedhook.host.cgroups import memberships
 from schedhook.host.processes import read_status
 from schedhook.limits import raise_file_limit
 from schedhook.log import get_logger
@@ -357,9 +358,8 @@ class _Watched:
         tops = self.adapter.cgroups(self.job)
         names: set[str] = set()
         for pid in {task.pids[0] for task in tasks if task.pids}:
-            with contextlib.suppress(OSError):
-                text = (self._root / "proc" / str(pid) / "cgroup").read_text(errors="replace")
-                names.update(line[3:] for line in text.splitlines() if line.startswith("0::"))
+            with contextlib.suppress(SchedhookError):
+                names.update(name for of, name in memberships(pid, self._root) if not of)
         found = set()
         for top in tops:
             for name in names:

@@ -9,6 +9,7 @@ puts all of a step's tasks in `task_special`, so the number of a task comes from
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.errors import ProcessGoneError, SchedhookError
-from schedhook.host.cgroups import Cgroup, hierarchies, pids
+from schedhook.host.cgroups import Cgroup, hierarchies, memberships, pids
 from schedhook.sets import CpuSet
 
 _JOB = re.compile(r"job_([0-9]{1,10})")
@@ -26,9 +27,9 @@ _SCOPE = re.compile(r"(?:.+_)?slurmstepd\.scope")
 _SLURM_V1 = re.compile(r"slurm(?:_.+)?")
 # Only slices, which systemd makes: in a user's own service anybody may make cgroups.
 _JOB_IN_NAME = re.compile(
-    r":(?:/[^/]+\.slice)*/(?:[^/]+_)?slurmstepd\.scope/job_([0-9]{1,10})(?:/|$)"
-    r"|:/slurm(?:_[^/]+)?/uid_[0-9]+/job_([0-9]{1,10})(?:/|$)",
-    re.MULTILINE,
+    r"(?:/[^/]+\.slice)*/(?:[^/]+_)?slurmstepd\.scope/job_([0-9]{1,10})(?:/.*)?"
+    r"|/slurm(?:_[^/]+)?/uid_[0-9]+/job_([0-9]{1,10})(?:/.*)?",
+    re.DOTALL,
 )
 _OLD_NAMES = {"4294967294": "batch", "4294967295": "extern", "4294967290": "interactive"}
 _SLICES_DEEP = 2
@@ -119,12 +120,11 @@ def _directories(path: Path) -> list[str]:
 
 def job_of(pid: int, root: Path) -> str | None:
     """The job that a process belongs to, None where it belongs to none (or is gone)."""
-    try:
-        text = (root / "proc" / str(pid) / "cgroup").read_text("utf-8", "surrogateescape")
-    except OSError:
-        return None
-    found = _JOB_IN_NAME.search(text)
-    return (found[1] or found[2]) if found else None
+    with contextlib.suppress(SchedhookError):
+        for _, name in memberships(pid, root):
+            if found := _JOB_IN_NAME.fullmatch(name):
+                return found[1] or found[2]
+    return None
 
 
 def step_directories(job: Cgroup) -> dict[str, Path]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from typing import Literal, TypeVar
 
 from schedhook.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
 from schedhook.host._proc import gone, read
+from schedhook.host.mounts import read_mounts
 from schedhook.host.processes import printable, read_status
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.sets import CpuSet, IdSet, NodeSet
@@ -24,7 +24,6 @@ from schedhook.sets import CpuSet, IdSet, NodeSet
 _Set = TypeVar("_Set", bound=IdSet)
 
 _TRIED_SHOWN = 3
-_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +121,11 @@ def cgroup_of(pid: int, root: Path = Path("/")) -> Cgroup:
     ProcessGoneError where the process, or its cgroup, is gone; SchedhookError where the cgroup
     lies outside what this host (or container) has mounted.
     """
-    by_controller: dict[str, str] = {}
-    for line in read(pid, "cgroup", root).decode("utf-8", "surrogateescape").splitlines():
-        _, colon, named = line.partition(":")
-        controllers, _, name = named.partition(":")
-        if not colon:
-            continue
-        for controller in controllers.split(","):
-            by_controller[controller] = name
+    by_controller = {
+        controller: name
+        for controllers, name in memberships(pid, root)
+        for controller in controllers.split(",")
+    }
     for mount in _mounts(root):
         key = "cpuset" if mount.version == 1 else ""
         if key not in by_controller or (mount.version == 1 and key not in mount.controllers):
@@ -141,6 +137,22 @@ def cgroup_of(pid: int, root: Path = Path("/")) -> Cgroup:
         if name.endswith(" (deleted)"):
             raise gone(pid)
     raise SchedhookError(f"cannot find the cgroup of process {pid} below the mounted hierarchies")
+
+
+def memberships(pid: int, root: Path = Path("/")) -> tuple[tuple[str, str], ...]:
+    """(controllers, name of the cgroup) in each hierarchy, as /proc/PID/cgroup has them; version 2
+    has no controllers there. ProcessGoneError, SchedhookError.
+
+    Of a name's characters the kernel rules out the newline only: whoever may make cgroups may give
+    them names with anything else at which Python would end a line.
+    """
+    found = []
+    for line in read(pid, "cgroup", root).split(b"\n"):
+        _, colon, named = line.decode("utf-8", "surrogateescape").partition(":")
+        controllers, _, name = named.partition(":")
+        if colon:
+            found.append((controllers, name))
+    return tuple(found)
 
 
 def pids(cgroup: Cgroup, root: Path = Path("/")) -> list[int]:
@@ -269,7 +281,7 @@ def frozen(cgroup: Cgroup, root: Path = Path("/")) -> bool:
 def _text(path: Path) -> str | None:
     """A file's text without the blanks around; None where there is no such file (any more)."""
     with _vanishing(path):
-        return path.read_text(encoding="ascii", errors="replace").strip()
+        return path.read_bytes().decode("ascii", "replace").strip()
     return None
 
 
@@ -286,7 +298,7 @@ def _mounts(root: Path) -> list[_Mount]:
 
 
 def _all_mounts(root: Path) -> Iterator[_Mount]:
-    for top, point, kind, options in _mount_table(root):
+    for top, point, kind, options in read_mounts(root):
         if kind not in ("cgroup", "cgroup2", "cpuset"):
             continue
         directory = root / point.lstrip("/")
@@ -299,23 +311,3 @@ def _all_mounts(root: Path) -> Iterator[_Mount]:
             version=2 if kind == "cgroup2" else 1,
             controllers=frozenset(controllers),
         )
-
-
-def _mount_table(root: Path) -> Iterator[tuple[str, str, str, str]]:
-    """(what of the file system shows, where, type, options); proc_pid_mountinfo(5)."""
-    text = _text(root / "proc/self/mountinfo")
-    if text is not None:
-        for line in text.splitlines():
-            mount, _, source = line.partition(" - ")
-            words, more = mount.split(" "), source.split(" ")
-            if len(words) > 4 and len(more) > 2:
-                yield _unescape(words[3]), _unescape(words[4]), more[0], more[2]
-        return
-    for line in (_text(root / "proc/mounts") or "").splitlines():
-        words = line.split(" ")
-        if len(words) > 3:
-            yield "/", _unescape(words[1]), words[2], words[3]
-
-
-def _unescape(name: str) -> str:
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), name)

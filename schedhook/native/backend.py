@@ -86,7 +86,7 @@ class NativeTarget:
         try:
             check_proc(pid, self._pidfd, root)
             self._identity = processes.read_identity(pid, root)
-            self._cgroup = _cgroup_text(pid, root)
+            self._cgroup = cgroups.memberships(pid, root)
             self._command = processes.read_command(pid, root)
             # The first thread may have left while others run; the calls then want one of those.
             self._task = processes.live_task(pid, root)
@@ -124,7 +124,7 @@ class NativeTarget:
         try:
             return (
                 processes.read_identity(self.pid, self._root) == self._identity
-                and _cgroup_text(self.pid, self._root) == self._cgroup
+                and cgroups.memberships(self.pid, self._root) == self._cgroup
             )
         except ProcessGoneError:
             return False
@@ -307,13 +307,6 @@ def _open_kpageflags(root: Path) -> int:
         return os.open(root / "proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return -1
-
-
-def _cgroup_text(pid: int, root: Path) -> str:
-    try:
-        return (root / f"proc/{pid}/cgroup").read_text()
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise ProcessGoneError(f"process {pid} has exited") from error
 
 
 def _table(destinations: Mapping[int, int]) -> bytes:

@@ -20,7 +20,7 @@ from schedhook import delivery
 from schedhook.config import parse_config
 from schedhook.errors import ConfigError, SchedhookError, UsageError
 from schedhook.events import parse_message, read_event
-from schedhook.host import areas, cgroups, frames, processes, topology
+from schedhook.host import areas, cgroups, frames, mounts, processes, topology
 from schedhook.host._proc import stat_fields
 from schedhook.journal import Journal
 from schedhook.journal_rows import json_object
@@ -85,12 +85,14 @@ def read_areas(data: bytes) -> None:
 def read_cgroups(data: bytes) -> None:
     files = _files(data, "mountinfo", "cgroup", "cpuset", "procs")
 
-    def text(path: Path) -> str | None:
-        name = "mountinfo" if path.name == "mountinfo" else "cpuset"
-        return files[name].decode("ascii", "replace").strip()
+    def text(_: Path) -> str | None:
+        return files["cpuset"].decode("ascii", "replace").strip()
 
     with (
         mock.patch.object(cgroups, "_text", text),
+        mock.patch.object(
+            cgroups, "read_mounts", lambda _: mounts.parse_mountinfo(files["mountinfo"])
+        ),
         mock.patch.object(cgroups, "_is_cgroup", lambda _: True),
         mock.patch.object(cgroups, "read", lambda *_: files["cgroup"]),
         mock.patch.object(Path, "read_bytes", lambda _: files["procs"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -304,3 +305,15 @@ def test_frozen_in_version_1_is_the_freezers_to_say(v1: Path) -> None:
     for state, expected in (("FROZEN\n", True), ("FREEZING\n", False), ("THAWED\n", False)):
         write_file(v1, f"sys/fs/cgroup/freezer/{PBS}/freezer.state", state)
         assert cgroups.frozen(job, v1) is expected
+
+
+STRANGE = ("x\r0::/victim", "x\x0b0::/victim", "\x85\u2028\udcff\x1b[m")
+
+
+@pytest.mark.parametrize("name", [f"user.slice/{strange}" for strange in STRANGE])
+def test_a_name_is_no_more_than_a_name(v2: Path, name: str) -> None:
+    """Only a newline cannot be in it: users make cgroups, and call them what they like."""
+    write_file(v2, f"sys/fs/cgroup/{name}/cgroup.procs", "10\n")
+    write_file(v2, "proc/10/cgroup", os.fsencode(f"9:name=systemd:/{name}\n0::/{name}\n"))
+    assert cgroups.memberships(10, v2) == (("name=systemd", f"/{name}"), ("", f"/{name}"))
+    assert cgroups.cgroup_of(10, v2).path == v2 / "sys/fs/cgroup" / name

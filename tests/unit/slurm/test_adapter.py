@@ -238,6 +238,8 @@ def test_two_slurmds_on_one_kernel(tmp_path: Path) -> None:
         ("/system.slice/slurmstepd.scope/job_x", None),
         ("/user.slice/user-5.slice/user@5.service/slurmstepd.scope/job_7", None),
         ("/docker/slurm/uid_2001/job_9", None),
+        ("/user.slice/user-5.slice/user@5.service/x:/slurmstepd.scope/job_7", None),
+        ("/user.slice/user-5.slice/user@5.service/x\r0::/slurmstepd.scope/job_7", None),
     ],
 )
 def test_the_job_of_a_process(tmp_path: Path, cgroup: str, job: str | None) -> None:
