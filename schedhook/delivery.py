@@ -124,8 +124,9 @@ def write_spool(message: bytes, directory: str) -> str:
     """Keep the message for an agent to come: complete on the disk, or not there at all. Where."""
     name = f"{directory}/{time.time_ns():020d}-{posix.getpid()}"
     try:
-        try:  # noqa: SIM105 - contextlib is an import
+        try:
             posix.mkdir(directory, 0o700)
+            posix.chmod(directory, 0o700)  # whatever the umask
         except FileExistsError:
             pass
         check_spool(directory)

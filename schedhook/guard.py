@@ -79,11 +79,14 @@ def _new_record() -> tuple[int, str]:
     """A descriptor, and the file's path; empty where it has none and ends with its last reader."""
     import fcntl  # noqa: PLC0415 - the helper has no use for it
     import time  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    from schedhook.trust import make_directory  # noqa: PLC0415
 
     if os.geteuid() == 0:
         path = f"{DIRECTORY}/{os.getpid()}-{time.monotonic_ns()}"
         with suppress(OSError):
-            os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)  # noqa: PTH103
+            make_directory(Path(DIRECTORY), 0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             record = os.open(path, flags, 0o600)
             fcntl.flock(record, fcntl.LOCK_EX)

@@ -19,6 +19,7 @@ from schedhook.journal_file import (
     prepare,
     translated,
 )
+from schedhook.trust import make_directory
 
 _HASTE = 100
 """What others have locked for too long once is waited for by so much less the next time."""
@@ -42,7 +43,7 @@ class Database:
         """See Journal.open."""
         with translated(path):
             if create:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_directory(path.parent, 0o700)
             check_owner(path.parent, "directory")
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
             handle = os.open(path, flags, 0o600)

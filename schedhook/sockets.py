@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schedhook.errors import SchedhookError, UsageError
-from schedhook.trust import misgiving
+from schedhook.trust import make_directory, misgiving
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def lock(path: Path) -> Iterator[None]:
         raise UsageError(f"the agent's socket is to be {str(path)!r}: name a file")
     name = path.with_name(f"{path.name}.lock")
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(path.parent, 0o755)
         check_directory(path.parent)
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -1,7 +1,9 @@
-"""Whether others than root, and the user of this process, can change what it acts on."""
+"""Whether others than root, and the user of this process, can change what it acts on; and
+directories of which they cannot."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -40,6 +42,18 @@ def misgiving_on_the_way(path: Path) -> str | None:
             if found:
                 return found
     return None
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make `path` with this mode where there is none, and those above it with 0755, whatever umask
+    a scheduler or an administrator's shell has given to this process: neither writable by others
+    nor closed to users who are to pass. OSError."""
+    if path.is_dir():
+        return
+    make_directory(path.parent, 0o755)
+    with contextlib.suppress(FileExistsError):  # another process was faster
+        path.mkdir(mode=mode)
+        path.chmod(mode)
 
 
 def _ways(path: Path) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 
 from schedhook.errors import SchedhookError
 from schedhook.sets import NodeSet
+from schedhook.trust import make_directory
 
 DIRECTORY = Path("run/schedhook/pbs")
 _NEW = ".new-"
@@ -122,7 +123,7 @@ class States:
     def put(self, state: JobState) -> None:
         """Replace what is known of the job, in one step."""
         with self._writing():
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_directory(self._directory, 0o700)
             handle, name = tempfile.mkstemp(dir=self._directory, prefix=_NEW)
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as stream:

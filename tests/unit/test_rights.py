@@ -25,6 +25,7 @@ from schedhook.config import Config, load_config
 from schedhook.descriptors import StrategyPlugin
 from schedhook.errors import ConfigError, RefusedError, SchedhookError, UsageError
 from schedhook.events import Kind, Message, kind_of, read_spool, read_users_event
+from schedhook.guard import Guard
 from schedhook.jobwork import Handled
 from schedhook.journal import Journal, JournalError
 from schedhook.model import Event
@@ -33,6 +34,7 @@ from schedhook.scheduler import Scheduler
 from schedhook.sockets import listen, lock
 from schedhook.watch import owner_of
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
+from schedhook_plugins.schedulers.pbs_state import JobState, States
 from schedhook_plugins.schedulers.slurm import Slurm
 from tests.unit.agentkit import (
     FakeScheduler,
@@ -448,6 +450,34 @@ def test_a_hook_tells_no_impostor_anything(here: Path) -> None:
 
 
 # -- root's files --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777], ids=oct)
+def test_directories_have_their_modes_whatever_the_umask(
+    here: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    """Schedulers and shells give theirs to hooks and commands. Users are to pass through
+    /run/schedhook, and to change nothing there."""
+    monkeypatch.setattr("schedhook.guard.DIRECTORY", str(here / "run/schedhook/guards"))
+    before = os.umask(umask)
+    try:
+        with Guard() as guard:
+            guard.write_back(here / "nothing", "")
+            guard.forget()
+        States(here).put(JobState(job="7.host"))
+        with lock(here / "run/agent/agent.sock"):
+            pass
+        Journal.open(here / "lib/schedhook/journal.db").close()
+        delivery.write_spool(b"", str(here / "spool"))
+    finally:
+        os.umask(before)
+    modes = {str(each.relative_to(here)): each.stat().st_mode & 0o777 for each in here.rglob("*/")}
+    private = {"run/schedhook/pbs", "lib/schedhook", "spool"}
+    if os.geteuid() == 0:  # else records have no files
+        private |= {"run/schedhook/guards"}
+    open_to_users = {"run", "run/schedhook", "run/agent", "lib"}
+    assert modes == dict.fromkeys(private, 0o700) | dict.fromkeys(open_to_users, 0o755)
+
 
 PRY = """
 for path in sys.argv[1:]:
