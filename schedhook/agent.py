@@ -25,7 +25,7 @@ from pathlib import Path
 from schedhook import delivery
 from schedhook.clients import Client, Gate
 from schedhook.config import Config
-from schedhook.errors import SchedhookError
+from schedhook.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import Kind, Message, parse_message, read_event, read_spool, read_users_event
 from schedhook.guard import mend
 from schedhook.handling import Handler
@@ -276,7 +276,7 @@ class Agent:
         except SchedhookError as error:
             self._answer(client, str(error))
             self._drop(client)
-        except Exception as error:  # noqa: BLE001 - an adapter's bug is no reason to end
+        except PLUGIN_ERRORS as error:  # an adapter's bug is no reason to end
             # A user who has found one is not to fill the log with it.
             (_log.error if client.trusted else _log.debug)("event not read", exc_info=True)
             self._answer(client, f"{type(error).__name__}: {error}")
@@ -377,7 +377,7 @@ class Agent:
                 except LockedError:
                     self._spool_time = -1
                     return False
-                except Exception as error:  # noqa: BLE001 - one bad file is not to stop the others
+                except PLUGIN_ERRORS as error:  # one bad file is not to stop the others
                     _log.error("spooled event dropped", file=str(path), problem=str(error))
                 path.unlink(missing_ok=True)
                 if time.monotonic() > end:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import errno
 
+PLUGIN_ERRORS = (Exception, SystemExit)
+"""What to catch where a plug-in is called: that it calls sys.exit() is no reason to end with it,
+and with its exit status."""
+
 
 class SchedhookError(Exception):
     """Base of every error that schedhook raises on purpose."""

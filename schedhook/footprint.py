@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schedhook.errors import NoPermissionError, ProcessGoneError, SchedhookError
+from schedhook.errors import PLUGIN_ERRORS, NoPermissionError, ProcessGoneError, SchedhookError
 from schedhook.host.processes import (
     Status,
     read_areas,
@@ -185,7 +185,7 @@ def read_jobs(
             for adapter in watchable([plugins.scheduler(name).create(root)]):
                 jobs = (read_job(adapter, job, root) for job in adapter.jobs())  # type: ignore[attr-defined]
                 found += [each for each in jobs if each is not None]
-        except Exception as error:  # an adapter is a plug-in
+        except PLUGIN_ERRORS as error:  # an adapter is a plug-in
             if scheduler and isinstance(error, SchedhookError):
                 raise
             problems.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")

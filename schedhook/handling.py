@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from schedhook.config import Config
-from schedhook.errors import SchedhookError
+from schedhook.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import Kind, kind_of
 from schedhook.jobwork import NOTHING_DONE, Handled, JobWork, Relocate
 from schedhook.journal import HeldError, Journal, JournalError, Run, Seen
@@ -87,7 +87,7 @@ class Handler:
             handled = Handled(summary=str(error), retry_after=retry)
         except SchedhookError as error:
             handled = Handled(summary=f"failed: {error}", ok=False)
-        except Exception as error:  # noqa: BLE001 - adapters are plug-ins, and the agent goes on
+        except PLUGIN_ERRORS as error:  # adapters are plug-ins, and the agent goes on
             _log.error("event failed", job=event.job, point=event.point, exc_info=True)
             handled = Handled(summary=f"failed: {type(error).__name__}: {error}", ok=False)
         quiet = _log.debug if handled.summary in NOTHING_DONE else _log.info

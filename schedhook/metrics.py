@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from schedhook import __version__
 from schedhook.config import Config
 from schedhook.descriptors import SchedulerPlugin
-from schedhook.errors import SchedhookError
+from schedhook.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import count_spool
 from schedhook.footprint import Footprint, read_job
 from schedhook.host.topology import read_topology
@@ -198,7 +198,7 @@ class _Collector:
                     for each in self._footprints.read(adapter, jobs, self._root):
                         memory[name, each.job or ""] = sum(each.residency.values())
                         outside[name, each.job or ""] = each.bytes_off_node
-            except Exception as error:  # noqa: BLE001 - adapters are plug-ins
+            except PLUGIN_ERRORS as error:  # adapters are plug-ins
                 problem = f"{type(error).__name__}: {error}"
                 _log.warning("scheduler left out", scheduler=name, problem=problem)
         of, labels = ("scheduler",), ("scheduler", "job")

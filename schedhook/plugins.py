@@ -23,7 +23,7 @@ from schedhook.descriptors import (
     SchedulerPlugin,
     StrategyPlugin,
 )
-from schedhook.errors import MigrationRefused, PluginError
+from schedhook.errors import PLUGIN_ERRORS, MigrationRefused, PluginError
 from schedhook.log import get_logger
 
 if TYPE_CHECKING:
@@ -52,9 +52,6 @@ _OBSERVED = tuple(
 )
 
 _Role = TypeVar("_Role", bound=Descriptor)
-
-# What a plug-in may throw at us: it is not to end the program by sys.exit() either.
-_ANYTHING = (Exception, SystemExit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +155,7 @@ class Plugins:
                 if hook == "schedhook_before_migrate":
                     raise MigrationRefused(f"{self._providers[name]}: {refusal}") from refusal
                 self._observer_failed(hook, name, refusal)
-            except _ANYTHING as error:
+            except PLUGIN_ERRORS as error:
                 self._observer_failed(hook, name, error)
 
     def ask(self, hook: str, **arguments: Any) -> Iterator[tuple[Provider, Any]]:
@@ -166,7 +163,7 @@ class Plugins:
         for name in self._implementing(hook):
             try:
                 answer = next(iter(self._call(hook, name, **arguments)), ())
-            except _ANYTHING as error:
+            except PLUGIN_ERRORS as error:
                 answer = PluginError(f"{hook}: {_one_line(error)}")
             yield self._providers[name], answer
 
@@ -174,7 +171,7 @@ class Plugins:
         """Load one plug-in, then `register` it; trouble is recorded."""
         try:
             plugin = load()
-        except _ANYTHING as error:
+        except PLUGIN_ERRORS as error:
             self._record(provider, _one_line(error))
         else:
             self.register(provider, plugin)
@@ -190,7 +187,7 @@ class Plugins:
             else:
                 self._manager.register(plugin, key)
                 misfit = self._misfit(plugin)
-        except _ANYTHING as error:
+        except PLUGIN_ERRORS as error:
             misfit = _one_line(error)
         if misfit:
             if self._manager.has_plugin(key):
@@ -237,7 +234,7 @@ class Plugins:
         provider = self._providers[key]
         try:
             results = self._call(hook, key)
-        except _ANYTHING as error:
+        except PLUGIN_ERRORS as error:
             self._record(provider, f"{hook}: {_one_line(error)}")
             return
         provided = results[0] if results else None

@@ -12,6 +12,7 @@ from schedhook.affinity import Binding
 from schedhook.backend import Backend, Limits, Target
 from schedhook.config import Config
 from schedhook.errors import (
+    PLUGIN_ERRORS,
     KernelThreadError,
     NoPermissionError,
     PluginError,
@@ -182,12 +183,12 @@ class _Relocation:
             return Outcome.REFUSED
         except SchedhookError:
             raise
-        except Exception as error:  # noqa: BLE001 - a strategy is a plug-in and may do anything
+        except PLUGIN_ERRORS as error:  # a strategy is a plug-in and may do anything
             self._notes.append(self._strategy_failed(error))
             return Outcome.FAILED
         return None
 
-    def _strategy_failed(self, error: Exception) -> str:
+    def _strategy_failed(self, error: BaseException) -> str:
         return f"strategy {self._strategy.name!r} failed: {type(error).__name__}: {error}"
 
     def _named_pids(self) -> list[int]:
@@ -291,7 +292,7 @@ class _Relocation:
             return str(refusal)
         except SchedhookError:
             raise
-        except Exception as error:  # noqa: BLE001 - a strategy is a plug-in and may do anything
+        except PLUGIN_ERRORS as error:  # a strategy is a plug-in and may do anything
             return self._strategy_failed(error)
         return None
 
@@ -365,7 +366,7 @@ class _Relocation:
                         move.carry_out()
         except SchedhookError as error:
             failure = str(error)
-        except Exception as error:  # noqa: BLE001 - a strategy is a plug-in and may do anything
+        except PLUGIN_ERRORS as error:  # a strategy is a plug-in and may do anything
             failure = self._strategy_failed(error)
         self._notes += move.notes
         if failure is not None:

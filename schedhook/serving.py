@@ -10,7 +10,7 @@ from select import epoll
 from schedhook.agent import Agent
 from schedhook.config import Config
 from schedhook.descriptors import SchedulerPlugin
-from schedhook.errors import SchedhookError, UsageError
+from schedhook.errors import PLUGIN_ERRORS, SchedhookError, UsageError
 from schedhook.exporter import exporting
 from schedhook.handling import Handler
 from schedhook.inprocess import open_journal
@@ -75,7 +75,7 @@ def _watcher(
     for name in wanted or plugins.names(SchedulerPlugin):
         try:
             adapters.append(handler.adapter(name))
-        except Exception as error:
+        except PLUGIN_ERRORS as error:
             if wanted:
                 raise
             _log.error("cannot watch", scheduler=name, problem=f"{type(error).__name__}: {error}")

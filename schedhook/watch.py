@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.config import WatchSection
-from schedhook.errors import ProcessGoneError, SchedhookError
+from schedhook.errors import PLUGIN_ERRORS, ProcessGoneError, SchedhookError
 from schedhook.events import Kind, check_job
 from schedhook.host.cgroups import memberships
 from schedhook.host.processes import read_status
@@ -135,7 +135,7 @@ class Watcher:
         for adapter in self._adapters:
             try:
                 present = set(adapter.jobs())  # type: ignore[attr-defined]
-            except Exception as error:  # noqa: BLE001 - an adapter is a plug-in
+            except PLUGIN_ERRORS as error:  # an adapter is a plug-in
                 self._complain(adapter.name, error)
                 continue
             self._broken.discard(adapter.name)
@@ -177,7 +177,7 @@ class Watcher:
             watched = _Watched(adapter, job, self._section, self._root)
             watched.open(now)
             self._watch_parents(adapter.cgroups(job))
-        except Exception as error:  # noqa: BLE001
+        except PLUGIN_ERRORS as error:
             self._complain(adapter.name, error)
             return
         self._jobs[adapter.name, job] = watched
@@ -214,7 +214,7 @@ class Watcher:
             point = Kind.JOB_ENDED.value
             self._emit(Event(scheduler=scheduler, point=point, job=job, data=SEEN_BY))
 
-    def _complain(self, name: str, error: Exception) -> None:
+    def _complain(self, name: str, error: BaseException) -> None:
         if name not in self._broken:  # once, not every second
             self._broken.add(name)
             _log.error("cannot watch", scheduler=name, problem=f"{type(error).__name__}: {error}")
@@ -230,7 +230,7 @@ class Watcher:
             finally:
                 self._register(watched)
             suspended = watched.is_suspended()
-        except Exception as error:  # noqa: BLE001
+        except PLUGIN_ERRORS as error:
             self._complain(watched.adapter.name, error)
             self.scan_soon()
             return

@@ -103,7 +103,7 @@ class Workers:
                 self._busy.add(key)
             try:
                 handled = self._work(item.event, item.at, item.receipt)
-            except Exception as error:  # noqa: BLE001 - a thread less would be a job not followed
+            except BaseException as error:  # noqa: BLE001 - a thread less would be a job not followed
                 _log.error("worker failed", job=item.event.job, exc_info=True)
                 handled = Handled(summary=f"failed: {type(error).__name__}: {error}", ok=False)
             with self._condition:

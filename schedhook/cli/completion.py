@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from schedhook.descriptors import Descriptor
+from schedhook.errors import PLUGIN_ERRORS
 from schedhook.plugins import Plugins
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -38,7 +39,7 @@ def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
         try:
             for adapter in watchable([plugins.scheduler(name).create(_root(ctx))]):
                 jobs += adapter.jobs()  # type: ignore[attr-defined]
-        except Exception:  # noqa: BLE001 - an offer less; adapters are plug-ins
+        except PLUGIN_ERRORS:  # an offer less; adapters are plug-ins
             continue
     return _begin_with(incomplete, jobs)
 

@@ -49,6 +49,10 @@ HOOK = Path(delivery.__file__).with_name("hook.py")
 FAST_WATCH = WatchSection(interval_s=0.05, task_interval_s=0.1, debounce_s=0.1)
 
 
+EXITS_WHEN_READ, EXITS_WHEN_ASKED = "exits-when-read", "exits-when-asked"
+"""Jobs at which the adapter breaks, as one does whose library calls sys.exit()."""
+
+
 class FakeScheduler:
     """An adapter whose answers are files that a test writes."""
 
@@ -65,6 +69,8 @@ class FakeScheduler:
                 return Event(scheduler=self.name, point=point, job=job, data=more)
             except (ValueError, KeyError, TypeError):
                 raise UsageError("the event's data cannot be read") from None
+        if environ.get("FAKE_JOB") == EXITS_WHEN_READ:
+            sys.exit(0)
         user = environ.get("FAKE_USER")
         return Event(
             scheduler=self.name,
@@ -74,6 +80,8 @@ class FakeScheduler:
         )
 
     def tasks(self, job: str) -> tuple[Task, ...]:
+        if job == EXITS_WHEN_ASKED:
+            sys.exit(0)
         try:
             tasks = json.loads((self._directory / "jobs" / f"{job}.json").read_text())
         except FileNotFoundError:

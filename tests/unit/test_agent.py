@@ -34,6 +34,8 @@ from schedhook.sockets import lock
 from schedhook.workers import Workers
 from tests.unit import agentkit
 from tests.unit.agentkit import (
+    EXITS_WHEN_ASKED,
+    EXITS_WHEN_READ,
     agent,
     connect,
     event,
@@ -102,6 +104,19 @@ def test_one_jobs_events_wait_for_one_another_and_other_jobs_do_not(here: Path) 
         assert "ended" in say(here, message("end", "7", wait=True))
         assert time.monotonic() - before >= 1.4
     assert len(moves_of(here)) == 1
+
+
+def test_an_adapter_that_exits_does_not_end_the_agent(here: Path) -> None:
+    """A library's sys.exit() would end it well, and nothing would start it again."""
+    with agent(here):
+        assert "SystemExit" in say(here, message("begin", EXITS_WHEN_READ))
+        place(here, EXITS_WHEN_ASKED, {"0": ([os.getpid()], "0", "0")})
+        for _ in range(5):  # more than there are workers
+            answer = say(here, message("look", EXITS_WHEN_ASKED, wait=True))
+            assert "failed: SystemExit" in answer
+        place(here, "7", {"0": ([os.getpid()], "0", "0")})
+        assert "started" in say(here, message("begin", "7", wait=True))
+        wait_for(lambda: "cannot watch" in (here / "agent.log").read_text())
 
 
 # -- strangers -----------------------------------------------------------------------------------
@@ -378,9 +393,10 @@ def test_workers_keep_each_jobs_order() -> None:
     workers.stop(5)
 
 
-def test_a_worker_survives_what_it_works_on() -> None:
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, GeneratorExit])
+def test_a_worker_survives_what_it_works_on(error: type[BaseException]) -> None:
     def work(event: Event, _at: float, _number: int | None) -> Handled:
-        raise RuntimeError(event.job)
+        raise error(event.job)
 
     workers = Workers(1, work, lambda: None)
     for job in ("1", "2"):
