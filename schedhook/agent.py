@@ -185,6 +185,7 @@ class Agent:
 
     def _tick(self, now: float) -> float:
         wake = now if self._read_spool() else now + self._config.watch.interval_s
+        self._workers.grow()
         if self._deaf and self._server is not None:
             self._deaf = False
             self._poller.modify(self._server, select.EPOLLIN)

@@ -69,11 +69,22 @@ class Workers:
             if item.key not in self._busy and len(waiting) == 1:
                 self._ready.append(item.key)
                 self._condition.notify()
-            if len(self._threads) < min(self._count, len(self._ready) + len(self._busy)):
-                # Daemons: a relocation that hangs in the kernel must not keep the process.
-                thread = threading.Thread(target=self._run, daemon=True, name="schedhook-worker")
-                self._threads.append(thread)
+            self.grow()
+
+    def grow(self) -> None:
+        """Have as many threads as there is work for; what waits for one that could not be made
+        needs another call."""
+        with self._condition:
+            if len(self._threads) >= min(self._count, len(self._ready) + len(self._busy)):
+                return
+            # Daemons: a relocation that hangs in the kernel must not keep the process.
+            thread = threading.Thread(target=self._run, daemon=True, name="schedhook-worker")
+            try:
                 thread.start()
+            except RuntimeError as error:
+                _log.error("no thread to be had", problem=str(error), threads=len(self._threads))
+            else:
+                self._threads.append(thread)
 
     def finished(self) -> list[tuple[Event, Handled, object]]:
         """What has been handled since the last call: (event, result, who waits for it)."""

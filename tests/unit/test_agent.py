@@ -407,6 +407,39 @@ def test_a_worker_survives_what_it_works_on(error: type[BaseException]) -> None:
     workers.stop(5)
 
 
+NO_THREADS = """
+import os, resource, sys, time
+from schedhook.jobwork import Handled
+from schedhook.log import get_logger
+from schedhook.model import Event
+from schedhook.workers import Workers
+
+get_logger().info("before its files are out of reach")
+done = []
+workers = Workers(2, lambda event, *_: done.append(event.job) or Handled(summary=""), lambda: None)
+os.setgroups([]); os.setgid(65534); os.setuid(200_000 + os.getpid())
+for most in (1, 9):
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, 9))
+    if most == 1:
+        for job in ("1", "2"):
+            workers.put(Event(scheduler="s", point="p", job=job), 0.0, None, None)
+    workers.grow()
+    end = time.monotonic() + (20 if most > 1 else 0.2)
+    while len(done) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    print(*sorted(done), sep=" ", flush=True)
+workers.stop(5)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, whose processes are limited")
+def test_what_waits_for_a_thread_that_cannot_be_made_is_done_later() -> None:
+    words = [sys.executable, "-c", NO_THREADS]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "\n1 2\n"), done.stderr
+    assert done.stderr.count("no thread to be had") == 3
+
+
 def test_a_look_that_waits_is_not_put_twice() -> None:
     gate = threading.Event()
     done: list[str] = []
