@@ -102,6 +102,11 @@ class Target(Protocol):
         """Nodes that its cpuset allows (Mems_allowed, proc(5))."""
         ...
 
+    def landlord(self) -> int | None:
+        """The parent's number, where the process has no memory of its own but runs in the
+        parent's: a child of vfork(2), until it runs a program or exits. Else None."""
+        ...
+
     def swapped(self) -> int:
         """Bytes of it in swap, on no node (VmSwap, proc(5))."""
         ...

@@ -133,6 +133,12 @@ class _Relocation:
         move = self._move(node_map, topology)
         self._look(stack, move)
         self._note_swap()
+        self._notes += [
+            f"process {process.pid} has no memory of its own: it runs in that of process"
+            f" {process.landlord}, where it is counted"
+            for process in move.processes
+            if process.landlord is not None
+        ]
         if self._strategy.place:
             outcome = self._decide(move, self._strategy.place)
             if outcome is not None:

@@ -51,6 +51,8 @@ class MovingProcess:
     gone: bool = False
     before: ProcessSelection | None = None
     """What was found when the move began; None for one that came later."""
+    landlord: int | None = None
+    """The process in whose memory it runs, and where that is counted and moved; else None."""
     placed: Placed | None = None
     """What a strategy that decides page by page has decided; None with any other."""
 

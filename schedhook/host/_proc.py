@@ -56,7 +56,7 @@ def translated(pid: int, name: str, root: Path) -> Iterator[None]:
 def stat_fields(pid: int, root: Path, task: int | None = None) -> list[bytes]:
     """/proc/PID/stat from field 3 (the state) on: the name before may hold spaces and brackets."""
     fields = read(pid, task_file("stat", task), root).rpartition(b")")[2].split()
-    if len(fields) < 20:
+    if len(fields) < 26:
         raise gone(pid)
     return fields
 

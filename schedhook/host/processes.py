@@ -44,7 +44,9 @@ __all__ = [
     "read_areas",
     "read_command",
     "read_identity",
+    "read_parent",
     "read_pss",
+    "read_stack_start",
     "read_start_time",
     "read_status",
     "read_threads_cpus",
@@ -102,6 +104,17 @@ def read_start_time(pid: int, root: Path = Path("/"), task: int | None = None) -
     if not start_time.isdigit():
         raise SchedhookError(f"cannot make sense of {proc_path(pid, 'stat', root)}")
     return int(start_time[:_MOST_DIGITS])
+
+
+def read_parent(pid: int, root: Path = Path("/")) -> int:
+    """The parent's number, 0 where it is none of this pid namespace."""
+    return int(stat_fields(pid, root)[1])
+
+
+def read_stack_start(pid: int, root: Path = Path("/"), task: int | None = None) -> int:
+    """The address of the stack's bottom, which each execve(2) draws anew unless addresses are not
+    randomized; 0 where the caller may not know. Field 28 of /proc/PID/stat."""
+    return int(stat_fields(pid, root, task)[25])
 
 
 def open_task(pid: int, task: int, root: Path = Path("/")) -> int:

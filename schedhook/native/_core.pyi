@@ -65,3 +65,7 @@ def check_access(pid: int, /) -> None:
 
 def may_move_shared() -> bool:
     """Whether the caller may use MPOL_MF_MOVE_ALL (CAP_SYS_NICE)."""
+
+def shares_memory(pid: int, other: int, /) -> bool:
+    """Whether two processes (or threads) have one address space, kcmp(2). OSError with the kernel's
+    errno; ENOSYS on kernels without it (CONFIG_KCMP)."""

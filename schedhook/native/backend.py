@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from schedhook.backend import Failure, Limits, Run, Sweep
-from schedhook.errors import ProcessGoneError, UsageError, from_errno
+from schedhook.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.extents import Extents
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
@@ -94,6 +94,7 @@ class NativeTarget:
             if self._task != pid:
                 self._comm = processes.open_task(pid, self._task, root)
             try:
+                self._stack = processes.read_stack_start(pid, root, self._task)
                 pagemap = root / f"proc/{pid}/task/{self._task}/pagemap"
                 self._pagemap = os.open(pagemap, os.O_RDONLY | os.O_CLOEXEC)
                 _core.check_access(self._task)
@@ -133,13 +134,20 @@ class NativeTarget:
         self._require_alive()
         areas = processes.read_areas(self.pid, self._root)
         self._require_alive()
-        if not os.pread(self._pagemap, _ENTRY, 0):  # they may be another program's by now
+        if self._has_other_memory():  # they may be another program's by now
             raise ProcessGoneError(f"process {self.pid} has another address space")
         return areas
 
     def allowed_nodes(self) -> NodeSet:
         self._require_alive()
         return processes.read_status(self.pid, self._root).allowed_nodes
+
+    def landlord(self) -> int | None:
+        with suppress(SchedhookError, OSError):  # neither is there any more, or no kcmp(2)
+            parent = processes.read_parent(self.pid, self._root)
+            if _core.shares_memory(self._task, processes.live_task(parent, self._root)):
+                return parent
+        return None
 
     def swapped(self) -> int:
         self._require_alive()
@@ -253,6 +261,14 @@ class NativeTarget:
             return self._comm >= 0 and not os.pread(self._comm, 1, 0)
         except ProcessLookupError:
             return True
+
+    def _has_other_memory(self) -> bool:
+        """Whether it has become another program, execve(2). Where it ran in its parent's memory,
+        its old address space lives on, and only the new one's place of the stack tells."""
+        if not os.pread(self._pagemap, _ENTRY, 0):
+            return True
+        stack = processes.read_stack_start(self.pid, self._root, self._task)
+        return stack not in (0, self._stack)
 
     def _is_leaving(self) -> bool:
         """It has no memory any more, for which the kernel calls it invalid, and does not count as

@@ -11,6 +11,7 @@
 
 #define MPOL_MF_MOVE (1 << 1)     /* <linux/mempolicy.h> */
 #define MPOL_MF_MOVE_ALL (1 << 2)
+#define KCMP_VM 1 /* <linux/kcmp.h> */
 
 static PyObject *raise_errno(int number)
 {
@@ -262,6 +263,18 @@ static PyObject *core_may_move_shared(PyObject *self, PyObject *args)
                            0);
 }
 
+static PyObject *core_shares_memory(PyObject *self, PyObject *args)
+{
+    int pid, other;
+    long order;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "ii:shares_memory", &pid, &other))
+        return NULL;
+    order = syscall(SYS_kcmp, pid, other, KCMP_VM, 0ul, 0ul);
+    return order < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyBool_FromLong(order == 0);
+}
+
 static PyMethodDef methods[] = {
     {"migrate_pages", core_migrate_pages, METH_VARARGS,
      "migrate_pages(pid, pidfd, task, from, to): migrate_pages(2) with two node masks; folios not"
@@ -276,6 +289,8 @@ static PyMethodDef methods[] = {
      "check_access(pid): OSError where this process's pages may not be asked for."},
     {"may_move_shared", core_may_move_shared, METH_NOARGS,
      "may_move_shared(): whether MPOL_MF_MOVE_ALL is permitted."},
+    {"shares_memory", core_shares_memory, METH_VARARGS,
+     "shares_memory(pid, other): whether both have one address space; kcmp(2)."},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};

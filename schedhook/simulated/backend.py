@@ -86,25 +86,29 @@ class SimulatedBackend:
         exit_after: int | None = None,
         fork_after: int | None = None,
         child: int = 0,
+        landlord: int | None = None,
     ) -> None:
         """Start a process; its memory is taken from its nodes. UsageError where that is not free.
 
         `exit_after`: it exits within that call (counted from 1) that reads, locates, migrates or
         sweeps its memory. `fork_after`: before that call it starts the process `child`, which
         shares all its pages and is in its cgroup. `permitted`: whether it may be attached to.
-        `swapped`: bytes in swap.
+        `swapped`: bytes in swap. `landlord`: the process in whose memory it runs, having none.
         """
         allowed = self._topology.memory_nodes if allowed_nodes is None else allowed_nodes
         self._processes[pid] = Process(
             pid=pid,
             command=command,
-            mappings=[self._map(area) for area in areas],
+            mappings=[self._map(area) for area in areas]
+            if landlord is None
+            else self._processes[landlord].mappings,
             allowed_nodes=allowed,
             permitted=permitted,
             swapped=swapped,
             exit_after=exit_after,
             fork_after=fork_after,
             child=child,
+            landlord=landlord,
         )
         if cgroup:
             self.add_cgroup(cgroup, [pid])
@@ -260,10 +264,9 @@ class SimulatedBackend:
     # -- moving ----------------------------------------------------------------------------------
 
     def _mappers(self, memory: Memory) -> int:
+        address_spaces = {id(each.mappings): each.mappings for each in self._processes.values()}
         return sum(
-            mapping.memory is memory
-            for process in self._processes.values()
-            for mapping in process.mappings
+            mapping.memory is memory for mappings in address_spaces.values() for mapping in mappings
         )
 
     def told(self, mapping: Mapped) -> Area:
@@ -326,6 +329,7 @@ class SimulatedBackend:
             mappings=list(process.mappings),
             exit_after=None,
             fork_after=None,
+            landlord=None,
         )
         for pids in self._cgroups.values():
             if process.pid in pids:

@@ -129,6 +129,7 @@ class Process:
     exit_after: int | None = None
     fork_after: int | None = None
     child: int = 0
+    landlord: int | None = None
 
 
 @dataclass(slots=True)

@@ -56,6 +56,9 @@ class SimulatedTarget:
             raise ProcessGoneError(f"process {self.pid} has exited")
         return self._process.allowed_nodes
 
+    def landlord(self) -> int | None:
+        return self._process.landlord
+
     def swapped(self) -> int:
         return self._process.swapped
 

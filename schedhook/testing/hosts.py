@@ -149,7 +149,7 @@ def write_process(
         (here, state, pid),
         *((f"{here}/task/{thread}", letter, thread) for thread, letter in threads.items()),
     ):
-        numbers = f"1 1 1 0 -1 {flags}{zeros} 20 0 {len(threads)} 0 {start_time} 0 0\n"
+        numbers = f"1 1 1 0 -1 {flags}{zeros} 20 0 {len(threads)} 0 {start_time}{' 0' * 30}\n"
         write_file(
             root,
             f"{where}/stat",

@@ -6,16 +6,18 @@
  * address space of which MIB are used, in scattered pieces). Says `ready START BYTES`, then obeys
  * lines: `sum` prints the checksum; `write` starts a thread that rewrites every page's first word;
  * `threads N` starts sleeping threads; `fork` makes a child that shares and obeys nothing but
- * being killed, and prints its pid; `vfork` makes one for which it waits; `leave` ends the first
- * thread and leaves the others; `touch MIB NODE` adds memory; `pin` pins the first 16 pages; `free`
- * unmaps all; `policy MODE NODE` and `home NODE` give the memory, and what comes, a policy;
- * `undumpable` closes the process to others of its user; `churn KIND MIB` lets a thread work on
- * further memory without end, `churned` prints how often it has (churn.c). */
+ * being killed, and prints its pid; `vfork` makes one for which it waits, and which becomes
+ * sleep(1) at SIGCONT; `leave` ends the first thread and leaves the others; `touch MIB NODE` adds
+ * memory; `pin` pins the first 16 pages; `free` unmaps all; `policy MODE NODE` and `home NODE` give
+ * the memory, and what comes, a policy; `undumpable` closes the process to others of its user;
+ * `churn KIND MIB` lets a thread work on further memory without end, `churned` prints how often it
+ * has (churn.c). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -225,8 +227,9 @@ static void obey(const char *line)
     } else if (!strncmp(line, "vfork", 5)) {
         if (!vfork()) {
             dprintf(1, "%d\n", getpid());
-            pause();
-            _exit(0);
+            kill(getpid(), SIGSTOP);
+            execl("/bin/sleep", "sleep", "600", NULL);
+            _exit(1);
         }
     } else if (sscanf(line, "policy %d %d", &mode, &node) == 2) {
         set_policy(mode, node);

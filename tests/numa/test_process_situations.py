@@ -163,16 +163,49 @@ def ptrace(request: int, pid: int) -> None:
 
 
 def test_a_parent_that_waits_for_its_vfork() -> None:
-    """Both have one address space. No count of mappings tells, so it counts for each."""
+    """Both have one address space, which counts for the parent, and changes places once."""
     with cgroup("vfork") as path, Job("anon", MIB, 0, cgroup=path) as job:
         contents = job.checksum()
         child = int(job.say("vfork"))
         assert state_of(job.pid) == "D"
         answer = call("relocate", "--cgroup", path, *AWAY)
-        assert {each["pid"] for each in answer.report["processes"]} == {job.pid, child}
+        assert moved_by_process(answer.report) == {
+            job.pid: answer.report["bytes_moved"],
+            child: 0,
+        }
+        assert f"{child} has no memory of its own" in answer.report["notes"][0]
+        swap = call("relocate", "--cgroup", path, "--map", "0:2,2:0", "--json")
+        assert moved_by_process(swap.report)[child] == 0
+        assert job.share_on(0) == 1
         assert state_of(job.pid) == "D"
         os.kill(child, signal.SIGKILL)
         assert_moved(answer, job, contents)
+
+
+def test_a_child_of_vfork_that_runs_a_program_in_mid_move(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = NativeTarget.sweep
+    with cgroup("vforked") as path, Job("anon", MIB, 0, cgroup=path) as job:
+        contents = job.checksum()
+        child = int(job.say("vfork"))
+        os.sched_setaffinity(child, {0})
+
+        def sweep(target: NativeTarget, *arguments: Any, **options: Any) -> Any:
+            os.kill(child, signal.SIGCONT)
+            until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
+            return real(target, *arguments, **options)
+
+        monkeypatch.setattr(NativeTarget, "sweep", sweep)
+        status, report = run("relocate", "--cgroup", path, "--from", 0, "--to", 2)
+        assert (status, report["outcome"]) == (0, "complete")
+        assert all(size > 0 for size in moved_by_process(report).values())
+        assert f"{child} became another program" in str(report["notes"])
+        assert job.checksum() == contents
+
+
+def moved_by_process(report: dict[str, Any]) -> dict[int, int]:
+    return {each["pid"]: each["bytes_moved"] for each in report["processes"]}
 
 
 # -- memory policies -----------------------------------------------------------------------------

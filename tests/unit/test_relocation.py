@@ -526,6 +526,33 @@ def test_what_is_in_swap_is_told_and_not_counted() -> None:
     assert [note for note in report.notes if "5.0 MiB are in swap" in note]
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("node_map", ["0:2", "0:2,2:0"])
+def test_memory_that_two_processes_run_in_moves_once(strategy: str, node_map: str) -> None:
+    """As of a parent and its child of vfork(2), until that runs a program."""
+    backend = host([0] * 8)
+    backend.add_process(101, landlord=100)
+    report = run(backend, pids=(101, 100), node_map=node_map, strategy=strategy)
+    assert report.outcome is Outcome.COMPLETE
+    assert residency(backend) == {2: 8}
+    assert {each.pid: each.bytes_moved for each in report.processes} == {100: 8 * PAGE, 101: 0}
+    assert any("101 has no memory of its own" in note for note in report.notes)
+
+
+def test_memory_whose_first_process_ends_is_counted_for_the_other() -> None:
+    backend = host([0] * 8)
+    backend.add_process(101, landlord=100)
+
+    def move(work: Move) -> None:
+        backend.end_process(100)
+        work.sweep()
+
+    report = run(backend, pids=(100, 101), strategies={"late": move}, strategy="late")
+    assert report.outcome is Outcome.COMPLETE
+    assert residency(backend, 101) == {2: 8}
+    assert run(backend, pids=(101,), node_map="2:0").bytes_moved == 8 * PAGE
+
+
 def test_a_destination_without_memory() -> None:
     whole = four_nodes()
     bare = replace(whole.nodes[2], memory_total=0, memory_free=0)
