@@ -95,7 +95,7 @@ class Agent:
         self._count = itertools.count()
         self._spool_time = -1
         self._at_work: set[Path] = set()
-        """Files of the spool whose events are being handled."""
+        """Files of the spool whose events are being handled, or have been and cannot be removed."""
         self._stopping = False
         self._next_prune = 0.0
 
@@ -380,7 +380,7 @@ class Agent:
                     return False
                 except PLUGIN_ERRORS as error:  # one bad file is not to stop the others
                     _log.error("spooled event dropped", file=str(path), problem=str(error))
-                path.unlink(missing_ok=True)
+                self._remove(path)
                 if time.monotonic() > end:
                     self._spool_time = -1
                     return True
@@ -389,6 +389,16 @@ class Agent:
         except (OSError, SchedhookError) as error:
             _log.error("spool not read", problem=str(error))
         return False
+
+    def _remove(self, path: Path) -> None:
+        """A file of the spool has been dealt with. One that stays (immutable, say) is told of once,
+        and passed over from then on."""
+        try:
+            path.unlink(missing_ok=True)
+            self._at_work.discard(path)
+        except OSError as error:
+            self._at_work.add(path)
+            _log.error("spooled event stays", file=str(path), problem=error.strerror)
 
     def _saw(self, event: Event) -> None:
         """The watcher's events."""
@@ -412,8 +422,7 @@ class Agent:
         except JournalError as error:
             _log.error("event not in the journal", job=event.job, problem=str(error))
         if isinstance(receipt, Path):
-            receipt.unlink(missing_ok=True)
-            self._at_work.discard(receipt)
+            self._remove(receipt)
         return handled
 
     def _finish(self) -> None:

@@ -171,7 +171,7 @@ def read_spool(directory: Path) -> Iterator[tuple[Path, bytes]]:
         raise SchedhookError(f"the spool is not used: {problem}") from None
     for name in names:
         path = directory / name
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # gone meanwhile, or not to be removed
             if name.endswith(".event"):
                 raw = _read_message(path)
                 if raw is not None:

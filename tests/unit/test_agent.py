@@ -306,6 +306,26 @@ def test_while_others_keep_the_journal_locked_events_are_kept_in_the_spool(here:
     assert [len(run["events"]) for run in history(here)] == [1] * 4
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file over itself")
+def test_what_cannot_be_removed_from_the_spool_keeps_nothing_up(here: Path) -> None:
+    """A file that is immutable, busy or of a broken disk; a directory in the place of a file."""
+    first = Path(delivery.write_spool(message("begin", "1"), str(here / "spool")))
+    directory = here / "spool" / "0.tmp"
+    directory.mkdir()
+    os.utime(directory, (0, 0))
+    delivery.write_spool(message("begin", "2"), str(here / "spool"))
+    subprocess.run(["mount", "--bind", first, first], check=True)
+    try:
+        with agent(here):
+            wait_for(lambda: started(here) == {"1", "2"})
+            delivery.write_spool(message("begin", "3"), str(here / "spool"))
+            wait_for(lambda: started(here) == {"1", "2", "3"})
+            wait_for(lambda: {*(here / "spool").iterdir()} == {directory, first})
+        assert (here / "agent.log").read_text().count("spooled event stays") == 1
+    finally:
+        subprocess.run(["umount", first], check=True)
+
+
 def test_a_spool_whose_clock_stands_still_is_read(here: Path) -> None:
     """File systems tell times by ticks, in which much may happen."""
     (here / "spool").mkdir(mode=0o700)
