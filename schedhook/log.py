@@ -79,6 +79,7 @@ def _make_logger() -> FilteringBoundLogger:
     if as_console:
         plain = structlog.dev.plain_traceback
         renderers = [
+            _without_controls,
             structlog.dev.ConsoleRenderer(
                 colors=is_terminal and not os.environ.get("NO_COLOR"), exception_formatter=plain
             ),
@@ -99,6 +100,17 @@ def _make_logger() -> FilteringBoundLogger:
         cache_logger_on_first_use=False,
     ).bind()
     return logger
+
+
+def _without_controls(
+    _logger: object, _method: str, line: MutableMapping[str, Any]
+) -> Mapping[str, Any]:
+    """A terminal obeys what it is shown, and some names are users' to choose."""
+    from schedhook.host.processes import printable  # noqa: PLC0415 - for consoles only
+
+    return {
+        key: printable(value) if isinstance(value, str) else value for key, value in line.items()
+    }
 
 
 def _lead(_logger: object, _method: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:

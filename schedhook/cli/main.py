@@ -64,7 +64,7 @@ def run_command(command: click.Command, name: str) -> NoReturn:
     try:
         status = command.main(prog_name=name, standalone_mode=False)
     except SchedhookError as error:
-        click.echo(f"{name}: {error}", err=True)
+        complain(f"{name}: {error}")
         status = error.exit_status
     except click.exceptions.Exit as leave:
         status = leave.exit_code
@@ -80,6 +80,13 @@ def run_command(command: click.Command, name: str) -> NoReturn:
         sys.stderr.close()
         status = 1
     sys.exit(status or 0)
+
+
+def complain(line: str) -> None:
+    """One line on standard error. It may name what users have named: a cgroup, say."""
+    from schedhook.host.processes import printable  # noqa: PLC0415 - only where something is wrong
+
+    click.echo(printable(line), err=True)
 
 
 if __name__ == "__main__":

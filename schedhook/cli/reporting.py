@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from schedhook.cli.main import complain
 from schedhook.config import Config
 from schedhook.model import Outcome, Report
 from schedhook.plugins import Plugins
@@ -63,7 +64,7 @@ def print_report(report: Report, as_json: bool, more: dict[str, Any] | None = No
     if as_json:
         click.echo(json.dumps(report.to_dict() | (more or {}), ensure_ascii=False))
         if report.outcome in (Outcome.REFUSED, Outcome.FAILED):
-            click.echo(f"schedhook: {report.outcome.value}: {report.notes[-1]}", err=True)
+            complain(f"schedhook: {report.outcome.value}: {report.notes[-1]}")
     else:
         from schedhook.cli.reports import print_report
 

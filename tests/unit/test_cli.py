@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from schedhook.cli.main import run as run_command
-from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process
+from schedhook.testing.hosts import (
+    FakeArea,
+    FakeNode,
+    write_cgroup_mounts,
+    write_file,
+    write_host,
+    write_process,
+)
 
 MIB = 1 << 20
 AREA = FakeArea(start=0x7F0000000000, size=12 * MIB, pages={0: 2048, 1: 1024})
@@ -205,3 +212,14 @@ def test_relocating_as_json_imports_nothing_for_people() -> None:
     )
     assert json.loads(done.stdout)["outcome"] == "nothing-to-do"
     assert not {"rich", "tenacity", "structlog", "sqlite3", "asyncio"} & set(done.stderr.split())
+
+
+def test_a_terminal_is_told_nothing_by_names_in_errors(run: Run, host: Path) -> None:
+    """Whoever may make cgroups may call one what a terminal obeys."""
+    write_cgroup_mounts(host)
+    write_file(host, "sys/fs/cgroup/user/cgroup.procs", "")
+    write_file(host, "sys/fs/cgroup/user/\x1b]0;mine\x07\r/cgroup.procs", "none\n")
+    status, _, err = run("show", "--root", host, "--cgroup", "/user")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "cannot make sense of" in err
+    assert err.removesuffix("\n").isprintable()

@@ -132,6 +132,17 @@ class _Full(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_a_terminal_is_told_nothing_by_names(
+    capsys: pytest.CaptureFixture[str], format_: str
+) -> None:
+    log.configure(format_, "info")
+    log.get_logger().error("no", red="\x1b[31mred", lines="a\x9b\r\nschedhook: all is well")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "[31mred" in line
+
+
 @pytest.mark.parametrize("kind", ["full", "closed", "none"])
 @pytest.mark.parametrize("format_", ["json", "console", "auto"])
 def test_nobody_to_write_to_is_no_error(
