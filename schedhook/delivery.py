@@ -204,6 +204,8 @@ def handle_here(message: bytes) -> int:
     """Have the event handled by a process with all of schedhook loaded, and wait for it, as long
     as `_limit` lets us: its exit status. It has a session of its own and outlives its parent,
     since schedulers kill a hook's whole process group."""
+    # Where it is ignored nobody hears how a child has ended.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     handle = posix.memfd_create("schedhook-event")
     posix.write(handle, message)
     posix.lseek(handle, 0, 0)
@@ -260,6 +262,7 @@ def _run(arguments: list[str]) -> int:
     wait = "--wait" in flags
     timeout = float(options.get("--timeout") or (_TIMEOUT_WAIT if wait else _TIMEOUT))
     _limit(timeout)
+    _fill_standard_streams()
     data = b"" if scheduler in ENVIRONMENT_ONLY else read_input()
     message = make_message(scheduler, point, posix.environ, data, wait)
     path, spool = options.get("--socket") or SOCKET, options.get("--spool") or SPOOL
@@ -279,8 +282,19 @@ def _limit(seconds: float) -> None:
         raise _Late(f"not done after {seconds:g} s")
 
     _signal.signal(_signal.SIGALRM, ring)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
     # A moment more than the agent gets, whose silence has a better message.
     _signal.setitimer(_signal.ITIMER_REAL, seconds + 0.5)
+
+
+def _fill_standard_streams() -> None:
+    """No file of ours shall get the number of a stream that was closed before we were started."""
+    try:
+        while (handle := posix.open("/dev/null", posix.O_RDWR)) <= 2:
+            posix.set_inheritable(handle, True)
+        posix.close(handle)
+    except OSError:
+        pass
 
 
 def _about(words: str) -> str:

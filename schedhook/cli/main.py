@@ -84,7 +84,7 @@ def run_command(command: click.Command, name: str) -> NoReturn:
 
 def complain(line: str) -> None:
     """One line on standard error. It may name what users have named: a cgroup, say."""
-    from schedhook.host.processes import printable  # noqa: PLC0415 - only where something is wrong
+    from schedhook.host.processes import printable
 
     click.echo(printable(line), err=True)
 
