@@ -147,6 +147,17 @@ def test_a_frozen_cgroup_stays_frozen(options: tuple[str, ...]) -> None:
         assert_moved(answer, job, contents)
 
 
+def test_a_cgroup_whose_name_looks_like_a_line_about_another() -> None:
+    """Users who may make cgroups may put anything but a newline in their names."""
+    with cgroup("victim") as victim, cgroup("x\udcff\r0::") as path:
+        (inner := path / "victim").mkdir()
+        with Job("anon", MIB, 0, cgroup=inner) as job:
+            contents = job.checksum()
+            answer = call("relocate", "--pid", job.pid, "--freeze", *AWAY)
+            assert_moved(answer, job, contents)
+            assert "frozen 0" in (victim / "cgroup.events").read_text()
+
+
 def test_a_process_in_a_debugger() -> None:
     with Job("anon", MIB, 0) as job:
         contents = job.checksum()
