@@ -21,7 +21,7 @@ from tests.numa.jobs import MIB, Job, cgroup, cpuset_v1, drop_caches, until
 
 pytestmark = pytest.mark.nodes(4)
 
-BIG = 200
+BIG = 100
 SMALL = 48
 ENOUGH = 0.999
 

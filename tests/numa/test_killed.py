@@ -18,7 +18,7 @@ from tests.numa.jobs import Job, cgroup
 pytestmark = pytest.mark.nodes(4)
 
 KILLS = 100
-MIB = 64
+MIB = 16
 
 
 def run_in_child(words: list[str]) -> int:

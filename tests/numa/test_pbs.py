@@ -24,7 +24,7 @@ from tests.pbs.mom import Mom, Result
 pytestmark = pytest.mark.nodes(4)
 
 PROJECT = Path(__file__).resolve().parents[2]
-BIG = 100
+BIG = 32
 ENOUGH = 0.999
 ALARM = 120
 CGROUPS = Path("/sys/fs/cgroup")

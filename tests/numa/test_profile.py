@@ -15,10 +15,15 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
+from tests.numa.jobs import compile_c
 
 pytestmark = pytest.mark.nodes(4)
 
 SOURCE = Path(__file__).with_name("profiled.c")
+BINARY = Path("/dev/shm/schedhook-test-profiled")
+WITHOUT_MODULES = ("unshare", "--mount", "sh", "-c")
+WITHOUT_MODULES += ('mount -t tmpfs none /lib/modules && exec "$@"', "sh")
+"""perf looks at the file of every module there is, thousands, before it records anything."""
 PAGE = 4096
 PAGES = 1024
 ROUNDS = 3
@@ -53,14 +58,14 @@ class Profiled:
         return self.process.stdout.readline().strip()
 
 
+@pytest.fixture(scope="module")
+def program() -> Path:
+    compile_c(BINARY, SOURCE)
+    return BINARY
+
+
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[Profiled]:
-    program = tmp_path / "profiled"
-    subprocess.run(
-        ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, SOURCE],
-        check=True,
-        timeout=120,
-    )
+def job(program: Path) -> Iterator[Profiled]:
     job = Profiled(program)
     yield job
     job.process.kill()
@@ -74,9 +79,9 @@ def recording(pid: int, directory: Path, *options: str) -> Iterator[None]:
     for fifo in (control, answer):
         fifo.unlink(missing_ok=True)
         os.mkfifo(fifo)
-    command = ["perf", "record", "--quiet", "--output", directory / "perf.data", "--pid", str(pid)]
-    command += ["--delay=-1", f"--control=fifo:{control},{answer}", *options]
-    perf = subprocess.Popen(command)
+    record = ["perf", "record", "--quiet", "--output", directory / "perf.data", "--pid", str(pid)]
+    record += ["--delay=-1", f"--control=fifo:{control},{answer}", *options]
+    perf = subprocess.Popen([*WITHOUT_MODULES, *record])
     try:
         with control.open("w") as orders, answer.open() as answers:
             orders.write("enable\n")

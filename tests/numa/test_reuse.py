@@ -28,7 +28,7 @@ from schedhook.relocation import Request, relocate
 from schedhook.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import migrate
-from tests.numa.jobs import CGROUPS, cgroup, until
+from tests.numa.jobs import CGROUPS, cgroup, compile_c, until
 from tests.numa.slurm_jobs import SCOPE
 
 pytestmark = pytest.mark.nodes(4)
@@ -108,8 +108,7 @@ class Recycler:
 
 @pytest.fixture(scope="module")
 def recycler() -> Iterator[Recycler]:
-    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", BINARY, SOURCE]
-    subprocess.run(command, check=True, timeout=120)
+    compile_c(BINARY, SOURCE)
     before = PID_MAX.read_text()
     PID_MAX.write_text(str(FEW))
     recycler = Recycler()

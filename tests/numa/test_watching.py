@@ -24,7 +24,7 @@ from tests.numa.slurm_jobs import slurm_job
 pytestmark = pytest.mark.nodes(4)
 
 JOB = "4711"
-BIG = 100
+BIG = 32
 ENOUGH = 0.999
 PATIENCE = 300
 """Seconds, of an emulated machine whose files come over a network."""
