@@ -163,8 +163,8 @@ class Agent:
             _log.warning("put back what a killed relocation had left", relocations=found)
         try:
             for run in journal.open_runs():
-                if run.started < (boot := boot_time()):
-                    journal.ended(run.scheduler, run.job, max(boot, run.started))
+                if not run.is_of_this_boot():
+                    journal.ended(run.scheduler, run.job, max(boot_time(), run.started))
             for number, at, event in journal.unfinished_events():
                 _log.info("event taken up again", job=event.job, point=event.point)
                 self._workers.put(event, at, number, None)

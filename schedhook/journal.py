@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from schedhook.host.processes import boot_id
 from schedhook.journal_database import Database
 from schedhook.journal_file import JournalError, LockedError
 from schedhook.journal_holds import HeldError, Holds
@@ -446,9 +447,12 @@ def _open_run(
     user: int | None = None,
     hooked: bool = False,
 ) -> int:
+    # A hook's event may have waited in the spool since an earlier boot.
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    boot = boot_id() if time.time() - at <= uptime else None
     cursor = db.execute(
-        "INSERT INTO jobs (scheduler, job, user, hooked, started) VALUES (?, ?, ?, ?, ?)",
-        (scheduler, job, user, hooked, at),
+        "INSERT INTO jobs (scheduler, job, user, hooked, started, boot) VALUES (?, ?, ?, ?, ?, ?)",
+        (scheduler, job, user, hooked, at, boot),
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid

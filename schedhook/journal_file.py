@@ -60,6 +60,9 @@ CREATE TABLE damaged (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, origin TEXT NOT NULL, number INTEGER NOT NULL,
     problem TEXT NOT NULL, content TEXT NOT NULL);
 """,
+    """
+ALTER TABLE jobs ADD COLUMN boot TEXT;
+""",
 )
 """What each version added to the one before it."""
 

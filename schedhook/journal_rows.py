@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from schedhook.host.processes import boot_id, boot_time
 from schedhook.journal_damage import Rows
 from schedhook.model import Event, Placement
 from schedhook.sets import CpuSet, NodeSet
@@ -35,6 +36,12 @@ class Run:
     """A hook of the scheduler told of its start, so one will tell of its end."""
     started: float
     ended: float | None
+    boot: str | None = None
+    """The host's boot in which it started, see `boot_id`; None where nobody could tell."""
+
+    def is_of_this_boot(self) -> bool:
+        """By the kernel's word where that was kept: a clock may be set at any time."""
+        return self.started >= boot_time() if self.boot is None else self.boot == boot_id()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,7 @@ def run_of(row: sqlite3.Row) -> Run:
         hooked=bool(_whole(row, "hooked")),
         started=_time(row, "started"),
         ended=_unless_null(_time, row, "ended"),
+        boot=_unless_null(_text, row, "boot"),
     )
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Identity",
     "Status",
     "all_pids",
+    "boot_id",
     "boot_time",
     "is_exiting",
     "is_kernel_thread",
@@ -193,6 +194,13 @@ def boot_time(root: Path = Path("/")) -> float:
             if line.startswith("btime "):
                 return float(line.split()[1])
     return 0.0
+
+
+def boot_id(root: Path = Path("/")) -> str | None:
+    """The kernel's own name for the time since the host started; random(4). None where unknown."""
+    with suppress(OSError):
+        return (root / "proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return None
 
 
 def printable(text: str) -> str:

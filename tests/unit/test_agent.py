@@ -260,6 +260,23 @@ def test_jobs_of_before_the_boot_are_over(here: Path) -> None:
     assert [run["job"] for run in history(here) if run["ended"] is None] == ["new"]
 
 
+def test_a_clock_that_is_set_makes_no_boot(here: Path) -> None:
+    """Hosts start with a wrong clock, and jobs before it is set right."""
+    path = here / "state" / "journal.db"
+    with Journal.open(path) as journal:
+        for job in ("before it was set forward", "of a boot ahead"):
+            journal.started("fake", job)
+            journal.set_note("fake", job, "key", "kept")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE jobs SET started = 7 WHERE job LIKE '% forward'")
+        connection.execute("UPDATE jobs SET boot = 'another' WHERE job LIKE '% ahead'")
+    with agent(here):
+        wait_for(lambda: [run for run in history(here) if run["ended"]])
+    with Journal.open(path) as journal:
+        assert [run.job for run in journal.open_runs()] == ["before it was set forward"]
+        assert journal.note("fake", "before it was set forward", "key", str) == "kept"
+
+
 def test_a_parked_job_that_went_on_while_no_agent_looked_comes_home(here: Path) -> None:
     place(here, "7", {"0": ([os.getpid()], "0", "0")})
     with Journal.open(here / "state" / "journal.db") as journal:

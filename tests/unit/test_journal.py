@@ -406,6 +406,7 @@ def test_an_older_schema_is_brought_up_to_date(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE totals")
         connection.execute("DROP TABLE damaged")
+        connection.execute("ALTER TABLE jobs DROP COLUMN boot")
         connection.execute("PRAGMA user_version = 1")
     with Journal.open(path) as journal:
         assert journal.totals() == {}
