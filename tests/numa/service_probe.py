@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from schedhook.config import Config
+from schedhook.config import Config, PluginsSection
 from schedhook.cpusets import write_cpus, write_nodes
 from schedhook.descriptors import StrategyPlugin
 from schedhook.host.cgroups import resolve_cgroup
@@ -24,6 +24,8 @@ from schedhook.host.processes import read_areas, read_status
 from schedhook.model import NodeMap, Outcome
 from schedhook.native.backend import NativeBackend
 from schedhook.plugins import load_plugins
+from schedhook.profiling.guidance import MIN_SAMPLES, Guidance
+from schedhook.profiling.profile import Profile
 from schedhook.relocation import Request, relocate
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.threads import bind, read_threads
@@ -32,6 +34,7 @@ from schedhook_plugins.schedulers.slurm_cgroups import rank_in_environment
 _VERSION_3 = 0x20080522  # <linux/capability.h>
 EVERYWHERE = NodeSet(range(4))
 """There are four nodes of one processor each."""
+FEW = 64
 PID, CGROUP = int(sys.argv[1]), sys.argv[2]
 
 
@@ -78,21 +81,40 @@ CHECKS = [
 
 def relocates() -> dict[str, str | None]:
     """With each strategy, to and fro."""
-    plugins = load_plugins(Config())
+    # That it may hold up others is no matter here.
+    options = {"cpuset": {"allow_blocking": True}}
+    config = Config(plugins=PluginsSection(options=options))
+    plugins = load_plugins(config)
     problems = [f"{each.provider}: {each.what}" for each in plugins.problems]
     result: dict[str, str | None] = {"no problem with plug-ins": "; ".join(problems) or None}
     gather = NodeMap(pairs=dict.fromkeys(range(3), 3))
-    relocate(Request(pids=(PID,), node_map=gather), Config(), plugins)
-    ways = [{3: 0}, {0: 3}]
+    relocate(Request(pids=(PID,), node_map=gather), config, plugins)
     for name in plugins.names(StrategyPlugin):
-        if name in ("profile-guided", "cpuset"):  # want a profile, or leave to hold up the host
-            continue
-        for way in ways:
-            request = Request(pids=(PID,), node_map=NodeMap(pairs=way), strategy=name)
-            report = relocate(request, Config(), plugins)
+        for old, new in ((3, 0), (0, 3)):
+            report = relocate(request(name, old, new), config, plugins)
             done = report.outcome is Outcome.COMPLETE
-            result[f"{name} {NodeMap(pairs=way)}"] = None if done else str(report)
+            result[f"{name} {old}:{new}"] = None if done else str(report)
+        write_nodes(resolve_cgroup(CGROUP, Path("/")), EVERYWHERE)
     return result
+
+
+def request(strategy: str, old: int, new: int) -> Request:
+    if strategy == "profile-guided":
+        return Request(pids=(PID,), strategy=strategy, guidance=used_from(new, old))
+    way = NodeMap(pairs={old: new})
+    if strategy == "cpuset":
+        return Request(cgroup=CGROUP, strategy=strategy, node_map=way)
+    return Request(pids=(PID,), strategy=strategy, node_map=way)
+
+
+def used_from(node: int, lies_on: int) -> Guidance:
+    """A profile by which the first pages of what lies on one node are used from another."""
+    profile = Profile()
+    for area in read_areas(PID):
+        if lies_on in area.residency:
+            for address in range(area.start, area.end, area.page_size)[:FEW]:
+                profile.add(PID, address, node, MIN_SAMPLES)
+    return Guidance(accesses={PID: profile.accesses([PID])}, nodes=NodeSet({node}))
 
 
 def tried(check: Callable[[], None]) -> str | None:
