@@ -255,7 +255,7 @@ class _Relocation:
                 f" the online processors are {topology.cpus}"
             )
         if destinations is None and request.cpus is not None:
-            destinations = topology.nodes_of(request.cpus)
+            destinations = topology.memory_nodes_of(request.cpus)
         sources = request.sources
         if sources is None and request.cpus is not None:
             sources = self._bound_nodes(topology)
@@ -274,14 +274,14 @@ class _Relocation:
         return replace(node_map, mapper=mapper.name)
 
     def _bound_nodes(self, topology: Topology) -> NodeSet:
-        """The nodes of the processors that the processes may use now."""
+        """The nodes that have memory for the processors that the processes may use now."""
         from schedhook.host.processes import read_status  # noqa: PLC0415
 
         cpus = CpuSet()
         for pid in self._attached:
             with suppress(ProcessGoneError):
                 cpus = cpus | read_status(pid, self._root).allowed_cpus
-        return topology.nodes_of(cpus)
+        return topology.memory_nodes_of(cpus)
 
     def _reserve(self) -> int:
         if self._request.reserve is not None:

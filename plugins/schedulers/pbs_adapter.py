@@ -184,12 +184,12 @@ class PbsScheduler:
         state = self.states.get(job)
         if fenced != topology.memory_nodes and not (state and state.parked):
             return fenced, True
-        by_cpus = topology.nodes_of(cpus)
+        by_cpus = topology.memory_nodes_of(cpus)
         vnodes = self.vnode_nodes(job) & topology.memory_nodes
         # Processors elsewhere: somebody has moved the job since PBS placed it.
         if vnodes and by_cpus <= vnodes:
             return vnodes, True
-        return by_cpus & topology.memory_nodes or by_cpus, False
+        return by_cpus, False
 
     def vnode_nodes(self, job: str) -> NodeSet:
         """The nodes that the job's vnodes on this host name; empty where they name none."""

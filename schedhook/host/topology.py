@@ -91,14 +91,14 @@ class Topology:
 
     def memory_nodes_of(self, cpus: Iterable[int]) -> NodeSet:
         """The same, with the nearest node that has memory in the place of one that has none."""
+        return NodeSet(map(self.home_of, self.nodes_of(cpus))) & self.memory_nodes
+
+    def home_of(self, node: int) -> int:
+        """The nearest node that has memory: the node itself, unless it has none."""
         having = self.memory_nodes
-        return NodeSet(
-            node
-            if node in having
-            else min(having, key=lambda other: (self.distance(node, other), other))
-            for node in self.nodes_of(cpus)
-            if having
-        )
+        if node in having or not having:
+            return node
+        return min(having, key=lambda other: (self.distance(node, other), other))
 
     def cpus_of(self, nodes: Iterable[int]) -> CpuSet:
         """The online processors of these nodes; nodes that are not online have none."""

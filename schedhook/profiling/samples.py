@@ -42,8 +42,9 @@ class Collector:
         self.tally = Tally()
         self._profile = profile
         self._strict = not count_cache_hits
-        self._nodes = {number for number in topology.nodes if number < MOST_NODES}
-        self._node_of = {cpu: n for n in self._nodes for cpu in topology.nodes[n].cpus}
+        # Where a node has no memory, the nearest one that has is as local as can be.
+        self._homes = {n: topology.home_of(n) for n in topology.nodes if n < MOST_NODES}
+        self._node_of = {cpu: n for n in self._homes for cpu in topology.nodes[n].cpus}
 
     def bad(self, count: int = 1) -> None:
         """Lines that are no samples."""
@@ -61,13 +62,13 @@ class Collector:
             raise ValueError("not a process, or not a number of accesses")
         tally = self.tally
         tally.samples += count
-        if _FIRST <= address < _KERNEL and node in self._nodes and not (cached and self._strict):
-            self._profile.add(process, address, node, count)
+        if _FIRST <= address < _KERNEL and node in self._homes and not (cached and self._strict):
+            self._profile.add(process, address, self._homes[node], count)
         elif address >= _KERNEL:
             tally.kernel += count
         elif address < _FIRST:
             tally.no_address += count
-        elif node not in self._nodes:
+        elif node not in self._homes:
             tally.unknown_node += count
         else:
             tally.cache_hits += count

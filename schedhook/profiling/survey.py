@@ -21,7 +21,7 @@ class Survey:
 
     accesses: dict[int, Accesses]
     nodes: NodeSet
-    """Those of the processors that the processes, with all their threads, may use."""
+    """Those with memory for the processors that the processes, with all their threads, may use."""
     gone: int
     """Accesses of processes that have exited, or whose number belongs to another by now."""
     others: int
@@ -64,7 +64,7 @@ def survey(
     alive = {number for number in numbers if _lived(number, recorded, boot, root)}
     return Survey(
         accesses=accesses,
-        nodes=topology.nodes_of(cpus),
+        nodes=topology.memory_nodes_of(cpus),
         gone=sum(count for number, count in left.items() if number not in alive),
         others=sum(left[number] for number in alive),
         unmapped=unmapped,

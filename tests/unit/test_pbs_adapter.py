@@ -192,6 +192,23 @@ def test_nodes_of_a_job(
     assert pbs.granted_nodes("12.n1") == (NodeSet.parse(nodes) if granted else None)
 
 
+def test_processors_of_a_node_without_memory_stand_for_the_nearest(tmp_path: Path) -> None:
+    near = {1: 20, 2: 15}
+    write_host(
+        tmp_path,
+        nodes=[
+            FakeNode(number=0, cpus="0", memory=0, free=0, distances=near),
+            FakeNode(number=1, cpus="1"),
+            FakeNode(number=2, cpus="2"),
+        ],
+    )
+    write_cgroup_mounts(tmp_path, version=2)
+    add_job(tmp_path, "12.n1", 2, cpus="0", nodes="1-2")
+    placement = PbsScheduler(tmp_path).placement("12.n1")
+    assert placement is not None
+    assert placement.nodes == NodeSet({2})
+
+
 def test_no_placement_of_a_job_that_is_not_here(host: Path) -> None:
     assert PbsScheduler(host).placement("99.n1") is None
 

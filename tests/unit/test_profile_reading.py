@@ -286,3 +286,10 @@ def test_threads_are_added_up() -> None:
         profile.add(thread, PAGE, node)
     profile.add(12, PAGE, 0)
     assert list(profile.accesses([10, 11]).between(*EVERYWHERE)) == [(PAGE, 0, 2), (PAGE, 1, 1)]
+
+
+def test_accesses_from_a_node_without_memory_count_for_the_nearest_that_has() -> None:
+    nodes = {**TWO.nodes, 2: Node(number=2, cpus=CpuSet({4}), distances={0: 30, 1: 20})}
+    log = f"p 5/5 [004] 1.5: 1 page-faults: {PAGE:x}\np 5/5 [000] 1.5: 1 page-faults: {PAGE:x}\n"
+    profile, _ = read_profile(io.BytesIO(log.encode()), Topology(nodes=nodes))
+    assert list(profile.accesses([5]).between(*EVERYWHERE)) == [(PAGE, 0, 1), (PAGE, 1, 1)]

@@ -33,7 +33,7 @@ from schedhook.nodemap import parse_map
 from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
-from schedhook.sets import NodeSet
+from schedhook.sets import CpuSet, NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.simulated.target import SimulatedTarget
 from schedhook.verifying import explain
@@ -553,14 +553,29 @@ def test_memory_whose_first_process_ends_is_counted_for_the_other() -> None:
     assert run(backend, pids=(101,), node_map="2:0").bytes_moved == 8 * PAGE
 
 
-def test_a_destination_without_memory() -> None:
+def with_a_bare_node(bare: int) -> SimulatedBackend:
+    """A node has a processor, and no memory."""
     whole = four_nodes()
-    bare = replace(whole.nodes[2], memory_total=0, memory_free=0)
-    backend = SimulatedBackend(topology=replace(whole, nodes={**whole.nodes, 2: bare}))
+    node = replace(whole.nodes[bare], memory_total=0, memory_free=0)
+    return SimulatedBackend(topology=replace(whole, nodes={**whole.nodes, bare: node}))
+
+
+def test_a_destination_without_memory() -> None:
+    backend = with_a_bare_node(2)
     backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 4)])
     with pytest.raises(UsageError, match="node 2 has no memory"):
         run(backend)
     assert residency(backend) == {0: 4}
+
+
+def test_processors_of_a_node_without_memory_get_it_from_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relocation.Binding, "bind", lambda *_: None)
+    backend = with_a_bare_node(0)
+    backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[3] * 4)])
+    report = run(backend, sources=NodeSet({3}), cpus=CpuSet({0}))
+    assert (report.outcome, residency(backend)) == (Outcome.COMPLETE, {1: 4})
 
 
 def test_what_went_along_with_other_pages_is_counted() -> None:

@@ -56,14 +56,17 @@ def test_numbers_with_gaps_and_offline_nodes(tmp_path: Path) -> None:
 def test_nodes_without_memory_and_without_processors(tmp_path: Path) -> None:
     nodes = [
         FakeNode(number=0, cpus="0-3"),
-        FakeNode(number=1, cpus="4-7", memory=0, free=0),
-        FakeNode(number=2),
+        # It has directories of huge pages none the less.
+        FakeNode(number=1, cpus="4-7", memory=0, free=0, huge_pools=[(2 * MIB, 0, 0)]),
+        FakeNode(number=2, distances={1: 17}),
     ]
     write_host(tmp_path, nodes)
     topology = read_topology(tmp_path)
     assert topology.memory_nodes == {0, 2}
     assert topology.cpu_nodes == {0, 1}
     assert topology.online == {0, 1, 2}
+    assert [topology.home_of(node) for node in range(3)] == [0, 0, 2]
+    assert topology.memory_nodes_of(CpuSet({5})) == {0}
 
 
 def test_nodes_of_processors_and_back(tmp_path: Path) -> None:
