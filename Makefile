@@ -38,6 +38,7 @@ unit: $(VENV)/installed unit-packages
 	    --junit-xml=results/unit/junit.xml
 
 numa: $(VENV)/installed tier-packages
+	$(BIN)/python -m tests.numa.programs
 	$(BIN)/python -m tests.vm test $(NUMA_TIERS)
 
 man: $(VENV)/installed

@@ -8,28 +8,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from tests.numa.programs import program
+
 MIB = 1 << 20
-SOURCES = [Path(__file__).with_name(name) for name in ("job.c", "churn.c")]
-BINARY = Path("/dev/shm/schedhook-test-job")
 CGROUPS = Path("/sys/fs/cgroup")
-
-
-@cache
-def program() -> Path:
-    """The compiled job."""
-    compile_c(BINARY, *SOURCES)
-    return BINARY
-
-
-def compile_c(binary: Path, *sources: Path, options: Sequence[str] = ("-pthread",)) -> None:
-    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", binary, *sources]
-    subprocess.run(command, check=True, timeout=120)
 
 
 class Job:
@@ -46,7 +33,7 @@ class Job:
         prefix: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        command = [*prefix, str(binary or program()), kind, str(mib), str(node), path]
+        command = [*prefix, str(binary or program("job")), kind, str(mib), str(node), path]
         if cgroup is not None:
             join = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
             command = ["/bin/sh", "-c", join, "sh", *command]

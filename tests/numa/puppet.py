@@ -9,19 +9,16 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
 from pathlib import Path
 from typing import Self
 
 from tests.numa.jobs import numa_maps_of
+from tests.numa.programs import program
 
 PAGE = mmap.PAGESIZE
 HUGE = 2 << 20
 HOME = 3
 """The node of everything that a test has not asked for: the program's own memory."""
-
-SOURCE = Path(__file__).with_name("puppet.c")
-BINARY = Path("/dev/shm/schedhook-test-puppet")
 
 _FIRST_ADDRESS, _APART = 0x1000_0000_0000, 1 << 32
 _MPOL_DEFAULT, _MPOL_BIND = 0, 2
@@ -65,16 +62,6 @@ class Advice(IntEnum):
     PAGEOUT = 21
 
 
-@cache
-def _program() -> Path:
-    # The program's own pages stay out of the way, too; those of a shared libc lie wherever they
-    # were first read to.
-    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static"]
-    command += ["-o", BINARY, SOURCE]
-    subprocess.run(["numactl", f"--membind={HOME}", *command], check=True, timeout=120)
-    return BINARY
-
-
 @dataclass(frozen=True, slots=True)
 class Memory:
     """Addresses [start, start + size)."""
@@ -96,7 +83,7 @@ class Puppet:
 
     def __init__(self, *, user: int | None = None) -> None:
         self.process = subprocess.Popen(
-            ["numactl", f"--membind={HOME}", _program()],
+            ["numactl", f"--membind={HOME}", program("puppet", HOME)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import pytest
 
 from schedhook.model import Area
 from schedhook.native.backend import NativeTarget
-from tests.numa.jobs import Job, cgroup, compile_c, until
+from tests.numa.jobs import Job, cgroup, until
+from tests.numa.programs import program
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -39,14 +39,6 @@ PASSING = {"EBUSY", "appeared", "hidden"}
 """Reasons that a busy process gives; `hidden`: without access just then, on Linux 6.1."""
 
 
-@cache
-def crowd_program() -> Path:
-    binary = Path("/dev/shm/schedhook-test-crowd")
-    # Few mappings make a short relocation, and so more of them.
-    compile_c(binary, Path(__file__).with_name("crowd.c"), options=["-static"])
-    return binary
-
-
 class Crowd:
     """A running crowd.c in a cgroup."""
 
@@ -56,7 +48,7 @@ class Crowd:
         self._process = subprocess.Popen(
             [
                 *("/bin/sh", "-c", f'echo $$ > {path}/cgroup.procs && exec "$@"', "sh"),
-                *(crowd_program(), *map(str, words)),
+                *(program("crowd"), *map(str, words)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

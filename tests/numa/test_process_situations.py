@@ -21,7 +21,8 @@ from schedhook.cli.main import main
 from schedhook.native.backend import NativeTarget
 from tests.numa import callers, lsm
 from tests.numa.callers import NOBODY, Answer, be_nobody, call
-from tests.numa.jobs import Job, cgroup, program, until
+from tests.numa.jobs import Job, cgroup, until
+from tests.numa.programs import program
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -269,7 +270,7 @@ def test_a_process_that_is_not_dumpable() -> None:
 
 def test_a_setuid_program_of_the_same_user() -> None:
     binary = Path("/tmp/schedhook-test-setuid")
-    binary.write_bytes(program().read_bytes())
+    binary.write_bytes(program("job").read_bytes())
     binary.chmod(0o4755)
     try:
         with Job("anon", MIB, 0, binary=binary, user=NOBODY, group=NOBODY) as job:

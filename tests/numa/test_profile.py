@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
-from tests.numa.jobs import compile_c
+from tests.numa.programs import program
 
 pytestmark = pytest.mark.nodes(4)
 
-SOURCE = Path(__file__).with_name("profiled.c")
-BINARY = Path("/dev/shm/schedhook-test-profiled")
 WITHOUT_MODULES = ("unshare", "--mount", "sh", "-c")
 WITHOUT_MODULES += ('mount -t tmpfs none /lib/modules && exec "$@"', "sh")
 """perf looks at the file of every module there is, thousands, before it records anything."""
@@ -36,9 +34,12 @@ MOVING = [index for index in ODD if index not in BOTH]
 class Profiled:
     """A running profiled.c."""
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [program, str(PAGES)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [program("profiled"), str(PAGES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.pid = self.process.pid
         self.start = int(self._line().removeprefix("ready "), 16)
@@ -58,15 +59,9 @@ class Profiled:
         return self.process.stdout.readline().strip()
 
 
-@pytest.fixture(scope="module")
-def program() -> Path:
-    compile_c(BINARY, SOURCE)
-    return BINARY
-
-
 @pytest.fixture
-def job(program: Path) -> Iterator[Profiled]:
-    job = Profiled(program)
+def job() -> Iterator[Profiled]:
+    job = Profiled()
     yield job
     job.process.kill()
     job.process.communicate()

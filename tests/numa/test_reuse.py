@@ -28,13 +28,12 @@ from schedhook.relocation import Request, relocate
 from schedhook.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import migrate
-from tests.numa.jobs import CGROUPS, cgroup, compile_c, until
+from tests.numa.jobs import CGROUPS, cgroup, until
+from tests.numa.programs import program
 from tests.numa.slurm_jobs import SCOPE
 
 pytestmark = pytest.mark.nodes(4)
 
-SOURCE = Path(__file__).with_name("recycle.c")
-BINARY = Path("/dev/shm/schedhook-test-recycle")
 MEMORY = 0x100000000000
 KIB = 1024
 PID_MAX = Path("/proc/sys/kernel/pid_max")
@@ -64,7 +63,7 @@ class Recycler:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            ["taskset", "--cpu-list", str(OLD), BINARY, str(KIB)],
+            ["taskset", "--cpu-list", str(OLD), program("recycle"), str(KIB)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -108,7 +107,7 @@ class Recycler:
 
 @pytest.fixture(scope="module")
 def recycler() -> Iterator[Recycler]:
-    compile_c(BINARY, SOURCE)
+    program("recycle")  # while there are numbers enough for a compiler
     before = PID_MAX.read_text()
     PID_MAX.write_text(str(FEW))
     recycler = Recycler()
