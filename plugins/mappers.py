@@ -93,7 +93,7 @@ def cheapest(costs: Sequence[Sequence[int]]) -> list[int]:
     for new_row in range(len(costs)):
         reach: list[int | None] = [None] * len(columns)  # cheapest way to each column so far
         before: list[int | None] = [None] * len(columns)  # the column ahead of it on that way
-        done: list[int] = []
+        done: set[int] = set()
         row, via, paid = new_row, None, 0
         while True:
             for column in columns:
@@ -105,7 +105,7 @@ def cheapest(costs: Sequence[Sequence[int]]) -> list[int]:
                     reach[column], before[column] = price, via
             open_columns = ((price, c) for c, price in enumerate(reach) if price is not None)
             paid, via = min(entry for entry in open_columns if entry[1] not in done)
-            done.append(via)
+            done.add(via)
             occupant = owner[via]
             if occupant is None:
                 break

@@ -15,14 +15,17 @@ from schedhook.sets import NodeSet
 _MIB = 1 << 20
 
 
-def check_nodes(node_map: NodeMap, topology: Topology) -> None:
-    """UsageError where the map names a node that is offline, or a destination without memory."""
-    named = node_map.sources | node_map.destinations
-    offline = named - topology.online
-    if offline:
+def check_online(nodes: NodeSet, topology: Topology) -> None:
+    """UsageError where one of them is offline."""
+    if offline := nodes - topology.online:
         raise UsageError(
             f"node {offline} is not online on this host; the online nodes are {topology.online}"
         )
+
+
+def check_nodes(node_map: NodeMap, topology: Topology) -> None:
+    """UsageError where the map names a node that is offline, or a destination without memory."""
+    check_online(node_map.sources | node_map.destinations, topology)
     bare = node_map.destinations - topology.memory_nodes
     if bare:
         raise UsageError(f"node {bare} has no memory; nodes with memory: {topology.memory_nodes}")

@@ -36,7 +36,7 @@ from schedhook.model import (
 from schedhook.moving import Move, MoveOptions, MovingProcess
 from schedhook.pacing import place_threads
 from schedhook.placing import PageChoice
-from schedhook.planning import check_nodes, make_plan
+from schedhook.planning import check_nodes, check_online, make_plan
 from schedhook.plugins import Plugins
 from schedhook.request import Request
 from schedhook.retry import RetryPolicy
@@ -264,6 +264,7 @@ class _Relocation:
         if sources is None or destinations is None:
             raise UsageError("say where from and where to: --from and --to, or --map, or --cpus")
         mapper = self._plugins.mapper(request.mapper or self._config.relocation.mapper)
+        check_online(sources | destinations, topology)  # a mapper works long on 65,536 nodes
         node_map = mapper.map(sources, destinations, topology)
         outside = NodeSet(node_map.pairs.values()) - destinations
         if outside - sources or sources - NodeSet(node_map.pairs):

@@ -485,6 +485,18 @@ def test_a_mapper_that_leads_elsewhere_is_an_error() -> None:
         run(host([0]), mappers={"astray": astray}, mapper="astray")
 
 
+def test_a_mapper_is_asked_about_nodes_that_are_there_only() -> None:
+    """Of `--from 0-65535` the mapper nearest made work for hours."""
+
+    def startled(old: NodeSet, new: NodeSet, _topology: object) -> NodeMap:
+        raise AssertionError(old | new)
+
+    for nodes in ({"sources": "0-9", "destinations": "1"}, {"sources": "0", "destinations": "8-9"}):
+        sets = {key: NodeSet.parse(text) for key, text in nodes.items()}
+        with pytest.raises(UsageError, match="9 is not online"):
+            run(host([0]), mappers={"startled": startled}, mapper="startled", **sets)
+
+
 @pytest.mark.parametrize(
     ("request_", "error", "message"),
     [
