@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from enum import StrEnum
@@ -206,8 +207,8 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
     named = path or (Path(environ[PATH_VARIABLE]) if environ.get(PATH_VARIABLE) else None)
     source = named or DEFAULT_PATH
     try:
-        if path is None and os.geteuid() == 0 and (others := misgiving(source)):
-            raise ConfigError(f"{others}, so root does not go by it; chown root and chmod go-w")
+        if path is None:
+            _check(source)
         text = source.read_bytes().decode()
     except FileNotFoundError:
         if named is None:
@@ -218,6 +219,15 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: not UTF-8 at byte {error.start}") from error
     return parse_config(text, source)
+
+
+def _check(source: Path) -> None:
+    """That nobody named on the command line: a hook must not wait for a pipe, or obey others."""
+    status = source.stat()
+    if stat.S_ISFIFO(status.st_mode):
+        raise ConfigError(f"{source}: this is a pipe and no file; move it away")
+    if os.geteuid() == 0 and (others := misgiving(source, status)):
+        raise ConfigError(f"{others}, so root does not go by it; chown root and chmod go-w")
 
 
 def parse_config(text: str, source: Path) -> Config:

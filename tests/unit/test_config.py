@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -249,3 +251,15 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     path.write_bytes(b'[log]\nlevel = "\xff"\n')
     with pytest.raises(ConfigError, match="not UTF-8 at byte 15"):
         load_config(path, {})
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    """Whoever names one on the command line may mean the output of a program."""
+    pipe = tmp_path / "config.toml"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="this is a pipe"):
+        load_config(environ={"SCHEDHOOK_CONFIG": str(pipe)})
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(pipe.write_text, "retry.attempts = 2")
+        assert load_config(pipe).retry.attempts == 2
+        written.result(10)
