@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -59,6 +60,8 @@ def run() -> None:
 
 def run_command(command: click.Command, name: str) -> NoReturn:
     """Run a command of that name to its exit status; an error is one line on standard error."""
+    # Where a daemon starts us with it ignored, every program that we run seems to end well.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal cannot show is no failure
         sys.stdout.reconfigure(errors="replace")
     try:
