@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -71,7 +72,8 @@ def test_suspended_memory_is_parked_and_comes_back(cluster: Cluster) -> None:
 @pytest.mark.usefixtures("hooks")
 def test_every_job_of_a_burst_is_in_the_journal_once_and_closed(cluster: Cluster) -> None:
     with agent(cluster), Journal.open() as journal:
-        submitted = [cluster.submit("true", "-n1", "-w", "n1") for _ in range(BURST)]
+        array = cluster.submit("true", "-n1", "-w", "n1", f"--array=1-{BURST}")
+        submitted = range(array, array + BURST)
 
         def ended(job: int) -> bool:
             run = journal.run("slurm", str(job))
@@ -79,9 +81,14 @@ def test_every_job_of_a_burst_is_in_the_journal_once_and_closed(cluster: Cluster
 
         wait_until(lambda: all(map(ended, submitted)), 400, "the journal to have all jobs")
         runs = [int(entry["job"]) for entry in journal.history()]
-        assert sorted(job for job in runs if job in submitted) == submitted
+        assert sorted(job for job in runs if job in submitted) == list(submitted)
         assert not {run.job for run in journal.open_runs()} & set(map(str, submitted))
-        assert {cluster.job_state(job) for job in submitted} == {"COMPLETED"}
+        told = cluster.command("scontrol", "-o", "show", "job", str(array))
+        states = {
+            int(job): state
+            for job, state in re.findall(r"^JobId=(\d+).* JobState=(\S+)", told, re.M)
+        }
+        assert states == dict.fromkeys(submitted, "COMPLETED")
 
 
 @contextmanager
