@@ -24,7 +24,6 @@ from schedhook.model import Event, Placement, Report
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.scheduler import Scheduler
-from schedhook.sets import NodeSet
 
 if TYPE_CHECKING:
     from schedhook.plugins import Plugins
@@ -269,9 +268,6 @@ class Handler:
         `at_home`: the memory lies there; `away`: it may lie there by now."""
         if not at_home and not away:
             return
-        known = self.known(scheduler, job)
-        now = {name: _seen_now(known.get(name), its, True) for name, its in at_home.items()}
-        now |= {name: _seen_now(known.get(name), its, False) for name, its in away.items()}
         at = time.time()
         try:
             with self.journal.together():
@@ -279,12 +275,16 @@ class Handler:
                 self.journal.saw(scheduler, job, away, settled=False, at=at)
         except JournalError as error:
             _log.error("not in the journal", job=job, problem=str(error))
+        else:
             with self._lock:
-                self._unsaved[scheduler, job] = known | now
-            return
+                if (scheduler, job) not in self._unsaved:
+                    return
+        known = self.known(scheduler, job)
+        for tasks, settled in ((at_home, True), (away, False)):
+            now = {name: Seen.after(known.get(name), its, settled) for name, its in tasks.items()}
+            known = known | now
         with self._lock:
-            if (scheduler, job) in self._unsaved:
-                self._unsaved[scheduler, job] = known | now
+            self._unsaved[scheduler, job] = known
 
     @property
     def config(self) -> Config:
@@ -293,13 +293,6 @@ class Handler:
     @property
     def root(self) -> Path:
         return self._root
-
-
-def _seen_now(before: Seen | None, placement: Placement, settled: bool) -> Seen:
-    if settled or before is None:
-        return Seen(home=placement, last=placement, visited=NodeSet())
-    visited = before.visited | placement.nodes
-    return Seen(home=before.home, last=placement, visited=visited)
 
 
 def _is_watchers(event: Event) -> bool:

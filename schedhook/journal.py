@@ -37,7 +37,7 @@ from schedhook.journal_rows import (
     wish_of,
 )
 from schedhook.model import Event, Placement, Report
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.sets import CpuSet
 from schedhook.totals import Series, totals_of
 
 _T = TypeVar("_T")
@@ -219,13 +219,7 @@ class Journal:
         """What is known of each task of the open run; empty where there is none."""
         result: dict[str, Seen] = {}
         for _, task, placement, settled in self._seen(scheduler, job):
-            before = result.get(task)
-            if settled or before is None:
-                seen = Seen(home=placement, last=placement, visited=NodeSet())
-            else:
-                visited = before.visited | placement.nodes
-                seen = Seen(home=before.home, last=placement, visited=visited)
-            result[task] = seen
+            result[task] = Seen.after(result.get(task), placement, settled)
         return result
 
     def _seen(self, scheduler: str, job: str) -> list[tuple[float, str, Placement, bool]]:

@@ -55,6 +55,14 @@ class Seen:
     visited: NodeSet
     """Nodes that it could use since it was at home, where pages may lie too."""
 
+    @classmethod
+    def after(cls, before: Seen | None, placement: Placement, settled: bool) -> Seen:
+        """What is known once it was seen there; `settled`: with its memory."""
+        if settled or before is None:
+            return cls(home=placement, last=placement, visited=NodeSet())
+        visited = before.visited | placement.nodes
+        return cls(home=before.home, last=placement, visited=visited)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
@@ -183,10 +191,15 @@ def _json(text: str) -> object:
     return value
 
 
-def _text(row: sqlite3.Row, column: str) -> str:
+def _typed(row: sqlite3.Row, column: str, kind: type[_T]) -> _T:
     value = row[column]
-    if not isinstance(value, str):
+    if not isinstance(value, kind):
         raise ValueError(f"{column} is {value!r:.60}")
+    return value
+
+
+def _text(row: sqlite3.Row, column: str) -> str:
+    value = _typed(row, column, str)
     try:
         value.encode()  # what is no UTF-8 was read with surrogates in its place
     except UnicodeEncodeError:
@@ -195,17 +208,11 @@ def _text(row: sqlite3.Row, column: str) -> str:
 
 
 def _whole(row: sqlite3.Row, column: str) -> int:
-    value = row[column]
-    if not isinstance(value, int):
-        raise ValueError(f"{column} is {value!r:.60}")
-    return value
+    return _typed(row, column, int)
 
 
 def _number(row: sqlite3.Row, column: str) -> float:
-    value = row[column]
-    if not isinstance(value, float):
-        raise ValueError(f"{column} is {value!r:.60}")
-    return value
+    return _typed(row, column, float)
 
 
 def _time(row: sqlite3.Row, column: str) -> float:

@@ -2,9 +2,9 @@
 
     service_probe.py PID CGROUP RESULT CAPABILITY=NUMBER...
 
-PID is another user's process in CGROUP, which has a cpuset. The checks
-are done with all of the capabilities, and without each of them; RESULT gets, as JSON, what became
-of each check: null, or the error.
+PID is another user's process in CGROUP, which has a cpuset. The checks are done with all of the
+capabilities, and without each of them; RESULT gets, as JSON, what became of each check: null, or
+the error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from schedhook.native.backend import NativeBackend
 from schedhook.plugins import load_plugins
 from schedhook.profiling.guidance import MIN_SAMPLES, Guidance
 from schedhook.profiling.profile import Profile
-from schedhook.relocation import Request, relocate
+from schedhook.relocation import relocate
+from schedhook.request import Request
 from schedhook.sets import CpuSet, NodeSet
 from schedhook.threads import bind, read_threads
 from schedhook_plugins.schedulers.slurm_cgroups import rank_in_environment
@@ -89,7 +90,7 @@ def relocates() -> dict[str, str | None]:
     result: dict[str, str | None] = {"no problem with plug-ins": "; ".join(problems) or None}
     gather = NodeMap(pairs=dict.fromkeys(range(3), 3))
     relocate(Request(pids=(PID,), node_map=gather), config, plugins)
-    # A call of migrate_pages(2) that follows on a rewritten cpuset takes half a minute here.
+    # The relocation after those of `cpuset` took half a minute in here once; nobody knows why.
     for name in sorted(plugins.names(StrategyPlugin), key="cpuset".__eq__):
         for old, new in ((3, 0), (0, 3)):
             report = relocate(request(name, old, new), config, plugins)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import sqlite3
 import time
@@ -27,9 +26,10 @@ from schedhook.journal import Journal
 from schedhook.plugins import load_plugins
 from schedhook.serving import serve
 from schedhook_plugins.schedulers.slurm_command import command as job_migrate
+from tests.numa import killing
 from tests.numa.jobs import Job, cgroup
+from tests.numa.killing import chance, in_child, kill_after
 from tests.numa.slurm_jobs import slurm_job
-from tests.numa.test_killed import kill_after
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -37,26 +37,6 @@ KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "25"))
 JOB = "4712"
 MIB = 16
 ENOUGH = 0.999
-
-
-def chance() -> random.Random:
-    return random.Random(os.environ.get("SCHEDHOOK_SEED", "1"))
-
-
-def in_child(work: Callable[[], int | None], log: Path) -> int:
-    """`work` in a child, whose imports are done already; its process."""
-    child = os.fork()
-    if child:
-        return child
-    status = 70
-    try:
-        os.setsid()
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        for stream in (1, 2):
-            os.dup2(file, stream)
-        status = work() or 0
-    finally:
-        os._exit(status)
 
 
 class Host:
@@ -139,12 +119,7 @@ def check_journal(path: Path) -> None:
 
 def settle(condition: Callable[[], bool]) -> bool:
     """Whether it comes true, on a machine that may be slow."""
-    end = time.monotonic() + 150
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
+    return killing.settle(condition, 150)
 
 
 def finish_with(process: int) -> None:

@@ -20,8 +20,8 @@ from schedhook.plugins import load_plugins
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs_state import JobState
 from tests.numa.jobs import CGROUPS, Job
-from tests.numa.test_killed import kill_after
-from tests.numa.test_killed_moves import KILLS, chance, in_child
+from tests.numa.killing import chance, in_child, kill_after
+from tests.numa.test_killed_moves import KILLS
 from tests.numa.test_pbs import exec_vnode, forget, service
 
 pytestmark = pytest.mark.nodes(4)

@@ -274,8 +274,8 @@ def test_bindings_that_a_cpuset_took_are_given_back_before_anything_moves(
     one.put("2-3", "2-3")
     asked = []
 
-    def rebind(_self: object, job: str, homes: dict[str, Placement]) -> bool:
-        asked.append((job, homes))
+    def rebind(_self: object, job: str, bound: dict[str, Placement]) -> bool:
+        asked.append((job, bound))
         one.put("2", "3")
         return True
 

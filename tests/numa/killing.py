@@ -1,0 +1,53 @@
+"""Children, and how they are killed at random moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def chance() -> random.Random:
+    return random.Random(os.environ.get("SCHEDHOOK_SEED", "1"))
+
+
+def in_child(work: Callable[[], int | None], log: Path) -> int:
+    """`work` in a child, whose imports are done already; its process."""
+    child = os.fork()
+    if child:
+        return child
+    status = 70
+    try:
+        os.setsid()
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        status = work() or 0
+    finally:
+        os._exit(status)
+
+
+def kill_after(child: int, seconds: float) -> int | None:
+    """Its exit status, None where it was killed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+
+
+def settle(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it comes true by then."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
