@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from schedhook.config import Config
-from schedhook.model import Event
+from schedhook.values.config import Config
+from schedhook.values.model import Event
 from schedhook.plugins import load_plugins
 from schedhook.watch import Watcher
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from schedhook import MapperPlugin, hookimpl
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.host.topology import Topology
-from schedhook.model import NodeMap
-from schedhook.nodemap import kernel_rule
-from schedhook.sets import NodeSet
+from schedhook.values.model import NodeMap
+from schedhook.values.nodemap import kernel_rule
+from schedhook.values.sets import NodeSet
 
 
 def relative(old: NodeSet, new: NodeSet, _topology: Topology) -> NodeMap:

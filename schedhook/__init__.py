@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         SchedulerPlugin,
         StrategyPlugin,
     )
-    from schedhook.errors import MigrationRefused
+    from schedhook.values.errors import MigrationRefused
     from schedhook.hookspecs import hookimpl
 
 __version__ = "0.1.0"
@@ -33,7 +33,7 @@ __all__ = [
 _HOME = {
     "BackendPlugin": "schedhook.descriptors",
     "MapperPlugin": "schedhook.descriptors",
-    "MigrationRefused": "schedhook.errors",
+    "MigrationRefused": "schedhook.values.errors",
     "SchedulerPlugin": "schedhook.descriptors",
     "StrategyPlugin": "schedhook.descriptors",
     "hookimpl": "schedhook.hookspecs",

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from schedhook.backend import Target
-from schedhook.errors import ProcessGoneError, SchedhookError
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.guard import Guard
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 from schedhook.threads import Thread, affinity, bind, read_threads
 
 _RESCANS = 5

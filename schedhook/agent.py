@@ -24,16 +24,16 @@ from pathlib import Path
 
 from schedhook import delivery
 from schedhook.clients import Client, Gate
-from schedhook.config import Config
-from schedhook.errors import PLUGIN_ERRORS, SchedhookError
+from schedhook.values.config import Config
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import Kind, Message, parse_message, read_event, read_spool, read_users_event
 from schedhook.guard import mend
 from schedhook.handling import Handler
 from schedhook.host.processes import boot_time
 from schedhook.jobwork import NOTHING_DONE, PARKED, Handled
 from schedhook.journal import JournalError, LockedError
-from schedhook.log import get_logger
-from schedhook.model import Event
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event
 from schedhook.scheduler import Scheduler
 from schedhook.sockets import listen, lock
 from schedhook.watch import SEEN_BY, Watcher, owner_of

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from schedhook.extents import Extents
+from schedhook.values.extents import Extents
 from schedhook.host.topology import Topology
-from schedhook.model import Area
-from schedhook.sets import NodeSet
+from schedhook.values.model import Area
+from schedhook.values.sets import NodeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

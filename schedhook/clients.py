@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from schedhook import delivery
 from schedhook.events import Message
-from schedhook.trust import is_root_or_self
+from schedhook.values.ownership import is_root_or_self
 
 _SECONDS = 5.0
 """How long a client may take to say what it wants."""

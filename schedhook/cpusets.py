@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schedhook.errors import NoPermissionError, RefusedError, SchedhookError
+from schedhook.values.errors import NoPermissionError, RefusedError, SchedhookError
 from schedhook.host.cgroups import (
     Cgroup,
     configured_cpus,
     configured_nodes,
     effective_cpus,
 )
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.threads import Thread, affinity, bind, members_threads
 
 _ROUNDS = 5

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook.errors import PluginError
+from schedhook.values.errors import PluginError
 
 if TYPE_CHECKING:
     from schedhook.backend import Backend
     from schedhook.host.topology import Topology
-    from schedhook.model import NodeMap
+    from schedhook.values.model import NodeMap
     from schedhook.moving import Move
     from schedhook.placing import PageChoice
     from schedhook.scheduler import Scheduler
-    from schedhook.sets import NodeSet
+    from schedhook.values.sets import NodeSet
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from schedhook import __version__
 from schedhook import doctor_service as service
-from schedhook.config import Config
-from schedhook.errors import SchedhookError
+from schedhook.values.config import Config
+from schedhook.values.errors import SchedhookError
 from schedhook.findings import Finding, Level, note, ok, problem
 from schedhook.host.cgroups import hierarchies
 from schedhook.host.processes import read_status

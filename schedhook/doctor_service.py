@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from schedhook import delivery
-from schedhook.config import Config
-from schedhook.errors import SchedhookError
+from schedhook.values.config import Config
+from schedhook.values.errors import SchedhookError
 from schedhook.events import count_spool
 from schedhook.findings import Finding, note, ok, problem
 

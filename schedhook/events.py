@@ -18,8 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from schedhook import delivery
-from schedhook.errors import RefusedError, SchedhookError, UsageError
-from schedhook.model import Event
+from schedhook.values.errors import RefusedError, SchedhookError, UsageError
+from schedhook.values.model import Event
 from schedhook.scheduler import Scheduler
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")

@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from schedhook.config import MetricsSection
-from schedhook.errors import SchedhookError
-from schedhook.log import get_logger
+from schedhook.values.config import MetricsSection
+from schedhook.values.errors import SchedhookError
+from schedhook.values.log import get_logger
 from schedhook.metrics import CONTENT_TYPE, write_textfile
 from schedhook.sockets import check_directory, listen
 

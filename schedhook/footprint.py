@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schedhook.errors import PLUGIN_ERRORS, NoPermissionError, ProcessGoneError, SchedhookError
+from schedhook.values.errors import PLUGIN_ERRORS, NoPermissionError, ProcessGoneError, SchedhookError
 from schedhook.host.processes import (
     Status,
     read_areas,
@@ -23,11 +23,11 @@ from schedhook.host.processes import (
 )
 from schedhook.host.topology import Topology
 from schedhook.jobs import scheduler_names, watchable
-from schedhook.model import Area, Kind, Placement, Residency, add_residency, by_name
+from schedhook.values.model import Area, Kind, Placement, Residency, add_residency, by_name
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler, Task
 from schedhook.selection import Selection, select
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 
 _ObjectKey = tuple[str, int, int]
 

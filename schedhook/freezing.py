@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from schedhook.backend import Target
-from schedhook.errors import ProcessGoneError, RefusedError
+from schedhook.values.errors import ProcessGoneError, RefusedError
 from schedhook.guard import Guard
 
 _SETTLE = 1.0

@@ -67,7 +67,7 @@ class Guard:
         try:
             os.write(self._record, b"".join(field + b"\0" for field in (*fields, *missing)))
         except OSError as error:
-            from schedhook.errors import RefusedError  # noqa: PLC0415 - the helper's not
+            from schedhook.values.errors import RefusedError  # noqa: PLC0415 - the helper's not
 
             raise RefusedError(
                 f"{self._path or 'memory'}: {error.strerror}: nothing is changed that could not be"
@@ -81,7 +81,7 @@ def _new_record() -> tuple[int, str]:
     import time  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
-    from schedhook.trust import make_directory  # noqa: PLC0415
+    from schedhook.values.ownership import make_directory  # noqa: PLC0415
 
     if os.geteuid() == 0:
         path = f"{DIRECTORY}/{os.getpid()}-{time.monotonic_ns()}"
@@ -115,7 +115,7 @@ def mend(directory: str = DIRECTORY) -> int:
     import fcntl  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
-    from schedhook.trust import misgiving  # noqa: PLC0415
+    from schedhook.values.ownership import misgiving  # noqa: PLC0415
 
     try:
         names = sorted(os.listdir(directory))  # noqa: PTH208

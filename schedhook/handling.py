@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from schedhook.config import Config
-from schedhook.errors import PLUGIN_ERRORS, SchedhookError
+from schedhook.values.config import Config
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import Kind, kind_of
 from schedhook.jobwork import NOTHING_DONE, Handled, JobWork, Relocate
 from schedhook.journal import HeldError, Journal, JournalError, Run, Seen
-from schedhook.log import get_logger
-from schedhook.model import Event, Placement, Report
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event, Placement, Report
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.scheduler import Scheduler

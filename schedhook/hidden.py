@@ -8,9 +8,9 @@ migrate_pages(2) finds the latter two.
 
 from __future__ import annotations
 
-from schedhook.errors import ProcessGoneError
-from schedhook.model import Area
-from schedhook.sets import NodeSet
+from schedhook.values.errors import ProcessGoneError
+from schedhook.values.model import Area
+from schedhook.values.sets import NodeSet
 from schedhook.sweeping import MovingProcess, spread
 
 

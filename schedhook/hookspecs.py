@@ -14,7 +14,7 @@ import pluggy
 
 from schedhook.descriptors import BackendPlugin, MapperPlugin, SchedulerPlugin, StrategyPlugin
 from schedhook.findings import Finding
-from schedhook.model import Event, Plan, Report
+from schedhook.values.model import Event, Plan, Report
 
 hookspec = pluggy.HookspecMarker("schedhook")
 hookimpl = pluggy.HookimplMarker("schedhook")

@@ -10,9 +10,10 @@ import time
 from collections import deque
 from pathlib import Path
 
-from schedhook import delivery, log
-from schedhook.config import Config, LogLevel, load_config
-from schedhook.errors import ConfigError, SchedhookError
+from schedhook import delivery
+from schedhook.values import log
+from schedhook.values.config import Config, LogLevel, load_config
+from schedhook.values.errors import ConfigError, SchedhookError
 from schedhook.events import parse_message, read_event
 from schedhook.handling import Handler
 from schedhook.jobwork import Handled

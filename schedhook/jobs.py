@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from schedhook.descriptors import SchedulerPlugin
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.events import check_job
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler, Task

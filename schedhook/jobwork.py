@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook.config import OnRelocation
-from schedhook.errors import ProcessGoneError, SchedhookError
+from schedhook.values.config import OnRelocation
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.events import Kind
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
 from schedhook.journal import HeldError, Wish
 from schedhook.journal_rows import json_object
-from schedhook.model import Event, NodeMap, Outcome, Placement, Report
+from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.request import Request
 from schedhook.scheduler import Scheduler, Task
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
     from schedhook.handling import Handler

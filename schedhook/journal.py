@@ -36,8 +36,8 @@ from schedhook.journal_rows import (
     wish_data,
     wish_of,
 )
-from schedhook.model import Event, Placement, Report
-from schedhook.sets import CpuSet
+from schedhook.values.model import Event, Placement, Report
+from schedhook.values.sets import CpuSet
 from schedhook.totals import Series, totals_of
 
 _T = TypeVar("_T")

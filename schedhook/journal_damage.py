@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from schedhook.journal_file import JournalError
-from schedhook.log import get_logger
+from schedhook.values.log import get_logger
 
 _log = get_logger()
 

@@ -19,7 +19,7 @@ from schedhook.journal_file import (
     prepare,
     translated,
 )
-from schedhook.trust import make_directory
+from schedhook.values.ownership import make_directory
 
 _HASTE = 100
 """What others have locked for too long once is waited for by so much less the next time."""

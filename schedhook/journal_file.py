@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from schedhook.errors import SchedhookError
+from schedhook.values.errors import SchedhookError
 from schedhook.host.mounts import read_mounts
-from schedhook.trust import misgiving
+from schedhook.values.ownership import misgiving
 
 BUSY_SECONDS = 10.0
 """How long a writer waits for others; each of them needs about a millisecond."""

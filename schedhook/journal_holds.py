@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from schedhook.errors import ProcessGoneError, RefusedError
+from schedhook.values.errors import ProcessGoneError, RefusedError
 from schedhook.host.processes import read_identity, read_status
 from schedhook.journal_database import Database
 from schedhook.journal_file import JournalError

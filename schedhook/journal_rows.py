@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from schedhook.host.processes import boot_id, boot_time
 from schedhook.journal_damage import Rows
-from schedhook.model import Event, Placement
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.model import Event, Placement
+from schedhook.values.sets import CpuSet, NodeSet
 
 _T = TypeVar("_T")
 

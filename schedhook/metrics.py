@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook import __version__
-from schedhook.config import Config
+from schedhook.values.config import Config
 from schedhook.descriptors import SchedulerPlugin
-from schedhook.errors import PLUGIN_ERRORS, SchedhookError
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import count_spool
 from schedhook.footprint import Footprint, read_job
 from schedhook.host.topology import read_topology
 from schedhook.jobs import watchable
 from schedhook.journal import Journal
-from schedhook.log import get_logger
+from schedhook.values.log import get_logger
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler
 from schedhook.totals import BOUNDS, Series

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook.backend import Backend, Target
-from schedhook.errors import BackendError, NoPermissionError, ProcessGoneError
-from schedhook.extents import Extents
+from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
+from schedhook.values.extents import Extents
 from schedhook.hidden import hidden_bytes
 from schedhook.host.topology import Topology
-from schedhook.model import Area, NodeMap, Reason
-from schedhook.nodemap import as_kernel_calls
+from schedhook.values.model import Area, NodeMap, Reason
+from schedhook.values.nodemap import as_kernel_calls
 from schedhook.placing import AskedOnce, PageChoice, Pages, Placed, Transfer, decide
 from schedhook.selection import ProcessSelection, Selected, Selection, find_aliases, select
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 from schedhook.sweeping import MoveOptions, MovingProcess, Sweeper, Unit, spread
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 
 MOST_THREADS = 8
 """Threads that are started without being asked for."""

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from schedhook.backend import Run
-from schedhook.errors import PluginError, RefusedError
-from schedhook.extents import Extents
-from schedhook.model import Area, Kind
-from schedhook.sets import NodeSet
+from schedhook.values.errors import PluginError, RefusedError
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area, Kind
+from schedhook.values.sets import NodeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from schedhook.errors import ProcessGoneError, UsageError
+from schedhook.values.errors import ProcessGoneError, UsageError
 from schedhook.host.topology import Topology
-from schedhook.model import NodeMap, Plan, ProcessPlan
+from schedhook.values.model import NodeMap, Plan, ProcessPlan
 from schedhook.moving import MovingProcess
 from schedhook.selection import LEFT_BY_STRATEGY, NOT_SHOWN
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 
 _MIB = 1 << 20
 

@@ -23,13 +23,13 @@ from schedhook.descriptors import (
     SchedulerPlugin,
     StrategyPlugin,
 )
-from schedhook.errors import PLUGIN_ERRORS, MigrationRefused, PluginError
-from schedhook.log import get_logger
+from schedhook.values.errors import PLUGIN_ERRORS, MigrationRefused, PluginError
+from schedhook.values.log import get_logger
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from schedhook.config import Config
+    from schedhook.values.config import Config
 
 GROUP = "schedhook"
 """The entry-point group of third parties' plug-ins."""

@@ -7,8 +7,8 @@ from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
-from schedhook.errors import PluginError
-from schedhook.trust import misgiving_below, misgiving_on_the_way
+from schedhook.values.errors import PluginError
+from schedhook.values.ownership import misgiving_below, misgiving_on_the_way
 
 
 def check_provenance(entry: EntryPoint) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from schedhook.affinity import Binding
 from schedhook.backend import Backend, Limits, Target
-from schedhook.config import Config
-from schedhook.errors import (
+from schedhook.values.config import Config
+from schedhook.values.errors import (
     PLUGIN_ERRORS,
     KernelThreadError,
     NoPermissionError,
@@ -25,7 +25,7 @@ from schedhook.freezing import cgroups_to_freeze, freezing
 from schedhook.guard import Guard, mend
 from schedhook.host.topology import Topology
 from schedhook.jobs import find_pids
-from schedhook.model import (
+from schedhook.values.model import (
     NodeMap,
     Outcome,
     Plan,
@@ -41,7 +41,7 @@ from schedhook.plugins import Plugins
 from schedhook.request import Request
 from schedhook.retry import RetryPolicy
 from schedhook.selection import ProcessSelection, Selection
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.verifying import judge, verify
 
 _GENTLE_CALL_MS = 20.0

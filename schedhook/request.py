@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schedhook.model import Kind, NodeMap, Shared
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.model import Kind, NodeMap, Shared
+from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
     from schedhook.profiling.guidance import Guidance

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from schedhook.model import Event, Placement
+from schedhook.values.model import Event, Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from schedhook.model import Area, Kind, Shared, add_residency
-from schedhook.sets import NodeSet
+from schedhook.values.model import Area, Kind, Shared, add_residency
+from schedhook.values.sets import NodeSet
 
 _SHARED_FILE = "shared-file"
 LEFT_BY_STRATEGY = "left-by-strategy"

@@ -8,16 +8,16 @@ from pathlib import Path
 from select import epoll
 
 from schedhook.agent import Agent
-from schedhook.config import Config
+from schedhook.values.config import Config
 from schedhook.descriptors import SchedulerPlugin
-from schedhook.errors import PLUGIN_ERRORS, SchedhookError, UsageError
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError, UsageError
 from schedhook.exporter import exporting
 from schedhook.handling import Handler
 from schedhook.inprocess import open_journal
 from schedhook.jobs import watchable
-from schedhook.log import get_logger
+from schedhook.values.log import get_logger
 from schedhook.metrics import Footprints, exposition
-from schedhook.model import Event
+from schedhook.values.model import Event
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler
 from schedhook.sockets import lock

@@ -10,8 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from schedhook.errors import SchedhookError, UsageError
-from schedhook.trust import make_directory, misgiving
+from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.ownership import make_directory, misgiving
 
 
 @contextlib.contextmanager

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from schedhook.backend import Backend, Failure, Limits, Target
-from schedhook.errors import ProcessGoneError
-from schedhook.extents import Extents
-from schedhook.model import Area, Reason
+from schedhook.values.errors import ProcessGoneError
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area, Reason
 from schedhook.pacing import Throttle, bind_thread
 from schedhook.placing import Placed
 from schedhook.retry import RetryPolicy, is_transient, retry
 from schedhook.selection import ProcessSelection
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 
 UNIT_BYTES = 32 << 20
 """Resident memory that one unit of work is about: small enough to spread over threads."""

@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.errors import NoPermissionError, ProcessGoneError, RefusedError
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, RefusedError
 from schedhook.host.processes import open_task, read_start_time, thread_ids
-from schedhook.log import get_logger
-from schedhook.sets import CpuSet
+from schedhook.values.log import get_logger
+from schedhook.values.sets import CpuSet
 
 _log = get_logger()
 

@@ -4,7 +4,7 @@ that a counter made of them never goes back.
 
 from __future__ import annotations
 
-from schedhook.model import Outcome, Report
+from schedhook.values.model import Outcome, Report
 
 Series = tuple[str, ...]
 """What is summed, and then its labels' values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from schedhook.hidden import hidden_bytes
-from schedhook.model import Outcome, ProcessReport, Reason
+from schedhook.values.model import Outcome, ProcessReport, Reason
 from schedhook.moving import Move, MovingProcess
 from schedhook.selection import ProcessSelection
 

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from schedhook.config import WatchSection
-from schedhook.errors import PLUGIN_ERRORS, ProcessGoneError, SchedhookError
+from schedhook.values.config import WatchSection
+from schedhook.values.errors import PLUGIN_ERRORS, ProcessGoneError, SchedhookError
 from schedhook.events import Kind, check_job
 from schedhook.host.cgroups import memberships
 from schedhook.host.processes import read_status
 from schedhook.limits import raise_file_limit
-from schedhook.log import get_logger
-from schedhook.model import Event
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event
 from schedhook.scheduler import Scheduler, Task
 
 Emit = Callable[[Event], None]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.jobwork import Handled
-from schedhook.log import get_logger
-from schedhook.model import Event
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event
 
 _log = get_logger()
 

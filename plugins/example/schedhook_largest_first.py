@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from schedhook import StrategyPlugin, hookimpl
-from schedhook.model import Report
+from schedhook.values.model import Report
 from schedhook.moving import Move, MovingProcess
 
 

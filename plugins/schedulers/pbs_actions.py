@@ -12,14 +12,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from schedhook.cpusets import Level, move_processors, write_cpus, write_nodes
-from schedhook.errors import RefusedError, SchedhookError
+from schedhook.values.errors import RefusedError, SchedhookError
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
 from schedhook.host.topology import Topology, read_topology
-from schedhook.log import get_logger
-from schedhook.model import Event, NodeMap, Outcome, Report
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event, NodeMap, Outcome, Report
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs_places import (
     Place,
     find_place,

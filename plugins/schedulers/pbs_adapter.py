@@ -13,21 +13,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedhook.errors import NoPermissionError, ProcessGoneError, UsageError
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, UsageError
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
 from schedhook.host.processes import all_pids, read_status
 from schedhook.host.topology import Topology, read_topology
-from schedhook.log import get_logger
-from schedhook.model import Event, Placement
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event, Placement
 from schedhook.scheduler import Task
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs_state import JobState, States
 from schedhook_plugins.schedulers.pbs_vnodes import nodes_on_host, parse_exec_vnode
 
 if TYPE_CHECKING:
     from schedhook.journal import Journal
-    from schedhook.model import Report
+    from schedhook.values.model import Report
     from schedhook.request import Request
 
 NAME = "pbs"

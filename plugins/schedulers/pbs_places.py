@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from schedhook.errors import ProcessGoneError
+from schedhook.values.errors import ProcessGoneError
 from schedhook.host.cgroups import configured_cpus
 from schedhook.host.processes import read_status
 from schedhook.host.topology import Topology
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
     from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler

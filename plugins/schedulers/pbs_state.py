@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
-from schedhook.errors import SchedhookError
-from schedhook.sets import NodeSet
-from schedhook.trust import make_directory
+from schedhook.values.errors import SchedhookError
+from schedhook.values.sets import NodeSet
+from schedhook.values.ownership import make_directory
 
 DIRECTORY = Path("run/schedhook/pbs")
 _NEW = ".new-"

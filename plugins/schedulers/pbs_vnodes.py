@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 
 _NUMBERED = re.compile(r"(?P<host>.+)\[(?P<number>[0-9]{1,5})\]", re.DOTALL)
 _TOKEN = re.compile(r""" [()+:] | (?: [^()+:"'] | "[^"]*" | '[^']*' )+ """, re.VERBOSE)

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schedhook import SchedulerPlugin, hookimpl
-from schedhook.errors import ProcessGoneError, UsageError
+from schedhook.values.errors import ProcessGoneError, UsageError
 from schedhook.host.cgroups import Cgroup, frozen
 from schedhook.host.topology import Topology, read_topology
-from schedhook.model import Event, Placement
+from schedhook.values.model import Event, Placement
 from schedhook.scheduler import Task
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers import slurm_cgroups
 from schedhook_plugins.schedulers.slurm_cgroups import Member, ProcessInfo
 
 if TYPE_CHECKING:
     from schedhook.findings import Finding
     from schedhook.journal import Wish
-    from schedhook.model import Report
+    from schedhook.values.model import Report
     from schedhook.request import Request
 
 NAME = "slurm"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
 
 MIB = 1 << 20

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.errors import ProcessGoneError, SchedhookError
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.host.cgroups import Cgroup, hierarchies, memberships, pids
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 
 _JOB = re.compile(r"job_([0-9]{1,10})")
 _STEP = re.compile(r"step_([A-Za-z0-9+_.]{1,64})")

@@ -24,12 +24,12 @@ import click
 
 from schedhook.cli.main import run_command
 from schedhook.cli.options import CPUS, NODES, json_option, load
-from schedhook.errors import SchedhookError, UsageError
+from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.journal import Journal, JournalError
-from schedhook.model import Outcome, Placement, Report
+from schedhook.values.model import Outcome, Placement, Report
 from schedhook.relocation import relocate
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_keeping import Keeper, finish_interrupted, held
 from schedhook_plugins.schedulers.slurm_migrate import JobMove, cpus_of_nodes, migrate

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from schedhook.findings import Finding, note, ok, problem
-from schedhook.trust import misgiving
+from schedhook.values.ownership import misgiving
 from schedhook_plugins.schedulers import slurm_queries
 
 _USUAL = ("etc/slurm/slurm.conf", "run/slurm/conf/slurm.conf")

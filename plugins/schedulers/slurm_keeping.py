@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from schedhook.journal import Journal, JournalError, Wish
-from schedhook.log import get_logger
-from schedhook.model import Report
+from schedhook.values.log import get_logger
+from schedhook.values.model import Report
 from schedhook.request import Request
 from schedhook.scheduler import Task
 from schedhook_plugins.schedulers.slurm import Slurm

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schedhook.cpusets import CpuMove, Level, move_processors, relative
-from schedhook.errors import ProcessGoneError, RefusedError, SchedhookError, UsageError
+from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError, UsageError
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
 from schedhook.host.topology import read_online_cpus, read_topology
-from schedhook.model import NodeMap, Outcome, Placement, Plan, Report
+from schedhook.values.model import NodeMap, Outcome, Placement, Plan, Report
 from schedhook.request import Request
 from schedhook.scheduler import Task
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.threads import affinity, bind, members_threads
 from schedhook_plugins.schedulers.slurm_cgroups import job_cgroups, step_directories
 from schedhook_plugins.schedulers.slurm_places import group, node_pairs

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from schedhook.cpusets import successors
 from schedhook.host.topology import Topology
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 
 _Member = TypeVar("_Member")
 

@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from schedhook.errors import SchedhookError, UsageError
-from schedhook.sets import CpuSet
+from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm_answers import (
     MIB,
     UNREADABLE,

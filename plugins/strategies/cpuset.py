@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schedhook import StrategyPlugin, hookimpl
-from schedhook.errors import ConfigError, RefusedError, SchedhookError
+from schedhook.values.errors import ConfigError, RefusedError, SchedhookError
 from schedhook.moving import Move
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 from schedhook_plugins.strategies.cpuset_tree import CpusetTree, find_tree
 
 _MIB = 1 << 20

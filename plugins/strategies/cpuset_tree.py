@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from schedhook.cpusets import write_nodes
-from schedhook.errors import ProcessGoneError, RefusedError, SchedhookError
+from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError
 from schedhook.host.cgroups import (
     Cgroup,
     cgroup_of,
@@ -23,10 +23,10 @@ from schedhook.host.cgroups import (
     pids,
     resolve_cgroup,
 )
-from schedhook.model import NodeMap
+from schedhook.values.model import NodeMap
 from schedhook.moving import Move
-from schedhook.nodemap import kernel_rule
-from schedhook.sets import NodeSet
+from schedhook.values.nodemap import kernel_rule
+from schedhook.values.sets import NodeSet
 
 _STRANGERS_SHOWN = 3
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from schedhook import hookimpl
 from schedhook.descriptors import StrategyPlugin
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.moving import Move
 from schedhook.placing import Choice, PageChoice, Pages
 from schedhook.profiling.guidance import Guidance
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 
 
 def best_node(

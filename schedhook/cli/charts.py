@@ -14,7 +14,7 @@ from typing import Any
 
 from schedhook.cli.words import by_number, count, off_node, size, when
 from schedhook.host.processes import printable
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 
 Json = Mapping[str, Any]
 

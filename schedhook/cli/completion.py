@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from schedhook.descriptors import Descriptor
-from schedhook.errors import PLUGIN_ERRORS
+from schedhook.values.errors import PLUGIN_ERRORS
 from schedhook.plugins import Plugins
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -61,9 +61,9 @@ def _root(ctx: click.Context) -> Path:
 
 def _plugins(ctx: click.Context) -> Plugins | None:
     """None where the configuration is broken: nobody wants to read that between two tabs."""
-    from schedhook.config import load_config
-    from schedhook.errors import SchedhookError
-    from schedhook.log import configure
+    from schedhook.values.config import load_config
+    from schedhook.values.errors import SchedhookError
+    from schedhook.values.log import configure
     from schedhook.plugins import load_plugins
 
     configure("console", "error")

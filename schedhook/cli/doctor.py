@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from schedhook.cli.options import common_options, json_option, load
-from schedhook.config import Config
+from schedhook.values.config import Config
 from schedhook.doctor import examine
-from schedhook.errors import ConfigError
+from schedhook.values.errors import ConfigError
 from schedhook.findings import Level, problem
 from schedhook.plugins import load_plugins
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from schedhook import delivery
-from schedhook.config import PATH_VARIABLE, Config, load_config
-from schedhook.errors import ConfigError
+from schedhook.values.config import PATH_VARIABLE, Config, load_config
+from schedhook.values.errors import ConfigError
 
 
 @click.command("event")

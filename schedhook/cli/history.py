@@ -14,8 +14,8 @@ import click
 
 from schedhook.cli.options import FILE, json_option
 from schedhook.cli.pictures import Pictures, picture_options
-from schedhook.config import load_config
-from schedhook.errors import UsageError
+from schedhook.values.config import load_config
+from schedhook.values.errors import UsageError
 from schedhook.journal import Journal, default_path
 
 _AGO = re.compile(r"([0-9]+)([smhdw])")

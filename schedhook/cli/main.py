@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from schedhook import __version__
-from schedhook.errors import SchedhookError
+from schedhook.values.errors import SchedhookError
 
 COMMANDS = {
     "relocate": "move the memory of running processes to other NUMA nodes",

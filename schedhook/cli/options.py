@@ -11,14 +11,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from schedhook.cli.completion import complete_jobs, complete_set, names_of
-from schedhook.config import Config, load_config
+from schedhook.values.config import Config, load_config
 from schedhook.descriptors import BackendPlugin, SchedulerPlugin
-from schedhook.errors import SchedhookError, UsageError
+from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.host.topology import read_online_cpus, read_online_nodes
-from schedhook.log import configure
-from schedhook.model import Kind, Shared
+from schedhook.values.log import configure
+from schedhook.values.model import Kind, Shared
 from schedhook.plugins import Plugins, load_plugins
-from schedhook.sets import CpuSet, IdSet, NodeSet
+from schedhook.values.sets import CpuSet, IdSet, NodeSet
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from schedhook.cli.options import PathType
-from schedhook.errors import SchedhookError, UsageError
+from schedhook.values.errors import SchedhookError, UsageError
 
 if TYPE_CHECKING:
     from schedhook.cli.charts import Chart

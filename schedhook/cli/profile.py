@@ -25,7 +25,7 @@ from schedhook.cli.options import (
 )
 from schedhook.cli.reporting import carry_out, print_report
 from schedhook.descriptors import StrategyPlugin
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
 from schedhook.jobs import find_pids

@@ -25,10 +25,10 @@ from schedhook.cli.options import (
 from schedhook.cli.pictures import Pictures, picture_options
 from schedhook.cli.reporting import carry_out, print_report
 from schedhook.descriptors import MapperPlugin, StrategyPlugin
-from schedhook.errors import UsageError
-from schedhook.nodemap import parse_map
+from schedhook.values.errors import UsageError
+from schedhook.values.nodemap import parse_map
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 
 _map_options = grouped(
     click.option("--from", "sources", type=NODES, help="Old nodes, such as 0-1."),

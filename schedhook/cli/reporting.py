@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from schedhook.cli.main import complain
-from schedhook.config import Config
-from schedhook.model import Outcome, Report
+from schedhook.values.config import Config
+from schedhook.values.model import Outcome, Report
 from schedhook.plugins import Plugins
 from schedhook.relocation import Progress, relocate
 from schedhook.request import Request
@@ -50,7 +50,7 @@ def keep(report: Report, config: Config) -> None:
     """Write a report into the journal; where that fails, the log says so."""
     from schedhook.inprocess import open_journal
     from schedhook.journal import JournalError
-    from schedhook.log import get_logger
+    from schedhook.values.log import get_logger
 
     try:
         with open_journal(config) as journal:

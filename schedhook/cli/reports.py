@@ -22,7 +22,7 @@ from schedhook.cli.bars import draw
 from schedhook.cli.tables import cell, fitted_table
 from schedhook.cli.words import count, percent, size
 from schedhook.host.processes import printable
-from schedhook.model import Outcome, Plan, Report
+from schedhook.values.model import Outcome, Plan, Report
 from schedhook.profiling.summary import Summary
 from schedhook.relocation import Progress as ProgressFunction
 

@@ -20,7 +20,7 @@ from schedhook.cli.options import (
     process_options,
 )
 from schedhook.cli.pictures import Pictures, picture_options
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.host import cgroups
 from schedhook.host.topology import Topology, read_topology

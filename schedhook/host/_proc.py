@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from schedhook.errors import NoPermissionError, ProcessGoneError, SchedhookError
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError
 
 # include/linux/sched.h
 _PF_EXITING = 0x00000004

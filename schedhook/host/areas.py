@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schedhook.errors import ProcessGoneError, SchedhookError
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.host._proc import (
     MissingFileError,
     gone,
@@ -23,7 +23,7 @@ from schedhook.host._proc import (
     read,
     task_file,
 )
-from schedhook.model import Area, Kind, add_residency
+from schedhook.values.model import Area, Kind, add_residency
 
 _MEMORY_FILE_SYSTEMS = {b"tmpfs": Kind.SHMEM, b"ramfs": Kind.SHMEM, b"hugetlbfs": Kind.HUGE}
 # The mount that holds them is the kernel's own and in no mount table, so only names tell.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from schedhook.errors import SchedhookError, UsageError
-from schedhook.sets import CpuSet, IdSet, NodeSet
+from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.sets import CpuSet, IdSet, NodeSet
 
 _Set = TypeVar("_Set", bound=IdSet)
 

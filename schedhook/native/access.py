@@ -11,7 +11,7 @@ import select
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from schedhook.errors import (
+from schedhook.values.errors import (
     BackendError,
     KernelThreadError,
     NoPermissionError,

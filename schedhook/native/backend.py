@@ -13,15 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from schedhook.backend import Failure, Limits, Run, Sweep
-from schedhook.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
-from schedhook.extents import Extents
+from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
+from schedhook.values.extents import Extents
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
-from schedhook.model import Area, Kind
+from schedhook.values.model import Area, Kind
 from schedhook.native import _core
 from schedhook.native.access import attach_error, check_proc, has_exited, open_pidfd
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 
 _BASE_PAGE = mmap.PAGESIZE
 _ENTRY = 8

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from schedhook.placing import Choice, PageChoice, Pages
 from schedhook.profiling.profile import Accesses
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 
 MIN_SAMPLES = 2
 MIN_SHARE = 0.6

@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import BinaryIO
 
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.host.topology import Topology
 from schedhook.profiling import perf, tables
 from schedhook.profiling.profile import CAPACITY, Profile

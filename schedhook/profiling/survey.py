@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.errors import ProcessGoneError
+from schedhook.values.errors import ProcessGoneError
 from schedhook.host.processes import boot_time, read_areas, read_identity, read_status, thread_ids
 from schedhook.host.topology import Topology
 from schedhook.profiling.profile import Accesses, Profile
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

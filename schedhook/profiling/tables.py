@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.profiling.samples import Collector, first_of, number
 
 _WHO = ("pid", "process", "tid", "thread")

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from schedhook.backend import Run
-from schedhook.errors import ProcessGoneError, UsageError, from_errno
+from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import Node, Topology, read_topology
-from schedhook.model import Area, Kind
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.model import Area, Kind
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.simulated.memory import Mapped, Memory, Process, SimulatedArea, Tally, joined
 from schedhook.simulated.target import SimulatedTarget
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from schedhook.backend import Failure, Run
-from schedhook.extents import Extents
-from schedhook.model import Area, Kind
-from schedhook.sets import NodeSet
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area, Kind
+from schedhook.values.sets import NodeSet
 
 PAGE = 4096
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from schedhook.backend import Limits, Run, Sweep
-from schedhook.errors import ProcessGoneError, UsageError, from_errno
-from schedhook.extents import Extents
-from schedhook.model import Area
-from schedhook.nodemap import kernel_rule
-from schedhook.sets import NodeSet
+from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area
+from schedhook.values.nodemap import kernel_rule
+from schedhook.values.sets import NodeSet
 from schedhook.simulated.memory import Mapped, Process, Tally, parts
 
 if TYPE_CHECKING:

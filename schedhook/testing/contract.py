@@ -18,14 +18,14 @@ from typing import Protocol
 import pytest
 
 from schedhook.backend import Backend, Limits, Run, Sweep, Target
-from schedhook.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
-from schedhook.extents import Extents
-from schedhook.model import Area, Kind, NodeMap, Reason
+from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area, Kind, NodeMap, Reason
 from schedhook.moving import Move, MoveOptions, MovingProcess
 from schedhook.placing import PageChoice, Pages
 from schedhook.retry import RetryPolicy
 from schedhook.selection import ProcessSelection, Selection
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 
 PAGES = 64
 NO_NODE = 63

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 
 PAGE = 4096
 _MIB = 1 << 20

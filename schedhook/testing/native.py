@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from schedhook import errors
+from schedhook.values import errors
 from schedhook.backend import Backend
 from schedhook.native.backend import NativeBackend
 from schedhook.testing.contract import OneNodeContract, Subject

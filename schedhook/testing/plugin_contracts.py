@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.host.topology import Node, Topology
-from schedhook.model import Event, NodeMap, Outcome, Report
+from schedhook.values.model import Event, NodeMap, Outcome, Report
 from schedhook.plugins import Plugins
 from schedhook.scheduler import Scheduler
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_host
 from schedhook.testing.relocations import load_given, relocate_simulated

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from schedhook.model import Report
+    from schedhook.values.model import Report
     from schedhook.simulated import SimulatedBackend
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook import BackendPlugin, hookimpl
-from schedhook.config import Config, PluginsSection, RelocationSection, RetrySection
-from schedhook.nodemap import parse_map
+from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
+from schedhook.values.nodemap import parse_map
 from schedhook.plugins import Plugins, load_plugins
 from schedhook.relocation import Progress, relocate
 from schedhook.request import Request
 from schedhook_plugins import BUILT_IN
 
 if TYPE_CHECKING:
-    from schedhook.model import Report
+    from schedhook.values.model import Report
     from schedhook.simulated import SimulatedBackend
 
 _QUICK = Config(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.errors import ProcessGoneError
+from schedhook.values.errors import ProcessGoneError
 from schedhook.native.backend import NativeBackend
 from schedhook.placing import Pages
 from schedhook.testing.contract import placing

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from schedhook.backend import Backend, Failure, Limits, Run
-from schedhook.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
+from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
 from schedhook.host.topology import HugePool, Topology
-from schedhook.model import Kind
-from schedhook.sets import NodeSet
+from schedhook.values.model import Kind
+from schedhook.values.sets import NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.testing.contract import BackendContract, Subject, sweep
 from schedhook.testing.hosts import (

@@ -16,19 +16,19 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from schedhook.config import Config, PluginsSection
+from schedhook.values.config import Config, PluginsSection
 from schedhook.cpusets import write_cpus, write_nodes
 from schedhook.descriptors import StrategyPlugin
 from schedhook.host.cgroups import resolve_cgroup
 from schedhook.host.processes import read_areas, read_status
-from schedhook.model import NodeMap, Outcome
+from schedhook.values.model import NodeMap, Outcome
 from schedhook.native.backend import NativeBackend
 from schedhook.plugins import load_plugins
 from schedhook.profiling.guidance import MIN_SAMPLES, Guidance
 from schedhook.profiling.profile import Profile
 from schedhook.relocation import relocate
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.threads import bind, read_threads
 from schedhook_plugins.schedulers.slurm_cgroups import rank_in_environment
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.backend import Limits, Sweep
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.native.backend import NativeBackend, NativeTarget
 from schedhook.testing.contract import BackendContract, area_of, placing, sweep
 from schedhook.testing.native import HUGE, NativeHooks, NativeSubject

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
-from schedhook.errors import BackendError
+from schedhook.values.errors import BackendError
 from schedhook.moving import Move
 from tests.numa.jobs import MIB, Job, cgroup, cpuset_v1, drop_caches, until
 

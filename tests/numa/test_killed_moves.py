@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from schedhook import guard
-from schedhook.config import (
+from schedhook.values.config import (
     Config,
     JournalSection,
     PluginsSection,

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from schedhook.config import Config, PluginsSection
+from schedhook.values.config import Config, PluginsSection
 from schedhook.handling import Handler
 from schedhook.journal import Journal
-from schedhook.model import Event
+from schedhook.values.model import Event
 from schedhook.plugins import load_plugins
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs_state import JobState

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from tests.numa.jobs import MIB, disk, drop_caches, free_bytes, mounted_disk, until
 from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
 

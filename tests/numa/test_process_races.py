@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from schedhook.model import Area
+from schedhook.values.model import Area
 from schedhook.native.backend import NativeTarget
 from tests.numa.jobs import Job, cgroup, until
 from tests.numa.programs import program

@@ -18,9 +18,9 @@ import pytest
 
 from schedhook.backend import Limits
 from schedhook.cli.main import main
-from schedhook.errors import ProcessGoneError
+from schedhook.values.errors import ProcessGoneError
 from schedhook.native.backend import NativeBackend
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 from tests.numa.jobs import CGROUPS, MIB, Job, cgroup, drop_caches, free_bytes, mounted_disk
 
 pytestmark = pytest.mark.nodes(4)

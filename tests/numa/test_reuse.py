@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 
 from schedhook.backend import Limits
-from schedhook.config import Config
-from schedhook.errors import ProcessGoneError
+from schedhook.values.config import Config
+from schedhook.values.errors import ProcessGoneError
 from schedhook.guard import Guard
 from schedhook.handling import Handler
 from schedhook.host.processes import read_start_time
 from schedhook.journal import Journal
-from schedhook.model import Event, Outcome, Report
+from schedhook.values.model import Event, Outcome, Report
 from schedhook.native.backend import NativeBackend, NativeTarget
 from schedhook.plugins import Plugins, load_plugins
 from schedhook.relocation import Request, relocate
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import migrate
 from tests.numa.jobs import CGROUPS, cgroup, until

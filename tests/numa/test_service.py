@@ -25,8 +25,8 @@ import pytest
 
 from schedhook import delivery
 from schedhook.journal import Journal, Wish
-from schedhook.model import Placement
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.model import Placement
+from schedhook.values.sets import CpuSet, NodeSet
 from tests.numa.jobs import CGROUPS, Job, until
 from tests.numa.slurm_jobs import SCOPE
 

@@ -16,11 +16,11 @@ import pytest
 from schedhook import freezing, sweeping
 from schedhook.backend import Limits, Sweep
 from schedhook.cli.main import main
-from schedhook.errors import RefusedError
+from schedhook.values.errors import RefusedError
 from schedhook.guard import Guard
 from schedhook.host.frames import node_spans
 from schedhook.native.backend import NativeBackend, NativeTarget
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 from tests.numa.jobs import MIB, Job, cgroup
 
 pytestmark = pytest.mark.nodes(4)

@@ -1,7 +1,7 @@
 """Takes a name that a built-in mapper has, and a free one."""
 
 from schedhook import MapperPlugin, hookimpl
-from schedhook.model import NodeMap
+from schedhook.values.model import NodeMap
 
 
 def stay(old, _new, _topology):

@@ -15,8 +15,8 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2]))
 
 from schedhook import delivery
-from schedhook.config import Config
-from schedhook.model import Report
+from schedhook.values.config import Config
+from schedhook.values.model import Report
 from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from schedhook.errors import UsageError
-from schedhook.sets import CpuSet
+from schedhook.values.errors import UsageError
+from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_answers import Allocation, JobInfo
 from schedhook_plugins.schedulers.slurm_hosts import expand_hosts

@@ -8,7 +8,7 @@ import pytest
 
 from schedhook import delivery
 from schedhook.events import parse_message, read_event, read_spool
-from schedhook.model import Event
+from schedhook.values.model import Event
 from schedhook_plugins.schedulers.slurm import Slurm
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
 

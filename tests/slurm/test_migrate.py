@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from schedhook.journal import Wish
-from schedhook.model import Outcome, Placement, Report
+from schedhook.values.model import Outcome, Placement, Report
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import migrate
 from tests.slurm import jobs

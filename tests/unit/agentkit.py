@@ -21,9 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from schedhook import delivery, log
+from schedhook import delivery
+from schedhook.values import log
 from schedhook.agent import Agent
-from schedhook.config import (
+from schedhook.values.config import (
     ActionsSection,
     AgentSection,
     Config,
@@ -31,17 +32,17 @@ from schedhook.config import (
     WatchSection,
 )
 from schedhook.descriptors import SchedulerPlugin
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.handling import Handler
 from schedhook.hookspecs import hookimpl
 from schedhook.inprocess import open_journal
 from schedhook.jobwork import Relocate
 from schedhook.journal import Journal
-from schedhook.model import Event, NodeMap, Outcome, Placement, Report
+from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider
 from schedhook.request import Request
 from schedhook.scheduler import Task
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.watch import Watcher
 from schedhook_plugins.schedulers import pbs, slurm
 

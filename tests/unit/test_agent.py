@@ -22,14 +22,14 @@ import pytest
 
 from schedhook import delivery
 from schedhook.agent import notify_systemd
-from schedhook.config import Config, JournalSection
-from schedhook.errors import UsageError
+from schedhook.values.config import Config, JournalSection
+from schedhook.values.errors import UsageError
 from schedhook.events import parse_message
 from schedhook.host.processes import boot_time
 from schedhook.inprocess import handle_message
 from schedhook.jobwork import Handled
 from schedhook.journal import Journal
-from schedhook.model import Event
+from schedhook.values.model import Event
 from schedhook.sockets import lock
 from schedhook.workers import Workers
 from tests.unit import agentkit
@@ -447,8 +447,8 @@ def test_a_worker_survives_what_it_works_on(error: type[BaseException]) -> None:
 NO_THREADS = """
 import os, resource, sys, time
 from schedhook.jobwork import Handled
-from schedhook.log import get_logger
-from schedhook.model import Event
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event
 from schedhook.workers import Workers
 
 get_logger().info("before its files are out of reach")

@@ -12,11 +12,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from schedhook import config as config_module
-from schedhook.config import Config, load_config, parse_config
-from schedhook.errors import ConfigError
-from schedhook.model import Kind, Shared
-from schedhook.sets import NodeSet
+from schedhook.values import config as config_module
+from schedhook.values.config import Config, load_config, parse_config
+from schedhook.values.errors import ConfigError
+from schedhook.values.model import Kind, Shared
+from schedhook.values.sets import NodeSet
 
 FILE = Path("/somewhere/config.toml")
 

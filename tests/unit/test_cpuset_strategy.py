@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from schedhook import BackendPlugin, hookimpl
-from schedhook.config import Config, PluginsSection, RelocationSection, RetrySection
+from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.cpusets import write_nodes
-from schedhook.errors import BackendError, ConfigError, RefusedError
+from schedhook.values.errors import BackendError, ConfigError, RefusedError
 from schedhook.host.cgroups import Cgroup
-from schedhook.model import Kind, Outcome, Report
+from schedhook.values.model import Kind, Outcome, Report
 from schedhook.moving import Move
-from schedhook.nodemap import kernel_rule, parse_map
+from schedhook.values.nodemap import kernel_rule, parse_map
 from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import (
     FakeNode,

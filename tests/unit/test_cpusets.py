@@ -9,9 +9,9 @@ import pytest
 
 from schedhook import cpusets
 from schedhook.cpusets import CpuMove, Level, move_processors, relative
-from schedhook.errors import RefusedError
+from schedhook.values.errors import RefusedError
 from schedhook.host.cgroups import Cgroup
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 from schedhook.threads import Thread
 
 OLD, NEW = CpuSet({0, 1}), CpuSet({2, 3})

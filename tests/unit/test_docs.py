@@ -16,9 +16,9 @@ import pytest
 import schedhook
 from schedhook import hookspecs
 from schedhook.cli.main import main
-from schedhook.config import Config, PluginsSection, parse_config
+from schedhook.values.config import Config, PluginsSection, parse_config
 from schedhook.descriptors import StrategyPlugin
-from schedhook.model import Reason
+from schedhook.values.model import Reason
 from schedhook.plugins import load_plugins
 from schedhook.selection import WHY_KEPT
 from schedhook_plugins.schedulers.slurm_command import command as job_migrate

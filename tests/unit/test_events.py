@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedhook import delivery
-from schedhook.errors import SchedhookError, UsageError
+from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.events import (
     Kind,
     check_job,
@@ -26,7 +26,7 @@ from schedhook.events import (
     read_event,
     read_spool,
 )
-from schedhook.model import Event
+from schedhook.values.model import Event
 from tests.unit.agentkit import HOOK, FakeScheduler, hook, message
 
 HOOK_COMMAND = (sys.executable, "-I", "-S", str(HOOK))

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.config import Config
+from schedhook.values.config import Config
 from schedhook.descriptors import SchedulerPlugin
-from schedhook.errors import NoPermissionError, PluginError, ProcessGoneError
+from schedhook.values.errors import NoPermissionError, PluginError, ProcessGoneError
 from schedhook.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.hookspecs import hookimpl
 from schedhook.host import _proc
 from schedhook.host.topology import read_topology
 from schedhook.jobs import find_tasks
-from schedhook.model import Placement
+from schedhook.values.model import Placement
 from schedhook.plugins import load_plugins
 from schedhook.scheduler import Task
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeArea,
     FakeNode,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.errors import RefusedError
+from schedhook.values.errors import RefusedError
 from schedhook.freezing import freezing
 from schedhook.guard import Guard
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from schedhook import handling
-from schedhook.config import Config, OnRelocation
-from schedhook.errors import ProcessGoneError, SchedhookError
+from schedhook.values.config import Config, OnRelocation
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.handling import Handler
 from schedhook.hookspecs import hookimpl
 from schedhook.journal import Journal, JournalError, Wish
-from schedhook.model import Event, Outcome, Placement, Report
+from schedhook.values.model import Event, Outcome, Placement, Report
 from schedhook.request import Request
 from schedhook.scheduler import Task
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from tests.unit.agentkit import (
     FakeScheduler,
     Moves,

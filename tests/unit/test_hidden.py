@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schedhook import StrategyPlugin, hookimpl
-from schedhook.model import Outcome, Report
+from schedhook.values.model import Outcome, Report
 from schedhook.placing import PageChoice, Pages
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing import relocate_simulated

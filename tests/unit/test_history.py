@@ -13,8 +13,8 @@ import pytest
 
 from schedhook.cli.main import run as run_command
 from schedhook.journal import Journal
-from schedhook.model import Event, NodeMap, Outcome, Placement, ProcessReport, Report
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.model import Event, NodeMap, Outcome, Placement, ProcessReport, Report
+from schedhook.values.sets import CpuSet, NodeSet
 
 MIB = 1 << 20
 HOUR = 3600.0

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from schedhook.errors import SchedhookError
+from schedhook.values.errors import SchedhookError
 from schedhook.journal import HeldError, Journal, JournalError, LockedError, Wish, default_path
-from schedhook.model import Event, NodeMap, Outcome, Placement, Report
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
+from schedhook.values.sets import CpuSet, NodeSet
 
 SPAWN = multiprocessing.get_context("spawn")
 NOBODY = 65534

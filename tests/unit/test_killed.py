@@ -19,9 +19,9 @@ from typing import Any
 from schedhook import journal
 from schedhook.events import parse_message
 from schedhook.journal import Wish
-from schedhook.model import Placement
+from schedhook.values.model import Placement
 from schedhook.scheduler import Task
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_keeping import Keeper
 from schedhook_plugins.schedulers.slurm_migrate import JobMove

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.load import history_seconds, measure, spool_events, write_history
 from schedhook.agent import Agent
-from schedhook.config import Config
+from schedhook.values.config import Config
 from schedhook.events import Kind
 from schedhook.journal import Journal
 from tests.unit.agentkit import Moves, event, make_handler

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from schedhook import log
-from schedhook.sets import NodeSet
+from schedhook.values import log
+from schedhook.values.sets import NodeSet
 
 
 @pytest.fixture(autouse=True)

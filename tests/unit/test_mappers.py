@@ -13,11 +13,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.host.topology import Node, Topology
-from schedhook.model import NodeMap
-from schedhook.nodemap import as_kernel_calls, kernel_rule, parse_map
-from schedhook.sets import NodeSet
+from schedhook.values.model import NodeMap
+from schedhook.values.nodemap import as_kernel_calls, kernel_rule, parse_map
+from schedhook.values.sets import NodeSet
 from schedhook_plugins.mappers import cheapest, nearest, relative
 
 """Other tests may be using the processor."""

@@ -21,16 +21,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schedhook import exporter, hookimpl
 from schedhook.cli.reporting import keep
-from schedhook.config import AgentSection, Config, JournalSection, MetricsSection
+from schedhook.values.config import AgentSection, Config, JournalSection, MetricsSection
 from schedhook.descriptors import SchedulerPlugin
-from schedhook.errors import SchedhookError
+from schedhook.values.errors import SchedhookError
 from schedhook.footprint import read_jobs
 from schedhook.journal import Journal
 from schedhook.metrics import Footprints, exposition, write_textfile
-from schedhook.model import Event, NodeMap, Outcome, Placement, Report
+from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider, load_plugins
 from schedhook.scheduler import Task
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeArea,
     FakeNode,

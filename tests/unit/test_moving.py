@@ -9,7 +9,7 @@ import pytest
 
 from schedhook.host.frames import node_spans
 from schedhook.pacing import MOST_THREADS, place_threads
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 
 
 def cpus(text: str) -> CpuSet:

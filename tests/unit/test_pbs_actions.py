@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedhook.errors import SchedhookError
+from schedhook.values.errors import SchedhookError
 from schedhook.host.topology import Node, Topology, read_topology
 from schedhook.journal import Journal
-from schedhook.model import Event, NodeMap, Outcome, Plan, ProcessPlan, Report
+from schedhook.values.model import Event, NodeMap, Outcome, Plan, ProcessPlan, Report
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,

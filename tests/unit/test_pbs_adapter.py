@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedhook.errors import UsageError
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.errors import UsageError
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 from schedhook_plugins.schedulers.pbs_vnodes import (
     Chunk,
     Vnode,

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from schedhook import BackendPlugin, StrategyPlugin, hookimpl
 from schedhook.backend import Run
-from schedhook.config import Config, PluginsSection, RelocationSection, RetrySection
-from schedhook.errors import PluginError
-from schedhook.extents import Extents
+from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
+from schedhook.values.errors import PluginError
+from schedhook.values.extents import Extents
 from schedhook.host.topology import Node, Topology
-from schedhook.model import Area, Kind, Outcome, Report
+from schedhook.values.model import Area, Kind, Outcome, Report
 from schedhook.moving import Move
-from schedhook.nodemap import parse_map
+from schedhook.values.nodemap import parse_map
 from schedhook.placing import AskedOnce, PageChoice, Pages
 from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
 
 QUICK = Config(

@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 import schedhook
-from schedhook import MapperPlugin, hookimpl, hookspecs, log
-from schedhook.config import Config, PluginsSection
+from schedhook import MapperPlugin, hookimpl, hookspecs
+from schedhook.values import log
+from schedhook.values.config import Config, PluginsSection
 from schedhook.descriptors import StrategyPlugin
-from schedhook.errors import MigrationRefused, PluginError
+from schedhook.values.errors import MigrationRefused, PluginError
 from schedhook.findings import Level, note, ok
-from schedhook.model import Event, NodeMap, Outcome, Plan, Report
+from schedhook.values.model import Event, NodeMap, Outcome, Plan, Report
 from schedhook.plugins import DISABLE_VARIABLE, TRACE_VARIABLE, Plugins, load_plugins
 
 BAD = Path(__file__).parents[1] / "plugins_bad"
@@ -530,7 +531,7 @@ def test_importing_the_package_costs_next_to_nothing() -> None:
 
 def test_loading_the_plug_ins_imports_nothing_heavy() -> None:
     loaded = modules_after(
-        "from schedhook.config import Config\n"
+        "from schedhook.values.config import Config\n"
         "from schedhook.plugins import load_plugins\n"
         "plugins = load_plugins(Config(), environ={'SCHEDHOOK_DISABLE_PLUGINS': 'all'})\n"
         "assert not plugins.problems, plugins.problems\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from schedhook import delivery
-from schedhook.config import Config, JournalSection
+from schedhook.values.config import Config, JournalSection
 from schedhook.inprocess import open_journal
 from schedhook.journal import Journal, JournalError
-from schedhook.model import Event
+from schedhook.values.model import Event
 from tests.unit.agentkit import agent, history, wait_for
 
 FRAME, PAGE, WAL_HEAD = 24, 4096, 32

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import run as run_command
-from schedhook.config import Config, PluginsSection, RelocationSection
-from schedhook.errors import UsageError
+from schedhook.values.config import Config, PluginsSection, RelocationSection
+from schedhook.values.errors import UsageError
 from schedhook.host.topology import Node, Topology
-from schedhook.model import Kind, Outcome, Report
+from schedhook.values.model import Kind, Outcome, Report
 from schedhook.plugins import load_plugins
 from schedhook.profiling.guidance import Guidance
 from schedhook.profiling.profile import Profile
 from schedhook.profiling.survey import survey
 from schedhook.relocation import relocate
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process
 from schedhook_plugins.strategies import profile_guided

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schedhook.errors import UsageError
+from schedhook.values.errors import UsageError
 from schedhook.host.topology import Node, Topology
 from schedhook.profiling.profile import Profile
 from schedhook.profiling.reading import Format, detect, read_profile
 from schedhook.profiling.samples import Tally
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 
 TWO = Topology(
     nodes={

@@ -12,7 +12,7 @@ import pytest
 
 import schedhook
 from schedhook.host.topology import read_topology
-from schedhook.model import Outcome, Report
+from schedhook.values.model import Outcome, Report
 from schedhook.testing import SimulatedArea, SimulatedBackend, pytest_plugin
 
 PROJECT = Path(__file__).parents[2]

@@ -19,21 +19,21 @@ from schedhook import (
     relocation,
 )
 from schedhook.backend import Limits
-from schedhook.config import Config, PluginsSection, RelocationSection, RetrySection
-from schedhook.errors import (
+from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
+from schedhook.values.errors import (
     KernelThreadError,
     PluginError,
     ProcessGoneError,
     UsageError,
     from_errno,
 )
-from schedhook.model import Kind, NodeMap, Outcome, Reason, Report, Shared
+from schedhook.values.model import Kind, NodeMap, Outcome, Reason, Report, Shared
 from schedhook.moving import Move
-from schedhook.nodemap import parse_map
+from schedhook.values.nodemap import parse_map
 from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.simulated.target import SimulatedTarget
 from schedhook.verifying import explain

@@ -21,14 +21,14 @@ import pytest
 from schedhook import delivery
 from schedhook.agent import Agent
 from schedhook.clients import Gate
-from schedhook.config import Config, load_config
+from schedhook.values.config import Config, load_config
 from schedhook.descriptors import StrategyPlugin
-from schedhook.errors import ConfigError, RefusedError, SchedhookError, UsageError
+from schedhook.values.errors import ConfigError, RefusedError, SchedhookError, UsageError
 from schedhook.events import Kind, Message, kind_of, read_spool, read_users_event
 from schedhook.guard import Guard
 from schedhook.jobwork import Handled
 from schedhook.journal import Journal, JournalError
-from schedhook.model import Event
+from schedhook.values.model import Event
 from schedhook.plugins import load_plugins
 from schedhook.scheduler import Scheduler
 from schedhook.sockets import listen, lock

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedhook.sets import CpuSet, IdSet, NodeSet
+from schedhook.values.sets import CpuSet, IdSet, NodeSet
 
 ids = st.sets(st.integers(0, 300), max_size=60)
 

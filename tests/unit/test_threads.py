@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from schedhook.affinity import Binding
-from schedhook.errors import RefusedError
+from schedhook.values.errors import RefusedError
 from schedhook.freezing import cgroups_to_freeze
 from schedhook.guard import Guard
 from schedhook.native.backend import NativeBackend
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 from schedhook.threads import Thread, affinity, bind, members_threads, read_threads
 
 NOWHERE = CpuSet({4095})

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import schedhook_largest_first
 
-from schedhook.model import Report
+from schedhook.values.model import Report
 from schedhook.testing import SimulatedArea, SimulatedBackend, StrategyContract
 
 

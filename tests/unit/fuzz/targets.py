@@ -17,16 +17,16 @@ from typing import Any
 from unittest import mock
 
 from schedhook import delivery
-from schedhook.config import parse_config
-from schedhook.errors import ConfigError, SchedhookError, UsageError
+from schedhook.values.config import parse_config
+from schedhook.values.errors import ConfigError, SchedhookError, UsageError
 from schedhook.events import parse_message, read_event
 from schedhook.host import areas, cgroups, frames, mounts, processes, topology
 from schedhook.host._proc import stat_fields
 from schedhook.journal import Journal
 from schedhook.journal_rows import json_object
-from schedhook.model import Kind
+from schedhook.values.model import Kind
 from schedhook.profiling.reading import Format, read_profile
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.simulated import four_nodes
 from schedhook_plugins.schedulers import slurm_cgroups, slurm_queries
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler

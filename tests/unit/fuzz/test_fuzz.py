@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schedhook.sets import NodeSet
+from schedhook.values.sets import NodeSet
 from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
 from tests.unit.fuzz.targets import TARGETS
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schedhook.errors import NoPermissionError, ProcessGoneError
+from schedhook.values.errors import NoPermissionError, ProcessGoneError
 from schedhook.host.processes import read_areas, read_pss, residency
-from schedhook.model import Area, Kind
+from schedhook.values.model import Area, Kind
 from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
 
 MIB = 1 << 20

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
 from schedhook.host import cgroups
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.errors import NoPermissionError, ProcessGoneError
+from schedhook.values.errors import NoPermissionError, ProcessGoneError
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import read_topology
-from schedhook.model import Area, Kind
+from schedhook.values.model import Area, Kind
 
 MIB = 1 << 20
 ME = os.getpid()

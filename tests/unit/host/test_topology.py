@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.errors import SchedhookError, UsageError
+from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.host.topology import HugePool, read_topology
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import FakeNode, write_file, write_host
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.errors import NoPermissionError, ProcessGoneError, RefusedError
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, RefusedError
 from schedhook.native import _core, access
 from schedhook.testing.hosts import write_file
 

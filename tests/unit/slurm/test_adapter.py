@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.errors import UsageError
-from schedhook.model import Placement
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.errors import UsageError
+from schedhook.values.model import Placement
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from schedhook.journal import Journal, Wish
-from schedhook.model import Placement
+from schedhook.values.model import Placement
 from schedhook.scheduler import Task
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_keeping import Keeper, finish_interrupted
 from schedhook_plugins.schedulers.slurm_migrate import JobMove

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from schedhook import cpusets
-from schedhook.errors import RefusedError, UsageError
+from schedhook.values.errors import RefusedError, UsageError
 from schedhook.journal import Wish
-from schedhook.model import NodeMap, Outcome, Placement, Plan, ProcessPlan, Report
+from schedhook.values.model import NodeMap, Outcome, Placement, Plan, ProcessPlan, Report
 from schedhook.request import Request
-from schedhook.sets import CpuSet, NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,

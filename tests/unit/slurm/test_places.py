@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from schedhook.cpusets import relative, successors
 from schedhook.host.topology import Node, Topology
-from schedhook.sets import CpuSet
+from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm_places import group, node_pairs
 
 CPUS = st.frozensets(st.integers(0, 31), min_size=1, max_size=12).map(CpuSet)

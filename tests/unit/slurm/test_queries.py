@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedhook.errors import SchedhookError, UsageError
-from schedhook.sets import CpuSet
+from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers import slurm_pyslurm, slurm_queries
 from schedhook_plugins.schedulers.slurm_answers import Allocation, Geometry, JobInfo, parse_json
 from schedhook_plugins.schedulers.slurm_hosts import expand_hosts

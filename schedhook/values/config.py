@@ -14,10 +14,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from schedhook.errors import ConfigError
-from schedhook.model import Kind, Shared
-from schedhook.sets import NodeSet
-from schedhook.trust import misgiving
+from schedhook.values.errors import ConfigError
+from schedhook.values.model import Kind, Shared
+from schedhook.values.sets import NodeSet
+from schedhook.values.ownership import misgiving
 
 DEFAULT_PATH = Path("/etc/schedhook/config.toml")
 PATH_VARIABLE = "SCHEDHOOK_CONFIG"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from schedhook.config import LogFormat, LogLevel
+from schedhook.values.config import LogFormat, LogLevel
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor

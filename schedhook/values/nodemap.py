@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from schedhook.errors import UsageError
-from schedhook.model import NodeMap
-from schedhook.sets import NodeSet
+from schedhook.values.errors import UsageError
+from schedhook.values.model import NodeMap
+from schedhook.values.sets import NodeSet
 
 
 def parse_map(text: str) -> NodeMap:
