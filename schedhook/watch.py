@@ -20,7 +20,7 @@ from schedhook.values.errors import PLUGIN_ERRORS, ProcessGoneError, SchedhookEr
 from schedhook.events import Kind, check_job
 from schedhook.host.cgroups import memberships
 from schedhook.host.processes import read_status
-from schedhook.limits import raise_file_limit
+from schedhook.host.rlimits import raise_file_limit
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
 from schedhook.scheduler import Scheduler, Task

@@ -21,7 +21,7 @@ from schedhook.values.errors import (
     from_errno,
 )
 from schedhook.host.processes import is_kernel_thread
-from schedhook.limits import is_near_file_limit, raise_file_limit
+from schedhook.host.rlimits import is_near_file_limit, raise_file_limit
 from schedhook.native import _core
 
 _DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
