@@ -11,7 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from schedhook.backend import Limits
+from schedhook.roles.backend import Limits
 from schedhook.native.backend import NativeBackend
 from schedhook.sweeping import spread
 

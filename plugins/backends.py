@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from schedhook import BackendPlugin, hookimpl
 
 if TYPE_CHECKING:
-    from schedhook.backend import Backend
+    from schedhook.roles.backend import Backend
 
 
 def _native(root: Path) -> Backend:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from schedhook.backend import Target
+from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.guard import Guard
 from schedhook.values.sets import CpuSet

@@ -34,7 +34,7 @@ from schedhook.jobwork import NOTHING_DONE, PARKED, Handled
 from schedhook.journal import JournalError, LockedError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
-from schedhook.scheduler import Scheduler
+from schedhook.roles.scheduler import Scheduler
 from schedhook.sockets import listen, lock
 from schedhook.watch import SEEN_BY, Watcher, owner_of
 from schedhook.workers import Receipt, Workers

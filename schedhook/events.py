@@ -20,7 +20,7 @@ from pathlib import Path
 from schedhook import delivery
 from schedhook.values.errors import RefusedError, SchedhookError, UsageError
 from schedhook.values.model import Event
-from schedhook.scheduler import Scheduler
+from schedhook.roles.scheduler import Scheduler
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+\[\]-]{0,127}")

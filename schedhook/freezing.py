@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from schedhook.backend import Target
+from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, RefusedError
 from schedhook.guard import Guard
 

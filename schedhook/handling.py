@@ -23,7 +23,7 @@ from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Placement, Report
 from schedhook.relocation import relocate
 from schedhook.request import Request
-from schedhook.scheduler import Scheduler
+from schedhook.roles.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from schedhook.plugins import Plugins

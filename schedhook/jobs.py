@@ -9,7 +9,7 @@ from schedhook.descriptors import SchedulerPlugin
 from schedhook.values.errors import UsageError
 from schedhook.events import check_job
 from schedhook.plugins import Plugins
-from schedhook.scheduler import Scheduler, Task
+from schedhook.roles.scheduler import Scheduler, Task
 
 
 def scheduler_names(plugins: Plugins, scheduler: str | None = None) -> list[str]:

@@ -17,7 +17,7 @@ from schedhook.journal import HeldError, Wish
 from schedhook.journal_rows import json_object
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.request import Request
-from schedhook.scheduler import Scheduler, Task
+from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:

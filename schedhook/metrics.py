@@ -25,7 +25,7 @@ from schedhook.jobs import watchable
 from schedhook.journal import Journal
 from schedhook.values.log import get_logger
 from schedhook.plugins import Plugins
-from schedhook.scheduler import Scheduler
+from schedhook.roles.scheduler import Scheduler
 from schedhook.totals import BOUNDS, Series
 
 if TYPE_CHECKING:

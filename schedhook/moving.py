@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedhook.backend import Backend, Target
+from schedhook.roles.backend import Backend, Target
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.hidden import hidden_bytes

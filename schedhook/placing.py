@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from schedhook.backend import Run
+from schedhook.roles.backend import Run
 from schedhook.values.errors import PluginError, RefusedError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, Kind

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from schedhook.affinity import Binding
-from schedhook.backend import Backend, Limits, Target
+from schedhook.roles.backend import Backend, Limits, Target
 from schedhook.values.config import Config
 from schedhook.values.errors import (
     PLUGIN_ERRORS,

@@ -19,7 +19,7 @@ from schedhook.values.log import get_logger
 from schedhook.metrics import Footprints, exposition
 from schedhook.values.model import Event
 from schedhook.plugins import Plugins
-from schedhook.scheduler import Scheduler
+from schedhook.roles.scheduler import Scheduler
 from schedhook.sockets import lock
 from schedhook.watch import Watcher
 

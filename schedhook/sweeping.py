@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from schedhook.backend import Backend, Failure, Limits, Target
+from schedhook.roles.backend import Backend, Failure, Limits, Target
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, Reason

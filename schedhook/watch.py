@@ -23,7 +23,7 @@ from schedhook.host.processes import read_status
 from schedhook.host.rlimits import raise_file_limit
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
-from schedhook.scheduler import Scheduler, Task
+from schedhook.roles.scheduler import Scheduler, Task
 
 Emit = Callable[[Event], None]
 

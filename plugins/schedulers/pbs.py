@@ -9,7 +9,7 @@ from schedhook import SchedulerPlugin, hookimpl
 
 if TYPE_CHECKING:
     from schedhook.findings import Finding
-    from schedhook.scheduler import Scheduler
+    from schedhook.roles.scheduler import Scheduler
 
 
 def create(root: Path) -> Scheduler:

@@ -20,7 +20,7 @@ from schedhook.host.processes import all_pids, read_status
 from schedhook.host.topology import Topology, read_topology
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Placement
-from schedhook.scheduler import Task
+from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs_state import JobState, States
 from schedhook_plugins.schedulers.pbs_vnodes import nodes_on_host, parse_exec_vnode
@@ -38,7 +38,7 @@ _log = get_logger()
 
 
 class PbsScheduler:
-    """OpenPBS on this host; see schedhook.scheduler.Scheduler."""
+    """OpenPBS on this host; see schedhook.roles.scheduler.Scheduler."""
 
     name = NAME
     kinds: Mapping[str, str] = {

@@ -16,7 +16,7 @@ from schedhook.values.errors import ProcessGoneError, UsageError
 from schedhook.host.cgroups import Cgroup, frozen
 from schedhook.host.topology import Topology, read_topology
 from schedhook.values.model import Event, Placement
-from schedhook.scheduler import Task
+from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers import slurm_cgroups
 from schedhook_plugins.schedulers.slurm_cgroups import Member, ProcessInfo
@@ -64,7 +64,7 @@ _NO_TASK = frozenset({"batch", "extern", "interactive"})
 
 
 class Slurm:
-    """Slurm on this host; see schedhook.scheduler.Scheduler."""
+    """Slurm on this host; see schedhook.roles.scheduler.Scheduler."""
 
     name = NAME
     kinds: Mapping[str, str] = _KINDS | {

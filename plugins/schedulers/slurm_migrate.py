@@ -20,7 +20,7 @@ from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
 from schedhook.host.topology import read_online_cpus, read_topology
 from schedhook.values.model import NodeMap, Outcome, Placement, Plan, Report
 from schedhook.request import Request
-from schedhook.scheduler import Task
+from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.threads import affinity, bind, members_threads
 from schedhook_plugins.schedulers.slurm_cgroups import job_cgroups, step_directories

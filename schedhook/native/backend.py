@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from schedhook.backend import Failure, Limits, Run, Sweep
+from schedhook.roles.backend import Failure, Limits, Run, Sweep
 from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.host import cgroups, processes

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from schedhook.backend import Run
+from schedhook.roles.backend import Run
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import Node, Topology, read_topology

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from schedhook.backend import Failure, Run
+from schedhook.roles.backend import Failure, Run
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, Kind
 from schedhook.values.sets import NodeSet

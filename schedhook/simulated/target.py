@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from schedhook.backend import Limits, Run, Sweep
+from schedhook.roles.backend import Limits, Run, Sweep
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area

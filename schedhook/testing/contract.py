@@ -17,7 +17,7 @@ from typing import Protocol
 
 import pytest
 
-from schedhook.backend import Backend, Limits, Run, Sweep, Target
+from schedhook.roles.backend import Backend, Limits, Run, Sweep, Target
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, Kind, NodeMap, Reason

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from schedhook.values import errors
-from schedhook.backend import Backend
+from schedhook.roles.backend import Backend
 from schedhook.native.backend import NativeBackend
 from schedhook.testing.contract import OneNodeContract, Subject
 from schedhook.testing.processes import NativeProcess, huge_page_pool, numa_maps

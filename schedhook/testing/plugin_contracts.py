@@ -21,7 +21,7 @@ from schedhook.values.errors import UsageError
 from schedhook.host.topology import Node, Topology
 from schedhook.values.model import Event, NodeMap, Outcome, Report
 from schedhook.plugins import Plugins
-from schedhook.scheduler import Scheduler
+from schedhook.roles.scheduler import Scheduler
 from schedhook.values.sets import NodeSet
 from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_host

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.backend import Backend, Failure, Limits, Run
+from schedhook.roles.backend import Backend, Failure, Limits, Run
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
 from schedhook.host.topology import HugePool, Topology
 from schedhook.values.model import Kind

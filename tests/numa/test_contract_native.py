@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.backend import Limits, Sweep
+from schedhook.roles.backend import Limits, Sweep
 from schedhook.values.errors import UsageError
 from schedhook.native.backend import NativeBackend, NativeTarget
 from schedhook.testing.contract import BackendContract, area_of, placing, sweep

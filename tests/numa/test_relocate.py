@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from schedhook.backend import Limits
+from schedhook.roles.backend import Limits
 from schedhook.cli.main import main
 from schedhook.values.errors import ProcessGoneError
 from schedhook.native.backend import NativeBackend

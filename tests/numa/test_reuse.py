@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.backend import Limits
+from schedhook.roles.backend import Limits
 from schedhook.values.config import Config
 from schedhook.values.errors import ProcessGoneError
 from schedhook.guard import Guard

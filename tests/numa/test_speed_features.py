@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from schedhook import freezing, sweeping
-from schedhook.backend import Limits, Sweep
+from schedhook.roles.backend import Limits, Sweep
 from schedhook.cli.main import main
 from schedhook.values.errors import RefusedError
 from schedhook.guard import Guard

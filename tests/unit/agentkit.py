@@ -41,7 +41,7 @@ from schedhook.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider
 from schedhook.request import Request
-from schedhook.scheduler import Task
+from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.watch import Watcher
 from schedhook_plugins.schedulers import pbs, slurm

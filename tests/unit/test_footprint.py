@@ -16,7 +16,7 @@ from schedhook.host.topology import read_topology
 from schedhook.jobs import find_tasks
 from schedhook.values.model import Placement
 from schedhook.plugins import load_plugins
-from schedhook.scheduler import Task
+from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeArea,

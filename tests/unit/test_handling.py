@@ -17,7 +17,7 @@ from schedhook.hookspecs import hookimpl
 from schedhook.journal import Journal, JournalError, Wish
 from schedhook.values.model import Event, Outcome, Placement, Report
 from schedhook.request import Request
-from schedhook.scheduler import Task
+from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from tests.unit.agentkit import (
     FakeScheduler,

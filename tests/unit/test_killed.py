@@ -20,7 +20,7 @@ from schedhook import journal
 from schedhook.events import parse_message
 from schedhook.journal import Wish
 from schedhook.values.model import Placement
-from schedhook.scheduler import Task
+from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_keeping import Keeper

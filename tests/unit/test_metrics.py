@@ -29,7 +29,7 @@ from schedhook.journal import Journal
 from schedhook.metrics import Footprints, exposition, write_textfile
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider, load_plugins
-from schedhook.scheduler import Task
+from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeArea,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedhook import BackendPlugin, StrategyPlugin, hookimpl
-from schedhook.backend import Run
+from schedhook.roles.backend import Run
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.errors import PluginError
 from schedhook.values.extents import Extents

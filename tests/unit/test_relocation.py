@@ -18,7 +18,7 @@ from schedhook import (
     hookimpl,
     relocation,
 )
-from schedhook.backend import Limits
+from schedhook.roles.backend import Limits
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.errors import (
     KernelThreadError,

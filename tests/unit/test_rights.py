@@ -30,7 +30,7 @@ from schedhook.jobwork import Handled
 from schedhook.journal import Journal, JournalError
 from schedhook.values.model import Event
 from schedhook.plugins import load_plugins
-from schedhook.scheduler import Scheduler
+from schedhook.roles.scheduler import Scheduler
 from schedhook.sockets import listen, lock
 from schedhook.watch import owner_of
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler

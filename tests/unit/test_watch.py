@@ -15,7 +15,7 @@ from schedhook.values.config import WatchSection
 from schedhook.jobs import watchable
 from schedhook.journal import Journal
 from schedhook.values.model import Event
-from schedhook.scheduler import Scheduler
+from schedhook.roles.scheduler import Scheduler
 from schedhook.watch import Watcher
 from tests.unit.agentkit import FakeScheduler, agent, end, moves_of, place, wait_for
 

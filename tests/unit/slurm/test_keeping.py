@@ -9,7 +9,7 @@ import pytest
 
 from schedhook.journal import Journal, Wish
 from schedhook.values.model import Placement
-from schedhook.scheduler import Task
+from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_keeping import Keeper, finish_interrupted

@@ -1,0 +1,1 @@
+"""What plug-ins implement: backends, schedulers and strategies."""
