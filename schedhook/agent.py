@@ -22,7 +22,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.clients import Client, Gate
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.events import Message
 from schedhook.values.ownership import is_root_or_self
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError
 from schedhook.events import count_spool

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.values.errors import RefusedError, SchedhookError, UsageError
 from schedhook.values.model import Event
 from schedhook.roles.scheduler import Scheduler
@@ -76,7 +76,7 @@ _SEEN_BY_USER = {"seen_by": "user"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What a hook sent, not yet understood; `schedhook.delivery` tells the format."""
+    """What a hook sent, not yet understood; `schedhook.hook.delivery` tells the format."""
 
     scheduler: str
     point: str

@@ -1,6 +1,6 @@
 """Handle one event in a process of its own: for `--wait` where no agent runs.
 
-`schedhook.delivery` starts it, with the message on standard input.
+`schedhook.hook.delivery` starts it, with the message on standard input.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.values import log
 from schedhook.values.config import Config, LogLevel, load_config
 from schedhook.values.errors import ConfigError, SchedhookError

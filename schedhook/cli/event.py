@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.values.config import PATH_VARIABLE, Config, load_config
 from schedhook.values.errors import ConfigError
 
@@ -40,7 +40,7 @@ def command(
 
     The event is read from the environment (Slurm) or from standard input (the others). The exit
     status is 0 whatever happens, unless --strict. Hooks that run for every job should call
-    schedhook/hook.py, which does the same and starts in a fraction of the time.
+    schedhook/hook/run.py, which does the same and starts in a fraction of the time.
     """
     if config_path is not None:
         os.environ[PATH_VARIABLE] = str(config_path)

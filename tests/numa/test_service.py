@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.journal import Journal, Wish
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet

@@ -14,7 +14,7 @@ import pytest
 # At the end: whatever of schedhook is installed is what the tests are about.
 sys.path.append(str(Path(__file__).parents[2]))
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.values.config import Config
 from schedhook.values.model import Report
 from schedhook.plugins import load_plugins

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.events import parse_message, read_event, read_spool
 from schedhook.values.model import Event
 from schedhook_plugins.schedulers.slurm import Slurm

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.values import log
 from schedhook.agent import Agent
 from schedhook.values.config import (

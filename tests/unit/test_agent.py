@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.agent import notify_systemd
 from schedhook.values.config import Config, JournalSection
 from schedhook.values.errors import UsageError

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.events import (
     Kind,

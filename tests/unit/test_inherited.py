@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.journal import Journal
 
 HOOK = Path(delivery.__file__).with_name("hook.py")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.values.config import Config, JournalSection
 from schedhook.inprocess import open_journal
 from schedhook.journal import Journal, JournalError

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.agent import Agent
 from schedhook.clients import Gate
 from schedhook.values.config import Config, load_config

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from schedhook import delivery
+from schedhook.hook.run import delivery
 from schedhook.values.config import parse_config
 from schedhook.values.errors import ConfigError, SchedhookError, UsageError
 from schedhook.events import parse_message, read_event

@@ -1,4 +1,4 @@
-"""What a scheduler's hook runs: `python3 -I -S /…/schedhook/hook.py SCHEDULER POINT [options]`.
+"""What a scheduler's hook runs: `python3 -I -S /…/schedhook/hook/run.py SCHEDULER POINT [options]`.
 
 A file that is run is compiled each time, a module that is imported is not: so this one is short,
 and imports `delivery` as a module of its own, which leaves the package and what it imports alone.

@@ -1,0 +1,1 @@
+"""What a scheduler's hook runs: built-in modules only."""
