@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from schedhook.roles.backend import Limits
-from schedhook.native.backend import NativeBackend
+from schedhook.backends.native.backend import NativeBackend
 from schedhook.sweeping import spread
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from schedhook.profiling.reading import Format, read_profile
-from schedhook.simulated import four_nodes
+from schedhook.backends.simulated import four_nodes
 
 START = 0x7F0000000000
 MADE_AT_ONCE = 20_000

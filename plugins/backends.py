@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def _native(root: Path) -> Backend:
-    from schedhook.native.backend import NativeBackend  # noqa: PLC0415 - loads the C core
+    from schedhook.backends.native.backend import NativeBackend  # noqa: PLC0415 - loads the C core
 
     return NativeBackend(root)
 
 
 def _simulated(root: Path) -> Backend:
-    from schedhook.simulated import SimulatedBackend  # noqa: PLC0415 - seldom wanted
+    from schedhook.backends.simulated import SimulatedBackend  # noqa: PLC0415 - seldom wanted
 
     return SimulatedBackend(root)
 

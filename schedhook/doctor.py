@@ -96,7 +96,7 @@ def _rights(root: Path) -> Iterable[Finding]:
 
 
 def _kernel(root: Path) -> Iterable[Finding]:
-    from schedhook.native import _core, access  # noqa: PLC0415 - a build without it is a finding
+    from schedhook.backends.native import _core, access  # noqa: PLC0415 - a build without it is a finding
 
     for subject, refusal in access.probe(root):
         if refusal is None:

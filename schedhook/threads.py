@@ -73,7 +73,7 @@ def bind(thread: Thread, cpus: CpuSet, root: Path = Path("/")) -> bool:
 
     NoPermissionError; RefusedError where its cpuset allows none of them.
     """
-    from schedhook.native import _core  # noqa: PLC0415 - not for looking
+    from schedhook.backends.native import _core  # noqa: PLC0415 - not for looking
 
     if not cpus:
         return False

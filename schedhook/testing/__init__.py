@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from schedhook.simulated import SimulatedArea, SimulatedBackend
+    from schedhook.backends.simulated import SimulatedArea, SimulatedBackend
     from schedhook.testing.contract import BackendContract, OneNodeContract
     from schedhook.testing.hosts import (
         FakeArea,
@@ -57,8 +57,8 @@ _HOME = {
     "NativeProcess": "schedhook.testing.processes",
     "OneNodeContract": "schedhook.testing.contract",
     "SchedulerContract": "schedhook.testing.plugin_contracts",
-    "SimulatedArea": "schedhook.simulated",
-    "SimulatedBackend": "schedhook.simulated",
+    "SimulatedArea": "schedhook.backends.simulated",
+    "SimulatedBackend": "schedhook.backends.simulated",
     "StrategyContract": "schedhook.testing.plugin_contracts",
     "relocate_simulated": "schedhook.testing.relocations",
     "write_cgroup": "schedhook.testing.hosts",

@@ -23,7 +23,7 @@ from schedhook.values.model import Event, NodeMap, Outcome, Report
 from schedhook.plugins import Plugins
 from schedhook.roles.scheduler import Scheduler
 from schedhook.values.sets import NodeSet
-from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_host
 from schedhook.testing.relocations import load_given, relocate_simulated
 

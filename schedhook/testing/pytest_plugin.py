@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from schedhook.values.model import Report
-    from schedhook.simulated import SimulatedBackend
+    from schedhook.backends.simulated import SimulatedBackend
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from schedhook_plugins import BUILT_IN
 
 if TYPE_CHECKING:
     from schedhook.values.model import Report
-    from schedhook.simulated import SimulatedBackend
+    from schedhook.backends.simulated import SimulatedBackend
 
 _QUICK = Config(
     relocation=RelocationSection(backend="given", threads=2),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.values.errors import ProcessGoneError
-from schedhook.native.backend import NativeBackend
+from schedhook.backends.native.backend import NativeBackend
 from schedhook.placing import Pages
 from schedhook.testing.contract import placing
 from schedhook.testing.native import NativeHooks

@@ -15,7 +15,7 @@ from schedhook.values.errors import BackendError, NoPermissionError, ProcessGone
 from schedhook.host.topology import HugePool, Topology
 from schedhook.values.model import Kind
 from schedhook.values.sets import NodeSet
-from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.testing.contract import BackendContract, Subject, sweep
 from schedhook.testing.hosts import (
     FakeArea,

@@ -22,7 +22,7 @@ from schedhook.descriptors import StrategyPlugin
 from schedhook.host.cgroups import resolve_cgroup
 from schedhook.host.processes import read_areas, read_status
 from schedhook.values.model import NodeMap, Outcome
-from schedhook.native.backend import NativeBackend
+from schedhook.backends.native.backend import NativeBackend
 from schedhook.plugins import load_plugins
 from schedhook.profiling.guidance import MIN_SAMPLES, Guidance
 from schedhook.profiling.profile import Profile

@@ -11,7 +11,7 @@ import pytest
 
 from schedhook.roles.backend import Limits, Sweep
 from schedhook.values.errors import UsageError
-from schedhook.native.backend import NativeBackend, NativeTarget
+from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.testing.contract import BackendContract, area_of, placing, sweep
 from schedhook.testing.native import HUGE, NativeHooks, NativeSubject
 from schedhook.testing.processes import numa_maps

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from schedhook.values.model import Area
-from schedhook.native.backend import NativeTarget
+from schedhook.backends.native.backend import NativeTarget
 from tests.numa.jobs import Job, cgroup, until
 from tests.numa.programs import program
 

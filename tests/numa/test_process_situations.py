@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
-from schedhook.native.backend import NativeTarget
+from schedhook.backends.native.backend import NativeTarget
 from tests.numa import callers, lsm
 from tests.numa.callers import NOBODY, Answer, be_nobody, call
 from tests.numa.jobs import Job, cgroup, until

@@ -19,7 +19,7 @@ import pytest
 from schedhook.roles.backend import Limits
 from schedhook.cli.main import main
 from schedhook.values.errors import ProcessGoneError
-from schedhook.native.backend import NativeBackend
+from schedhook.backends.native.backend import NativeBackend
 from schedhook.values.sets import NodeSet
 from tests.numa.jobs import CGROUPS, MIB, Job, cgroup, drop_caches, free_bytes, mounted_disk
 

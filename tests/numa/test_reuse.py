@@ -22,7 +22,7 @@ from schedhook.handling import Handler
 from schedhook.host.processes import read_start_time
 from schedhook.journal import Journal
 from schedhook.values.model import Event, Outcome, Report
-from schedhook.native.backend import NativeBackend, NativeTarget
+from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.plugins import Plugins, load_plugins
 from schedhook.relocation import Request, relocate
 from schedhook.values.sets import CpuSet, NodeSet

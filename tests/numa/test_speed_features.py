@@ -19,7 +19,7 @@ from schedhook.cli.main import main
 from schedhook.values.errors import RefusedError
 from schedhook.guard import Guard
 from schedhook.host.frames import node_spans
-from schedhook.native.backend import NativeBackend, NativeTarget
+from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.values.sets import CpuSet
 from tests.numa.jobs import MIB, Job, cgroup
 

@@ -21,7 +21,7 @@ from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import NodeSet
-from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,

@@ -10,7 +10,7 @@ import pytest
 from schedhook import StrategyPlugin, hookimpl
 from schedhook.values.model import Outcome, Report
 from schedhook.placing import PageChoice, Pages
-from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing import relocate_simulated
 
 AT = 0x7F0000000000

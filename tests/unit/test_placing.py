@@ -23,7 +23,7 @@ from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 
 QUICK = Config(
     relocation=RelocationSection(backend="test", strategy="mine", threads=2),

@@ -24,7 +24,7 @@ from schedhook.profiling.survey import survey
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process
 from schedhook_plugins.strategies import profile_guided
 from tests.unit.test_placing import AT, Plug, layout, process

@@ -34,8 +34,8 @@ from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
-from schedhook.simulated.target import SimulatedTarget
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
+from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.verifying import explain
 
 QUICK = Config(

@@ -15,7 +15,7 @@ from schedhook.affinity import Binding
 from schedhook.values.errors import RefusedError
 from schedhook.freezing import cgroups_to_freeze
 from schedhook.guard import Guard
-from schedhook.native.backend import NativeBackend
+from schedhook.backends.native.backend import NativeBackend
 from schedhook.values.sets import CpuSet
 from schedhook.threads import Thread, affinity, bind, members_threads, read_threads
 

@@ -27,7 +27,7 @@ from schedhook.journal_rows import json_object
 from schedhook.values.model import Kind
 from schedhook.profiling.reading import Format, read_profile
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.simulated import four_nodes
+from schedhook.backends.simulated import four_nodes
 from schedhook_plugins.schedulers import slurm_cgroups, slurm_queries
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs_state import JobState

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.values.errors import NoPermissionError, ProcessGoneError, RefusedError
-from schedhook.native import _core, access
+from schedhook.backends.native import _core, access
 from schedhook.testing.hosts import write_file
 
 ME = os.getpid()

@@ -60,7 +60,7 @@ AGAIN = """
 import mmap, os, resource, sys
 from array import array
 from contextlib import suppress
-from schedhook.native import _core
+from schedhook.backends.native import _core
 
 assert "sanitized" in _core.__file__ or len(sys.argv) > 2, _core.__file__
 memory = mmap.mmap(-1, 64 * mmap.PAGESIZE)

@@ -19,8 +19,8 @@ from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
 from schedhook.values.model import Area, Kind
-from schedhook.native import _core
-from schedhook.native.access import attach_error, check_proc, has_exited, open_pidfd
+from schedhook.backends.native import _core
+from schedhook.backends.native.access import attach_error, check_proc, has_exited, open_pidfd
 from schedhook.values.sets import NodeSet
 
 _BASE_PAGE = mmap.PAGESIZE

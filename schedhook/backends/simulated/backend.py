@@ -14,8 +14,8 @@ from schedhook.host import cgroups, processes
 from schedhook.host.topology import Node, Topology, read_topology
 from schedhook.values.model import Area, Kind
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.simulated.memory import Mapped, Memory, Process, SimulatedArea, Tally, joined
-from schedhook.simulated.target import SimulatedTarget
+from schedhook.backends.simulated.memory import Mapped, Memory, Process, SimulatedArea, Tally, joined
+from schedhook.backends.simulated.target import SimulatedTarget
 
 _GIB = 1 << 30
 

@@ -10,7 +10,7 @@ about the kernel: what the kernel does is tested on the kernel.
 
 from __future__ import annotations
 
-from schedhook.simulated.backend import SimulatedBackend, four_nodes
-from schedhook.simulated.memory import PAGE, SimulatedArea
+from schedhook.backends.simulated.backend import SimulatedBackend, four_nodes
+from schedhook.backends.simulated.memory import PAGE, SimulatedArea
 
 __all__ = ["PAGE", "SimulatedArea", "SimulatedBackend", "four_nodes"]

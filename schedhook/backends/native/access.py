@@ -22,7 +22,7 @@ from schedhook.values.errors import (
 )
 from schedhook.host.processes import is_kernel_thread
 from schedhook.host.rlimits import is_near_file_limit, raise_file_limit
-from schedhook.native import _core
+from schedhook.backends.native import _core
 
 _DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _SPARE = 16

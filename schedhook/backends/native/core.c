@@ -297,7 +297,7 @@ static PyModuleDef_Slot slots[] = {{0, NULL}};
 
 static struct PyModuleDef module = {
     .m_base = PyModuleDef_HEAD_INIT,
-    .m_name = "schedhook.native._core",
+    .m_name = "schedhook.backends.native._core",
     .m_doc = "System calls that move and find pages.",
     .m_size = 0,
     .m_methods = methods,

@@ -13,10 +13,10 @@ from schedhook.values.extents import Extents
 from schedhook.values.model import Area
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import NodeSet
-from schedhook.simulated.memory import Mapped, Process, Tally, parts
+from schedhook.backends.simulated.memory import Mapped, Process, Tally, parts
 
 if TYPE_CHECKING:
-    from schedhook.simulated.backend import SimulatedBackend
+    from schedhook.backends.simulated.backend import SimulatedBackend
 
 
 class SimulatedTarget:

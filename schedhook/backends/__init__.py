@@ -1,0 +1,1 @@
+"""The backends: Linux system calls, and a simulated host."""
