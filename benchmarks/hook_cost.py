@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 
 INSTALL = Path(__file__).parents[1] / "contrib/slurm/install"
 LIMIT = 1.5

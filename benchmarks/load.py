@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.hook_cost import PROLOG
 from schedhook.hook.run import delivery
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,

@@ -31,7 +31,7 @@ from schedhook.guard import mend
 from schedhook.handling import Handler
 from schedhook.host.processes import boot_time
 from schedhook.jobwork import NOTHING_DONE, PARKED, Handled
-from schedhook.journal import JournalError, LockedError
+from schedhook.journal.journal import JournalError, LockedError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
 from schedhook.roles.scheduler import Scheduler

@@ -61,7 +61,7 @@ def _spool(directory: Path) -> Iterable[Finding]:
 
 
 def _journal(config: Config) -> Finding:
-    from schedhook.journal import Journal, JournalError, default_path  # noqa: PLC0415
+    from schedhook.journal.journal import Journal, JournalError, default_path  # noqa: PLC0415
 
     path = Path(config.journal.path) if config.journal.path else default_path()
     try:

@@ -18,7 +18,7 @@ from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import Kind, kind_of
 from schedhook.jobwork import NOTHING_DONE, Handled, JobWork, Relocate
-from schedhook.journal import HeldError, Journal, JournalError, Run, Seen
+from schedhook.journal.journal import HeldError, Journal, JournalError, Run, Seen
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Placement, Report
 from schedhook.relocation import relocate

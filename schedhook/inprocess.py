@@ -17,7 +17,7 @@ from schedhook.values.errors import ConfigError, SchedhookError
 from schedhook.events import parse_message, read_event
 from schedhook.handling import Handler
 from schedhook.jobwork import Handled
-from schedhook.journal import Journal, JournalError, default_path
+from schedhook.journal.journal import Journal, JournalError, default_path
 
 _log = log.get_logger()
 

@@ -13,8 +13,8 @@ from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.events import Kind
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
-from schedhook.journal import HeldError, Wish
-from schedhook.journal_rows import json_object
+from schedhook.journal.journal import HeldError, Wish
+from schedhook.journal.rows import json_object
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.request import Request
 from schedhook.roles.scheduler import Scheduler, Task

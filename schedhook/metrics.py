@@ -22,11 +22,11 @@ from schedhook.events import count_spool
 from schedhook.footprint import Footprint, read_job
 from schedhook.host.topology import read_topology
 from schedhook.jobs import watchable
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.values.log import get_logger
 from schedhook.plugins import Plugins
 from schedhook.roles.scheduler import Scheduler
-from schedhook.totals import BOUNDS, Series
+from schedhook.journal.counters import BOUNDS, Series
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

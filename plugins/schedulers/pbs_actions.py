@@ -29,7 +29,7 @@ from schedhook_plugins.schedulers.pbs_places import (
 from schedhook_plugins.schedulers.pbs_state import JobState, Parked, Replacing
 
 if TYPE_CHECKING:
-    from schedhook.journal import Journal
+    from schedhook.journal.journal import Journal
     from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
 
 Relocate = Callable[[Request], Report]

@@ -26,7 +26,7 @@ from schedhook_plugins.schedulers.pbs_state import JobState, States
 from schedhook_plugins.schedulers.pbs_vnodes import nodes_on_host, parse_exec_vnode
 
 if TYPE_CHECKING:
-    from schedhook.journal import Journal
+    from schedhook.journal.journal import Journal
     from schedhook.values.model import Report
     from schedhook.request import Request
 

@@ -23,7 +23,7 @@ from schedhook_plugins.schedulers.slurm_cgroups import Member, ProcessInfo
 
 if TYPE_CHECKING:
     from schedhook.findings import Finding
-    from schedhook.journal import Wish
+    from schedhook.journal.journal import Wish
     from schedhook.values.model import Report
     from schedhook.request import Request
 

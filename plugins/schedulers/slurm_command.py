@@ -25,7 +25,7 @@ import click
 from schedhook.cli.main import run_command
 from schedhook.cli.options import CPUS, NODES, json_option, load
 from schedhook.values.errors import SchedhookError, UsageError
-from schedhook.journal import Journal, JournalError
+from schedhook.journal.journal import Journal, JournalError
 from schedhook.values.model import Outcome, Placement, Report
 from schedhook.relocation import relocate
 from schedhook.request import Request

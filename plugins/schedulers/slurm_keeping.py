@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from schedhook.journal import Journal, JournalError, Wish
+from schedhook.journal.journal import Journal, JournalError, Wish
 from schedhook.values.log import get_logger
 from schedhook.values.model import Report
 from schedhook.request import Request

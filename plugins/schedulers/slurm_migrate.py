@@ -27,7 +27,7 @@ from schedhook_plugins.schedulers.slurm_cgroups import job_cgroups, step_directo
 from schedhook_plugins.schedulers.slurm_places import group, node_pairs
 
 if TYPE_CHECKING:
-    from schedhook.journal import Wish
+    from schedhook.journal.journal import Wish
     from schedhook_plugins.schedulers.slurm import Slurm
 
 Relocate = Callable[[Request], Report]

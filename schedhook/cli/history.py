@@ -16,7 +16,7 @@ from schedhook.cli.options import FILE, json_option
 from schedhook.cli.pictures import Pictures, picture_options
 from schedhook.values.config import load_config
 from schedhook.values.errors import UsageError
-from schedhook.journal import Journal, default_path
+from schedhook.journal.journal import Journal, default_path
 
 _AGO = re.compile(r"([0-9]+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

@@ -22,7 +22,7 @@ from schedhook.values.config import (
     WatchSection,
 )
 from schedhook.freezing import freezing
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.plugins import load_plugins
 from schedhook.serving import serve
 from schedhook_plugins.schedulers.slurm_command import command as job_migrate
@@ -108,7 +108,7 @@ class Host:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     with slurm_job(JOB, MIB) as (path, tasks):
         host = Host(tmp_path, path, tasks)
-        monkeypatch.setattr("schedhook.journal.default_path", lambda: host.path)
+        monkeypatch.setattr("schedhook.journal.journal.default_path", lambda: host.path)
         yield host
 
 

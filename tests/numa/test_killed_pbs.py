@@ -14,7 +14,7 @@ import pytest
 
 from schedhook.values.config import Config, PluginsSection
 from schedhook.handling import Handler
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
 from schedhook.plugins import load_plugins
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler

@@ -20,7 +20,7 @@ from schedhook.values.errors import ProcessGoneError
 from schedhook.guard import Guard
 from schedhook.handling import Handler
 from schedhook.host.processes import read_start_time
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, Outcome, Report
 from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.plugins import Plugins, load_plugins

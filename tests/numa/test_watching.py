@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from tests.numa.jobs import Job
 from tests.numa.slurm_jobs import slurm_job
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.journal import Journal, default_path
+from schedhook.journal.journal import Journal, default_path
 from tests.slurm import jobs
 from tests.slurm.agents import AGENT, agent
 from tests.slurm.cluster import Cluster, wait_until

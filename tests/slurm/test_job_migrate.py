@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
 

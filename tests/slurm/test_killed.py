@@ -7,7 +7,7 @@ import random
 import subprocess
 import time
 
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
 

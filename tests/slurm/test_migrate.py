@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from schedhook.journal import Wish
+from schedhook.journal.journal import Wish
 from schedhook.values.model import Outcome, Placement, Report
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet

@@ -37,7 +37,7 @@ from schedhook.handling import Handler
 from schedhook.hookspecs import hookimpl
 from schedhook.inprocess import open_journal
 from schedhook.jobwork import Relocate
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider
 from schedhook.request import Request

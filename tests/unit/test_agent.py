@@ -28,7 +28,7 @@ from schedhook.events import parse_message
 from schedhook.host.processes import boot_time
 from schedhook.inprocess import handle_message
 from schedhook.jobwork import Handled
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
 from schedhook.sockets import lock
 from schedhook.workers import Workers
@@ -385,7 +385,7 @@ def test_a_full_disk_stops_neither_hooks_nor_agent(here: Path) -> None:
     limited = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"sys.argv = sys.argv[1:]; sys.path.insert(0, {str(Path(agentkit.__file__).parents[2])!r});"
-        "from schedhook.journal import Journal; from pathlib import Path;"
+        "from schedhook.journal.journal import Journal; from pathlib import Path;"
         "Journal.open(Path(sys.argv[1]) / 'state' / 'journal.db').close();"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
         "runpy.run_path(sys.argv[0], run_name='__main__')"

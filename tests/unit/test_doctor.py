@@ -18,7 +18,7 @@ from schedhook.cli.main import main
 from schedhook.values.config import AgentSection, Config, JournalSection, MetricsSection, RelocationSection
 from schedhook.doctor import examine
 from schedhook.findings import Finding, Level, ok
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
 from schedhook.plugins import Plugins, Provider, load_plugins
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_file, write_host

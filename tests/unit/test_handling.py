@@ -14,7 +14,7 @@ from schedhook.values.config import Config, OnRelocation
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.handling import Handler
 from schedhook.hookspecs import hookimpl
-from schedhook.journal import Journal, JournalError, Wish
+from schedhook.journal.journal import Journal, JournalError, Wish
 from schedhook.values.model import Event, Outcome, Placement, Report
 from schedhook.request import Request
 from schedhook.roles.scheduler import Task

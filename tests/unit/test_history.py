@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from schedhook.cli.main import run as run_command
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, ProcessReport, Report
 from schedhook.values.sets import CpuSet, NodeSet
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.hook.run import delivery
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 
 HOOK = Path(delivery.__file__).with_name("hook.py")
 IGNORED = "for each in (SIGCHLD, SIGPIPE, SIGALRM, SIGHUP): signal(each, SIG_IGN)"

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from schedhook.values.errors import SchedhookError
-from schedhook.journal import HeldError, Journal, JournalError, LockedError, Wish, default_path
+from schedhook.journal.journal import HeldError, Journal, JournalError, LockedError, Wish, default_path
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
 
@@ -309,7 +309,7 @@ WRITE_FOR_EVER = """
 import sys
 from pathlib import Path
 from typing import Any
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 journal = Journal.open(Path(sys.argv[1]))
 number = 0
 while True:
@@ -454,7 +454,7 @@ def in_child(work: str, path: Path, *, before: str = "") -> str:
 import os, resource, sys
 from pathlib import Path
 from typing import Any
-from schedhook.journal import Journal, JournalError
+from schedhook.journal.journal import Journal, JournalError
 path = Path(sys.argv[1])
 {before}
 {work}

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from schedhook import journal
+from schedhook.journal.journal import journal
 from schedhook.events import parse_message
-from schedhook.journal import Wish
+from schedhook.journal.journal import Wish
 from schedhook.values.model import Placement
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet

@@ -10,7 +10,7 @@ from benchmarks.load import history_seconds, measure, spool_events, write_histor
 from schedhook.agent import Agent
 from schedhook.values.config import Config
 from schedhook.events import Kind
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from tests.unit.agentkit import Moves, event, make_handler
 
 

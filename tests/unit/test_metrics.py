@@ -25,7 +25,7 @@ from schedhook.values.config import AgentSection, Config, JournalSection, Metric
 from schedhook.descriptors import SchedulerPlugin
 from schedhook.values.errors import SchedhookError
 from schedhook.footprint import read_jobs
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.metrics import Footprints, exposition, write_textfile
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins import Plugins, Provider, load_plugins

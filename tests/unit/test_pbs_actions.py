@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schedhook.values.errors import SchedhookError
 from schedhook.host.topology import Node, Topology, read_topology
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Plan, ProcessPlan, Report
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet

@@ -27,7 +27,7 @@ from schedhook.values.errors import ConfigError, RefusedError, SchedhookError, U
 from schedhook.events import Kind, Message, kind_of, read_spool, read_users_event
 from schedhook.guard import Guard
 from schedhook.jobwork import Handled
-from schedhook.journal import Journal, JournalError
+from schedhook.journal.journal import Journal, JournalError
 from schedhook.values.model import Event
 from schedhook.plugins import load_plugins
 from schedhook.roles.scheduler import Scheduler

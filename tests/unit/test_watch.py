@@ -13,7 +13,7 @@ import pytest
 
 from schedhook.values.config import WatchSection
 from schedhook.jobs import watchable
-from schedhook.journal import Journal
+from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
 from schedhook.roles.scheduler import Scheduler
 from schedhook.watch import Watcher

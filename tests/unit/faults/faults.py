@@ -124,7 +124,7 @@ time.sleep(600)
 def journal(lines: str) -> During:
     """The journal is there, and then Python lines (with `path`) break it."""
     program = (
-        "from pathlib import Path\nfrom schedhook.journal import Journal\n"
+        "from pathlib import Path\nfrom schedhook.journal.journal import Journal\n"
         f"path = Path({JOURNAL!r})\nJournal.open(path).close()\n{lines}"
     )
 
@@ -139,7 +139,7 @@ def journal(lines: str) -> During:
 def locked_journal(room: Room) -> AbstractContextManager[None]:
     """Another process has it for itself."""
     program = (
-        f"from pathlib import Path\nfrom schedhook.journal import Journal\nimport sqlite3, time\n"
+        f"from pathlib import Path\nfrom schedhook.journal.journal import Journal\nimport sqlite3, time\n"
         f"Journal.open(Path({JOURNAL!r})).close()\nit = sqlite3.connect({JOURNAL!r})\n"
         "it.execute('PRAGMA locking_mode = EXCLUSIVE')\nit.execute('BEGIN EXCLUSIVE')\n"
         "begun()\ntime.sleep(600)\n"

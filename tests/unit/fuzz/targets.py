@@ -22,8 +22,8 @@ from schedhook.values.errors import ConfigError, SchedhookError, UsageError
 from schedhook.events import parse_message, read_event
 from schedhook.host import areas, cgroups, frames, mounts, processes, topology
 from schedhook.host._proc import stat_fields
-from schedhook.journal import Journal
-from schedhook.journal_rows import json_object
+from schedhook.journal.journal import Journal
+from schedhook.journal.rows import json_object
 from schedhook.values.model import Kind
 from schedhook.profiling.reading import Format, read_profile
 from schedhook.values.sets import CpuSet, NodeSet

@@ -38,7 +38,7 @@ def test_an_older_table_will_do_and_none_is_empty(tmp_path: Path) -> None:
 def test_a_mount_of_a_strange_name_leaves_the_journal_usable(tmp_path: Path) -> None:
     """A user of fusermount(1) must not keep root's agent from starting."""
     program = (
-        "import pathlib, sys, schedhook.journal as it\n"
+        "import pathlib, sys, schedhook.journal.journal as it\n"
         "it.Journal.open(pathlib.Path(sys.argv[1]) / 'journal.db').close()"
     )
     strange = tmp_path / "a\rb"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.journal import Journal, Wish
+from schedhook.journal.journal import Journal, Wish
 from schedhook.values.model import Placement
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet

@@ -14,7 +14,7 @@ import pytest
 
 from schedhook import cpusets
 from schedhook.values.errors import RefusedError, UsageError
-from schedhook.journal import Wish
+from schedhook.journal.journal import Wish
 from schedhook.values.model import NodeMap, Outcome, Placement, Plan, ProcessPlan, Report
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet

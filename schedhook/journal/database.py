@@ -9,8 +9,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from schedhook.journal_damage import Rows
-from schedhook.journal_file import (
+from schedhook.journal.damage import Rows
+from schedhook.journal.file import (
     BUSY_SECONDS,
     JournalError,
     check_owner,

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from schedhook.values.errors import ProcessGoneError, RefusedError
 from schedhook.host.processes import read_identity, read_status
-from schedhook.journal_database import Database
-from schedhook.journal_file import JournalError
-from schedhook.journal_rows import hold_of
+from schedhook.journal.database import Database
+from schedhook.journal.file import JournalError
+from schedhook.journal.rows import hold_of
 
 _SECONDS = 3600.0
 _POLL_SECONDS = 0.1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from schedhook.host.processes import boot_id, boot_time
-from schedhook.journal_damage import Rows
+from schedhook.journal.damage import Rows
 from schedhook.values.model import Event, Placement
 from schedhook.values.sets import CpuSet, NodeSet
 

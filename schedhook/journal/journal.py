@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from schedhook.host.processes import boot_id
-from schedhook.journal_database import Database
-from schedhook.journal_file import JournalError, LockedError
-from schedhook.journal_holds import HeldError, Holds
-from schedhook.journal_rows import (
+from schedhook.journal.database import Database
+from schedhook.journal.file import JournalError, LockedError
+from schedhook.journal.locks import HeldError, Holds
+from schedhook.journal.rows import (
     Counts,
     Run,
     Seen,
@@ -38,7 +38,7 @@ from schedhook.journal_rows import (
 )
 from schedhook.values.model import Event, Placement, Report
 from schedhook.values.sets import CpuSet
-from schedhook.totals import Series, totals_of
+from schedhook.journal.counters import Series, totals_of
 
 _T = TypeVar("_T")
 

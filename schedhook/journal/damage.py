@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from schedhook.journal_file import JournalError
+from schedhook.journal.file import JournalError
 from schedhook.values.log import get_logger
 
 _log = get_logger()

@@ -1,0 +1,1 @@
+"""The journal: what was seen of each job and done about it."""
