@@ -27,7 +27,7 @@ from schedhook.clients import Client, Gate
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import Kind, Message, parse_message, read_event, read_spool, read_users_event
-from schedhook.guard import mend
+from schedhook.control.rollback import mend
 from schedhook.handling import Handler
 from schedhook.host.processes import boot_time
 from schedhook.jobwork import NOTHING_DONE, PARKED, Handled

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from schedhook.affinity import Binding
+from schedhook.control.affinity import Binding
 from schedhook.roles.backend import Backend, Limits, Target
 from schedhook.values.config import Config
 from schedhook.values.errors import (
@@ -21,8 +21,8 @@ from schedhook.values.errors import (
     SchedhookError,
     UsageError,
 )
-from schedhook.freezing import cgroups_to_freeze, freezing
-from schedhook.guard import Guard, mend
+from schedhook.control.freezer import cgroups_to_freeze, freezing
+from schedhook.control.rollback import Guard, mend
 from schedhook.host.topology import Topology
 from schedhook.jobs import find_pids
 from schedhook.values.model import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from schedhook.cpusets import Level, move_processors, write_cpus, write_nodes
+from schedhook.control.cpusets import Level, move_processors, write_cpus, write_nodes
 from schedhook.values.errors import RefusedError, SchedhookError
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup

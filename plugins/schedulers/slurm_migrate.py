@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook.cpusets import CpuMove, Level, move_processors, relative
+from schedhook.control.cpusets import CpuMove, Level, move_processors, relative
 from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError, UsageError
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
 from schedhook.host.topology import read_online_cpus, read_topology
@@ -22,7 +22,7 @@ from schedhook.values.model import NodeMap, Outcome, Placement, Plan, Report
 from schedhook.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.threads import affinity, bind, members_threads
+from schedhook.control.threads import affinity, bind, members_threads
 from schedhook_plugins.schedulers.slurm_cgroups import job_cgroups, step_directories
 from schedhook_plugins.schedulers.slurm_places import group, node_pairs
 

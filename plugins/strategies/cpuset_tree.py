@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from schedhook.cpusets import write_nodes
+from schedhook.control.cpusets import write_nodes
 from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError
 from schedhook.host.cgroups import (
     Cgroup,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from schedhook.values.config import Config, PluginsSection
-from schedhook.cpusets import write_cpus, write_nodes
+from schedhook.control.cpusets import write_cpus, write_nodes
 from schedhook.descriptors import StrategyPlugin
 from schedhook.host.cgroups import resolve_cgroup
 from schedhook.host.processes import read_areas, read_status
@@ -29,7 +29,7 @@ from schedhook.profiling.profile import Profile
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.threads import bind, read_threads
+from schedhook.control.threads import bind, read_threads
 from schedhook_plugins.schedulers.slurm_cgroups import rank_in_environment
 
 _VERSION_3 = 0x20080522  # <linux/capability.h>

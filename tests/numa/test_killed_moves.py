@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook import guard
+from schedhook.control import rollback
 from schedhook.values.config import (
     Config,
     JournalSection,
@@ -21,7 +21,7 @@ from schedhook.values.config import (
     RelocationSection,
     WatchSection,
 )
-from schedhook.freezing import freezing
+from schedhook.control.freezer import freezing
 from schedhook.journal.journal import Journal
 from schedhook.plugins import load_plugins
 from schedhook.serving import serve
@@ -223,7 +223,7 @@ def test_a_job_whose_guard_was_killed_too_is_thawed_by_the_next(tmp_path: Path) 
         for _ in range(10):
 
             def work() -> None:
-                with guard.Guard() as its, freezing([path], its):
+                with rollback.Guard() as its, freezing([path], its):
                     assert its._helper
                     (tmp_path / "helper").write_text(str(its._helper.pid))
                     time.sleep(600)
@@ -237,5 +237,5 @@ def test_a_job_whose_guard_was_killed_too_is_thawed_by_the_next(tmp_path: Path) 
             os.waitpid(child, 0)
             (tmp_path / "helper").unlink()
             assert (path / "cgroup.freeze").read_text().strip() == "1"
-            assert settle(lambda: guard.mend() == 1), "the killed ones have it locked"
+            assert settle(lambda: rollback.mend() == 1), "the killed ones have it locked"
             assert (path / "cgroup.freeze").read_text().strip() == "0"

@@ -17,7 +17,7 @@ import pytest
 from schedhook.roles.backend import Limits
 from schedhook.values.config import Config
 from schedhook.values.errors import ProcessGoneError
-from schedhook.guard import Guard
+from schedhook.control.rollback import Guard
 from schedhook.handling import Handler
 from schedhook.host.processes import read_start_time
 from schedhook.journal.journal import Journal

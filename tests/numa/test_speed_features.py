@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from schedhook import freezing, sweeping
+from schedhook import sweeping
+from schedhook.control import freezer
 from schedhook.roles.backend import Limits, Sweep
 from schedhook.cli.main import main
 from schedhook.values.errors import RefusedError
-from schedhook.guard import Guard
+from schedhook.control.rollback import Guard
 from schedhook.host.frames import node_spans
 from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.values.sets import CpuSet
@@ -155,7 +156,7 @@ def test_a_job_that_was_frozen_stays_so(run: Any) -> None:
 
 def test_a_failure_thaws() -> None:
     with cgroup("cold") as path, Job("anon", 4, 0, cgroup=path):
-        with pytest.raises(ZeroDivisionError), freezing.freezing([path], Guard()):
+        with pytest.raises(ZeroDivisionError), freezer.freezing([path], Guard()):
             assert (path / "cgroup.freeze").read_text().strip() == "1"
             _ = 1 / 0
         assert (path / "cgroup.freeze").read_text().strip() == "0"
@@ -164,8 +165,8 @@ def test_a_failure_thaws() -> None:
 def test_death_thaws() -> None:
     """SIGKILL leaves no time for anything: the helper has to do it."""
     program = (
-        "import sys, time; from pathlib import Path; from schedhook.freezing import freezing\n"
-        "from schedhook.guard import Guard\n"
+        "import sys, time; from pathlib import Path; from schedhook.control.freezer import freezing\n"
+        "from schedhook.control.rollback import Guard\n"
         "with Guard() as guard, freezing([Path(sys.argv[1])], guard):\n"
         "    print('frozen', flush=True); time.sleep(600)"
     )
@@ -184,4 +185,4 @@ def test_death_thaws() -> None:
 
 def test_one_does_not_freeze_oneself() -> None:
     with NativeBackend().attach(os.getpid()) as target, pytest.raises(RefusedError):
-        freezing.cgroups_to_freeze([target], None, Path("/"))
+        freezer.cgroups_to_freeze([target], None, Path("/"))

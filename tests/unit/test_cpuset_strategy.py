@@ -11,7 +11,7 @@ import pytest
 
 from schedhook import BackendPlugin, hookimpl
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
-from schedhook.cpusets import write_nodes
+from schedhook.control.cpusets import write_nodes
 from schedhook.values.errors import BackendError, ConfigError, RefusedError
 from schedhook.host.cgroups import Cgroup
 from schedhook.values.model import Kind, Outcome, Report

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from schedhook import cpusets
-from schedhook.cpusets import CpuMove, Level, move_processors, relative
+from schedhook.control import cpusets
+from schedhook.control.cpusets import CpuMove, Level, move_processors, relative
 from schedhook.values.errors import RefusedError
 from schedhook.host.cgroups import Cgroup
 from schedhook.values.sets import CpuSet
-from schedhook.threads import Thread
+from schedhook.control.threads import Thread
 
 OLD, NEW = CpuSet({0, 1}), CpuSet({2, 3})
 JOB, STEP, TASK = Path("/job"), Path("/job/step/user"), Path("/job/step/user/task")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from schedhook.values.errors import RefusedError
-from schedhook.freezing import freezing
-from schedhook.guard import Guard
+from schedhook.control.freezer import freezing
+from schedhook.control.rollback import Guard
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_one_that_cannot_be_frozen_leaves_none_frozen(group: Path, tmp_path: Pat
 
 def test_being_killed_thaws(group: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from schedhook.freezing import freezing\n"
-        "from schedhook.guard import Guard\n"
+        "import sys, time; from pathlib import Path; from schedhook.control.freezer import freezing\n"
+        "from schedhook.control.rollback import Guard\n"
         "with Guard() as guard, freezing([Path(sys.argv[1])], guard):\n"
         "    print('frozen', flush=True); time.sleep(600)"
     )

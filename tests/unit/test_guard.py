@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from schedhook import guard as guards
-from schedhook.guard import Guard, mend, put_back
+from schedhook.control import rollback as guards
+from schedhook.control.rollback import Guard, mend, put_back
 from schedhook.host.processes import read_start_time
 
 

@@ -25,7 +25,7 @@ from schedhook.values.config import Config, load_config
 from schedhook.descriptors import StrategyPlugin
 from schedhook.values.errors import ConfigError, RefusedError, SchedhookError, UsageError
 from schedhook.events import Kind, Message, kind_of, read_spool, read_users_event
-from schedhook.guard import Guard
+from schedhook.control.rollback import Guard
 from schedhook.jobwork import Handled
 from schedhook.journal.journal import Journal, JournalError
 from schedhook.values.model import Event
@@ -458,7 +458,7 @@ def test_directories_have_their_modes_whatever_the_umask(
 ) -> None:
     """Schedulers and shells give theirs to hooks and commands. Users are to pass through
     /run/schedhook, and to change nothing there."""
-    monkeypatch.setattr("schedhook.guard.DIRECTORY", str(here / "run/schedhook/guards"))
+    monkeypatch.setattr("schedhook.control.rollback.DIRECTORY", str(here / "run/schedhook/guards"))
     before = os.umask(umask)
     try:
         with Guard() as guard:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.affinity import Binding
+from schedhook.control.affinity import Binding
 from schedhook.values.errors import RefusedError
-from schedhook.freezing import cgroups_to_freeze
-from schedhook.guard import Guard
+from schedhook.control.freezer import cgroups_to_freeze
+from schedhook.control.rollback import Guard
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.values.sets import CpuSet
-from schedhook.threads import Thread, affinity, bind, members_threads, read_threads
+from schedhook.control.threads import Thread, affinity, bind, members_threads, read_threads
 
 NOWHERE = CpuSet({4095})
 """A processor that no host of ours has: who is bound there for good is told."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from schedhook import cpusets
+from schedhook.control import cpusets
 from schedhook.values.errors import RefusedError, UsageError
 from schedhook.journal.journal import Wish
 from schedhook.values.model import NodeMap, Outcome, Placement, Plan, ProcessPlan, Report

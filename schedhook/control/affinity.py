@@ -8,9 +8,9 @@ from pathlib import Path
 
 from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, SchedhookError
-from schedhook.guard import Guard
+from schedhook.control.rollback import Guard
 from schedhook.values.sets import CpuSet
-from schedhook.threads import Thread, affinity, bind, read_threads
+from schedhook.control.threads import Thread, affinity, bind, read_threads
 
 _RESCANS = 5
 

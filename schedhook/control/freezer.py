@@ -10,7 +10,7 @@ from pathlib import Path
 
 from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, RefusedError
-from schedhook.guard import Guard
+from schedhook.control.rollback import Guard
 
 _SETTLE = 1.0
 """Seconds for all tasks to stop; memory can be moved without."""

@@ -20,7 +20,7 @@ from schedhook.host.cgroups import (
     effective_cpus,
 )
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.threads import Thread, affinity, bind, members_threads
+from schedhook.control.threads import Thread, affinity, bind, members_threads
 
 _ROUNDS = 5
 """Looks for threads that appeared while others were bound."""
