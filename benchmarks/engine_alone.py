@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from schedhook.roles.backend import Limits
 from schedhook.backends.native.backend import NativeBackend
-from schedhook.sweeping import spread
+from schedhook.migration.sweeper import spread
 
 
 def main() -> None:

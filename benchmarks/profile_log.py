@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from schedhook.profiling.reading import Format, read_profile
+from schedhook.migration.profiling.reading import Format, read_profile
 from schedhook.backends.simulated import four_nodes
 
 START = 0x7F0000000000

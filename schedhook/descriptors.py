@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from schedhook.roles.backend import Backend
     from schedhook.host.topology import Topology
     from schedhook.values.model import NodeMap
-    from schedhook.moving import Move
-    from schedhook.placing import PageChoice
+    from schedhook.migration.move import Move
+    from schedhook.migration.page_plan import PageChoice
     from schedhook.roles.scheduler import Scheduler
     from schedhook.values.sets import NodeSet
 

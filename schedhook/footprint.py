@@ -26,7 +26,7 @@ from schedhook.jobs import scheduler_names, watchable
 from schedhook.values.model import Area, Kind, Placement, Residency, add_residency, by_name
 from schedhook.plugins import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
-from schedhook.selection import Selection, select
+from schedhook.migration.selection import Selection, select
 from schedhook.values.sets import CpuSet, NodeSet
 
 _ObjectKey = tuple[str, int, int]

@@ -8,8 +8,8 @@ from dataclasses import replace
 from schedhook.values.errors import ProcessGoneError, UsageError
 from schedhook.host.topology import Topology
 from schedhook.values.model import NodeMap, Plan, ProcessPlan
-from schedhook.moving import MovingProcess
-from schedhook.selection import LEFT_BY_STRATEGY, NOT_SHOWN
+from schedhook.migration.move import MovingProcess
+from schedhook.migration.selection import LEFT_BY_STRATEGY, NOT_SHOWN
 from schedhook.values.sets import NodeSet
 
 _MIB = 1 << 20

@@ -33,14 +33,14 @@ from schedhook.values.model import (
     Reason,
     Report,
 )
-from schedhook.moving import Move, MoveOptions, MovingProcess
-from schedhook.pacing import place_threads
-from schedhook.placing import PageChoice
+from schedhook.migration.move import Move, MoveOptions, MovingProcess
+from schedhook.migration.throttle import place_threads
+from schedhook.migration.page_plan import PageChoice
 from schedhook.planning import check_nodes, check_online, make_plan
 from schedhook.plugins import Plugins
 from schedhook.request import Request
-from schedhook.retry import RetryPolicy
-from schedhook.selection import ProcessSelection, Selection
+from schedhook.migration.retry import RetryPolicy
+from schedhook.migration.selection import ProcessSelection, Selection
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.verifying import judge, verify
 

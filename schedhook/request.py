@@ -9,7 +9,7 @@ from schedhook.values.model import Kind, NodeMap, Shared
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
-    from schedhook.profiling.guidance import Guidance
+    from schedhook.migration.profiling.guidance import Guidance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import logging
 
 from schedhook import StrategyPlugin, hookimpl
 from schedhook.values.model import Report
-from schedhook.moving import Move, MovingProcess
+from schedhook.migration.move import Move, MovingProcess
 
 
 def size(process: MovingProcess) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from schedhook import StrategyPlugin, hookimpl
 from schedhook.values.errors import ConfigError, RefusedError, SchedhookError
-from schedhook.moving import Move
+from schedhook.migration.move import Move
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.strategies.cpuset_tree import CpusetTree, find_tree
 

@@ -24,7 +24,7 @@ from schedhook.host.cgroups import (
     resolve_cgroup,
 )
 from schedhook.values.model import NodeMap
-from schedhook.moving import Move
+from schedhook.migration.move import Move
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import NodeSet
 

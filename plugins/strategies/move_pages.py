@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from schedhook import hookimpl
 from schedhook.descriptors import StrategyPlugin
-from schedhook.moving import Move
+from schedhook.migration.move import Move
 
 
 def move(work: Move) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from schedhook import hookimpl
 from schedhook.descriptors import StrategyPlugin
 from schedhook.values.errors import UsageError
-from schedhook.moving import Move
-from schedhook.placing import Choice, PageChoice, Pages
-from schedhook.profiling.guidance import Guidance
+from schedhook.migration.move import Move
+from schedhook.migration.page_plan import Choice, PageChoice, Pages
+from schedhook.migration.profiling.guidance import Guidance
 from schedhook.values.sets import NodeSet
 
 

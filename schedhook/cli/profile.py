@@ -29,11 +29,11 @@ from schedhook.values.errors import UsageError
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
 from schedhook.jobs import find_pids
-from schedhook.profiling.guidance import MIN_SAMPLES, MIN_SHARE, Guidance
-from schedhook.profiling.profile import CAPACITY
-from schedhook.profiling.reading import Format, read_profile
-from schedhook.profiling.summary import summarise
-from schedhook.profiling.survey import survey
+from schedhook.migration.profiling.guidance import MIN_SAMPLES, MIN_SHARE, Guidance
+from schedhook.migration.profiling.profile import CAPACITY
+from schedhook.migration.profiling.reading import Format, read_profile
+from schedhook.migration.profiling.summary import summarise
+from schedhook.migration.profiling.survey import survey
 from schedhook.request import Request
 
 

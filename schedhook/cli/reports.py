@@ -23,7 +23,7 @@ from schedhook.cli.tables import cell, fitted_table
 from schedhook.cli.words import count, percent, size
 from schedhook.host.processes import printable
 from schedhook.values.model import Outcome, Plan, Report
-from schedhook.profiling.summary import Summary
+from schedhook.migration.profiling.summary import Summary
 from schedhook.relocation import Progress as ProgressFunction
 
 _COLOURS = {

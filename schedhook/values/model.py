@@ -75,7 +75,7 @@ class Reason(StrEnum):
     ELSEWHERE = "elsewhere"
     """A strategy placed it, and it is found on another node: put or moved there meanwhile."""
     HIDDEN = "hidden"
-    """In memory, and move_pages(2) does not find it: see schedhook.hidden."""
+    """In memory, and move_pages(2) does not find it: see schedhook.migration.unreachable."""
     APPEARED = "appeared"
     """The job put it on a source node after the move had passed there."""
     SKIPPED = "skipped"

@@ -12,7 +12,7 @@ import pytest
 
 from schedhook.values.errors import ProcessGoneError
 from schedhook.backends.native.backend import NativeBackend
-from schedhook.placing import Pages
+from schedhook.migration.page_plan import Pages
 from schedhook.testing.contract import placing
 from schedhook.testing.native import NativeHooks
 from schedhook.testing.processes import NativeProcess

@@ -24,8 +24,8 @@ from schedhook.host.processes import read_areas, read_status
 from schedhook.values.model import NodeMap, Outcome
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.plugins import load_plugins
-from schedhook.profiling.guidance import MIN_SAMPLES, Guidance
-from schedhook.profiling.profile import Profile
+from schedhook.migration.profiling.guidance import MIN_SAMPLES, Guidance
+from schedhook.migration.profiling.profile import Profile
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet

@@ -16,7 +16,7 @@ import pytest
 
 from schedhook.cli.main import main
 from schedhook.values.errors import BackendError
-from schedhook.moving import Move
+from schedhook.migration.move import Move
 from tests.numa.jobs import MIB, Job, cgroup, cpuset_v1, drop_caches, until
 
 pytestmark = pytest.mark.nodes(4)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from schedhook import sweeping
+from schedhook.migration import sweeper
 from schedhook.control import freezer
 from schedhook.roles.backend import Limits, Sweep
 from schedhook.cli.main import main
@@ -100,7 +100,7 @@ def test_more_threads_than_new_processors_use_the_old_ones_too(run: Any, calls: 
 
 
 def test_a_large_mapping_is_spread(run: Any, calls: Calls) -> None:
-    with Job("anon", 4 * sweeping.UNIT_BYTES // MIB, 0) as job:
+    with Job("anon", 4 * sweeper.UNIT_BYTES // MIB, 0) as job:
         run(job, "--threads", 2)
     assert len(calls.limits) >= 4
 

@@ -15,7 +15,7 @@ from schedhook.control.cpusets import write_nodes
 from schedhook.values.errors import BackendError, ConfigError, RefusedError
 from schedhook.host.cgroups import Cgroup
 from schedhook.values.model import Kind, Outcome, Report
-from schedhook.moving import Move
+from schedhook.migration.move import Move
 from schedhook.values.nodemap import kernel_rule, parse_map
 from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate

@@ -20,7 +20,7 @@ from schedhook.values.config import Config, PluginsSection, parse_config
 from schedhook.descriptors import StrategyPlugin
 from schedhook.values.model import Reason
 from schedhook.plugins import load_plugins
-from schedhook.selection import WHY_KEPT
+from schedhook.migration.selection import WHY_KEPT
 from schedhook_plugins.schedulers.slurm_command import command as job_migrate
 
 PROJECT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 
 from schedhook import StrategyPlugin, hookimpl
 from schedhook.values.model import Outcome, Report
-from schedhook.placing import PageChoice, Pages
+from schedhook.migration.page_plan import PageChoice, Pages
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing import relocate_simulated
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.host.frames import node_spans
-from schedhook.pacing import MOST_THREADS, place_threads
+from schedhook.migration.throttle import MOST_THREADS, place_threads
 from schedhook.values.sets import CpuSet
 
 

@@ -16,9 +16,9 @@ from schedhook.values.errors import PluginError
 from schedhook.values.extents import Extents
 from schedhook.host.topology import Node, Topology
 from schedhook.values.model import Area, Kind, Outcome, Report
-from schedhook.moving import Move
+from schedhook.migration.move import Move
 from schedhook.values.nodemap import parse_map
-from schedhook.placing import AskedOnce, PageChoice, Pages
+from schedhook.migration.page_plan import AskedOnce, PageChoice, Pages
 from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request

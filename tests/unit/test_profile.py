@@ -18,9 +18,9 @@ from schedhook.values.errors import UsageError
 from schedhook.host.topology import Node, Topology
 from schedhook.values.model import Kind, Outcome, Report
 from schedhook.plugins import load_plugins
-from schedhook.profiling.guidance import Guidance
-from schedhook.profiling.profile import Profile
-from schedhook.profiling.survey import survey
+from schedhook.migration.profiling.guidance import Guidance
+from schedhook.migration.profiling.profile import Profile
+from schedhook.migration.profiling.survey import survey
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from schedhook.values.errors import UsageError
 from schedhook.host.topology import Node, Topology
-from schedhook.profiling.profile import Profile
-from schedhook.profiling.reading import Format, detect, read_profile
-from schedhook.profiling.samples import Tally
+from schedhook.migration.profiling.profile import Profile
+from schedhook.migration.profiling.reading import Format, detect, read_profile
+from schedhook.migration.profiling.samples import Tally
 from schedhook.values.sets import CpuSet
 
 TWO = Topology(

@@ -28,7 +28,7 @@ from schedhook.values.errors import (
     from_errno,
 )
 from schedhook.values.model import Kind, NodeMap, Outcome, Reason, Report, Shared
-from schedhook.moving import Move
+from schedhook.migration.move import Move
 from schedhook.values.nodemap import parse_map
 from schedhook.plugins import load_plugins
 from schedhook.relocation import relocate

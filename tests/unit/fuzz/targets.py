@@ -25,7 +25,7 @@ from schedhook.host._proc import stat_fields
 from schedhook.journal.journal import Journal
 from schedhook.journal.rows import json_object
 from schedhook.values.model import Kind
-from schedhook.profiling.reading import Format, read_profile
+from schedhook.migration.profiling.reading import Format, read_profile
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.backends.simulated import four_nodes
 from schedhook_plugins.schedulers import slurm_cgroups, slurm_queries

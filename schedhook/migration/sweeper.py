@@ -11,10 +11,10 @@ from schedhook.roles.backend import Backend, Failure, Limits, Target
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, Reason
-from schedhook.pacing import Throttle, bind_thread
-from schedhook.placing import Placed
-from schedhook.retry import RetryPolicy, is_transient, retry
-from schedhook.selection import ProcessSelection
+from schedhook.migration.throttle import Throttle, bind_thread
+from schedhook.migration.page_plan import Placed
+from schedhook.migration.retry import RetryPolicy, is_transient, retry
+from schedhook.migration.selection import ProcessSelection
 from schedhook.values.sets import CpuSet
 
 UNIT_BYTES = 32 << 20

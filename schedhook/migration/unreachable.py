@@ -11,7 +11,7 @@ from __future__ import annotations
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area
 from schedhook.values.sets import NodeSet
-from schedhook.sweeping import MovingProcess, spread
+from schedhook.migration.sweeper import MovingProcess, spread
 
 
 def hidden_bytes(process: MovingProcess, nodes: NodeSet) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from schedhook.values.errors import ProcessGoneError
 from schedhook.host.processes import boot_time, read_areas, read_identity, read_status, thread_ids
 from schedhook.host.topology import Topology
-from schedhook.profiling.profile import Accesses, Profile
+from schedhook.migration.profiling.profile import Accesses, Profile
 from schedhook.values.sets import CpuSet, NodeSet
 
 

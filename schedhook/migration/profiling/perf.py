@@ -18,7 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from schedhook.profiling.samples import Collector
+from schedhook.migration.profiling.samples import Collector
 
 _LINE = re.compile(
     rb"""

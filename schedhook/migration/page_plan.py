@@ -73,7 +73,7 @@ class Placed:
     kept: int = 0
     """What the strategy leaves where it is."""
     hidden: int = 0
-    """What it could not be asked about; see schedhook.hidden."""
+    """What it could not be asked about; see schedhook.migration.unreachable."""
 
     def add(self, transfer: Transfer) -> None:
         pair, size = (transfer.old, transfer.new), transfer.pages.size

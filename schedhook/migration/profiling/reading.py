@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from schedhook.values.errors import UsageError
 from schedhook.host.topology import Topology
-from schedhook.profiling import perf, tables
-from schedhook.profiling.profile import CAPACITY, Profile
-from schedhook.profiling.samples import Collector, Tally
+from schedhook.migration.profiling import perf, tables
+from schedhook.migration.profiling.profile import CAPACITY, Profile
+from schedhook.migration.profiling.samples import Collector, Tally
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 64 << 10

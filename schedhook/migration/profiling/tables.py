@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from schedhook.values.errors import UsageError
-from schedhook.profiling.samples import Collector, first_of, number
+from schedhook.migration.profiling.samples import Collector, first_of, number
 
 _WHO = ("pid", "process", "tid", "thread")
 _WHERE = ("address", "addr")

@@ -1,0 +1,1 @@
+"""Moving pages: selection, sweeps, retry and what stays behind."""
