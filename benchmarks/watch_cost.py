@@ -18,7 +18,7 @@ from pathlib import Path
 
 from schedhook.values.config import Config
 from schedhook.values.model import Event
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook.watch import Watcher
 
 LIMIT = 0.005

@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from schedhook.descriptors import (
+    from schedhook.plugins.descriptors import (
         BackendPlugin,
         MapperPlugin,
         SchedulerPlugin,
         StrategyPlugin,
     )
     from schedhook.values.errors import MigrationRefused
-    from schedhook.hookspecs import hookimpl
+    from schedhook.plugins.hookspecs import hookimpl
 
 __version__ = "0.1.0"
 
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 _HOME = {
-    "BackendPlugin": "schedhook.descriptors",
-    "MapperPlugin": "schedhook.descriptors",
+    "BackendPlugin": "schedhook.plugins.descriptors",
+    "MapperPlugin": "schedhook.plugins.descriptors",
     "MigrationRefused": "schedhook.values.errors",
-    "SchedulerPlugin": "schedhook.descriptors",
-    "StrategyPlugin": "schedhook.descriptors",
-    "hookimpl": "schedhook.hookspecs",
+    "SchedulerPlugin": "schedhook.plugins.descriptors",
+    "StrategyPlugin": "schedhook.plugins.descriptors",
+    "hookimpl": "schedhook.plugins.hookspecs",
 }
 
 

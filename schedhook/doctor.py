@@ -11,11 +11,11 @@ from schedhook import __version__
 from schedhook import doctor_service as service
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError
-from schedhook.findings import Finding, Level, note, ok, problem
+from schedhook.plugins.findings import Finding, Level, note, ok, problem
 from schedhook.host.cgroups import hierarchies
 from schedhook.host.processes import read_status
 from schedhook.host.topology import read_topology
-from schedhook.plugins import BUILT_IN, Plugins
+from schedhook.plugins.manager import BUILT_IN, Plugins
 
 _CAPABILITIES = {
     # <linux/capability.h>

@@ -11,7 +11,7 @@ from schedhook.hook.run import delivery
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError
 from schedhook.events import count_spool
-from schedhook.findings import Finding, note, ok, problem
+from schedhook.plugins.findings import Finding, note, ok, problem
 
 _SECONDS = 2.0
 _START = "systemctl enable --now schedhook-agent (contrib/systemd)"

@@ -24,7 +24,7 @@ from schedhook.host.processes import (
 from schedhook.host.topology import Topology
 from schedhook.jobs import scheduler_names, watchable
 from schedhook.values.model import Area, Kind, Placement, Residency, add_residency, by_name
-from schedhook.plugins import Plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.migration.selection import Selection, select
 from schedhook.values.sets import CpuSet, NodeSet

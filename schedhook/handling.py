@@ -26,7 +26,7 @@ from schedhook.request import Request
 from schedhook.roles.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from schedhook.plugins import Plugins
+    from schedhook.plugins.manager import Plugins
 
 _T = TypeVar("_T")
 

@@ -45,7 +45,7 @@ def config_or_defaults() -> Config:
 
 def handle_message(raw: bytes, config: Config) -> Handled:
     """Handle the event and what follows from it. The result is the first event's."""
-    from schedhook.plugins import load_plugins  # noqa: PLC0415 - heavy, and not for --help
+    from schedhook.plugins.manager import load_plugins  # noqa: PLC0415 - heavy, and not for --help
 
     message = parse_message(raw)
     with open_journal(config) as journal:

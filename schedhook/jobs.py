@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from schedhook.descriptors import SchedulerPlugin
+from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import UsageError
 from schedhook.events import check_job
-from schedhook.plugins import Plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
 
 

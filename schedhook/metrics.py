@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from schedhook import __version__
 from schedhook.values.config import Config
-from schedhook.descriptors import SchedulerPlugin
+from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import count_spool
 from schedhook.footprint import Footprint, read_job
@@ -24,7 +24,7 @@ from schedhook.host.topology import read_topology
 from schedhook.jobs import watchable
 from schedhook.journal.journal import Journal
 from schedhook.values.log import get_logger
-from schedhook.plugins import Plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler
 from schedhook.journal.counters import BOUNDS, Series
 

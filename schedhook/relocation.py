@@ -37,7 +37,7 @@ from schedhook.migration.move import Move, MoveOptions, MovingProcess
 from schedhook.migration.throttle import place_threads
 from schedhook.migration.page_plan import PageChoice
 from schedhook.planning import check_nodes, check_online, make_plan
-from schedhook.plugins import Plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.request import Request
 from schedhook.migration.retry import RetryPolicy
 from schedhook.migration.selection import ProcessSelection, Selection

@@ -9,7 +9,7 @@ from select import epoll
 
 from schedhook.agent import Agent
 from schedhook.values.config import Config
-from schedhook.descriptors import SchedulerPlugin
+from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError, UsageError
 from schedhook.exporter import exporting
 from schedhook.handling import Handler
@@ -18,7 +18,7 @@ from schedhook.jobs import watchable
 from schedhook.values.log import get_logger
 from schedhook.metrics import Footprints, exposition
 from schedhook.values.model import Event
-from schedhook.plugins import Plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler
 from schedhook.sockets import lock
 from schedhook.watch import Watcher

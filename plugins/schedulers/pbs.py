@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from schedhook import SchedulerPlugin, hookimpl
 
 if TYPE_CHECKING:
-    from schedhook.findings import Finding
+    from schedhook.plugins.findings import Finding
     from schedhook.roles.scheduler import Scheduler
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from schedhook.findings import Finding, note, ok, problem
+from schedhook.plugins.findings import Finding, note, ok, problem
 
 _CONFIGURATION = "etc/pbs.conf"
 _HOOK = "schedhook"

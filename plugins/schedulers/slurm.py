@@ -22,7 +22,7 @@ from schedhook_plugins.schedulers import slurm_cgroups
 from schedhook_plugins.schedulers.slurm_cgroups import Member, ProcessInfo
 
 if TYPE_CHECKING:
-    from schedhook.findings import Finding
+    from schedhook.plugins.findings import Finding
     from schedhook.journal.journal import Wish
     from schedhook.values.model import Report
     from schedhook.request import Request

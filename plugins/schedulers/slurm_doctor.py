@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from schedhook.findings import Finding, note, ok, problem
+from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.ownership import misgiving
 from schedhook_plugins.schedulers import slurm_queries
 

@@ -7,7 +7,7 @@ residency is read again and the leftovers are moved page by page.
 from __future__ import annotations
 
 from schedhook import hookimpl
-from schedhook.descriptors import StrategyPlugin
+from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.migration.move import Move
 
 

@@ -6,7 +6,7 @@ Says of each page why it stayed, can carry out any node map, and moves in parall
 from __future__ import annotations
 
 from schedhook import hookimpl
-from schedhook.descriptors import StrategyPlugin
+from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.migration.move import Move
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from schedhook import hookimpl
-from schedhook.descriptors import StrategyPlugin
+from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.values.errors import UsageError
 from schedhook.migration.move import Move
 from schedhook.migration.page_plan import Choice, PageChoice, Pages

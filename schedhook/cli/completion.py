@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from schedhook.descriptors import Descriptor
+from schedhook.plugins.descriptors import Descriptor
 from schedhook.values.errors import PLUGIN_ERRORS
-from schedhook.plugins import Plugins
+from schedhook.plugins.manager import Plugins
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -28,7 +28,7 @@ def names_of(role: type[Descriptor]) -> Complete:
 
 def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The jobs on this host."""
-    from schedhook.descriptors import SchedulerPlugin
+    from schedhook.plugins.descriptors import SchedulerPlugin
     from schedhook.jobs import watchable
 
     jobs: list[str] = []
@@ -64,7 +64,7 @@ def _plugins(ctx: click.Context) -> Plugins | None:
     from schedhook.values.config import load_config
     from schedhook.values.errors import SchedhookError
     from schedhook.values.log import configure
-    from schedhook.plugins import load_plugins
+    from schedhook.plugins.manager import load_plugins
 
     configure("console", "error")
     try:

@@ -12,8 +12,8 @@ from schedhook.cli.options import common_options, json_option, load
 from schedhook.values.config import Config
 from schedhook.doctor import examine
 from schedhook.values.errors import ConfigError
-from schedhook.findings import Level, problem
-from schedhook.plugins import load_plugins
+from schedhook.plugins.findings import Level, problem
+from schedhook.plugins.manager import load_plugins
 
 
 @click.command("doctor")

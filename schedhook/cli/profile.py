@@ -24,7 +24,7 @@ from schedhook.cli.options import (
     process_options,
 )
 from schedhook.cli.reporting import carry_out, print_report
-from schedhook.descriptors import StrategyPlugin
+from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.values.errors import UsageError
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology

@@ -24,7 +24,7 @@ from schedhook.cli.options import (
 )
 from schedhook.cli.pictures import Pictures, picture_options
 from schedhook.cli.reporting import carry_out, print_report
-from schedhook.descriptors import MapperPlugin, StrategyPlugin
+from schedhook.plugins.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.values.errors import UsageError
 from schedhook.values.nodemap import parse_map
 from schedhook.request import Request

@@ -14,7 +14,7 @@ import click
 from schedhook.cli.main import complain
 from schedhook.values.config import Config
 from schedhook.values.model import Outcome, Report
-from schedhook.plugins import Plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.relocation import Progress, relocate
 from schedhook.request import Request
 

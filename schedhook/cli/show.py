@@ -25,7 +25,7 @@ from schedhook.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.host import cgroups
 from schedhook.host.topology import Topology, read_topology
 from schedhook.jobs import find_tasks
-from schedhook.plugins import Plugins
+from schedhook.plugins.manager import Plugins
 
 _SECONDS = 2.0
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from schedhook.findings import Finding, Level
+from schedhook.plugins.findings import Finding, Level
 from schedhook.host.processes import printable
 
 _NARROWED = frozenset(("job", "nodes", "processors", "command", "where", "change", "detail"))

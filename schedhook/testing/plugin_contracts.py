@@ -20,7 +20,7 @@ import pytest
 from schedhook.values.errors import UsageError
 from schedhook.host.topology import Node, Topology
 from schedhook.values.model import Event, NodeMap, Outcome, Report
-from schedhook.plugins import Plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler
 from schedhook.values.sets import NodeSet
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend

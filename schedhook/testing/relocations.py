@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from schedhook import BackendPlugin, hookimpl
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.nodemap import parse_map
-from schedhook.plugins import Plugins, load_plugins
+from schedhook.plugins.manager import Plugins, load_plugins
 from schedhook.relocation import Progress, relocate
 from schedhook.request import Request
 from schedhook_plugins import BUILT_IN

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from schedhook.values.config import Config, PluginsSection
 from schedhook.control.cpusets import write_cpus, write_nodes
-from schedhook.descriptors import StrategyPlugin
+from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.host.cgroups import resolve_cgroup
 from schedhook.host.processes import read_areas, read_status
 from schedhook.values.model import NodeMap, Outcome
 from schedhook.backends.native.backend import NativeBackend
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook.migration.profiling.guidance import MIN_SAMPLES, Guidance
 from schedhook.migration.profiling.profile import Profile
 from schedhook.relocation import relocate

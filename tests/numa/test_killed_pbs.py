@@ -16,7 +16,7 @@ from schedhook.values.config import Config, PluginsSection
 from schedhook.handling import Handler
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs_state import JobState
 from tests.numa.jobs import CGROUPS, Job

@@ -23,7 +23,7 @@ from schedhook.host.processes import read_start_time
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, Outcome, Report
 from schedhook.backends.native.backend import NativeBackend, NativeTarget
-from schedhook.plugins import Plugins, load_plugins
+from schedhook.plugins.manager import Plugins, load_plugins
 from schedhook.relocation import Request, relocate
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm

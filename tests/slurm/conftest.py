@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from schedhook.hook.run import delivery
 from schedhook.values.config import Config
 from schedhook.values.model import Report
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from tests.slurm.cluster import CannotRun, Cluster, require_machine, running

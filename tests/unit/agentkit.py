@@ -31,15 +31,15 @@ from schedhook.values.config import (
     JournalSection,
     WatchSection,
 )
-from schedhook.descriptors import SchedulerPlugin
+from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import UsageError
 from schedhook.handling import Handler
-from schedhook.hookspecs import hookimpl
+from schedhook.plugins.hookspecs import hookimpl
 from schedhook.inprocess import open_journal
 from schedhook.jobwork import Relocate
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
-from schedhook.plugins import Plugins, Provider
+from schedhook.plugins.manager import Plugins, Provider
 from schedhook.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet

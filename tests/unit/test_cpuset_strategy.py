@@ -17,7 +17,7 @@ from schedhook.host.cgroups import Cgroup
 from schedhook.values.model import Kind, Outcome, Report
 from schedhook.migration.move import Move
 from schedhook.values.nodemap import kernel_rule, parse_map
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import NodeSet

@@ -14,12 +14,12 @@ import click
 import pytest
 
 import schedhook
-from schedhook import hookspecs
+from schedhook.plugins.manager import hookspecs
 from schedhook.cli.main import main
 from schedhook.values.config import Config, PluginsSection, parse_config
-from schedhook.descriptors import StrategyPlugin
+from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.values.model import Reason
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook.migration.selection import WHY_KEPT
 from schedhook_plugins.schedulers.slurm_command import command as job_migrate
 

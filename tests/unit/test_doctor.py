@@ -17,10 +17,10 @@ from schedhook import hookimpl
 from schedhook.cli.main import main
 from schedhook.values.config import AgentSection, Config, JournalSection, MetricsSection, RelocationSection
 from schedhook.doctor import examine
-from schedhook.findings import Finding, Level, ok
+from schedhook.plugins.findings import Finding, Level, ok
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
-from schedhook.plugins import Plugins, Provider, load_plugins
+from schedhook.plugins.manager import Plugins, Provider, load_plugins
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_file, write_host
 from tests.unit import agentkit
 

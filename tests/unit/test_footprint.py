@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from schedhook.values.config import Config
-from schedhook.descriptors import SchedulerPlugin
+from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import NoPermissionError, PluginError, ProcessGoneError
 from schedhook.footprint import Footprint, read_footprint, read_jobs, tasks_of
-from schedhook.hookspecs import hookimpl
+from schedhook.plugins.hookspecs import hookimpl
 from schedhook.host import _proc
 from schedhook.host.topology import read_topology
 from schedhook.jobs import find_tasks
 from schedhook.values.model import Placement
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (

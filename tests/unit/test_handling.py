@@ -13,7 +13,7 @@ from schedhook import handling
 from schedhook.values.config import Config, OnRelocation
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.handling import Handler
-from schedhook.hookspecs import hookimpl
+from schedhook.plugins.hookspecs import hookimpl
 from schedhook.journal.journal import Journal, JournalError, Wish
 from schedhook.values.model import Event, Outcome, Placement, Report
 from schedhook.request import Request

@@ -22,13 +22,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from schedhook import exporter, hookimpl
 from schedhook.cli.reporting import keep
 from schedhook.values.config import AgentSection, Config, JournalSection, MetricsSection
-from schedhook.descriptors import SchedulerPlugin
+from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import SchedhookError
 from schedhook.footprint import read_jobs
 from schedhook.journal.journal import Journal
 from schedhook.metrics import Footprints, exposition, write_textfile
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
-from schedhook.plugins import Plugins, Provider, load_plugins
+from schedhook.plugins.manager import Plugins, Provider, load_plugins
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.findings import Finding, Level
+from schedhook.plugins.findings import Finding, Level
 from schedhook.testing.hosts import write_file
 from schedhook_plugins.schedulers.pbs_doctor import examine
 

@@ -19,7 +19,7 @@ from schedhook.values.model import Area, Kind, Outcome, Report
 from schedhook.migration.move import Move
 from schedhook.values.nodemap import parse_map
 from schedhook.migration.page_plan import AskedOnce, PageChoice, Pages
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet

@@ -18,14 +18,15 @@ from typing import Any
 import pytest
 
 import schedhook
-from schedhook import MapperPlugin, hookimpl, hookspecs
+from schedhook import MapperPlugin, hookimpl
+from schedhook.plugins.manager import hookspecs
 from schedhook.values import log
 from schedhook.values.config import Config, PluginsSection
-from schedhook.descriptors import StrategyPlugin
+from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.values.errors import MigrationRefused, PluginError
-from schedhook.findings import Level, note, ok
+from schedhook.plugins.findings import Level, note, ok
 from schedhook.values.model import Event, NodeMap, Outcome, Plan, Report
-from schedhook.plugins import DISABLE_VARIABLE, TRACE_VARIABLE, Plugins, load_plugins
+from schedhook.plugins.manager import DISABLE_VARIABLE, TRACE_VARIABLE, Plugins, load_plugins
 
 BAD = Path(__file__).parents[1] / "plugins_bad"
 HOOKS = {
@@ -526,13 +527,13 @@ def modules_after(statements: str) -> set[str]:
 def test_importing_the_package_costs_next_to_nothing() -> None:
     loaded = modules_after("import schedhook")
     assert "schedhook" in loaded
-    assert {"pluggy", "schedhook.hookspecs", "dataclasses"}.isdisjoint(loaded)
+    assert {"pluggy", "schedhook.plugins.hookspecs", "dataclasses"}.isdisjoint(loaded)
 
 
 def test_loading_the_plug_ins_imports_nothing_heavy() -> None:
     loaded = modules_after(
         "from schedhook.values.config import Config\n"
-        "from schedhook.plugins import load_plugins\n"
+        "from schedhook.plugins.manager import load_plugins\n"
         "plugins = load_plugins(Config(), environ={'SCHEDHOOK_DISABLE_PLUGINS': 'all'})\n"
         "assert not plugins.problems, plugins.problems\n"
     )

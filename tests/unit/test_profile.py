@@ -17,7 +17,7 @@ from schedhook.values.config import Config, PluginsSection, RelocationSection
 from schedhook.values.errors import UsageError
 from schedhook.host.topology import Node, Topology
 from schedhook.values.model import Kind, Outcome, Report
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook.migration.profiling.guidance import Guidance
 from schedhook.migration.profiling.profile import Profile
 from schedhook.migration.profiling.survey import survey

@@ -30,7 +30,7 @@ from schedhook.values.errors import (
 from schedhook.values.model import Kind, NodeMap, Outcome, Reason, Report, Shared
 from schedhook.migration.move import Move
 from schedhook.values.nodemap import parse_map
-from schedhook.plugins import load_plugins
+from schedhook.plugins.manager import load_plugins
 from schedhook.relocation import relocate
 from schedhook.request import Request
 from schedhook.values.sets import CpuSet, NodeSet

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.findings import Finding, Level
+from schedhook.plugins.findings import Finding, Level
 from schedhook.testing.hosts import write_file
 from schedhook_plugins.schedulers import slurm_doctor, slurm_queries
 from schedhook_plugins.schedulers.slurm_doctor import examine, read_settings

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from schedhook import hookspecs
-from schedhook.descriptors import (
+from schedhook.plugins.manager import hookspecs
+from schedhook.plugins.descriptors import (
     BackendPlugin,
     Descriptor,
     MapperPlugin,
@@ -319,7 +319,7 @@ def load_plugins(
 def _load(entry: EntryPoint) -> object:
     """Import a stranger's plug-in: as root only where nobody but root could have changed it."""
     if os.geteuid() == 0:
-        from schedhook.provenance import check_provenance  # noqa: PLC0415 - only for strangers
+        from schedhook.plugins.provenance import check_provenance  # noqa: PLC0415 - only for strangers
 
         check_provenance(entry)
     return entry.load()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pluggy
 
-from schedhook.descriptors import BackendPlugin, MapperPlugin, SchedulerPlugin, StrategyPlugin
-from schedhook.findings import Finding
+from schedhook.plugins.descriptors import BackendPlugin, MapperPlugin, SchedulerPlugin, StrategyPlugin
+from schedhook.plugins.findings import Finding
 from schedhook.values.model import Event, Plan, Report
 
 hookspec = pluggy.HookspecMarker("schedhook")

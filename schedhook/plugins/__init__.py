@@ -1,0 +1,1 @@
+"""The plug-in API and its manager."""
