@@ -24,7 +24,7 @@ from schedhook.values.errors import (
 from schedhook.control.freezer import cgroups_to_freeze, freezing
 from schedhook.control.rollback import Guard, mend
 from schedhook.host.topology import Topology
-from schedhook.jobs import find_pids
+from schedhook.jobs.lookup import find_pids
 from schedhook.values.model import (
     NodeMap,
     Outcome,

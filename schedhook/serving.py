@@ -14,9 +14,9 @@ from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError, UsageError
 from schedhook.exporter import exporting
 from schedhook.handling import Handler
 from schedhook.inprocess import open_journal
-from schedhook.jobs import watchable
+from schedhook.jobs.lookup import watchable
 from schedhook.values.log import get_logger
-from schedhook.metrics import Footprints, exposition
+from schedhook.jobs.metrics import Footprints, exposition
 from schedhook.values.model import Event
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler

@@ -29,7 +29,7 @@ def names_of(role: type[Descriptor]) -> Complete:
 def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The jobs on this host."""
     from schedhook.plugins.descriptors import SchedulerPlugin
-    from schedhook.jobs import watchable
+    from schedhook.jobs.lookup import watchable
 
     jobs: list[str] = []
     plugins = _plugins(ctx)

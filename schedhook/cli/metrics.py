@@ -22,7 +22,7 @@ def command(textfile: Path | None, config_path: Path | None, root: Path) -> int:
     Without an agent, a timer that runs this with --textfile does. Needs schedhook[metrics].
     """
     from schedhook.journal.journal import Journal, default_path
-    from schedhook.metrics import exposition, write_textfile
+    from schedhook.jobs.metrics import exposition, write_textfile
 
     config, plugins = load(config_path)
     path = Path(config.journal.path) if config.journal.path else default_path()

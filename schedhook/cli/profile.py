@@ -28,7 +28,7 @@ from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.values.errors import UsageError
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
-from schedhook.jobs import find_pids
+from schedhook.jobs.lookup import find_pids
 from schedhook.migration.profiling.guidance import MIN_SAMPLES, MIN_SHARE, Guidance
 from schedhook.migration.profiling.profile import CAPACITY
 from schedhook.migration.profiling.reading import Format, read_profile

@@ -21,10 +21,10 @@ from schedhook.cli.options import (
 )
 from schedhook.cli.pictures import Pictures, picture_options
 from schedhook.values.errors import UsageError
-from schedhook.footprint import Footprint, read_footprint, read_jobs, tasks_of
+from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.host import cgroups
 from schedhook.host.topology import Topology, read_topology
-from schedhook.jobs import find_tasks
+from schedhook.jobs.lookup import find_tasks
 from schedhook.plugins.manager import Plugins
 
 _SECONDS = 2.0

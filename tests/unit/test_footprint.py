@@ -9,11 +9,11 @@ import pytest
 from schedhook.values.config import Config
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import NoPermissionError, PluginError, ProcessGoneError
-from schedhook.footprint import Footprint, read_footprint, read_jobs, tasks_of
+from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.host import _proc
 from schedhook.host.topology import read_topology
-from schedhook.jobs import find_tasks
+from schedhook.jobs.lookup import find_tasks
 from schedhook.values.model import Placement
 from schedhook.plugins.manager import load_plugins
 from schedhook.roles.scheduler import Task

@@ -24,9 +24,9 @@ from schedhook.cli.reporting import keep
 from schedhook.values.config import AgentSection, Config, JournalSection, MetricsSection
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import SchedhookError
-from schedhook.footprint import read_jobs
+from schedhook.jobs.footprint import read_jobs
 from schedhook.journal.journal import Journal
-from schedhook.metrics import Footprints, exposition, write_textfile
+from schedhook.jobs.metrics import Footprints, exposition, write_textfile
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins.manager import Plugins, Provider, load_plugins
 from schedhook.roles.scheduler import Task
@@ -205,7 +205,7 @@ def test_page_tables_are_walked_for_little_of_the_time(
         now += takes
         return now
 
-    monkeypatch.setattr("schedhook.metrics.time.monotonic", clock)
+    monkeypatch.setattr("schedhook.jobs.metrics.time.monotonic", clock)
     footprints = Footprints()
 
     def read() -> list[str | None]:

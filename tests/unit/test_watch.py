@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from schedhook.values.config import WatchSection
-from schedhook.jobs import watchable
+from schedhook.jobs.lookup import watchable
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
 from schedhook.roles.scheduler import Scheduler

@@ -19,9 +19,9 @@ from schedhook.values.config import Config
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.events import count_spool
-from schedhook.footprint import Footprint, read_job
+from schedhook.jobs.footprint import Footprint, read_job
 from schedhook.host.topology import read_topology
-from schedhook.jobs import watchable
+from schedhook.jobs.lookup import watchable
 from schedhook.journal.journal import Journal
 from schedhook.values.log import get_logger
 from schedhook.plugins.manager import Plugins

@@ -22,7 +22,7 @@ from schedhook.host.processes import (
     read_threads_cpus,
 )
 from schedhook.host.topology import Topology
-from schedhook.jobs import scheduler_names, watchable
+from schedhook.jobs.lookup import scheduler_names, watchable
 from schedhook.values.model import Area, Kind, Placement, Residency, add_residency, by_name
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task

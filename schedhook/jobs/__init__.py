@@ -1,0 +1,1 @@
+"""Jobs on this host: finding them, their residency, their metrics."""
