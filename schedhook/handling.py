@@ -21,8 +21,8 @@ from schedhook.jobwork import NOTHING_DONE, Handled, JobWork, Relocate
 from schedhook.journal.journal import HeldError, Journal, JournalError, Run, Seen
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Placement, Report
-from schedhook.relocation import relocate
-from schedhook.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Scheduler
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from schedhook.host.processes import read_areas, read_status, residency
 from schedhook.journal.journal import HeldError, Wish
 from schedhook.journal.rows import json_object
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.sets import CpuSet, NodeSet
 

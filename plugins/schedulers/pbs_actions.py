@@ -18,7 +18,7 @@ from schedhook.host.cgroups import Cgroup
 from schedhook.host.topology import Topology, read_topology
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, NodeMap, Outcome, Report
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs_places import (
     Place,

@@ -28,7 +28,7 @@ from schedhook_plugins.schedulers.pbs_vnodes import nodes_on_host, parse_exec_vn
 if TYPE_CHECKING:
     from schedhook.journal.journal import Journal
     from schedhook.values.model import Report
-    from schedhook.request import Request
+    from schedhook.relocation.request import Request
 
 NAME = "pbs"
 SERVICE = "pbs_jobs.service"

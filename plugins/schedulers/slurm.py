@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from schedhook.plugins.findings import Finding
     from schedhook.journal.journal import Wish
     from schedhook.values.model import Report
-    from schedhook.request import Request
+    from schedhook.relocation.request import Request
 
 NAME = "slurm"
 

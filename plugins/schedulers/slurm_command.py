@@ -27,8 +27,8 @@ from schedhook.cli.options import CPUS, NODES, json_option, load
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.journal.journal import Journal, JournalError
 from schedhook.values.model import Outcome, Placement, Report
-from schedhook.relocation import relocate
-from schedhook.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_keeping import Keeper, finish_interrupted, held

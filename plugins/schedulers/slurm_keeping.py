@@ -9,7 +9,7 @@ from dataclasses import replace
 from schedhook.journal.journal import Journal, JournalError, Wish
 from schedhook.values.log import get_logger
 from schedhook.values.model import Report
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import JobMove, enforce

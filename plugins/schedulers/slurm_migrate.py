@@ -19,7 +19,7 @@ from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookErr
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
 from schedhook.host.topology import read_online_cpus, read_topology
 from schedhook.values.model import NodeMap, Outcome, Placement, Plan, Report
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.control.threads import affinity, bind, members_threads

@@ -34,7 +34,7 @@ from schedhook.migration.profiling.profile import CAPACITY
 from schedhook.migration.profiling.reading import Format, read_profile
 from schedhook.migration.profiling.summary import summarise
 from schedhook.migration.profiling.survey import survey
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 
 
 @click.command("profile")

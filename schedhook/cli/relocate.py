@@ -27,7 +27,7 @@ from schedhook.cli.reporting import carry_out, print_report
 from schedhook.plugins.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.values.errors import UsageError
 from schedhook.values.nodemap import parse_map
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 
 _map_options = grouped(

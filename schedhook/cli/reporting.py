@@ -15,8 +15,8 @@ from schedhook.cli.main import complain
 from schedhook.values.config import Config
 from schedhook.values.model import Outcome, Report
 from schedhook.plugins.manager import Plugins
-from schedhook.relocation import Progress, relocate
-from schedhook.request import Request
+from schedhook.relocation.pipeline import Progress, relocate
+from schedhook.relocation.request import Request
 
 _KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
 

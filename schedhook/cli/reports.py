@@ -24,7 +24,7 @@ from schedhook.cli.words import count, percent, size
 from schedhook.host.processes import printable
 from schedhook.values.model import Outcome, Plan, Report
 from schedhook.migration.profiling.summary import Summary
-from schedhook.relocation import Progress as ProgressFunction
+from schedhook.relocation.pipeline import Progress as ProgressFunction
 
 _COLOURS = {
     Outcome.COMPLETE: "green",

@@ -26,8 +26,8 @@ from schedhook.backends.native.backend import NativeBackend
 from schedhook.plugins.manager import load_plugins
 from schedhook.migration.profiling.guidance import MIN_SAMPLES, Guidance
 from schedhook.migration.profiling.profile import Profile
-from schedhook.relocation import relocate
-from schedhook.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.control.threads import bind, read_threads
 from schedhook_plugins.schedulers.slurm_cgroups import rank_in_environment

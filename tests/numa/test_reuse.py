@@ -24,7 +24,7 @@ from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, Outcome, Report
 from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.plugins.manager import Plugins, load_plugins
-from schedhook.relocation import Request, relocate
+from schedhook.relocation.pipeline import Request, relocate
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import migrate

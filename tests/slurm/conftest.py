@@ -18,8 +18,8 @@ from schedhook.hook.run import delivery
 from schedhook.values.config import Config
 from schedhook.values.model import Report
 from schedhook.plugins.manager import load_plugins
-from schedhook.relocation import relocate
-from schedhook.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.relocation.request import Request
 from tests.slurm.cluster import CannotRun, Cluster, require_machine, running
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schedhook.journal.journal import Wish
 from schedhook.values.model import Outcome, Placement, Report
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import Slurm
 from schedhook_plugins.schedulers.slurm_migrate import migrate

@@ -40,7 +40,7 @@ from schedhook.jobwork import Relocate
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins.manager import Plugins, Provider
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.watch import Watcher

@@ -18,8 +18,8 @@ from schedhook.values.model import Kind, Outcome, Report
 from schedhook.migration.move import Move
 from schedhook.values.nodemap import kernel_rule, parse_map
 from schedhook.plugins.manager import load_plugins
-from schedhook.relocation import relocate
-from schedhook.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.relocation.request import Request
 from schedhook.values.sets import NodeSet
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import (

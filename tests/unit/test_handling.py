@@ -16,7 +16,7 @@ from schedhook.handling import Handler
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.journal.journal import Journal, JournalError, Wish
 from schedhook.values.model import Event, Outcome, Placement, Report
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from tests.unit.agentkit import (

@@ -15,7 +15,7 @@ from schedhook.values.errors import SchedhookError
 from schedhook.host.topology import Node, Topology, read_topology
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Plan, ProcessPlan, Report
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,

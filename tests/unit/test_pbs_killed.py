@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.values.model import Report
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.schedulers.pbs_state import Parked
 from tests.unit.test_pbs_actions import JOB, MIB, Host

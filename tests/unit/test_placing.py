@@ -20,8 +20,8 @@ from schedhook.migration.move import Move
 from schedhook.values.nodemap import parse_map
 from schedhook.migration.page_plan import AskedOnce, PageChoice, Pages
 from schedhook.plugins.manager import load_plugins
-from schedhook.relocation import relocate
-from schedhook.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 

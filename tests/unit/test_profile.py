@@ -21,8 +21,8 @@ from schedhook.plugins.manager import load_plugins
 from schedhook.migration.profiling.guidance import Guidance
 from schedhook.migration.profiling.profile import Profile
 from schedhook.migration.profiling.survey import survey
-from schedhook.relocation import relocate
-from schedhook.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process

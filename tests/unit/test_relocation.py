@@ -31,12 +31,12 @@ from schedhook.values.model import Kind, NodeMap, Outcome, Reason, Report, Share
 from schedhook.migration.move import Move
 from schedhook.values.nodemap import parse_map
 from schedhook.plugins.manager import load_plugins
-from schedhook.relocation import relocate
-from schedhook.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.backends.simulated.target import SimulatedTarget
-from schedhook.verifying import explain
+from schedhook.relocation.verify import explain
 
 QUICK = Config(
     relocation=RelocationSection(backend="test", threads=2),

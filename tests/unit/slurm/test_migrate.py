@@ -16,7 +16,7 @@ from schedhook.control import cpusets
 from schedhook.values.errors import RefusedError, UsageError
 from schedhook.journal.journal import Wish
 from schedhook.values.model import NodeMap, Outcome, Placement, Plan, ProcessPlan, Report
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,

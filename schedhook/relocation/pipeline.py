@@ -36,13 +36,13 @@ from schedhook.values.model import (
 from schedhook.migration.move import Move, MoveOptions, MovingProcess
 from schedhook.migration.throttle import place_threads
 from schedhook.migration.page_plan import PageChoice
-from schedhook.planning import check_nodes, check_online, make_plan
+from schedhook.relocation.plan import check_nodes, check_online, make_plan
 from schedhook.plugins.manager import Plugins
-from schedhook.request import Request
+from schedhook.relocation.request import Request
 from schedhook.migration.retry import RetryPolicy
 from schedhook.migration.selection import ProcessSelection, Selection
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.verifying import judge, verify
+from schedhook.relocation.verify import judge, verify
 
 _GENTLE_CALL_MS = 20.0
 _MIB = 1 << 20

@@ -1,0 +1,1 @@
+"""The pipeline: request, plan, move, verify, report."""
