@@ -19,7 +19,7 @@ from pathlib import Path
 from schedhook.values.config import Config
 from schedhook.values.model import Event
 from schedhook.plugins.manager import load_plugins
-from schedhook.watch import Watcher
+from schedhook.agent.watcher import Watcher
 
 LIMIT = 0.005
 FIRST_JOB = 900_001

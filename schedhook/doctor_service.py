@@ -10,7 +10,7 @@ from pathlib import Path
 from schedhook.hook.run import delivery
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError
-from schedhook.events import count_spool
+from schedhook.agent.events import count_spool
 from schedhook.plugins.findings import Finding, note, ok, problem
 
 _SECONDS = 2.0

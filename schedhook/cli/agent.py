@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from schedhook.cli.options import PathType, common_options, load
-from schedhook.serving import serve
+from schedhook.agent.service import serve
 
 
 @click.command("agent")

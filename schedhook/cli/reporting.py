@@ -48,7 +48,7 @@ def keep_report(report: Report, config: Config, root: Path) -> None:
 
 def keep(report: Report, config: Config) -> None:
     """Write a report into the journal; where that fails, the log says so."""
-    from schedhook.inprocess import open_journal
+    from schedhook.agent.oneshot import open_journal
     from schedhook.journal.journal import JournalError
     from schedhook.values.log import get_logger
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import UsageError
-from schedhook.events import check_job
+from schedhook.agent.events import check_job
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
 

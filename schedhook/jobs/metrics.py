@@ -18,7 +18,7 @@ from schedhook import __version__
 from schedhook.values.config import Config
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
-from schedhook.events import count_spool
+from schedhook.agent.events import count_spool
 from schedhook.jobs.footprint import Footprint, read_job
 from schedhook.host.topology import read_topology
 from schedhook.jobs.lookup import watchable

@@ -24,7 +24,7 @@ from schedhook.values.config import (
 from schedhook.control.freezer import freezing
 from schedhook.journal.journal import Journal
 from schedhook.plugins.manager import load_plugins
-from schedhook.serving import serve
+from schedhook.agent.service import serve
 from schedhook_plugins.schedulers.slurm_command import command as job_migrate
 from tests.numa import killing
 from tests.numa.jobs import Job, cgroup

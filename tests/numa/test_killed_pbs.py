@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from schedhook.values.config import Config, PluginsSection
-from schedhook.handling import Handler
+from schedhook.agent.dispatcher import Handler
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
 from schedhook.plugins.manager import load_plugins

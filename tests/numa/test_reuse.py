@@ -18,7 +18,7 @@ from schedhook.roles.backend import Limits
 from schedhook.values.config import Config
 from schedhook.values.errors import ProcessGoneError
 from schedhook.control.rollback import Guard
-from schedhook.handling import Handler
+from schedhook.agent.dispatcher import Handler
 from schedhook.host.processes import read_start_time
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, Outcome, Report

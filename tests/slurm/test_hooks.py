@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.hook.run import delivery
-from schedhook.events import parse_message, read_event, read_spool
+from schedhook.agent.events import parse_message, read_event, read_spool
 from schedhook.values.model import Event
 from schedhook_plugins.schedulers.slurm import Slurm
 from tests.slurm.cluster import USER_ID, Cluster, wait_until

@@ -23,7 +23,7 @@ from typing import Any
 
 from schedhook.hook.run import delivery
 from schedhook.values import log
-from schedhook.agent import Agent
+from schedhook.agent.server import Agent
 from schedhook.values.config import (
     ActionsSection,
     AgentSection,
@@ -33,17 +33,17 @@ from schedhook.values.config import (
 )
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import UsageError
-from schedhook.handling import Handler
+from schedhook.agent.dispatcher import Handler
 from schedhook.plugins.hookspecs import hookimpl
-from schedhook.inprocess import open_journal
-from schedhook.jobwork import Relocate
+from schedhook.agent.oneshot import open_journal
+from schedhook.agent.followup import Relocate
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.plugins.manager import Plugins, Provider
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.watch import Watcher
+from schedhook.agent.watcher import Watcher
 from schedhook_plugins.schedulers import pbs, slurm
 
 HOOK = Path(delivery.__file__).with_name("hook.py")

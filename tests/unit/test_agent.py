@@ -21,17 +21,17 @@ from pathlib import Path
 import pytest
 
 from schedhook.hook.run import delivery
-from schedhook.agent import notify_systemd
+from schedhook.agent.server import notify_systemd
 from schedhook.values.config import Config, JournalSection
 from schedhook.values.errors import UsageError
-from schedhook.events import parse_message
+from schedhook.agent.events import parse_message
 from schedhook.host.processes import boot_time
-from schedhook.inprocess import handle_message
-from schedhook.jobwork import Handled
+from schedhook.agent.oneshot import handle_message
+from schedhook.agent.followup import Handled
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
-from schedhook.sockets import lock
-from schedhook.workers import Workers
+from schedhook.agent.sockets import lock
+from schedhook.agent.workers import Workers
 from tests.unit import agentkit
 from tests.unit.agentkit import (
     EXITS_WHEN_ASKED,
@@ -446,10 +446,10 @@ def test_a_worker_survives_what_it_works_on(error: type[BaseException]) -> None:
 
 NO_THREADS = """
 import os, resource, sys, time
-from schedhook.jobwork import Handled
+from schedhook.agent.followup import Handled
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
-from schedhook.workers import Workers
+from schedhook.agent.workers import Workers
 
 get_logger().info("before its files are out of reach")
 done = []

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from schedhook.hook.run import delivery
 from schedhook.values.errors import SchedhookError, UsageError
-from schedhook.events import (
+from schedhook.agent.events import (
     Kind,
     check_job,
     kind_of,

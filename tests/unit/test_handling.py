@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from schedhook import handling
+from schedhook.agent.server import dispatcher
 from schedhook.values.config import Config, OnRelocation
 from schedhook.values.errors import ProcessGoneError, SchedhookError
-from schedhook.handling import Handler
+from schedhook.agent.dispatcher import Handler
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.journal.journal import Journal, JournalError, Wish
 from schedhook.values.model import Event, Outcome, Placement, Report
@@ -398,7 +398,7 @@ def test_a_wish_waits_for_a_step_that_starts_but_not_for_ever(
     """What Slurm has yet to bind could not be bound any more."""
     enforced = wish_for(one, monkeypatch)
     clock, starting = [100.0], [True]
-    monkeypatch.setattr(handling.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(dispatcher.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(FakeScheduler, "starting", lambda *_: starting[0], raising=False)
     one.put("0", "1", "0")
 
@@ -592,7 +592,7 @@ def test_a_job_that_was_frozen_for_a_moment_only_is_not_parked(
     """The watcher may take a relocation that freezes the job for a suspension."""
     parking.look("suspended", seen_by="watch")
     assert parking.moves.requests == []
-    monkeypatch.setattr("schedhook.jobwork._is_stopped", lambda *_: True)
+    monkeypatch.setattr("schedhook.agent.followup._is_stopped", lambda *_: True)
     parking.look("suspended", seen_by="watch")
     assert len(parking.moves.requests) == 2
 
@@ -600,7 +600,7 @@ def test_a_job_that_was_frozen_for_a_moment_only_is_not_parked(
 def test_an_adapter_that_sees_to_suspension_is_not_helped_by_the_watcher(
     parking: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schedhook.jobwork._is_stopped", lambda *_: True)
+    monkeypatch.setattr("schedhook.agent.followup._is_stopped", lambda *_: True)
     monkeypatch.setattr(FakeScheduler, "points_handled", {"preresume"}, raising=False)
     for point in ("suspended", "resumed"):
         assert parking.look(point, seen_by="watch") == "nothing to do"
@@ -624,8 +624,8 @@ def test_pages_elsewhere_come_home_when_a_neighbour_ends(
 ) -> None:
     one = Set(tmp_path, with_actions(repatriate=True, repatriate_least_mb=1))
     away = {ME: {0: 8 << 20, 3: 2 << 20, 2: 100}, PARENT: {1: 8 << 20}}
-    monkeypatch.setattr("schedhook.jobwork.read_areas", lambda pid, _root: pid)
-    monkeypatch.setattr("schedhook.jobwork.residency", lambda pid: away[pid])
+    monkeypatch.setattr("schedhook.agent.followup.read_areas", lambda pid, _root: pid)
+    monkeypatch.setattr("schedhook.agent.followup.residency", lambda pid: away[pid])
     one.handler.handle(event("begin", "2"), 4.0)
     (more,) = one.handler.handle(event("end", "2"), 5.0).more
     one.handler.handle(more, 6.0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.journal.journal import journal
-from schedhook.events import parse_message
+from schedhook.agent.events import parse_message
 from schedhook.journal.journal import Wish
 from schedhook.values.model import Placement
 from schedhook.roles.scheduler import Task

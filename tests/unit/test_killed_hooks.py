@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.events import parse_message
+from schedhook.agent.events import parse_message
 from tests.pbs.mom import Mom, StandIn
 from tests.unit.agentkit import HOOK, agent, answers, wait_for
 from tests.unit.test_killed import KILLS, Records, chance

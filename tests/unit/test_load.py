@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import history_seconds, measure, spool_events, write_history
-from schedhook.agent import Agent
+from schedhook.agent.server import Agent
 from schedhook.values.config import Config
-from schedhook.events import Kind
+from schedhook.agent.events import Kind
 from schedhook.journal.journal import Journal
 from tests.unit.agentkit import Moves, event, make_handler
 
@@ -22,7 +22,7 @@ def test_a_busy_host_loses_no_event(tmp_path: Path) -> None:
 
 def test_the_spool_is_read_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever calls while ten thousand events wait there is not kept waiting for all of them."""
-    monkeypatch.setattr("schedhook.agent._SPOOL_SECONDS", 0.0)
+    monkeypatch.setattr("schedhook.agent.server._SPOOL_SECONDS", 0.0)
     spool_events(tmp_path / "spool", 30)
     agent = Agent(make_handler(tmp_path, Moves()), Config(), spool=tmp_path / "spool")
     try:

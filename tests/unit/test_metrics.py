@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from schedhook import exporter, hookimpl
+from schedhook import hookimpl
+from schedhook.agent.server import exporter
 from schedhook.cli.reporting import keep
 from schedhook.values.config import AgentSection, Config, JournalSection, MetricsSection
 from schedhook.plugins.descriptors import SchedulerPlugin
@@ -422,7 +423,7 @@ def test_the_socket_is_its_owners_or_a_groups(tmp_path: Path) -> None:
 
 
 def test_the_library_waits_until_it_is_wanted() -> None:
-    code = "import sys, schedhook.serving; sys.exit('prometheus_client' in sys.modules)"
+    code = "import sys, schedhook.agent.service; sys.exit('prometheus_client' in sys.modules)"
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 

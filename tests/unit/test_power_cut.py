@@ -11,7 +11,7 @@ import pytest
 
 from schedhook.hook.run import delivery
 from schedhook.values.config import Config, JournalSection
-from schedhook.inprocess import open_journal
+from schedhook.agent.oneshot import open_journal
 from schedhook.journal.journal import Journal, JournalError
 from schedhook.values.model import Event
 from tests.unit.agentkit import agent, history, wait_for

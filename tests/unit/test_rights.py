@@ -19,20 +19,20 @@ from pathlib import Path
 import pytest
 
 from schedhook.hook.run import delivery
-from schedhook.agent import Agent
-from schedhook.clients import Gate
+from schedhook.agent.server import Agent
+from schedhook.agent.clients import Gate
 from schedhook.values.config import Config, load_config
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.values.errors import ConfigError, RefusedError, SchedhookError, UsageError
-from schedhook.events import Kind, Message, kind_of, read_spool, read_users_event
+from schedhook.agent.events import Kind, Message, kind_of, read_spool, read_users_event
 from schedhook.control.rollback import Guard
-from schedhook.jobwork import Handled
+from schedhook.agent.followup import Handled
 from schedhook.journal.journal import Journal, JournalError
 from schedhook.values.model import Event
 from schedhook.plugins.manager import load_plugins
 from schedhook.roles.scheduler import Scheduler
-from schedhook.sockets import listen, lock
-from schedhook.watch import owner_of
+from schedhook.agent.sockets import listen, lock
+from schedhook.agent.watcher import owner_of
 from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs_state import JobState, States
 from schedhook_plugins.schedulers.slurm import Slurm

@@ -16,7 +16,7 @@ from schedhook.jobs.lookup import watchable
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
 from schedhook.roles.scheduler import Scheduler
-from schedhook.watch import Watcher
+from schedhook.agent.watcher import Watcher
 from tests.unit.agentkit import FakeScheduler, agent, end, moves_of, place, wait_for
 
 SECTION = WatchSection(interval_s=1, task_interval_s=5, debounce_s=0.5)

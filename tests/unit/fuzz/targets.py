@@ -19,7 +19,7 @@ from unittest import mock
 from schedhook.hook.run import delivery
 from schedhook.values.config import parse_config
 from schedhook.values.errors import ConfigError, SchedhookError, UsageError
-from schedhook.events import parse_message, read_event
+from schedhook.agent.events import parse_message, read_event
 from schedhook.host import areas, cgroups, frames, mounts, processes, topology
 from schedhook.host._proc import stat_fields
 from schedhook.journal.journal import Journal

@@ -389,7 +389,7 @@ def test_older_versions_name_the_job_otherwise_and_no_context() -> None:
 
 
 def test_every_point_has_a_meaning_that_the_handler_knows() -> None:
-    from schedhook.events import Kind  # noqa: PLC0415 - the adapter itself does not need it
+    from schedhook.agent.events import Kind  # noqa: PLC0415 - the adapter itself does not need it
 
     assert {Kind(kind) for kind in Slurm.kinds.values()} == {
         Kind.JOB_STARTED,

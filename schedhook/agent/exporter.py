@@ -21,7 +21,7 @@ from schedhook.values.config import MetricsSection
 from schedhook.values.errors import SchedhookError
 from schedhook.values.log import get_logger
 from schedhook.jobs.metrics import CONTENT_TYPE, write_textfile
-from schedhook.sockets import check_directory, listen
+from schedhook.agent.sockets import check_directory, listen
 
 _log = get_logger()
 

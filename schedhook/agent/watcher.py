@@ -17,7 +17,7 @@ from typing import Any
 
 from schedhook.values.config import WatchSection
 from schedhook.values.errors import PLUGIN_ERRORS, ProcessGoneError, SchedhookError
-from schedhook.events import Kind, check_job
+from schedhook.agent.events import Kind, check_job
 from schedhook.host.cgroups import memberships
 from schedhook.host.processes import read_status
 from schedhook.host.rlimits import raise_file_limit

@@ -7,21 +7,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from select import epoll
 
-from schedhook.agent import Agent
+from schedhook.agent.server import Agent
 from schedhook.values.config import Config
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError, UsageError
-from schedhook.exporter import exporting
-from schedhook.handling import Handler
-from schedhook.inprocess import open_journal
+from schedhook.agent.exporter import exporting
+from schedhook.agent.dispatcher import Handler
+from schedhook.agent.oneshot import open_journal
 from schedhook.jobs.lookup import watchable
 from schedhook.values.log import get_logger
 from schedhook.jobs.metrics import Footprints, exposition
 from schedhook.values.model import Event
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler
-from schedhook.sockets import lock
-from schedhook.watch import Watcher
+from schedhook.agent.sockets import lock
+from schedhook.agent.watcher import Watcher
 
 _log = get_logger()
 

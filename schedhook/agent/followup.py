@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from schedhook.values.config import OnRelocation
 from schedhook.values.errors import ProcessGoneError, SchedhookError
-from schedhook.events import Kind
+from schedhook.agent.events import Kind
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
 from schedhook.journal.journal import HeldError, Wish
@@ -21,7 +21,7 @@ from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
-    from schedhook.handling import Handler
+    from schedhook.agent.dispatcher import Handler
 
 Relocate = Callable[[Request], Report]
 

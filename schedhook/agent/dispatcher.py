@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
-from schedhook.events import Kind, kind_of
-from schedhook.jobwork import NOTHING_DONE, Handled, JobWork, Relocate
+from schedhook.agent.events import Kind, kind_of
+from schedhook.agent.followup import NOTHING_DONE, Handled, JobWork, Relocate
 from schedhook.journal.journal import HeldError, Journal, JournalError, Run, Seen
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Placement, Report

@@ -14,9 +14,9 @@ from schedhook.hook.run import delivery
 from schedhook.values import log
 from schedhook.values.config import Config, LogLevel, load_config
 from schedhook.values.errors import ConfigError, SchedhookError
-from schedhook.events import parse_message, read_event
-from schedhook.handling import Handler
-from schedhook.jobwork import Handled
+from schedhook.agent.events import parse_message, read_event
+from schedhook.agent.dispatcher import Handler
+from schedhook.agent.followup import Handled
 from schedhook.journal.journal import Journal, JournalError, default_path
 
 _log = log.get_logger()

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from schedhook.hook.run import delivery
-from schedhook.events import Message
+from schedhook.agent.events import Message
 from schedhook.values.ownership import is_root_or_self
 
 _SECONDS = 5.0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.jobwork import Handled
+from schedhook.agent.followup import Handled
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
 

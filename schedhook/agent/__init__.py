@@ -1,0 +1,1 @@
+"""The agent: hooks' events, the watcher, and following jobs."""
