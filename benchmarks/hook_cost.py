@@ -42,7 +42,7 @@ def agent(directory: Path, python: str) -> Iterator[Path]:
     (directory / "config.toml").write_text(
         f'[journal]\npath = "{directory}/state/journal.db"\n[log]\nlevel = "warning"\n'
     )
-    program = "from schedhook.cli.agent import command; command()"
+    program = "from schedhook.cli.commands.agent import command; command()"
     command = [python, "-c", program, "--config"]
     command += [str(directory / "config.toml"), "--socket", str(path), "--spool"]
     process = subprocess.Popen([*command, str(directory / "spool")])

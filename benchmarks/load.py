@@ -96,7 +96,7 @@ def agent(directory: Path) -> Iterator[int]:
         f'[journal]\npath = "{directory}/state/journal.db"\n'
         '[watch]\nschedulers = ["slurm"]\n[log]\nlevel = "error"\n'
     )
-    program = "from schedhook.cli.agent import command; command()"
+    program = "from schedhook.cli.commands.agent import command; command()"
     words = ["--config", "config.toml", "--socket", "agent.sock", "--spool", "spool"]
     root = ["--root", str(directory / "host")]
     process = subprocess.Popen([sys.executable, "-c", program, *words, *root], cwd=directory)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from schedhook.cli.completion import complete_jobs, complete_set, names_of
+from schedhook.cli.commands.completion import complete_jobs, complete_set, names_of
 from schedhook.values.config import Config, load_config
 from schedhook.plugins.descriptors import BackendPlugin, SchedulerPlugin
 from schedhook.values.errors import SchedhookError, UsageError

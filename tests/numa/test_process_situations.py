@@ -34,7 +34,7 @@ CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount
 @pytest.fixture(scope="module", autouse=True)
 def imports() -> None:
     """What takes time to import, and some callers may not read."""
-    for name in ("tenacity", "schedhook.cli.doctor", "schedhook.agent.oneshot", "schedhook.values.log"):
+    for name in ("tenacity", "schedhook.cli.commands.doctor", "schedhook.agent.oneshot", "schedhook.values.log"):
         import_module(name)
     main(["plan", "--pid", str(os.getpid()), "--map", "0:2", "--json"], standalone_mode=False)
 

@@ -28,7 +28,7 @@ BIG = 32
 ENOUGH = 0.999
 PATIENCE = 300
 """Seconds, of an emulated machine whose files come over a network."""
-AGENT = "from schedhook.cli.agent import command; command()"
+AGENT = "from schedhook.cli.commands.agent import command; command()"
 UNIT_CAPABILITIES = "-all,+sys_nice,+sys_ptrace,+dac_read_search"
 """CapabilityBoundingSet of contrib/systemd/schedhook-agent.service."""
 

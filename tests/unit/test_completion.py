@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
-from schedhook.cli.completion import complete_set
+from schedhook.cli.commands.completion import complete_set
 from schedhook.cli.main import COMMANDS, main
 from schedhook.testing.hosts import FakeNode, write_cgroup, write_cgroup_mounts, write_host
 from schedhook_plugins.schedulers.slurm_command import command as job_migrate

@@ -16,7 +16,7 @@ import pytest
 from schedhook import hookimpl
 from schedhook.cli.main import main
 from schedhook.values.config import AgentSection, Config, JournalSection, MetricsSection, RelocationSection
-from schedhook.doctor import examine
+from schedhook.cli.doctor.host_checks import examine
 from schedhook.plugins.findings import Finding, Level, ok
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event

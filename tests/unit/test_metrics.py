@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schedhook import hookimpl
 from schedhook.agent.server import exporter
-from schedhook.cli.reporting import keep
+from schedhook.cli.running import keep
 from schedhook.values.config import AgentSection, Config, JournalSection, MetricsSection
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import SchedhookError

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedhook.cli.charts import Bar, Chart, Group, Tone
-from schedhook.cli.drawing import to_html, to_svg
+from schedhook.cli.output.charts import Bar, Chart, Group, Tone
+from schedhook.cli.output.svg import to_html, to_svg
 from schedhook.cli.main import run as run_command
-from schedhook.cli.words import cut
+from schedhook.cli.output.text import cut
 from schedhook.host.processes import printable
 from tests.unit.screenkit import MIB, SCATTERED, make_host
 

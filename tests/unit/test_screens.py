@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from schedhook.cli.bars import draw_bar
-from schedhook.cli.charts import Bar, Tone
+from schedhook.cli.output.bars import draw_bar
+from schedhook.cli.output.charts import Bar, Tone
 from schedhook.cli.main import run as run_command
-from schedhook.cli.words import cut, percent, size
+from schedhook.cli.output.text import cut, percent, size
 from tests.unit.screenkit import FOUR, MANY, MIB, SCATTERED, make_host
 
 Run = Callable[..., str]

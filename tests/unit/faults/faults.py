@@ -150,7 +150,7 @@ def locked_journal(room: Room) -> AbstractContextManager[None]:
 @contextmanager
 def an_agent(room: Room, environ: Mapping[str, str] | None = None) -> Iterator[int]:
     """A real agent, whose log is in the room's directory; its process."""
-    program = "from schedhook.cli.agent import command; command()"
+    program = "from schedhook.cli.commands.agent import command; command()"
     command = [*room.words(), sys.executable, "-c", program, "--no-watch"]
     with (room.directory / "agent.log").open("wb") as log:
         process = subprocess.Popen(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from schedhook.cli.words import by_number, count, off_node, size, when
+from schedhook.cli.output.text import by_number, count, off_node, size, when
 from schedhook.host.processes import printable
 from schedhook.values.sets import NodeSet
 

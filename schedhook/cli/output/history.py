@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from schedhook.cli.tables import cell, fitted_table
-from schedhook.cli.words import size, when
+from schedhook.cli.output.tables import cell, fitted_table
+from schedhook.cli.output.text import size, when
 from schedhook.host.processes import printable
 
 _WIDE = 100

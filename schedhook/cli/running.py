@@ -35,7 +35,7 @@ def progress_bar(as_json: bool) -> AbstractContextManager[Progress | None]:
     """A bar where a person looks on."""
     if as_json or not sys.stderr.isatty():
         return nullcontext(None)
-    from schedhook.cli.reports import progress_bar
+    from schedhook.cli.output.report import progress_bar
 
     return progress_bar()
 
@@ -66,6 +66,6 @@ def print_report(report: Report, as_json: bool, more: dict[str, Any] | None = No
         if report.outcome in (Outcome.REFUSED, Outcome.FAILED):
             complain(f"schedhook: {report.outcome.value}: {report.notes[-1]}")
     else:
-        from schedhook.cli.reports import print_report
+        from schedhook.cli.output.report import print_report
 
         print_report(report)

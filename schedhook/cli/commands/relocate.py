@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from schedhook.cli.completion import names_of
+from schedhook.cli.commands.completion import names_of
 from schedhook.cli.options import (
     CPUS,
     NAME,
@@ -22,8 +22,8 @@ from schedhook.cli.options import (
     moving_options,
     process_options,
 )
-from schedhook.cli.pictures import Pictures, picture_options
-from schedhook.cli.reporting import carry_out, print_report
+from schedhook.cli.output.files import Pictures, picture_options
+from schedhook.cli.running import carry_out, print_report
 from schedhook.plugins.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.values.errors import UsageError
 from schedhook.values.nodemap import parse_map
@@ -109,7 +109,7 @@ def _run(
     report = carry_out(request, config, plugins, root, as_json)
     print_report(report, as_json)
     if pictures:
-        from schedhook.cli import charts
+        from schedhook.cli.output import charts
 
         pictures.write(charts.of_report(report.to_dict()))
     return report.outcome.exit_status

@@ -7,8 +7,8 @@ from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
-from schedhook.cli.charts import HOME_MARK, HOME_MEANING, Bar, Group, Tone, legend
-from schedhook.cli.words import size
+from schedhook.cli.output.charts import HOME_MARK, HOME_MEANING, Bar, Group, Tone, legend
+from schedhook.cli.output.text import size
 
 _FILL = {
     Tone.HOME: ("█", "#", "green"),

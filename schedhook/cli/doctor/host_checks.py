@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from schedhook import __version__
-from schedhook import doctor_service as service
+from schedhook.cli.commands.doctor import service_checks as service
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError
 from schedhook.plugins.findings import Finding, Level, note, ok, problem

@@ -16,7 +16,7 @@ from schedhook.cli.options import PathType
 from schedhook.values.errors import SchedhookError, UsageError
 
 if TYPE_CHECKING:
-    from schedhook.cli.charts import Chart
+    from schedhook.cli.output.charts import Chart
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -50,7 +50,7 @@ class Pictures:
 
     def write(self, chart: Chart) -> None:
         """Write them, each whole or not at all. SchedhookError where that fails."""
-        from schedhook.cli.drawing import to_html, to_svg
+        from schedhook.cli.output.svg import to_html, to_svg
 
         if self.svg is not None:
             _write(self.svg, to_svg(chart))

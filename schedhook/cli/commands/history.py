@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from schedhook.cli.options import FILE, json_option
-from schedhook.cli.pictures import Pictures, picture_options
+from schedhook.cli.output.files import Pictures, picture_options
 from schedhook.values.config import load_config
 from schedhook.values.errors import UsageError
 from schedhook.journal.journal import Journal, default_path
@@ -88,11 +88,11 @@ def command(
     elif job is not None and not runs:
         raise UsageError(f"{path}: no job {job!r}" + (" since then" if since is not None else ""))
     else:
-        from schedhook.cli.runs import print_runs
+        from schedhook.cli.output.history import print_runs
 
         print_runs(runs, in_full=job is not None)
     if pictures:
-        from schedhook.cli import charts
+        from schedhook.cli.output import charts
 
         pictures.write(charts.of_report(_latest_report(runs, job)))
     return 0

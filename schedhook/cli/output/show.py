@@ -11,11 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from schedhook.cli import charts
-from schedhook.cli.bars import draw, draw_bar, draw_legend
-from schedhook.cli.charts import Bar, Tone
-from schedhook.cli.tables import cell, fitted_table
-from schedhook.cli.words import BAD_SHARE, by_number, count, percent, size, when
+from schedhook.cli.output import charts
+from schedhook.cli.output.bars import draw, draw_bar, draw_legend
+from schedhook.cli.output.charts import Bar, Tone
+from schedhook.cli.output.tables import cell, fitted_table
+from schedhook.cli.output.text import BAD_SHARE, by_number, count, percent, size, when
 from schedhook.host.processes import printable
 
 _WIDE = 100

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from schedhook.cli.relocate import plan_command as command
+from schedhook.cli.commands.relocate import plan_command as command
 
 __all__ = ["command"]

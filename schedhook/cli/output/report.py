@@ -17,10 +17,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from schedhook.cli import charts
-from schedhook.cli.bars import draw
-from schedhook.cli.tables import cell, fitted_table
-from schedhook.cli.words import count, percent, size
+from schedhook.cli.output import charts
+from schedhook.cli.output.bars import draw
+from schedhook.cli.output.tables import cell, fitted_table
+from schedhook.cli.output.text import count, percent, size
 from schedhook.host.processes import printable
 from schedhook.values.model import Outcome, Plan, Report
 from schedhook.migration.profiling.summary import Summary

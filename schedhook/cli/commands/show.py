@@ -19,7 +19,7 @@ from schedhook.cli.options import (
     load,
     process_options,
 )
-from schedhook.cli.pictures import Pictures, picture_options
+from schedhook.cli.output.files import Pictures, picture_options
 from schedhook.values.errors import UsageError
 from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.host import cgroups
@@ -90,7 +90,7 @@ def command(
     shown = look()
     _print(shown, as_json)
     if pictures:
-        from schedhook.cli import charts
+        from schedhook.cli.output import charts
 
         pictures.write(charts.of_jobs(shown) if not named else charts.of_footprint(shown))
     return 0
@@ -130,7 +130,7 @@ def _print(shown: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(shown, ensure_ascii=False))
     else:
-        from schedhook.cli.screens import print_shown
+        from schedhook.cli.output.show import print_shown
 
         print_shown(shown)
 
@@ -142,7 +142,7 @@ def _watch(look: Callable[[], dict[str, Any]], seconds: float, as_json: bool) ->
                 _print(look(), as_json=True)
                 sys.stdout.flush()
                 time.sleep(seconds)
-        from schedhook.cli.screens import watch
+        from schedhook.cli.output.show import watch
 
         watch(look, seconds)
     except KeyboardInterrupt:

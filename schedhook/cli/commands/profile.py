@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from schedhook.cli.completion import names_of
+from schedhook.cli.commands.completion import names_of
 from schedhook.cli.options import (
     NAME,
     NumberType,
@@ -23,7 +23,7 @@ from schedhook.cli.options import (
     moving_options,
     process_options,
 )
-from schedhook.cli.reporting import carry_out, print_report
+from schedhook.cli.running import carry_out, print_report
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.values.errors import UsageError
 from schedhook.host import cgroups
@@ -160,7 +160,7 @@ def command(
     summary = summarise(tally, found, guidance)
     print_report(report, as_json, {"profile": asdict(summary)})
     if not as_json:
-        from schedhook.cli.reports import print_profile
+        from schedhook.cli.output.report import print_profile
 
         print_profile(summary)
     return report.outcome.exit_status

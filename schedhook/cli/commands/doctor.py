@@ -10,7 +10,7 @@ import click
 
 from schedhook.cli.options import common_options, json_option, load
 from schedhook.values.config import Config
-from schedhook.doctor import examine
+from schedhook.cli.doctor.host_checks import examine
 from schedhook.values.errors import ConfigError
 from schedhook.plugins.findings import Level, problem
 from schedhook.plugins.manager import load_plugins
@@ -36,7 +36,7 @@ def command(as_json: bool, config_path: Path | None, root: Path) -> int:
     if as_json:
         click.echo(json.dumps({"findings": [asdict(each) for each in findings]}))
     else:
-        from schedhook.cli.tables import print_findings
+        from schedhook.cli.output.tables import print_findings
 
         print_findings(findings)
     return 1 if any(each.level is Level.PROBLEM for each in findings) else 0

@@ -41,7 +41,7 @@ def command(as_json: bool, config_path: Path | None, **_: Any) -> int:
     if as_json:
         click.echo(json.dumps({"plugins": listed, "problems": problems}, ensure_ascii=False))
     else:
-        from schedhook.cli.tables import print_plugins
+        from schedhook.cli.output.tables import print_plugins
 
         print_plugins(listed, problems)
     return 1 if problems else 0

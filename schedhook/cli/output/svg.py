@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from schedhook.cli.charts import HOME_MARK, HOME_MEANING, Bar, Chart, Group, legend
-from schedhook.cli.words import count, cut, size, when
+from schedhook.cli.output.charts import HOME_MARK, HOME_MEANING, Bar, Chart, Group, legend
+from schedhook.cli.output.text import count, cut, size, when
 
 _WIDTH = 960
 _MARGIN = 24

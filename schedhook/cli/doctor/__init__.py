@@ -1,0 +1,1 @@
+"""What `schedhook doctor` checks."""
