@@ -11,7 +11,7 @@ from click_man.core import write_man_pages
 
 from schedhook import __version__
 from schedhook.cli.main import COMMANDS, main
-from schedhook_plugins.schedulers.slurm_command import command as job_migrate
+from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 
 
 def write(directory: Path) -> None:

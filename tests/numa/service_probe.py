@@ -30,7 +30,7 @@ from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.control.threads import bind, read_threads
-from schedhook_plugins.schedulers.slurm_cgroups import rank_in_environment
+from schedhook_plugins.schedulers.slurm.cgroups import rank_in_environment
 
 _VERSION_3 = 0x20080522  # <linux/capability.h>
 EVERYWHERE = NodeSet(range(4))

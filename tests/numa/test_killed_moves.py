@@ -25,7 +25,7 @@ from schedhook.control.freezer import freezing
 from schedhook.journal.journal import Journal
 from schedhook.plugins.manager import load_plugins
 from schedhook.agent.service import serve
-from schedhook_plugins.schedulers.slurm_command import command as job_migrate
+from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 from tests.numa import killing
 from tests.numa.jobs import Job, cgroup
 from tests.numa.killing import chance, in_child, kill_after

@@ -17,8 +17,8 @@ from schedhook.agent.dispatcher import Handler
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event
 from schedhook.plugins.manager import load_plugins
-from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs_state import JobState
+from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
+from schedhook_plugins.schedulers.pbs.state import JobState
 from tests.numa.jobs import CGROUPS, Job
 from tests.numa.killing import chance, in_child, kill_after
 from tests.numa.test_killed_moves import KILLS

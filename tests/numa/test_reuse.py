@@ -26,8 +26,8 @@ from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.plugins.manager import Plugins, load_plugins
 from schedhook.relocation.pipeline import Request, relocate
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_migrate import migrate
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.migrate import migrate
 from tests.numa.jobs import CGROUPS, cgroup, until
 from tests.numa.programs import program
 from tests.numa.slurm_jobs import SCOPE

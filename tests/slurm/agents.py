@@ -14,7 +14,7 @@ from tests.slurm.cluster import Cluster, wait_until
 
 SOCKET = Path("/run/schedhook/agent.sock")
 AGENT = (sys.executable, "-P", "-m", "schedhook.cli.main", "agent")
-JOB_MIGRATE = (sys.executable, "-P", "-m", "schedhook_plugins.schedulers.slurm_command")
+JOB_MIGRATE = (sys.executable, "-P", "-m", "schedhook_plugins.schedulers.slurm.command")
 LOG = "agent"
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from schedhook.values.errors import UsageError
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_answers import Allocation, JobInfo
-from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
-from schedhook_plugins.schedulers.slurm_queries import PROVIDERS, probe, query
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.answers import Allocation, JobInfo
+from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
+from schedhook_plugins.schedulers.slurm.queries import PROVIDERS, probe, query
 from tests.slurm.cluster import USER, USER_ID, Cluster, wait_until
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ import pytest
 from schedhook.hook.run import delivery
 from schedhook.agent.events import parse_message, read_event, read_spool
 from schedhook.values.model import Event
-from schedhook_plugins.schedulers.slurm import Slurm
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
 
 SPOOL = Path(delivery.SPOOL)

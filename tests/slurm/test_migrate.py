@@ -11,8 +11,8 @@ from schedhook.journal.journal import Wish
 from schedhook.values.model import Outcome, Placement, Report
 from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_migrate import migrate
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.migrate import migrate
 from tests.slurm import jobs
 from tests.slurm.cluster import Cluster, wait_until
 

@@ -44,7 +44,8 @@ from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.agent.watcher import Watcher
-from schedhook_plugins.schedulers import pbs, slurm
+from schedhook_plugins.schedulers.pbs.scheduler import scheduler
+from schedhook_plugins.schedulers.slurm.adapter import adapter
 
 HOOK = Path(delivery.__file__).with_name("hook.py")
 FAST_WATCH = WatchSection(interval_s=0.05, task_interval_s=0.1, debounce_s=0.1)
@@ -139,8 +140,8 @@ class _Provider:
         adapter = FakeScheduler(self._directory)
         return [
             SchedulerPlugin(name="fake", summary="for tests", create=lambda _: adapter),
-            *slurm.schedhook_schedulers(),
-            *pbs.schedhook_schedulers(),
+            *adapter.schedhook_schedulers(),
+            *scheduler.schedhook_schedulers(),
         ]
 
     @hookimpl

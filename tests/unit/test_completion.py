@@ -18,7 +18,7 @@ import pytest
 from schedhook.cli.commands.completion import complete_set
 from schedhook.cli.main import COMMANDS, main
 from schedhook.testing.hosts import FakeNode, write_cgroup, write_cgroup_mounts, write_host
-from schedhook_plugins.schedulers.slurm_command import command as job_migrate
+from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 
 PROJECT = Path(__file__).parents[2]
 SCHEDHOOK = Path(sys.executable).with_name("schedhook")

@@ -21,7 +21,7 @@ from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.values.model import Reason
 from schedhook.plugins.manager import load_plugins
 from schedhook.migration.selection import WHY_KEPT
-from schedhook_plugins.schedulers.slurm_command import command as job_migrate
+from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted(

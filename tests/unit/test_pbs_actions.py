@@ -26,10 +26,10 @@ from schedhook.testing.hosts import (
     write_process,
 )
 from schedhook_plugins.mappers import nearest, relative
-from schedhook_plugins.schedulers.pbs_actions import Actions, Periodic, act
-from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs_places import find_place, park_nodes
-from schedhook_plugins.schedulers.pbs_state import Parked
+from schedhook_plugins.schedulers.pbs.actions import Actions, Periodic, act
+from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
+from schedhook_plugins.schedulers.pbs.free_nodes import find_place, park_nodes
+from schedhook_plugins.schedulers.pbs.state import Parked
 
 MIB = 1 << 20
 NOBODY = 5_000_000

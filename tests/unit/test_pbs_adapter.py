@@ -19,8 +19,8 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
-from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs_state import JobState, Parked, States
+from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
+from schedhook_plugins.schedulers.pbs.state import JobState, Parked, States
 
 JOBS = "pbs_jobs.service/jobid"
 

@@ -9,7 +9,7 @@ import pytest
 
 from schedhook.plugins.findings import Finding, Level
 from schedhook.testing.hosts import write_file
-from schedhook_plugins.schedulers.pbs_doctor import examine
+from schedhook_plugins.schedulers.pbs.doctor import examine
 
 HOOKS = "var/spool/pbs/mom_priv/hooks"
 

@@ -14,7 +14,7 @@ import pytest
 from schedhook.values.model import Report
 from schedhook.relocation.request import Request
 from schedhook.values.sets import NodeSet
-from schedhook_plugins.schedulers.pbs_state import Parked
+from schedhook_plugins.schedulers.pbs.state import Parked
 from tests.unit.test_pbs_actions import JOB, MIB, Host
 
 KILLED = 9

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schedhook.values.sets import NodeSet
-from schedhook_plugins.schedulers.pbs_vnodes import (
+from schedhook_plugins.schedulers.pbs.vnodes import (
     Chunk,
     Vnode,
     nodes_on_host,

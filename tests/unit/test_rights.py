@@ -33,9 +33,9 @@ from schedhook.plugins.manager import load_plugins
 from schedhook.roles.scheduler import Scheduler
 from schedhook.agent.sockets import listen, lock
 from schedhook.agent.watcher import owner_of
-from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs_state import JobState, States
-from schedhook_plugins.schedulers.slurm import Slurm
+from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
+from schedhook_plugins.schedulers.pbs.state import JobState, States
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from tests.unit.agentkit import (
     FakeScheduler,
     Moves,

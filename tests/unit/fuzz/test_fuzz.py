@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schedhook.values.sets import NodeSet
-from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
+from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
 from tests.unit.fuzz.targets import TARGETS
 
 SEPARATOR = b"\n====\n"

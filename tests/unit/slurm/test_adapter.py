@@ -18,7 +18,7 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
-from schedhook_plugins.schedulers.slurm import Slurm
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
 
 NODES = [FakeNode(number=node, cpus=str(node)) for node in range(4)]
 

@@ -8,8 +8,9 @@ import pytest
 
 from schedhook.plugins.findings import Finding, Level
 from schedhook.testing.hosts import write_file
-from schedhook_plugins.schedulers import slurm_doctor, slurm_queries
-from schedhook_plugins.schedulers.slurm_doctor import examine, read_settings
+from schedhook_plugins.schedulers.slurm.adapter import doctor
+from schedhook_plugins.schedulers.slurm.adapter import queries
+from schedhook_plugins.schedulers.slurm.doctor import examine, read_settings
 
 GOOD = """
 # comment ProctrackType=proctrack/linuxproc
@@ -97,7 +98,7 @@ def test_a_file_that_includes_itself(tmp_path: Path) -> None:
 
 def test_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"pyslurm": (False, "not installed"), "text": (True, "scontrol, slurm 22.05")}
-    monkeypatch.setattr(slurm_queries, "probe", lambda: answers)
-    assert "text" in slurm_doctor._who_answers().what
+    monkeypatch.setattr(queries, "probe", lambda: answers)
+    assert "text" in doctor._who_answers().what
     del answers["text"]
-    assert slurm_doctor._who_answers().level is Level.NOTE
+    assert doctor._who_answers().level is Level.NOTE

@@ -11,9 +11,9 @@ from schedhook.journal.journal import Journal, Wish
 from schedhook.values.model import Placement
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_keeping import Keeper, finish_interrupted
-from schedhook_plugins.schedulers.slurm_migrate import JobMove
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.override import Keeper, finish_interrupted
+from schedhook_plugins.schedulers.slurm.migrate import JobMove
 
 
 def place(text: str) -> Placement:

@@ -26,9 +26,9 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
-from schedhook_plugins.schedulers import slurm_migrate
-from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_migrate import cpus_of_nodes, enforce, migrate, rebind
+from schedhook_plugins.schedulers.slurm.adapter import migrate
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.migrate import cpus_of_nodes, enforce, migrate, rebind
 
 JOB = "slurm/uid_2001/job_7"
 MIB = 1 << 20

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from schedhook.control.cpusets import relative, successors
 from schedhook.host.topology import Node, Topology
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers.slurm_places import group, node_pairs
+from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs
 
 CPUS = st.frozensets(st.integers(0, 31), min_size=1, max_size=12).map(CpuSet)
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers import slurm_pyslurm, slurm_queries
-from schedhook_plugins.schedulers.slurm_answers import Allocation, Geometry, JobInfo, parse_json
-from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
-from schedhook_plugins.schedulers.slurm_queries import PROVIDERS, Answer, NotUsable, query
+from schedhook_plugins.schedulers.slurm.adapter import pyslurm_probe
+from schedhook_plugins.schedulers.slurm.adapter import queries
+from schedhook_plugins.schedulers.slurm.answers import Allocation, Geometry, JobInfo, parse_json
+from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
+from schedhook_plugins.schedulers.slurm.queries import PROVIDERS, Answer, NotUsable, query
 
 RECORDED = Path(__file__).parent / "recorded/22.05"
 NUMBERS = {"one": 4, "two": 5, "big": 6, "pend": 7, "evil": 8, "none": 99}
@@ -113,7 +114,7 @@ def test_what_is_no_number_is_not_asked_about(job: str) -> None:
 
 
 def without_pyslurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm_queries, "find_spec", lambda _name: None)
+    monkeypatch.setattr(queries, "find_spec", lambda _name: None)
 
 
 def test_the_first_way_that_works_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +163,7 @@ def test_json_that_cannot_be_read_is_passed_over(
 
 def test_what_there_is_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     without_pyslurm(monkeypatch)
-    found = slurm_queries.probe(slurm_22_05)
+    found = queries.probe(slurm_22_05)
     assert [(name, usable) for name, (usable, _) in found.items()] == [
         ("pyslurm", False),
         ("scontrol-json", False),
@@ -188,12 +189,12 @@ def test_a_command_is_bounded_and_keeps_its_own_output(
     monkeypatch.setenv("SQUEUE_FORMAT", "%j")
     monkeypatch.setenv("SLURM_CONF", "/somewhere/slurm.conf")
     script(tmp_path, "squeue", 'echo "$SQUEUE_FORMAT|$SLURM_CONF|$LC_ALL"; exit 3')
-    assert slurm_queries.run(["squeue"]) == Answer(status=3, output="|/somewhere/slurm.conf|C\n")
+    assert queries.run(["squeue"]) == Answer(status=3, output="|/somewhere/slurm.conf|C\n")
     script(tmp_path, "scontrol", "exec sleep 60")
     with pytest.raises(NotUsable, match=r"did not answer within 0\.2 s"):
-        slurm_queries.run(["scontrol"], seconds=0.2)
+        queries.run(["scontrol"], seconds=0.2)
     with pytest.raises(NotUsable, match="there is no sinfo-of-nobody"):
-        slurm_queries.run(["sinfo-of-nobody"])
+        queries.run(["sinfo-of-nobody"])
 
 
 # -- 25.11, written by hand ----------------------------------------------------------------------
@@ -297,7 +298,7 @@ def pyslurm_job(**other: Any) -> SimpleNamespace:
 def with_pyslurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "slurm.conf").touch()
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
-    monkeypatch.setattr(slurm_queries, "find_spec", lambda _name: object())
+    monkeypatch.setattr(queries, "find_spec", lambda _name: object())
 
 
 def test_pyslurm_gives_the_same_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -306,11 +307,11 @@ def test_pyslurm_gives_the_same_answer(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     def run(command: Sequence[str]) -> Answer:
         asked.append(list(command))
-        return Answer(status=0, output=json.dumps(slurm_pyslurm.describe(pyslurm_job())))
+        return Answer(status=0, output=json.dumps(pyslurm_probe.describe(pyslurm_job())))
 
     found = query("6", run=run)
     assert (found, found.provider) == (EXPECTED["big"], "pyslurm")
-    module = "schedhook_plugins.schedulers.slurm_pyslurm"
+    module = "schedhook_plugins.schedulers.slurm.pyslurm_probe"
     assert asked == [[sys.executable, "-P", "-m", module, "6"]]
 
 
@@ -319,7 +320,7 @@ def test_pyslurm_of_a_pending_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     job = pyslurm_job(
         id=7, state="PENDING", allocated_nodes=None, get_resource_layout_per_node=dict
     )
-    told = json.dumps(slurm_pyslurm.describe(job))
+    told = json.dumps(pyslurm_probe.describe(job))
     assert query("7", run=lambda _command: Answer(status=0, output=told)) == EXPECTED["pend"]
 
 
@@ -334,7 +335,7 @@ def test_pyslurm_that_ends_its_process_is_passed_over(
         return slurm_22_05(command)
 
     assert query("6", run=run).provider == "squeue"
-    assert slurm_queries.probe(run)["pyslurm"] == (
+    assert queries.probe(run)["pyslurm"] == (
         False,
         "pyslurm does not start: fatal: Unable to process configuration",
     )
@@ -374,7 +375,7 @@ def test_the_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert (found.provider, str(found.allocated["n1"].cpu_ids)) == ("pyslurm", "0-1")
     with pytest.raises(UsageError, match="knows no job 5"):
         query("5")
-    assert slurm_queries.probe()["pyslurm"] == (True, "pyslurm 25.11.2")
+    assert queries.probe()["pyslurm"] == (True, "pyslurm 25.11.2")
 
 
 # -- host lists and processors -------------------------------------------------------------------

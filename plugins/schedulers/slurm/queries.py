@@ -20,7 +20,7 @@ from typing import Any
 
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers.slurm_answers import (
+from schedhook_plugins.schedulers.slurm.answers import (
     MIB,
     UNREADABLE,
     Allocation,
@@ -31,8 +31,8 @@ from schedhook_plugins.schedulers.slurm_answers import (
     number,
     parse_json,
 )
-from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
-from schedhook_plugins.schedulers.slurm_pyslurm import NO_SUCH_JOB
+from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
+from schedhook_plugins.schedulers.slurm.pyslurm_probe import NO_SUCH_JOB
 
 _SECONDS = 15.0
 _PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin"
@@ -137,7 +137,7 @@ def _pyslurm(arguments: Sequence[str], run: Run) -> Answer:
     configured = os.environ.get("SLURM_CONF")
     if not any(path.exists() for path in ([Path(configured)] if configured else _CONFIGURATION)):
         raise NotUsable("pyslurm needs a slurm.conf, and there is none where it looks")
-    module = "schedhook_plugins.schedulers.slurm_pyslurm"
+    module = "schedhook_plugins.schedulers.slurm.pyslurm_probe"
     return run([sys.executable, "-P", "-m", module, *arguments])
 
 

@@ -18,8 +18,8 @@ from schedhook.host.topology import Topology, read_topology
 from schedhook.values.model import Event, Placement
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers import slurm_cgroups
-from schedhook_plugins.schedulers.slurm_cgroups import Member, ProcessInfo
+from schedhook_plugins.schedulers.slurm.adapter import cgroups
+from schedhook_plugins.schedulers.slurm.cgroups import Member, ProcessInfo
 
 if TYPE_CHECKING:
     from schedhook.plugins.findings import Finding
@@ -113,15 +113,15 @@ class Slurm:
 
     def jobs(self) -> tuple[str, ...]:
         """The jobs that have a cgroup here now."""
-        return slurm_cgroups.job_ids(self.root, self.host)
+        return cgroups.job_ids(self.root, self.host)
 
     def cgroups(self, job: str) -> tuple[Path, ...]:
         """The job's cgroups: one for each hierarchy (and each slurmd, where several run here)."""
-        return tuple(cgroup.path for cgroup in slurm_cgroups.job_cgroups(job, self.root, self.host))
+        return tuple(cgroup.path for cgroup in cgroups.job_cgroups(job, self.root, self.host))
 
     def job_of(self, pid: int) -> str | None:
         """The job that a process belongs to, by its cgroup, None where it belongs to none."""
-        return slurm_cgroups.job_of(pid, self.root)
+        return cgroups.job_of(pid, self.root)
 
     def tasks(self, job: str) -> tuple[Task, ...]:
         """The job's tasks here: `0.1` is task 1 of step 0; `batch` and `extern` are steps without
@@ -157,8 +157,8 @@ class Slurm:
         """Whether all of the job is stopped or frozen: `scontrol suspend`, gang scheduling,
         preemption. Slurm leaves srun itself running."""
         stopped: set[str] = set()
-        for cgroup in slurm_cgroups.job_cgroups(job, self.root, self.host):
-            for step, path in slurm_cgroups.step_cgroups(cgroup).items():
+        for cgroup in cgroups.job_cgroups(job, self.root, self.host):
+            for step, path in cgroups.step_cgroups(cgroup).items():
                 at = Cgroup(path=path, version=cgroup.version, mount=cgroup.mount)
                 if frozen(at, self.root):
                     stopped.add(step)
@@ -173,8 +173,8 @@ class Slurm:
         """Whether Slurm seems about to bind and start tasks of a step here. It writes cpusets first
         and binds then: processors that change in between cost the tasks their binding, and nobody
         could tell any more which task belongs where."""
-        cgroups = slurm_cgroups.job_cgroups(job, self.root, self.host)
-        return any(slurm_cgroups.starting_steps(cgroup, self.root) for cgroup in cgroups)
+        cgroups = cgroups.job_cgroups(job, self.root, self.host)
+        return any(cgroups.starting_steps(cgroup, self.root) for cgroup in cgroups)
 
     # -- relocation ------------------------------------------------------------------------------
 
@@ -188,34 +188,34 @@ class Slurm:
         """Make processors, binding and memory of the job again what was wished: Slurm writes its
         own cpuset whenever a step starts. `homes`: where the tasks were before, as the journal
         knows. One line for people; SchedhookError, and then processors are as they were."""
-        from schedhook_plugins.schedulers import slurm_migrate  # noqa: PLC0415 - only then
+        from schedhook_plugins.schedulers.slurm.adapter import migrate  # noqa: PLC0415 - only then
 
-        return slurm_migrate.enforce(self, job, wish, relocate, homes or {})
+        return migrate.enforce(self, job, wish, relocate, homes or {})
 
     def rebind(self, job: str, bound: Mapping[str, Placement]) -> bool:
         """Bind tasks anew whose binding was lost because somebody took processors away: each to
         those that stand in the place of the ones that it had (`bound`, by task). Whether any was.
         SchedhookError."""
-        from schedhook_plugins.schedulers import slurm_migrate  # noqa: PLC0415 - only then
+        from schedhook_plugins.schedulers.slurm.adapter import migrate  # noqa: PLC0415 - only then
 
-        return slurm_migrate.rebind(self, job, bound)
+        return migrate.rebind(self, job, bound)
 
     # -- inside ----------------------------------------------------------------------------------
 
     def _processes(self, job: str) -> dict[int, tuple[Member, ProcessInfo]]:
         """The job's living processes, without Slurm's own."""
-        cgroups = slurm_cgroups.job_cgroups(job, self.root, self.host)
-        members = slurm_cgroups.merge(
-            slurm_cgroups.members(cgroup, self.root) for cgroup in cgroups
+        cgroups = cgroups.job_cgroups(job, self.root, self.host)
+        members = cgroups.merge(
+            cgroups.members(cgroup, self.root) for cgroup in cgroups
         )
         found = {}
         for pid, member in members.items():
             try:
-                info = slurm_cgroups.read_process(pid, self.root)
+                info = cgroups.read_process(pid, self.root)
             except ProcessGoneError:
                 continue
             # Among the user's it is a task that has yet to become the user's program.
-            if info.name != slurm_cgroups.SLURMSTEPD:
+            if info.name != cgroups.SLURMSTEPD:
                 found[pid] = (member, info)
         return found
 
@@ -226,7 +226,7 @@ class Slurm:
             if member.step in _NO_TASK:
                 told[pid] = member.step
                 continue
-            task = member.task or slurm_cgroups.rank_in_environment(pid, self.root)
+            task = member.task or cgroups.rank_in_environment(pid, self.root)
             if task:
                 told[pid] = f"{member.step}.{int(task)}"
         names = {}
@@ -283,9 +283,9 @@ def _text(path: Path) -> str:
 
 @hookimpl
 def schedhook_doctor(root: Path) -> list[Finding]:
-    from schedhook_plugins.schedulers import slurm_doctor  # noqa: PLC0415 - only for the doctor
+    from schedhook_plugins.schedulers.slurm.adapter import doctor  # noqa: PLC0415 - only for the doctor
 
-    return list(slurm_doctor.examine(root))
+    return list(doctor.examine(root))
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers.slurm_hosts import expand_hosts
+from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
 
 MIB = 1 << 20
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)

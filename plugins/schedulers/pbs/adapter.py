@@ -22,8 +22,8 @@ from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Placement
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.pbs_state import JobState, States
-from schedhook_plugins.schedulers.pbs_vnodes import nodes_on_host, parse_exec_vnode
+from schedhook_plugins.schedulers.pbs.state import JobState, States
+from schedhook_plugins.schedulers.pbs.vnodes import nodes_on_host, parse_exec_vnode
 
 if TYPE_CHECKING:
     from schedhook.journal.journal import Journal
@@ -91,7 +91,7 @@ class PbsScheduler:
 
         `relocate` carries out, or plans, a relocation and keeps its report.
         """
-        from schedhook_plugins.schedulers.pbs_actions import act  # noqa: PLC0415 - only for events
+        from schedhook_plugins.schedulers.pbs.actions import act  # noqa: PLC0415 - only for events
 
         return act(self, event, journal, relocate)
 

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 def create(root: Path) -> Scheduler:
     """The adapter, for the host whose files lie below `root`."""
-    from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler  # noqa: PLC0415
+    from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler  # noqa: PLC0415
 
     return PbsScheduler(root)
 
 
 @hookimpl
 def schedhook_doctor(root: Path) -> list[Finding]:
-    from schedhook_plugins.schedulers import pbs_doctor  # noqa: PLC0415 - only for the doctor
+    from schedhook_plugins.schedulers.pbs.scheduler import doctor  # noqa: PLC0415 - only for the doctor
 
-    return list(pbs_doctor.examine(root))
+    return list(doctor.examine(root))
 
 
 @hookimpl

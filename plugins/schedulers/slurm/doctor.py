@@ -11,7 +11,7 @@ from pathlib import Path
 
 from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.ownership import misgiving
-from schedhook_plugins.schedulers import slurm_queries
+from schedhook_plugins.schedulers.slurm.adapter import queries
 
 _USUAL = ("etc/slurm/slurm.conf", "run/slurm/conf/slurm.conf")
 _CGROUPS = "proctrack/cgroup"
@@ -135,7 +135,7 @@ def _last(settings: Settings, name: str) -> str:
 
 
 def _who_answers() -> Finding:
-    found = slurm_queries.probe()
+    found = queries.probe()
     for name, (usable, what) in found.items():
         if usable:
             return ok("slurm queries", f"answered by {name}: {what}")

@@ -20,17 +20,17 @@ from schedhook.values.log import get_logger
 from schedhook.values.model import Event, NodeMap, Outcome, Report
 from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.pbs_places import (
+from schedhook_plugins.schedulers.pbs.free_nodes import (
     Place,
     find_place,
     neighbours,
     park_nodes,
 )
-from schedhook_plugins.schedulers.pbs_state import JobState, Parked, Replacing
+from schedhook_plugins.schedulers.pbs.state import JobState, Parked, Replacing
 
 if TYPE_CHECKING:
     from schedhook.journal.journal import Journal
-    from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
+    from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 
 Relocate = Callable[[Request], Report]
 

@@ -14,7 +14,7 @@ from schedhook.host.topology import Topology
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
-    from schedhook_plugins.schedulers.pbs_adapter import PbsScheduler
+    from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

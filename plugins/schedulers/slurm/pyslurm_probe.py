@@ -1,8 +1,8 @@
 """A job as pyslurm 25.11 tells it: run in a process of its own, since libslurm ends the whole
 process where it finds no configuration, which no `except` catches.
 
-    python -m schedhook_plugins.schedulers.slurm_pyslurm JOB        one JSON object on stdout
-    python -m schedhook_plugins.schedulers.slurm_pyslurm --version
+    python -m schedhook_plugins.schedulers.slurm.pyslurm_probe JOB        one JSON object on stdout
+    python -m schedhook_plugins.schedulers.slurm.pyslurm_probe --version
 
 Exit status 3: Slurm knows no such job. pyslurm is GPL-2.0-only; it is imported here and nowhere
 else, at run time, where a site has installed it.

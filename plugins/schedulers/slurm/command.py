@@ -30,10 +30,10 @@ from schedhook.values.model import Outcome, Placement, Report
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_keeping import Keeper, finish_interrupted, held
-from schedhook_plugins.schedulers.slurm_migrate import JobMove, cpus_of_nodes, migrate
-from schedhook_plugins.schedulers.slurm_queries import query
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.override import Keeper, finish_interrupted, held
+from schedhook_plugins.schedulers.slurm.migrate import JobMove, cpus_of_nodes, migrate
+from schedhook_plugins.schedulers.slurm.queries import query
 
 _FAILED = Outcome.FAILED.exit_status
 _WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
@@ -217,7 +217,7 @@ def _on_hosts(hosts: Sequence[str], wanted: _Wanted) -> list[dict[str, Any]]:
             f"the job runs on {len(hosts)} hosts, and there is neither clush nor ssh to reach"
             " them; install ClusterShell, or run job-migrate --this-host on each"
         )
-    program = [sys.executable, "-m", "schedhook_plugins.schedulers.slurm_command"]
+    program = [sys.executable, "-m", "schedhook_plugins.schedulers.slurm.command"]
     arguments = [*program, *wanted.arguments(), "--this-host", "--json"]
 
     def ask(host: str) -> dict[str, Any]:

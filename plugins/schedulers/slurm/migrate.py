@@ -23,12 +23,12 @@ from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.control.threads import affinity, bind, members_threads
-from schedhook_plugins.schedulers.slurm_cgroups import job_cgroups, step_directories
-from schedhook_plugins.schedulers.slurm_places import group, node_pairs
+from schedhook_plugins.schedulers.slurm.cgroups import job_cgroups, step_directories
+from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs
 
 if TYPE_CHECKING:
     from schedhook.journal.journal import Wish
-    from schedhook_plugins.schedulers.slurm import Slurm
+    from schedhook_plugins.schedulers.slurm.adapter import Slurm
 
 Relocate = Callable[[Request], Report]
 

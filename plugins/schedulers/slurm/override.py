@@ -11,8 +11,8 @@ from schedhook.values.log import get_logger
 from schedhook.values.model import Report
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
-from schedhook_plugins.schedulers.slurm import Slurm
-from schedhook_plugins.schedulers.slurm_migrate import JobMove, enforce
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.migrate import JobMove, enforce
 
 _HOLD_SECONDS = 60
 """How long the agent, or another administrator, may be at work on the job."""
