@@ -32,7 +32,7 @@ from schedhook.testing.hosts import (
     write_process,
 )
 
-HOOK = Path(delivery.__file__).with_name("hook.py")
+HOOK = Path(delivery.__file__).with_name("run.py")
 PROCESSES = 8
 FIRST_JOB = 1000
 FIRST_SPOOLED = 1_000_000

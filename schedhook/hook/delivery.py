@@ -1,6 +1,6 @@
 """Hand a scheduler's event to the agent, else to the spool, and be gone.
 
-Every job's start on every host runs this, by way of hook.py. It imports built-in modules only (no
+Every job's start on every host runs this, by way of run.py. It imports built-in modules only (no
 os, json, socket, typing: each would cost more than all the rest), reads no configuration, and lets
 the agent find out what the event means.
 
@@ -218,7 +218,7 @@ def handle_here(message: bytes) -> int:
             posix.setsid()
             _signal.setitimer(_signal.ITIMER_REAL, 0)
             posix.dup2(handle, 0)
-            home = __file__.rpartition("/")[0].rpartition("/")[0] or "."
+            home = __file__.rsplit("/", 3)[0]
             program = "import sys; sys.path.append(sys.argv[1]); import schedhook.agent.oneshot as it"
             posix.execv(
                 sys.executable,
@@ -255,7 +255,7 @@ def _run(arguments: list[str]) -> int:
             words.append(word)
     if len(words) != 2 or any(word.startswith("-") for word in words):
         raise NotDelivered(
-            "usage: hook.py SCHEDULER POINT [--wait] [--strict] [--timeout SECONDS]"
+            "usage: run.py SCHEDULER POINT [--wait] [--strict] [--timeout SECONDS]"
             " [--socket PATH] [--spool DIRECTORY]"
         )
     scheduler, point = words

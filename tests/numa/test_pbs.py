@@ -123,7 +123,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def hand_over(directory: Path, *options: object) -> Path:
     """A program that does as `schedhook event`, and starts in a fraction of the time."""
     program = directory / "schedhook"
-    hook = Path(schedhook.__file__).with_name("hook.py")
+    hook = Path(schedhook.__file__).with_name("hook") / "run.py"
     words = shlex.join([sys.executable, "-I", "-S", str(hook)])
     more = shlex.join(map(str, options))
     program.write_text(f'#!/bin/sh\n[ "$1" = event ] && shift && exec {words} "$@" {more}\n')

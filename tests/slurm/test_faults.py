@@ -145,7 +145,7 @@ OF_PROGRAM = (
     "program not executable",
     "program crashes",
     "program deaf",
-    "hook.py missing",
+    "run.py missing",
     "no descriptors",
 )
 CASES = {
@@ -214,7 +214,7 @@ def point_at_jobs(hooks: Path, base: Path) -> None:
     """Let the hooks use, of each job's directory, the Python, the agent and the spool."""
     site = base / "schedhook"
     site.mkdir()
-    for name in ("hook.py", "delivery.py"):  # where every user may read them
+    for name in ("run.py", "delivery.py"):  # where every user may read them
         shutil.copy(Path(delivery.__file__).with_name(name), site)
     job = f"{base}/$SLURM_JOB_ID"
     for name in HOOKS:

@@ -47,7 +47,7 @@ from schedhook.agent.watcher import Watcher
 from schedhook_plugins.schedulers.pbs.scheduler import scheduler
 from schedhook_plugins.schedulers.slurm.adapter import adapter
 
-HOOK = Path(delivery.__file__).with_name("hook.py")
+HOOK = Path(delivery.__file__).with_name("run.py")
 FAST_WATCH = WatchSection(interval_s=0.05, task_interval_s=0.1, debounce_s=0.1)
 
 

@@ -11,7 +11,7 @@ import pytest
 from schedhook.hook.run import delivery
 from schedhook.journal.journal import Journal
 
-HOOK = Path(delivery.__file__).with_name("hook.py")
+HOOK = Path(delivery.__file__).with_name("run.py")
 IGNORED = "for each in (SIGCHLD, SIGPIPE, SIGALRM, SIGHUP): signal(each, SIG_IGN)"
 BLOCKED = "pthread_sigmask(SIG_BLOCK, valid_signals())"
 

@@ -320,8 +320,8 @@ PROGRAM: Mapping[str, Fault] = {
     "program talks without end": Fault(
         wrapper="exec cat /dev/zero", named="status 124|no answer within", waits=True
     ),
-    "hook.py missing": Fault(
-        wrapper=f"exec {PYTHON} -I -S /nowhere/hook.py", named="status 2|No such file"
+    "run.py missing": Fault(
+        wrapper=f"exec {PYTHON} -I -S /nowhere/run.py", named="status 2|No such file"
     ),
     "delivery.py missing": Fault(
         wrapper=f"exec {PYTHON} -I -S -c 'import delivery'", named="status 1|No module"

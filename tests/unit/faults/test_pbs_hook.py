@@ -34,11 +34,11 @@ from tests.unit.faults.room import Room, room
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 
 CONTRIB = Path(__file__).parents[3] / "contrib/pbs"
-HOOK = [sys.executable, "-I", "-S", str(Path(delivery.__file__).with_name("hook.py"))]
+HOOK = [sys.executable, "-I", "-S", str(Path(delivery.__file__).with_name("run.py"))]
 WANTS = {
     name: PROGRAM[name]
     for name in PROGRAM
-    if name.startswith(("no ", "few ", "hook.py", "delivery.py"))
+    if name.startswith(("no ", "few ", "run.py", "delivery.py"))
 }
 """tests/pbs has the other faults of the program."""
 WAITING = ("execjob_resize", "execjob_postsuspend", "execjob_preresume")

@@ -67,7 +67,7 @@ def install(directory: Path, fault: Fault) -> Path:
     site, hooks = directory / "schedhook", directory / "hooks"
     for each in (site, hooks):
         each.mkdir()
-    for name in ("hook.py", "delivery.py"):
+    for name in ("run.py", "delivery.py"):
         (site / name).write_bytes((SITE / name).read_bytes())
     python = fault.python(directory / "python")
     for name, text in installed().items():
