@@ -11,9 +11,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from schedhook.roles.backend import Limits
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.migration.sweeper import spread
+from schedhook.roles.backend import Limits
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.hook_cost import PROLOG
-from schedhook.hook.run import delivery
+from schedhook.hook import delivery
 from schedhook.journal.journal import Journal
 from schedhook.testing.hosts import (
     FakeNode,

@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from schedhook.agent.watcher import Watcher
+from schedhook.plugins.manager import load_plugins
 from schedhook.values.config import Config
 from schedhook.values.model import Event
-from schedhook.plugins.manager import load_plugins
-from schedhook.agent.watcher import Watcher
 
 LIMIT = 0.005
 FIRST_JOB = 900_001

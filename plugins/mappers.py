@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from schedhook import MapperPlugin, hookimpl
-from schedhook.values.errors import UsageError
 from schedhook.host.topology import Topology
+from schedhook.values.errors import UsageError
 from schedhook.values.model import NodeMap
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import NodeSet

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         SchedulerPlugin,
         StrategyPlugin,
     )
-    from schedhook.values.errors import MigrationRefused
     from schedhook.plugins.hookspecs import hookimpl
+    from schedhook.values.errors import MigrationRefused
 
 __version__ = "0.1.0"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 
 from schedhook import StrategyPlugin, hookimpl
-from schedhook.values.model import Report
 from schedhook.migration.move import Move, MovingProcess
+from schedhook.values.model import Report
 
 
 def size(process: MovingProcess) -> int:

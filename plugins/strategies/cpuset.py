@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schedhook import StrategyPlugin, hookimpl
-from schedhook.values.errors import ConfigError, RefusedError, SchedhookError
 from schedhook.migration.move import Move
+from schedhook.values.errors import ConfigError, RefusedError, SchedhookError
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.strategies.cpuset_tree import CpusetTree, find_tree
 

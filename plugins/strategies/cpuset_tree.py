@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from schedhook.control.cpusets import write_nodes
-from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError
 from schedhook.host.cgroups import (
     Cgroup,
     cgroup_of,
@@ -23,8 +22,9 @@ from schedhook.host.cgroups import (
     pids,
     resolve_cgroup,
 )
-from schedhook.values.model import NodeMap
 from schedhook.migration.move import Move
+from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError
+from schedhook.values.model import NodeMap
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import NodeSet
 

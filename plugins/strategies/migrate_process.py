@@ -7,8 +7,8 @@ residency is read again and the leftovers are moved page by page.
 from __future__ import annotations
 
 from schedhook import hookimpl
-from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.migration.move import Move
+from schedhook.plugins.descriptors import StrategyPlugin
 
 
 def move(work: Move) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from schedhook import hookimpl
-from schedhook.plugins.descriptors import StrategyPlugin
-from schedhook.values.errors import UsageError
 from schedhook.migration.move import Move
 from schedhook.migration.page_plan import Choice, PageChoice, Pages
 from schedhook.migration.profiling.guidance import Guidance
+from schedhook.plugins.descriptors import StrategyPlugin
+from schedhook.values.errors import UsageError
 from schedhook.values.sets import NodeSet
 
 

@@ -14,16 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from schedhook.values.config import Config
-from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.agent.events import Kind, kind_of
 from schedhook.agent.followup import NOTHING_DONE, Handled, JobWork, Relocate
 from schedhook.journal.journal import HeldError, Journal, JournalError, Run, Seen
-from schedhook.values.log import get_logger
-from schedhook.values.model import Event, Placement, Report
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Scheduler
+from schedhook.values.config import Config
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event, Placement, Report
 
 if TYPE_CHECKING:
     from schedhook.plugins.manager import Plugins

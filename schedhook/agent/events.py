@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from schedhook.hook.run import delivery
+from schedhook.hook import delivery
+from schedhook.roles.scheduler import Scheduler
 from schedhook.values.errors import RefusedError, SchedhookError, UsageError
 from schedhook.values.model import Event
-from schedhook.roles.scheduler import Scheduler
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+\[\]-]{0,127}")

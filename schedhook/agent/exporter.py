@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from schedhook.agent.sockets import check_directory, listen
+from schedhook.jobs.metrics import CONTENT_TYPE, write_textfile
 from schedhook.values.config import MetricsSection
 from schedhook.values.errors import SchedhookError
 from schedhook.values.log import get_logger
-from schedhook.jobs.metrics import CONTENT_TYPE, write_textfile
-from schedhook.agent.sockets import check_directory, listen
 
 _log = get_logger()
 

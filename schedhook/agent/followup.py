@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook.values.config import OnRelocation
-from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.agent.events import Kind
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
 from schedhook.journal.journal import HeldError, Wish
 from schedhook.journal.rows import json_object
-from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Scheduler, Task
+from schedhook.values.config import OnRelocation
+from schedhook.values.errors import ProcessGoneError, SchedhookError
+from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:

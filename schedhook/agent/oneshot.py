@@ -10,14 +10,14 @@ import time
 from collections import deque
 from pathlib import Path
 
-from schedhook.hook.run import delivery
+from schedhook.agent.dispatcher import Handler
+from schedhook.agent.events import parse_message, read_event
+from schedhook.agent.followup import Handled
+from schedhook.hook import delivery
+from schedhook.journal.journal import Journal, JournalError, default_path
 from schedhook.values import log
 from schedhook.values.config import Config, LogLevel, load_config
 from schedhook.values.errors import ConfigError, SchedhookError
-from schedhook.agent.events import parse_message, read_event
-from schedhook.agent.dispatcher import Handler
-from schedhook.agent.followup import Handled
-from schedhook.journal.journal import Journal, JournalError, default_path
 
 _log = log.get_logger()
 

@@ -22,22 +22,29 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from schedhook.hook.run import delivery
 from schedhook.agent.clients import Client, Gate
-from schedhook.values.config import Config
-from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
-from schedhook.agent.events import Kind, Message, parse_message, read_event, read_spool, read_users_event
-from schedhook.control.rollback import mend
 from schedhook.agent.dispatcher import Handler
-from schedhook.host.processes import boot_time
+from schedhook.agent.events import (
+    Kind,
+    Message,
+    parse_message,
+    read_event,
+    read_spool,
+    read_users_event,
+)
 from schedhook.agent.followup import NOTHING_DONE, PARKED, Handled
-from schedhook.journal.journal import JournalError, LockedError
-from schedhook.values.log import get_logger
-from schedhook.values.model import Event
-from schedhook.roles.scheduler import Scheduler
 from schedhook.agent.sockets import listen, lock
 from schedhook.agent.watcher import SEEN_BY, Watcher, owner_of
 from schedhook.agent.workers import Receipt, Workers
+from schedhook.control.rollback import mend
+from schedhook.hook import delivery
+from schedhook.host.processes import boot_time
+from schedhook.journal.journal import JournalError, LockedError
+from schedhook.roles.scheduler import Scheduler
+from schedhook.values.config import Config
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event
 
 _log = get_logger()
 

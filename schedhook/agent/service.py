@@ -7,21 +7,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from select import epoll
 
-from schedhook.agent.server import Agent
-from schedhook.values.config import Config
-from schedhook.plugins.descriptors import SchedulerPlugin
-from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError, UsageError
-from schedhook.agent.exporter import exporting
 from schedhook.agent.dispatcher import Handler
+from schedhook.agent.exporter import exporting
 from schedhook.agent.oneshot import open_journal
-from schedhook.jobs.lookup import watchable
-from schedhook.values.log import get_logger
-from schedhook.jobs.metrics import Footprints, exposition
-from schedhook.values.model import Event
-from schedhook.plugins.manager import Plugins
-from schedhook.roles.scheduler import Scheduler
+from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.agent.watcher import Watcher
+from schedhook.jobs.lookup import watchable
+from schedhook.jobs.metrics import Footprints, exposition
+from schedhook.plugins.descriptors import SchedulerPlugin
+from schedhook.plugins.manager import Plugins
+from schedhook.roles.scheduler import Scheduler
+from schedhook.values.config import Config
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError, UsageError
+from schedhook.values.log import get_logger
+from schedhook.values.model import Event
 
 _log = get_logger()
 

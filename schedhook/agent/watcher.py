@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from schedhook.values.config import WatchSection
-from schedhook.values.errors import PLUGIN_ERRORS, ProcessGoneError, SchedhookError
 from schedhook.agent.events import Kind, check_job
 from schedhook.host.cgroups import memberships
 from schedhook.host.processes import read_status
 from schedhook.host.rlimits import raise_file_limit
+from schedhook.roles.scheduler import Scheduler, Task
+from schedhook.values.config import WatchSection
+from schedhook.values.errors import PLUGIN_ERRORS, ProcessGoneError, SchedhookError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
-from schedhook.roles.scheduler import Scheduler, Task
 
 Emit = Callable[[Event], None]
 

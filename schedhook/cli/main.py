@@ -36,7 +36,7 @@ class _LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = import_module(f"schedhook.cli.{name}").command
+        command = import_module(f"schedhook.cli.commands.{name}").command
         assert isinstance(command, click.Command)
         return command
 

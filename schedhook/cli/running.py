@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from schedhook.cli.main import complain
-from schedhook.values.config import Config
-from schedhook.values.model import Outcome, Report
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.pipeline import Progress, relocate
 from schedhook.relocation.request import Request
+from schedhook.values.config import Config
+from schedhook.values.model import Outcome, Report
 
 _KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from schedhook.control.rollback import Guard
+from schedhook.control.threads import Thread, affinity, bind, read_threads
 from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, SchedhookError
-from schedhook.control.rollback import Guard
 from schedhook.values.sets import CpuSet
-from schedhook.control.threads import Thread, affinity, bind, read_threads
 
 _RESCANS = 5
 

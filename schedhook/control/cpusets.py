@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schedhook.values.errors import NoPermissionError, RefusedError, SchedhookError
+from schedhook.control.threads import Thread, affinity, bind, members_threads
 from schedhook.host.cgroups import (
     Cgroup,
     configured_cpus,
     configured_nodes,
     effective_cpus,
 )
+from schedhook.values.errors import NoPermissionError, RefusedError, SchedhookError
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.control.threads import Thread, affinity, bind, members_threads
 
 _ROUNDS = 5
 """Looks for threads that appeared while others were bound."""

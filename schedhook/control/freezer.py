@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from schedhook.control.rollback import Guard
 from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, RefusedError
-from schedhook.control.rollback import Guard
 
 _SETTLE = 1.0
 """Seconds for all tasks to stop; memory can be moved without."""

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.values.errors import NoPermissionError, ProcessGoneError, RefusedError
 from schedhook.host.processes import open_task, read_start_time, thread_ids
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, RefusedError
 from schedhook.values.log import get_logger
 from schedhook.values.sets import CpuSet
 

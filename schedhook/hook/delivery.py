@@ -219,7 +219,9 @@ def handle_here(message: bytes) -> int:
             _signal.setitimer(_signal.ITIMER_REAL, 0)
             posix.dup2(handle, 0)
             home = __file__.rsplit("/", 3)[0]
-            program = "import sys; sys.path.append(sys.argv[1]); import schedhook.agent.oneshot as it"
+            program = (
+                "import sys; sys.path.append(sys.argv[1]); import schedhook.agent.oneshot as it"
+            )
             posix.execv(
                 sys.executable,
                 [sys.executable, "-I", "-c", f"{program}; sys.exit(it.main())", home],

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.host._proc import (
     MissingFileError,
     gone,
@@ -23,6 +22,7 @@ from schedhook.host._proc import (
     read,
     task_file,
 )
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.model import Area, Kind, add_residency
 
 _MEMORY_FILE_SYSTEMS = {b"tmpfs": Kind.SHMEM, b"ramfs": Kind.SHMEM, b"hugetlbfs": Kind.HUGE}

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
-from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
 from schedhook.host._proc import gone, read
 from schedhook.host.mounts import read_mounts
 from schedhook.host.processes import printable, read_status
 from schedhook.host.topology import read_online_cpus, read_online_nodes
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
 from schedhook.values.sets import CpuSet, IdSet, NodeSet
 
 _Set = TypeVar("_Set", bound=IdSet)

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.host._proc import (
     is_exiting,
     is_kernel_thread,
@@ -29,6 +28,7 @@ from schedhook.host._proc import (
 )
 from schedhook.host.areas import read_areas, read_pss, residency
 from schedhook.host.topology import read_online_cpus, read_online_nodes
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.sets import CpuSet, NodeSet
 
 __all__ = [

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schedhook.values.errors import PLUGIN_ERRORS, NoPermissionError, ProcessGoneError, SchedhookError
 from schedhook.host.processes import (
     Status,
     read_areas,
@@ -23,10 +22,16 @@ from schedhook.host.processes import (
 )
 from schedhook.host.topology import Topology
 from schedhook.jobs.lookup import scheduler_names, watchable
-from schedhook.values.model import Area, Kind, Placement, Residency, add_residency, by_name
+from schedhook.migration.selection import Selection, select
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
-from schedhook.migration.selection import Selection, select
+from schedhook.values.errors import (
+    PLUGIN_ERRORS,
+    NoPermissionError,
+    ProcessGoneError,
+    SchedhookError,
+)
+from schedhook.values.model import Area, Kind, Placement, Residency, add_residency, by_name
 from schedhook.values.sets import CpuSet, NodeSet
 
 _ObjectKey = tuple[str, int, int]

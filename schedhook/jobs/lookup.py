@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from schedhook.plugins.descriptors import SchedulerPlugin
-from schedhook.values.errors import UsageError
 from schedhook.agent.events import check_job
+from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
+from schedhook.values.errors import UsageError
 
 
 def scheduler_names(plugins: Plugins, scheduler: str | None = None) -> list[str]:

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook import __version__
-from schedhook.values.config import Config
-from schedhook.plugins.descriptors import SchedulerPlugin
-from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.agent.events import count_spool
-from schedhook.jobs.footprint import Footprint, read_job
 from schedhook.host.topology import read_topology
+from schedhook.jobs.footprint import Footprint, read_job
 from schedhook.jobs.lookup import watchable
+from schedhook.journal.counters import BOUNDS, Series
 from schedhook.journal.journal import Journal
-from schedhook.values.log import get_logger
+from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler
-from schedhook.journal.counters import BOUNDS, Series
+from schedhook.values.config import Config
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
+from schedhook.values.log import get_logger
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

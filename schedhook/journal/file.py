@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from schedhook.values.errors import SchedhookError
 from schedhook.host.mounts import read_mounts
+from schedhook.values.errors import SchedhookError
 from schedhook.values.ownership import misgiving
 
 BUSY_SECONDS = 10.0

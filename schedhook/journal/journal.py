@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from schedhook.host.processes import boot_id
+from schedhook.journal.counters import Series, totals_of
 from schedhook.journal.database import Database
 from schedhook.journal.file import JournalError, LockedError
 from schedhook.journal.locks import HeldError, Holds
@@ -38,7 +39,6 @@ from schedhook.journal.rows import (
 )
 from schedhook.values.model import Event, Placement, Report
 from schedhook.values.sets import CpuSet
-from schedhook.journal.counters import Series, totals_of
 
 _T = TypeVar("_T")
 

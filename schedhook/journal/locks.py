@@ -8,11 +8,11 @@ import os
 import time
 from collections.abc import Iterator
 
-from schedhook.values.errors import ProcessGoneError, RefusedError
 from schedhook.host.processes import read_identity, read_status
 from schedhook.journal.database import Database
 from schedhook.journal.file import JournalError
 from schedhook.journal.rows import hold_of
+from schedhook.values.errors import ProcessGoneError, RefusedError
 
 _SECONDS = 3600.0
 _POLL_SECONDS = 0.1

@@ -11,17 +11,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schedhook.host.topology import Topology
+from schedhook.migration.page_plan import AskedOnce, PageChoice, Pages, Placed, Transfer, decide
+from schedhook.migration.selection import (
+    ProcessSelection,
+    Selected,
+    Selection,
+    find_aliases,
+    select,
+)
+from schedhook.migration.sweeper import MoveOptions, MovingProcess, Sweeper, Unit, spread
+from schedhook.migration.unreachable import hidden_bytes
 from schedhook.roles.backend import Backend, Target
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
 from schedhook.values.extents import Extents
-from schedhook.migration.unreachable import hidden_bytes
-from schedhook.host.topology import Topology
 from schedhook.values.model import Area, NodeMap, Reason
 from schedhook.values.nodemap import as_kernel_calls
-from schedhook.migration.page_plan import AskedOnce, PageChoice, Pages, Placed, Transfer, decide
-from schedhook.migration.selection import ProcessSelection, Selected, Selection, find_aliases, select
 from schedhook.values.sets import NodeSet
-from schedhook.migration.sweeper import MoveOptions, MovingProcess, Sweeper, Unit, spread
 
 if TYPE_CHECKING:
     from schedhook.migration.profiling.guidance import Guidance

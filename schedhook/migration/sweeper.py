@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from schedhook.migration.page_plan import Placed
+from schedhook.migration.retry import RetryPolicy, is_transient, retry
+from schedhook.migration.selection import ProcessSelection
+from schedhook.migration.throttle import Throttle, bind_thread
 from schedhook.roles.backend import Backend, Failure, Limits, Target
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, Reason
-from schedhook.migration.throttle import Throttle, bind_thread
-from schedhook.migration.page_plan import Placed
-from schedhook.migration.retry import RetryPolicy, is_transient, retry
-from schedhook.migration.selection import ProcessSelection
 from schedhook.values.sets import CpuSet
 
 UNIT_BYTES = 32 << 20

@@ -8,10 +8,10 @@ migrate_pages(2) finds the latter two.
 
 from __future__ import annotations
 
+from schedhook.migration.sweeper import MovingProcess, spread
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area
 from schedhook.values.sets import NodeSet
-from schedhook.migration.sweeper import MovingProcess, spread
 
 
 def hidden_bytes(process: MovingProcess, nodes: NodeSet) -> int:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from schedhook.values.errors import PluginError
 
 if TYPE_CHECKING:
-    from schedhook.roles.backend import Backend
     from schedhook.host.topology import Topology
-    from schedhook.values.model import NodeMap
     from schedhook.migration.move import Move
     from schedhook.migration.page_plan import PageChoice
+    from schedhook.roles.backend import Backend
     from schedhook.roles.scheduler import Scheduler
+    from schedhook.values.model import NodeMap
     from schedhook.values.sets import NodeSet
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")

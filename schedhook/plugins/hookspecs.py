@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pluggy
 
-from schedhook.plugins.descriptors import BackendPlugin, MapperPlugin, SchedulerPlugin, StrategyPlugin
+from schedhook.plugins.descriptors import (
+    BackendPlugin,
+    MapperPlugin,
+    SchedulerPlugin,
+    StrategyPlugin,
+)
 from schedhook.plugins.findings import Finding
 from schedhook.values.model import Event, Plan, Report
 

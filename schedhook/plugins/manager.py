@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from schedhook.plugins.manager import hookspecs
+from schedhook.plugins import hookspecs
 from schedhook.plugins.descriptors import (
     BackendPlugin,
     Descriptor,

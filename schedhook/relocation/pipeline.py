@@ -9,6 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from schedhook.control.affinity import Binding
+from schedhook.control.freezer import cgroups_to_freeze, freezing
+from schedhook.control.rollback import Guard, mend
+from schedhook.host.topology import Topology
+from schedhook.jobs.lookup import find_pids
+from schedhook.migration.move import Move, MoveOptions, MovingProcess
+from schedhook.migration.page_plan import PageChoice
+from schedhook.migration.retry import RetryPolicy
+from schedhook.migration.selection import ProcessSelection, Selection
+from schedhook.migration.throttle import place_threads
+from schedhook.plugins.manager import Plugins
+from schedhook.relocation.plan import check_nodes, check_online, make_plan
+from schedhook.relocation.request import Request
+from schedhook.relocation.verify import judge, verify
 from schedhook.roles.backend import Backend, Limits, Target
 from schedhook.values.config import Config
 from schedhook.values.errors import (
@@ -21,10 +34,6 @@ from schedhook.values.errors import (
     SchedhookError,
     UsageError,
 )
-from schedhook.control.freezer import cgroups_to_freeze, freezing
-from schedhook.control.rollback import Guard, mend
-from schedhook.host.topology import Topology
-from schedhook.jobs.lookup import find_pids
 from schedhook.values.model import (
     NodeMap,
     Outcome,
@@ -33,16 +42,7 @@ from schedhook.values.model import (
     Reason,
     Report,
 )
-from schedhook.migration.move import Move, MoveOptions, MovingProcess
-from schedhook.migration.throttle import place_threads
-from schedhook.migration.page_plan import PageChoice
-from schedhook.relocation.plan import check_nodes, check_online, make_plan
-from schedhook.plugins.manager import Plugins
-from schedhook.relocation.request import Request
-from schedhook.migration.retry import RetryPolicy
-from schedhook.migration.selection import ProcessSelection, Selection
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.relocation.verify import judge, verify
 
 _GENTLE_CALL_MS = 20.0
 _MIB = 1 << 20

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from schedhook.values.errors import ProcessGoneError, UsageError
 from schedhook.host.topology import Topology
-from schedhook.values.model import NodeMap, Plan, ProcessPlan
 from schedhook.migration.move import MovingProcess
 from schedhook.migration.selection import LEFT_BY_STRATEGY, NOT_SHOWN
+from schedhook.values.errors import ProcessGoneError, UsageError
+from schedhook.values.model import NodeMap, Plan, ProcessPlan
 from schedhook.values.sets import NodeSet
 
 _MIB = 1 << 20

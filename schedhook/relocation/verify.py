@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from schedhook.migration.unreachable import hidden_bytes
-from schedhook.values.model import Outcome, ProcessReport, Reason
 from schedhook.migration.move import Move, MovingProcess
 from schedhook.migration.selection import ProcessSelection
+from schedhook.migration.unreachable import hidden_bytes
+from schedhook.values.model import Outcome, ProcessReport, Reason
 
 _STRAY_SHARE = 0.001
 _STRAY_BYTES = 64 << 10

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from schedhook.values.extents import Extents
 from schedhook.host.topology import Topology
+from schedhook.values.extents import Extents
 from schedhook.values.model import Area
 from schedhook.values.sets import NodeSet
 

@@ -17,14 +17,14 @@ from typing import Protocol
 
 import pytest
 
-from schedhook.roles.backend import Backend, Limits, Run, Sweep, Target
-from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
-from schedhook.values.extents import Extents
-from schedhook.values.model import Area, Kind, NodeMap, Reason
 from schedhook.migration.move import Move, MoveOptions, MovingProcess
 from schedhook.migration.page_plan import PageChoice, Pages
 from schedhook.migration.retry import RetryPolicy
 from schedhook.migration.selection import ProcessSelection, Selection
+from schedhook.roles.backend import Backend, Limits, Run, Sweep, Target
+from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area, Kind, NodeMap, Reason
 from schedhook.values.sets import NodeSet
 
 PAGES = 64

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from schedhook.values import errors
-from schedhook.roles.backend import Backend
 from schedhook.backends.native.backend import NativeBackend
+from schedhook.roles.backend import Backend
 from schedhook.testing.contract import OneNodeContract, Subject
 from schedhook.testing.processes import NativeProcess, huge_page_pool, numa_maps
+from schedhook.values import errors
 
 HUGE = 2 << 20
 _NOBODY = 65534

@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from schedhook.values.errors import UsageError
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.host.topology import Node, Topology
-from schedhook.values.model import Event, NodeMap, Outcome, Report
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler
-from schedhook.values.sets import NodeSet
-from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_host
 from schedhook.testing.relocations import load_given, relocate_simulated
+from schedhook.values.errors import UsageError
+from schedhook.values.model import Event, NodeMap, Outcome, Report
+from schedhook.values.sets import NodeSet
 
 _AT = 0x7F0000000000
 _PID = 100

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from schedhook.values.model import Report
     from schedhook.backends.simulated import SimulatedBackend
+    from schedhook.values.model import Report
 
 
 @pytest.fixture

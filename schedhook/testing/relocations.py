@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook import BackendPlugin, hookimpl
-from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
-from schedhook.values.nodemap import parse_map
 from schedhook.plugins.manager import Plugins, load_plugins
 from schedhook.relocation.pipeline import Progress, relocate
 from schedhook.relocation.request import Request
+from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
+from schedhook.values.nodemap import parse_map
 from schedhook_plugins import BUILT_IN
 
 if TYPE_CHECKING:
-    from schedhook.values.model import Report
     from schedhook.backends.simulated import SimulatedBackend
+    from schedhook.values.model import Report
 
 _QUICK = Config(
     relocation=RelocationSection(backend="given", threads=2),
@@ -54,7 +54,8 @@ def relocate_simulated(
 ) -> Report:
     """Relocate on `backend` with these plug-ins and those that ship, and no others.
 
-    `request` has the fields of schedhook.relocation.request.Request; `pids` are all by default. Fails with
+    `request` has the fields of schedhook.relocation.request.Request; `pids` are all by default.
+    Fails with
     AssertionError where the report's bytes do not add up.
     """
     request.setdefault("pids", () if "cgroup" in request else backend.pids())

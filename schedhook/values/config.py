@@ -16,8 +16,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from schedhook.values.errors import ConfigError
 from schedhook.values.model import Kind, Shared
-from schedhook.values.sets import NodeSet
 from schedhook.values.ownership import misgiving
+from schedhook.values.sets import NodeSet
 
 DEFAULT_PATH = Path("/etc/schedhook/config.toml")
 PATH_VARIABLE = "SCHEDHOOK_CONFIG"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.values.errors import ProcessGoneError
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.migration.page_plan import Pages
 from schedhook.testing.contract import placing
 from schedhook.testing.native import NativeHooks
 from schedhook.testing.processes import NativeProcess
+from schedhook.values.errors import ProcessGoneError
 
 
 class TestContract(NativeHooks):

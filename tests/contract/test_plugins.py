@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from schedhook.testing import MapperContract, SchedulerContract, StrategyContract
 from schedhook_plugins import mappers
-from schedhook_plugins.schedulers.pbs.scheduler import scheduler
-from schedhook_plugins.schedulers.slurm.adapter import adapter
+from schedhook_plugins.schedulers.pbs import scheduler as pbs
+from schedhook_plugins.schedulers.slurm import adapter as slurm
 from schedhook_plugins.strategies import migrate_process, move_pages
 
 

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.roles.backend import Backend, Failure, Limits, Run
-from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
-from schedhook.host.topology import HugePool, Topology
-from schedhook.values.model import Kind
-from schedhook.values.sets import NodeSet
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
+from schedhook.host.topology import HugePool, Topology
+from schedhook.roles.backend import Backend, Failure, Limits, Run
 from schedhook.testing.contract import BackendContract, Subject, sweep
 from schedhook.testing.hosts import (
     FakeArea,
@@ -25,6 +22,9 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
+from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
+from schedhook.values.model import Kind
+from schedhook.values.sets import NodeSet
 
 START = 0x7F0000000000
 HUGE = 2 << 20

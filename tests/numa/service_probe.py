@@ -16,20 +16,20 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from schedhook.values.config import Config, PluginsSection
+from schedhook.backends.native.backend import NativeBackend
 from schedhook.control.cpusets import write_cpus, write_nodes
-from schedhook.plugins.descriptors import StrategyPlugin
+from schedhook.control.threads import bind, read_threads
 from schedhook.host.cgroups import resolve_cgroup
 from schedhook.host.processes import read_areas, read_status
-from schedhook.values.model import NodeMap, Outcome
-from schedhook.backends.native.backend import NativeBackend
-from schedhook.plugins.manager import load_plugins
 from schedhook.migration.profiling.guidance import MIN_SAMPLES, Guidance
 from schedhook.migration.profiling.profile import Profile
+from schedhook.plugins.descriptors import StrategyPlugin
+from schedhook.plugins.manager import load_plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
+from schedhook.values.config import Config, PluginsSection
+from schedhook.values.model import NodeMap, Outcome
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.control.threads import bind, read_threads
 from schedhook_plugins.schedulers.slurm.cgroups import rank_in_environment
 
 _VERSION_3 = 0x20080522  # <linux/capability.h>

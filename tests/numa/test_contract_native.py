@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.roles.backend import Limits, Sweep
-from schedhook.values.errors import UsageError
 from schedhook.backends.native.backend import NativeBackend, NativeTarget
+from schedhook.roles.backend import Limits, Sweep
 from schedhook.testing.contract import BackendContract, area_of, placing, sweep
 from schedhook.testing.native import HUGE, NativeHooks, NativeSubject
 from schedhook.testing.processes import numa_maps
+from schedhook.values.errors import UsageError
 
 pytestmark = pytest.mark.nodes(4)
 MIB = 1 << 20

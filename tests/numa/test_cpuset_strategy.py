@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
-from schedhook.values.errors import BackendError
 from schedhook.migration.move import Move
+from schedhook.values.errors import BackendError
 from tests.numa.jobs import MIB, Job, cgroup, cpuset_v1, drop_caches, until
 
 pytestmark = pytest.mark.nodes(4)

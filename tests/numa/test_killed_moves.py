@@ -13,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.agent.service import serve
 from schedhook.control import rollback
+from schedhook.control.freezer import freezing
+from schedhook.journal.journal import Journal
+from schedhook.plugins.manager import load_plugins
 from schedhook.values.config import (
     Config,
     JournalSection,
@@ -21,10 +25,6 @@ from schedhook.values.config import (
     RelocationSection,
     WatchSection,
 )
-from schedhook.control.freezer import freezing
-from schedhook.journal.journal import Journal
-from schedhook.plugins.manager import load_plugins
-from schedhook.agent.service import serve
 from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 from tests.numa import killing
 from tests.numa.jobs import Job, cgroup

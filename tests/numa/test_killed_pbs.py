@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from schedhook.values.config import Config, PluginsSection
 from schedhook.agent.dispatcher import Handler
 from schedhook.journal.journal import Journal
-from schedhook.values.model import Event
 from schedhook.plugins.manager import load_plugins
+from schedhook.values.config import Config, PluginsSection
+from schedhook.values.model import Event
 from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs.state import JobState
 from tests.numa.jobs import CGROUPS, Job

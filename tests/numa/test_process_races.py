@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from schedhook.values.model import Area
 from schedhook.backends.native.backend import NativeTarget
+from schedhook.values.model import Area
 from tests.numa.jobs import Job, cgroup, until
 from tests.numa.programs import program
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from schedhook.cli.main import main
 from schedhook.backends.native.backend import NativeTarget
+from schedhook.cli.main import main
 from tests.numa import callers, lsm
 from tests.numa.callers import NOBODY, Answer, be_nobody, call
 from tests.numa.jobs import Job, cgroup, until
@@ -34,7 +34,12 @@ CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount
 @pytest.fixture(scope="module", autouse=True)
 def imports() -> None:
     """What takes time to import, and some callers may not read."""
-    for name in ("tenacity", "schedhook.cli.commands.doctor", "schedhook.agent.oneshot", "schedhook.values.log"):
+    for name in (
+        "tenacity",
+        "schedhook.cli.commands.doctor",
+        "schedhook.agent.oneshot",
+        "schedhook.values.log",
+    ):
         import_module(name)
     main(["plan", "--pid", str(os.getpid()), "--map", "0:2", "--json"], standalone_mode=False)
 

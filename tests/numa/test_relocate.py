@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from schedhook.roles.backend import Limits
-from schedhook.cli.main import main
-from schedhook.values.errors import ProcessGoneError
 from schedhook.backends.native.backend import NativeBackend
+from schedhook.cli.main import main
+from schedhook.roles.backend import Limits
+from schedhook.values.errors import ProcessGoneError
 from schedhook.values.sets import NodeSet
 from tests.numa.jobs import CGROUPS, MIB, Job, cgroup, drop_caches, free_bytes, mounted_disk
 

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.agent.dispatcher import Handler
+from schedhook.backends.native.backend import NativeBackend, NativeTarget
+from schedhook.control.rollback import Guard
+from schedhook.host.processes import read_start_time
+from schedhook.journal.journal import Journal
+from schedhook.plugins.manager import Plugins, load_plugins
+from schedhook.relocation.pipeline import Request, relocate
 from schedhook.roles.backend import Limits
 from schedhook.values.config import Config
 from schedhook.values.errors import ProcessGoneError
-from schedhook.control.rollback import Guard
-from schedhook.agent.dispatcher import Handler
-from schedhook.host.processes import read_start_time
-from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, Outcome, Report
-from schedhook.backends.native.backend import NativeBackend, NativeTarget
-from schedhook.plugins.manager import Plugins, load_plugins
-from schedhook.relocation.pipeline import Request, relocate
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.migrate import migrate

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from schedhook.hook.run import delivery
+from schedhook.hook import delivery
 from schedhook.journal.journal import Journal, Wish
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from schedhook.migration import sweeper
-from schedhook.control import freezer
-from schedhook.roles.backend import Limits, Sweep
+from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.cli.main import main
-from schedhook.values.errors import RefusedError
+from schedhook.control import freezer
 from schedhook.control.rollback import Guard
 from schedhook.host.frames import node_spans
-from schedhook.backends.native.backend import NativeBackend, NativeTarget
+from schedhook.migration import sweeper
+from schedhook.roles.backend import Limits, Sweep
+from schedhook.values.errors import RefusedError
 from schedhook.values.sets import CpuSet
 from tests.numa.jobs import MIB, Job, cgroup
 
@@ -165,7 +165,8 @@ def test_a_failure_thaws() -> None:
 def test_death_thaws() -> None:
     """SIGKILL leaves no time for anything: the helper has to do it."""
     program = (
-        "import sys, time; from pathlib import Path; from schedhook.control.freezer import freezing\n"
+        "import sys, time; from pathlib import Path\n"
+        "from schedhook.control.freezer import freezing\n"
         "from schedhook.control.rollback import Guard\n"
         "with Guard() as guard, freezing([Path(sys.argv[1])], guard):\n"
         "    print('frozen', flush=True); time.sleep(600)"

@@ -14,12 +14,12 @@ import pytest
 # At the end: whatever of schedhook is installed is what the tests are about.
 sys.path.append(str(Path(__file__).parents[2]))
 
-from schedhook.hook.run import delivery
-from schedhook.values.config import Config
-from schedhook.values.model import Report
+from schedhook.hook import delivery
 from schedhook.plugins.manager import load_plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
+from schedhook.values.config import Config
+from schedhook.values.model import Report
 from tests.slurm.cluster import CannotRun, Cluster, require_machine, running
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.hook.run import delivery
+from schedhook.hook import delivery
 from schedhook.journal.journal import Journal
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
 from tests.unit.faults.faults import PROGRAM, PYTHON, Fault

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.hook.run import delivery
 from schedhook.agent.events import parse_message, read_event, read_spool
+from schedhook.hook import delivery
 from schedhook.values.model import Event
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from tests.slurm.cluster import USER_ID, Cluster, wait_until

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from schedhook.journal.journal import Wish
-from schedhook.values.model import Outcome, Placement, Report
 from schedhook.relocation.request import Request
+from schedhook.values.model import Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.migrate import migrate

@@ -21,9 +21,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from schedhook.hook.run import delivery
-from schedhook.values import log
+from schedhook.agent.dispatcher import Handler
+from schedhook.agent.followup import Relocate
+from schedhook.agent.oneshot import open_journal
 from schedhook.agent.server import Agent
+from schedhook.agent.watcher import Watcher
+from schedhook.hook import delivery
+from schedhook.journal.journal import Journal
+from schedhook.plugins.descriptors import SchedulerPlugin
+from schedhook.plugins.hookspecs import hookimpl
+from schedhook.plugins.manager import Plugins, Provider
+from schedhook.relocation.request import Request
+from schedhook.roles.scheduler import Task
+from schedhook.values import log
 from schedhook.values.config import (
     ActionsSection,
     AgentSection,
@@ -31,21 +41,11 @@ from schedhook.values.config import (
     JournalSection,
     WatchSection,
 )
-from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import UsageError
-from schedhook.agent.dispatcher import Handler
-from schedhook.plugins.hookspecs import hookimpl
-from schedhook.agent.oneshot import open_journal
-from schedhook.agent.followup import Relocate
-from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
-from schedhook.plugins.manager import Plugins, Provider
-from schedhook.relocation.request import Request
-from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.agent.watcher import Watcher
-from schedhook_plugins.schedulers.pbs.scheduler import scheduler
-from schedhook_plugins.schedulers.slurm.adapter import adapter
+from schedhook_plugins.schedulers.pbs import scheduler as pbs
+from schedhook_plugins.schedulers.slurm import adapter as slurm
 
 HOOK = Path(delivery.__file__).with_name("run.py")
 FAST_WATCH = WatchSection(interval_s=0.05, task_interval_s=0.1, debounce_s=0.1)
@@ -140,8 +140,8 @@ class _Provider:
         adapter = FakeScheduler(self._directory)
         return [
             SchedulerPlugin(name="fake", summary="for tests", create=lambda _: adapter),
-            *adapter.schedhook_schedulers(),
-            *scheduler.schedhook_schedulers(),
+            *slurm.schedhook_schedulers(),
+            *pbs.schedhook_schedulers(),
         ]
 
     @hookimpl

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).parents[2]
-_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "schedhook", "plugins")
+_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "schedhook", "schedhook_plugins")
 _BUILT = shutil.ignore_patterns("*.so", "__pycache__", "build", "*.egg-info")
 
 

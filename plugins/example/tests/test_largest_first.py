@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import schedhook_largest_first
 
-from schedhook.values.model import Report
 from schedhook.testing import SimulatedArea, SimulatedBackend, StrategyContract
+from schedhook.values.model import Report
 
 
 class TestContract(StrategyContract):

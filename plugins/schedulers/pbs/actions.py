@@ -12,13 +12,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from schedhook.control.cpusets import Level, move_processors, write_cpus, write_nodes
-from schedhook.values.errors import RefusedError, SchedhookError
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
 from schedhook.host.topology import Topology, read_topology
+from schedhook.relocation.request import Request
+from schedhook.values.errors import RefusedError, SchedhookError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, NodeMap, Outcome, Report
-from schedhook.relocation.request import Request
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs.free_nodes import (
     Place,

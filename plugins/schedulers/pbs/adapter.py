@@ -13,22 +13,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedhook.values.errors import NoPermissionError, ProcessGoneError, UsageError
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
 from schedhook.host.processes import all_pids, read_status
 from schedhook.host.topology import Topology, read_topology
+from schedhook.roles.scheduler import Task
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, UsageError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Placement
-from schedhook.roles.scheduler import Task
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs.state import JobState, States
 from schedhook_plugins.schedulers.pbs.vnodes import nodes_on_host, parse_exec_vnode
 
 if TYPE_CHECKING:
     from schedhook.journal.journal import Journal
-    from schedhook.values.model import Report
     from schedhook.relocation.request import Request
+    from schedhook.values.model import Report
 
 NAME = "pbs"
 SERVICE = "pbs_jobs.service"

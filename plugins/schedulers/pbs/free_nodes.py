@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from schedhook.values.errors import ProcessGoneError
 from schedhook.host.cgroups import configured_cpus
 from schedhook.host.processes import read_status
 from schedhook.host.topology import Topology
+from schedhook.values.errors import ProcessGoneError
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ def create(root: Path) -> Scheduler:
 
 @hookimpl
 def schedhook_doctor(root: Path) -> list[Finding]:
-    from schedhook_plugins.schedulers.pbs.scheduler import doctor  # noqa: PLC0415 - only for the doctor
+    from schedhook_plugins.schedulers.pbs import doctor  # noqa: PLC0415 - only for the doctor
 
     return list(doctor.examine(root))
 

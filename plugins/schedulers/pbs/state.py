@@ -19,8 +19,8 @@ from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from schedhook.values.errors import SchedhookError
-from schedhook.values.sets import NodeSet
 from schedhook.values.ownership import make_directory
+from schedhook.values.sets import NodeSet
 
 DIRECTORY = Path("run/schedhook/pbs")
 _NEW = ".new-"

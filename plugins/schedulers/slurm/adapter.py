@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schedhook import SchedulerPlugin, hookimpl
-from schedhook.values.errors import ProcessGoneError, UsageError
 from schedhook.host.cgroups import Cgroup, frozen
 from schedhook.host.topology import Topology, read_topology
-from schedhook.values.model import Event, Placement
 from schedhook.roles.scheduler import Task
+from schedhook.values.errors import ProcessGoneError, UsageError
+from schedhook.values.model import Event, Placement
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers.slurm.adapter import cgroups
+from schedhook_plugins.schedulers.slurm import cgroups
 from schedhook_plugins.schedulers.slurm.cgroups import Member, ProcessInfo
 
 if TYPE_CHECKING:
-    from schedhook.plugins.findings import Finding
     from schedhook.journal.journal import Wish
-    from schedhook.values.model import Report
+    from schedhook.plugins.findings import Finding
     from schedhook.relocation.request import Request
+    from schedhook.values.model import Report
 
 NAME = "slurm"
 
@@ -173,8 +173,8 @@ class Slurm:
         """Whether Slurm seems about to bind and start tasks of a step here. It writes cpusets first
         and binds then: processors that change in between cost the tasks their binding, and nobody
         could tell any more which task belongs where."""
-        cgroups = cgroups.job_cgroups(job, self.root, self.host)
-        return any(cgroups.starting_steps(cgroup, self.root) for cgroup in cgroups)
+        found = cgroups.job_cgroups(job, self.root, self.host)
+        return any(cgroups.starting_steps(cgroup, self.root) for cgroup in found)
 
     # -- relocation ------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class Slurm:
         """Make processors, binding and memory of the job again what was wished: Slurm writes its
         own cpuset whenever a step starts. `homes`: where the tasks were before, as the journal
         knows. One line for people; SchedhookError, and then processors are as they were."""
-        from schedhook_plugins.schedulers.slurm.adapter import migrate  # noqa: PLC0415 - only then
+        from schedhook_plugins.schedulers.slurm import migrate  # noqa: PLC0415 - only then
 
         return migrate.enforce(self, job, wish, relocate, homes or {})
 
@@ -196,7 +196,7 @@ class Slurm:
         """Bind tasks anew whose binding was lost because somebody took processors away: each to
         those that stand in the place of the ones that it had (`bound`, by task). Whether any was.
         SchedhookError."""
-        from schedhook_plugins.schedulers.slurm.adapter import migrate  # noqa: PLC0415 - only then
+        from schedhook_plugins.schedulers.slurm import migrate  # noqa: PLC0415 - only then
 
         return migrate.rebind(self, job, bound)
 
@@ -204,10 +204,8 @@ class Slurm:
 
     def _processes(self, job: str) -> dict[int, tuple[Member, ProcessInfo]]:
         """The job's living processes, without Slurm's own."""
-        cgroups = cgroups.job_cgroups(job, self.root, self.host)
-        members = cgroups.merge(
-            cgroups.members(cgroup, self.root) for cgroup in cgroups
-        )
+        own = cgroups.job_cgroups(job, self.root, self.host)
+        members = cgroups.merge(cgroups.members(cgroup, self.root) for cgroup in own)
         found = {}
         for pid, member in members.items():
             try:
@@ -283,7 +281,7 @@ def _text(path: Path) -> str:
 
 @hookimpl
 def schedhook_doctor(root: Path) -> list[Finding]:
-    from schedhook_plugins.schedulers.slurm.adapter import doctor  # noqa: PLC0415 - only for the doctor
+    from schedhook_plugins.schedulers.slurm import doctor  # noqa: PLC0415 - only for the doctor
 
     return list(doctor.examine(root))
 

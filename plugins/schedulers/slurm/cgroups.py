@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.host.cgroups import Cgroup, hierarchies, memberships, pids
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.sets import CpuSet
 
 _JOB = re.compile(r"job_([0-9]{1,10})")

@@ -24,15 +24,15 @@ import click
 
 from schedhook.cli.main import run_command
 from schedhook.cli.options import CPUS, NODES, json_option, load
-from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.journal.journal import Journal, JournalError
-from schedhook.values.model import Outcome, Placement, Report
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
+from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.model import Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
-from schedhook_plugins.schedulers.slurm.override import Keeper, finish_interrupted, held
 from schedhook_plugins.schedulers.slurm.migrate import JobMove, cpus_of_nodes, migrate
+from schedhook_plugins.schedulers.slurm.override import Keeper, finish_interrupted, held
 from schedhook_plugins.schedulers.slurm.queries import query
 
 _FAILED = Outcome.FAILED.exit_status

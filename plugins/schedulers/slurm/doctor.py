@@ -11,7 +11,7 @@ from pathlib import Path
 
 from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.ownership import misgiving
-from schedhook_plugins.schedulers.slurm.adapter import queries
+from schedhook_plugins.schedulers.slurm import queries
 
 _USUAL = ("etc/slurm/slurm.conf", "run/slurm/conf/slurm.conf")
 _CGROUPS = "proctrack/cgroup"

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schedhook.control.cpusets import CpuMove, Level, move_processors, relative
-from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError, UsageError
+from schedhook.control.threads import affinity, bind, members_threads
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
 from schedhook.host.topology import read_online_cpus, read_topology
-from schedhook.values.model import NodeMap, Outcome, Placement, Plan, Report
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
+from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError, UsageError
+from schedhook.values.model import NodeMap, Outcome, Placement, Plan, Report
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.control.threads import affinity, bind, members_threads
 from schedhook_plugins.schedulers.slurm.cgroups import job_cgroups, step_directories
 from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs
 

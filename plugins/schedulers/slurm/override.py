@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from schedhook.journal.journal import Journal, JournalError, Wish
-from schedhook.values.log import get_logger
-from schedhook.values.model import Report
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
+from schedhook.values.log import get_logger
+from schedhook.values.model import Report
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.migrate import JobMove, enforce
 

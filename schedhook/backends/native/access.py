@@ -11,6 +11,9 @@ import select
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from schedhook.backends.native import _core
+from schedhook.host.processes import is_kernel_thread
+from schedhook.host.rlimits import is_near_file_limit, raise_file_limit
 from schedhook.values.errors import (
     BackendError,
     KernelThreadError,
@@ -20,9 +23,6 @@ from schedhook.values.errors import (
     SchedhookError,
     from_errno,
 )
-from schedhook.host.processes import is_kernel_thread
-from schedhook.host.rlimits import is_near_file_limit, raise_file_limit
-from schedhook.backends.native import _core
 
 _DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _SPARE = 16

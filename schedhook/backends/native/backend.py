@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from schedhook.roles.backend import Failure, Limits, Run, Sweep
-from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
-from schedhook.values.extents import Extents
+from schedhook.backends.native import _core
+from schedhook.backends.native.access import attach_error, check_proc, has_exited, open_pidfd
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
+from schedhook.roles.backend import Failure, Limits, Run, Sweep
+from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
+from schedhook.values.extents import Extents
 from schedhook.values.model import Area, Kind
-from schedhook.backends.native import _core
-from schedhook.backends.native.access import attach_error, check_proc, has_exited, open_pidfd
 from schedhook.values.sets import NodeSet
 
 _BASE_PAGE = mmap.PAGESIZE

@@ -8,14 +8,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from schedhook.roles.backend import Run
-from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
+from schedhook.backends.simulated.memory import (
+    Mapped,
+    Memory,
+    Process,
+    SimulatedArea,
+    Tally,
+    joined,
+)
+from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import Node, Topology, read_topology
+from schedhook.roles.backend import Run
+from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.model import Area, Kind
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.backends.simulated.memory import Mapped, Memory, Process, SimulatedArea, Tally, joined
-from schedhook.backends.simulated.target import SimulatedTarget
 
 _GIB = 1 << 30
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from schedhook.backends.simulated.memory import Mapped, Process, Tally, parts
 from schedhook.roles.backend import Limits, Run, Sweep
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import NodeSet
-from schedhook.backends.simulated.memory import Mapped, Process, Tally, parts
 
 if TYPE_CHECKING:
     from schedhook.backends.simulated.backend import SimulatedBackend

@@ -10,8 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from schedhook.plugins.descriptors import Descriptor
-from schedhook.values.errors import PLUGIN_ERRORS
 from schedhook.plugins.manager import Plugins
+from schedhook.values.errors import PLUGIN_ERRORS
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -28,8 +28,8 @@ def names_of(role: type[Descriptor]) -> Complete:
 
 def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The jobs on this host."""
-    from schedhook.plugins.descriptors import SchedulerPlugin
     from schedhook.jobs.lookup import watchable
+    from schedhook.plugins.descriptors import SchedulerPlugin
 
     jobs: list[str] = []
     plugins = _plugins(ctx)
@@ -61,10 +61,10 @@ def _root(ctx: click.Context) -> Path:
 
 def _plugins(ctx: click.Context) -> Plugins | None:
     """None where the configuration is broken: nobody wants to read that between two tabs."""
+    from schedhook.plugins.manager import load_plugins
     from schedhook.values.config import load_config
     from schedhook.values.errors import SchedhookError
     from schedhook.values.log import configure
-    from schedhook.plugins.manager import load_plugins
 
     configure("console", "error")
     try:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from schedhook.cli.options import common_options, json_option, load
-from schedhook.values.config import Config
 from schedhook.cli.doctor.host_checks import examine
-from schedhook.values.errors import ConfigError
+from schedhook.cli.options import common_options, json_option, load
 from schedhook.plugins.findings import Level, problem
 from schedhook.plugins.manager import load_plugins
+from schedhook.values.config import Config
+from schedhook.values.errors import ConfigError
 
 
 @click.command("doctor")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from schedhook.hook.run import delivery
+from schedhook.hook import delivery
 from schedhook.values.config import PATH_VARIABLE, Config, load_config
 from schedhook.values.errors import ConfigError
 

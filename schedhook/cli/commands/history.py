@@ -14,9 +14,9 @@ import click
 
 from schedhook.cli.options import FILE, json_option
 from schedhook.cli.output.files import Pictures, picture_options
+from schedhook.journal.journal import Journal, default_path
 from schedhook.values.config import load_config
 from schedhook.values.errors import UsageError
-from schedhook.journal.journal import Journal, default_path
 
 _AGO = re.compile(r"([0-9]+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

@@ -21,8 +21,8 @@ def command(textfile: Path | None, config_path: Path | None, root: Path) -> int:
 
     Without an agent, a timer that runs this with --textfile does. Needs schedhook[metrics].
     """
-    from schedhook.journal.journal import Journal, default_path
     from schedhook.jobs.metrics import exposition, write_textfile
+    from schedhook.journal.journal import Journal, default_path
 
     config, plugins = load(config_path)
     path = Path(config.journal.path) if config.journal.path else default_path()

@@ -24,8 +24,6 @@ from schedhook.cli.options import (
     process_options,
 )
 from schedhook.cli.running import carry_out, print_report
-from schedhook.plugins.descriptors import StrategyPlugin
-from schedhook.values.errors import UsageError
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
 from schedhook.jobs.lookup import find_pids
@@ -34,7 +32,9 @@ from schedhook.migration.profiling.profile import CAPACITY
 from schedhook.migration.profiling.reading import Format, read_profile
 from schedhook.migration.profiling.summary import summarise
 from schedhook.migration.profiling.survey import survey
+from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.relocation.request import Request
+from schedhook.values.errors import UsageError
 
 
 @click.command("profile")

@@ -20,12 +20,12 @@ from schedhook.cli.options import (
     process_options,
 )
 from schedhook.cli.output.files import Pictures, picture_options
-from schedhook.values.errors import UsageError
-from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.host import cgroups
 from schedhook.host.topology import Topology, read_topology
+from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.jobs.lookup import find_tasks
 from schedhook.plugins.manager import Plugins
+from schedhook.values.errors import UsageError
 
 _SECONDS = 2.0
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from schedhook.cli.options import common_options, load
 from schedhook.agent.service import serve
+from schedhook.cli.options import common_options, load
 
 
 @click.command("watch")

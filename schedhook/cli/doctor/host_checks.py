@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from schedhook import __version__
-from schedhook.cli.commands.doctor import service_checks as service
-from schedhook.values.config import Config
-from schedhook.values.errors import SchedhookError
-from schedhook.plugins.findings import Finding, Level, note, ok, problem
+from schedhook.cli.doctor import service_checks as service
 from schedhook.host.cgroups import hierarchies
 from schedhook.host.processes import read_status
 from schedhook.host.topology import read_topology
+from schedhook.plugins.findings import Finding, Level, note, ok, problem
 from schedhook.plugins.manager import BUILT_IN, Plugins
+from schedhook.values.config import Config
+from schedhook.values.errors import SchedhookError
 
 _CAPABILITIES = {
     # <linux/capability.h>
@@ -96,7 +96,7 @@ def _rights(root: Path) -> Iterable[Finding]:
 
 
 def _kernel(root: Path) -> Iterable[Finding]:
-    from schedhook.backends.native import _core, access  # noqa: PLC0415 - a build without it is a finding
+    from schedhook.backends.native import _core, access
 
     for subject, refusal in access.probe(root):
         if refusal is None:

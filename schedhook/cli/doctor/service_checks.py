@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from schedhook.hook.run import delivery
+from schedhook.agent.events import count_spool
+from schedhook.hook import delivery
+from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError
-from schedhook.agent.events import count_spool
-from schedhook.plugins.findings import Finding, note, ok, problem
 
 _SECONDS = 2.0
 _START = "systemctl enable --now schedhook-agent (contrib/systemd)"
@@ -61,7 +61,7 @@ def _spool(directory: Path) -> Iterable[Finding]:
 
 
 def _journal(config: Config) -> Finding:
-    from schedhook.journal.journal import Journal, JournalError, default_path  # noqa: PLC0415
+    from schedhook.journal.journal import Journal, JournalError, default_path
 
     path = Path(config.journal.path) if config.journal.path else default_path()
     try:

@@ -7,11 +7,11 @@ from enum import StrEnum
 from itertools import chain
 from typing import BinaryIO
 
-from schedhook.values.errors import UsageError
 from schedhook.host.topology import Topology
 from schedhook.migration.profiling import perf, tables
 from schedhook.migration.profiling.profile import CAPACITY, Profile
 from schedhook.migration.profiling.samples import Collector, Tally
+from schedhook.values.errors import UsageError
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 64 << 10

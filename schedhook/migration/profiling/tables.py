@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from schedhook.values.errors import UsageError
 from schedhook.migration.profiling.samples import Collector, first_of, number
+from schedhook.values.errors import UsageError
 
 _WHO = ("pid", "process", "tid", "thread")
 _WHERE = ("address", "addr")

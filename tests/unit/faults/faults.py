@@ -139,7 +139,8 @@ def journal(lines: str) -> During:
 def locked_journal(room: Room) -> AbstractContextManager[None]:
     """Another process has it for itself."""
     program = (
-        f"from pathlib import Path\nfrom schedhook.journal.journal import Journal\nimport sqlite3, time\n"
+        "from pathlib import Path\nfrom schedhook.journal.journal import Journal\n"
+        "import sqlite3, time\n"
         f"Journal.open(Path({JOURNAL!r})).close()\nit = sqlite3.connect({JOURNAL!r})\n"
         "it.execute('PRAGMA locking_mode = EXCLUSIVE')\nit.execute('BEGIN EXCLUSIVE')\n"
         "begun()\ntime.sleep(600)\n"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from schedhook.hook.run import delivery
+from schedhook.hook import delivery
 from tests.pbs.mom import EVENTS, Mom
 from tests.unit.conftest import Count
 from tests.unit.faults.faults import (

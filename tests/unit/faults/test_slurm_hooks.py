@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.hook.run import delivery
+from schedhook.hook import delivery
 from tests.unit.conftest import Count
 from tests.unit.faults.faults import (
     CONFIGURATIONS,

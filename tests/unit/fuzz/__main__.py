@@ -43,7 +43,7 @@ def fuzz(name: str, runs: int) -> bool:
 
 def fuzz_engine(runs: int) -> bool:
     """Whether the page mover in C has stood `runs` worlds made by chance, under the sanitizers."""
-    from tests.unit.native.test_engine import build  # noqa: PLC0415 - only here
+    from tests.unit.backends.native.test_engine import build  # noqa: PLC0415 - only here
 
     with tempfile.TemporaryDirectory() as directory:
         words = [build(Path(directory)), "0", str(runs)]

@@ -16,23 +16,23 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from schedhook.hook.run import delivery
-from schedhook.values.config import parse_config
-from schedhook.values.errors import ConfigError, SchedhookError, UsageError
 from schedhook.agent.events import parse_message, read_event
+from schedhook.backends.simulated import four_nodes
+from schedhook.hook import delivery
 from schedhook.host import areas, cgroups, frames, mounts, processes, topology
 from schedhook.host._proc import stat_fields
 from schedhook.journal.journal import Journal
 from schedhook.journal.rows import json_object
-from schedhook.values.model import Kind
 from schedhook.migration.profiling.reading import Format, read_profile
+from schedhook.values.config import parse_config
+from schedhook.values.errors import ConfigError, SchedhookError, UsageError
+from schedhook.values.model import Kind
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.backends.simulated import four_nodes
-from schedhook_plugins.schedulers.slurm.adapter import cgroups
-from schedhook_plugins.schedulers.slurm.adapter import queries
 from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs.state import JobState
 from schedhook_plugins.schedulers.pbs.vnodes import nodes_on_host, parse_exec_vnode
+from schedhook_plugins.schedulers.slurm import cgroups as slurm_cgroups
+from schedhook_plugins.schedulers.slurm import queries as slurm_queries
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
 from schedhook_plugins.schedulers.slurm.queries import Answer, NotUsable
@@ -101,7 +101,7 @@ def read_cgroups(data: bytes) -> None:
         with contextlib.suppress(SchedhookError):
             cgroups.cgroup_of(1, _NOWHERE)
         with contextlib.suppress(SchedhookError):
-            cgroups.job_of(1, _NOWHERE)
+            slurm_cgroups.job_of(1, _NOWHERE)
         with contextlib.suppress(UsageError):
             cgroups.resolve_cgroup(_text(data[:200]), _NOWHERE)
         cgroup = cgroups.Cgroup(path=_NOWHERE / "a", version=2, mount=_NOWHERE)
@@ -130,7 +130,7 @@ def read_status(data: bytes) -> None:
         mock.patch.object(Path, "read_bytes", lambda _: data),
         contextlib.suppress(SchedhookError),
     ):
-        cgroups.read_process(1, _NOWHERE)
+        slurm_cgroups.read_process(1, _NOWHERE)
 
 
 def _stat(data: bytes) -> list[bytes]:
@@ -170,7 +170,7 @@ def read_slurm_json(data: bytes) -> None:
         return Answer(status=0, output=next(answers, b"").decode("utf-8", "replace"))
 
     with contextlib.suppress(NotUsable):
-        queries._ask_json("json", ["scontrol"], "7", run)
+        slurm_queries._ask_json("json", ["scontrol"], "7", run)
 
 
 def read_slurm_text(data: bytes) -> None:
@@ -180,7 +180,7 @@ def read_slurm_text(data: bytes) -> None:
         return Answer(status=0, output=next(answers, b"").decode("utf-8", "replace"))
 
     with contextlib.suppress(NotUsable):
-        queries._ask_text("7", run)
+        slurm_queries._ask_text("7", run)
 
 
 def read_pyslurm(data: bytes) -> None:
@@ -189,7 +189,7 @@ def read_pyslurm(data: bytes) -> None:
         mock.patch.object(slurm_queries, "_pyslurm", lambda *_: answer),
         contextlib.suppress(NotUsable),
     ):
-        queries._ask_pyslurm("7", lambda _: answer)
+        slurm_queries._ask_pyslurm("7", lambda _: answer)
 
 
 _ADAPTERS = {"slurm": Slurm(_NOWHERE), "pbs": PbsScheduler(_NOWHERE)}

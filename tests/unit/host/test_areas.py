@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schedhook.values.errors import NoPermissionError, ProcessGoneError
 from schedhook.host.processes import read_areas, read_pss, residency
-from schedhook.values.model import Area, Kind
 from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
+from schedhook.values.errors import NoPermissionError, ProcessGoneError
+from schedhook.values.model import Area, Kind
 
 MIB = 1 << 20
 HUGE = 2 * MIB

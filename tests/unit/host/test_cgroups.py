@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
 from schedhook.host import cgroups
-from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,
@@ -19,6 +17,8 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
+from schedhook.values.sets import CpuSet, NodeSet
 
 SLURM = "system.slice/slurmstepd.scope/job_7"
 PBS = "pbs_jobs.service/jobid/7.host"

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.host import _proc, processes
-from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import PAGE, FakeArea, FakeNode, write_file, write_host, write_process
+from schedhook.values.errors import ProcessGoneError, SchedhookError
+from schedhook.values.sets import CpuSet, NodeSet
 
 in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 

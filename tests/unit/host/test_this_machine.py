@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.values.errors import NoPermissionError, ProcessGoneError
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import read_topology
+from schedhook.values.errors import NoPermissionError, ProcessGoneError
 from schedhook.values.model import Area, Kind
 
 MIB = 1 << 20

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.host.topology import HugePool, read_topology
-from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.testing.hosts import FakeNode, write_file, write_host
+from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.sets import CpuSet, NodeSet
 
 MIB = 1 << 20
 

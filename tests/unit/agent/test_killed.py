@@ -1,0 +1,252 @@
+"""SIGKILL at random moments, of agents and of hooks, on a host whose memory is a file: each event
+is in the journal once and handled to its end, and nothing that a kill left stays half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from schedhook.agent.events import parse_message
+from schedhook.journal.journal import Wish, journal
+from schedhook.roles.scheduler import Task
+from schedhook.values.model import Placement
+from schedhook.values.sets import CpuSet, NodeSet
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.migrate import JobMove
+from schedhook_plugins.schedulers.slurm.override import Keeper
+from tests.unit.agentkit import (
+    Memory,
+    agent,
+    fork_agent,
+    hook,
+    place,
+    wait_for,
+)
+
+KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "100"))
+LONGEST = 0.25
+"""Seconds that an agent lives."""
+WORKERS = 4
+"""How many events an agent handles at one time."""
+LONG_JOBS = 4
+PAGES = 8
+
+
+def chance() -> random.Random:
+    return random.Random(os.environ.get("SCHEDHOOK_SEED", "1"))
+
+
+class Records:
+    """An agent's journal, read by other means than the project's."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "state" / "journal.db"
+
+    def ask(self, question: str) -> list[tuple[Any, ...]]:
+        """No rows while there is no journal, or one without tables yet."""
+        if not self._path.exists():
+            return []
+        with closing(sqlite3.connect(self._path, timeout=20)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            return connection.execute(question).fetchall() if version else []
+
+    def unfinished(self) -> int:
+        found = self.ask("SELECT count(*) FROM events WHERE done IS NULL")
+        return int(found[0][0]) if found else 0
+
+
+class Firing:
+    """Hooks that give events as fast as they can, those of `LONG_JOBS` after changes of placement.
+    Each event has a number of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._stop = threading.Event()
+        self._memory = Memory(directory)
+        self.given: set[tuple[str, str, int]] = set()
+        """(job, point, number) of which the hook said that it was taken."""
+        self.failed: list[str] = []
+        self._threads = [threading.Thread(target=self._long), threading.Thread(target=self._short)]
+
+    def start(self) -> None:
+        for number in range(LONG_JOBS):
+            self._memory.put(f"long{number}", [0] * PAGES + [1] * PAGES)
+            self._place(number, 0)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _tell(self, job: str, point: str, number: int) -> None:
+        done = hook(
+            self._directory,
+            point,
+            job,
+            "--strict",
+            stdin=None,
+            input=json.dumps({"job": job, "data": {"number": number}}),
+        )
+        if done.returncode:
+            self.failed.append(f"{job} {point}: {done.stderr}")
+        self.given.add((job, point, number))
+
+    def _place(self, number: int, turn: int) -> None:
+        first = 2 * (turn % 4)
+        nodes = f"{first}-{first + 1}"
+        place(self._directory, f"long{number}", {"0": ([os.getpid()], nodes, nodes)})
+
+    def _long(self) -> None:
+        """{0,1} → {2,3} → … : each page keeps its place."""
+        turn = 0
+        for number in range(LONG_JOBS):
+            self._tell(f"long{number}", "begin", 0)
+        while not self._stop.is_set():
+            turn += 1
+            for number in range(LONG_JOBS):
+                self._place(number, turn)
+                self._tell(f"long{number}", "resize", turn)
+        self.last = 2 * (turn % 4)
+
+    def _short(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            for point in ("begin", "attach", "end"):
+                self._tell(f"short{number}", point, number)
+
+    def is_half_moved(self) -> bool:
+        memories = [self._memory.read(f"long{number}") for number in range(LONG_JOBS)]
+        return any(len(set(memory)) > 2 for memory in memories)
+
+    def memory_has_followed(self) -> bool:
+        want = [self.last] * PAGES + [self.last + 1] * PAGES
+        return all(self._memory.read(f"long{number}") == want for number in range(LONG_JOBS))
+
+
+def check_spool(directory: Path) -> int:
+    """Every file that an agent would read is a whole message. How many there are."""
+    files = list((directory / "spool").glob("*.event"))
+    for file in files:
+        assert json.loads(parse_message(file.read_bytes()).data)["job"]
+    return len(files)
+
+
+def test_agents_under_fire(here: Path) -> None:
+    moments = chance()
+    records, firing = Records(here), Firing(here)
+    found: Counter[str] = Counter()
+    firing.start()
+    try:
+        for _ in range(KILLS):
+            process = fork_agent(here)
+            time.sleep(moments.uniform(0, LONGEST))
+            os.kill(process, signal.SIGKILL)
+            status = os.waitpid(process, 0)[1]
+            assert os.WIFSIGNALED(status), (here / "agent.log").read_text()[-2000:]
+            found["with unfinished events"] += records.unfinished() > 0
+            found["with events in the spool"] += check_spool(here) > 0
+            found["in the middle of a relocation"] += firing.is_half_moved()
+            assert records.ask("PRAGMA integrity_check") in ([], [("ok",)])
+    finally:
+        firing.stop()
+    with agent(here):
+        wait_for(lambda: not records.unfinished() and not check_spool(here), 60)
+        wait_for(firing.memory_has_followed, 60)
+    anew = check_events(here, records, firing.given)
+    print(f"{KILLS} agents killed, {dict(found)}; {len(firing.given)} events, {anew} begun anew")
+    assert firing.failed == []
+    assert found["in the middle of a relocation"] > KILLS / 10
+    assert found["with events in the spool"] > KILLS / 10
+    assert 0 < anew <= KILLS * WORKERS
+
+
+def check_events(directory: Path, records: Records, given: set[tuple[str, str, int]]) -> int:
+    """Each event that was given is in the journal once, finished; and nothing was begun again of
+    which the journal said that it was finished. How many were begun again."""
+    rows = records.ask(
+        "SELECT job, point, json_extract(data, '$.number'), done FROM events"
+        " WHERE json_extract(data, '$.number') IS NOT NULL"
+    )
+    finished = {(job, point, number): done for job, point, number, done in rows}
+    assert len(finished) == len(rows), "an event is there twice"
+    assert set(finished) == given
+    begun: Counter[tuple[str, str, int]] = Counter()
+    for line in (directory / "events.jsonl").read_text().splitlines():
+        told = json.loads(line)
+        if "number" in told["data"]:
+            key = (told["job"], told["point"], told["data"]["number"])
+            begun[key] += 1
+            assert told["when"] <= finished[key], f"{key} was handled when it was finished"
+    assert set(begun) == given
+    runs = records.ask("SELECT job, count(*), count(ended) FROM jobs GROUP BY job")
+    for job, count, ended in runs:
+        assert (count, ended) == (1, int(job.startswith("short"))), job
+    return begun.total() - len(begun)
+
+
+def place_of(text: str) -> Placement:
+    return Placement(cpus=CpuSet.parse(text), nodes=NodeSet.parse(text))
+
+
+def wish_and_take_back(path: Path) -> None:
+    """What job-migrate writes down, from 0 to 2 and back, and what comes to nothing."""
+    with journal.Journal.open(path) as kept:
+        wish = kept.wish("slurm", "7")
+        assert wish is not None
+        new = str(wish.placement.cpus)  # where what was interrupted has led, once it is finished
+        with kept.together():
+            kept.make_wish("slurm", "7", replace(wish, leaving=None))
+            kept.saw("slurm", "7", {"0.0": wish.placement})
+        while True:
+            old, new = new, "2" if new == "0" else "0"
+            before, after = (
+                (Task(name="0.0", pids=(1,), placement=place_of(each)),) for each in (old, new)
+            )
+            move = JobMove(
+                job="7", old=place_of(old), new=place_of(new), before=before, after=after
+            )
+            refused = replace(move, new=place_of("3"), after=before, failure="no room")
+            for each in (refused, move):
+                keeper = Keeper(kept, Slurm(path.parent), "7")
+                keeper.begin(each)
+                keeper.end(each)
+
+
+def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
+    moments, path = chance(), tmp_path / "state" / "journal.db"
+    on_their_way = 0
+    with journal.Journal.open(path) as kept:
+        first = Task(name="0.0", pids=(1,), placement=place_of("2"))
+        kept.make_wish("slurm", "7", Wish(was=place_of("0"), placement=place_of("2")))
+        kept.saw("slurm", "7", {first.name: first.placement})
+    for _ in range(KILLS):
+        process = os.fork()
+        if not process:
+            try:
+                wish_and_take_back(path)
+            finally:
+                os._exit(1)
+        time.sleep(moments.uniform(0.002, 0.04))
+        os.kill(process, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
+        with journal.Journal.open(path) as kept:
+            wish, home = kept.wish("slurm", "7"), kept.placements("slurm", "7")["0.0"]
+        assert wish is not None, "there was one all the time"
+        assert wish.was == place_of("0")
+        on_their_way += wish.under_way
+        assert home.cpus == (wish.leaving or wish.placement.cpus)
+    print(f"{KILLS} killed, {on_their_way} of them between beginning and end")
+    assert 0 < on_their_way < KILLS

@@ -1,0 +1,312 @@
+"""The detector: cgroups made of plain files, processes that are real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook.agent.watcher import Watcher
+from schedhook.jobs.lookup import watchable
+from schedhook.journal.journal import Journal
+from schedhook.roles.scheduler import Scheduler
+from schedhook.values.config import WatchSection
+from schedhook.values.model import Event
+from tests.unit.agentkit import FakeScheduler, agent, end, moves_of, place, wait_for
+
+SECTION = WatchSection(interval_s=1, task_interval_s=5, debounce_s=0.5)
+ME = os.getpid()
+
+
+class Clock:
+    """A watcher whose time passes as fast as a test likes."""
+
+    def __init__(self, directory: Path, section: WatchSection = SECTION, **more: Any) -> None:
+        self.events: list[Event] = []
+        self.now = 1000.0
+        self.adapter: Scheduler = FakeScheduler(directory)
+        self.watcher = Watcher([self.adapter], section, self.events.append, **more)
+
+    def pass_(self, seconds: float) -> list[tuple[str, str]]:
+        """What is told meanwhile, as (point, job)."""
+        self.events.clear()
+        limit = self.now + seconds
+        while self.now < limit:
+            wake = self.watcher.tick(self.now)
+            assert wake > self.now
+            self.now = min(wake, limit)
+        return [(event.point, event.job) for event in self.events]
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Iterator[Clock]:
+    clock = Clock(tmp_path)
+    yield clock
+    clock.watcher.close()
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+def test_a_new_job_is_told_and_looked_at_once(clock: Clock, tmp_path: Path) -> None:
+    assert clock.pass_(10) == []
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    assert clock.pass_(10) == [("job-started", "1"), ("look", "1")]
+    assert clock.pass_(100) == []
+
+
+def test_a_job_that_is_gone_is_told_after_a_while(clock: Clock, tmp_path: Path) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    clock.pass_(10)
+    end(tmp_path, "1")
+    assert clock.pass_(8) == []
+    assert clock.pass_(10) == [("job-ended", "1")]
+    assert clock.watcher.jobs == ()
+
+
+def test_between_two_steps_a_job_may_have_no_cgroup(clock: Clock, tmp_path: Path) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    clock.pass_(10)
+    end(tmp_path, "1")
+    clock.pass_(5)
+    place(tmp_path, "1", {"1": ([ME], "0", "0")})
+    assert clock.pass_(20) == [("look", "1")]
+
+
+@pytest.mark.parametrize("name", ["cpuset.cpus.effective", "cpuset.mems.effective"])
+def test_a_changed_cpuset_is_looked_at_when_it_has_come_to_rest(
+    clock: Clock, tmp_path: Path, name: str
+) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    (tmp_path / "cgroup" / "job_1" / name).write_text("0\n")
+    clock.pass_(10)
+    (tmp_path / "cgroup" / "job_1" / name).write_text("0,2\n")
+    assert clock.pass_(3) == [("look", "1")]
+    assert clock.pass_(20) == []
+
+
+@pytest.mark.parametrize("names", [("cpuset.effective_cpus",), ("cpuset.cpus",), ("cpus",)])
+def test_cpusets_of_version_1(clock: Clock, tmp_path: Path, names: tuple[str, ...]) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    cgroup = tmp_path / "cgroup" / "job_1"
+    (cgroup / "cpuset.cpus.effective").rename(cgroup / names[0])
+    clock.pass_(10)
+    (cgroup / names[0]).write_text("1\n")
+    assert clock.pass_(3) == [("look", "1")]
+
+
+def test_what_goes_on_changing_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    clock = Clock(tmp_path, WatchSection(interval_s=0.1, task_interval_s=5, debounce_s=0.5))
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    clock.pass_(10)
+    looks = []
+    for number in range(100):
+        (tmp_path / "cgroup" / "job_1" / "cpuset.cpus.effective").write_text(f"{number}\n")
+        looks += clock.pass_(0.1)
+    assert 1 <= len(looks) <= 3
+    clock.watcher.close()
+
+
+def test_a_new_step_is_seen(clock: Clock, tmp_path: Path) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    clock.pass_(10)
+    (tmp_path / "cgroup" / "job_1" / "step_1").mkdir()
+    assert clock.pass_(3) == [("look", "1")]
+
+
+def test_a_changed_affinity_is_seen(
+    clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
+) -> None:
+    cpus = sorted(os.sched_getaffinity(child.pid))
+    if len(cpus) < 2:
+        pytest.fail("needs a machine with two processors")
+    place(tmp_path, "1", {"0": ([child.pid], "0", "0")})
+    clock.pass_(10)
+    os.sched_setaffinity(child.pid, cpus[:1])
+    assert clock.pass_(8) == [("look", "1")]
+
+
+def test_stopped_and_continued(
+    clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
+) -> None:
+    place(tmp_path, "1", {"0": ([child.pid], "0", "0")})
+    clock.pass_(10)
+    child.send_signal(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    assert clock.pass_(8) == [("suspended", "1"), ("look", "1")]
+    child.send_signal(signal.SIGCONT)
+    os.waitpid(child.pid, os.WCONTINUED)
+    assert clock.pass_(3) == [("resumed", "1"), ("look", "1")], "and sooner than it was suspended"
+
+
+def test_one_stopped_task_of_two_is_no_suspended_job(
+    clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
+) -> None:
+    place(tmp_path, "1", {"0": ([child.pid], "0", "0"), "1": ([ME], "1", "1")})
+    clock.pass_(10)
+    child.send_signal(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    assert clock.pass_(20) == [("look", "1")]
+
+
+def test_the_adapters_word_on_suspension_counts(
+    clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
+) -> None:
+    clock.adapter.suspended = lambda job: job == "1"  # type: ignore[attr-defined]
+    place(tmp_path, "1", {"0": ([child.pid], "0", "0"), "1": ([ME], "1", "1")})
+    assert ("suspended", "1") in clock.pass_(10)
+
+
+def test_processes_that_come_and_go_cost_no_constant_reading(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(tmp_path, "1", {"0": ([2**22 - 1], "0", "0")})
+    clock.pass_(10)
+    calls = []
+    tasks = FakeScheduler.tasks
+    monkeypatch.setattr(
+        FakeScheduler, "tasks", lambda self, job: calls.append(job) or tasks(self, job)
+    )
+    clock.pass_(600)
+    assert len(calls) <= 600 / 15 + 1
+
+
+def test_many_jobs_at_once_are_read_little_by_little(tmp_path: Path) -> None:
+    for number in range(45):
+        place(tmp_path, str(number), {"0": ([ME], "0", "0")})
+    clock = Clock(tmp_path)
+    clock.watcher.tick(clock.now)
+    assert len(clock.watcher.jobs) == 10
+    clock.pass_(10)
+    assert len(clock.watcher.jobs) == 45
+    clock.watcher.close()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_files_are_closed_with_the_job(tmp_path: Path) -> None:
+    clock = Clock(tmp_path)
+    before = open_files()
+    for number in range(20):
+        place(tmp_path, str(number), {"0": ([ME], "0", "0")})
+    clock.pass_(10)
+    assert open_files() > before
+    for number in range(20):
+        end(tmp_path, str(number))
+    clock.pass_(10)
+    assert open_files() <= before + 2, "but for the directories above"
+    clock.watcher.close()
+    assert open_files() == before
+
+
+def test_directories_above_jobs_that_were_removed_are_left(tmp_path: Path) -> None:
+    before = open_files()
+    clock = Clock(tmp_path)
+    for _ in range(3):
+        place(tmp_path, "1", {"0": ([ME], "0", "0")})
+        clock.pass_(15)
+        assert ("fake", "1") in clock.watcher.jobs
+        end(tmp_path, "1")
+        (tmp_path / "cgroup").rmdir()
+        clock.pass_(15)
+    assert open_files() <= before + 1
+    clock.watcher.close()
+
+
+def test_a_job_beside_others_is_seen_at_the_next_look(clock: Clock, tmp_path: Path) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    clock.pass_(11)
+    place(tmp_path, "2", {"0": ([ME], "0", "0")})
+    assert clock.pass_(1.5) == [("job-started", "2"), ("look", "2")]
+
+
+@pytest.mark.parametrize("job", ["../..", "1 2", ""])
+def test_a_directory_that_is_no_job_is_not_watched(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    monkeypatch.setattr(FakeScheduler, "jobs", lambda _self: (job,))
+    assert clock.pass_(10) == []
+    assert clock.watcher.jobs == ()
+
+
+def test_a_broken_adapter_is_told_once_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(FakeScheduler):
+        name = "broken"
+
+        def jobs(self) -> tuple[str, ...]:
+            raise RuntimeError("bug")
+
+    events: list[Event] = []
+    watcher = Watcher([Broken(tmp_path), FakeScheduler(tmp_path)], SECTION, events.append)
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    for now in range(1000, 1020):
+        watcher.tick(float(now))
+    assert [event.point for event in events] == ["job-started", "look"]
+    assert capsys.readouterr().err.count("bug") == 1
+    watcher.close()
+
+
+def test_only_adapters_that_list_jobs_can_be_watched(tmp_path: Path) -> None:
+    class Deaf:
+        name = "deaf"
+
+    fake = FakeScheduler(tmp_path)
+    assert watchable([Deaf(), fake]) == [fake]  # type: ignore[list-item]
+
+
+# -- with an agent around it ---------------------------------------------------------------------
+
+
+def history(here: Path) -> list[dict[str, Any]]:
+    with Journal.open(here / "state" / "journal.db", create=False) as journal:
+        return journal.history()
+
+
+def test_memory_follows_without_any_hook(tmp_path: Path) -> None:
+    place(tmp_path, "7", {"0": ([ME], "0", "0")})
+    with agent(tmp_path):
+        wait_for(lambda: history(tmp_path) and history(tmp_path)[0]["placements"])
+        place(tmp_path, "7", {"0": ([ME], "2", "2")})
+        wait_for(lambda: moves_of(tmp_path))
+        end(tmp_path, "7")
+        wait_for(lambda: history(tmp_path)[0]["ended"])
+    assert moves_of(tmp_path) == [{"job": "7", "pairs": {"0": 2}}]
+    (run,) = history(tmp_path)
+    assert [event["point"] for event in run["events"]] == ["job-started", "look", "job-ended"]
+
+
+def test_what_moved_while_no_agent_ran_is_found_at_its_start(tmp_path: Path) -> None:
+    place(tmp_path, "7", {"0": ([ME], "0", "0")})
+    with agent(tmp_path):
+        wait_for(lambda: history(tmp_path) and history(tmp_path)[0]["placements"])
+    place(tmp_path, "7", {"0": ([ME], "3", "3")})
+    with agent(tmp_path):
+        wait_for(lambda: moves_of(tmp_path))
+    assert moves_of(tmp_path) == [{"job": "7", "pairs": {"0": 3}}]
+
+
+def test_a_suspended_job_is_parked_and_brought_back(
+    tmp_path: Path, child: subprocess.Popen[bytes]
+) -> None:
+    (tmp_path / "options.json").write_text('{"park": "2"}')
+    place(tmp_path, "7", {"0": ([child.pid], "0", "0")})
+    with agent(tmp_path):
+        wait_for(lambda: history(tmp_path) and history(tmp_path)[0]["placements"])
+        child.send_signal(signal.SIGSTOP)
+        wait_for(lambda: len(moves_of(tmp_path)) == 1)
+        child.send_signal(signal.SIGCONT)
+        wait_for(lambda: len(moves_of(tmp_path)) == 2)
+    assert [move["pairs"] for move in moves_of(tmp_path)] == [{"0": 2}, {"2": 0}]

@@ -1,0 +1,139 @@
+"""The C core as Python has it: under the compiler's sanitizers, and called again and again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import schedhook
+from tests.unit.backends.native.test_engine import COMPILER, NATIVE, SANITIZE, STRICT, run
+
+PROJECT = Path(__file__).parents[4]
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which `schedhook` is one whose core the sanitizers watch."""
+    directory = tmp_path_factory.mktemp("sanitized")
+    shutil.copytree(Path(schedhook.__file__).parent, directory / "schedhook")
+    for built in (directory / "schedhook/native").glob("_core*.so"):
+        built.unlink()
+    run(
+        *COMPILER,
+        *("-g", "-O1", "-shared", "-fPIC", *STRICT, *SANITIZE, "-DPy_LIMITED_API=0x030B0000"),
+        *(f"-I{sysconfig.get_path('include')}", "-o", directory / "schedhook/native/_core.abi3.so"),
+        *sorted(NATIVE.glob("*.c")),
+        timeout=120,
+    )
+    runtime = run(*COMPILER, "-print-file-name=libasan.so", timeout=60).stdout.strip()
+    return {
+        **os.environ,
+        "PYTHONPATH": str(directory),
+        "PYTHONSAFEPATH": "1",
+        "LD_PRELOAD": runtime,
+        # The interpreter itself keeps what it has; test_nothing_is_kept looks for leaks of ours.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+    }
+
+
+def test_the_contract_holds_under_the_sanitizers(sanitized: dict[str, str]) -> None:
+    words = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    done = subprocess.run(
+        [sys.executable, *words, str(PROJECT / "tests/contract/test_native.py")],
+        env=sanitized,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert "Sanitizer" not in done.stdout + done.stderr
+
+
+AGAIN = """
+import mmap, os, resource, sys
+from array import array
+from contextlib import suppress
+from schedhook.backends.native import _core
+
+assert "sanitized" in _core.__file__ or len(sys.argv) > 2, _core.__file__
+memory = mmap.mmap(-1, 64 * mmap.PAGESIZE)
+memory.write(b"x" * len(memory))
+start = next(int(line.split("-")[0], 16) for line in open("/proc/self/maps")
+             if "/dev/zero" in line)
+pidfd = os.pidfd_open(os.getpid())
+pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
+here = (os.getpid(), pidfd, -1, pagemap, start, start + len(memory), mmap.PAGESIZE,
+        mmap.PAGESIZE, 0, False, -1, b"")
+gone = (1 << 22, *here[1:])
+stay, move = array("i", [-1] * 64).tobytes(), array("i", [0] * 64).tobytes()
+
+def calls():
+    runs = _core.locate(*here)
+    assert sum(end - begin for begin, end, *_ in runs) == len(memory), runs
+    _core.sweep(here, stay, b"", False, 1 << 20, 0)
+    moved, failures, count, longest, error = _core.sweep(here, move, b"", False, 1 << 20, 0)
+    assert not error, error
+    _core.sweep(here, move, array("Q", [start, start + 4096]).tobytes(), True, 1 << 20, 0)
+    _core.check_access(os.getpid())
+    _core.may_move_shared()
+    _core.can_scan(pagemap)
+    for call, arguments in (
+        (_core.locate, gone), (_core.sweep, (gone, move, b"", False, 1 << 20, 0)),
+        (_core.check_access, (1 << 22,)), (_core.bind, (0, -1, b"")),
+        (_core.migrate_pages, (1 << 22, -1, -1, b"\\1" * 8, b"\\1" * 8)),
+        (_core.sweep, (here, b"odd", b"odd", False, 1, 0)), (_core.locate, ()),
+        (_core.sweep, ((), move, b"", False, 1 << 20, 0)), (_core.sweep, (here[:3],) * 6),
+        (_core.sweep, (here, move, b"", False, -1, -1)),
+        (_core.migrate_pages, (1, -1, -1, "x", b"")),
+        (_core.bind, (1 << 22, -1, b"\\1" * 8)), (_core.bind, (0, 1 << 20, b"\\1" * 8)),
+    ):
+        with suppress(OSError, TypeError, ValueError, OverflowError):
+            call(*arguments)
+
+def held():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return len(os.listdir("/proc/self/fd")), pages * mmap.PAGESIZE
+
+for _ in range(200):
+    calls()
+before = held()
+for _ in range(int(sys.argv[1])):
+    calls()
+after = held()
+assert after[0] == before[0], (before, after)
+assert after[1] - before[1] < 1 << 20, (before, after)
+print("kept nothing")
+"""
+
+
+def test_nothing_is_kept() -> None:
+    """10,000 rounds of 18 calls each, good ones and bad ones: no descriptor, no memory."""
+    environ = {**os.environ, "PYTHONSAFEPATH": "1"}
+    said = run_again("10000", "plain", environ=environ)
+    assert said == "kept nothing\n"
+
+
+def test_calls_good_and_bad_under_the_sanitizers(sanitized: dict[str, str]) -> None:
+    # It keeps freed memory for a while on purpose, so there is no telling what is kept.
+    environ = {**sanitized, "ASAN_OPTIONS": f"{sanitized['ASAN_OPTIONS']}:quarantine_size_mb=1"}
+    assert run_again("500", environ=environ) == "kept nothing\n"
+
+
+def run_again(*arguments: str, environ: dict[str, str]) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN, *arguments],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout

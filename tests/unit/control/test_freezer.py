@@ -1,0 +1,71 @@
+"""Freezing over directories that look like cgroups; the real ones are tests/numa's."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from schedhook.control.freezer import freezing
+from schedhook.control.rollback import Guard
+from schedhook.values.errors import RefusedError
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Path:
+    (tmp_path / "cgroup.freeze").write_text("0\n")
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+    return tmp_path
+
+
+def state(group: Path) -> str:
+    return (group / "cgroup.freeze").read_text().strip()
+
+
+def test_frozen_within_the_block_only(group: Path) -> None:
+    with freezing([group], Guard()):
+        assert state(group) == "1"
+    assert state(group) == "0"
+
+
+def test_what_was_frozen_stays_so(group: Path) -> None:
+    (group / "cgroup.freeze").write_text("1\n")
+    with freezing([group], Guard()):
+        assert state(group) == "1"
+    assert state(group) == "1"
+
+
+def test_an_error_thaws(group: Path) -> None:
+    with pytest.raises(ZeroDivisionError), freezing([group], Guard()):
+        _ = 1 / 0
+    assert state(group) == "0"
+
+
+def test_one_that_cannot_be_frozen_leaves_none_frozen(group: Path, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError), freezing([group, tmp_path / "missing"], Guard()):
+        pytest.fail("the block ran")
+    assert state(group) == "0"
+
+
+def test_being_killed_thaws(group: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from schedhook.control.freezer import freezing\n"
+        "from schedhook.control.rollback import Guard\n"
+        "with Guard() as guard, freezing([Path(sys.argv[1])], guard):\n"
+        "    print('frozen', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-P", "-c", program, str(group)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as mover:
+        assert mover.stdout
+        assert mover.stdout.readline() == "frozen\n"
+        assert state(group) == "1"
+        mover.send_signal(signal.SIGKILL)
+    end = time.monotonic() + 30
+    while state(group) != "0" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert state(group) == "0"

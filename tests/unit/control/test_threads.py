@@ -1,0 +1,102 @@
+"""Binding threads, and not whoever has their numbers later; with real ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from schedhook.backends.native.backend import NativeBackend
+from schedhook.control.affinity import Binding
+from schedhook.control.freezer import cgroups_to_freeze
+from schedhook.control.rollback import Guard
+from schedhook.control.threads import Thread, affinity, bind, members_threads, read_threads
+from schedhook.values.errors import RefusedError
+from schedhook.values.sets import CpuSet
+
+NOWHERE = CpuSet({4095})
+"""A processor that no host of ours has: who is bound there for good is told."""
+
+
+@pytest.fixture
+def sleeper() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process.pid
+        process.kill()
+
+
+@pytest.fixture
+def thread(sleeper: int) -> Thread:
+    (thread,) = read_threads(sleeper)
+    return thread
+
+
+def earlier(thread: Thread) -> Thread:
+    """One that had the number before."""
+    return replace(thread, start_time=thread.start_time - 1)
+
+
+def test_a_thread_is_bound(thread: Thread) -> None:
+    one = CpuSet({min(os.sched_getaffinity(thread.tid))})
+    assert bind(thread, one)
+    assert os.sched_getaffinity(thread.tid) == affinity(thread) == one
+
+
+def test_every_thread_is_told_by_its_own_start() -> None:
+    stop = threading.Event()
+    another = threading.Thread(target=stop.wait)
+    another.start()
+    tids = {thread.tid for thread in read_threads(os.getpid())}
+    stop.set()
+    another.join()
+    assert {os.getpid(), another.native_id} <= tids
+
+
+def test_what_no_cpuset_allows_is_refused(thread: Thread) -> None:
+    with pytest.raises(RefusedError, match=f"thread {thread.tid} may not use processors 4095"):
+        bind(thread, NOWHERE)
+
+
+def test_another_one_with_its_number_is_left_alone(thread: Thread) -> None:
+    assert not bind(earlier(thread), NOWHERE)
+    assert affinity(earlier(thread)) == CpuSet()
+
+
+def test_one_that_has_ended_is_no_error() -> None:
+    stop = threading.Event()
+    another = threading.Thread(target=stop.wait)
+    another.start()
+    (thread,) = [each for each in read_threads(os.getpid()) if each.tid == another.native_id]
+    assert thread.lives()
+    stop.set()
+    another.join()
+    while thread.lives():
+        pass
+    assert not bind(thread, NOWHERE)
+    assert affinity(thread) == CpuSet()
+
+
+def test_a_number_that_is_not_told_again_is_a_strangers(sleeper: int) -> None:
+    told = iter([[os.getpid(), sleeper], [os.getpid()]])
+    assert {thread.pid for thread in members_threads(lambda: next(told))} == {os.getpid()}
+
+
+def test_neither_undone_nor_frozen_once_it_is_another_one(
+    thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had = os.sched_getaffinity(thread.tid)
+    with Guard() as guard, NativeBackend().attach(thread.pid) as target:
+        binding = Binding(guard)
+        binding.bind([target], CpuSet(had))
+        assert binding._before == {thread: CpuSet(had)}
+        binding._before = {earlier(thread): NOWHERE}
+        binding.undo()
+        monkeypatch.setattr(target, "alive", lambda: False)
+        binding.bind([target], NOWHERE)
+        assert cgroups_to_freeze([target], None, Path("/")) == []
+    assert os.sched_getaffinity(thread.tid) == had

@@ -1,0 +1,628 @@
+"""Who may do what: another user, as a real process, against agent, hook and root's files."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import stat
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from schedhook.agent.clients import Gate
+from schedhook.agent.events import Kind, Message, kind_of, read_spool, read_users_event
+from schedhook.agent.followup import Handled
+from schedhook.agent.server import Agent
+from schedhook.agent.sockets import listen, lock
+from schedhook.agent.watcher import owner_of
+from schedhook.control.rollback import Guard
+from schedhook.hook import delivery
+from schedhook.journal.journal import Journal, JournalError
+from schedhook.plugins.descriptors import StrategyPlugin
+from schedhook.plugins.manager import load_plugins
+from schedhook.roles.scheduler import Scheduler
+from schedhook.values.config import Config, load_config
+from schedhook.values.errors import ConfigError, RefusedError, SchedhookError, UsageError
+from schedhook.values.model import Event
+from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
+from schedhook_plugins.schedulers.pbs.state import JobState, States
+from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from tests.unit.agentkit import (
+    FakeScheduler,
+    Moves,
+    agent,
+    answers,
+    connect,
+    history,
+    hook,
+    make_handler,
+    message,
+    place,
+    processor_time,
+    say,
+    started,
+    wait_for,
+)
+
+NOBODY = 65534
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+
+SAY = """
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+try:
+    connection.sendall(sys.stdin.buffer.read())
+    connection.shutdown(socket.SHUT_WR)
+except OSError:
+    pass  # it has been turned away before it said all
+print(connection.recv(1000).decode(), end="")
+"""
+
+
+def as_nobody(program: str) -> list[str]:
+    """Words that run a Python program as another user."""
+    become = f"import os, socket, sys; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+    return [sys.executable, "-c", become + program]
+
+
+def nobody_says(here: Path, raw: bytes) -> str:
+    """What the agent answers to another user."""
+    return subprocess.run(
+        [*as_nobody(SAY), here / "agent.sock"],
+        input=raw,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    ).stdout.decode()
+
+
+@contextmanager
+def nobody_does(program: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Another user's program, from its first line of output on, killed in the end."""
+    words = [*as_nobody(program), *map(str, arguments)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begun\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def nobodys_process() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "60"], user=NOBODY) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+# -- the agent's socket --------------------------------------------------------------------------
+
+
+@needs_root
+def test_a_user_speaks_for_jobs_of_theirs_only(here: Path) -> None:
+    with agent(here):
+        say(here, message("begin", "mine", user=str(NOBODY), wait=True))
+        say(here, message("begin", "roots", user="0", wait=True))
+        say(here, message("begin", "others", user="1000", wait=True))
+        assert nobody_says(here, message("attach", "mine")) == "ok\n"
+        for job in ("others", "roots", "unknown"):
+            answer = nobody_says(here, message("attach", job, user=str(NOBODY)))
+            assert answer == f"job {job} is not known to be of user {NOBODY}\n"
+        for point, job in (("end", "mine"), ("begin", "new"), ("look", "mine"), ("look", "")):
+            answer = nobody_says(here, message(point, job, user=str(NOBODY)))
+            assert "for the scheduler to say" in answer
+    assert all(run["ended"] is None for run in history(here))
+    assert started(here) == {"mine", "roots", "others"}
+
+
+@needs_root
+def test_the_owner_of_an_unknown_job_is_whose_processes_it_has(here: Path) -> None:
+    with nobodys_process() as theirs:
+        place(here, "theirs", {"0": ([theirs], "0", "0")})
+        place(here, "ours", {"0": ([os.getpid()], "0", "0")})
+        place(here, "both", {"0": ([theirs], "0", "0"), "1": ([os.getpid()], "0", "0")})
+        with agent(here):
+            assert nobody_says(here, message("attach", "theirs")) == "ok\n"
+            for job in ("ours", "both"):
+                assert "not known to be" in nobody_says(here, message("attach", job))
+
+
+@needs_root
+def test_a_job_is_a_users_only_if_every_process_is(tmp_path: Path) -> None:
+    adapter = FakeScheduler(tmp_path)
+    with nobodys_process() as theirs:
+        place(tmp_path, "1", {"0": ([theirs], "0", "0")})
+        assert owner_of(adapter, "1", Path("/")) == NOBODY
+        place(tmp_path, "1", {"0": ([theirs], "0", "0"), "1": ([os.getpid()], "0", "0")})
+        assert owner_of(adapter, "1", Path("/")) is None
+    place(tmp_path, "1", {})
+    assert owner_of(adapter, "1", Path("/")) is None
+
+
+@needs_root
+def test_nothing_else_that_a_user_says_is_believed_or_kept(here: Path) -> None:
+    lies = {"job": "mine", "data": {"repatriate": True, "pid": 1, "x": "y" * 100_000}}
+    with agent(here):
+        say(here, message("begin", "mine", user=str(NOBODY), wait=True))
+        raw = message("attach", "mine", user="0", wait=True, data=json.dumps(lies).encode())
+        assert nobody_says(here, raw).startswith("ok\n")
+        wait_for(lambda: (here / "events.jsonl").read_text().count("attach"))
+    told = [json.loads(line) for line in (here / "events.jsonl").read_text().splitlines()]
+    for each in told:
+        del each["when"]
+    assert [each for each in told if each["point"] == "attach"] == [
+        {"point": "attach", "job": "mine", "user": None, "data": {"seen_by": "user"}}
+    ]
+    (run,) = history(here)
+    assert [event["point"] for event in run["events"]] == ["begin"]
+
+
+FORGED = {
+    "job": {"id": "7.n1", "euser": "root", "session_id": 1, "exec_vnode": "(n1[1]:ncpus=1)"},
+    "jobs": [{"id": "8.n1", "session_id": 1}],
+    "actions": {"resize": "follow", "preresume": "replace"},
+    "pid": 1,
+}
+
+
+@pytest.mark.parametrize("adapter", [PbsScheduler(), Slurm()], ids=["pbs", "slurm"])
+def test_of_a_schedulers_hooks_only_those_that_users_run_are_theirs(adapter: Scheduler) -> None:
+    taken = []
+    for point in (*adapter.kinds, *Kind, "made-up"):  # type: ignore[attr-defined]
+        said = Message(
+            scheduler=adapter.name,
+            point=point,
+            environ={"SLURM_JOB_ID": "7", "SLURM_JOB_UID": "0", "SLURM_PROCID": "3"},
+            data=json.dumps(FORGED).encode(),
+            at=0.0,
+            wait=False,
+        )
+        try:
+            event = read_users_event(said, adapter, 1000, lambda _: 1000)
+        except RefusedError:
+            continue
+        except UsageError:
+            assert point in Kind.STEP_STARTED  # an adapter need not know the common names
+            continue
+        taken.append(point)
+        assert (event.user, event.host, event.data) == (None, "", {"seen_by": "user"})
+        assert kind_of(event, adapter) is Kind.STEP_STARTED
+        for owner in (None, 0, 1001):
+            with pytest.raises(RefusedError):
+                read_users_event(said, adapter, 1000, lambda _, owner=owner: owner)  # type: ignore[misc]
+    assert (
+        taken
+        == {"pbs": ["attach", "step-started"], "slurm": ["task-prolog", "task_prolog"]}[
+            adapter.name
+        ]
+    )
+
+
+@needs_root
+def test_a_user_sends_less_at_a_time_than_root(here: Path) -> None:
+    much = b"x" * (1 << 19)
+    with agent(here):
+        say(here, message("begin", "mine", user=str(NOBODY), wait=True))
+        big = delivery.make_message(
+            "fake", "begin", {b"FAKE_JOB": b"7", b"FAKE_X": much}, b"", False
+        )
+        assert say(here, big) == "ok\n"
+        assert "more than 262144 bytes" in nobody_says(here, big)
+
+
+GREEDY = """
+held = []
+for _ in range(200):
+    held.append(socket.socket(socket.AF_UNIX)); held[-1].connect(sys.argv[1])
+print('begun', flush=True); sys.stdin.read()
+"""
+
+
+@needs_root
+def test_a_user_cannot_take_all_connections(here: Path) -> None:
+    with agent(here) as process:
+        descriptors = Path(f"/proc/{process.pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        with nobody_does(GREEDY, here / "agent.sock"):
+            assert say(here, message("begin", "7")) == "ok\n"
+            # Ours may not be closed yet.
+            assert len(list(descriptors.iterdir())) - before <= 17
+
+
+ASK = """
+import collections, json
+answers, held = collections.Counter(), []
+print('begun', flush=True)
+for raw in sys.argv[2:]:
+    for _ in range(20):
+        held.append(socket.socket(socket.AF_UNIX)); held[-1].connect(sys.argv[1])
+        try:
+            held[-1].sendall(bytes.fromhex(raw)); held[-1].shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has been turned away before it said all
+        answers[held[-1].recv(1000).decode().strip()] += 1
+print(json.dumps(answers), flush=True); sys.stdin.read()
+"""
+
+
+@needs_root
+def test_the_queue_of_a_user_has_a_limit(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing is handled: of a job one event of each kind, and one for each connection."""
+    handler = make_handler(here, Moves())
+    handler.journal.started("fake", "mine", NOBODY)
+    free = threading.Event()
+
+    def wait(_event: Event, _at: float) -> Handled:
+        free.wait(60)
+        return Handled(summary="done")
+
+    monkeypatch.setattr(handler, "handle", wait)
+    serving = Agent(handler, Config(), path=here / "agent.sock")
+    thread = threading.Thread(target=serving.run)
+    thread.start()
+    try:
+        wait_for(lambda: answers(here / "agent.sock"))
+        points = ("attach", "task_prolog", "step-started")
+        asked = [message(point, "mine") for point in points] + [
+            message("attach", "mine", wait=True)
+        ]
+        words = [raw.hex() for raw in asked]
+        with nobody_does(ASK, here / "agent.sock", *words) as process:
+            assert process.stdout is not None
+            heard = json.loads(process.stdout.readline())
+            assert heard == {"ok": 3 * 20 + 16, "too many connections": 4}
+            # One more is at work.
+            assert len(serving._workers._waiting["fake", "mine"]) == len(points) + 16
+            assert say(here, message("begin", "7")) == "ok\n", "root's come in all the same"
+    finally:
+        free.set()
+        serving.stop()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+FLOOD = """
+import collections, json, select
+raw, answers = bytes.fromhex(sys.argv[2]), collections.Counter()
+print('begun', flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(sys.argv[1])
+            try:
+                connection.sendall(raw)
+                connection.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it has been turned away before it said all
+            answers[connection.recv(1000).decode().strip()] += 1
+    except OSError as error:
+        answers[error.strerror] += 1
+print(json.dumps(answers))
+"""
+
+
+@needs_root
+def test_a_flood_from_a_user_starves_no_hook_and_fills_nothing(here: Path) -> None:
+    raw = message("attach", "mine").hex()
+    seconds: list[float] = []
+    with agent(here), ExitStack() as stack:
+        say(here, message("begin", "mine", user=str(NOBODY), wait=True))
+        floods = [
+            stack.enter_context(nobody_does(FLOOD, here / "agent.sock", raw)) for _ in range(4)
+        ]
+        for number in range(20):
+            began = time.monotonic()
+            result = hook(here, "begin", str(number), "--strict")
+            seconds.append(time.monotonic() - began)
+            assert (result.returncode, result.stderr) == (0, "")
+        heard: Counter[str] = Counter()
+        for flood in floods:
+            heard.update(json.loads(flood.communicate(timeout=60)[0]))
+    print(
+        f"{len(seconds)} hooks of root's in a user's flood took {statistics.median(seconds):.3f} s"
+        f" (median), at most {max(seconds):.3f} s; the user asked {heard.total()} times and was"
+        f" told {dict(heard)}"
+    )
+    assert heard["too many events in a short time"] > 0
+    assert not (here / "spool").exists(), "the agent was there for every one"
+    runs = {run["job"]: run for run in history(here)}
+    assert len(runs) == 21
+    assert [event["point"] for event in runs["mine"]["events"]] == ["begin"]
+    # At most what the user's allowance lets through, not what the four of them sent.
+    assert (here / "events.jsonl").read_text().count("attach") < 1000
+
+
+def test_an_allowance_comes_back_and_roots_is_endless() -> None:
+    class Someone:
+        def __init__(self, uid: int) -> None:
+            self.uid, self.trusted = uid, uid == 0
+
+    gate, user, root = Gate(), Someone(1000), Someone(0)
+    said = [gate.refusal(user, [], 10.0) for _ in range(101)]  # type: ignore[arg-type]
+    assert said[:100] == [None] * 100
+    assert said[100] == "too many events in a short time"
+    assert gate.refusal(Someone(1001), [], 10.0) is None  # type: ignore[arg-type]
+    assert gate.refusal(user, [], 11.0) is None  # type: ignore[arg-type]
+    assert all(gate.refusal(root, [], 10.0) is None for _ in range(5000))  # type: ignore[arg-type]
+    # Whoever has many users to be, as in a namespace of theirs, has no more for it.
+    many = [gate.refusal(Someone(uid), [], 20.0) for uid in range(2000, 9000)]  # type: ignore[arg-type]
+    assert many.count(None) == 1000
+
+
+@needs_root
+def test_an_agent_without_descriptors_waits_until_there_are_some(here: Path) -> None:
+    with agent(here) as process, ExitStack() as stack:
+        used = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used + 3, hard))
+        held = [stack.enter_context(connect(here)) for _ in range(10)]
+        time.sleep(0.5)
+        before = processor_time(process.pid)
+        time.sleep(1.0)
+        assert processor_time(process.pid) - before < 0.5
+        for connection in held:
+            connection.close()
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert say(here, message("begin", "7")) == "ok\n"
+    assert "no more connections" in (here / "agent.log").read_text()
+
+
+# -- where the socket is -------------------------------------------------------------------------
+
+
+def test_no_socket_where_others_could_take_its_place(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(SchedhookError, match="written by others"), lock(tmp_path / "agent.sock"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_root
+def test_no_socket_in_a_directory_of_somebody_else(tmp_path: Path) -> None:
+    os.chown(tmp_path, NOBODY, NOBODY)
+    with pytest.raises(SchedhookError, match="belongs to user 65534"), lock(tmp_path / "a.sock"):
+        pass
+
+
+def test_what_is_in_the_sockets_place_is_left_alone(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "agent.sock"
+    for make in (lambda: path.symlink_to(victim), lambda: path.write_text("x"), path.mkdir):
+        make()
+        with pytest.raises(SchedhookError, match="is no socket"):
+            listen(path, 0o600)
+        path.rmdir() if path.is_dir() else path.unlink()
+    path.with_name("agent.sock.lock").symlink_to(victim)
+    with pytest.raises(SchedhookError), lock(path):
+        pass
+    assert victim.read_text() == "precious"
+
+
+# -- the hook ------------------------------------------------------------------------------------
+
+IMPOSTOR = """
+os.umask(0)
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+print('begun', flush=True)
+while True:
+    with server.accept()[0] as connection, open(sys.argv[2], 'ab') as kept:
+        kept.write(connection.recv(65536))
+        try:
+            connection.sendall(b'ok\\n')
+        except OSError:
+            pass
+"""
+
+
+@needs_root
+def test_a_hook_tells_no_impostor_anything(here: Path) -> None:
+    place_of = here / "impostor"
+    place_of.mkdir()
+    os.chown(place_of, NOBODY, NOBODY)
+    path = place_of / "agent.sock"
+    with nobody_does(IMPOSTOR, path, place_of / "kept"):
+        result = hook(here, "begin", "7", "--socket", str(path))
+        assert (result.returncode, result.stderr) == (0, "")
+        ((_, raw),) = read_spool(here / "spool")
+        assert b"FAKE_JOB=7" in raw
+        waits = hook(here, "begin", "7", "--socket", str(path), "--wait")
+        assert waits.stdout == ""
+        with pytest.raises(delivery.NotDelivered, match="served by user 65534"):
+            delivery.send(raw, str(path), 5.0, False)
+        wait_for((place_of / "kept").exists)
+    assert (place_of / "kept").read_bytes() == b""
+
+
+# -- root's files --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777], ids=oct)
+def test_directories_have_their_modes_whatever_the_umask(
+    here: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    """Schedulers and shells give theirs to hooks and commands. Users are to pass through
+    /run/schedhook, and to change nothing there."""
+    monkeypatch.setattr("schedhook.control.rollback.DIRECTORY", str(here / "run/schedhook/guards"))
+    before = os.umask(umask)
+    try:
+        with Guard() as guard:
+            guard.write_back(here / "nothing", "")
+            guard.forget()
+        States(here).put(JobState(job="7.host"))
+        with lock(here / "run/agent/agent.sock"):
+            pass
+        Journal.open(here / "lib/schedhook/journal.db").close()
+        delivery.write_spool(b"", str(here / "spool"))
+    finally:
+        os.umask(before)
+    modes = {str(each.relative_to(here)): each.stat().st_mode & 0o777 for each in here.rglob("*/")}
+    private = {"run/schedhook/pbs", "lib/schedhook", "spool"}
+    if os.geteuid() == 0:  # else records have no files
+        private |= {"run/schedhook/guards"}
+    open_to_users = {"run", "run/schedhook", "run/agent", "lib"}
+    assert modes == dict.fromkeys(private, 0o700) | dict.fromkeys(open_to_users, 0o755)
+
+
+PRY = """
+for path in sys.argv[1:]:
+    for mode in ('rb', 'ab'):
+        try:
+            open(path, mode)
+        except OSError:
+            continue
+        print(mode, path)
+    try:
+        print(os.listdir(path))
+    except OSError:
+        pass
+"""
+
+
+@needs_root
+def test_users_can_neither_read_nor_write_what_the_agent_keeps(here: Path) -> None:
+    delivery.write_spool(message("begin", "0"), str(here / "spool"))
+    with agent(here):
+        say(here, message("begin", "7", wait=True))
+        delivery.write_spool(message("begin", "8"), str(here / "spool"))
+        paths = [*here.glob("state/*"), *here.glob("spool/*"), here / "agent.sock.lock"]
+        paths += [here / "state", here / "spool", here / "state/new", here / "spool/9.event"]
+        found = subprocess.run(
+            [*as_nobody(PRY), *paths], stdout=subprocess.PIPE, check=True, timeout=60
+        ).stdout
+    assert found == b""
+    assert any("journal" in path.name for path in paths)
+
+
+@needs_root
+@pytest.mark.parametrize("who", ["directory", "file"])
+def test_a_journal_of_somebody_else_is_not_used(tmp_path: Path, who: str) -> None:
+    directory = tmp_path / "state"
+    Journal.open(directory / "journal.db").close()
+    os.chown(directory if who == "directory" else directory / "journal.db", NOBODY, NOBODY)
+    with pytest.raises(JournalError, match="belongs to user 65534"):
+        Journal.open(directory / "journal.db")
+
+
+def test_a_pipe_is_no_journal_and_nobody_waits_at_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "journal.db", 0o600)
+    with pytest.raises(JournalError, match="this is no file"):
+        Journal.open(tmp_path / "journal.db")
+    assert stat.S_ISFIFO((tmp_path / "journal.db").stat().st_mode)
+
+
+@needs_root
+def test_root_does_not_go_by_a_configuration_that_others_write(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[journal]\npath = "/tmp/theirs"\n')
+    environ = {"SCHEDHOOK_CONFIG": str(path)}
+    assert load_config(environ=environ).journal.path == "/tmp/theirs"
+    path.chmod(0o666)
+    with pytest.raises(ConfigError, match="written by others"):
+        load_config(environ=environ)
+    path.chmod(0o644)
+    os.chown(path, NOBODY, NOBODY)
+    with pytest.raises(ConfigError, match="belongs to user 65534"):
+        load_config(environ=environ)
+    assert load_config(path).journal.path == "/tmp/theirs", "whoever names it has looked at it"
+
+
+# -- third parties' plug-ins ---------------------------------------------------------------------
+
+PLUGIN = """
+from pathlib import Path
+from schedhook import StrategyPlugin, hookimpl
+(Path(__file__).parent / "ran").touch()
+@hookimpl
+def schedhook_strategies():
+    return [StrategyPlugin(name="theirs", summary="x", move=print)]
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory of packages with one plug-in, my_package.plugin."""
+    site = tmp_path / "site"
+    package = site / "my_package"
+    metadata = site / "my_package-1.0.dist-info"
+    for directory in (package, metadata):
+        directory.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "plugin.py").write_text(PLUGIN)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[schedhook]\ntheirs = my_package.plugin\n")
+    (metadata / "RECORD").write_text("my_package-1.0.dist-info/entry_points.txt,,\n")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield site
+    for name in ("my_package", "my_package.plugin"):
+        sys.modules.pop(name, None)
+
+
+def test_a_plug_in_that_only_root_writes_is_loaded(site: Path) -> None:
+    assert "theirs" in load_plugins(Config(), environ={}).names(StrategyPlugin)
+    assert (site / "my_package/ran").exists()
+
+
+@needs_root
+@pytest.mark.parametrize("how", ["group", "others", "owner"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "my_package/plugin.py",
+        "my_package/__init__.py",
+        "my_package",
+        "my_package-1.0.dist-info/entry_points.txt",
+        "my_package-1.0.dist-info",
+        ".",
+        "..",
+    ],
+)
+def test_root_does_not_load_what_others_can_change(site: Path, what: str, how: str) -> None:
+    path = (site / what).resolve()
+    if how == "owner":
+        os.chown(path, NOBODY, NOBODY)
+    else:
+        path.chmod(path.stat().st_mode | (0o020 if how == "group" else 0o002))
+    plugins = load_plugins(Config(), environ={})
+    assert "theirs" not in plugins.names(StrategyPlugin)
+    assert not (site / "my_package/ran").exists(), "not even imported"
+    (problem,) = plugins.problems
+    assert problem.provider.name == "theirs"
+    why = "belongs to user 65534" if how == "owner" else "may be written by others"
+    assert f"not loaded as root: {path} {why}; chown root and chmod go-w" in problem.what
+
+
+@needs_root
+def test_a_link_to_where_others_write_is_no_way_around(site: Path, tmp_path: Path) -> None:
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    (site / "my_package").rename(open_to_all / "my_package")
+    open_to_all.chmod(0o777)
+    (site / "my_package").symlink_to(open_to_all / "my_package")
+    (problem,) = load_plugins(Config(), environ={}).problems
+    assert f"{open_to_all} may be written by others" in problem.what
+
+
+@needs_root
+def test_whoever_is_not_root_loads_what_is_theirs_to_choose(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site / "my_package/plugin.py").chmod(0o666)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "theirs" in load_plugins(Config(), environ={}).names(StrategyPlugin)

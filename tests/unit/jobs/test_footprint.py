@@ -1,0 +1,205 @@
+"""Footprints on made-up hosts: what lies off the processors' nodes, and what does not count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schedhook.host import _proc
+from schedhook.host.topology import read_topology
+from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
+from schedhook.jobs.lookup import find_tasks
+from schedhook.plugins.descriptors import SchedulerPlugin
+from schedhook.plugins.hookspecs import hookimpl
+from schedhook.plugins.manager import load_plugins
+from schedhook.roles.scheduler import Task
+from schedhook.testing.hosts import (
+    FakeArea,
+    FakeNode,
+    write_cgroup,
+    write_cgroup_mounts,
+    write_file,
+    write_host,
+    write_process,
+)
+from schedhook.values.config import Config
+from schedhook.values.errors import NoPermissionError, PluginError, ProcessGoneError
+from schedhook.values.model import Placement
+from schedhook.values.sets import CpuSet, NodeSet
+
+PAGE = 4096
+JOB = "system.slice/slurmstepd.scope/job_{}/step_0/user/task_0"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """Nodes 0, 1 and 8 with two processors each; node 9 has processors alone, next to node 8."""
+    write_host(
+        tmp_path,
+        [
+            FakeNode(number=0, cpus="0-1"),
+            FakeNode(number=1, cpus="2-3"),
+            FakeNode(number=8, cpus="4-5"),
+            FakeNode(number=9, cpus="6-7", memory=0, free=0, distances={8: 12}),
+        ],
+    )
+    write_cgroup_mounts(tmp_path)
+    return tmp_path
+
+
+def heap(pages: dict[int, int], start: int = 0x10000) -> FakeArea:
+    return FakeArea(start=start, size=sum(pages.values()) * PAGE, pages=pages)
+
+
+def shared(pages: dict[int, int], mappers: int = 2, *, path: str = "/dev/shm/x") -> FakeArea:
+    size = sum(pages.values()) * PAGE
+    device = "0:23" if path.startswith("/dev/shm") else "254:0"
+    return FakeArea(
+        start=0x900000,
+        size=size,
+        pages=pages,
+        path=path,
+        device=device,
+        is_shared=path.startswith("/dev/shm"),
+        mappers=mappers,
+    )
+
+
+def of(host: Path, *pids: int) -> Footprint:
+    return read_footprint(tasks_of(pids, read_topology(host), host), host)
+
+
+def test_memory_beside_the_processors_is_at_home_and_the_rest_is_not(host: Path) -> None:
+    write_process(host, 100, areas=[heap({0: 3, 8: 5})], cpus="4-5")
+    footprint = of(host, 100)
+    assert footprint.placement == Placement(cpus=CpuSet({4, 5}), nodes=NodeSet({8}))
+    assert footprint.residency == {0: 3 * PAGE, 8: 5 * PAGE}
+    assert footprint.off_node == {0: 3 * PAGE}
+    assert footprint.processes[0].off_node == {0: 3 * PAGE}
+
+
+def test_processors_without_memory_have_the_nearest(host: Path) -> None:
+    write_process(host, 100, areas=[heap({8: 5})], cpus="6")
+    assert of(host, 100).bytes_off_node == 0
+
+
+def test_every_thread_counts_for_the_placement(host: Path) -> None:
+    write_process(host, 100, areas=[heap({0: 3, 1: 5})], cpus="0", threads={100: "S", 101: "S"})
+    status = host / "proc/100/task/101/status"
+    status.write_text(status.read_text().replace("Cpus_allowed_list:\t0", "Cpus_allowed_list:\t3"))
+    footprint = of(host, 100)
+    assert (str(footprint.placement.cpus), footprint.bytes_off_node) == ("0,3", 0)
+
+
+def test_files_that_others_map_too_are_not_off_node(host: Path) -> None:
+    libc = shared({0: 4}, mappers=9, path="/lib/libc.so")
+    own = FakeArea(start=0x800000, size=2 * PAGE, pages={0: 2}, path="/home/a/input", inode=7)
+    write_process(host, 100, areas=[libc, own], cpus="2")
+    footprint = of(host, 100)
+    assert footprint.residency == {0: 6 * PAGE}
+    assert footprint.off_node == {0: 2 * PAGE}
+
+
+def test_each_task_has_a_home_of_its_own_and_what_they_share_any_of_them(host: Path) -> None:
+    """Two ranks whose memory lies crosswise; the segment that both map lies beside the second."""
+    segment = shared({1: 6})
+    write_process(host, 100, areas=[heap({1: 4}), segment], cpus="0")
+    write_process(host, 101, areas=[heap({0: 4}), segment], cpus="2")
+    footprint = of(host, 100, 101)
+    assert str(footprint.placement.nodes) == "0-1"
+    assert footprint.residency == {0: 4 * PAGE, 1: 10 * PAGE}
+    assert footprint.off_node == {0: 4 * PAGE, 1: 4 * PAGE}
+
+
+def test_shared_memory_off_node_counts_once(host: Path) -> None:
+    segment = shared({8: 6})
+    for pid in (100, 101):
+        write_process(host, pid, areas=[segment], cpus="0")
+    footprint = of(host, 100, 101)
+    assert footprint.off_node == {8: 6 * PAGE}
+    assert [process.off_node for process in footprint.processes] == [{8: 6 * PAGE}] * 2
+
+
+def test_a_process_that_is_gone_is_passed_over_unless_it_was_asked_for(host: Path) -> None:
+    write_process(host, 100, areas=[heap({0: 1})])
+    task = Task(
+        name="0", pids=(100, 999), placement=Placement(cpus=CpuSet({0}), nodes=NodeSet({0}))
+    )
+    assert [each.pid for each in read_footprint([task], host).processes] == [100]
+    with pytest.raises(ProcessGoneError):
+        read_footprint([task], host, passing_over=())
+
+
+@pytest.fixture
+def slurm_host(host: Path) -> Path:
+    """Job 7 is at home, job 8 half away, job 9 all away but small."""
+    for job, pid, cpus, pages in (
+        ("7", 700, "0", {0: 50}),
+        ("8", 800, "2", {0: 10, 1: 10}),
+        ("9", 900, "4", {0: 3}),
+    ):
+        write_cgroup(host, JOB.format(job), pids=[pid])
+        write_process(host, pid, areas=[heap(pages)], cpus=cpus, uid=1000)
+        write_file(host, f"proc/{pid}/environ", "")
+    return host
+
+
+def test_all_jobs_come_with_the_worst_first(slurm_host: Path) -> None:
+    found, problems = read_jobs(load_plugins(Config()), slurm_host)
+    assert problems == []
+    assert [(each.scheduler, each.job, each.bytes_off_node // PAGE) for each in found] == [
+        ("slurm", "8", 10),
+        ("slurm", "9", 3),
+        ("slurm", "7", 0),
+    ]
+
+
+def test_processes_that_may_not_be_read_are_counted(
+    slurm_host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _proc.read
+
+    def read(pid: int, name: str, root: Path) -> bytes:
+        if pid == 800 and name.endswith("numa_maps"):
+            raise NoPermissionError("not permitted")
+        return real(pid, name, root)
+
+    monkeypatch.setattr("schedhook.host.areas.read", read)
+    found, problems = read_jobs(load_plugins(Config()), slurm_host)
+    assert problems == []
+    assert {each.job: (len(each.processes), each.unreadable) for each in found} == {
+        "7": (1, 0),
+        "8": (0, 1),
+        "9": (1, 0),
+    }
+
+
+class _Broken:
+    """A plug-in whose adapter fails while it lists jobs."""
+
+    name = "broken"
+
+    @hookimpl
+    def schedhook_schedulers(self) -> list[SchedulerPlugin]:
+        return [SchedulerPlugin(name="broken", summary="fails", create=lambda _: self)]  # type: ignore[arg-type,return-value]
+
+    def jobs(self) -> tuple[str, ...]:
+        raise OSError("no\nlist")
+
+
+def test_a_broken_adapter_hides_no_other(slurm_host: Path) -> None:
+    found, problems = read_jobs(load_plugins(Config(), extra=[_Broken()]), slurm_host)
+    assert len(found) == 3
+    assert problems == ["broken: OSError: no list"]
+
+
+def test_tasks_come_with_the_scheduler_that_knows_them(slurm_host: Path) -> None:
+    scheduler, tasks = find_tasks(load_plugins(Config()), "8", None, slurm_host)
+    assert scheduler == "slurm"
+    assert [task.pids for task in tasks] == [(800,)]
+
+
+def test_an_unknown_scheduler_is_an_error(slurm_host: Path) -> None:
+    with pytest.raises(PluginError):
+        read_jobs(load_plugins(Config()), slurm_host, scheduler="cron")

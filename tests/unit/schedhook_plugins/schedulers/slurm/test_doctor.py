@@ -1,0 +1,103 @@
+"""What the doctor says about Slurm: configurations of every kind, on made-up hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schedhook.plugins.findings import Finding, Level
+from schedhook.testing.hosts import write_file
+from schedhook_plugins.schedulers.slurm import doctor, queries
+from schedhook_plugins.schedulers.slurm.doctor import examine, read_settings
+
+GOOD = """
+# comment ProctrackType=proctrack/linuxproc
+proctracktype = proctrack/cgroup   # names of parameters may be written anyhow
+TaskPlugin=task/cgroup,task/affinity
+Prolog=/etc/slurm/schedhook/prolog
+Epilog=/etc/slurm/epilog.d/*
+Include more.conf
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A host where all is well."""
+    write_file(tmp_path, "etc/slurm/slurm.conf", GOOD)
+    write_file(tmp_path, "etc/slurm/more.conf", "TaskProlog=/etc/slurm/\\\nsite_prolog\n")
+    write_file(tmp_path, "etc/slurm/cgroup.conf", "ConstrainCores=yes\n")
+    for name in ("schedhook/prolog", "epilog.d/10-site", "epilog.d/20-schedhook", "site_prolog"):
+        write_file(tmp_path, f"etc/slurm/{name}", "#!/bin/sh\n# tells schedhook\n")
+        (tmp_path / f"etc/slurm/{name}").chmod(0o755)
+    write_file(tmp_path, "etc/slurm/epilog.d/10-site", "#!/bin/sh\n")
+    return tmp_path
+
+
+def worst(findings: list[Finding], subject: str) -> Level:
+    levels = [each.level for each in findings if each.subject == subject]
+    return max(levels, key=list(Level).index)
+
+
+def change(host: Path, old: str, new: str, name: str = "slurm.conf") -> list[Finding]:
+    path = host / "etc/slurm" / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    return list(examine(host))
+
+
+def test_a_host_without_slurm_is_no_trouble(tmp_path: Path) -> None:
+    (finding,) = examine(tmp_path)
+    assert (finding.level, finding.what) == (Level.OK, "no slurm.conf on this host")
+
+
+def test_a_good_host(host: Path) -> None:
+    findings = list(examine(host))
+    assert {each.level for each in findings} == {Level.OK}
+    (epilog,) = [each for each in findings if each.subject == "slurm Epilog"]
+    assert epilog.what.endswith("epilog.d/20-schedhook")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "subject", "level"),
+    [
+        ("proctrack/cgroup", "proctrack/linuxproc", "slurm", Level.PROBLEM),
+        ("proctracktype", "# no", "slurm", Level.OK),
+        ("task/cgroup,", "", "slurm", Level.NOTE),
+        ("Prolog=/etc/slurm/schedhook/prolog", "", "slurm Prolog", Level.NOTE),
+        ("schedhook/prolog", "schedhook/gone", "slurm Prolog", Level.PROBLEM),
+        ("epilog.d/*", "epilog.d/1*", "slurm Epilog", Level.NOTE),
+        ("Include more.conf", "", "slurm TaskProlog", Level.NOTE),
+    ],
+)
+def test_what_is_wrong_is_found(host: Path, old: str, new: str, subject: str, level: Level) -> None:
+    findings = change(host, old, new)
+    assert worst(findings, subject) is level
+    assert all(each.remedy for each in findings if each.level is not Level.OK)
+
+
+def test_processors_that_are_not_constrained(host: Path) -> None:
+    assert worst(change(host, "yes", "no", "cgroup.conf"), "slurm") is Level.NOTE
+    (host / "etc/slurm/cgroup.conf").unlink()
+    assert worst(list(examine(host)), "slurm") is Level.NOTE
+
+
+def test_a_hook_that_others_can_write_or_that_cannot_be_run(host: Path) -> None:
+    prolog = host / "etc/slurm/schedhook/prolog"
+    prolog.chmod(0o777)
+    assert worst(list(examine(host)), "slurm Prolog") is Level.PROBLEM
+    prolog.chmod(0o644)
+    assert worst(list(examine(host)), "slurm Prolog") is Level.PROBLEM
+
+
+def test_a_file_that_includes_itself(tmp_path: Path) -> None:
+    write_file(tmp_path, "slurm.conf", "A=1\nInclude slurm.conf\nInclude /nowhere\n")
+    assert set(read_settings(tmp_path / "slurm.conf")) == {"a"}
+
+
+def test_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"pyslurm": (False, "not installed"), "text": (True, "scontrol, slurm 22.05")}
+    monkeypatch.setattr(queries, "probe", lambda: answers)
+    assert "text" in doctor._who_answers().what
+    del answers["text"]
+    assert doctor._who_answers().level is Level.NOTE
