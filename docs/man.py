@@ -17,7 +17,7 @@ from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 def write(directory: Path) -> None:
     """A page for schedhook, for each of its commands, and for job-migrate."""
     directory.mkdir(parents=True, exist_ok=True)
-    commands = {name: import_module(f"schedhook.cli.{name}").command for name in COMMANDS}
+    commands = {name: import_module(f"schedhook.cli.commands.{name}").command for name in COMMANDS}
     for name, summary in COMMANDS.items():
         commands[name].short_help = summary
     # The group that the program has loads a command when it is called; here all are wanted.

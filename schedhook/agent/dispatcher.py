@@ -1,6 +1,6 @@
 """What is done about an event: the journal is kept, observers are told, memory follows.
 
-One `Handler` serves the agent, the watcher and hooks that are handled in process. Events of one
+One `Dispatcher` serves the agent, the watcher and hooks that are handled in process. Events of one
 job have to come one after the other; those of several jobs may come from several threads.
 """
 
@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from schedhook.agent.events import Kind, kind_of
-from schedhook.agent.followup import NOTHING_DONE, Handled, JobWork, Relocate
-from schedhook.journal.journal import HeldError, Journal, JournalError, Run, Seen
+from schedhook.agent.events import EventKind, kind_of
+from schedhook.agent.followup import NOTHING_DONE, EventResult, JobFollower, Relocate
+from schedhook.journal.journal import JobLockedError, JobRun, Journal, JournalError, KnownTask
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Scheduler
@@ -37,7 +37,7 @@ _HOLD_SECONDS = 20.0
 _log = get_logger()
 
 
-class Handler:
+class Dispatcher:
     """Handles events with one configuration, one set of plug-ins and one journal.
 
     `carry_out` stands in for the relocation pipeline.
@@ -61,7 +61,7 @@ class Handler:
         )
         self._adapters: dict[str, Scheduler] = {}
         self._lock = threading.Lock()
-        self._unsaved: dict[tuple[str, str], dict[str, Seen]] = {}
+        self._unsaved: dict[tuple[str, str], dict[str, KnownTask]] = {}
         """What the journal could not take, so that a full disk costs the record, not the job."""
         self._waiting: dict[tuple[str, str], float] = {}
         """Since when work on a job has been put off, in seconds of time.monotonic()."""
@@ -73,22 +73,22 @@ class Handler:
                 self._adapters[name] = self._plugins.scheduler(name).create(self._root)
             return self._adapters[name]
 
-    def handle(self, event: Event, at: float) -> Handled:
+    def handle(self, event: Event, at: float) -> EventResult:
         """Do what the event asks for; `at` is when it happened, in seconds after the epoch.
 
         Never raises: what went wrong is in the result, and in the log.
         """
         try:
             handled = self._handle(event, at)
-        except HeldError as error:
+        except JobLockedError as error:
             # If its holder dies in mid-work, the look afterwards finds what it left.
             retry = self._config.agent.retry_s / 10
-            handled = Handled(summary=str(error), retry_after=retry)
+            handled = EventResult(summary=str(error), retry_after=retry)
         except SchedhookError as error:
-            handled = Handled(summary=f"failed: {error}", ok=False)
+            handled = EventResult(summary=f"failed: {error}", ok=False)
         except PLUGIN_ERRORS as error:  # adapters are plug-ins, and the agent goes on
             _log.error("event failed", job=event.job, point=event.point, exc_info=True)
-            handled = Handled(summary=f"failed: {type(error).__name__}: {error}", ok=False)
+            handled = EventResult(summary=f"failed: {type(error).__name__}: {error}", ok=False)
         quiet = _log.debug if handled.summary in NOTHING_DONE else _log.info
         write = quiet if handled.ok else _log.error
         write(
@@ -100,17 +100,17 @@ class Handler:
         )
         return handled
 
-    def _handle(self, event: Event, at: float) -> Handled:
+    def _handle(self, event: Event, at: float) -> EventResult:
         adapter = self.adapter(event.scheduler)
         kind = kind_of(event, adapter)
-        if kind is not Kind.LOOK:
+        if kind is not EventKind.LOOK:
             self._plugins.notify("schedhook_event", event=event)
         if event.point not in getattr(adapter, "points_handled", ()):
             return self._default(event, at, adapter, kind)
-        if kind is Kind.JOB_ENDED:
+        if kind is EventKind.JOB_ENDED:
             own = self._adapters_own(event, adapter)
             handled = self._default(event, at, adapter, kind)
-        elif kind in (Kind.JOB_STARTED, Kind.STEP_STARTED):
+        elif kind in (EventKind.JOB_STARTED, EventKind.STEP_STARTED):
             handled = self._default(event, at, adapter, kind)
             own = self._adapters_own(event, adapter)
         else:
@@ -118,51 +118,55 @@ class Handler:
         summary = f"{handled.summary}; {own.summary}"
         return replace(handled, summary=summary, ok=handled.ok and own.ok)
 
-    def _default(self, event: Event, at: float, adapter: Scheduler, kind: Kind) -> Handled:
-        if kind is Kind.JOB_STARTED:
+    def _default(self, event: Event, at: float, adapter: Scheduler, kind: EventKind) -> EventResult:
+        if kind is EventKind.JOB_STARTED:
             return self._started(event, at)
-        if kind is Kind.JOB_ENDED:
+        if kind is EventKind.JOB_ENDED:
             return self._ended(event, at)
-        if kind is Kind.IGNORE or (_is_watchers(event) and _handles(adapter, kind)):
-            return Handled(summary="nothing to do")
+        if kind is EventKind.IGNORE or (_is_watchers(event) and _handles(adapter, kind)):
+            return EventResult(summary="nothing to do")
         if not event.job:
             return self._look_at_all(adapter)
-        return JobWork(self, adapter, event).act(kind)
+        return JobFollower(self, adapter, event).act(kind)
 
-    def _adapters_own(self, event: Event, adapter: Scheduler) -> Handled:
+    def _adapters_own(self, event: Event, adapter: Scheduler) -> EventResult:
         """Let the adapter handle the event, with nobody else at work on the job."""
         own: Callable[[Event, Journal, Relocate], str] = adapter.handle  # type: ignore[attr-defined]
-        held = self.held(event.scheduler, event.job, _HOLD_SECONDS) if event.job else nullcontext()
+        held = (
+            self.locked(event.scheduler, event.job, _HOLD_SECONDS) if event.job else nullcontext()
+        )
         with held:
             try:
-                return Handled(summary=own(event, self.journal, self.recorder(event)))
+                return EventResult(summary=own(event, self.journal, self.recorder(event)))
             except SchedhookError as error:
-                return Handled(summary=f"failed: {error}", ok=False)
+                return EventResult(summary=f"failed: {error}", ok=False)
 
-    def _started(self, event: Event, at: float) -> Handled:
-        summary = self.put_down(
+    def _started(self, event: Event, at: float) -> EventResult:
+        summary = self.write_journal(
             "started",
             lambda: self.journal.started(
                 event.scheduler, event.job, event.user, at, hooked=not _is_watchers(event)
             ),
         )
         self._plugins.notify("schedhook_job_started", event=event)
-        return Handled(summary=summary)
+        return EventResult(summary=summary)
 
-    def _ended(self, event: Event, at: float) -> Handled:
+    def _ended(self, event: Event, at: float) -> EventResult:
         if _is_watchers(event):
             run = self.ask(lambda: self.journal.run(event.scheduler, event.job), None)
             if run is not None and (run.hooked or run.ended is not None):
                 # Between two steps a job may have no cgroup here; a hook will tell of its end.
-                return Handled(summary="no cgroup any more")
+                return EventResult(summary="no cgroup any more")
         with self._lock:
             self._unsaved.pop((event.scheduler, event.job), None)
             self._waiting.pop((event.scheduler, event.job), None)
-        summary = self.put_down("ended", lambda: self.journal.ended(event.scheduler, event.job, at))
+        summary = self.write_journal(
+            "ended", lambda: self.journal.ended(event.scheduler, event.job, at)
+        )
         self._plugins.notify("schedhook_job_ended", event=event)
-        return Handled(summary=summary, more=self._neighbours(event))
+        return EventResult(summary=summary, more=self._neighbours(event))
 
-    def put_down(self, summary: str, write: Callable[[], object]) -> str:
+    def write_journal(self, summary: str, write: Callable[[], object]) -> str:
         """Write in the journal; `summary`, and what went wrong."""
         try:
             write()
@@ -174,12 +178,12 @@ class Handler:
     def _neighbours(self, event: Event) -> tuple[Event, ...]:
         """The end of a job has made room: others may go home, or where they could not go."""
         everybody = self._config.actions.repatriate
-        none: tuple[Run, ...] = ()
+        none: tuple[JobRun, ...] = ()
         runs = self.ask(lambda: self.journal.open_runs(unsettled_only=not everybody), none)
         return tuple(
             Event(
                 scheduler=run.scheduler,
-                point=Kind.LOOK.value,
+                point=EventKind.LOOK.value,
                 job=run.job,
                 user=run.user,
                 data={"because": f"job {event.job} ended", "repatriate": True},
@@ -188,26 +192,28 @@ class Handler:
             if (run.scheduler, run.job) != (event.scheduler, event.job)
         )
 
-    def _look_at_all(self, adapter: Scheduler) -> Handled:
+    def _look_at_all(self, adapter: Scheduler) -> EventResult:
         jobs: Sequence[str] = adapter.jobs() if hasattr(adapter, "jobs") else ()
-        more = tuple(Event(scheduler=adapter.name, point=Kind.LOOK.value, job=job) for job in jobs)
-        return Handled(summary=f"{len(more)} jobs to look at", more=more)
+        more = tuple(
+            Event(scheduler=adapter.name, point=EventKind.LOOK.value, job=job) for job in jobs
+        )
+        return EventResult(summary=f"{len(more)} jobs to look at", more=more)
 
     # -- for one job's work ----------------------------------------------------------------------
 
     def relocate(self, request: Request, scheduler: str) -> Report:
         """Carry out a request and keep its report."""
         report = self._carry_out(request)
-        self.put_down("", lambda: self.journal.add_report(report, scheduler, request.job))
+        self.write_journal("", lambda: self.journal.add_report(report, scheduler, request.job))
         return report
 
     @contextmanager
-    def held(self, scheduler: str, job: str, wait: float = 0) -> Iterator[None]:
-        """Meanwhile nobody else is at work on the job. HeldError where somebody still is after
+    def locked(self, scheduler: str, job: str, wait: float = 0) -> Iterator[None]:
+        """Meanwhile nobody else is at work on the job. JobLockedError where somebody still is after
         `wait` seconds; a journal that cannot be written costs the certainty, not the work."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.journal.hold(scheduler, job, wait))
+                stack.enter_context(self.journal.lock(scheduler, job, wait))
             except JournalError as error:
                 _log.error("not held", job=job, problem=str(error))
             yield
@@ -221,13 +227,13 @@ class Handler:
 
         return carry_out
 
-    def known(self, scheduler: str, job: str) -> dict[str, Seen]:
+    def known(self, scheduler: str, job: str) -> dict[str, KnownTask]:
         """What is known of the job's tasks."""
         with self._lock:
             unsaved = self._unsaved.get((scheduler, job))
         if unsaved is not None:
             return unsaved
-        return self.ask(lambda: self.journal.seen(scheduler, job), {})
+        return self.ask(lambda: self.journal.known_tasks(scheduler, job), {})
 
     def ask(self, read: Callable[[], _T], default: _T) -> _T:
         """What the journal says, or `default` where it cannot be read."""
@@ -270,9 +276,9 @@ class Handler:
             return
         at = time.time()
         try:
-            with self.journal.together():
-                self.journal.saw(scheduler, job, at_home, at=at)
-                self.journal.saw(scheduler, job, away, settled=False, at=at)
+            with self.journal.transaction():
+                self.journal.record_placements(scheduler, job, at_home, at=at)
+                self.journal.record_placements(scheduler, job, away, settled=False, at=at)
         except JournalError as error:
             _log.error("not in the journal", job=job, problem=str(error))
         else:
@@ -281,7 +287,9 @@ class Handler:
                     return
         known = self.known(scheduler, job)
         for tasks, settled in ((at_home, True), (away, False)):
-            now = {name: Seen.after(known.get(name), its, settled) for name, its in tasks.items()}
+            now = {
+                name: KnownTask.after(known.get(name), its, settled) for name, its in tasks.items()
+            }
             known = known | now
         with self._lock:
             self._unsaved[scheduler, job] = known
@@ -300,10 +308,10 @@ def _is_watchers(event: Event) -> bool:
     return event.data.get("seen_by") == "watch"
 
 
-_SUSPENSION = frozenset({Kind.SUSPENDED, Kind.RESUMING, Kind.RESUMED})
+_SUSPENSION = frozenset({EventKind.SUSPENDED, EventKind.RESUMING, EventKind.RESUMED})
 
 
-def _handles(adapter: Scheduler, kind: Kind) -> bool:
+def _handles(adapter: Scheduler, kind: EventKind) -> bool:
     """Whether the adapter sees to suspension itself, told by hooks of its scheduler."""
     points = getattr(adapter, "points_handled", ())
     kinds = {kind_of(Event(scheduler=adapter.name, point=each, job=""), adapter) for each in points}

@@ -28,7 +28,7 @@ _OLDEST = 30 * 86400.0
 _STALE_SECONDS = 3600.0
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What an event means, whatever its scheduler calls it."""
 
     JOB_STARTED = "job-started"
@@ -45,32 +45,32 @@ class Kind(StrEnum):
     IGNORE = "ignore"
 
 
-_KINDS: Mapping[str, Kind] = {
-    **{kind.value: kind for kind in Kind},
-    "prolog": Kind.JOB_STARTED,
-    "epilog": Kind.JOB_ENDED,
-    "task_prolog": Kind.STEP_STARTED,
-    "begin": Kind.JOB_STARTED,
-    "launch": Kind.JOB_STARTED,
-    "attach": Kind.STEP_STARTED,
-    "resize": Kind.RELOCATED,
-    "postsuspend": Kind.SUSPENDED,
-    "preresume": Kind.RESUMING,
-    "end": Kind.JOB_ENDED,
-    "periodic": Kind.LOOK,
+_KINDS: Mapping[str, EventKind] = {
+    **{kind.value: kind for kind in EventKind},
+    "prolog": EventKind.JOB_STARTED,
+    "epilog": EventKind.JOB_ENDED,
+    "task_prolog": EventKind.STEP_STARTED,
+    "begin": EventKind.JOB_STARTED,
+    "launch": EventKind.JOB_STARTED,
+    "attach": EventKind.STEP_STARTED,
+    "resize": EventKind.RELOCATED,
+    "postsuspend": EventKind.SUSPENDED,
+    "preresume": EventKind.RESUMING,
+    "end": EventKind.JOB_ENDED,
+    "periodic": EventKind.LOOK,
 }
 
 
-def kind_of(event: Event, adapter: Scheduler) -> Kind:
+def kind_of(event: Event, adapter: Scheduler) -> EventKind:
     """The adapter's word first (its attribute `kinds`: point → kind), else what hooks of that name
     commonly mean."""
     given = getattr(adapter, "kinds", {}).get(event.point)
     if given is not None:
-        return Kind(given)
-    return _KINDS.get(event.point.replace("-", "_"), _KINDS.get(event.point, Kind.IGNORE))
+        return EventKind(given)
+    return _KINDS.get(event.point.replace("-", "_"), _KINDS.get(event.point, EventKind.IGNORE))
 
 
-_OF_USERS = frozenset({Kind.STEP_STARTED})
+_OF_USERS = frozenset({EventKind.STEP_STARTED})
 _SEEN_BY_USER = {"seen_by": "user"}
 
 
@@ -126,7 +126,7 @@ def _variable(raw: bytes) -> tuple[str, str]:
 def read_event(message: Message, adapter: Scheduler) -> Event:
     """What the adapter makes of it, checked. UsageError where it cannot be read or used."""
     event = adapter.read_event(message.point, message.environ, message.data)
-    check_job(event.job, may_be_empty=kind_of(event, adapter) in (Kind.LOOK, Kind.IGNORE))
+    check_job(event.job, may_be_empty=kind_of(event, adapter) in (EventKind.LOOK, EventKind.IGNORE))
     return event
 
 

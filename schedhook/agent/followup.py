@@ -1,4 +1,4 @@
-"""The work on one job for one event: follow it, keep a wish, park it and bring it back."""
+"""The work on one job for one event: follow it, keep a override, park it and bring it back."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook.agent.events import Kind
+from schedhook.agent.events import EventKind
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
-from schedhook.journal.journal import HeldError, Wish
+from schedhook.journal.journal import JobLockedError, PlacementOverride
 from schedhook.journal.rows import json_object
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Scheduler, Task
@@ -21,7 +21,7 @@ from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
-    from schedhook.agent.dispatcher import Handler
+    from schedhook.agent.dispatcher import Dispatcher
 
 Relocate = Callable[[Request], Report]
 
@@ -42,7 +42,7 @@ _SETTLED = frozenset({Outcome.COMPLETE, Outcome.NOTHING_TO_DO, Outcome.PARTIAL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handled:
+class EventResult:
     """What came of an event."""
 
     summary: str
@@ -54,41 +54,41 @@ class Handled:
     """Events of other jobs that follow from this one."""
 
 
-class JobWork:
+class JobFollower:
     """The work on one job, for one event."""
 
-    def __init__(self, handler: Handler, adapter: Scheduler, event: Event) -> None:
-        self._handler = handler
+    def __init__(self, dispatcher: Dispatcher, adapter: Scheduler, event: Event) -> None:
+        self._dispatcher = dispatcher
         self._adapter = adapter
         self._event = event
         self._scheduler = event.scheduler
         self._job = event.job
-        self._actions = handler.config.actions
-        self._journal = handler.journal
+        self._actions = dispatcher.config.actions
+        self._journal = dispatcher.journal
         self._done: list[str] = []
         self._ok = True
-        self._retry_s = handler.config.agent.retry_s
+        self._retry_s = dispatcher.config.agent.retry_s
         self._retry_after: float | None = None
 
-    def act(self, kind: Kind) -> Handled:
-        ask = self._handler.ask
-        if ask(lambda: self._journal.is_held(self._scheduler, self._job), False):
-            raise HeldError(f"another process is at work on job {self._job}")
+    def act(self, kind: EventKind) -> EventResult:
+        ask = self._dispatcher.ask
+        if ask(lambda: self._journal.is_locked(self._scheduler, self._job), False):
+            raise JobLockedError(f"another process is at work on job {self._job}")
         run = ask(lambda: self._journal.run(self._scheduler, self._job), None)
         if run is not None and run.ended is not None:
-            return Handled(summary=_OVER)
+            return EventResult(summary=_OVER)
         tasks = self._adapter.tasks(self._job)
         if not tasks:
-            return Handled(summary=_NOBODY)
-        if kind is Kind.SUSPENDED:
+            return EventResult(summary=_NOBODY)
+        if kind is EventKind.SUSPENDED:
             self._park(tasks)
-        elif kind in (Kind.RESUMING, Kind.RESUMED):
+        elif kind in (EventKind.RESUMING, EventKind.RESUMED):
             self._return(tasks, kind)
         elif self._note() is None:
             self._look(tasks)
-        elif kind is not Kind.LOOK:
+        elif kind is not EventKind.LOOK:
             self._done.append("parked: nothing moves before it goes on")
-        return Handled(
+        return EventResult(
             summary="; ".join(self._done) or _IN_PLACE,
             ok=self._ok,
             retry_after=self._retry_after,
@@ -97,7 +97,7 @@ class JobWork:
     # -- following -------------------------------------------------------------------------------
 
     def _look(self, tasks: Sequence[Task]) -> None:
-        kept = self._keep_wish(tasks)
+        kept = self._keep_override(tasks)
         if kept is None:
             return
         tasks = self._rebind(kept)
@@ -105,60 +105,64 @@ class JobWork:
         if self._event.data.get("repatriate") and self._actions.repatriate:
             self._repatriate(tasks)
 
-    def _keep_wish(self, tasks: Sequence[Task]) -> Sequence[Task] | None:
+    def _keep_override(self, tasks: Sequence[Task]) -> Sequence[Task] | None:
         """Where the scheduler has undone a relocation that was to last, do it again. None where
         that has to wait: until then nothing may follow processors that nobody wished."""
-        wish = self._handler.ask(lambda: self._journal.wish(self._scheduler, self._job), None)
-        if wish is None:
+        override = self._dispatcher.ask(
+            lambda: self._journal.override(self._scheduler, self._job), None
+        )
+        if override is None:
             return tasks
-        outside = CpuSet(cpu for task in tasks for cpu in task.placement.cpus - wish.placement.cpus)
-        if not outside and not wish.under_way:
+        outside = CpuSet(
+            cpu for task in tasks for cpu in task.placement.cpus - override.placement.cpus
+        )
+        if not outside and not override.under_way:
             return tasks
-        if outside - wish.was.cpus - (wish.leaving or CpuSet()):
+        if outside - override.was.cpus - (override.leaving or CpuSet()):
             self._journal.release(self._scheduler, self._job)
-            self._done.append(f"somebody has given it processors {outside}: wish dropped")
+            self._done.append(f"somebody has given it processors {outside}: override dropped")
             return tasks
-        enforce: Callable[[str, Wish, Relocate, Mapping[str, Placement]], str] | None
-        enforce = getattr(self._adapter, "enforce", None)
-        if enforce is None:
+        reapply: Callable[[str, PlacementOverride, Relocate, Mapping[str, Placement]], str] | None
+        reapply = getattr(self._adapter, "reapply", None)
+        if reapply is None:
             return tasks
         starting: Callable[[str], bool] | None = getattr(self._adapter, "starting", None)
-        if starting is not None and self._handler.waits(
+        if starting is not None and self._dispatcher.waits(
             self._scheduler, self._job, starting(self._job)
         ):
             self._done.append(_STARTING)
             self._retry_after = _STEP_SECONDS
             return None
-        recorder = self._handler.recorder(self._event)
-        with self._handler.held(self._scheduler, self._job):
+        recorder = self._dispatcher.recorder(self._event)
+        with self._dispatcher.locked(self._scheduler, self._job):
             # Before anything changes, for whoever has to finish it if this process is killed.
             homes = self._homes()
             new = [
                 task
                 for task in tasks
-                if task.name not in homes and task.placement.cpus <= wish.was.cpus
+                if task.name not in homes and task.placement.cpus <= override.was.cpus
             ]
-            self._put_down_wish(replace(wish, enforcing=True), new)
-            self._done.append(enforce(self._job, wish, recorder, self._homes()))
-            if wish.under_way:
+            self._write_override(replace(override, reapplying=True), new)
+            self._done.append(reapply(self._job, override, recorder, self._homes()))
+            if override.under_way:
                 self._done.append("which finishes what was interrupted")
             tasks = self._adapter.tasks(self._job)
-            self._put_down_wish(replace(wish, leaving=None, enforcing=False), tasks)
+            self._write_override(replace(override, leaving=None, reapplying=False), tasks)
         self._remember({task.name: task.placement for task in tasks})
         return tasks
 
-    def _put_down_wish(self, wish: Wish, at_home: Sequence[Task]) -> None:
+    def _write_override(self, override: PlacementOverride, at_home: Sequence[Task]) -> None:
         """With it, that these tasks' memory is where they are; nothing where it was released, or
         the job has ended, meanwhile."""
         placements = {task.name: task.placement for task in at_home}
 
         def write() -> None:
-            with self._journal.together():
-                if self._journal.wish(self._scheduler, self._job) is not None:
-                    self._journal.make_wish(self._scheduler, self._job, wish)
-                    self._journal.saw(self._scheduler, self._job, placements)
+            with self._journal.transaction():
+                if self._journal.override(self._scheduler, self._job) is not None:
+                    self._journal.set_override(self._scheduler, self._job, override)
+                    self._journal.record_placements(self._scheduler, self._job, placements)
 
-        self._handler.put_down("wish", write)
+        self._dispatcher.write_journal("override", write)
 
     def _rebind(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """A changed cpuset takes a task's own binding away (cgroup v2), without which nobody could
@@ -168,7 +172,7 @@ class JobWork:
         if rebind is None or self._actions.on_relocation is not OnRelocation.FOLLOW:
             return tasks
         names = {task.name for task in tasks}
-        bound = self._handler.bindings(self._scheduler, self._job, names)
+        bound = self._dispatcher.bindings(self._scheduler, self._job, names)
         if not bound or not rebind(self._job, bound):
             return tasks
         self._done.append("tasks bound anew")
@@ -176,11 +180,11 @@ class JobWork:
 
     def _homes(self) -> dict[str, Placement]:
         """Where each task's memory was brought to last."""
-        known = self._handler.known(self._scheduler, self._job)
+        known = self._dispatcher.known(self._scheduler, self._job)
         return {name: seen.home for name, seen in known.items()}
 
     def _follow(self, tasks: Sequence[Task]) -> None:
-        known = self._handler.known(self._scheduler, self._job)
+        known = self._dispatcher.known(self._scheduler, self._job)
         in_place: dict[str, Placement] = {}
         away: dict[str, Placement] = {}
         groups: dict[tuple[NodeSet, NodeSet], list[Task]] = {}
@@ -235,7 +239,7 @@ class JobWork:
         total: dict[int, int] = {}
         for pid in task.pids:
             try:
-                its = residency(read_areas(pid, self._handler.root))
+                its = residency(read_areas(pid, self._dispatcher.root))
             except SchedhookError:
                 continue
             for node, size in its.items():
@@ -250,7 +254,7 @@ class JobWork:
             return
         if self._event.data.get("seen_by") == "watch" and not self._stopped(tasks):
             return  # frozen for the time of a relocation, perhaps by ourselves
-        known = self._handler.known(self._scheduler, self._job)
+        known = self._dispatcher.known(self._scheduler, self._job)
         parked: dict[str, dict[str, object]] = {}
         for task in tasks:
             seen = known.get(task.name)
@@ -267,11 +271,11 @@ class JobWork:
                     parked[task.name]["pairs"] = pairs
         self._write_note(parked or None)
 
-    def _return(self, tasks: Sequence[Task], kind: Kind) -> None:
+    def _return(self, tasks: Sequence[Task], kind: EventKind) -> None:
         parked = self._note()
         if parked is None:
             return
-        if kind is Kind.RESUMED and self._event.data.get("again") and self._stopped(tasks):
+        if kind is EventKind.RESUMED and self._event.data.get("again") and self._stopped(tasks):
             return  # it was suspended anew while this return had to wait
         for task in tasks:
             entry = parked.get(task.name)
@@ -289,7 +293,7 @@ class JobWork:
         self._write_note({name: entry for name, entry in parked.items() if name in alive} or None)
 
     def _note(self) -> dict[str, dict[str, object]] | None:
-        return self._handler.ask(
+        return self._dispatcher.ask(
             lambda: self._journal.note(self._scheduler, self._job, PARKED, _read_note), None
         )
 
@@ -301,25 +305,25 @@ class JobWork:
         told: Callable[[str], bool] | None = getattr(self._adapter, "suspended", None)
         if told is not None:
             return told(self._job)
-        return all(_is_stopped(pid, self._handler.root) for task in tasks for pid in task.pids)
+        return all(_is_stopped(pid, self._dispatcher.root) for task in tasks for pid in task.pids)
 
     # -- both ------------------------------------------------------------------------------------
 
     def _remember(
         self, at_home: Mapping[str, Placement], away: Mapping[str, Placement] | None = None
     ) -> None:
-        self._handler.remember(self._scheduler, self._job, at_home, away or {})
+        self._dispatcher.remember(self._scheduler, self._job, at_home, away or {})
 
     def _relocate(self, tasks: Sequence[Task], request: Request) -> Report | None:
         """None where none of the tasks' processes lives any more."""
         pids = [pid for task in tasks for pid in task.pids]
         for _ in range(_TRIES):
-            pids = [pid for pid in pids if (self._handler.root / "proc" / str(pid)).exists()]
+            pids = [pid for pid in pids if (self._dispatcher.root / "proc" / str(pid)).exists()]
             if not pids:
                 return None
             try:
                 named = replace(request, pids=tuple(pids), job=self._job, scheduler=self._scheduler)
-                report = self._handler.relocate(named, self._scheduler)
+                report = self._dispatcher.relocate(named, self._scheduler)
             except ProcessGoneError:
                 continue
             names = ", ".join(task.name for task in tasks)

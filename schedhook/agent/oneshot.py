@@ -10,9 +10,9 @@ import time
 from collections import deque
 from pathlib import Path
 
-from schedhook.agent.dispatcher import Handler
+from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.events import parse_message, read_event
-from schedhook.agent.followup import Handled
+from schedhook.agent.followup import EventResult
 from schedhook.hook import delivery
 from schedhook.journal.journal import Journal, JournalError, default_path
 from schedhook.values import log
@@ -43,29 +43,29 @@ def config_or_defaults() -> Config:
         return Config()
 
 
-def handle_message(raw: bytes, config: Config) -> Handled:
+def handle_message(raw: bytes, config: Config) -> EventResult:
     """Handle the event and what follows from it. The result is the first event's."""
     from schedhook.plugins.manager import load_plugins  # noqa: PLC0415 - heavy, and not for --help
 
     message = parse_message(raw)
     with open_journal(config) as journal:
-        handler = Handler(config, load_plugins(config), journal)
-        event = read_event(message, handler.adapter(message.scheduler))
-        number = handler.ask(lambda: journal.put_event(event, message.at), None)
+        dispatcher = Dispatcher(config, load_plugins(config), journal)
+        event = read_event(message, dispatcher.adapter(message.scheduler))
+        number = dispatcher.ask(lambda: journal.put_event(event, message.at), None)
         if number is None:
             # An agent that could not say `ok` any more may have taken it, and even handled it.
-            found = handler.ask(lambda: journal.find_event(event, message.at), None)
+            found = dispatcher.ask(lambda: journal.find_event(event, message.at), None)
             number, summary = found or (None, None)
             if summary is not None:
-                return Handled(summary=summary)
-        first = handler.handle(event, message.at)
+                return EventResult(summary=summary)
+        first = dispatcher.handle(event, message.at)
         if number is not None:
-            handler.ask(lambda: journal.finish_event(number, first.summary), None)
+            dispatcher.ask(lambda: journal.finish_event(number, first.summary), None)
         more = deque(first.more)
         for _ in range(_MOST_EVENTS):
             if not more:
                 break
-            more.extend(handler.handle(more.popleft(), time.time()).more)
+            more.extend(dispatcher.handle(more.popleft(), time.time()).more)
     return first
 
 

@@ -23,23 +23,23 @@ from functools import partial
 from pathlib import Path
 
 from schedhook.agent.clients import Client, Gate
-from schedhook.agent.dispatcher import Handler
+from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.events import (
-    Kind,
+    EventKind,
     Message,
     parse_message,
     read_event,
     read_spool,
     read_users_event,
 )
-from schedhook.agent.followup import NOTHING_DONE, PARKED, Handled
+from schedhook.agent.followup import NOTHING_DONE, PARKED, EventResult
 from schedhook.agent.sockets import listen, lock
 from schedhook.agent.watcher import SEEN_BY, Watcher, owner_of
-from schedhook.agent.workers import Receipt, Workers
-from schedhook.control.rollback import mend
+from schedhook.agent.workers import Receipt, WorkerPool
+from schedhook.control.rollback import recover
 from schedhook.hook import delivery
 from schedhook.host.processes import boot_time
-from schedhook.journal.journal import JournalError, LockedError
+from schedhook.journal.journal import JournalBusyError, JournalError
 from schedhook.roles.scheduler import Scheduler
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
@@ -71,7 +71,7 @@ class Agent:
 
     def __init__(
         self,
-        handler: Handler,
+        dispatcher: Dispatcher,
         config: Config,
         *,
         path: Path | None = None,
@@ -79,8 +79,8 @@ class Agent:
         watcher: Callable[[Callable[[Event], None], select.epoll], Watcher] | None = None,
         beside: contextlib.AbstractContextManager[None] | None = None,
     ) -> None:
-        self._handler = handler
-        self._journal = handler.journal.beside(_PATIENCE)
+        self._dispatcher = dispatcher
+        self._journal = dispatcher.journal.beside(_PATIENCE)
         """For the thread that must not wait."""
         self._config = config
         self._path = path
@@ -90,7 +90,7 @@ class Agent:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller.register(self._wake, select.EPOLLIN)
         self._watcher = watcher(self._saw, self._poller) if watcher else None
-        self._workers = Workers(config.agent.workers, self._work, self._rouse)
+        self._workers = WorkerPool(config.agent.workers, self._work, self._rouse)
         self._server: socket.socket | None = None
         self._clients: dict[int, Client] = {}
         self._gate = Gate()
@@ -136,7 +136,7 @@ class Agent:
             _log.info("agent ends")
 
     def stop(self) -> None:
-        """End `run` soon. May be called from a signal handler or another thread."""
+        """End `run` soon. May be called from a signal dispatcher or another thread."""
         self._stopping = True
         self._rouse()
 
@@ -160,13 +160,13 @@ class Agent:
             self._watcher.close()
         self._poller.close()
         os.close(self._wake)
-        if self._journal is not self._handler.journal:
+        if self._journal is not self._dispatcher.journal:
             self._journal.close()
 
     def _take_up(self) -> None:
         """What an earlier agent, or a host's earlier life, has left."""
-        journal = self._handler.journal
-        if found := mend():
+        journal = self._dispatcher.journal
+        if found := recover():
             _log.warning("put back what a killed relocation had left", relocations=found)
         try:
             for run in journal.open_runs():
@@ -179,7 +179,7 @@ class Agent:
                 # It may have gone on while nobody looked.
                 event = Event(
                     scheduler=run.scheduler,
-                    point=Kind.RESUMED.value,
+                    point=EventKind.RESUMED.value,
                     job=run.job,
                     data={**SEEN_BY, "again": True},
                 )
@@ -313,14 +313,14 @@ class Agent:
             self._take(message, client if message.wait else None, raw)
             return
         # Not kept: nobody but root writes the journal, and an agent to come looks anyway.
-        adapter = self._handler.adapter(message.scheduler)
+        adapter = self._dispatcher.adapter(message.scheduler)
         event = read_users_event(message, adapter, client.uid, partial(self._owner, adapter))
         self._workers.put(event, time.time(), None, client if message.wait else None)
 
     def _take(self, message: Message, waits: Client | None, raw: bytes | None = None) -> None:
         """Keep an event and see to it that it is handled. While the journal is locked it is kept in
-        the spool; LockedError where it comes from there (it has no `raw`)."""
-        event = read_event(message, self._handler.adapter(message.scheduler))
+        the spool; JournalBusyError where it comes from there (it has no `raw`)."""
+        event = read_event(message, self._dispatcher.adapter(message.scheduler))
         if self._watcher is not None:
             self._watcher.scan_soon()
         receipt: Receipt = None
@@ -330,7 +330,7 @@ class Agent:
                 _log.info("event came twice", job=event.job, point=event.point)
                 if waits is None:
                     return
-        except LockedError as error:
+        except JournalBusyError as error:
             if raw is None:
                 raise
             receipt = self._to_spool(raw)
@@ -354,7 +354,7 @@ class Agent:
 
     def _owner(self, adapter: Scheduler, job: str) -> int | None:
         """Whose job it is, as root's hooks have said, else as its processes show."""
-        run = self._handler.ask(lambda: self._journal.run(adapter.name, job), None)
+        run = self._dispatcher.ask(lambda: self._journal.run(adapter.name, job), None)
         if run is not None and run.hooked and run.ended is None and run.user is not None:
             return run.user
         key, now = (adapter.name, job), time.monotonic()
@@ -362,7 +362,7 @@ class Agent:
         if now >= until:
             if len(self._owners) >= _MOST_OWNERS:
                 self._owners.clear()
-            owner = owner_of(adapter, job, self._handler.root)
+            owner = owner_of(adapter, job, self._dispatcher.root)
             self._owners[key] = now + _OWNER_SECONDS, owner
         return owner
 
@@ -382,7 +382,7 @@ class Agent:
                     continue
                 try:
                     self._take(replace(parse_message(raw), wait=False), None)
-                except LockedError:
+                except JournalBusyError:
                     self._spool_time = -1
                     return False
                 except PLUGIN_ERRORS as error:  # one bad file is not to stop the others
@@ -413,16 +413,16 @@ class Agent:
 
     # -- events done -----------------------------------------------------------------------------
 
-    def _work(self, event: Event, at: float, receipt: Receipt) -> Handled:
+    def _work(self, event: Event, at: float, receipt: Receipt) -> EventResult:
         """In a worker's thread."""
-        handled = self._handler.handle(event, at)
-        journal = self._handler.journal
+        handled = self._dispatcher.handle(event, at)
+        journal = self._dispatcher.journal
         telling = event.data.get("seen_by") and handled.summary not in NOTHING_DONE
         try:
             if isinstance(receipt, int):
                 journal.finish_event(receipt, handled.summary)
             elif receipt is not None or telling:
-                with journal.together():
+                with journal.transaction():
                     number = journal.put_event(event, at)
                     if number is not None:
                         journal.finish_event(number, handled.summary)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from select import epoll
 
-from schedhook.agent.dispatcher import Handler
+from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.exporter import exporting
 from schedhook.agent.oneshot import open_journal
 from schedhook.agent.server import Agent
@@ -41,14 +41,14 @@ def serve(
         if path is None:
             _alone(stack, Path(config.agent.socket))
         journal = stack.enter_context(open_journal(config))
-        handler = Handler(config, plugins, journal, root=root)
+        dispatcher = Dispatcher(config, plugins, journal, root=root)
         footprints = Footprints()
         agent = Agent(
-            handler,
+            dispatcher,
             config,
             path=path,
             spool=spool,
-            watcher=_watcher(config, plugins, handler, root) if watch else None,
+            watcher=_watcher(config, plugins, dispatcher, root) if watch else None,
             beside=exporting(
                 config.metrics, lambda: exposition(config, plugins, journal, root, footprints)
             ),
@@ -68,13 +68,13 @@ def _alone(stack: ExitStack, path: Path) -> None:
 
 
 def _watcher(
-    config: Config, plugins: Plugins, handler: Handler, root: Path
+    config: Config, plugins: Plugins, dispatcher: Dispatcher, root: Path
 ) -> Callable[[Callable[[Event], None], epoll], Watcher]:
     wanted = config.watch.schedulers
     adapters: list[Scheduler] = []
     for name in wanted or plugins.names(SchedulerPlugin):
         try:
-            adapters.append(handler.adapter(name))
+            adapters.append(dispatcher.adapter(name))
         except PLUGIN_ERRORS as error:
             if wanted:
                 raise

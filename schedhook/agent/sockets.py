@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schedhook.values.errors import SchedhookError, UsageError
-from schedhook.values.ownership import make_directory, misgiving
+from schedhook.values.ownership import explain_untrusted, make_directory
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def lock(path: Path) -> Iterator[None]:
 
 def check_directory(directory: Path) -> None:
     """SchedhookError where others may write it. OSError where there is none."""
-    if others := misgiving(directory):
+    if others := explain_untrusted(directory):
         raise SchedhookError(f"{others}; chown it to this user and chmod go-w")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from schedhook.agent.events import Kind, check_job
+from schedhook.agent.events import EventKind, check_job
 from schedhook.host.cgroups import memberships
 from schedhook.host.processes import read_status
 from schedhook.host.rlimits import raise_file_limit
@@ -183,7 +183,7 @@ class Watcher:
         self._jobs[adapter.name, job] = watched
         self._register(watched)
         if self._gone.pop((adapter.name, job), None) is None:
-            self._tell(watched, Kind.JOB_STARTED)
+            self._tell(watched, EventKind.JOB_STARTED)
         # Things may have changed before anybody watched.
         watched.touch(now, 0)
 
@@ -211,7 +211,7 @@ class Watcher:
         for key in [key for key, since in self._gone.items() if now - since >= _GONE_SECONDS]:
             del self._gone[key]
             scheduler, job = key
-            point = Kind.JOB_ENDED.value
+            point = EventKind.JOB_ENDED.value
             self._emit(Event(scheduler=scheduler, point=point, job=job, data=SEEN_BY))
 
     def _complain(self, name: str, error: BaseException) -> None:
@@ -236,16 +236,16 @@ class Watcher:
             return
         if suspended != watched.suspended:
             watched.suspended = suspended
-            self._tell(watched, Kind.SUSPENDED if suspended else Kind.RESUMED)
-        self._tell(watched, Kind.LOOK)
+            self._tell(watched, EventKind.SUSPENDED if suspended else EventKind.RESUMED)
+        self._tell(watched, EventKind.LOOK)
 
-    def _tell(self, watched: _Watched, kind: Kind) -> None:
+    def _tell(self, watched: _Watched, kind: EventKind) -> None:
         self._emit(
             Event(
                 scheduler=watched.adapter.name,
                 point=kind.value,
                 job=watched.job,
-                user=watched.owner() if kind is Kind.JOB_STARTED else None,
+                user=watched.owner() if kind is EventKind.JOB_STARTED else None,
                 data=SEEN_BY,
             )
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.agent.followup import Handled
+from schedhook.agent.followup import EventResult
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
 
@@ -32,13 +32,13 @@ class _Item:
         return self.event.scheduler, self.event.job
 
 
-class Workers:
+class WorkerPool:
     """`work(event, at, receipt)` runs in a thread; `rouse` is called when something is finished."""
 
     def __init__(
         self,
         count: int,
-        work: Callable[[Event, float, Receipt], Handled],
+        work: Callable[[Event, float, Receipt], EventResult],
         rouse: Callable[[], None],
     ) -> None:
         self._count = count
@@ -49,7 +49,7 @@ class Workers:
         self._ready: deque[tuple[str, str]] = deque()
         """Jobs with events and nobody at work on them."""
         self._busy: set[tuple[str, str]] = set()
-        self._finished: deque[tuple[Event, Handled, object]] = deque()
+        self._finished: deque[tuple[Event, EventResult, object]] = deque()
         self._threads: list[threading.Thread] = []
         self._stopping = False
 
@@ -86,7 +86,7 @@ class Workers:
             else:
                 self._threads.append(thread)
 
-    def finished(self) -> list[tuple[Event, Handled, object]]:
+    def finished(self) -> list[tuple[Event, EventResult, object]]:
         """What has been handled since the last call: (event, result, who waits for it)."""
         with self._condition:
             done = list(self._finished)
@@ -116,7 +116,7 @@ class Workers:
                 handled = self._work(item.event, item.at, item.receipt)
             except BaseException as error:  # noqa: BLE001 - a thread less would be a job not followed
                 _log.error("worker failed", job=item.event.job, exc_info=True)
-                handled = Handled(summary=f"failed: {type(error).__name__}: {error}", ok=False)
+                handled = EventResult(summary=f"failed: {type(error).__name__}: {error}", ok=False)
             with self._condition:
                 self._busy.discard(key)
                 self._finished.append((item.event, handled, item.client))

@@ -17,7 +17,7 @@ from schedhook.plugins.manager import Plugins, load_plugins
 from schedhook.values.config import Config, load_config
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.log import configure
-from schedhook.values.model import Kind, Shared
+from schedhook.values.model import MemoryKind, Shared
 from schedhook.values.sets import CpuSet, IdSet, NodeSet
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -169,7 +169,7 @@ moving_options = grouped(
     click.option(
         "--kinds",
         metavar="KIND,…",
-        help=f"Only memory of these kinds: {', '.join(Kind)}.",
+        help=f"Only memory of these kinds: {', '.join(MemoryKind)}.",
     ),
     click.option(
         "--shared",
@@ -217,16 +217,16 @@ def moving_arguments(
     }
 
 
-def parse_kinds(text: str | None) -> frozenset[Kind] | None:
+def parse_kinds(text: str | None) -> frozenset[MemoryKind] | None:
     """The value of --kinds; None where it was not given."""
     if text is None:
         return None
     try:
-        kinds = frozenset(Kind(part.strip()) for part in text.split(",") if part.strip())
+        kinds = frozenset(MemoryKind(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise UsageError(f"--kinds: {error}; there are {', '.join(Kind)}") from None
+        raise UsageError(f"--kinds: {error}; there are {', '.join(MemoryKind)}") from None
     if not kinds:
-        raise UsageError(f"--kinds names none; there are {', '.join(Kind)}")
+        raise UsageError(f"--kinds names none; there are {', '.join(MemoryKind)}")
     return kinds
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from schedhook.control.rollback import Guard
+from schedhook.control.rollback import Rollback
 from schedhook.control.threads import Thread, affinity, bind, read_threads
 from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, SchedhookError
@@ -18,7 +18,7 @@ _RESCANS = 5
 class Binding:
     """Threads bound to new processors, with the way back; `guard` knows it too."""
 
-    def __init__(self, guard: Guard, root: Path = Path("/")) -> None:
+    def __init__(self, guard: Rollback, root: Path = Path("/")) -> None:
         self._guard = guard
         self._root = root
         self._before: dict[Thread, CpuSet] = {}

@@ -48,7 +48,7 @@ def relative(cpus: Iterable[int], old: CpuSet, new: CpuSet) -> CpuSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class CpusetChange:
     """A cgroup with a cpuset of its own, and what it is to be."""
 
     cgroup: Cgroup
@@ -78,7 +78,7 @@ class CpuMove:
 
 
 def move_processors(
-    levels: Sequence[Level],
+    levels: Sequence[CpusetChange],
     pids: Callable[[], Iterable[int]],
     bind: Bind,
     move: Callable[[], None],
@@ -105,7 +105,7 @@ class _Bindings:
 class _Move:
     def __init__(
         self,
-        levels: Sequence[Level],
+        levels: Sequence[CpusetChange],
         pids: Callable[[], Iterable[int]],
         bind: Bind,
         root: Path,

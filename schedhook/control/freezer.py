@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from schedhook.control.rollback import Guard
+from schedhook.control.rollback import Rollback
 from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, RefusedError
 
@@ -37,7 +37,7 @@ def cgroups_to_freeze(targets: Iterable[Target], cgroup: str | None, root: Path)
 
 
 @contextlib.contextmanager
-def freezing(paths: Sequence[Path], guard: Guard) -> Iterator[None]:
+def freezing(paths: Sequence[Path], guard: Rollback) -> Iterator[None]:
     """Freeze these cgroups within the block, except those frozen already.
 
     They are thawed whatever happens, also when this process is killed: `guard` sees to that.

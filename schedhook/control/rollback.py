@@ -24,7 +24,7 @@ _WRITE, _BIND, _FORGET = b"write", b"bind", b"forget"
 _FIELDS = 3
 
 
-class Guard:
+class Rollback:
     """A context manager. What it was told to put back and has not forgotten at the block's end, or
     when this process dies, is put back in the opposite order. Starts its helper when first told."""
 
@@ -33,7 +33,7 @@ class Guard:
         self._record = -1
         self._path = ""
 
-    def __enter__(self) -> Guard:
+    def __enter__(self) -> Rollback:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,17 +109,17 @@ def _start(record: int, path: str) -> subprocess.Popen[bytes]:
     )
 
 
-def mend(directory: str = DIRECTORY) -> int:
+def recover(directory: str = DIRECTORY) -> int:
     """Put back what is recorded and nobody sees to, guard and guarded having been killed. How many
     records there were."""
     import fcntl  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
-    from schedhook.values.ownership import misgiving  # noqa: PLC0415
+    from schedhook.values.ownership import explain_untrusted  # noqa: PLC0415
 
     try:
         names = sorted(os.listdir(directory))  # noqa: PTH208
-        if not names or misgiving(Path(directory)):
+        if not names or explain_untrusted(Path(directory)):
             return 0  # the usual case, and one that root does not trust
     except OSError:
         return 0

@@ -23,9 +23,13 @@ from schedhook.host._proc import (
     task_file,
 )
 from schedhook.values.errors import ProcessGoneError, SchedhookError
-from schedhook.values.model import Area, Kind, add_residency
+from schedhook.values.model import Area, MemoryKind, add_residency
 
-_MEMORY_FILE_SYSTEMS = {b"tmpfs": Kind.SHMEM, b"ramfs": Kind.SHMEM, b"hugetlbfs": Kind.HUGE}
+_MEMORY_FILE_SYSTEMS = {
+    b"tmpfs": MemoryKind.SHMEM,
+    b"ramfs": MemoryKind.SHMEM,
+    b"hugetlbfs": MemoryKind.HUGE,
+}
 # The mount that holds them is the kernel's own and in no mount table, so only names tell.
 _KERNEL_SHMEM = re.compile(rb"(/SYSV|/memfd:|/dev/zero ).*\(deleted\)$", re.DOTALL)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -278,13 +282,13 @@ class _Maps:
         return mapping
 
 
-def _memory_devices(pid: int, root: Path) -> dict[str, Kind]:
+def _memory_devices(pid: int, root: Path) -> dict[str, MemoryKind]:
     """File systems that keep their files in memory, by device, from /proc/PID/mountinfo."""
     try:
         data = read(pid, "mountinfo", root)
     except SchedhookError:
         return {}  # a process that is exiting: names have to do
-    devices: dict[str, Kind] = {}
+    devices: dict[str, MemoryKind] = {}
     for text in data.split(b"\n"):
         mount, _, source = text.partition(b" - ")
         kind = _MEMORY_FILE_SYSTEMS.get(source.partition(b" ")[0])
@@ -294,7 +298,7 @@ def _memory_devices(pid: int, root: Path) -> dict[str, Kind]:
     return devices
 
 
-def _area(line: _Line, mapping: _Mapping, memory_devices: Mapping[str, Kind]) -> Area:
+def _area(line: _Line, mapping: _Mapping, memory_devices: Mapping[str, MemoryKind]) -> Area:
     # maps escapes line ends only, so its names are truer; but it may show a label in their place.
     name = mapping.name if mapping.name.startswith(b"/") else line.name
     copied = not mapping.is_shared and line.anon == sum(line.pages.values())
@@ -316,16 +320,16 @@ def _area(line: _Line, mapping: _Mapping, memory_devices: Mapping[str, Kind]) ->
     )
 
 
-def _kind(name: bytes, is_huge: bool, anonymous: bool, on_device: Kind | None) -> Kind:
+def _kind(name: bytes, is_huge: bool, anonymous: bool, on_device: MemoryKind | None) -> MemoryKind:
     if is_huge:
-        return Kind.HUGE
+        return MemoryKind.HUGE
     if anonymous:
-        return Kind.ANON
+        return MemoryKind.ANON
     if on_device:
         return on_device
     if _KERNEL_SHMEM.match(name) or name.startswith(b"/dev/shm/"):
-        return Kind.SHMEM
-    return Kind.FILE
+        return MemoryKind.SHMEM
+    return MemoryKind.FILE
 
 
 def _lines_without_numa(maps: _Maps, sizes: Mapping[int, tuple[int, int]]) -> list[_Line]:

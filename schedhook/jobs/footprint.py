@@ -31,7 +31,7 @@ from schedhook.values.errors import (
     ProcessGoneError,
     SchedhookError,
 )
-from schedhook.values.model import Area, Kind, Placement, Residency, add_residency, by_name
+from schedhook.values.model import Area, MemoryKind, Placement, Residency, add_residency, by_name
 from schedhook.values.sets import CpuSet, NodeSet
 
 _ObjectKey = tuple[str, int, int]
@@ -49,7 +49,7 @@ class ProcessFootprint:
     placement: Placement
     """Its task's; where there are no tasks, of all its threads."""
     residency: Residency
-    kinds: Mapping[Kind, Residency]
+    kinds: Mapping[MemoryKind, Residency]
     off_node: Residency
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Footprint:
     placement: Placement
     processes: tuple[ProcessFootprint, ...]
     residency: Residency
-    kinds: Mapping[Kind, Residency]
+    kinds: Mapping[MemoryKind, Residency]
     off_node: Residency
     scheduler: str | None = None
     job: str | None = None
@@ -234,14 +234,14 @@ def _once(areas: Mapping[int, Sequence[Area]]) -> Iterator[tuple[int, Area]]:
     yield from largest.values()
 
 
-def _by_kind(areas: Iterable[Area]) -> dict[Kind, dict[int, int]]:
-    kinds: dict[Kind, dict[int, int]] = {}
+def _by_kind(areas: Iterable[Area]) -> dict[MemoryKind, dict[int, int]]:
+    kinds: dict[MemoryKind, dict[int, int]] = {}
     for area in areas:
         add_residency(kinds.setdefault(area.kind, {}), area.residency)
     return kinds
 
 
-def _named_kinds(kinds: Mapping[Kind, Residency]) -> dict[str, dict[str, int]]:
+def _named_kinds(kinds: Mapping[MemoryKind, Residency]) -> dict[str, dict[str, int]]:
     return {kind.value: by_name(size) for kind, size in sorted(kinds.items())}
 
 

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 Read = Callable[[sqlite3.Row], _T]
 """What a row says. ValueError, which tells what is wrong, for a damaged one."""
 
-_OF_RUN = ("placements", "wishes", "notes")
+_OF_RUN = ("placements", "overrides", "notes")
 """Tables whose rows go with their row of `jobs`."""
 
 
@@ -97,8 +97,8 @@ def _move(db: sqlite3.Connection, table: str, read: Read[_T], number: int) -> li
 
 
 def _mend_run(db: sqlite3.Connection, read: Read[_T], number: int) -> list[_T]:
-    """A job that runs stays known, with its placements, its wish and its notes, where its name is
-    whole; it has started when it was seen first."""
+    """A job that runs stays known, with its placements, its override and its notes, where its name
+    is whole; it has started when it was seen first."""
     db.execute(
         "UPDATE jobs SET user = CASE typeof(user) WHEN 'integer' THEN user END,"
         " hooked = hooked IS 1, started = CASE typeof(started) WHEN 'real' THEN started"

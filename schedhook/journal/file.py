@@ -12,7 +12,7 @@ from pathlib import Path
 
 from schedhook.host.mounts import read_mounts
 from schedhook.values.errors import SchedhookError
-from schedhook.values.ownership import misgiving
+from schedhook.values.ownership import explain_untrusted
 
 BUSY_SECONDS = 10.0
 """How long a writer waits for others; each of them needs about a millisecond."""
@@ -41,7 +41,7 @@ CREATE TABLE reports (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, scheduler TEXT, job TEXT, outcome TEXT NOT NULL,
     report TEXT NOT NULL);
 CREATE INDEX reports_by_job ON reports (job, scheduler, at);
-CREATE TABLE wishes (
+CREATE TABLE overrides (
     run INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE, at REAL NOT NULL,
     was_cpus TEXT NOT NULL, was_nodes TEXT NOT NULL, cpus TEXT NOT NULL, nodes TEXT NOT NULL,
     data TEXT NOT NULL);
@@ -73,7 +73,7 @@ class JournalError(SchedhookError):
     """The journal cannot be used; the message names the file and what to do."""
 
 
-class LockedError(JournalError):
+class JournalBusyError(JournalError):
     """Others keep the journal locked, but it may do later."""
 
 
@@ -144,7 +144,7 @@ def _version(connection: sqlite3.Connection) -> int:
 def check_owner(path: Path, what: str, handle: int | None = None) -> None:
     """Nobody but this user may be able to write what root will act on."""
     status = path.stat() if handle is None else os.fstat(handle)
-    if found := misgiving(path, status):
+    if found := explain_untrusted(path, status):
         raise JournalError(f"the journal's {what} {found}; chown it to this user and chmod go-w")
     if handle is not None and not stat.S_ISREG(status.st_mode):
         raise JournalError(f"{path}: this is no file; move it away, a new one will be made")
@@ -183,7 +183,7 @@ def translated(path: Path | None) -> Iterator[None]:
     except sqlite3.Error as error:
         code = _code(error)
         remedy = next((text for key, text in _REMEDY.items() if code.startswith(key)), str(error))
-        kind = LockedError if code.startswith("SQLITE_BUSY") else JournalError
+        kind = JournalBusyError if code.startswith("SQLITE_BUSY") else JournalError
         raise kind(f"{name}: {remedy} ({code or type(error).__name__})") from error
     except OSError as error:
         raise JournalError(f"{name}: cannot be used: {error.strerror}") from error

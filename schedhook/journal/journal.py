@@ -20,22 +20,22 @@ from typing import Any, TypeVar
 from schedhook.host.processes import boot_id
 from schedhook.journal.counters import Series, totals_of
 from schedhook.journal.database import Database
-from schedhook.journal.file import JournalError, LockedError
-from schedhook.journal.locks import HeldError, Holds
+from schedhook.journal.file import JournalBusyError, JournalError
+from schedhook.journal.locks import JobLockedError, JobLocks
 from schedhook.journal.rows import (
     Counts,
-    Run,
-    Seen,
-    Wish,
+    JobRun,
+    KnownTask,
+    PlacementOverride,
     event_of,
     note_of,
+    override_data,
+    override_of,
+    placement_row_of,
     result_of,
     run_of,
-    seen_of,
     tell,
     total_of,
-    wish_data,
-    wish_of,
 )
 from schedhook.values.model import Event, Placement, Report
 from schedhook.values.sets import CpuSet
@@ -56,13 +56,13 @@ def default_path(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 __all__ = [
-    "HeldError",
+    "JobLockedError",
+    "JobRun",
     "Journal",
+    "JournalBusyError",
     "JournalError",
-    "LockedError",
-    "Run",
-    "Seen",
-    "Wish",
+    "KnownTask",
+    "PlacementOverride",
     "default_path",
 ]
 
@@ -76,7 +76,7 @@ class Journal:
         self._rows = database.rows
         self._read = database.read
         self._write = database.write
-        self._holds = Holds(database)
+        self._locks = JobLocks(database)
 
     @classmethod
     def open(cls, path: Path | None = None, *, create: bool = True) -> Journal:
@@ -143,22 +143,22 @@ class Journal:
             else:
                 run_id = run.number
             db.execute("UPDATE jobs SET ended = ? WHERE id = ?", (at, run_id))
-            db.execute("DELETE FROM wishes WHERE run = ?", (run_id,))
+            db.execute("DELETE FROM overrides WHERE run = ?", (run_id,))
             db.execute("DELETE FROM notes WHERE run = ?", (run_id,))
             return run is not None
 
-    def run(self, scheduler: str, job: str) -> Run | None:
+    def run(self, scheduler: str, job: str) -> JobRun | None:
         """The job's latest run."""
         with self._read():
             return self._latest(scheduler, job)
 
-    def _latest(self, scheduler: str, job: str) -> Run | None:
+    def _latest(self, scheduler: str, job: str) -> JobRun | None:
         which = "WHERE scheduler = ? AND job = ? ORDER BY started DESC, id DESC"
         return next(iter(self._rows.read("jobs", run_of, which, (scheduler, job))), None)
 
     def open_runs(
         self, scheduler: str | None = None, *, unsettled_only: bool = False
-    ) -> tuple[Run, ...]:
+    ) -> tuple[JobRun, ...]:
         """Jobs that have not ended, in the order of their starts; `unsettled_only`: those with a
         task whose memory does not lie where its placement is."""
         with self._read():
@@ -172,7 +172,7 @@ class Journal:
 
     # -- placements ------------------------------------------------------------------------------
 
-    def saw(
+    def record_placements(
         self,
         scheduler: str,
         job: str,
@@ -215,22 +215,22 @@ class Journal:
                 bound = dict(last)
         return bound
 
-    def seen(self, scheduler: str, job: str) -> dict[str, Seen]:
+    def known_tasks(self, scheduler: str, job: str) -> dict[str, KnownTask]:
         """What is known of each task of the open run; empty where there is none."""
-        result: dict[str, Seen] = {}
+        result: dict[str, KnownTask] = {}
         for _, task, placement, settled in self._seen(scheduler, job):
-            result[task] = Seen.after(result.get(task), placement, settled)
+            result[task] = KnownTask.after(result.get(task), placement, settled)
         return result
 
     def _seen(self, scheduler: str, job: str) -> list[tuple[float, str, Placement, bool]]:
         """What `saw` wrote for the open run, in that order."""
         which = f"WHERE run = {_RUN} ORDER BY id"
         with self._read():
-            return self._rows.read("placements", seen_of, which, (scheduler, job))
+            return self._rows.read("placements", placement_row_of, which, (scheduler, job))
 
     def placements(self, scheduler: str, job: str) -> dict[str, Placement]:
         """Where each task's memory was brought to, or first seen, last."""
-        return {task: seen.home for task, seen in self.seen(scheduler, job).items()}
+        return {task: seen.home for task, seen in self.known_tasks(scheduler, job).items()}
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -299,42 +299,44 @@ class Journal:
         with self._read():
             return dict(self._rows.read("totals", total_of))
 
-    # -- wishes and notes ------------------------------------------------------------------------
+    # -- overrides and notes ---------------------------------------------------------------------
 
-    def make_wish(self, scheduler: str, job: str, wish: Wish) -> None:
-        """Keep the wish until the job ends or is released; the job's earlier one is replaced, but
-        what the scheduler gave (`was`) stays the first wish's."""
+    def set_override(self, scheduler: str, job: str, override: PlacementOverride) -> None:
+        """Keep the override until the job ends or is released; the earlier one is replaced, but
+        what the scheduler gave (`was`) stays the first override's."""
         with self._write() as db:
             run = _open_id(db, scheduler, job)
             if run is None:
                 run = _open_run(db, scheduler, job, time.time())
             db.execute(
-                "INSERT INTO wishes (run, at, was_cpus, was_nodes, cpus, nodes, data)"
+                "INSERT INTO overrides (run, at, was_cpus, was_nodes, cpus, nodes, data)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run) DO UPDATE SET"
                 " at = excluded.at, cpus = excluded.cpus, nodes = excluded.nodes,"
                 " data = excluded.data",
                 (
                     run,
-                    wish.at or time.time(),
-                    str(wish.was.cpus),
-                    str(wish.was.nodes),
-                    str(wish.placement.cpus),
-                    str(wish.placement.nodes),
-                    json.dumps(wish_data(wish)),
+                    override.at or time.time(),
+                    str(override.was.cpus),
+                    str(override.was.nodes),
+                    str(override.placement.cpus),
+                    str(override.placement.nodes),
+                    json.dumps(override_data(override)),
                 ),
             )
 
-    def wish(self, scheduler: str, job: str) -> Wish | None:
-        """The wish that holds for the job's open run."""
+    def override(self, scheduler: str, job: str) -> PlacementOverride | None:
+        """The override that holds for the job's open run."""
         with self._read():
-            wishes = self._rows.read("wishes", wish_of, f"WHERE run = {_RUN}", (scheduler, job))
-            return wishes[0] if wishes else None
+            overrides = self._rows.read(
+                "overrides", override_of, f"WHERE run = {_RUN}", (scheduler, job)
+            )
+            return overrides[0] if overrides else None
 
     def release(self, scheduler: str, job: str) -> bool:
-        """Drop the job's wish. Whether there was one."""
+        """Drop the job's override. Whether there was one."""
         with self._write() as db:
             run = _open_id(db, scheduler, job)
-            return db.execute("DELETE FROM wishes WHERE run = ?", (run,)).rowcount > 0
+            return db.execute("DELETE FROM overrides WHERE run = ?", (run,)).rowcount > 0
 
     def note(self, scheduler: str, job: str, key: str, read: Callable[[str], _T]) -> _T | None:
         """What an adapter, or the handling of events, has put down about the open run. `read`
@@ -344,7 +346,7 @@ class Journal:
             notes = self._rows.read("notes", note_of(read), which, (scheduler, job, key))
             return notes[0] if notes else None
 
-    def noted(self, key: str) -> tuple[Run, ...]:
+    def noted(self, key: str) -> tuple[JobRun, ...]:
         """The open runs of which something is put down under `key`."""
         with self._read():
             which = "JOIN notes ON run = jobs.id WHERE ended IS NULL AND key = ? ORDER BY jobs.id"
@@ -365,18 +367,18 @@ class Journal:
 
     # -- holds -----------------------------------------------------------------------------------
 
-    def hold(
+    def lock(
         self, scheduler: str, job: str, wait: float = 0
     ) -> contextlib.AbstractContextManager[None]:
         """Meanwhile nobody else acts on the job. Ends with the process at the latest.
 
-        HeldError where another process still holds it after `wait` seconds.
+        JobLockedError where another process still holds it after `wait` seconds.
         """
-        return self._holds.hold(scheduler, job, wait)
+        return self._locks.lock(scheduler, job, wait)
 
-    def is_held(self, scheduler: str, job: str) -> bool:
+    def is_locked(self, scheduler: str, job: str) -> bool:
         """Whether another process that lives holds the job."""
-        return self._holds.holder(scheduler, job) is not None
+        return self._locks.holder(scheduler, job) is not None
 
     # -- looking back ----------------------------------------------------------------------------
 
@@ -384,7 +386,7 @@ class Journal:
         self, job: str | None = None, limit: int = 1000, since: float | None = None
     ) -> list[dict[str, Any]]:
         """The latest `limit` runs, oldest first, of all jobs or the one, each with its placements,
-        events, reports and wish, as JSON has them. `since` leaves out those that had ended by
+        events, reports and override, as JSON has them. `since` leaves out those that had ended by
         then."""
         with self._read():
             which = (
@@ -407,19 +409,19 @@ class Journal:
     def prune(self, days: float, per_job: int | None = None) -> int:
         """Forget runs that ended, and events and reports that are older than, `days` days ago; of
         one job's events and reports, and one task's placements, all but the newest `per_job`. How
-        many runs. Holds of dead processes go too."""
+        many runs. JobLocks of dead processes go too."""
         before = time.time() - days * 86400
         with self._write() as db:
             db.execute("DELETE FROM events WHERE at < ? AND done IS NOT NULL", (before,))
             db.execute("DELETE FROM reports WHERE at < ?", (before,))
             db.execute("DELETE FROM damaged WHERE at < ?", (before,))
-            self._holds.prune()
+            self._locks.prune()
             if per_job is not None:
                 _prune_each(db, per_job)
             return db.execute("DELETE FROM jobs WHERE ended < ?", (before,)).rowcount
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """What is written meanwhile is written as a whole, or not at all: where a part of it fails,
         and where the process is killed. Others have to wait, so nothing else belongs here."""
         with self._write():

@@ -1,4 +1,4 @@
-"""Holds: of several processes that would act on a job, one does. A hold names a process and its
+"""JobLocks: of several processes that would act on a job, one does. A hold names a process and its
 start time, so it ends with the process."""
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from collections.abc import Iterator
 from schedhook.host.processes import read_identity, read_status
 from schedhook.journal.database import Database
 from schedhook.journal.file import JournalError
-from schedhook.journal.rows import hold_of
+from schedhook.journal.rows import lock_of
 from schedhook.values.errors import ProcessGoneError, RefusedError
 
 _SECONDS = 3600.0
 _POLL_SECONDS = 0.1
 
 
-class HeldError(RefusedError):
+class JobLockedError(RefusedError):
     """Another process is at work on the job."""
 
 
-class Holds:
+class JobLocks:
     """The table of holds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @contextlib.contextmanager
-    def hold(self, scheduler: str, job: str, wait: float) -> Iterator[None]:
+    def lock(self, scheduler: str, job: str, wait: float) -> Iterator[None]:
         """See Journal.hold."""
         end = time.monotonic() + wait
         while (holder := self._take(scheduler, job)) is not None:
             if time.monotonic() >= end:
-                raise HeldError(
+                raise JobLockedError(
                     f"process {holder} is at work on job {job}: try again when it has finished"
                 )
             time.sleep(_POLL_SECONDS)
@@ -53,7 +53,7 @@ class Holds:
         with self._database.read():
             holds = self._database.rows.read(
                 "holds",
-                hold_of,
+                lock_of,
                 "WHERE scheduler = ? AND job = ? AND until > ? AND pid != ?",
                 (scheduler, job, time.time(), os.getpid()),
             )
@@ -62,7 +62,7 @@ class Holds:
     def prune(self) -> None:
         """Forget those of dead processes."""
         with self._database.write() as db:
-            for pid, start_time in self._database.rows.read("holds", hold_of):
+            for pid, start_time in self._database.rows.read("holds", lock_of):
                 if _start_time(pid) != start_time:
                     db.execute("DELETE FROM holds WHERE pid = ?", (pid,))
 

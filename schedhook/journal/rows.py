@@ -24,7 +24,7 @@ _LATEST = 1e11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class JobRun:
     """One run of a job on this host; a requeued job has several."""
 
     number: int
@@ -45,7 +45,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class KnownTask:
     """What is known of one task's placement."""
 
     home: Placement
@@ -56,7 +56,7 @@ class Seen:
     """Nodes that it could use since it was at home, where pages may lie too."""
 
     @classmethod
-    def after(cls, before: Seen | None, placement: Placement, settled: bool) -> Seen:
+    def after(cls, before: KnownTask | None, placement: Placement, settled: bool) -> KnownTask:
         """What is known once it was seen there; `settled`: with its memory."""
         if settled or before is None:
             return cls(home=placement, last=placement, visited=NodeSet())
@@ -65,7 +65,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class PlacementOverride:
     """A placement that is to hold, whatever the scheduler writes, until the job ends."""
 
     was: Placement
@@ -73,14 +73,14 @@ class Wish:
     placement: Placement
     leaving: CpuSet | None = None
     """The processors that the job is being moved away from; None once it has arrived."""
-    enforcing: bool = False
+    reapplying: bool = False
     """It is being made to hold again."""
     at: float = 0.0
 
     @property
     def under_way(self) -> bool:
         """Whoever finds it so, with nobody at work on the job, finishes what was interrupted."""
-        return self.leaving is not None or self.enforcing
+        return self.leaving is not None or self.reapplying
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +93,15 @@ class Counts:
     """Rows that could not be understood, and were set aside."""
 
 
-def wish_data(wish: Wish) -> dict[str, object]:
-    """What of a wish has no column of its own."""
-    data: dict[str, object] = {"leaving": str(wish.leaving)} if wish.leaving else {}
-    return data | ({"enforcing": True} if wish.enforcing else {})
+def override_data(override: PlacementOverride) -> dict[str, object]:
+    """What of a override has no column of its own."""
+    data: dict[str, object] = {"leaving": str(override.leaving)} if override.leaving else {}
+    return data | ({"reapplying": True} if override.reapplying else {})
 
 
-def run_of(row: sqlite3.Row) -> Run:
+def run_of(row: sqlite3.Row) -> JobRun:
     """A row of `jobs`."""
-    return Run(
+    return JobRun(
         number=row["number"],
         scheduler=_text(row, "scheduler"),
         job=_text(row, "job"),
@@ -131,20 +131,20 @@ def result_of(row: sqlite3.Row) -> tuple[int, str | None]:
     return row["number"], None if row["done"] is None else _text(row, "summary")
 
 
-def seen_of(row: sqlite3.Row) -> tuple[float, str, Placement, bool]:
+def placement_row_of(row: sqlite3.Row) -> tuple[float, str, Placement, bool]:
     """A row of `placements`: when, the task, its placement, whether its memory was there."""
     placement = placement_of(row, "cpus", "nodes")
     return _time(row, "at"), _text(row, "task"), placement, bool(_whole(row, "settled"))
 
 
-def wish_of(row: sqlite3.Row) -> Wish:
-    """A row of `wishes`."""
+def override_of(row: sqlite3.Row) -> PlacementOverride:
+    """A row of `overrides`."""
     data = json_object(_text(row, "data"))
-    return Wish(
+    return PlacementOverride(
         was=placement_of(row, "was_cpus", "was_nodes"),
         placement=placement_of(row, "cpus", "nodes"),
         leaving=CpuSet.parse(str(data["leaving"])) if data.get("leaving") else None,
-        enforcing=bool(data.get("enforcing")),
+        reapplying=bool(data.get("reapplying")),
         at=_time(row, "at"),
     )
 
@@ -157,7 +157,7 @@ def total_of(row: sqlite3.Row) -> tuple[tuple[str, ...], float]:
     return tuple(series), _number(row, "value")
 
 
-def hold_of(row: sqlite3.Row) -> tuple[int, int]:
+def lock_of(row: sqlite3.Row) -> tuple[int, int]:
     """A row of `holds`: process and its start time."""
     return _whole(row, "pid"), _whole(row, "start_time")
 
@@ -168,7 +168,7 @@ def note_of(read: Callable[[str], _T]) -> Callable[[sqlite3.Row], _T]:
 
 
 def placement_of(row: sqlite3.Row, cpus: str, nodes: str) -> Placement:
-    """Two columns of `placements` or `wishes`."""
+    """Two columns of `placements` or `overrides`."""
     return Placement(
         cpus=CpuSet.parse(_text(row, cpus)),
         nodes=NodeSet.parse(_text(row, nodes)),
@@ -231,12 +231,12 @@ def _unless_null(
 # -- as `history --json` prints them -------------------------------------------------------------
 
 
-def tell(rows: Rows, run: Run) -> dict[str, Any]:
+def tell(rows: Rows, run: JobRun) -> dict[str, Any]:
     """A run with all that belongs to it."""
     of_run, values = "WHERE run = ? ORDER BY rowid", (run.number,)
     # Events and reports carry no run: a prolog's event is there before the run is.
     span = (run.scheduler, run.job, run.started, run.ended or time.time() + 86400)
-    wishes = rows.read("wishes", _tell_wish, of_run, values)
+    overrides = rows.read("overrides", _tell_override, of_run, values)
     return {
         "scheduler": run.scheduler,
         "job": run.job,
@@ -257,12 +257,12 @@ def tell(rows: Rows, run: Run) -> dict[str, Any]:
             " AND at BETWEEN ?3 AND ?4 + 1 ORDER BY at, id",
             span,
         ),
-        "wish": wishes[0] if wishes else None,
+        "override": overrides[0] if overrides else None,
     }
 
 
 def _tell_placement(row: sqlite3.Row) -> dict[str, Any]:
-    at, task, placement, settled = seen_of(row)
+    at, task, placement, settled = placement_row_of(row)
     return {
         "at": at,
         "task": task,
@@ -299,12 +299,12 @@ def _tell_report(row: sqlite3.Row) -> dict[str, Any]:
     return {"at": _time(row, "at"), **report}
 
 
-def _tell_wish(row: sqlite3.Row) -> dict[str, Any]:
-    wish = wish_of(row)
+def _tell_override(row: sqlite3.Row) -> dict[str, Any]:
+    override = override_of(row)
     return {
-        "at": wish.at,
-        "cpus": str(wish.placement.cpus),
-        "nodes": str(wish.placement.nodes),
-        "was_cpus": str(wish.was.cpus),
-        "was_nodes": str(wish.was.nodes),
+        "at": override.at,
+        "cpus": str(override.placement.cpus),
+        "nodes": str(override.placement.nodes),
+        "was_cpus": str(override.was.cpus),
+        "was_nodes": str(override.was.nodes),
     }

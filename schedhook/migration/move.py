@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook.host.topology import Topology
-from schedhook.migration.page_plan import AskedOnce, PageChoice, Pages, Placed, Transfer, decide
+from schedhook.migration.page_plan import AskedOnce, PageChoice, PagePlan, Pages, Transfer, decide
 from schedhook.migration.selection import (
     ProcessSelection,
     Selected,
@@ -21,7 +21,7 @@ from schedhook.migration.selection import (
     select,
 )
 from schedhook.migration.sweeper import MoveOptions, MovingProcess, Sweeper, Unit, spread
-from schedhook.migration.unreachable import hidden_bytes
+from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.roles.backend import Backend, Target
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
 from schedhook.values.extents import Extents
@@ -133,7 +133,7 @@ class Move:
         aliases = find_aliases({each.pid: each.selection for each in self.processes})
         once = AskedOnce()
         for process in self.processes:
-            process.placed = Placed(hidden=hidden_bytes(process, self.sources))
+            process.placed = PagePlan(hidden=unreachable_bytes(process, self.sources))
             try:
                 allowed = usable & process.target.allowed_nodes()
                 for item in process.selection.selected:
@@ -222,9 +222,9 @@ class Move:
         areas: dict[int, Sequence[Area]] = {}
         held = {process.pid for process in self.processes if not process.gone}
         for process in self.processes:
-            landlord = _landlord(process.target)
-            process.landlord = landlord if landlord in held else None
-            passed_over = process.gone or process.landlord is not None
+            memory_owner_pid = _memory_owner_pid(process.target)
+            process.memory_owner_pid = memory_owner_pid if memory_owner_pid in held else None
+            passed_over = process.gone or process.memory_owner_pid is not None
             try:
                 areas[process.pid] = () if passed_over else process.target.areas()
             except ProcessGoneError:
@@ -240,7 +240,7 @@ class Move:
     def _place(
         self,
         process: MovingProcess,
-        placed: Placed,
+        placed: PagePlan,
         item: Selected,
         allowed: NodeSet,
         aliases: Sequence[tuple[int, int]],
@@ -387,7 +387,7 @@ class Move:
         process.left.pop(Reason.HIDDEN, None)
         found = sum(process.selection.on(self.node_map.sources).values())
         rest = found - sum(process.left.values())
-        hidden = min(rest, hidden_bytes(process, self.sources)) if rest > 0 else 0
+        hidden = min(rest, unreachable_bytes(process, self.sources)) if rest > 0 else 0
         if hidden:
             process.left[Reason.HIDDEN] = hidden
         return hidden
@@ -456,8 +456,8 @@ class Move:
                 yield Unit(process, item.area, item.shared, run.start, run.end, only)
 
 
-def _landlord(target: Target) -> int | None:
-    ask = getattr(target, "landlord", None)  # a later addition to the protocol
+def _memory_owner_pid(target: Target) -> int | None:
+    ask = getattr(target, "memory_owner_pid", None)  # a later addition to the protocol
     return ask() if ask else None
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from schedhook.roles.backend import Run
+from schedhook.roles.backend import PageRun
 from schedhook.values.errors import PluginError, RefusedError
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area, Kind
+from schedhook.values.model import Area, MemoryKind
 from schedhook.values.sets import NodeSet
 
 
@@ -21,7 +21,7 @@ class Pages:
     """Neighbouring pages of one process, all of one kind, size and node: one question."""
 
     pid: int
-    kind: Kind
+    kind: MemoryKind
     node: int
     """Where they lie."""
     page_size: int
@@ -62,7 +62,7 @@ class Transfer:
 
 
 @dataclass(slots=True)
-class Placed:
+class PagePlan:
     """What was decided for one process. Sizes in bytes."""
 
     transfers: list[Transfer] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Placed:
         pair, size = (transfer.old, transfer.new), transfer.pages.size
         self.transfers.append(transfer)
         self.moves[pair] = self.moves.get(pair, 0) + size
-        if transfer.area.kind is Kind.HUGE:
+        if transfer.area.kind is MemoryKind.HUGE:
             self.huge[pair] = self.huge.get(pair, 0) + size
 
 
@@ -90,7 +90,7 @@ class AskedOnce:
         self._asked: dict[tuple[str, int], dict[tuple[int, int], Extents]] = {}
         """By object, then by mapping (process, address): offsets in the object."""
 
-    def fresh(self, pid: int, area: Area, runs: Iterable[Run]) -> Iterator[Run]:
+    def fresh(self, pid: int, area: Area, runs: Iterable[PageRun]) -> Iterator[PageRun]:
         """What of an area's runs, ascending, no other mapping had."""
         if not (area.is_shared and area.object_key):
             yield from runs
@@ -106,7 +106,7 @@ class AskedOnce:
                 yield part
 
 
-def _unknown(run: Run, known: Sequence[Extents], shift: int) -> Iterator[Run]:
+def _unknown(run: PageRun, known: Sequence[Extents], shift: int) -> Iterator[PageRun]:
     start, end = run.start + shift, run.end + shift
     sizes = [size for each in known if (size := each.overlap(start, end))]
     if not sizes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from schedhook.values.model import Area, Kind, Shared, add_residency
+from schedhook.values.model import Area, MemoryKind, Shared, add_residency
 from schedhook.values.sets import NodeSet
 
 _SHARED_FILE = "shared-file"
 LEFT_BY_STRATEGY = "left-by-strategy"
 NOT_SHOWN = "hidden"
-WHY_KEPT = (*(kind.value for kind in Kind), _SHARED_FILE, LEFT_BY_STRATEGY, NOT_SHOWN)
+WHY_KEPT = (*(kind.value for kind in MemoryKind), _SHARED_FILE, LEFT_BY_STRATEGY, NOT_SHOWN)
 """Why memory on an old node may be left alone; the keys of a report's `bytes_kept`."""
 
 
@@ -23,14 +23,14 @@ class Selection:
     stay where they are whatever is asked for.
     """
 
-    kinds: frozenset[Kind] = frozenset(Kind)
+    kinds: frozenset[MemoryKind] = frozenset(MemoryKind)
     shared: Shared = Shared.JOB
     may_move_shared: bool = True
 
     @property
     def takes_all(self) -> bool:
         """Whether no kind of memory is left out on request."""
-        return self.kinds == frozenset(Kind) and self.shared is not Shared.NONE
+        return self.kinds == frozenset(MemoryKind) and self.shared is not Shared.NONE
 
     def why_kept(self, area: Area, mappers: int) -> str | None:
         """Why the request leaves the area alone, None where it is to move.
@@ -40,7 +40,11 @@ class Selection:
         """
         if area.kind not in self.kinds:
             return area.kind.value
-        if area.kind is Kind.FILE and area.most_mappers > mappers and self.shared is Shared.JOB:
+        if (
+            area.kind is MemoryKind.FILE
+            and area.most_mappers > mappers
+            and self.shared is Shared.JOB
+        ):
             return _SHARED_FILE
         return None
 
@@ -77,13 +81,13 @@ class ProcessSelection:
 
     def on(self, nodes: NodeSet) -> dict[int, int]:
         """Bytes per node, of `nodes` only, that this process answers for."""
-        return self._on(nodes, frozenset(Kind))
+        return self._on(nodes, frozenset(MemoryKind))
 
     def huge_on(self, nodes: NodeSet) -> dict[int, int]:
         """The same for pages of huge-page pools."""
-        return self._on(nodes, frozenset({Kind.HUGE}))
+        return self._on(nodes, frozenset({MemoryKind.HUGE}))
 
-    def _on(self, nodes: NodeSet, kinds: frozenset[Kind]) -> dict[int, int]:
+    def _on(self, nodes: NodeSet, kinds: frozenset[MemoryKind]) -> dict[int, int]:
         total: dict[int, int] = {}
         for item in self.selected:
             if item.counted and item.area.kind in kinds:

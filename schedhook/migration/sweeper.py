@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from schedhook.migration.page_plan import Placed
+from schedhook.migration.page_plan import PagePlan
 from schedhook.migration.retry import RetryPolicy, is_transient, retry
 from schedhook.migration.selection import ProcessSelection
 from schedhook.migration.throttle import Throttle, bind_thread
@@ -51,9 +51,9 @@ class MovingProcess:
     gone: bool = False
     before: ProcessSelection | None = None
     """What was found when the move began; None for one that came later."""
-    landlord: int | None = None
+    memory_owner_pid: int | None = None
     """The process in whose memory it runs, and where that is counted and moved; else None."""
-    placed: Placed | None = None
+    placed: PagePlan | None = None
     """What a strategy that decides page by page has decided; None with any other."""
 
     @property

@@ -37,7 +37,7 @@ def bind_thread(cpus: CpuSet) -> None:
 
 
 class Throttle:
-    """Holds the moved bytes to a rate over all threads."""
+    """JobLocks the moved bytes to a rate over all threads."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate

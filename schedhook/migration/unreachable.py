@@ -14,7 +14,7 @@ from schedhook.values.model import Area
 from schedhook.values.sets import NodeSet
 
 
-def hidden_bytes(process: MovingProcess, nodes: NodeSet) -> int:
+def unreachable_bytes(process: MovingProcess, nodes: NodeSet) -> int:
     """Bytes on `nodes`, of what the process's selection counts, that are hidden.
 
     That is what numa_maps counts there, when last looked and once more now, and the backend does

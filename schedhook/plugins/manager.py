@@ -55,7 +55,7 @@ _Role = TypeVar("_Role", bound=Descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
+class PluginSource:
     """Where a plug-in comes from."""
 
     name: str
@@ -71,7 +71,7 @@ class Provider:
 class Problem:
     """Why a plug-in, or a part of it, cannot be used; `what` is one line."""
 
-    provider: Provider
+    provider: PluginSource
     what: str
 
 
@@ -82,7 +82,7 @@ class Listed:
     role: str
     name: str
     summary: str
-    provider: Provider
+    provider: PluginSource
 
 
 class Plugins:
@@ -91,8 +91,8 @@ class Plugins:
     def __init__(self, trace: bool = False) -> None:
         self._manager = pluggy.PluginManager("schedhook")
         self._manager.add_hookspecs(hookspecs)
-        self._providers: dict[str, Provider] = {}
-        self._found: dict[type[Descriptor], dict[str, list[tuple[Descriptor, Provider]]]] = {
+        self._providers: dict[str, PluginSource] = {}
+        self._found: dict[type[Descriptor], dict[str, list[tuple[Descriptor, PluginSource]]]] = {
             role: defaultdict(list) for role in _ROLES
         }
         self._problems: list[Problem] = []
@@ -158,7 +158,7 @@ class Plugins:
             except PLUGIN_ERRORS as error:
                 self._observer_failed(hook, name, error)
 
-    def ask(self, hook: str, **arguments: Any) -> Iterator[tuple[Provider, Any]]:
+    def ask(self, hook: str, **arguments: Any) -> Iterator[tuple[PluginSource, Any]]:
         """What each plug-in with this hook answers; a PluginError for one that fails."""
         for name in self._implementing(hook):
             try:
@@ -167,7 +167,7 @@ class Plugins:
                 answer = PluginError(f"{hook}: {_one_line(error)}")
             yield self._providers[name], answer
 
-    def add(self, provider: Provider, load: Callable[[], object]) -> None:
+    def add(self, provider: PluginSource, load: Callable[[], object]) -> None:
         """Load one plug-in, then `register` it; trouble is recorded."""
         try:
             plugin = load()
@@ -176,7 +176,7 @@ class Plugins:
         else:
             self.register(provider, plugin)
 
-    def register(self, provider: Provider, plugin: object) -> None:
+    def register(self, provider: PluginSource, plugin: object) -> None:
         """Register one plug-in and collect what it provides; trouble is recorded."""
         key = f"{len(self._providers)}: {provider}"
         self._providers[key] = provider
@@ -198,7 +198,7 @@ class Plugins:
             if key in self._implementing(hook):
                 self._collect(role, hook, key)
 
-    def scan(self) -> list[tuple[Provider, EntryPoint]]:
+    def scan(self) -> list[tuple[PluginSource, EntryPoint]]:
         """Plug-ins of installed packages, by name; none where the metadata cannot be read."""
         from importlib.metadata import entry_points  # noqa: PLC0415 - only where they are wanted
 
@@ -206,13 +206,13 @@ class Plugins:
         try:
             for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
                 package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
-                found.append((Provider(name=entry.name, package=package), entry))
+                found.append((PluginSource(name=entry.name, package=package), entry))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a stranger's metadata
-            scanner = Provider(name=GROUP, package="entry points")
+            scanner = PluginSource(name=GROUP, package="entry points")
             self._record(scanner, f"package metadata cannot be read: {_one_line(error)}")
         return found
 
-    def _record(self, provider: Provider, what: str) -> None:
+    def _record(self, provider: PluginSource, what: str) -> None:
         self._problems.append(Problem(provider=provider, what=what))
         get_logger().warning("plug-in cannot be used", plugin=str(provider), problem=what)
 
@@ -302,7 +302,7 @@ def load_plugins(
     $SCHEDHOOK_DISABLE_PLUGINS (names separated by commas, or `all`) let them in, and `extra`."""
     plugins = Plugins(trace=environ.get(TRACE_VARIABLE, "") not in ("", "0"))
     for module in import_module("schedhook_plugins").BUILT_IN:
-        provider = Provider(name=module, package=BUILT_IN)
+        provider = PluginSource(name=module, package=BUILT_IN)
         plugins.add(provider, partial(import_module, module))
     disabled = {name.strip() for name in environ.get(DISABLE_VARIABLE, "").split(",")}
     if config.plugins.third_party and "all" not in disabled:
@@ -312,7 +312,7 @@ def load_plugins(
                 plugins.add(provider, partial(_load, entry))
     for plugin in extra:
         name = getattr(plugin, "__name__", type(plugin).__name__)
-        plugins.register(Provider(name=name, package="given"), plugin)
+        plugins.register(PluginSource(name=name, package="given"), plugin)
     return plugins
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from schedhook.values.errors import PluginError
-from schedhook.values.ownership import misgiving_below, misgiving_on_the_way
+from schedhook.values.ownership import explain_untrusted_parents, explain_untrusted_tree
 
 
 def check_provenance(entry: EntryPoint) -> None:
@@ -16,7 +16,7 @@ def check_provenance(entry: EntryPoint) -> None:
     directory on the way there. Nothing of it is imported; what it imports is not followed."""
     for path in dict.fromkeys(_places(entry)):
         try:
-            found = misgiving_on_the_way(path) or misgiving_below(path)
+            found = explain_untrusted_parents(path) or explain_untrusted_tree(path)
         except OSError as error:
             found = f"{path}: {error.strerror}"
         if found:

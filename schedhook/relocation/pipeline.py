@@ -10,7 +10,7 @@ from pathlib import Path
 
 from schedhook.control.affinity import Binding
 from schedhook.control.freezer import cgroups_to_freeze, freezing
-from schedhook.control.rollback import Guard, mend
+from schedhook.control.rollback import Rollback, recover
 from schedhook.host.topology import Topology
 from schedhook.jobs.lookup import find_pids
 from schedhook.migration.move import Move, MoveOptions, MovingProcess
@@ -96,12 +96,12 @@ class _Relocation:
         self._ended: list[MovingProcess] = []
         """Those whose numbers newcomers have got."""
         self._notes: list[str] = []
-        self._guard = Guard()
+        self._guard = Rollback()
         self._binding = Binding(self._guard, root)
 
     def run(self) -> Report:
         began = time.monotonic()
-        if mend():
+        if recover():
             self._notes.append("a relocation had been killed: what it left was put back first")
         with ExitStack() as stack:
             stack.enter_context(self._guard)
@@ -135,9 +135,9 @@ class _Relocation:
         self._note_swap()
         self._notes += [
             f"process {process.pid} has no memory of its own: it runs in that of process"
-            f" {process.landlord}, where it is counted"
+            f" {process.memory_owner_pid}, where it is counted"
             for process in move.processes
-            if process.landlord is not None
+            if process.memory_owner_pid is not None
         ]
         if self._strategy.place:
             outcome = self._decide(move, self._strategy.place)

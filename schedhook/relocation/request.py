@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schedhook.values.model import Kind, NodeMap, Shared
+from schedhook.values.model import MemoryKind, NodeMap, Shared
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Request:
     strategy: str | None = None
     mapper: str | None = None
     backend: str | None = None
-    kinds: frozenset[Kind] | None = None
+    kinds: frozenset[MemoryKind] | None = None
     shared: Shared | None = None
     threads: int | None = None
     bandwidth_mb_s: float | None = None

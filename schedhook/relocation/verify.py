@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from schedhook.migration.move import Move, MovingProcess
 from schedhook.migration.selection import ProcessSelection
-from schedhook.migration.unreachable import hidden_bytes
+from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.values.model import Outcome, ProcessReport, Reason
 
 _STRAY_SHARE = 0.001
@@ -116,10 +116,10 @@ def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, 
     if process.placed is not None:
         rest = Reason.ELSEWHERE if failure is None else Reason.ABORTED
         left = explain(move.astray(process), process.left, rest)
-        hidden = hidden_bytes(process, move.sources) - process.placed.hidden
+        hidden = unreachable_bytes(process, move.sources) - process.placed.hidden
         return left | ({Reason.HIDDEN: hidden} if hidden > 0 else {})
     if move.node_map.overlaps and failure is None:
-        hidden = hidden_bytes(process, move.sources)
+        hidden = unreachable_bytes(process, move.sources)
         return process.left | ({Reason.HIDDEN: hidden} if hidden else {})
     found = sum(process.selection.on(move.node_map.sources).values())
     return explain(found, process.left, Reason.APPEARED if failure is None else Reason.ABORTED)

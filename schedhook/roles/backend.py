@@ -17,7 +17,7 @@ from schedhook.values.sets import NodeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class PageRun:
     """Neighbouring pages that lie on one node: addresses [start, end)."""
 
     start: int
@@ -102,7 +102,7 @@ class Target(Protocol):
         """Nodes that its cpuset allows (Mems_allowed, proc(5))."""
         ...
 
-    def landlord(self) -> int | None:
+    def memory_owner_pid(self) -> int | None:
         """The parent's number, where the process has no memory of its own but runs in the
         parent's: a child of vfork(2), until it runs a program or exits. Else None."""
         ...
@@ -138,7 +138,7 @@ class Target(Protocol):
         """
         ...
 
-    def locate(self, area: Area, start: int, end: int) -> Sequence[Run]:
+    def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
         """Where the present pages of `area` within [start, end) lie, neighbours joined."""
         ...
 

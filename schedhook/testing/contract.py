@@ -21,10 +21,10 @@ from schedhook.migration.move import Move, MoveOptions, MovingProcess
 from schedhook.migration.page_plan import PageChoice, Pages
 from schedhook.migration.retry import RetryPolicy
 from schedhook.migration.selection import ProcessSelection, Selection
-from schedhook.roles.backend import Backend, Limits, Run, Sweep, Target
+from schedhook.roles.backend import Backend, Limits, PageRun, Sweep, Target
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area, Kind, NodeMap, Reason
+from schedhook.values.model import Area, MemoryKind, NodeMap, Reason
 from schedhook.values.sets import NodeSet
 
 PAGES = 64
@@ -158,11 +158,11 @@ class OneNodeContract(ABC):
             area = area_of(target, subject)
             first, unit = subject.start, subject.unit
             assert target.locate(area, area.start, area.end) == [
-                Run(start=first, end=first + 3 * unit, node=node),
-                Run(start=first + 8 * unit, end=first + 10 * unit, node=node),
+                PageRun(start=first, end=first + 3 * unit, node=node),
+                PageRun(start=first + 8 * unit, end=first + 10 * unit, node=node),
             ]
             assert target.locate(area, first + unit, first + 2 * unit) == [
-                Run(start=first + unit, end=first + 2 * unit, node=node)
+                PageRun(start=first + unit, end=first + 2 * unit, node=node)
             ]
             assert not target.locate(area, first + 3 * unit, first + 8 * unit)
             assert not target.locate(area, first, first)
@@ -226,9 +226,9 @@ class BackendContract(OneNodeContract):
         done = target.sweep(area, first, last, {old: new}, shared=False, limits=Limits())
         assert done.moved == {(old, new): last - first}
         assert target.locate(area, area.start, area.end) == [
-            Run(start=area.start, end=first, node=old),
-            Run(start=first, end=last, node=new),
-            Run(start=last, end=area.end, node=old),
+            PageRun(start=area.start, end=first, node=old),
+            PageRun(start=first, end=last, node=new),
+            PageRun(start=last, end=area.end, node=old),
         ]
 
     def test_batches_bound_a_call(self, subject: Subject, target: Target) -> None:
@@ -308,7 +308,7 @@ class BackendContract(OneNodeContract):
             assert done.moved == {(old, new): area.size}
             assert subject.residency() == {new: area.size}
             assert target.locate(area, area.start, area.end) == [
-                Run(start=area.start, end=area.end, node=new)
+                PageRun(start=area.start, end=area.end, node=new)
             ]
 
     def test_a_sweep_moves_only_the_pages_that_are_named(
@@ -480,7 +480,7 @@ def placing(backend: Backend, target: Target, nodes: Sequence[int], *more: Targe
         backend=backend,
         node_map=NodeMap(pairs={}),
         processes=[MovingProcess(target=each, selection=nothing) for each in (target, *more)],
-        selection=Selection(kinds=frozenset(set(Kind) - {Kind.FILE})),
+        selection=Selection(kinds=frozenset(set(MemoryKind) - {MemoryKind.FILE})),
         options=MoveOptions(retry=RetryPolicy(attempts=1)),
         sources=NodeSet(nodes),
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from schedhook.values.errors import ConfigError
-from schedhook.values.model import Kind, Shared
-from schedhook.values.ownership import misgiving
+from schedhook.values.model import MemoryKind, Shared
+from schedhook.values.ownership import explain_untrusted
 from schedhook.values.sets import NodeSet
 
 DEFAULT_PATH = Path("/etc/schedhook/config.toml")
@@ -58,7 +58,7 @@ class RelocationSection:
     mapper: str = "relative"
     backend: str = "native"
     shared: Shared = Shared.JOB
-    kinds: tuple[Kind, ...] = field(default=tuple(Kind), metadata={"fill": True})
+    kinds: tuple[MemoryKind, ...] = field(default=tuple(MemoryKind), metadata={"fill": True})
     threads: int = at_least(0, 0)
     """0: as many as the host and the plan suggest."""
     bandwidth_mb_s: float = at_least(0, 0.0)
@@ -226,7 +226,7 @@ def _check(source: Path) -> None:
     status = source.stat()
     if stat.S_ISFIFO(status.st_mode):
         raise ConfigError(f"{source}: this is a pipe and no file; move it away")
-    if os.geteuid() == 0 and (others := misgiving(source, status)):
+    if os.geteuid() == 0 and (others := explain_untrusted(source, status)):
         raise ConfigError(f"{others}, so root does not go by it; chown root and chmod go-w")
 
 

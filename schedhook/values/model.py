@@ -18,7 +18,7 @@ Residency = Mapping[int, int]
 """Bytes per node number."""
 
 
-class Kind(StrEnum):
+class MemoryKind(StrEnum):
     """What backs a memory area."""
 
     ANON = "anon"
@@ -106,7 +106,7 @@ class Area:
 
     start: int
     end: int
-    kind: Kind
+    kind: MemoryKind
     page_size: int
     residency: Residency
     path: str = ""

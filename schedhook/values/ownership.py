@@ -17,7 +17,7 @@ def is_root_or_self(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
-def misgiving(path: Path, status: os.stat_result | None = None) -> str | None:
+def explain_untrusted(path: Path, status: os.stat_result | None = None) -> str | None:
     """Who else may change this file or directory, in words; None where nobody may.
 
     `status`: of the file as it is open. OSError where there is nothing to look at.
@@ -30,7 +30,7 @@ def misgiving(path: Path, status: os.stat_result | None = None) -> str | None:
     return None
 
 
-def misgiving_on_the_way(path: Path) -> str | None:
+def explain_untrusted_parents(path: Path) -> str | None:
     """The same for the directories that lead to `path`, by its name and by where that leads.
 
     In a directory like /tmp (sticky) nobody can replace what belongs to another.
@@ -38,7 +38,7 @@ def misgiving_on_the_way(path: Path) -> str | None:
     for directory in _ways(path):
         status = directory.stat()
         if not (status.st_mode & stat.S_ISVTX and is_root_or_self(status.st_uid)):
-            found = misgiving(directory, status)
+            found = explain_untrusted(directory, status)
             if found:
                 return found
     return None
@@ -61,14 +61,14 @@ def _ways(path: Path) -> Iterator[Path]:
     yield from dict.fromkeys((*absolute.parents, *absolute.resolve().parents))
 
 
-def misgiving_below(path: Path) -> str | None:
+def explain_untrusted_tree(path: Path) -> str | None:
     """The same for a file, or a directory and all that is in it."""
-    found = misgiving(path)
+    found = explain_untrusted(path)
     if found or not path.is_dir():
         return found
     for directory, _, names in os.walk(path):
         for each in (Path(directory), *(Path(directory, name) for name in names)):
-            found = misgiving(each)
+            found = explain_untrusted(each)
             if found:
                 return found
     return None

@@ -12,7 +12,7 @@ import pytest
 
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.host.topology import HugePool, Topology
-from schedhook.roles.backend import Backend, Failure, Limits, Run
+from schedhook.roles.backend import Backend, Failure, Limits, PageRun
 from schedhook.testing.contract import BackendContract, Subject, sweep
 from schedhook.testing.hosts import (
     FakeArea,
@@ -23,7 +23,7 @@ from schedhook.testing.hosts import (
     write_process,
 )
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
-from schedhook.values.model import Kind
+from schedhook.values.model import MemoryKind
 from schedhook.values.sets import NodeSet
 
 START = 0x7F0000000000
@@ -96,7 +96,7 @@ class TestContract(BackendContract):
             nodes=nodes,
             page_size=HUGE if huge else PAGE,
             folio_size=HUGE if folios else 0,
-            kind=Kind.HUGE if huge else Kind.ANON,
+            kind=MemoryKind.HUGE if huge else MemoryKind.ANON,
             name="shared" if shared or share_with else "",
         )
         backend.add_process(self.pid, areas=[area])
@@ -176,7 +176,7 @@ def test_huge_pages_need_a_pool() -> None:
     topology = with_pools()
     no_pool = replace(topology.nodes[1], huge_pools=())
     backend = SimulatedBackend(topology=Topology(nodes={**topology.nodes, 1: no_pool}))
-    area = SimulatedArea(start=START, nodes=[0] * 3, page_size=HUGE, kind=Kind.HUGE)
+    area = SimulatedArea(start=START, nodes=[0] * 3, page_size=HUGE, kind=MemoryKind.HUGE)
     backend.add_process(100, areas=[area])
     target = backend.attach(100)
     (told,) = target.areas()
@@ -195,8 +195,8 @@ def test_a_folio_that_is_partly_meant_moves_whole() -> None:
     (told,) = target.areas()
     target.sweep(told, START + HUGE, START + HUGE + PAGE, {0: 1}, shared=False, limits=Limits())
     assert target.locate(told, told.start, told.end) == [
-        Run(start=START, end=START + HUGE, node=0),
-        Run(start=START + HUGE, end=START + 2 * HUGE, node=1),
+        PageRun(start=START, end=START + HUGE, node=0),
+        PageRun(start=START + HUGE, end=START + 2 * HUGE, node=1),
     ]
 
 
@@ -326,8 +326,8 @@ def test_a_snapshot_stands_for_its_host(tmp_path: Path) -> None:
     mine, shared = first.areas()
     assert mine.residency == {0: 3 * PAGE, 2: 2 * PAGE}
     assert first.locate(mine, mine.start, mine.end) == [
-        Run(start=0x10000, end=0x13000, node=0),
-        Run(start=0x13000, end=0x15000, node=2),
+        PageRun(start=0x10000, end=0x13000, node=0),
+        PageRun(start=0x13000, end=0x15000, node=2),
     ]
     assert sweep(first, shared, {0: 2}, shared=True).moved == {(0, 2): 8 * PAGE}
     assert second.areas()[1].residency == {2: 8 * PAGE}

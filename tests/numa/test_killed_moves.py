@@ -142,11 +142,11 @@ def test_killed_job_migrates_are_finished(host: Host) -> None:
             target = 2 - first
             cpus = f"{target}-{target + 1}"
             killed = kill_after(host.job_migrate(cpus), chances.uniform(0, longest)) is None
-            wish = journal.wish("slurm", JOB)
-            assert wish is not None
-            first = min(wish.placement.cpus)
-            begun += killed and wish.under_way
-            if not wish.under_way:
+            override = journal.override("slurm", JOB)
+            assert override is not None
+            first = min(override.placement.cpus)
+            begun += killed and override.under_way
+            if not override.under_way:
                 assert host.is_at(first), host.told()
             elif number % 10 == 0:
                 process = host.agent()
@@ -163,8 +163,8 @@ def test_killed_job_migrates_are_finished(host: Host) -> None:
 
 
 def under_way(journal: Journal) -> bool:
-    wish = journal.wish("slurm", JOB)
-    return wish is not None and wish.under_way
+    override = journal.override("slurm", JOB)
+    return override is not None and override.under_way
 
 
 def test_killed_agents_bring_the_memory_along(host: Host) -> None:
@@ -188,7 +188,7 @@ def test_killed_agents_bring_the_memory_along(host: Host) -> None:
             go()
         assert kill_after(host.agent(), chances.uniform(0, longest)) is None, host.told()
         with Journal.open(host.path) as journal:
-            halfway += any(seen.visited for seen in journal.seen("slurm", JOB).values())
+            halfway += any(seen.visited for seen in journal.known_tasks("slurm", JOB).values())
         assert settle(lambda: not host.frozen()), host.told()
         for rank, bound in enumerate(host.bindings()):
             # Bound to its own, or to both where nobody has seen yet that its binding was lost.
@@ -223,7 +223,7 @@ def test_a_job_whose_guard_was_killed_too_is_thawed_by_the_next(tmp_path: Path) 
         for _ in range(10):
 
             def work() -> None:
-                with rollback.Guard() as its, freezing([path], its):
+                with rollback.Rollback() as its, freezing([path], its):
                     assert its._helper
                     (tmp_path / "helper").write_text(str(its._helper.pid))
                     time.sleep(600)
@@ -237,5 +237,5 @@ def test_a_job_whose_guard_was_killed_too_is_thawed_by_the_next(tmp_path: Path) 
             os.waitpid(child, 0)
             (tmp_path / "helper").unlink()
             assert (path / "cgroup.freeze").read_text().strip() == "1"
-            assert settle(lambda: rollback.mend() == 1), "the killed ones have it locked"
+            assert settle(lambda: rollback.recover() == 1), "the killed ones have it locked"
             assert (path / "cgroup.freeze").read_text().strip() == "0"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from schedhook.agent.dispatcher import Handler
+from schedhook.agent.dispatcher import Dispatcher
 from schedhook.journal.journal import Journal
 from schedhook.plugins.manager import load_plugins
 from schedhook.values.config import Config, PluginsSection
@@ -76,7 +76,7 @@ class Host:
 
         def work() -> None:
             with Journal.open(self._journal) as journal:
-                Handler(self._config, self._plugins, journal).handle(event, time.time())
+                Dispatcher(self._config, self._plugins, journal).handle(event, time.time())
 
         return in_child(work, self.log)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.agent.dispatcher import Handler
+from schedhook.agent.dispatcher import Dispatcher
 from schedhook.backends.native.backend import NativeBackend, NativeTarget
-from schedhook.control.rollback import Guard
+from schedhook.control.rollback import Rollback
 from schedhook.host.processes import read_start_time
 from schedhook.journal.journal import Journal
 from schedhook.plugins.manager import Plugins, load_plugins
@@ -283,7 +283,7 @@ def test_a_job_that_the_watcher_follows(
             (job / "cpuset.cpus").write_text(str(OLD))
             pids = recycler.targets(16, join=step)
             with Journal.open(tmp_path / f"{turn}" / "journal.db") as journal:
-                handler = Handler(Config(), plugins, journal)
+                handler = Dispatcher(Config(), plugins, journal)
                 handler.handle(look, time.time())
                 (job / "cpuset.cpus").write_text("2")
                 began = time.monotonic()
@@ -302,7 +302,7 @@ def test_a_job_that_the_watcher_follows(
 
 def test_a_guard_that_acts_when_the_number_is_anothers(recycler: Recycler) -> None:
     with reuse(recycler, 8):
-        with Guard() as guard:
+        with Rollback() as guard:
             for pid in recycler.targets(8):
                 guard.bind_back(pid, read_start_time(pid), {3})
             recycler.churn(8, 0.001)

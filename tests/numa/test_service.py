@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from schedhook.hook import delivery
-from schedhook.journal.journal import Journal, Wish
+from schedhook.journal.journal import Journal, PlacementOverride
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet
 from tests.numa.jobs import CGROUPS, Job, until
@@ -258,7 +258,9 @@ def test_it_rewrites_cpusets_where_a_wish_has_been_undone(host: Host) -> None:
         return Placement(cpus=CpuSet.parse(cpus), nodes=NodeSet.parse(cpus))
 
     with Journal.open(STATE / "journal.db", create=False) as journal:
-        journal.make_wish("slurm", JOB, Wish(was=place("0-1"), placement=place("2-3")))
+        journal.set_override(
+            "slurm", JOB, PlacementOverride(was=place("0-1"), placement=place("2-3"))
+        )
     (host.cgroup / "cpuset.cpus").write_text("0-1")
     wait_for(lambda: (host.cgroup / "cpuset.cpus").read_text().strip() == "2-3")
 

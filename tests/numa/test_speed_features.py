@@ -16,7 +16,7 @@ import pytest
 from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.cli.main import main
 from schedhook.control import freezer
-from schedhook.control.rollback import Guard
+from schedhook.control.rollback import Rollback
 from schedhook.host.frames import node_spans
 from schedhook.migration import sweeper
 from schedhook.roles.backend import Limits, Sweep
@@ -156,7 +156,7 @@ def test_a_job_that_was_frozen_stays_so(run: Any) -> None:
 
 def test_a_failure_thaws() -> None:
     with cgroup("cold") as path, Job("anon", 4, 0, cgroup=path):
-        with pytest.raises(ZeroDivisionError), freezer.freezing([path], Guard()):
+        with pytest.raises(ZeroDivisionError), freezer.freezing([path], Rollback()):
             assert (path / "cgroup.freeze").read_text().strip() == "1"
             _ = 1 / 0
         assert (path / "cgroup.freeze").read_text().strip() == "0"
@@ -167,8 +167,8 @@ def test_death_thaws() -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
         "from schedhook.control.freezer import freezing\n"
-        "from schedhook.control.rollback import Guard\n"
-        "with Guard() as guard, freezing([Path(sys.argv[1])], guard):\n"
+        "from schedhook.control.rollback import Rollback\n"
+        "with Rollback() as guard, freezing([Path(sys.argv[1])], guard):\n"
         "    print('frozen', flush=True); time.sleep(600)"
     )
     with cgroup("cold") as path, Job("anon", 4, 0, cgroup=path):

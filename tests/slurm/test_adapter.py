@@ -11,7 +11,7 @@ from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.answers import Allocation, JobInfo
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
-from schedhook_plugins.schedulers.slurm.queries import PROVIDERS, probe, query
+from schedhook_plugins.schedulers.slurm.queries import QUERY_METHODS, probe, query
 from tests.slurm.cluster import USER, USER_ID, Cluster, wait_until
 
 MIB = 1 << 20
@@ -49,7 +49,7 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
     assert first.job_of(os.getpid()) is None
 
     assert usable() == ["squeue-json", "text"]
-    answers = {each.name: query(str(job), providers=[each]) for each in PROVIDERS[2:]}
+    answers = {each.name: query(str(job), providers=[each]) for each in QUERY_METHODS[2:]}
     part = Allocation(cpu_ids=CpuSet({0, 1}), memory=300 * MIB)
     assert (
         answers["text"]
@@ -67,7 +67,10 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
     assert not first.suspended(str(job))
     cluster.command("scontrol", "suspend", str(job))
     wait_until(lambda: first.suspended(str(job)), 30, "the job to stop", cluster.diagnosis)
-    assert [query(str(job), providers=[each]).suspended for each in PROVIDERS[2:]] == [True, True]
+    assert [query(str(job), providers=[each]).suspended for each in QUERY_METHODS[2:]] == [
+        True,
+        True,
+    ]
     cluster.command("scontrol", "resume", str(job))
     wait_until(lambda: not first.suspended(str(job)), 30, "the job to go on", cluster.diagnosis)
     assert query(str(job)).state == "RUNNING"
@@ -78,7 +81,7 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
 
 
 def test_what_slurm_does_not_know(cluster: Cluster) -> None:
-    for each in PROVIDERS[2:]:
+    for each in QUERY_METHODS[2:]:
         with pytest.raises(UsageError, match="knows no job 99999"):
             query("99999", providers=[each])
     text = "n[1-3,07,10-11],r[1-2]n[08-09],login"
@@ -89,4 +92,4 @@ def test_what_slurm_does_not_know(cluster: Cluster) -> None:
 def test_a_name_that_looks_like_another_owner(cluster: Cluster) -> None:
     job = cluster.submit("sleep 600", "--job-name=x\n   UserId=root(0) GroupId=root(0)", "-n1")
     assert "\n   UserId=root(0)" in cluster.command("scontrol", "show", "job", str(job))
-    assert {query(str(job), providers=[each]).user_id for each in PROVIDERS[2:]} == {USER_ID}
+    assert {query(str(job), providers=[each]).user_id for each in QUERY_METHODS[2:]} == {USER_ID}

@@ -1,4 +1,4 @@
-"""The administrator's command on a real job, and what the agent makes of its wish."""
+"""The administrator's command on a real job, and what the agent makes of its override."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_a_job_is_moved_and_its_wish_kept(
     assert min(running.shares((2, 3))) >= ENOUGH
     assert [os.sched_getaffinity(pid) for pid in running.tasks] == [{2}, {3}]
     with Journal.open() as journal:
-        wish = journal.wish("slurm", str(running.job))
-        assert wish is not None
-        assert str(wish.placement.cpus) == "2-3"
+        override = journal.override("slurm", str(running.job))
+        assert override is not None
+        assert str(override.placement.cpus) == "2-3"
         status, told = job_migrate(running.job, "--release")
         assert status == 0
-        assert journal.wish("slurm", str(running.job)) is None
+        assert journal.override("slurm", str(running.job)) is None
     assert running.finish() == ["rank 0 right", "rank 1 right"]
 
 

@@ -28,10 +28,10 @@ def test_a_killed_job_migrate_is_finished_by_the_agent(cluster: Cluster) -> None
 
         def where() -> str | None:
             """The cpuset where everything agrees with it, and nobody is on the way."""
-            wish = journal.wish("slurm", job)
+            override = journal.override("slurm", job)
             text = cpuset.read_text().strip()
             nodes = places.get(text)
-            if nodes is None or (wish is not None and wish.leaving is not None):
+            if nodes is None or (override is not None and override.leaving is not None):
                 return None
             if [os.sched_getaffinity(pid) for pid in running.tasks] != [{cpu} for cpu in nodes]:
                 return None
@@ -51,13 +51,17 @@ def test_a_killed_job_migrate_is_finished_by_the_agent(cluster: Cluster) -> None
                 except subprocess.TimeoutExpired:
                     mover.kill()
                     killed += 1
-            if (wish := journal.wish("slurm", job)) is not None and wish.leaving is not None:
+            if (
+                override := journal.override("slurm", job)
+            ) is not None and override.leaving is not None:
                 begun += 1
             wait_until(
                 lambda: where() is not None,
                 60,
                 "the job to be whole",
-                lambda: f"{cpuset.read_text()} {journal.wish('slurm', job)}\n{cluster.diagnosis()}",
+                lambda: (
+                    f"{cpuset.read_text()} {journal.override('slurm', job)}\n{cluster.diagnosis()}"
+                ),
             )
             now = where() or now
         print(f"{killed} killed, {begun} of them on their way, up to {longest:.1f} s")

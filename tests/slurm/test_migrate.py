@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from schedhook.journal.journal import Wish
+from schedhook.journal.journal import PlacementOverride
 from schedhook.relocation.request import Request
 from schedhook.values.model import Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
@@ -117,7 +117,7 @@ def test_a_second_step_goes_where_the_job_went(cluster: Cluster, pipeline: Pipel
     assert cpus_in(cluster, job)[f"job_{job}"] == "0-1"
     assert set(os.sched_getaffinity(first_tasks[0])) <= {0, 1}
 
-    scheduler.enforce(str(job), Wish(was=was, placement=move.new), pipeline, known)
+    scheduler.reapply(str(job), PlacementOverride(was=was, placement=move.new), pipeline, known)
     assert set(cpus_in(cluster, job).values()) == {"2-3"}
     assert bindings(first_tasks) == bindings(second_tasks) == only(2, 3)
     for tasks in (first_tasks, second_tasks):

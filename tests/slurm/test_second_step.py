@@ -1,4 +1,4 @@
-"""A relocation is kept: Slurm writes the old cpuset with each step, and the agent the wish."""
+"""A relocation is kept: Slurm writes the old cpuset with each step, and the agent the override."""
 
 from __future__ import annotations
 

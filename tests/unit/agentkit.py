@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from schedhook.agent.dispatcher import Handler
+from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.followup import Relocate
 from schedhook.agent.oneshot import open_journal
 from schedhook.agent.server import Agent
@@ -30,7 +30,7 @@ from schedhook.hook import delivery
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.hookspecs import hookimpl
-from schedhook.plugins.manager import Plugins, Provider
+from schedhook.plugins.manager import Plugins, PluginSource
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values import log
@@ -157,7 +157,7 @@ def plugins(directory: Path, *more: object) -> Plugins:
     """The fake scheduler's plug-in, and `more`."""
     result = Plugins()
     for plugin in (_Provider(directory), *more):
-        result.register(Provider(name=type(plugin).__name__, package="test"), plugin)
+        result.register(PluginSource(name=type(plugin).__name__, package="test"), plugin)
     return result
 
 
@@ -249,15 +249,15 @@ class Memory:
         self.put(job, pages)
 
 
-def make_handler(
+def make_dispatcher(
     directory: Path,
     moves: Relocate,
     *more: object,
     journal: Journal | None = None,
     config: Config | None = None,
-) -> Handler:
-    """A handler of the fake scheduler's events."""
-    return Handler(
+) -> Dispatcher:
+    """A dispatcher of the fake scheduler's events."""
+    return Dispatcher(
         config or Config(),
         plugins(directory, *more),
         journal or Journal.in_memory(),
@@ -286,10 +286,10 @@ def run_agent(directory: Path) -> None:
     else:
         moves = Moves(directory / "moves.jsonl", delay=options.get("delay", 0.0))
     journal = open_journal(config)
-    handler = make_handler(directory, moves, journal=journal, config=config)
+    dispatcher = make_dispatcher(directory, moves, journal=journal, config=config)
     adapter = FakeScheduler(directory)
     agent = Agent(
-        handler,
+        dispatcher,
         config,
         path=directory / "agent.sock",
         spool=directory / "spool",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).parents[2]
-_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "schedhook", "schedhook_plugins")
+_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "schedhook", "plugins")
 _BUILT = shutil.ignore_patterns("*.so", "__pycache__", "build", "*.egg-info")
 
 
@@ -60,6 +60,7 @@ def make_stranger(directory: Path) -> Stranger:
             shutil.copytree(path, source / name, ignore=_BUILT)
         else:
             shutil.copy(path, source)
+    (source / "schedhook_plugins").symlink_to("plugins")
     subprocess.run([sys.executable, "-m", "venv", directory / "env"], check=True, timeout=120)
     stranger = Stranger(directory)
     stranger.pip_install(source, "pytest")

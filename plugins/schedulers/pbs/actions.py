@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from schedhook.control.cpusets import Level, move_processors, write_cpus, write_nodes
+from schedhook.control.cpusets import CpusetChange, move_processors, write_cpus, write_nodes
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
 from schedhook.host.topology import Topology, read_topology
@@ -102,7 +102,7 @@ class Actions:
         return cls(**values)
 
 
-class Actor:
+class PbsActions:
     """Acts on one event."""
 
     def __init__(
@@ -177,7 +177,7 @@ class Actor:
         if placement is not None:
             self._pbs.states.update(job, nodes=placement.nodes, following=None)
             if self._journal is not None:
-                self._journal.saw(self._pbs.name, job, {"job": placement})
+                self._journal.record_placements(self._pbs.name, job, {"job": placement})
 
     # -- resize ----------------------------------------------------------------------------------
 
@@ -371,7 +371,7 @@ class Actor:
             bound = kept != old_cpus and bool(kept)
             return CpuSet(place.cpus.get(cpu, cpu) for cpu in kept) if bound else new_cpus
 
-        level = Level(cgroup=cpuset, cpus=new_cpus)
+        level = CpusetChange(cgroup=cpuset, cpus=new_cpus)
         done = move_processors([level], lambda: self._pbs.pids(job), bind, move, self._pbs.root)
         if not done.done:
             write_cpus(cpuset, old_cpus)
@@ -412,7 +412,7 @@ class Actor:
     def _held(self, job: str) -> contextlib.AbstractContextManager[None]:
         if self._journal is None:
             return contextlib.nullcontext()
-        return self._journal.hold(self._pbs.name, job)
+        return self._journal.lock(self._pbs.name, job)
 
     def _look(self, job: str) -> str:
         """Compare where a job's memory is with where the job is."""
@@ -503,8 +503,8 @@ class Actor:
 
 
 def act(scheduler: PbsScheduler, event: Event, journal: Journal | None, relocate: Relocate) -> str:
-    """Do what the event asks for; see Actor.act."""
-    return Actor(scheduler, event, journal, relocate).act()
+    """Do what the event asks for; see PbsActions.act."""
+    return PbsActions(scheduler, event, journal, relocate).act()
 
 
 def _above(cgroup: Cgroup) -> Cgroup:

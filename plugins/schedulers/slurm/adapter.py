@@ -22,7 +22,7 @@ from schedhook_plugins.schedulers.slurm import cgroups
 from schedhook_plugins.schedulers.slurm.cgroups import Member, ProcessInfo
 
 if TYPE_CHECKING:
-    from schedhook.journal.journal import Wish
+    from schedhook.journal.journal import PlacementOverride
     from schedhook.plugins.findings import Finding
     from schedhook.relocation.request import Request
     from schedhook.values.model import Report
@@ -178,10 +178,10 @@ class Slurm:
 
     # -- relocation ------------------------------------------------------------------------------
 
-    def enforce(
+    def reapply(
         self,
         job: str,
-        wish: Wish,
+        override: PlacementOverride,
         relocate: Callable[[Request], Report],
         homes: Mapping[str, Placement] | None = None,
     ) -> str:
@@ -190,7 +190,7 @@ class Slurm:
         knows. One line for people; SchedhookError, and then processors are as they were."""
         from schedhook_plugins.schedulers.slurm import migrate  # noqa: PLC0415 - only then
 
-        return migrate.enforce(self, job, wish, relocate, homes or {})
+        return migrate.reapply(self, job, override, relocate, homes or {})
 
     def rebind(self, job: str, bound: Mapping[str, Placement]) -> bool:
         """Bind tasks anew whose binding was lost because somebody took processors away: each to

@@ -1,7 +1,7 @@
 """`job-migrate JOB`: an administrator gives a running Slurm job other processors, memory included.
 
 On one host it does the work; a job on several hosts is handed to the same command on each of them,
-through ClusterShell's clush or, where there is none, ssh. The wish is kept in the journal: Slurm
+through ClusterShell's clush or, where there is none, ssh. It is kept in the journal: Slurm
 writes the old cpuset again with the job's next step, and the agent then enforces the new one.
 """
 
@@ -32,7 +32,7 @@ from schedhook.values.model import Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.migrate import JobMove, cpus_of_nodes, migrate
-from schedhook_plugins.schedulers.slurm.override import Keeper, finish_interrupted, held
+from schedhook_plugins.schedulers.slurm.override import Keeper, finish_interrupted, locked
 from schedhook_plugins.schedulers.slurm.queries import query
 
 _FAILED = Outcome.FAILED.exit_status
@@ -64,7 +64,7 @@ class _Wanted:
 @click.option(
     "--to-nodes", "nodes", type=NODES, help="As many processors of these NUMA nodes as it has now."
 )
-@click.option("--release", is_flag=True, help="Forget the wish; the job stays where it is.")
+@click.option("--release", is_flag=True, help="Forget the override; the job stays where it is.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option(
     "--this-host", is_flag=True, help="Act here alone; do not ask Slurm where the job runs."
@@ -134,9 +134,9 @@ def _on_this_host(wanted: _Wanted, here: Slurm, config_path: Path | None) -> dic
     journal = _open_journal()
     if wanted.release:
         if journal is None:
-            raise SchedhookError("there is no wish to release: the journal cannot be opened")
+            raise SchedhookError("there is no override to release: the journal cannot be opened")
         known = journal.release("slurm", wanted.job)
-        note = "released" if known else "there was no wish for this job"
+        note = "released" if known else "there was no override for this job"
         return {"host": name, "status": 0, "outcome": "released", "notes": [note]}
 
     def carry_out(request: Request) -> Report:
@@ -145,7 +145,7 @@ def _on_this_host(wanted: _Wanted, here: Slurm, config_path: Path | None) -> dic
             journal.add_report(report, "slurm", wanted.job)
         return report
 
-    with held(journal, wanted.job):
+    with locked(journal, wanted.job):
         notes = [] if wanted.dry_run else finish_interrupted(journal, wanted.job, here, carry_out)
         cpus = wanted.cpus
         if cpus is None:

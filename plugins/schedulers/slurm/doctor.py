@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from schedhook.plugins.findings import Finding, note, ok, problem
-from schedhook.values.ownership import misgiving
+from schedhook.values.ownership import explain_untrusted
 from schedhook_plugins.schedulers.slurm import queries
 
 _USUAL = ("etc/slurm/slurm.conf", "run/slurm/conf/slurm.conf")
@@ -18,7 +18,7 @@ _CGROUPS = "proctrack/cgroup"
 _HOOKS = {
     "Prolog": "jobs are seen by watching, some moments after their start",
     "Epilog": "jobs' ends are seen by watching, some moments later",
-    "TaskProlog": "a wish for a job is put back some moments after a step has started",
+    "TaskProlog": "a override for a job is put back some moments after a step has started",
 }
 _INSTALL = "contrib/slurm/README.md says how"
 _DEEPEST = 5
@@ -105,7 +105,7 @@ def _hook(parameter: str, values: list[str], without: str, root: Path) -> Iterab
     for path in ours:
         if not os.access(path, os.X_OK):
             yield problem(subject, f"{path} cannot be executed", f"chmod 755 {path}")
-        elif parameter != "TaskProlog" and (others := misgiving(path)):
+        elif parameter != "TaskProlog" and (others := explain_untrusted(path)):
             yield problem(subject, f"root runs {others}", f"chown root {path}; chmod 755 {path}")
         else:
             yield ok(subject, str(path))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook.control.cpusets import CpuMove, Level, move_processors, relative
+from schedhook.control.cpusets import CpuMove, CpusetChange, move_processors, relative
 from schedhook.control.threads import affinity, bind, members_threads
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
 from schedhook.host.topology import read_online_cpus, read_topology
@@ -27,7 +27,7 @@ from schedhook_plugins.schedulers.slurm.cgroups import job_cgroups, step_directo
 from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs
 
 if TYPE_CHECKING:
-    from schedhook.journal.journal import Wish
+    from schedhook.journal.journal import PlacementOverride
     from schedhook_plugins.schedulers.slurm.adapter import Slurm
 
 Relocate = Callable[[Request], Report]
@@ -170,15 +170,15 @@ def migrate(
     )
 
 
-def enforce(
+def reapply(
     scheduler: Slurm,
     job: str,
-    wish: Wish,
+    override: PlacementOverride,
     relocate: Relocate,
     homes: Mapping[str, Placement],
 ) -> str:
     """Make the job what was wished: after Slurm has written its own cpuset for a new step, or after
-    whoever did so, or moved the job there (`wish.leaving`), was killed on the way.
+    whoever did so, or moved the job there (`override.leaving`), was killed on the way.
 
     `homes`, by task: where its memory was brought to last. Tasks at home within the wished
     processors go back there; the others, and those of a new step, are moved as the job was.
@@ -188,12 +188,12 @@ def enforce(
     tasks = scheduler.tasks(job)
     if not cgroups or not tasks:
         return "no process on this host"
-    was, want = wish.leaving or wish.was.cpus, wish.placement.cpus
+    was, want = override.leaving or override.was.cpus, override.placement.cpus
     _check_cpus(want, cgroups, scheduler)
     topology = read_topology(scheduler.root)
     home_of = {task.name: homes[task.name].cpus for task in tasks if task.name in homes}
     settled = dict[str, CpuSet]()
-    if wish.leaving is None:
+    if override.leaving is None:
         settled = {name: home for name, home in home_of.items() if home <= want}
     leaving = {name: home for name, home in home_of.items() if home <= was and name not in settled}
     steps = {name.partition(".")[0] for name in settled}
@@ -219,7 +219,7 @@ def enforce(
     ways = {(old, new) for _, pairs in moves for old, new in pairs.items() if old != new}
     if {old for old, _ in ways} & {new for _, new in ways}:
         # Of memory on a node that is both old and new nobody could say whether it has arrived.
-        there = ends if wish.under_way else settled
+        there = ends if override.under_way else settled
         moves = [(task, pairs) for task, pairs in moves if task.name not in there]
     memory = _Memory(job, scheduler.root, relocate, group(moves))
     memory.plan()
@@ -351,20 +351,22 @@ def _move(
     return move_processors(tree, everybody if tree else tasks_only, bind, move, scheduler.root)
 
 
-def _levels(job: Cgroup, target: Callable[[str, CpuSet], CpuSet], top: CpuSet) -> Iterator[Level]:
+def _levels(
+    job: Cgroup, target: Callable[[str, CpuSet], CpuSet], top: CpuSet
+) -> Iterator[CpusetChange]:
     """Where Slurm has set a cpuset, from the top: on version 1 also for all the user's jobs."""
     if job.version == 1:
         user = replace(job, path=job.path.parent)
         if configured_cpus(user):
-            yield Level(cgroup=user, cpus=top, stays_wide=True)
-    yield Level(cgroup=job, cpus=top)
+            yield CpusetChange(cgroup=user, cpus=top, stays_wide=True)
+    yield CpusetChange(cgroup=job, cpus=top)
     for step, path in step_directories(job).items():
         for directory, below, _ in os.walk(path):
             below.sort()
             cgroup = replace(job, path=Path(directory))
             cpus = configured_cpus(cgroup)
             if cpus:
-                yield Level(cgroup=cgroup, cpus=target(step, cpus))
+                yield CpusetChange(cgroup=cgroup, cpus=target(step, cpus))
 
 
 def _check_cpus(cpus: CpuSet, cgroups: Sequence[Cgroup], scheduler: Slurm) -> None:

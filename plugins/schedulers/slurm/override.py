@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from schedhook.journal.journal import Journal, JournalError, Wish
+from schedhook.journal.journal import Journal, JournalError, PlacementOverride
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.log import get_logger
 from schedhook.values.model import Report
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
-from schedhook_plugins.schedulers.slurm.migrate import JobMove, enforce
+from schedhook_plugins.schedulers.slurm.migrate import JobMove, reapply
 
 _HOLD_SECONDS = 60
 """How long the agent, or another administrator, may be at work on the job."""
@@ -21,12 +21,12 @@ _log = get_logger()
 
 
 @contextmanager
-def held(journal: Journal | None, job: str) -> Iterator[None]:
-    """Be the only one at work on the job, as far as the journal can tell. HeldError."""
+def locked(journal: Journal | None, job: str) -> Iterator[None]:
+    """Be the only one at work on the job, as far as the journal can tell. JobLockedError."""
     with ExitStack() as stack:
         if journal is not None:
             try:
-                stack.enter_context(journal.hold("slurm", job, _HOLD_SECONDS))
+                stack.enter_context(journal.lock("slurm", job, _HOLD_SECONDS))
             except JournalError as error:
                 _log.error("not held", job=job, problem=str(error))
         yield
@@ -39,45 +39,45 @@ def finish_interrupted(
     if journal is None:
         return []
     try:
-        wish = journal.wish("slurm", job)
-        if wish is None or not wish.under_way:
+        override = journal.override("slurm", job)
+        if override is None or not override.under_way:
             return []
-        homes = {name: its.home for name, its in journal.seen("slurm", job).items()}
-        said = enforce(here, job, wish, carry_out, homes)
+        homes = {name: its.home for name, its in journal.known_tasks("slurm", job).items()}
+        said = reapply(here, job, override, carry_out, homes)
         after = {task.name: task.placement for task in here.tasks(job)}
-        with journal.together():
-            journal.make_wish("slurm", job, replace(wish, leaving=None, enforcing=False))
-            journal.saw("slurm", job, after)
+        with journal.transaction():
+            journal.set_override("slurm", job, replace(override, leaving=None, reapplying=False))
+            journal.record_placements("slurm", job, after)
     except JournalError as error:
         return [f"not known whether an earlier relocation was interrupted: {error}"]
     return [f"an earlier relocation had been interrupted and was finished first: {said}"]
 
 
 class Keeper:
-    """Writes the wish and the placements down, so that the agent holds to them: before anything
+    """Writes the override and the placements down, so that the agent holds to them: before anything
     changes, so that what is interrupted gets finished, and at the end."""
 
     def __init__(self, journal: Journal | None, here: Slurm, job: str) -> None:
         self._journal = journal
         self._here = here
         self._job = job
-        self._earlier: Wish | None = None
-        self._wish: Wish | None = None
+        self._earlier: PlacementOverride | None = None
+        self._wish: PlacementOverride | None = None
         self._trouble: JournalError | None = None
 
     def begin(self, move: JobMove) -> None:
         if self._journal is None:
             return
         try:
-            self._earlier = earlier = self._journal.wish("slurm", self._job)
+            self._earlier = earlier = self._journal.override("slurm", self._job)
             was = earlier.was if earlier is not None else move.old
-            wish = Wish(was=was, placement=move.new, leaving=move.old.cpus)
+            override = PlacementOverride(was=was, placement=move.new, leaving=move.old.cpus)
             owner = self._here.owner(self._job)
-            with self._journal.together():
+            with self._journal.transaction():
                 self._journal.started("slurm", self._job, owner)
                 self._saw(move.before)
-                self._journal.make_wish("slurm", self._job, wish)
-            self._wish = wish
+                self._journal.set_override("slurm", self._job, override)
+            self._wish = override
         except JournalError as error:
             self._trouble = error
 
@@ -90,8 +90,10 @@ class Keeper:
                 self.take_back()
             elif self._wish is not None:
                 # At once: found arrived, but at its old home, its memory would be moved anew.
-                with self._journal.together():
-                    self._journal.make_wish("slurm", self._job, replace(self._wish, leaving=None))
+                with self._journal.transaction():
+                    self._journal.set_override(
+                        "slurm", self._job, replace(self._wish, leaving=None)
+                    )
                     self._saw(move.after)
         except JournalError as error:
             self._trouble = error
@@ -102,10 +104,12 @@ class Keeper:
         if self._journal is None or self._wish is None:
             return
         if self._earlier is not None:
-            self._journal.make_wish("slurm", self._job, self._earlier)
+            self._journal.set_override("slurm", self._job, self._earlier)
         else:
             self._journal.release("slurm", self._job)
 
     def _saw(self, tasks: Iterable[Task]) -> None:
         assert self._journal is not None
-        self._journal.saw("slurm", self._job, {task.name: task.placement for task in tasks})
+        self._journal.record_placements(
+            "slurm", self._job, {task.name: task.placement for task in tasks}
+        )

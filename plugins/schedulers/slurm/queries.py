@@ -87,7 +87,7 @@ def run(command: Sequence[str], seconds: float = _SECONDS) -> Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
+class QueryMethod:
     """A way to ask."""
 
     name: str
@@ -97,7 +97,7 @@ class Provider:
     """What there is, in a few words, without asking the controller; NotUsable."""
 
 
-def query(job: str, *, providers: Iterable[Provider] | None = None, run: Run = run) -> JobInfo:
+def query(job: str, *, providers: Iterable[QueryMethod] | None = None, run: Run = run) -> JobInfo:
     """What Slurm knows of the job, from the first provider that works here.
 
     UsageError where Slurm knows no such job, SchedhookError where nobody could be asked.
@@ -105,7 +105,7 @@ def query(job: str, *, providers: Iterable[Provider] | None = None, run: Run = r
     if not re.fullmatch(r"[1-9][0-9]{0,9}", job):
         raise UsageError(f"{job!r} is not the number of a Slurm job")
     failures = []
-    for provider in PROVIDERS if providers is None else providers:
+    for provider in QUERY_METHODS if providers is None else providers:
         try:
             found = provider.ask(job, run)
         except NotUsable as failure:
@@ -120,7 +120,7 @@ def query(job: str, *, providers: Iterable[Provider] | None = None, run: Run = r
 def probe(run: Run = run) -> dict[str, tuple[bool, str]]:
     """For each provider, in order: whether it can be used here, and what it is or lacks."""
     found = {}
-    for provider in PROVIDERS:
+    for provider in QUERY_METHODS:
         try:
             found[provider.name] = (True, provider.look(run))
         except NotUsable as failure:
@@ -280,21 +280,21 @@ def _last_line(answer: Answer) -> str:
     return lines[-1][:200] if lines else f"status {answer.status}"
 
 
-PROVIDERS = (
-    Provider(name="pyslurm", ask=_ask_pyslurm, look=_look_at_pyslurm),
-    Provider(
+QUERY_METHODS = (
+    QueryMethod(name="pyslurm", ask=_ask_pyslurm, look=_look_at_pyslurm),
+    QueryMethod(
         name="scontrol-json",
         ask=lambda job, run: _ask_json(
             "scontrol", ["scontrol", "--json", "show", "job", job], job, run
         ),
         look=_look_for_json("scontrol"),
     ),
-    Provider(
+    QueryMethod(
         name="squeue-json",
         ask=lambda job, run: _ask_json(
             "squeue", ["squeue", "--json", "--states=all", f"--jobs={job}"], job, run
         ),
         look=_look_for_json("squeue"),
     ),
-    Provider(name="text", ask=_ask_text, look=_look_for_text),
+    QueryMethod(name="text", ask=_ask_text, look=_look_for_text),
 )

@@ -17,10 +17,10 @@ from schedhook.backends.native.access import attach_error, check_proc, has_exite
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
-from schedhook.roles.backend import Failure, Limits, Run, Sweep
+from schedhook.roles.backend import Failure, Limits, PageRun, Sweep
 from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area, Kind
+from schedhook.values.model import Area, MemoryKind
 from schedhook.values.sets import NodeSet
 
 _BASE_PAGE = mmap.PAGESIZE
@@ -142,7 +142,7 @@ class NativeTarget:
         self._require_alive()
         return processes.read_status(self.pid, self._root).allowed_nodes
 
-    def landlord(self) -> int | None:
+    def memory_owner_pid(self) -> int | None:
         with suppress(SchedhookError, OSError):  # neither is there any more, or no kcmp(2)
             parent = processes.read_parent(self.pid, self._root)
             if _core.shares_memory(self._task, processes.live_task(parent, self._root)):
@@ -212,7 +212,7 @@ class NativeTarget:
             gone=error == errno.ESRCH,
         )
 
-    def locate(self, area: Area, start: int, end: int) -> Sequence[Run]:
+    def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
         self._require_alive()
         try:
             runs = _core.locate(*self._range(area, start, end))
@@ -221,7 +221,7 @@ class NativeTarget:
                 raise self._gone() from error
             raise from_errno(error.errno or 0, self.pid, "move_pages") from error
         return [
-            Run(start=first, end=last, node=node, page_size=page_size)
+            PageRun(start=first, end=last, node=node, page_size=page_size)
             for first, last, node, page_size in runs
         ]
 
@@ -300,7 +300,7 @@ class NativeTarget:
         self, area: Area, start: int, end: int
     ) -> tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]:
         # Huge pages of a pool have one size; only other mappings can hold transparent ones.
-        folio_size = 0 if area.kind is Kind.HUGE else self._folio_size
+        folio_size = 0 if area.kind is MemoryKind.HUGE else self._folio_size
         return (
             self._task,
             self._pidfd,

@@ -19,9 +19,9 @@ from schedhook.backends.simulated.memory import (
 from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import Node, Topology, read_topology
-from schedhook.roles.backend import Run
+from schedhook.roles.backend import PageRun
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
-from schedhook.values.model import Area, Kind
+from schedhook.values.model import Area, MemoryKind
 from schedhook.values.sets import CpuSet, NodeSet
 
 _GIB = 1 << 30
@@ -93,29 +93,30 @@ class SimulatedBackend:
         exit_after: int | None = None,
         fork_after: int | None = None,
         child: int = 0,
-        landlord: int | None = None,
+        memory_owner_pid: int | None = None,
     ) -> None:
         """Start a process; its memory is taken from its nodes. UsageError where that is not free.
 
         `exit_after`: it exits within that call (counted from 1) that reads, locates, migrates or
         sweeps its memory. `fork_after`: before that call it starts the process `child`, which
         shares all its pages and is in its cgroup. `permitted`: whether it may be attached to.
-        `swapped`: bytes in swap. `landlord`: the process in whose memory it runs, having none.
+        `swapped`: bytes in swap. `memory_owner_pid`: the process in whose memory it
+        runs, having none.
         """
         allowed = self._topology.memory_nodes if allowed_nodes is None else allowed_nodes
         self._processes[pid] = Process(
             pid=pid,
             command=command,
             mappings=[self._map(area) for area in areas]
-            if landlord is None
-            else self._processes[landlord].mappings,
+            if memory_owner_pid is None
+            else self._processes[memory_owner_pid].mappings,
             allowed_nodes=allowed,
             permitted=permitted,
             swapped=swapped,
             exit_after=exit_after,
             fork_after=fork_after,
             child=child,
-            landlord=landlord,
+            memory_owner_pid=memory_owner_pid,
         )
         if cgroup:
             self.add_cgroup(cgroup, [pid])
@@ -167,11 +168,11 @@ class SimulatedBackend:
         memory = self._named.get(area.name)
         if memory is None:
             runs = (
-                Run(start=index * unit, end=(index + 1) * unit, node=node)
+                PageRun(start=index * unit, end=(index + 1) * unit, node=node)
                 for index, node in enumerate(area.nodes)
                 if node is not None
             )
-            pool = area.page_size if area.kind is Kind.HUGE else 0
+            pool = area.page_size if area.kind is MemoryKind.HUGE else 0
             memory = Memory(unit, joined(runs), pool)
             for run in memory.runs:
                 if self._room(memory, run.node) < run.end - run.start:
@@ -260,9 +261,9 @@ class SimulatedBackend:
         for node, size in sorted(area.residency.items()):
             end = min(area.size, position + size)
             if position < end:
-                runs.append(Run(start=position, end=end, node=node))
+                runs.append(PageRun(start=position, end=end, node=node))
             position = end
-        pool = area.page_size if area.kind is Kind.HUGE else 0
+        pool = area.page_size if area.kind is MemoryKind.HUGE else 0
         memory = Memory(area.page_size, runs, pool)
         if name:
             self._named[name] = memory
@@ -295,7 +296,7 @@ class SimulatedBackend:
             self._free[node] -= size
 
     def move(  # one page list, as the kernel has it: its node, its way, what comes of it
-        self, mapping: Mapped, run: Run, node: int, *, shared: bool, tally: Tally
+        self, mapping: Mapped, run: PageRun, node: int, *, shared: bool, tally: Tally
     ) -> None:
         """Try to move a part of one run to `node`; failures are told by address."""
         memory, base = mapping.memory, mapping.area.start
@@ -336,7 +337,7 @@ class SimulatedBackend:
             mappings=list(process.mappings),
             exit_after=None,
             fork_after=None,
-            landlord=None,
+            memory_owner_pid=None,
         )
         for pids in self._cgroups.values():
             if process.pid in pids:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from schedhook.roles.backend import Failure, Run
+from schedhook.roles.backend import Failure, PageRun
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area, Kind
+from schedhook.values.model import Area, MemoryKind
 from schedhook.values.sets import NodeSet
 
 PAGE = 4096
@@ -21,10 +21,10 @@ class SimulatedArea:
     nodes: Sequence[int | None]
     """Where each page (or folio, see there) lies, in order; None where there is none."""
     page_size: int = PAGE
-    """Of a pool's huge page with `Kind.HUGE`."""
+    """Of a pool's huge page with `MemoryKind.HUGE`."""
     folio_size: int = 0
     """Bytes that move as one where that is more than a page: a transparent huge page."""
-    kind: Kind = Kind.ANON
+    kind: MemoryKind = MemoryKind.ANON
     path: str = ""
     policy: str = "default"
     name: str = ""
@@ -34,7 +34,7 @@ class SimulatedArea:
 class Memory:
     """Pages by offset, as runs on one node; `unit` bytes move as one."""
 
-    def __init__(self, unit: int, runs: Iterable[Run], pool: int = 0) -> None:
+    def __init__(self, unit: int, runs: Iterable[PageRun], pool: int = 0) -> None:
         self.unit = unit
         self.pool = pool
         """The page size of the huge-page pool that it is taken from, 0: ordinary memory."""
@@ -44,7 +44,7 @@ class Memory:
         self.hidden: set[int] = set()
         """Offsets of units that move_pages(2) does not find."""
 
-    def within(self, start: int, end: int) -> list[Run]:
+    def within(self, start: int, end: int) -> list[PageRun]:
         """The runs in [start, end), which is widened to whole units."""
         start, end = start // self.unit * self.unit, -(-end // self.unit) * self.unit
         return [
@@ -53,7 +53,7 @@ class Memory:
             if run.start < end and start < run.end
         ]
 
-    def found(self, start: int, end: int) -> list[Run]:
+    def found(self, start: int, end: int) -> list[PageRun]:
         """The same without what is hidden."""
         return [
             replace(run, start=first, end=last)
@@ -63,14 +63,14 @@ class Memory:
 
     def place(self, start: int, end: int, node: int) -> None:
         """Put what lies in [start, end), a part of one run, on `node`."""
-        runs: list[Run] = []
+        runs: list[PageRun] = []
         for run in self.runs:
             if not (run.start < end and start < run.end):
                 runs.append(run)
                 continue
             if run.start < start:
                 runs.append(replace(run, end=start))
-            runs.append(Run(start=start, end=end, node=node))
+            runs.append(PageRun(start=start, end=end, node=node))
             if end < run.end:
                 runs.append(replace(run, start=end))
         self.runs = list(joined(runs))
@@ -87,7 +87,7 @@ class Memory:
         if position < end:
             yield position, end, 0
 
-    def _shown(self, run: Run) -> Iterator[tuple[int, int]]:
+    def _shown(self, run: PageRun) -> Iterator[tuple[int, int]]:
         position = run.start
         for offset in sorted(self.hidden):
             if position <= offset < run.end:
@@ -129,7 +129,7 @@ class Process:
     exit_after: int | None = None
     fork_after: int | None = None
     child: int = 0
-    landlord: int | None = None
+    memory_owner_pid: int | None = None
 
 
 @dataclass(slots=True)
@@ -149,7 +149,7 @@ class Tally:
         )
 
 
-def parts(run: Run, only: Extents | None, mapping: Mapped) -> Iterator[Run]:
+def parts(run: PageRun, only: Extents | None, mapping: Mapped) -> Iterator[PageRun]:
     """The parts of a run, by offset, whose pages lie whole within `only`, by address."""
     if only is None:
         yield run
@@ -162,9 +162,9 @@ def parts(run: Run, only: Extents | None, mapping: Mapped) -> Iterator[Run]:
             yield replace(run, start=start, end=end)
 
 
-def joined(runs: Iterable[Run]) -> Iterator[Run]:
+def joined(runs: Iterable[PageRun]) -> Iterator[PageRun]:
     """Neighbours on one node as one run."""
-    last: Run | None = None
+    last: PageRun | None = None
     for run in runs:
         if last and last.end == run.start and last.node == run.node:
             last = replace(last, end=run.end)

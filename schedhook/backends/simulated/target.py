@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from schedhook.backends.simulated.memory import Mapped, Process, Tally, parts
-from schedhook.roles.backend import Limits, Run, Sweep
+from schedhook.roles.backend import Limits, PageRun, Sweep
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area
@@ -56,8 +56,8 @@ class SimulatedTarget:
             raise ProcessGoneError(f"process {self.pid} has exited")
         return self._process.allowed_nodes
 
-    def landlord(self) -> int | None:
-        return self._process.landlord
+    def memory_owner_pid(self) -> int | None:
+        return self._process.memory_owner_pid
 
     def swapped(self) -> int:
         return self._process.swapped
@@ -129,7 +129,7 @@ class SimulatedTarget:
                 gone=not stays,
             )
 
-    def locate(self, area: Area, start: int, end: int) -> Sequence[Run]:
+    def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
         with self._backend.lock:
             self._begin_or_gone()
             mapping = self._mapping(area)
@@ -164,7 +164,7 @@ class SimulatedTarget:
                 return mapping
         raise UsageError(f"process {self.pid} maps nothing at {area.start:#x}")
 
-    def _runs(self, mapping: Mapped, start: int, end: int) -> list[Run]:
+    def _runs(self, mapping: Mapped, start: int, end: int) -> list[PageRun]:
         base = mapping.area.start
         return mapping.memory.found(start - base, end - base) if start < end else []
 

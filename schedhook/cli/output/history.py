@@ -63,10 +63,10 @@ def _print_one(console: Console, run: Run) -> None:
         for seen in run["placements"]
     ]
     rows += [(report["at"], "moved", _told(report)) for report in run["reports"]]
-    if run["wish"]:
-        wish = run["wish"]
-        text = f"processors {wish['cpus']}, nodes {wish['nodes']} until it ends"
-        rows.append((wish["at"], "wish", text))
+    if run["override"]:
+        override = run["override"]
+        text = f"processors {override['cpus']}, nodes {override['nodes']} until it ends"
+        rows.append((override["at"], "override", text))
     ended = when(run["ended"]) if run["ended"] else "open"
     title = f"{run['scheduler']} job {run['job']}, {when(run['started'])} to {ended}"
     console.print(Text(printable(title), style="bold"))

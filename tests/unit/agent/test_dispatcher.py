@@ -1,4 +1,4 @@
-"""What is done about events: following, keeping wishes, parking, bringing home."""
+"""What is done about events: following, keeping overrides, parking, bringing home."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from schedhook.agent import dispatcher
-from schedhook.agent.dispatcher import Handler
-from schedhook.journal.journal import Journal, JournalError, Wish
+from schedhook.agent.dispatcher import Dispatcher
+from schedhook.journal.journal import Journal, JournalError, PlacementOverride
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.relocation.request import Request
 from schedhook.roles.scheduler import Task
@@ -23,7 +23,7 @@ from tests.unit.agentkit import (
     FakeScheduler,
     Moves,
     event,
-    make_handler,
+    make_dispatcher,
     place,
     with_actions,
 )
@@ -37,18 +37,18 @@ def at(cpus: str, nodes: str) -> Placement:
 
 
 class Set:
-    """A handler with one job of two tasks, on nodes 0 and 1."""
+    """A dispatcher with one job of two tasks, on nodes 0 and 1."""
 
     def __init__(self, directory: Path, config: Config | None = None, *more: object) -> None:
         self.directory = directory
         self.moves = Moves()
         self.journal = Journal.in_memory()
-        self.handler: Handler = make_handler(
+        self.dispatcher: Dispatcher = make_dispatcher(
             directory, self.moves, *more, journal=self.journal, config=config
         )
         self.put("0", "1")
-        self.handler.handle(event("begin"), 1.0)
-        self.handler.handle(event("look"), 2.0)
+        self.dispatcher.handle(event("begin"), 1.0)
+        self.dispatcher.handle(event("look"), 2.0)
 
     def put(self, *nodes: str, job: str = "1") -> None:
         """Give the tasks these nodes; cpu N is on node N."""
@@ -57,7 +57,7 @@ class Set:
         place(self.directory, job, tasks)
 
     def look(self, point: str = "look", **data: Any) -> str:
-        return self.handler.handle(event(point, **data), 3.0).summary
+        return self.dispatcher.handle(event(point, **data), 3.0).summary
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_pages_on_nodes_that_were_only_passed_are_not_left_behind(one: Set) -> N
 def test_a_refusal_is_tried_again_and_home_stays_home(one: Set) -> None:
     one.moves.outcome = Outcome.REFUSED
     one.put("2", "1")
-    handled = one.handler.handle(event("look"), 3.0)
+    handled = one.dispatcher.handle(event("look"), 3.0)
     assert not handled.ok
     assert handled.retry_after == Config().agent.retry_s
     assert one.journal.placements("fake", "1")["0.0"] == at("0", "0")
@@ -138,14 +138,14 @@ def test_what_could_not_go_is_tried_when_another_job_ends(one: Set) -> None:
     one.moves.outcome = Outcome.REFUSED
     one.put("2", "1")
     one.look()
-    one.handler.handle(event("begin", "2"), 4.0)
-    handled = one.handler.handle(event("end", "2"), 5.0)
+    one.dispatcher.handle(event("begin", "2"), 4.0)
+    handled = one.dispatcher.handle(event("end", "2"), 5.0)
     assert [(each.job, each.point) for each in handled.more] == [("1", "look")]
 
 
 def test_an_end_bothers_no_job_that_is_in_place(one: Set) -> None:
-    one.handler.handle(event("begin", "2"), 4.0)
-    assert one.handler.handle(event("end", "2"), 5.0).more == ()
+    one.dispatcher.handle(event("begin", "2"), 4.0)
+    assert one.dispatcher.handle(event("end", "2"), 5.0).more == ()
 
 
 def test_none_only_writes_down(tmp_path: Path) -> None:
@@ -182,23 +182,23 @@ def test_a_process_that_goes_during_the_move_does_not_stop_the_others(
             raise ProcessGoneError("gone")
         return real(request)
 
-    handler = Handler(
+    dispatcher = Dispatcher(
         Config(),
-        one.handler._plugins,
+        one.dispatcher._plugins,
         one.journal,
         carry_out=carry_out,
     )
     one.put("2", "1")
-    assert "complete" in handler.handle(event("look"), 3.0).summary
+    assert "complete" in dispatcher.handle(event("look"), 3.0).summary
     assert calls == [(ME,), (ME,)]
 
 
 def test_a_job_that_another_process_holds_is_left_alone(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one.journal, "is_held", lambda *_: True)
+    monkeypatch.setattr(one.journal, "is_locked", lambda *_: True)
     one.put("2", "3")
-    handled = one.handler.handle(event("look"), 3.0)
+    handled = one.dispatcher.handle(event("look"), 3.0)
     assert one.moves.requests == []
     assert handled.retry_after is not None
 
@@ -212,9 +212,9 @@ def interrupt(one: Set, after: int = 0) -> None:
             return move(request)
         raise KeyboardInterrupt
 
-    handler = Handler(Config(), one.handler._plugins, one.journal, carry_out=crash)
+    dispatcher = Dispatcher(Config(), one.dispatcher._plugins, one.journal, carry_out=crash)
     with pytest.raises(KeyboardInterrupt):
-        handler.handle(event("look"), 3.0)
+        dispatcher.handle(event("look"), 3.0)
 
 
 def test_an_interrupted_relocation_is_finished(one: Set) -> None:
@@ -244,7 +244,7 @@ def test_what_may_have_arrived_already_is_not_moved_on(one: Set) -> None:
     """{0,1} → {1,2}, killed on the way: a page on node 1 may be one of node 0's."""
     one.put("0-1", "1")
     one.look()
-    one.handler.remember("fake", "1", {"0.0": at("0-1", "0-1")}, {})
+    one.dispatcher.remember("fake", "1", {"0.0": at("0-1", "0-1")}, {})
     one.put("1-2", "1")
     interrupt(one)
     one.look()
@@ -253,7 +253,7 @@ def test_what_may_have_arrived_already_is_not_moved_on(one: Set) -> None:
 
 def test_an_event_without_a_job_looks_at_every_job(one: Set) -> None:
     one.put("0", job="2")
-    handled = one.handler.handle(event("periodic", ""), 3.0)
+    handled = one.dispatcher.handle(event("periodic", ""), 3.0)
     assert sorted(each.job for each in handled.more) == ["1", "2"]
 
 
@@ -353,40 +353,42 @@ def test_a_task_that_has_ended_tells_nothing_of_the_others_bindings(
 
 
 def wish_for(one: Set, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The job was relocated to 2-3, and that is to last. Who is asked to enforce it."""
-    enforced: list[str] = []
+    """The job was relocated to 2-3, and that is to last. Who is asked to reapply it."""
+    reapplied: list[str] = []
 
-    def enforce(
+    def reapply(
         _self: object,
         job: str,
-        wish: Wish,
+        override: PlacementOverride,
         relocate: Callable[..., Report],
         homes: dict[str, Placement],
     ) -> str:
-        enforced.append(f"{job}: {wish.placement.cpus}")
+        reapplied.append(f"{job}: {override.placement.cpus}")
         assert (homes["0.0"], homes["0.1"]) == (at("2", "2"), at("3", "3"))
         relocate(Request(sources=NodeSet({0}), destinations=NodeSet({2})))
         one.put("2", "3", "3")
         return "put back"
 
-    monkeypatch.setattr(FakeScheduler, "enforce", enforce, raising=False)
+    monkeypatch.setattr(FakeScheduler, "reapply", reapply, raising=False)
     one.put("2", "3")
     one.look()
     one.moves.requests.clear()
-    one.journal.make_wish("fake", "1", Wish(was=at("0-1", "0-1"), placement=at("2-3", "2-3")))
-    return enforced
+    one.journal.set_override(
+        "fake", "1", PlacementOverride(was=at("0-1", "0-1"), placement=at("2-3", "2-3"))
+    )
+    return reapplied
 
 
 def test_a_wish_that_the_scheduler_undid_is_enforced(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enforced = wish_for(one, monkeypatch)
+    reapplied = wish_for(one, monkeypatch)
     one.put("0", "1", "0")  # a step has started, and all is as the scheduler knows it
     assert one.look("attach") == "put back"
-    kept = one.journal.wish("fake", "1")
+    kept = one.journal.override("fake", "1")
     assert kept is not None
     assert not kept.under_way
-    assert enforced == ["1: 2-3"]
+    assert reapplied == ["1: 2-3"]
     assert len(one.moves.requests) == 1, "nothing follows back"
     assert one.journal.placements("fake", "1")["0.2"] == at("3", "3")
     assert one.look() == "all in place"
@@ -396,21 +398,21 @@ def test_a_wish_waits_for_a_step_that_starts_but_not_for_ever(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What Slurm has yet to bind could not be bound any more."""
-    enforced = wish_for(one, monkeypatch)
+    reapplied = wish_for(one, monkeypatch)
     clock, starting = [100.0], [True]
     monkeypatch.setattr(dispatcher.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(FakeScheduler, "starting", lambda *_: starting[0], raising=False)
     one.put("0", "1", "0")
 
     def look() -> tuple[str, bool]:
-        handled = one.handler.handle(event("look"), 3.0)
+        handled = one.dispatcher.handle(event("look"), 3.0)
         return handled.summary, handled.retry_after is not None
 
     waiting = ("waiting for a step to start", True)
     assert look() == waiting
     clock[0] += 29
     assert look() == waiting
-    assert (enforced, one.moves.requests) == ([], []), "nothing follows back"
+    assert (reapplied, one.moves.requests) == ([], []), "nothing follows back"
     starting[0] = False
     assert look() == ("put back", False)
     one.put("0", "1", "0")
@@ -423,12 +425,14 @@ def test_a_wish_waits_for_a_step_that_starts_but_not_for_ever(
 def test_what_was_interrupted_is_finished_even_where_tasks_are_in_place(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enforced = wish_for(one, monkeypatch)
-    wish = Wish(was=at("0-1", "0-1"), placement=at("2-3", "2-3"), leaving=CpuSet({0, 1}))
-    one.journal.make_wish("fake", "1", wish)
+    reapplied = wish_for(one, monkeypatch)
+    override = PlacementOverride(
+        was=at("0-1", "0-1"), placement=at("2-3", "2-3"), leaving=CpuSet({0, 1})
+    )
+    one.journal.set_override("fake", "1", override)
     assert one.look() == "put back; which finishes what was interrupted"
-    assert enforced == ["1: 2-3"]
-    kept = one.journal.wish("fake", "1")
+    assert reapplied == ["1: 2-3"]
+    kept = one.journal.override("fake", "1")
     assert kept is not None
     assert kept.leaving is None
     assert one.look() == "all in place"
@@ -438,21 +442,21 @@ def test_making_a_wish_hold_again_is_finished_where_it_was_interrupted(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bindings may be right already, and cpusets still wide."""
-    enforced = wish_for(one, monkeypatch)
-    again = FakeScheduler.enforce  # type: ignore[attr-defined]
+    reapplied = wish_for(one, monkeypatch)
+    again = FakeScheduler.reapply  # type: ignore[attr-defined]
 
     def crash(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(FakeScheduler, "enforce", crash)
+    monkeypatch.setattr(FakeScheduler, "reapply", crash)
     one.put("0", "1", "0")
     with pytest.raises(KeyboardInterrupt):
         one.look("attach")
     assert one.journal.placements("fake", "1")["0.2"] == at("0", "0"), "where its memory is"
-    monkeypatch.setattr(FakeScheduler, "enforce", again)
+    monkeypatch.setattr(FakeScheduler, "reapply", again)
     one.put("2", "3", "2")
     assert one.look() == "put back; which finishes what was interrupted"
-    assert enforced == ["1: 2-3"]
+    assert reapplied == ["1: 2-3"]
     assert one.look() == "all in place"
 
 
@@ -461,38 +465,38 @@ def test_a_wish_that_is_released_meanwhile_does_not_come_back(
 ) -> None:
     wish_for(one, monkeypatch)
 
-    def enforce(*_: object) -> str:
+    def reapply(*_: object) -> str:
         one.journal.release("fake", "1")
         return "put back"
 
-    monkeypatch.setattr(FakeScheduler, "enforce", enforce)
+    monkeypatch.setattr(FakeScheduler, "reapply", reapply)
     one.put("0", "1")
     one.look()
-    assert one.journal.wish("fake", "1") is None
+    assert one.journal.override("fake", "1") is None
 
 
 def test_a_wish_that_holds_needs_nothing(one: Set, monkeypatch: pytest.MonkeyPatch) -> None:
-    enforced = wish_for(one, monkeypatch)
+    reapplied = wish_for(one, monkeypatch)
     one.put("3", "2")
     one.look()
-    assert enforced == []
+    assert reapplied == []
     assert one.moves.pairs == [{2: 3}, {3: 2}]
 
 
 def test_a_wish_gives_way_to_somebody_who_moves_the_job_elsewhere(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enforced = wish_for(one, monkeypatch)
+    reapplied = wish_for(one, monkeypatch)
     one.put("4", "5")
-    assert "wish dropped" in one.look()
-    assert enforced == []
+    assert "override dropped" in one.look()
+    assert reapplied == []
     assert one.moves.pairs == [{2: 4}, {3: 5}]
-    assert one.journal.wish("fake", "1") is None
+    assert one.journal.override("fake", "1") is None
 
 
 def test_an_adapter_may_handle_points_itself(one: Set, monkeypatch: pytest.MonkeyPatch) -> None:
     def handle(_self: object, what: Event, journal: Journal, relocate: Any) -> str:
-        assert journal.is_held("fake", "1") is False, "its own hold is no obstacle"
+        assert journal.is_locked("fake", "1") is False, "its own hold is no obstacle"
         report = relocate(Request(sources=NodeSet({0}), destinations=NodeSet({1})))
         return f"own {what.point} of job {report.job}"
 
@@ -561,7 +565,7 @@ def test_what_does_not_fit_on_the_parking_nodes_stays(parking: Set) -> None:
 def test_a_return_that_is_refused_is_tried_again(parking: Set) -> None:
     parking.look("postsuspend")
     parking.moves.outcome = Outcome.REFUSED
-    handled = parking.handler.handle(event("preresume"), 4.0)
+    handled = parking.dispatcher.handle(event("preresume"), 4.0)
     assert handled.retry_after is not None
     parking.moves.outcome = Outcome.COMPLETE
     parking.moves.requests.clear()
@@ -573,14 +577,14 @@ def test_parking_survives_a_crash_in_the_middle(parking: Set) -> None:
     def crash(_request: Request) -> Report:
         raise KeyboardInterrupt
 
-    handler = Handler(
+    dispatcher = Dispatcher(
         with_actions(park=NodeSet.parse("2-3")),
-        parking.handler._plugins,
+        parking.dispatcher._plugins,
         parking.journal,
         carry_out=crash,
     )
     with pytest.raises(KeyboardInterrupt):
-        handler.handle(event("postsuspend"), 3.0)
+        dispatcher.handle(event("postsuspend"), 3.0)
     parking.look("preresume")
     assert [request.sources for request in parking.moves.requests] == [{2, 3}]
     assert [request.destinations for request in parking.moves.requests] == [{0}]
@@ -626,9 +630,9 @@ def test_pages_elsewhere_come_home_when_a_neighbour_ends(
     away = {ME: {0: 8 << 20, 3: 2 << 20, 2: 100}, PARENT: {1: 8 << 20}}
     monkeypatch.setattr("schedhook.agent.followup.read_areas", lambda pid, _root: pid)
     monkeypatch.setattr("schedhook.agent.followup.residency", lambda pid: away[pid])
-    one.handler.handle(event("begin", "2"), 4.0)
-    (more,) = one.handler.handle(event("end", "2"), 5.0).more
-    one.handler.handle(more, 6.0)
+    one.dispatcher.handle(event("begin", "2"), 4.0)
+    (more,) = one.dispatcher.handle(event("end", "2"), 5.0).more
+    one.dispatcher.handle(more, 6.0)
     (request,) = one.moves.requests
     assert (request.pids, request.mapper) == ((ME,), "nearest")
     assert one.moves.pairs == [{3: 0}]
@@ -669,7 +673,7 @@ def broken(*_: object, **__: object) -> None:
 def test_without_a_journal_memory_follows_all_the_same(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("started", "ended", "saw", "add_report", "set_note", "put_event"):
+    for name in ("started", "ended", "record_placements", "add_report", "set_note", "put_event"):
         monkeypatch.setattr(one.journal, name, broken)
     one.put("2", "3")
     one.look()
@@ -677,13 +681,22 @@ def test_without_a_journal_memory_follows_all_the_same(
     one.look()
     one.look()
     assert one.moves.pairs == [{0: 2}, {1: 3}, {2: 4}, {3: 5}]
-    assert one.handler.handle(event("end"), 4.0).ok
+    assert one.dispatcher.handle(event("end"), 4.0).ok
 
 
 def test_with_a_journal_that_cannot_even_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("started", "saw", "seen", "wish", "note", "is_held", "add_report", "open_runs"):
+    for name in (
+        "started",
+        "record_placements",
+        "known_tasks",
+        "override",
+        "note",
+        "is_locked",
+        "add_report",
+        "open_runs",
+    ):
         monkeypatch.setattr(Journal, name, broken)
     one = Set(tmp_path)
     one.put("2", "3")
@@ -699,21 +712,21 @@ def test_a_broken_adapter_is_a_result_and_no_exception(
         raise error
 
     monkeypatch.setattr(FakeScheduler, "tasks", fail)
-    handled = one.handler.handle(event("look"), 3.0)
+    handled = one.dispatcher.handle(event("look"), 3.0)
     assert not handled.ok
     assert handled.summary.startswith("failed: ")
 
 
 def test_an_unknown_scheduler_is_a_result(one: Set) -> None:
-    handled = one.handler.handle(Event(scheduler="none", point="begin", job="1"), 1.0)
+    handled = one.dispatcher.handle(Event(scheduler="none", point="begin", job="1"), 1.0)
     assert "no scheduler is called 'none'" in handled.summary
 
 
 def test_a_job_that_the_watcher_lost_is_closed_only_where_no_hook_will_tell(one: Set) -> None:
     one.look("job-ended", seen_by="watch")
     assert [run.job for run in one.journal.open_runs()] == ["1"]
-    one.handler.handle(event("job-started", "2", seen_by="watch"), 1.0)
-    one.handler.handle(event("job-ended", "2", seen_by="watch"), 2.0)
+    one.dispatcher.handle(event("job-started", "2", seen_by="watch"), 1.0)
+    one.dispatcher.handle(event("job-ended", "2", seen_by="watch"), 2.0)
     assert [run.job for run in one.journal.open_runs()] == ["1"]
     run = one.journal.run("fake", "2")
     assert run is not None

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedhook.agent.events import (
-    Kind,
+    EventKind,
     check_job,
     kind_of,
     parse_message,
@@ -140,13 +140,13 @@ def test_a_job_may_be_missing_only_where_none_is_meant(tmp_path: Path) -> None:
 def test_the_adapters_word_on_a_point_goes_first(tmp_path: Path) -> None:
     adapter = FakeScheduler(tmp_path)
     event = Event(scheduler="fake", point="prolog", job="1")
-    assert kind_of(event, adapter) is Kind.JOB_STARTED
+    assert kind_of(event, adapter) is EventKind.JOB_STARTED
     adapter.kinds = {"prolog": "ignore"}  # type: ignore[attr-defined]
-    assert kind_of(event, adapter) is Kind.IGNORE
+    assert kind_of(event, adapter) is EventKind.IGNORE
     strange = Event(scheduler="fake", point="unheard-of", job="1")
-    assert kind_of(strange, adapter) is Kind.IGNORE
+    assert kind_of(strange, adapter) is EventKind.IGNORE
     assert kind_of(Event(scheduler="fake", point="task-prolog", job="1"), adapter) is (
-        Kind.STEP_STARTED
+        EventKind.STEP_STARTED
     )
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.agent.events import parse_message
-from schedhook.journal.journal import Wish, journal
+from schedhook.journal import journal
+from schedhook.journal.journal import PlacementOverride
 from schedhook.roles.scheduler import Task
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet
@@ -204,12 +205,14 @@ def place_of(text: str) -> Placement:
 def wish_and_take_back(path: Path) -> None:
     """What job-migrate writes down, from 0 to 2 and back, and what comes to nothing."""
     with journal.Journal.open(path) as kept:
-        wish = kept.wish("slurm", "7")
-        assert wish is not None
-        new = str(wish.placement.cpus)  # where what was interrupted has led, once it is finished
-        with kept.together():
-            kept.make_wish("slurm", "7", replace(wish, leaving=None))
-            kept.saw("slurm", "7", {"0.0": wish.placement})
+        override = kept.override("slurm", "7")
+        assert override is not None
+        new = str(
+            override.placement.cpus
+        )  # where what was interrupted has led, once it is finished
+        with kept.transaction():
+            kept.set_override("slurm", "7", replace(override, leaving=None))
+            kept.record_placements("slurm", "7", {"0.0": override.placement})
         while True:
             old, new = new, "2" if new == "0" else "0"
             before, after = (
@@ -230,8 +233,10 @@ def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
     on_their_way = 0
     with journal.Journal.open(path) as kept:
         first = Task(name="0.0", pids=(1,), placement=place_of("2"))
-        kept.make_wish("slurm", "7", Wish(was=place_of("0"), placement=place_of("2")))
-        kept.saw("slurm", "7", {first.name: first.placement})
+        kept.set_override(
+            "slurm", "7", PlacementOverride(was=place_of("0"), placement=place_of("2"))
+        )
+        kept.record_placements("slurm", "7", {first.name: first.placement})
     for _ in range(KILLS):
         process = os.fork()
         if not process:
@@ -243,10 +248,10 @@ def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
         os.kill(process, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
         with journal.Journal.open(path) as kept:
-            wish, home = kept.wish("slurm", "7"), kept.placements("slurm", "7")["0.0"]
-        assert wish is not None, "there was one all the time"
-        assert wish.was == place_of("0")
-        on_their_way += wish.under_way
-        assert home.cpus == (wish.leaving or wish.placement.cpus)
+            override, home = kept.override("slurm", "7"), kept.placements("slurm", "7")["0.0"]
+        assert override is not None, "there was one all the time"
+        assert override.was == place_of("0")
+        on_their_way += override.under_way
+        assert home.cpus == (override.leaving or override.placement.cpus)
     print(f"{KILLS} killed, {on_their_way} of them between beginning and end")
     assert 0 < on_their_way < KILLS

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import history_seconds, measure, spool_events, write_history
-from schedhook.agent.events import Kind
+from schedhook.agent.events import EventKind
 from schedhook.agent.server import Agent
 from schedhook.journal.journal import Journal
 from schedhook.values.config import Config
-from tests.unit.agentkit import Moves, event, make_handler
+from tests.unit.agentkit import Moves, event, make_dispatcher
 
 
 def test_a_busy_host_loses_no_event(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_the_spool_is_read_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Whoever calls while ten thousand events wait there is not kept waiting for all of them."""
     monkeypatch.setattr("schedhook.agent.server._SPOOL_SECONDS", 0.0)
     spool_events(tmp_path / "spool", 30)
-    agent = Agent(make_handler(tmp_path, Moves()), Config(), spool=tmp_path / "spool")
+    agent = Agent(make_dispatcher(tmp_path, Moves()), Config(), spool=tmp_path / "spool")
     try:
         turns = 0
         while agent._read_spool():
@@ -36,15 +36,15 @@ def test_the_spool_is_read_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_ends_of_many_jobs_are_one_reason_to_look(tmp_path: Path) -> None:
-    agent = Agent(make_handler(tmp_path, Moves()), Config())
+    agent = Agent(make_dispatcher(tmp_path, Moves()), Config())
     try:
         for number in range(100):
-            look = event(Kind.LOOK.value, "7", because=f"job {number} ended", repatriate=True)
+            look = event(EventKind.LOOK.value, "7", because=f"job {number} ended", repatriate=True)
             agent._later(look, 0.0)
-        agent._later(event(Kind.LOOK.value, "7"), 0.0)
+        agent._later(event(EventKind.LOOK.value, "7"), 0.0)
         assert len(agent._timers) == 2
         agent._ring()
-        agent._later(event(Kind.LOOK.value, "7"), 60.0)
+        agent._later(event(EventKind.LOOK.value, "7"), 60.0)
         assert len(agent._timers) == 1, "one that was rung may come again"
     finally:
         agent._close()

@@ -21,11 +21,11 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.events import parse_message
-from schedhook.agent.followup import Handled
+from schedhook.agent.followup import EventResult
 from schedhook.agent.oneshot import handle_message
 from schedhook.agent.server import notify_systemd
 from schedhook.agent.sockets import lock
-from schedhook.agent.workers import Workers
+from schedhook.agent.workers import WorkerPool
 from schedhook.hook import delivery
 from schedhook.host.processes import boot_time
 from schedhook.journal.journal import Journal
@@ -414,12 +414,12 @@ def test_a_full_disk_stops_neither_hooks_nor_agent(here: Path) -> None:
 def test_workers_keep_each_jobs_order() -> None:
     done: list[tuple[str, float]] = []
 
-    def work(event: Event, at: float, _number: int | None) -> Handled:
+    def work(event: Event, at: float, _number: int | None) -> EventResult:
         time.sleep(0.001 * (int(event.job) % 3))
         done.append((event.job, at))
-        return Handled(summary="")
+        return EventResult(summary="")
 
-    workers = Workers(4, work, lambda: None)
+    workers = WorkerPool(4, work, lambda: None)
     for at in range(20):
         for job in range(10):
             workers.put(Event(scheduler="s", point=str(at), job=str(job)), float(at), None, None)
@@ -432,13 +432,13 @@ def test_workers_keep_each_jobs_order() -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit, GeneratorExit])
 def test_a_worker_survives_what_it_works_on(error: type[BaseException]) -> None:
-    def work(event: Event, _at: float, _number: int | None) -> Handled:
+    def work(event: Event, _at: float, _number: int | None) -> EventResult:
         raise error(event.job)
 
-    workers = Workers(1, work, lambda: None)
+    workers = WorkerPool(1, work, lambda: None)
     for job in ("1", "2"):
         workers.put(Event(scheduler="s", point="p", job=job), 0.0, None, None)
-    done: list[tuple[Event, Handled, object]] = []
+    done: list[tuple[Event, EventResult, object]] = []
     wait_for(lambda: done.extend(workers.finished()) or len(done) == 2)
     assert all(not handled.ok for _, handled, _ in done)
     workers.stop(5)
@@ -446,14 +446,15 @@ def test_a_worker_survives_what_it_works_on(error: type[BaseException]) -> None:
 
 NO_THREADS = """
 import os, resource, sys, time
-from schedhook.agent.followup import Handled
+from schedhook.agent.followup import EventResult
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
-from schedhook.agent.workers import Workers
+from schedhook.agent.workers import WorkerPool
 
 get_logger().info("before its files are out of reach")
 done = []
-workers = Workers(2, lambda event, *_: done.append(event.job) or Handled(summary=""), lambda: None)
+work = lambda event, *_: done.append(event.job) or EventResult(summary="")
+workers = WorkerPool(2, work, lambda: None)
 os.setgroups([]); os.setgid(65534); os.setuid(200_000 + os.getpid())
 for most in (1, 9):
     resource.setrlimit(resource.RLIMIT_NPROC, (most, 9))
@@ -481,12 +482,12 @@ def test_a_look_that_waits_is_not_put_twice() -> None:
     gate = threading.Event()
     done: list[str] = []
 
-    def work(event: Event, _at: float, _number: int | None) -> Handled:
+    def work(event: Event, _at: float, _number: int | None) -> EventResult:
         gate.wait(10)
         done.append(event.point)
-        return Handled(summary="")
+        return EventResult(summary="")
 
-    workers = Workers(1, work, lambda: None)
+    workers = WorkerPool(1, work, lambda: None)
     look = Event(scheduler="s", point="look", job="1")
     for _ in range(10):
         workers.put(look, 0.0, None, None)

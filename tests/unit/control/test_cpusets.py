@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.control import cpusets
-from schedhook.control.cpusets import CpuMove, Level, move_processors, relative
+from schedhook.control.cpusets import CpuMove, CpusetChange, move_processors, relative
 from schedhook.control.threads import Thread
 from schedhook.host.cgroups import Cgroup
 from schedhook.values.errors import RefusedError
@@ -103,9 +103,11 @@ def boot(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kernel]:
     return start
 
 
-def levels() -> list[Level]:
+def levels() -> list[CpusetChange]:
     return [
-        Level(cgroup=Cgroup(path=path, version=1, mount=Path("/")), cpus=relative(cpus, OLD, NEW))
+        CpusetChange(
+            cgroup=Cgroup(path=path, version=1, mount=Path("/")), cpus=relative(cpus, OLD, NEW)
+        )
         for path, cpus in TREE.items()
     ]
 
@@ -242,7 +244,7 @@ def test_what_cannot_be_put_back_is_told(boot: Callable[..., Kernel]) -> None:
 def test_a_level_that_serves_others_stays_wide(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
     first, *rest = levels()
-    user = Level(cgroup=first.cgroup, cpus=NEW, stays_wide=True)
+    user = CpusetChange(cgroup=first.cgroup, cpus=NEW, stays_wide=True)
     done = move_processors(
         [user, *rest], kernel.pids, lambda _, had: relative(had, OLD, NEW), print
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.control import rollback as guards
-from schedhook.control.rollback import Guard, mend, put_back
+from schedhook.control.rollback import Rollback, put_back, recover
 from schedhook.host.processes import read_start_time
 
 
@@ -45,7 +45,7 @@ def ignores(pid: int, number: int) -> bool:
 
 
 def test_what_was_not_forgotten_is_put_back_last_first(tmp_path: Path) -> None:
-    with Guard() as guard:
+    with Rollback() as guard:
         guard.write_back(tmp_path / "one", "first")
         guard.forget()
         guard.write_back(tmp_path / "a\nb", "first")
@@ -55,7 +55,7 @@ def test_what_was_not_forgotten_is_put_back_last_first(tmp_path: Path) -> None:
 
 
 def test_nothing_told_starts_nothing() -> None:
-    with Guard() as guard:
+    with Rollback() as guard:
         guard.forget()
         assert guard._helper is None
 
@@ -63,7 +63,7 @@ def test_nothing_told_starts_nothing() -> None:
 def test_a_thread_gets_its_processors_again(sleeper: int) -> None:
     had = os.sched_getaffinity(sleeper)
     one = {min(had)}
-    with Guard() as guard:
+    with Rollback() as guard:
         guard.bind_back(sleeper, read_start_time(sleeper), one)
     assert os.sched_getaffinity(sleeper) == one
 
@@ -84,9 +84,9 @@ def test_half_a_record_is_not_acted_on(tmp_path: Path) -> None:
 
 
 GUARDED = """
-import sys, time; from pathlib import Path; from schedhook import guard as guards
+import sys, time; from pathlib import Path; from schedhook.control import rollback as guards
 guards.DIRECTORY = sys.argv[2]
-with guards.Guard() as guard:
+with guards.Rollback() as guard:
     guard.write_back(Path(sys.argv[1]), 'old')
     print(guard._helper.pid, flush=True); time.sleep(600)
 """
@@ -115,16 +115,16 @@ def test_it_outlives_its_process(
     process, helper = guarded
     if first is signal.SIGTERM:
         os.kill(helper, first)
-    assert mend(str(records)) == 0, "somebody sees to it"
+    assert recover(str(records)) == 0, "somebody sees to it"
     assert not (tmp_path / "one").exists()
     process.kill()
     wait_until(lambda: not runs(helper))
     assert (tmp_path / "one").read_text() == "old"
-    assert mend(str(records)) == 0
+    assert recover(str(records)) == 0
 
 
 def test_without_its_helper_the_process_puts_back_itself(tmp_path: Path) -> None:
-    with Guard() as guard:
+    with Rollback() as guard:
         guard.write_back(tmp_path / "one", "old")
         assert guard._helper
         guard._helper.kill()
@@ -142,7 +142,7 @@ def test_when_both_were_killed_the_next_one_puts_back(
     process.kill()
     wait_until(lambda: not runs(process.pid) and not runs(helper))
     assert not (tmp_path / "one").exists()
-    assert mend(str(records)) == 1
+    assert recover(str(records)) == 1
     assert (tmp_path / "one").read_text() == "old"
     assert list(records.iterdir()) == []
 
@@ -152,7 +152,7 @@ def test_records_that_others_may_write_are_not_believed(tmp_path: Path, records:
     records.mkdir(mode=0o777)
     records.chmod(0o777)
     (records / "1-1").write_bytes(b"write\0%s\0evil\0" % os.fsencode(tmp_path / "one"))
-    assert mend(str(records)) == 0
+    assert recover(str(records)) == 0
     assert not (tmp_path / "one").exists()
 
 

@@ -14,7 +14,7 @@ import pytest
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.control.affinity import Binding
 from schedhook.control.freezer import cgroups_to_freeze
-from schedhook.control.rollback import Guard
+from schedhook.control.rollback import Rollback
 from schedhook.control.threads import Thread, affinity, bind, members_threads, read_threads
 from schedhook.values.errors import RefusedError
 from schedhook.values.sets import CpuSet
@@ -90,7 +90,7 @@ def test_neither_undone_nor_frozen_once_it_is_another_one(
     thread: Thread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     had = os.sched_getaffinity(thread.tid)
-    with Guard() as guard, NativeBackend().attach(thread.pid) as target:
+    with Rollback() as guard, NativeBackend().attach(thread.pid) as target:
         binding = Binding(guard)
         binding.bind([target], CpuSet(had))
         assert binding._before == {thread: CpuSet(had)}

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.clients import Gate
-from schedhook.agent.events import Kind, Message, kind_of, read_spool, read_users_event
-from schedhook.agent.followup import Handled
+from schedhook.agent.events import EventKind, Message, kind_of, read_spool, read_users_event
+from schedhook.agent.followup import EventResult
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import listen, lock
 from schedhook.agent.watcher import owner_of
-from schedhook.control.rollback import Guard
+from schedhook.control.rollback import Rollback
 from schedhook.hook import delivery
 from schedhook.journal.journal import Journal, JournalError
 from schedhook.plugins.descriptors import StrategyPlugin
@@ -44,7 +44,7 @@ from tests.unit.agentkit import (
     connect,
     history,
     hook,
-    make_handler,
+    make_dispatcher,
     message,
     place,
     processor_time,
@@ -181,7 +181,7 @@ FORGED = {
 @pytest.mark.parametrize("adapter", [PbsScheduler(), Slurm()], ids=["pbs", "slurm"])
 def test_of_a_schedulers_hooks_only_those_that_users_run_are_theirs(adapter: Scheduler) -> None:
     taken = []
-    for point in (*adapter.kinds, *Kind, "made-up"):  # type: ignore[attr-defined]
+    for point in (*adapter.kinds, *EventKind, "made-up"):  # type: ignore[attr-defined]
         said = Message(
             scheduler=adapter.name,
             point=point,
@@ -195,11 +195,11 @@ def test_of_a_schedulers_hooks_only_those_that_users_run_are_theirs(adapter: Sch
         except RefusedError:
             continue
         except UsageError:
-            assert point in Kind.STEP_STARTED  # an adapter need not know the common names
+            assert point in EventKind.STEP_STARTED  # an adapter need not know the common names
             continue
         taken.append(point)
         assert (event.user, event.host, event.data) == (None, "", {"seen_by": "user"})
-        assert kind_of(event, adapter) is Kind.STEP_STARTED
+        assert kind_of(event, adapter) is EventKind.STEP_STARTED
         for owner in (None, 0, 1001):
             with pytest.raises(RefusedError):
                 read_users_event(said, adapter, 1000, lambda _, owner=owner: owner)  # type: ignore[misc]
@@ -261,16 +261,16 @@ print(json.dumps(answers), flush=True); sys.stdin.read()
 @needs_root
 def test_the_queue_of_a_user_has_a_limit(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing is handled: of a job one event of each kind, and one for each connection."""
-    handler = make_handler(here, Moves())
-    handler.journal.started("fake", "mine", NOBODY)
+    dispatcher = make_dispatcher(here, Moves())
+    dispatcher.journal.started("fake", "mine", NOBODY)
     free = threading.Event()
 
-    def wait(_event: Event, _at: float) -> Handled:
+    def wait(_event: Event, _at: float) -> EventResult:
         free.wait(60)
-        return Handled(summary="done")
+        return EventResult(summary="done")
 
-    monkeypatch.setattr(handler, "handle", wait)
-    serving = Agent(handler, Config(), path=here / "agent.sock")
+    monkeypatch.setattr(dispatcher, "handle", wait)
+    serving = Agent(dispatcher, Config(), path=here / "agent.sock")
     thread = threading.Thread(target=serving.run)
     thread.start()
     try:
@@ -461,7 +461,7 @@ def test_directories_have_their_modes_whatever_the_umask(
     monkeypatch.setattr("schedhook.control.rollback.DIRECTORY", str(here / "run/schedhook/guards"))
     before = os.umask(umask)
     try:
-        with Guard() as guard:
+        with Rollback() as guard:
             guard.write_back(here / "nothing", "")
             guard.forget()
         States(here).put(JobState(job="7.host"))

@@ -26,7 +26,7 @@ from schedhook.journal.rows import json_object
 from schedhook.migration.profiling.reading import Format, read_profile
 from schedhook.values.config import parse_config
 from schedhook.values.errors import ConfigError, SchedhookError, UsageError
-from schedhook.values.model import Kind
+from schedhook.values.model import MemoryKind
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs.state import JobState
@@ -79,7 +79,7 @@ def read_areas(data: bytes) -> None:
         contextlib.suppress(SchedhookError),
     ):
         for area in areas.read_areas(1, resident_only=False):
-            assert area.kind in Kind
+            assert area.kind in MemoryKind
         areas.read_pss(1)
 
 
@@ -235,7 +235,7 @@ _ROWS = {
     "placements": "run task cpus nodes settled at",
     "events": "at scheduler point job host user data done summary",
     "reports": "at scheduler job outcome report",
-    "wishes": "run at was_cpus was_nodes cpus nodes data",
+    "overrides": "run at was_cpus was_nodes cpus nodes data",
     "notes": "run key text",
     "holds": "scheduler job pid start_time until",
     "totals": "series value",
@@ -260,7 +260,7 @@ def read_rows(data: bytes) -> None:
                 json.dumps(_JOURNAL.history()).encode()
                 for reader in (_JOURNAL.totals, _JOURNAL.open_runs):
                     reader()
-                for of in (_JOURNAL.run, _JOURNAL.seen, _JOURNAL.wish, _JOURNAL.is_held):
+                for of in (_JOURNAL.run, _JOURNAL.seen, _JOURNAL.override, _JOURNAL.is_locked):
                     of("slurm", "7")
                 _JOURNAL.note("slurm", "7", "parked", json_object)
                 for _, at, event in _JOURNAL.unfinished_events():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schedhook.host.processes import read_areas, read_pss, residency
 from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
 from schedhook.values.errors import NoPermissionError, ProcessGoneError
-from schedhook.values.model import Area, Kind
+from schedhook.values.model import Area, MemoryKind
 
 MIB = 1 << 20
 HUGE = 2 * MIB
@@ -31,7 +31,7 @@ def test_anonymous_memory(tmp_path: Path) -> None:
         FakeArea(start=0x7F0000000000, size=8 * PAGE, pages={0: 2, 3: 5}, policy="bind:0-3"),
     )
     assert (area.start, area.end) == (0x7F0000000000, 0x7F0000000000 + 8 * PAGE)
-    assert area.kind is Kind.ANON
+    assert area.kind is MemoryKind.ANON
     assert area.residency == {0: 2 * PAGE, 3: 5 * PAGE}
     assert area.resident == 7 * PAGE
     assert area.policy == "bind:0-3"
@@ -65,11 +65,11 @@ def test_policies_with_blanks_and_flags(tmp_path: Path, policy: str, path: str) 
 @pytest.mark.parametrize(
     ("area", "kind"),
     [
-        (FakeArea(start=PAGE, size=PAGE, path="/lib/libc.so"), Kind.FILE),
-        (FakeArea(start=PAGE, size=PAGE, path="/dev/shm/x", device="0:23"), Kind.SHMEM),
-        (FakeArea(start=PAGE, size=PAGE, path="/run/x", device="0:23"), Kind.SHMEM),
+        (FakeArea(start=PAGE, size=PAGE, path="/lib/libc.so"), MemoryKind.FILE),
+        (FakeArea(start=PAGE, size=PAGE, path="/dev/shm/x", device="0:23"), MemoryKind.SHMEM),
+        (FakeArea(start=PAGE, size=PAGE, path="/run/x", device="0:23"), MemoryKind.SHMEM),
         # A mount of another namespace: no table names the device.
-        (FakeArea(start=PAGE, size=PAGE, path="/dev/shm/x", device="0:99"), Kind.SHMEM),
+        (FakeArea(start=PAGE, size=PAGE, path="/dev/shm/x", device="0:99"), MemoryKind.SHMEM),
         (
             FakeArea(
                 start=PAGE,
@@ -79,23 +79,23 @@ def test_policies_with_blanks_and_flags(tmp_path: Path, policy: str, path: str) 
                 inode=0,
                 is_shared=True,
             ),
-            Kind.SHMEM,
+            MemoryKind.SHMEM,
         ),
         (
             FakeArea(
                 start=PAGE, size=PAGE, path="/memfd:a\nb (deleted)", device="0:1", is_shared=True
             ),
-            Kind.SHMEM,
+            MemoryKind.SHMEM,
         ),
         (
             FakeArea(
                 start=PAGE, size=PAGE, path="/dev/zero (deleted)", device="0:1", is_shared=True
             ),
-            Kind.SHMEM,
+            MemoryKind.SHMEM,
         ),
-        (FakeArea(start=PAGE, size=PAGE, path="/dev/zero", device="0:6", anon=1), Kind.ANON),
-        (FakeArea(start=PAGE, size=PAGE, path="/memfd:kept"), Kind.FILE),
-        (FakeArea(start=PAGE, size=PAGE, path="/lib/libc.so", anon=1), Kind.FILE),
+        (FakeArea(start=PAGE, size=PAGE, path="/dev/zero", device="0:6", anon=1), MemoryKind.ANON),
+        (FakeArea(start=PAGE, size=PAGE, path="/memfd:kept"), MemoryKind.FILE),
+        (FakeArea(start=PAGE, size=PAGE, path="/lib/libc.so", anon=1), MemoryKind.FILE),
         (
             FakeArea(
                 start=HUGE,
@@ -105,12 +105,12 @@ def test_policies_with_blanks_and_flags(tmp_path: Path, policy: str, path: str) 
                 device="0:15",
                 path="/anon_hugepage (deleted)",
             ),
-            Kind.HUGE,
+            MemoryKind.HUGE,
         ),
-        (FakeArea(start=PAGE, size=PAGE, path="/dev/hugepages/x", device="0:24"), Kind.HUGE),
+        (FakeArea(start=PAGE, size=PAGE, path="/dev/hugepages/x", device="0:24"), MemoryKind.HUGE),
     ],
 )
-def test_kinds(tmp_path: Path, area: FakeArea, kind: Kind) -> None:
+def test_kinds(tmp_path: Path, area: FakeArea, kind: MemoryKind) -> None:
     assert only(tmp_path, dataclasses.replace(area, pages={0: 1})).kind is kind
 
 
@@ -194,7 +194,7 @@ def test_any_file_name_comes_through_and_hides_no_count(tmp_path: Path, name: st
     path = f"/data/{name} N0=9 huge"
     area = only(tmp_path, FakeArea(start=PAGE, size=4 * PAGE, pages={0: 1, 1: 3}, path=path))
     assert area.residency == {0: PAGE, 1: 3 * PAGE}
-    assert area.kind is Kind.FILE
+    assert area.kind is MemoryKind.FILE
     if "\\012" not in path:  # maps writes this and a line end alike
         assert area.path == path
 
@@ -392,8 +392,8 @@ def test_a_kernel_without_numa_has_everything_on_node_0(tmp_path: Path) -> None:
     write_process(tmp_path, 5, areas=areas)
     (tmp_path / "proc/5/numa_maps").unlink()
     anon, file = read_areas(5, tmp_path)
-    assert (anon.kind, anon.residency) == (Kind.ANON, {0: 3 * PAGE})
-    assert (file.kind, file.residency, file.path) == (Kind.FILE, {0: PAGE}, "/lib/x")
+    assert (anon.kind, anon.residency) == (MemoryKind.ANON, {0: 3 * PAGE})
+    assert (file.kind, file.residency, file.path) == (MemoryKind.FILE, {0: PAGE}, "/lib/x")
     assert file.most_mappers > 1
 
 

@@ -18,7 +18,7 @@ import pytest
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import read_topology
 from schedhook.values.errors import NoPermissionError, ProcessGoneError
-from schedhook.values.model import Area, Kind
+from schedhook.values.model import Area, MemoryKind
 
 MIB = 1 << 20
 ME = os.getpid()
@@ -80,7 +80,7 @@ def test_anonymous_memory() -> None:
     with mmap.mmap(-1, 4 * MIB, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.write(b"x" * (4 * MIB))
         area = area_at(address_of(memory))
-    assert area.kind is Kind.ANON
+    assert area.kind is MemoryKind.ANON
     assert area.resident >= 4 * MIB
     assert area.object_key is None
     assert set(area.residency) <= read_topology().memory_nodes
@@ -90,7 +90,7 @@ def test_shared_anonymous_memory() -> None:
     with mmap.mmap(-1, MIB) as memory:
         memory.write(b"x" * MIB)
         area = area_at(address_of(memory))
-    assert (area.kind, area.is_shared, area.resident) == (Kind.SHMEM, True, MIB)
+    assert (area.kind, area.is_shared, area.resident) == (MemoryKind.SHMEM, True, MIB)
     assert area.object_key is not None
 
 
@@ -103,7 +103,7 @@ def test_a_memory_file_with_a_strange_name() -> None:
         area = area_at(address_of(memory))
     inode = os.fstat(handle).st_ino
     os.close(handle)
-    assert area.kind is Kind.SHMEM
+    assert area.kind is MemoryKind.SHMEM
     assert area.path == f"/memfd:{name} (deleted)"
     assert area.object_key is not None
     assert area.object_key[1:] == (inode, 0)
@@ -124,7 +124,7 @@ def test_a_private_file_mapping_before_and_after_it_is_written(tmp_path: Path) -
         after = area_at(address)
         device = os.fstat(file.fileno()).st_dev
     assert before.path == str(path)
-    if before.kind is Kind.FILE:  # else the temporary directory is a tmpfs
+    if before.kind is MemoryKind.FILE:  # else the temporary directory is a tmpfs
         assert before.object_key == (
             f"{os.major(device)}:{os.minor(device)}",
             path.stat().st_ino,
@@ -140,7 +140,7 @@ def test_a_file_of_a_tmpfs() -> None:
         with mmap.mmap(file.fileno(), MIB) as memory:
             memory.write(b"x" * MIB)
             area = area_at(address_of(memory))
-        assert area.kind is Kind.SHMEM
+        assert area.kind is MemoryKind.SHMEM
         assert area.path == file.name
 
 

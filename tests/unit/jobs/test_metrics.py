@@ -26,7 +26,7 @@ from schedhook.jobs.footprint import read_jobs
 from schedhook.jobs.metrics import Footprints, exposition, write_textfile
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
-from schedhook.plugins.manager import Plugins, Provider, load_plugins
+from schedhook.plugins.manager import Plugins, PluginSource, load_plugins
 from schedhook.roles.scheduler import Task
 from schedhook.testing.hosts import (
     FakeArea,
@@ -100,7 +100,7 @@ def plugins_with(**create: Any) -> Plugins:
         for name, make in create.items()
     ]
     result = Plugins()
-    result.register(Provider(name="tests", package="tests"), Schedulers(*found))
+    result.register(PluginSource(name="tests", package="tests"), Schedulers(*found))
     return result
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from schedhook.journal.journal import (
-    HeldError,
+    JobLockedError,
     Journal,
+    JournalBusyError,
     JournalError,
-    LockedError,
-    Wish,
+    PlacementOverride,
     default_path,
 )
 from schedhook.values.errors import SchedhookError
@@ -100,67 +100,71 @@ def test_two_schedulers_may_use_one_number(journal: Journal) -> None:
 
 def test_a_placement_is_kept_once_and_known_by_task(journal: Journal) -> None:
     for _ in range(3):
-        journal.saw("slurm", "7", {"0.0": at("0", "0"), "0.1": at("1", "1")})
+        journal.record_placements("slurm", "7", {"0.0": at("0", "0"), "0.1": at("1", "1")})
     assert journal.placements("slurm", "7") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
     assert len(journal.history("7")[0]["placements"]) == 2
 
 
 def test_home_is_where_the_memory_is_and_what_was_passed_is_remembered(journal: Journal) -> None:
-    journal.saw("slurm", "7", {"0": at("0", "0")})
-    journal.saw("slurm", "7", {"0": at("0,2", "0,2")}, settled=False)
-    journal.saw("slurm", "7", {"0": at("3", "3")}, settled=False)
-    seen = journal.seen("slurm", "7")["0"]
+    journal.record_placements("slurm", "7", {"0": at("0", "0")})
+    journal.record_placements("slurm", "7", {"0": at("0,2", "0,2")}, settled=False)
+    journal.record_placements("slurm", "7", {"0": at("3", "3")}, settled=False)
+    seen = journal.known_tasks("slurm", "7")["0"]
     assert (seen.home, seen.last) == (at("0", "0"), at("3", "3"))
     assert seen.visited == {0, 2, 3}
     assert [run.job for run in journal.open_runs(unsettled_only=True)] == ["7"]
-    journal.saw("slurm", "7", {"0": at("3", "3")})
-    assert journal.seen("slurm", "7")["0"].home == at("3", "3")
-    assert journal.seen("slurm", "7")["0"].visited == NodeSet()
+    journal.record_placements("slurm", "7", {"0": at("3", "3")})
+    assert journal.known_tasks("slurm", "7")["0"].home == at("3", "3")
+    assert journal.known_tasks("slurm", "7")["0"].visited == NodeSet()
     assert journal.open_runs(unsettled_only=True) == ()
 
 
 def test_a_new_run_does_not_know_the_old_ones_placement(journal: Journal) -> None:
     journal.started("slurm", "7", at=1.0)
-    journal.saw("slurm", "7", {"0": at("0", "0")}, at=2.0)
+    journal.record_placements("slurm", "7", {"0": at("0", "0")}, at=2.0)
     journal.ended("slurm", "7", at=3.0)
     journal.started("slurm", "7", at=4.0)
     assert journal.placements("slurm", "7") == {}
 
 
-# -- wishes, notes, holds ------------------------------------------------------------------------
+# -- overrides, notes, locks ---------------------------------------------------------------------
 
 
 def test_a_wish_lasts_until_the_job_ends_and_keeps_what_the_scheduler_gave(
     journal: Journal,
 ) -> None:
-    first = Wish(was=at("0-1", "0-1"), placement=at("2-3", "2-3"), leaving=CpuSet({0, 1}))
-    journal.make_wish("slurm", "7", first)
-    journal.make_wish("slurm", "7", Wish(was=at("2-3", "2-3"), placement=at("1-2", "1-2")))
-    wish = journal.wish("slurm", "7")
-    assert wish is not None
-    assert (wish.was, wish.placement) == (at("0-1", "0-1"), at("1-2", "1-2"))
+    first = PlacementOverride(
+        was=at("0-1", "0-1"), placement=at("2-3", "2-3"), leaving=CpuSet({0, 1})
+    )
+    journal.set_override("slurm", "7", first)
+    journal.set_override(
+        "slurm", "7", PlacementOverride(was=at("2-3", "2-3"), placement=at("1-2", "1-2"))
+    )
+    override = journal.override("slurm", "7")
+    assert override is not None
+    assert (override.was, override.placement) == (at("0-1", "0-1"), at("1-2", "1-2"))
     journal.ended("slurm", "7", at=time.time() + 1)
-    assert journal.wish("slurm", "7") is None
+    assert journal.override("slurm", "7") is None
 
 
 def test_a_wish_can_be_released_once(journal: Journal) -> None:
-    journal.make_wish("slurm", "7", Wish(was=at("0", "0"), placement=at("1", "1")))
+    journal.set_override("slurm", "7", PlacementOverride(was=at("0", "0"), placement=at("1", "1")))
     assert journal.release("slurm", "7")
     assert not journal.release("slurm", "7")
-    assert journal.wish("slurm", "7") is None
+    assert journal.override("slurm", "7") is None
 
 
 def test_what_is_written_together_is_written_as_a_whole(journal: Journal, path: Path) -> None:
-    wish = Wish(was=at("0", "0"), placement=at("1", "1"))
-    with pytest.raises(RuntimeError), journal.together():
-        journal.make_wish("slurm", "7", wish)
-        journal.saw("slurm", "7", {"0": at("0", "0")})
+    override = PlacementOverride(was=at("0", "0"), placement=at("1", "1"))
+    with pytest.raises(RuntimeError), journal.transaction():
+        journal.set_override("slurm", "7", override)
+        journal.record_placements("slurm", "7", {"0": at("0", "0")})
         raise RuntimeError
     assert journal.history() == []
-    with Journal.open(path) as other, journal.together():
-        journal.make_wish("slurm", "7", wish)
-        assert other.wish("slurm", "7") is None
-    assert journal.wish("slurm", "7") is not None
+    with Journal.open(path) as other, journal.transaction():
+        journal.set_override("slurm", "7", override)
+        assert other.override("slurm", "7") is None
+    assert journal.override("slurm", "7") is not None
 
 
 def test_notes_go_with_the_job(journal: Journal) -> None:
@@ -174,29 +178,29 @@ def test_notes_go_with_the_job(journal: Journal) -> None:
 
 
 def hold_for_ever(path: Path, ready: Path) -> None:
-    with Journal.open(path) as journal, journal.hold("slurm", "7"):
+    with Journal.open(path) as journal, journal.lock("slurm", "7"):
         ready.touch()
         time.sleep(600)
 
 
 def test_a_hold_is_others_business_and_ends_with_its_process(path: Path, tmp_path: Path) -> None:
     with Journal.open(path) as journal:
-        with journal.hold("slurm", "7"):
-            assert not journal.is_held("slurm", "7")
+        with journal.lock("slurm", "7"):
+            assert not journal.is_locked("slurm", "7")
         holder = SPAWN.Process(target=hold_for_ever, args=(path, tmp_path / "ready"))
         holder.start()
         while not (tmp_path / "ready").exists():
             assert holder.is_alive()
             time.sleep(0.02)
-        assert journal.is_held("slurm", "7")
-        assert not journal.is_held("slurm", "8")
-        with pytest.raises(HeldError, match=f"process {holder.pid} is at work on job 7"):
-            journal.hold("slurm", "7").__enter__()
+        assert journal.is_locked("slurm", "7")
+        assert not journal.is_locked("slurm", "8")
+        with pytest.raises(JobLockedError, match=f"process {holder.pid} is at work on job 7"):
+            journal.lock("slurm", "7").__enter__()
         threading.Timer(0.3, holder.kill).start()
-        with journal.hold("slurm", "7", wait=60):
+        with journal.lock("slurm", "7", wait=60):
             holder.join(60)
             assert holder.exitcode is not None, "held by two"
-        assert not journal.is_held("slurm", "7")
+        assert not journal.is_locked("slurm", "7")
         journal.prune(1)
 
 
@@ -226,7 +230,7 @@ def test_history_tells_all_of_a_job_and_nothing_of_others(journal: Journal) -> N
         now = time.time()
         journal.started("slurm", job, at=now)
         journal.finish_event(journal.put_event(event(job), now) or 0, "started")
-        journal.saw("slurm", job, {"0": at("0", "0")})
+        journal.record_placements("slurm", job, {"0": at("0", "0")})
         report = Report(
             outcome=Outcome.COMPLETE,
             strategy="s",
@@ -264,7 +268,7 @@ def write_much(path: Path, first: int, count: int) -> None:
             number_of_event = journal.put_event(event(job), float(number))
             assert number_of_event is not None
             journal.started("slurm", job, at=float(number))
-            journal.saw("slurm", job, {"0": at("0", "0")}, at=float(number))
+            journal.record_placements("slurm", job, {"0": at("0", "0")}, at=float(number))
             journal.ended("slurm", job, at=float(number) + 0.5)
             journal.finish_event(number_of_event, "done")
 
@@ -290,7 +294,7 @@ def test_threads_share_one_journal(journal: Journal) -> None:
     def write(first: int) -> None:
         for number in range(first, first + 25):
             journal.started("slurm", str(number))
-            journal.seen("slurm", str(number))
+            journal.known_tasks("slurm", str(number))
 
     threads = [threading.Thread(target=write, args=(100 * n,)) for n in range(8)]
     for thread in threads:
@@ -330,7 +334,7 @@ while True:
 def test_a_thread_that_must_not_wait_does_not(path: Path) -> None:
     with Journal.open(path) as journal, journal.beside(0.0) as hasty:
         hasty.started("slurm", "7")
-        with journal.together(), pytest.raises(LockedError, match="locked"):
+        with journal.transaction(), pytest.raises(JournalBusyError, match="locked"):
             hasty.started("slurm", "8")
         hasty.started("slurm", "9")
         assert [run.job for run in journal.open_runs()] == ["7", "9"]
@@ -346,7 +350,7 @@ def test_one_long_wait_is_enough(path: Path) -> None:
     """A journal that somebody has locked for hours does not cost ten seconds for each line."""
     with Journal.open(path) as other, other.beside(0.2) as journal:
         waits = lambda: journal._database.connection.execute("PRAGMA busy_timeout").fetchone()[0]  # noqa: E731
-        with other.together(), pytest.raises(LockedError):
+        with other.transaction(), pytest.raises(JournalBusyError):
             journal.started("slurm", "7")
         assert waits() == 2
         journal.started("slurm", "7")
@@ -561,26 +565,30 @@ def test_a_job_that_never_rests_does_not_fill_the_disk(journal: Journal) -> None
             journal.put_event(Event(scheduler="s", point="look", job="1"), at) or 0, ""
         )
         nodes = NodeSet([number % 2])
-        journal.saw("s", "1", {"a": Placement(cpus=CpuSet([number]), nodes=nodes)}, at=at)
-    journal.saw("s", "1", {"quiet": Placement(cpus=CpuSet([7]), nodes=NodeSet([3]))}, at=now - 90)
+        journal.record_placements(
+            "s", "1", {"a": Placement(cpus=CpuSet([number]), nodes=nodes)}, at=at
+        )
+    journal.record_placements(
+        "s", "1", {"quiet": Placement(cpus=CpuSet([7]), nodes=NodeSet([3]))}, at=now - 90
+    )
     waiting = journal.put_event(Event(scheduler="s", point="prolog", job="1"), now - 99)
-    before = journal.seen("s", "1")
+    before = journal.known_tasks("s", "1")
     journal.prune(90, per_job=10)
     (run,) = journal.history("1")
     assert [number for number, _, _ in journal.unfinished_events()] == [waiting]
-    assert journal.seen("s", "1") == before
+    assert journal.known_tasks("s", "1") == before
     assert len([seen for seen in run["placements"] if seen["task"] == "a"]) == 10
     assert len([seen for seen in run["placements"] if seen["task"] == "quiet"]) == 1
 
 
 def test_pruning_keeps_where_a_wandering_task_is_at_home(journal: Journal) -> None:
-    journal.saw("s", "1", {"a": Placement(cpus=CpuSet([0]), nodes=NodeSet([0]))})
+    journal.record_placements("s", "1", {"a": Placement(cpus=CpuSet([0]), nodes=NodeSet([0]))})
     for number in range(30):
         place = Placement(cpus=CpuSet([number]), nodes=NodeSet([1 + number % 3]))
-        journal.saw("s", "1", {"a": place}, settled=False)
-    before = journal.seen("s", "1")
+        journal.record_placements("s", "1", {"a": place}, settled=False)
+    before = journal.known_tasks("s", "1")
     journal.prune(90, per_job=10)
-    assert journal.seen("s", "1") == before
+    assert journal.known_tasks("s", "1") == before
     assert str(before["a"].visited) == "1-3"
 
 
@@ -599,9 +607,11 @@ def damage(path: Path, table: str, change: str, number: int | None = None) -> in
 def tell_much(journal: Journal, job: str) -> None:
     """Something in every table, about one job that runs."""
     journal.started("slurm", job, user=1000, at=10.0)
-    journal.saw("slurm", job, {"0": at("1", "0")}, at=11.0)
+    journal.record_placements("slurm", job, {"0": at("1", "0")}, at=11.0)
     journal.put_event(Event(scheduler="slurm", point="prolog", job=job), 12.0)
-    journal.make_wish("slurm", job, Wish(was=at("0", "0"), placement=at("1", "0"), at=13.0))
+    journal.set_override(
+        "slurm", job, PlacementOverride(was=at("0", "0"), placement=at("1", "0"), at=13.0)
+    )
     journal.set_note("slurm", job, "parked", "{}")
     report = Report(
         outcome=Outcome.COMPLETE, strategy=job, backend="b", node_map=NodeMap(pairs={0: 1}), job=job
@@ -613,14 +623,14 @@ def all_of(journal: Journal) -> dict[str, Any]:
     """What each read tells of two such jobs."""
     return {
         "runs": [(run.job, journal.run("slurm", run.job)) for run in journal.open_runs()],
-        "seen": [journal.seen("slurm", job) for job in ("7", "8")],
-        "wishes": [journal.wish("slurm", job) for job in ("7", "8")],
+        "seen": [journal.known_tasks("slurm", job) for job in ("7", "8")],
+        "overrides": [journal.override("slurm", job) for job in ("7", "8")],
         "notes": [journal.note("slurm", job, "parked", json.loads) for job in ("7", "8")],
         "noted": [run.job for run in journal.noted("parked")],
         "events": [event.job for _, _, event in journal.unfinished_events()],
         "totals": len(journal.totals()),
         "history": {
-            run["job"]: [len(run[key] or ()) for key in ("placements", "reports", "wish")]
+            run["job"]: [len(run[key] or ()) for key in ("placements", "reports", "override")]
             for run in journal.history()
         },
     }
@@ -639,10 +649,10 @@ DAMAGE = [
     *(("placements", f"cpus = {value}") for value in ("'1-'", "x'31'", "'0-99999999999'", NO_TEXT)),
     ("placements", "nodes = 'x'"),
     ("placements", "settled = 'yes'"),
-    ("wishes", "data = '[1]'"),
-    ("wishes", "data = '{\"leaving\": 5.5}'"),
-    ("wishes", "was_cpus = '7-1'"),
-    ("wishes", "at = ''"),
+    ("overrides", "data = '[1]'"),
+    ("overrides", "data = '{\"leaving\": 5.5}'"),
+    ("overrides", "was_cpus = '7-1'"),
+    ("overrides", "at = ''"),
     ("notes", "text = '{'"),
     ("notes", f"text = {NO_TEXT}"),
     *(("reports", f"report = {value}") for value in ("'{'", "'{}'", "'[]'", f"'{DEEP}'", NO_TEXT)),
@@ -677,8 +687,8 @@ def test_a_damaged_row_costs_itself_only(
     differs = {key for key in whole if whole[key] != left[key]}
     told = {
         "events": {"events"},
-        "placements": {"seen", "history"},
-        "wishes": {"wishes", "history"},
+        "placements": {"known_tasks", "history"},
+        "overrides": {"overrides", "history"},
         "notes": {"notes", "noted"},
         "reports": {"history"},
         "totals": {"totals"},
@@ -703,11 +713,11 @@ def test_with_a_run_that_cannot_be_mended_goes_what_belongs_to_it(
     damage(path, "jobs", change)
     assert [run["job"] for run in journal.history()] == ["8"]
     aside = rows_aside(path)
-    assert [table for table, _ in aside] == ["jobs", "placements", "wishes", "notes"]
+    assert [table for table, _ in aside] == ["jobs", "placements", "overrides", "notes"]
     assert (aside[0][1]["job"], aside[1][1]["cpus"]) == ("7", "1")
     journal.started("slurm", "7", at=20.0)
     assert [run.job for run in journal.open_runs()] == ["8", "7"]
-    assert journal.seen("slurm", "7") == {}
+    assert journal.known_tasks("slurm", "7") == {}
 
 
 def test_a_run_with_a_damaged_start_ends_like_others(journal: Journal, path: Path) -> None:
@@ -725,7 +735,7 @@ def test_a_damaged_hold_holds_nobody(journal: Journal, path: Path, change: str) 
         far = time.time() + 999
         database.execute("INSERT INTO holds VALUES ('slurm', '7', 1, 1, ?)", (far,))
     damage(path, "holds", change)
-    with journal.hold("slurm", "7"):
+    with journal.lock("slurm", "7"):
         assert journal.counts().damaged == 1
 
 

@@ -17,11 +17,11 @@ from schedhook.migration.page_plan import AskedOnce, PageChoice, Pages
 from schedhook.plugins.manager import load_plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
-from schedhook.roles.backend import Run
+from schedhook.roles.backend import PageRun
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.errors import PluginError
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area, Kind, Outcome, Report
+from schedhook.values.model import Area, MemoryKind, Outcome, Report
 from schedhook.values.nodemap import parse_map
 from schedhook.values.sets import CpuSet, NodeSet
 
@@ -245,7 +245,7 @@ def test_shared_pages_are_asked_about_once_whoever_maps_them() -> None:
         return Area(
             start=start,
             end=start + 16 * PAGE,
-            kind=Kind.SHMEM,
+            kind=MemoryKind.SHMEM,
             page_size=PAGE,
             residency={},
             is_shared=shared,
@@ -254,7 +254,7 @@ def test_shared_pages_are_asked_about_once_whoever_maps_them() -> None:
 
     def fresh(pid: int, area: Area, *pages: tuple[int, int]) -> list[tuple[int, int]]:
         runs = [
-            Run(start=area.start + first * PAGE, end=area.start + last * PAGE, node=0)
+            PageRun(start=area.start + first * PAGE, end=area.start + last * PAGE, node=0)
             for first, last in pages
         ]
         found = [

@@ -34,7 +34,7 @@ from schedhook.values.errors import (
     UsageError,
     from_errno,
 )
-from schedhook.values.model import Kind, NodeMap, Outcome, Reason, Report, Shared
+from schedhook.values.model import MemoryKind, NodeMap, Outcome, Reason, Report, Shared
 from schedhook.values.nodemap import parse_map
 from schedhook.values.sets import CpuSet, NodeSet
 
@@ -277,8 +277,8 @@ def test_a_failing_observer_stops_nothing() -> None:
 
 
 def test_kinds_that_were_not_asked_for_stay_and_are_said() -> None:
-    backend = host([0] * 10, kind=Kind.SHMEM, name="x")
-    report = run(backend, kinds=frozenset({Kind.ANON}))
+    backend = host([0] * 10, kind=MemoryKind.SHMEM, name="x")
+    report = run(backend, kinds=frozenset({MemoryKind.ANON}))
     assert report.outcome is Outcome.NOTHING_TO_DO
     assert report.kept == {"shmem": 10 * PAGE}
 
@@ -543,7 +543,7 @@ def test_what_is_in_swap_is_told_and_not_counted() -> None:
 def test_memory_that_two_processes_run_in_moves_once(strategy: str, node_map: str) -> None:
     """As of a parent and its child of vfork(2), until that runs a program."""
     backend = host([0] * 8)
-    backend.add_process(101, landlord=100)
+    backend.add_process(101, memory_owner_pid=100)
     report = run(backend, pids=(101, 100), node_map=node_map, strategy=strategy)
     assert report.outcome is Outcome.COMPLETE
     assert residency(backend) == {2: 8}
@@ -553,7 +553,7 @@ def test_memory_that_two_processes_run_in_moves_once(strategy: str, node_map: st
 
 def test_memory_whose_first_process_ends_is_counted_for_the_other() -> None:
     backend = host([0] * 8)
-    backend.add_process(101, landlord=100)
+    backend.add_process(101, memory_owner_pid=100)
 
     def move(work: Move) -> None:
         backend.end_process(100)

@@ -15,7 +15,7 @@ import pytest
 from schedhook.values import config as config_module
 from schedhook.values.config import Config, load_config, parse_config
 from schedhook.values.errors import ConfigError
-from schedhook.values.model import Kind, Shared
+from schedhook.values.model import MemoryKind, Shared
 from schedhook.values.sets import NodeSet
 
 FILE = Path("/somewhere/config.toml")
@@ -79,7 +79,7 @@ def test_every_key_is_read() -> None:
         mapper="nearest",
         backend="simulated",
         shared=Shared.ALL,
-        kinds=(Kind.ANON, Kind.HUGE),
+        kinds=(MemoryKind.ANON, MemoryKind.HUGE),
         threads=4,
         bandwidth_mb_s=250.5,
         reserve_mb=0,
@@ -128,7 +128,12 @@ def test_defaults() -> None:
     config = Config()
     assert config == dataclasses.replace(parse_config("", FILE), source=None)
     assert config.relocation.strategy == "move-pages"
-    assert config.relocation.kinds == (Kind.ANON, Kind.FILE, Kind.SHMEM, Kind.HUGE)
+    assert config.relocation.kinds == (
+        MemoryKind.ANON,
+        MemoryKind.FILE,
+        MemoryKind.SHMEM,
+        MemoryKind.HUGE,
+    )
     assert config.retry.attempts == 5
     assert config.plugins.third_party
 

@@ -166,7 +166,9 @@ def modules_after(statements: str) -> set[str]:
 
 
 def test_structlog_is_imported_with_the_first_line_and_rich_never() -> None:
-    prepare = "from schedhook import log; log.configure('json', 'info'); l = log.get_logger()"
+    prepare = (
+        "from schedhook.values import log; log.configure('json', 'info'); l = log.get_logger()"
+    )
     assert "structlog" not in modules_after(prepare)
     for format_ in ("json", "console"):
         loaded = modules_after(f"{prepare}; log.configure('{format_}', 'info'); l.info('said')")
@@ -175,6 +177,7 @@ def test_structlog_is_imported_with_the_first_line_and_rich_never() -> None:
 
 
 def test_rich_can_be_imported_afterwards_and_before() -> None:
-    say = "from schedhook import log; log.configure('json', 'info'); log.get_logger().info('said')"
+    configured = "from schedhook.values import log; log.configure("
+    say = configured + "'json', 'info'); log.get_logger().info('said')"
     assert "rich.table" in modules_after(f"{say}\nimport rich.table")
     assert "rich.table" in modules_after(f"import rich.table\n{say}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-NATIVE = Path(__file__).parents[4] / "schedhook/native"
+NATIVE = Path(__file__).parents[4] / "schedhook/backends/native"
 COMPILER = shlex.split(os.environ.get("CC") or "cc")
 STRICT = ["-Wall", "-Wextra", "-Werror"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

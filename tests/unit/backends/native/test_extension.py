@@ -22,12 +22,16 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which `schedhook` is one whose core the sanitizers watch."""
     directory = tmp_path_factory.mktemp("sanitized")
     shutil.copytree(Path(schedhook.__file__).parent, directory / "schedhook")
-    for built in (directory / "schedhook/native").glob("_core*.so"):
+    for built in (directory / "schedhook/backends/native").glob("_core*.so"):
         built.unlink()
     run(
         *COMPILER,
         *("-g", "-O1", "-shared", "-fPIC", *STRICT, *SANITIZE, "-DPy_LIMITED_API=0x030B0000"),
-        *(f"-I{sysconfig.get_path('include')}", "-o", directory / "schedhook/native/_core.abi3.so"),
+        *(
+            f"-I{sysconfig.get_path('include')}",
+            "-o",
+            directory / "schedhook/backends/native/_core.abi3.so",
+        ),
         *sorted(NATIVE.glob("*.c")),
         timeout=120,
     )
@@ -97,7 +101,7 @@ def calls():
         with suppress(OSError, TypeError, ValueError, OverflowError):
             call(*arguments)
 
-def held():
+def locked():
     pages = int(open("/proc/self/statm").read().split()[1])
     return len(os.listdir("/proc/self/fd")), pages * mmap.PAGESIZE
 

@@ -57,7 +57,7 @@ def config(tmp_path: Path) -> Path:
         journal.ended("slurm", "71", now - 24 * HOUR)
         journal.started("slurm", "72", 1000, now - 2 * HOUR)
         placement = Placement(cpus=CpuSet({0, 1}), nodes=NodeSet({0}))
-        journal.saw("slurm", "72", {"0.0": placement}, at=now - 2 * HOUR)
+        journal.record_placements("slurm", "72", {"0.0": placement}, at=now - 2 * HOUR)
         event = journal.put_event(Event(scheduler="slurm", point="look", job="72"), now - HOUR)
         assert event is not None
         journal.finish_event(event, "moved \x1b[31m" + "a word or two " * 12)

@@ -24,7 +24,7 @@ from schedhook.relocation.request import Request
 from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process
 from schedhook.values.config import Config, PluginsSection, RelocationSection
 from schedhook.values.errors import UsageError
-from schedhook.values.model import Kind, Outcome, Report
+from schedhook.values.model import MemoryKind, Outcome, Report
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.strategies import profile_guided
 from tests.unit.migration.test_page_plan import AT, Plug, layout, process
@@ -113,7 +113,7 @@ def test_a_huge_page_counts_as_one() -> None:
 def test_shared_memory_counts_what_every_process_does() -> None:
     backend = SimulatedBackend()
     for pid, start in ((100, AT), (200, AT + (1 << 30))):
-        area = SimulatedArea(start=start, nodes=[0, 0], kind=Kind.SHMEM, name="segment")
+        area = SimulatedArea(start=start, nodes=[0, 0], kind=MemoryKind.SHMEM, name="segment")
         backend.add_process(pid, areas=[area])
     profile = Profile()
     profile.add(100, AT, 0, 4)

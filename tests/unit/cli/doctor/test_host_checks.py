@@ -18,7 +18,7 @@ from schedhook.cli.doctor.host_checks import examine
 from schedhook.cli.main import main
 from schedhook.journal.journal import Journal
 from schedhook.plugins.findings import Finding, Level, ok
-from schedhook.plugins.manager import Plugins, Provider, load_plugins
+from schedhook.plugins.manager import Plugins, PluginSource, load_plugins
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_file, write_host
 from schedhook.values.config import (
     AgentSection,
@@ -88,7 +88,7 @@ def test_a_plug_in_that_fails_or_talks_nonsense_is_a_finding(tmp_path: Path) -> 
         ("nonsense", lambda: ["all well"]),
         ("silent", lambda: None),
     ):
-        plugins.register(Provider(name=name, package="t"), Answers(answer))
+        plugins.register(PluginSource(name=name, package="t"), Answers(answer))
     findings = examine(Config(), plugins, tmp_path)
     assert good in findings
     assert "division" in found(findings, "plug-in fails (t)").what

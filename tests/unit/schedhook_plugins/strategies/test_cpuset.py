@@ -27,7 +27,7 @@ from schedhook.testing.hosts import (
 )
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.errors import BackendError, ConfigError, RefusedError
-from schedhook.values.model import Kind, Outcome, Report
+from schedhook.values.model import MemoryKind, Outcome, Report
 from schedhook.values.nodemap import kernel_rule, parse_map
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.strategies import cpuset_tree
@@ -349,7 +349,7 @@ def test_a_map_from_nodes_that_the_cpuset_does_not_have_is_refused(host: Host) -
 def test_a_part_of_the_memory_is_refused(host: Host) -> None:
     host.cgroup("/job", nodes="0", pids=(100,))
     host.process(100, "/job", *[0] * 5)
-    assert "leave out --kinds" in refused(host, kinds=frozenset({Kind.ANON}))
+    assert "leave out --kinds" in refused(host, kinds=frozenset({MemoryKind.ANON}))
 
 
 @pytest.mark.parametrize("symbols", ["ffffffff81458b20 t cpuset_post_attach\n", None])

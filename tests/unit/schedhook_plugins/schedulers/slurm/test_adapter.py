@@ -389,13 +389,13 @@ def test_older_versions_name_the_job_otherwise_and_no_context() -> None:
 
 
 def test_every_point_has_a_meaning_that_the_handler_knows() -> None:
-    from schedhook.agent.events import Kind  # noqa: PLC0415 - the adapter itself does not need it
+    from schedhook.agent.events import EventKind  # noqa: PLC0415 - the adapter itself does not need it
 
-    assert {Kind(kind) for kind in Slurm.kinds.values()} == {
-        Kind.JOB_STARTED,
-        Kind.JOB_ENDED,
-        Kind.STEP_STARTED,
-        Kind.RELOCATED,
+    assert {EventKind(kind) for kind in Slurm.kinds.values()} == {
+        EventKind.JOB_STARTED,
+        EventKind.JOB_ENDED,
+        EventKind.STEP_STARTED,
+        EventKind.RELOCATED,
     }
 
 

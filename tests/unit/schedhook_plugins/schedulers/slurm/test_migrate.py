@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from schedhook.control import cpusets
-from schedhook.journal.journal import Wish
+from schedhook.journal.journal import PlacementOverride
 from schedhook.relocation.request import Request
 from schedhook.testing.hosts import (
     FakeNode,
@@ -28,7 +28,7 @@ from schedhook.values.model import NodeMap, Outcome, Placement, Plan, ProcessPla
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import migrate as migrate_module
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
-from schedhook_plugins.schedulers.slurm.migrate import cpus_of_nodes, enforce, migrate, rebind
+from schedhook_plugins.schedulers.slurm.migrate import cpus_of_nodes, migrate, reapply, rebind
 
 JOB = "slurm/uid_2001/job_7"
 MIB = 1 << 20
@@ -263,9 +263,9 @@ def test_who_wants_to_know_hears_before_anything_changes(host: Host) -> None:
     assert heard == [(True, place("2-3"))]
 
 
-# -- enforce -------------------------------------------------------------------------------------
+# -- reapply -------------------------------------------------------------------------------------
 
-WISH = Wish(was=place("0-1"), placement=place("2-3"))
+WISH = PlacementOverride(was=place("0-1"), placement=place("2-3"))
 HOMES = {"0.0": place("2"), "0.1": place("3")}
 
 
@@ -280,7 +280,7 @@ def after_slurm_wrote_for_a_new_step(host: Host) -> None:
 
 def test_a_wish_holds_for_old_steps_and_new_ones(host: Host) -> None:
     after_slurm_wrote_for_a_new_step(host)
-    said = enforce(host.slurm, "7", WISH, host.relocate, HOMES)
+    said = reapply(host.slurm, "7", WISH, host.relocate, HOMES)
     assert said == "processors 2-3 as wished, moved 100.0 MiB"
     assert [host.cpus_at(f"{JOB}/step_{step}") for step in (0, 1)] == ["2-3", "2-3"]
     assert {pid: str(host.affinity(pid)) for pid in (200, 201, 300, 301)} == {
@@ -298,7 +298,7 @@ def test_a_step_that_still_has_what_was_wished_keeps_it(host: Host) -> None:
     host.bind(200, {2})
     host.bind(201, {2, 3})
     host.cpuset(JOB, "0-3")
-    enforce(host.slurm, "7", WISH, host.relocate, HOMES)
+    reapply(host.slurm, "7", WISH, host.relocate, HOMES)
     assert host.cpus_at(f"{JOB}/step_0") == "2-3"
     assert host.bound() == {200: "2", 201: "3"}
 
@@ -307,8 +307,8 @@ def test_memory_that_is_at_home_is_not_moved_again(host: Host) -> None:
     """From 0-1 to 1-2: what the first step has on node 1 came from node 0, and stays."""
     host.add_step("1", {300: "0", 301: "1"})
     homes = {"0.0": place("1"), "0.1": place("2")}
-    wish = Wish(was=place("0-1"), placement=place("1-2"))
-    enforce(host.slurm, "7", wish, host.relocate, homes)
+    override = PlacementOverride(was=place("0-1"), placement=place("1-2"))
+    reapply(host.slurm, "7", override, host.relocate, homes)
     assert host.asked()[-1] == ({0: 1, 1: 2}, (300, 301), False)
     assert host.bound() == {200: "1", 201: "2"}
     assert str(host.affinity(301)) == "2"
@@ -332,8 +332,8 @@ def test_what_was_interrupted_is_finished(
     host.cpuset(f"{JOB}/step_0", step, [200, 201])
     for pid, wanted in bound.items():
         host.bind(pid, cpus(wanted))
-    wish = Wish(was=place("0-1"), placement=place("2-3"), leaving=cpus("0-1"))
-    enforce(host.slurm, "7", wish, host.relocate, {"0.0": place("0"), "0.1": place("1")})
+    override = PlacementOverride(was=place("0-1"), placement=place("2-3"), leaving=cpus("0-1"))
+    reapply(host.slurm, "7", override, host.relocate, {"0.0": place("0"), "0.1": place("1")})
     assert (host.cpus_at(), host.cpus_at(f"{JOB}/step_0")) == ("2-3", "2-3")
     assert host.bound() == {200: "2", 201: "3"}
     assert host.asked()[-1] == ({0: 2, 1: 3}, (200, 201), False)
@@ -342,15 +342,15 @@ def test_what_was_interrupted_is_finished(
 def test_a_wish_that_cannot_be_had_leaves_all_as_it_was(host: Host) -> None:
     host.refusal = "node 2 has no room"
     with pytest.raises(RefusedError, match="no room"):
-        enforce(host.slurm, "7", WISH, host.relocate, {})
+        reapply(host.slurm, "7", WISH, host.relocate, {})
     host.refusal, host.outcomes = None, [Outcome.REFUSED]
     with pytest.raises(RefusedError, match="could not follow"):
-        enforce(host.slurm, "7", WISH, host.relocate, {})
+        reapply(host.slurm, "7", WISH, host.relocate, {})
     assert host.is_untouched()
 
 
 def test_a_job_that_is_gone_needs_nothing(host: Host) -> None:
-    assert enforce(host.slurm, "8", WISH, host.relocate, {}) == "no process on this host"
+    assert reapply(host.slurm, "8", WISH, host.relocate, {}) == "no process on this host"
 
 
 # -- rebind --------------------------------------------------------------------------------------
@@ -403,6 +403,6 @@ def test_what_was_not_lost_is_left_alone(host: Host) -> None:
 
 
 def test_the_adapter_offers_both(host: Host) -> None:
-    offered: list[Callable[..., object]] = [host.slurm.enforce, host.slurm.rebind]
+    offered: list[Callable[..., object]] = [host.slurm.reapply, host.slurm.rebind]
     assert offered[0]("7", WISH, host.relocate, {}) == "processors 2-3 as wished, moved 100.0 MiB"
     assert offered[1]("7", {}) is False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.journal.journal import Journal, Wish
+from schedhook.journal.journal import Journal, PlacementOverride
 from schedhook.roles.scheduler import Task
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet
@@ -45,26 +45,26 @@ def test_a_wish_says_where_the_job_comes_from_until_it_has_arrived(
     journal: Journal, keeper: Keeper
 ) -> None:
     keeper.begin(move())
-    wish = journal.wish("slurm", "7")
-    assert wish is not None
-    assert (wish.placement, wish.leaving) == (place("2"), CpuSet({0}))
+    override = journal.override("slurm", "7")
+    assert override is not None
+    assert (override.placement, override.leaving) == (place("2"), CpuSet({0}))
     assert journal.placements("slurm", "7") == {"0.0": place("0")}
     assert keeper.end(move()) == []
-    wish = journal.wish("slurm", "7")
-    assert wish is not None
-    assert (wish.was, wish.placement, wish.leaving) == (place("0"), place("2"), None)
+    override = journal.override("slurm", "7")
+    assert override is not None
+    assert (override.was, override.placement, override.leaving) == (place("0"), place("2"), None)
     assert journal.placements("slurm", "7") == {"0.0": place("2")}
 
 
-@pytest.mark.parametrize("earlier", [None, Wish(was=place("1"), placement=place("0"))])
+@pytest.mark.parametrize("earlier", [None, PlacementOverride(was=place("1"), placement=place("0"))])
 def test_what_came_to_nothing_leaves_the_wish_of_before(
-    journal: Journal, keeper: Keeper, earlier: Wish | None
+    journal: Journal, keeper: Keeper, earlier: PlacementOverride | None
 ) -> None:
     if earlier:
-        journal.make_wish("slurm", "7", earlier)
+        journal.set_override("slurm", "7", earlier)
     keeper.begin(move())
     keeper.end(move("no room"))
-    found = journal.wish("slurm", "7")
+    found = journal.override("slurm", "7")
     assert (found and (found.was, found.placement, found.leaving)) == (
         earlier and (earlier.was, earlier.placement, None)
     )

@@ -21,12 +21,12 @@ from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm import pyslurm_probe, queries
 from schedhook_plugins.schedulers.slurm.answers import Allocation, Geometry, JobInfo, parse_json
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
-from schedhook_plugins.schedulers.slurm.queries import PROVIDERS, Answer, NotUsable, query
+from schedhook_plugins.schedulers.slurm.queries import QUERY_METHODS, Answer, NotUsable, query
 
 RECORDED = Path(__file__).parent / "recorded/22.05"
 NUMBERS = {"one": 4, "two": 5, "big": 6, "pend": 7, "evil": 8, "none": 99}
 MIB = 1 << 20
-BY_NAME = {provider.name: provider for provider in PROVIDERS}
+BY_NAME = {provider.name: provider for provider in QUERY_METHODS}
 
 
 def recorded(name: str) -> Answer:
