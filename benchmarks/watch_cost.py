@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schedhook.agent.watcher import Watcher
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import Config
 from schedhook.values.model import Event
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from schedhook.agent.events import Message
 from schedhook.hook import delivery
+from schedhook.hook.message import Message
 from schedhook.values.ownership import is_root_or_self
 
 _SECONDS = 5.0

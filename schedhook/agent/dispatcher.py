@@ -14,12 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from schedhook.agent.events import EventKind, kind_of
 from schedhook.agent.followup import NOTHING_DONE, EventResult, JobFollower, Relocate
 from schedhook.journal.journal import JobLockedError, JobRun, Journal, JournalError, KnownTask
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
-from schedhook.roles.scheduler import Scheduler
+from schedhook.roles.scheduler import EventKind, Scheduler, kind_of
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger

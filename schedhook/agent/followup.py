@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook.agent.events import EventKind
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_areas, read_status, residency
 from schedhook.journal.journal import JobLockedError, PlacementOverride
 from schedhook.journal.rows import json_object
 from schedhook.relocation.request import Request
-from schedhook.roles.scheduler import Scheduler, Task
+from schedhook.roles.scheduler import EventKind, Scheduler, Task
 from schedhook.values.config import OnRelocation
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report

@@ -11,9 +11,10 @@ from collections import deque
 from pathlib import Path
 
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.agent.events import parse_message, read_event
+from schedhook.agent.events import read_event
 from schedhook.agent.followup import EventResult
 from schedhook.hook import delivery
+from schedhook.hook.message import parse_message
 from schedhook.journal.journal import Journal, JournalError, default_path
 from schedhook.values import log
 from schedhook.values.config import Config, LogLevel, load_config
@@ -45,7 +46,7 @@ def config_or_defaults() -> Config:
 
 def handle_message(raw: bytes, config: Config) -> EventResult:
     """Handle the event and what follows from it. The result is the first event's."""
-    from schedhook.plugins.manager import load_plugins  # noqa: PLC0415 - heavy, and not for --help
+    from schedhook.plugins.loading import load_plugins  # noqa: PLC0415 - heavy, and not for --help
 
     message = parse_message(raw)
     with open_journal(config) as journal:

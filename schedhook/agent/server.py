@@ -24,23 +24,18 @@ from pathlib import Path
 
 from schedhook.agent.clients import Client, Gate
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.agent.events import (
-    EventKind,
-    Message,
-    parse_message,
-    read_event,
-    read_spool,
-    read_users_event,
-)
+from schedhook.agent.events import read_event, read_users_event
 from schedhook.agent.followup import NOTHING_DONE, PARKED, EventResult
 from schedhook.agent.sockets import listen, lock
 from schedhook.agent.watcher import SEEN_BY, Watcher, owner_of
 from schedhook.agent.workers import Receipt, WorkerPool
 from schedhook.control.rollback import recover
 from schedhook.hook import delivery
+from schedhook.hook.message import Message, parse_message
+from schedhook.hook.spool import read_spool
 from schedhook.host.processes import boot_time
 from schedhook.journal.journal import JournalBusyError, JournalError
-from schedhook.roles.scheduler import Scheduler
+from schedhook.roles.scheduler import EventKind, Scheduler
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger

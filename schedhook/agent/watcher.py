@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from schedhook.agent.events import EventKind, check_job
 from schedhook.host.cgroups import memberships
 from schedhook.host.processes import read_status
 from schedhook.host.rlimits import raise_file_limit
-from schedhook.roles.scheduler import Scheduler, Task
+from schedhook.roles.scheduler import EventKind, Scheduler, Task, check_job
 from schedhook.values.config import WatchSection
 from schedhook.values.errors import PLUGIN_ERRORS, ProcessGoneError, SchedhookError
 from schedhook.values.log import get_logger

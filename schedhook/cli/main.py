@@ -87,7 +87,7 @@ def run_command(command: click.Command, name: str) -> NoReturn:
 
 def complain(line: str) -> None:
     """One line on standard error. It may name what users have named: a cgroup, say."""
-    from schedhook.host.processes import printable
+    from schedhook.values.text import printable
 
     click.echo(printable(line), err=True)
 

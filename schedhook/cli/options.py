@@ -13,7 +13,8 @@ from click.shell_completion import CompletionItem
 from schedhook.cli.commands.completion import complete_jobs, complete_set, names_of
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.plugins.descriptors import BackendPlugin, SchedulerPlugin
-from schedhook.plugins.manager import Plugins, load_plugins
+from schedhook.plugins.loading import load_plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.values.config import Config, load_config
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.log import configure

@@ -16,10 +16,11 @@ from typing import Literal, TypeVar
 
 from schedhook.host._proc import gone, read
 from schedhook.host.mounts import read_mounts
-from schedhook.host.processes import printable, read_status
+from schedhook.host.processes import read_status
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError, UsageError
 from schedhook.values.sets import CpuSet, IdSet, NodeSet
+from schedhook.values.text import printable
 
 _Set = TypeVar("_Set", bound=IdSet)
 

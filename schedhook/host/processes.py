@@ -30,6 +30,7 @@ from schedhook.host.areas import read_areas, read_pss, residency
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.text import printable
 
 __all__ = [
     "Identity",
@@ -41,7 +42,6 @@ __all__ = [
     "is_kernel_thread",
     "live_task",
     "open_task",
-    "printable",
     "read_areas",
     "read_command",
     "read_identity",
@@ -201,16 +201,6 @@ def boot_id(root: Path = Path("/")) -> str | None:
     with suppress(OSError):
         return (root / "proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return None
-
-
-def printable(text: str) -> str:
-    """`text` with control characters, and those that reorder or hide text, written as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def all_pids(root: Path = Path("/")) -> list[int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from schedhook.agent.events import check_job
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
-from schedhook.roles.scheduler import Scheduler, Task
+from schedhook.roles.scheduler import Scheduler, Task, check_job
 from schedhook.values.errors import UsageError
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook import __version__
-from schedhook.agent.events import count_spool
+from schedhook.hook.spool import count_spool
 from schedhook.host.topology import read_topology
 from schedhook.jobs.footprint import Footprint, read_job
 from schedhook.jobs.lookup import watchable

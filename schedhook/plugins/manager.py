@@ -5,12 +5,9 @@ A plug-in that is broken is recorded and left out; nothing that does not use it 
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
@@ -29,7 +26,6 @@ from schedhook.values.log import get_logger
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from schedhook.values.config import Config
 
 GROUP = "schedhook"
 """The entry-point group of third parties' plug-ins."""
@@ -293,36 +289,6 @@ class Plugins:
         found = entries[0][0]
         assert isinstance(found, role)
         return found
-
-
-def load_plugins(
-    config: Config, *, extra: Iterable[object] = (), environ: Mapping[str, str] = os.environ
-) -> Plugins:
-    """The plug-ins that ship, those of installed packages where `config` and
-    $SCHEDHOOK_DISABLE_PLUGINS (names separated by commas, or `all`) let them in, and `extra`."""
-    plugins = Plugins(trace=environ.get(TRACE_VARIABLE, "") not in ("", "0"))
-    for module in import_module("schedhook_plugins").BUILT_IN:
-        provider = PluginSource(name=module, package=BUILT_IN)
-        plugins.add(provider, partial(import_module, module))
-    disabled = {name.strip() for name in environ.get(DISABLE_VARIABLE, "").split(",")}
-    if config.plugins.third_party and "all" not in disabled:
-        for provider, entry in plugins.scan():
-            names = {entry.name, provider.package.partition(" ")[0]}
-            if not names & (disabled | set(config.plugins.disabled)):
-                plugins.add(provider, partial(_load, entry))
-    for plugin in extra:
-        name = getattr(plugin, "__name__", type(plugin).__name__)
-        plugins.register(PluginSource(name=name, package="given"), plugin)
-    return plugins
-
-
-def _load(entry: EntryPoint) -> object:
-    """Import a stranger's plug-in: as root only where nobody but root could have changed it."""
-    if os.geteuid() == 0:
-        from schedhook.plugins.provenance import check_provenance  # noqa: PLC0415 - only for strangers
-
-        check_provenance(entry)
-    return entry.load()
 
 
 def _one_line(error: BaseException) -> str:

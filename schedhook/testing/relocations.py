@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook import BackendPlugin, hookimpl
-from schedhook.plugins.manager import Plugins, load_plugins
+from schedhook.plugins.loading import load_plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.relocation.pipeline import Progress, relocate
 from schedhook.relocation.request import Request
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection

@@ -106,7 +106,7 @@ def _without_controls(
     _logger: object, _method: str, line: MutableMapping[str, Any]
 ) -> Mapping[str, Any]:
     """A terminal obeys what it is shown, and some names are users' to choose."""
-    from schedhook.host.processes import printable  # noqa: PLC0415 - for consoles only
+    from schedhook.values.text import printable  # noqa: PLC0415 - for consoles only
 
     return {
         key: printable(value) if isinstance(value, str) else value for key, value in line.items()

@@ -24,7 +24,7 @@ from schedhook.host.processes import read_areas, read_status
 from schedhook.migration.profiling.guidance import MIN_SAMPLES, Guidance
 from schedhook.migration.profiling.profile import Profile
 from schedhook.plugins.descriptors import StrategyPlugin
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.values.config import Config, PluginsSection

@@ -17,7 +17,7 @@ from schedhook.agent.service import serve
 from schedhook.control import rollback
 from schedhook.control.freezer import freezing
 from schedhook.journal.journal import Journal
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import (
     Config,
     JournalSection,

@@ -14,7 +14,7 @@ import pytest
 
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.journal.journal import Journal
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import Config, PluginsSection
 from schedhook.values.model import Event
 from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler

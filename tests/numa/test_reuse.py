@@ -19,7 +19,8 @@ from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.control.rollback import Rollback
 from schedhook.host.processes import read_start_time
 from schedhook.journal.journal import Journal
-from schedhook.plugins.manager import Plugins, load_plugins
+from schedhook.plugins.loading import load_plugins
+from schedhook.plugins.manager import Plugins
 from schedhook.relocation.pipeline import Request, relocate
 from schedhook.roles.backend import Limits
 from schedhook.values.config import Config

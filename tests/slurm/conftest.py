@@ -15,7 +15,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2]))
 
 from schedhook.hook import delivery
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.values.config import Config

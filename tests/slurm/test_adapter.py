@@ -49,7 +49,7 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
     assert first.job_of(os.getpid()) is None
 
     assert usable() == ["squeue-json", "text"]
-    answers = {each.name: query(str(job), providers=[each]) for each in QUERY_METHODS[2:]}
+    answers = {each.name: query(str(job), query_methods=[each]) for each in QUERY_METHODS[2:]}
     part = Allocation(cpu_ids=CpuSet({0, 1}), memory=300 * MIB)
     assert (
         answers["text"]
@@ -67,7 +67,7 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
     assert not first.suspended(str(job))
     cluster.command("scontrol", "suspend", str(job))
     wait_until(lambda: first.suspended(str(job)), 30, "the job to stop", cluster.diagnosis)
-    assert [query(str(job), providers=[each]).suspended for each in QUERY_METHODS[2:]] == [
+    assert [query(str(job), query_methods=[each]).suspended for each in QUERY_METHODS[2:]] == [
         True,
         True,
     ]
@@ -83,7 +83,7 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
 def test_what_slurm_does_not_know(cluster: Cluster) -> None:
     for each in QUERY_METHODS[2:]:
         with pytest.raises(UsageError, match="knows no job 99999"):
-            query("99999", providers=[each])
+            query("99999", query_methods=[each])
     text = "n[1-3,07,10-11],r[1-2]n[08-09],login"
     written = cluster.command("scontrol", "show", "hostnames", text).split()
     assert expand_hosts(text) == tuple(written)
@@ -92,4 +92,6 @@ def test_what_slurm_does_not_know(cluster: Cluster) -> None:
 def test_a_name_that_looks_like_another_owner(cluster: Cluster) -> None:
     job = cluster.submit("sleep 600", "--job-name=x\n   UserId=root(0) GroupId=root(0)", "-n1")
     assert "\n   UserId=root(0)" in cluster.command("scontrol", "show", "job", str(job))
-    assert {query(str(job), providers=[each]).user_id for each in QUERY_METHODS[2:]} == {USER_ID}
+    assert {query(str(job), query_methods=[each]).user_id for each in QUERY_METHODS[2:]} == {
+        USER_ID
+    }

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.agent.events import parse_message, read_event, read_spool
+from schedhook.agent.events import read_event
 from schedhook.hook import delivery
+from schedhook.hook.message import parse_message
+from schedhook.hook.spool import read_spool
 from schedhook.values.model import Event
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from tests.slurm.cluster import USER_ID, Cluster, wait_until

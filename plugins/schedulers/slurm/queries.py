@@ -97,7 +97,9 @@ class QueryMethod:
     """What there is, in a few words, without asking the controller; NotUsable."""
 
 
-def query(job: str, *, providers: Iterable[QueryMethod] | None = None, run: Run = run) -> JobInfo:
+def query(
+    job: str, *, query_methods: Iterable[QueryMethod] | None = None, run: Run = run
+) -> JobInfo:
     """What Slurm knows of the job, from the first provider that works here.
 
     UsageError where Slurm knows no such job, SchedhookError where nobody could be asked.
@@ -105,7 +107,7 @@ def query(job: str, *, providers: Iterable[QueryMethod] | None = None, run: Run 
     if not re.fullmatch(r"[1-9][0-9]{0,9}", job):
         raise UsageError(f"{job!r} is not the number of a Slurm job")
     failures = []
-    for provider in QUERY_METHODS if providers is None else providers:
+    for provider in QUERY_METHODS if query_methods is None else query_methods:
         try:
             found = provider.ask(job, run)
         except NotUsable as failure:

@@ -61,7 +61,7 @@ def _root(ctx: click.Context) -> Path:
 
 def _plugins(ctx: click.Context) -> Plugins | None:
     """None where the configuration is broken: nobody wants to read that between two tabs."""
-    from schedhook.plugins.manager import load_plugins
+    from schedhook.plugins.loading import load_plugins
     from schedhook.values.config import load_config
     from schedhook.values.errors import SchedhookError
     from schedhook.values.log import configure

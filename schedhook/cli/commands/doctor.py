@@ -11,7 +11,7 @@ import click
 from schedhook.cli.doctor.host_checks import examine
 from schedhook.cli.options import common_options, json_option, load
 from schedhook.plugins.findings import Level, problem
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import Config
 from schedhook.values.errors import ConfigError
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from schedhook.agent.events import count_spool
 from schedhook.hook import delivery
+from schedhook.hook.spool import count_spool
 from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError

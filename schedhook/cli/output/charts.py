@@ -13,8 +13,8 @@ from enum import Enum
 from typing import Any
 
 from schedhook.cli.output.text import by_number, count, off_node, size, when
-from schedhook.host.processes import printable
 from schedhook.values.sets import NodeSet
+from schedhook.values.text import printable
 
 Json = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from schedhook.cli.output.tables import cell, fitted_table
 from schedhook.cli.output.text import size, when
-from schedhook.host.processes import printable
+from schedhook.values.text import printable
 
 _WIDE = 100
 """Columns from which on there is room for whole dates."""

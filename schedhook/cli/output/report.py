@@ -21,10 +21,10 @@ from schedhook.cli.output import charts
 from schedhook.cli.output.bars import draw
 from schedhook.cli.output.tables import cell, fitted_table
 from schedhook.cli.output.text import count, percent, size
-from schedhook.host.processes import printable
 from schedhook.migration.profiling.summary import Summary
 from schedhook.relocation.pipeline import Progress as ProgressFunction
 from schedhook.values.model import Outcome, Plan, Report
+from schedhook.values.text import printable
 
 _COLOURS = {
     Outcome.COMPLETE: "green",

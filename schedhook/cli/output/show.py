@@ -16,7 +16,7 @@ from schedhook.cli.output.bars import draw, draw_bar, draw_legend
 from schedhook.cli.output.charts import Bar, Tone
 from schedhook.cli.output.tables import cell, fitted_table
 from schedhook.cli.output.text import BAD_SHARE, by_number, count, percent, size, when
-from schedhook.host.processes import printable
+from schedhook.values.text import printable
 
 _WIDE = 100
 """Columns from which on there is room for more than the essential ones."""

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from schedhook.host.processes import printable
 from schedhook.plugins.findings import Finding, Level
+from schedhook.values.text import printable
 
 _NARROWED = frozenset(("job", "nodes", "processors", "command", "where", "change", "detail"))
 """Columns that give way where the screen is too narrow for all."""

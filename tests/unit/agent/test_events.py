@@ -16,15 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedhook.agent.events import (
-    EventKind,
-    check_job,
-    kind_of,
-    parse_message,
-    read_event,
-    read_spool,
-)
+from schedhook.agent.events import read_event
 from schedhook.hook import delivery
+from schedhook.hook.message import parse_message
+from schedhook.hook.spool import read_spool
+from schedhook.roles.scheduler import EventKind, check_job, kind_of
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Event
 from tests.unit.agentkit import HOOK, FakeScheduler, hook, message

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from schedhook.agent.events import parse_message
+from schedhook.hook.message import parse_message
 from schedhook.journal import journal
 from schedhook.journal.journal import PlacementOverride
 from schedhook.roles.scheduler import Task

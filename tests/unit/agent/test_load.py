@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import history_seconds, measure, spool_events, write_history
-from schedhook.agent.events import EventKind
 from schedhook.agent.server import Agent
 from schedhook.journal.journal import Journal
+from schedhook.roles.scheduler import EventKind
 from schedhook.values.config import Config
 from tests.unit.agentkit import Moves, event, make_dispatcher
 

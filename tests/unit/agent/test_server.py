@@ -20,13 +20,13 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.agent.events import parse_message
 from schedhook.agent.followup import EventResult
 from schedhook.agent.oneshot import handle_message
 from schedhook.agent.server import notify_systemd
 from schedhook.agent.sockets import lock
 from schedhook.agent.workers import WorkerPool
 from schedhook.hook import delivery
+from schedhook.hook.message import parse_message
 from schedhook.host.processes import boot_time
 from schedhook.journal.journal import Journal
 from schedhook.values.config import Config, JournalSection

@@ -19,17 +19,19 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.clients import Gate
-from schedhook.agent.events import EventKind, Message, kind_of, read_spool, read_users_event
+from schedhook.agent.events import read_users_event
 from schedhook.agent.followup import EventResult
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import listen, lock
 from schedhook.agent.watcher import owner_of
 from schedhook.control.rollback import Rollback
 from schedhook.hook import delivery
+from schedhook.hook.message import Message
+from schedhook.hook.spool import read_spool
 from schedhook.journal.journal import Journal, JournalError
 from schedhook.plugins.descriptors import StrategyPlugin
-from schedhook.plugins.manager import load_plugins
-from schedhook.roles.scheduler import Scheduler
+from schedhook.plugins.loading import load_plugins
+from schedhook.roles.scheduler import EventKind, Scheduler, kind_of
 from schedhook.values.config import Config, load_config
 from schedhook.values.errors import ConfigError, RefusedError, SchedhookError, UsageError
 from schedhook.values.model import Event

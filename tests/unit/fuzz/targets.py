@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from schedhook.agent.events import parse_message, read_event
+from schedhook.agent.events import read_event
 from schedhook.backends.simulated import four_nodes
 from schedhook.hook import delivery
+from schedhook.hook.message import parse_message
 from schedhook.host import areas, cgroups, frames, mounts, processes, topology
 from schedhook.host._proc import stat_fields
 from schedhook.journal.journal import Journal
@@ -260,7 +261,12 @@ def read_rows(data: bytes) -> None:
                 json.dumps(_JOURNAL.history()).encode()
                 for reader in (_JOURNAL.totals, _JOURNAL.open_runs):
                     reader()
-                for of in (_JOURNAL.run, _JOURNAL.seen, _JOURNAL.override, _JOURNAL.is_locked):
+                for of in (
+                    _JOURNAL.run,
+                    _JOURNAL.known_tasks,
+                    _JOURNAL.override,
+                    _JOURNAL.is_locked,
+                ):
                     of("slurm", "7")
                 _JOURNAL.note("slurm", "7", "parked", json_object)
                 for _, at, event in _JOURNAL.unfinished_events():

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.agent.events import parse_message
+from schedhook.hook.message import parse_message
 from tests.pbs.mom import Mom, StandIn
 from tests.unit.agent.test_killed import KILLS, Records, chance
 from tests.unit.agentkit import HOOK, agent, answers, wait_for

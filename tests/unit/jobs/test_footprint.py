@@ -12,7 +12,7 @@ from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks
 from schedhook.jobs.lookup import find_tasks
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.hookspecs import hookimpl
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.roles.scheduler import Task
 from schedhook.testing.hosts import (
     FakeArea,

@@ -26,7 +26,8 @@ from schedhook.jobs.footprint import read_jobs
 from schedhook.jobs.metrics import Footprints, exposition, write_textfile
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
-from schedhook.plugins.manager import Plugins, PluginSource, load_plugins
+from schedhook.plugins.loading import load_plugins
+from schedhook.plugins.manager import Plugins, PluginSource
 from schedhook.roles.scheduler import Task
 from schedhook.testing.hosts import (
     FakeArea,

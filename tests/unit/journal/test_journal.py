@@ -687,7 +687,7 @@ def test_a_damaged_row_costs_itself_only(
     differs = {key for key in whole if whole[key] != left[key]}
     told = {
         "events": {"events"},
-        "placements": {"known_tasks", "history"},
+        "placements": {"seen", "history"},
         "overrides": {"overrides", "history"},
         "notes": {"notes", "noted"},
         "reports": {"history"},

@@ -14,7 +14,7 @@ from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.host.topology import Node, Topology
 from schedhook.migration.move import Move
 from schedhook.migration.page_plan import AskedOnce, PageChoice, Pages
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.roles.backend import PageRun

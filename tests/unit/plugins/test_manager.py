@@ -21,13 +21,8 @@ import schedhook
 from schedhook import MapperPlugin, hookimpl
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.plugins.findings import Level, note, ok
-from schedhook.plugins.manager import (
-    DISABLE_VARIABLE,
-    TRACE_VARIABLE,
-    Plugins,
-    hookspecs,
-    load_plugins,
-)
+from schedhook.plugins.loading import load_plugins
+from schedhook.plugins.manager import DISABLE_VARIABLE, TRACE_VARIABLE, Plugins, hookspecs
 from schedhook.values import log
 from schedhook.values.config import Config, PluginsSection
 from schedhook.values.errors import MigrationRefused, PluginError

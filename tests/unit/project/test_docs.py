@@ -18,7 +18,7 @@ from schedhook.cli.main import main
 from schedhook.migration.selection import WHY_KEPT
 from schedhook.plugins import hookspecs
 from schedhook.plugins.descriptors import StrategyPlugin
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import Config, PluginsSection, parse_config
 from schedhook.values.model import Reason
 from schedhook_plugins.schedulers.slurm.command import command as job_migrate

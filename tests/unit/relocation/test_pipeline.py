@@ -16,12 +16,12 @@ from schedhook import (
     MigrationRefused,
     StrategyPlugin,
     hookimpl,
-    relocation,
 )
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.migration.move import Move
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
+from schedhook.relocation import pipeline
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.relocation.verify import explain
@@ -401,7 +401,7 @@ def test_a_number_that_the_job_has_no_more_is_a_strangers(monkeypatch: pytest.Mo
     """Whoever asks has found the job's processes some time ago."""
     backend = host([0] * 10)
     backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0] * 4)])
-    monkeypatch.setattr(relocation, "find_pids", lambda *_: (100,))
+    monkeypatch.setattr(pipeline, "find_pids", lambda *_: (100,))
     report = run(backend, pids=(100, 101), job="7", scheduler="slurm")
     assert [each.pid for each in report.processes] == [100]
     assert residency(backend, 101) == {0: 4}
@@ -583,7 +583,7 @@ def test_a_destination_without_memory() -> None:
 def test_processors_of_a_node_without_memory_get_it_from_the_nearest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relocation.Binding, "bind", lambda *_: None)
+    monkeypatch.setattr(pipeline.Binding, "bind", lambda *_: None)
     backend = with_a_bare_node(0)
     backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[3] * 4)])
     report = run(backend, sources=NodeSet({3}), cpus=CpuSet({0}))

@@ -107,10 +107,10 @@ def locked():
 
 for _ in range(200):
     calls()
-before = held()
+before = locked()
 for _ in range(int(sys.argv[1])):
     calls()
-after = held()
+after = locked()
 assert after[0] == before[0], (before, after)
 assert after[1] - before[1] < 1 << 20, (before, after)
 print("kept nothing")

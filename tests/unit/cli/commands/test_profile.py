@@ -18,7 +18,7 @@ from schedhook.host.topology import Node, Topology
 from schedhook.migration.profiling.guidance import Guidance
 from schedhook.migration.profiling.profile import Profile
 from schedhook.migration.profiling.survey import survey
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process

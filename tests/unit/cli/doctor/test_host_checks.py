@@ -18,7 +18,8 @@ from schedhook.cli.doctor.host_checks import examine
 from schedhook.cli.main import main
 from schedhook.journal.journal import Journal
 from schedhook.plugins.findings import Finding, Level, ok
-from schedhook.plugins.manager import Plugins, PluginSource, load_plugins
+from schedhook.plugins.loading import load_plugins
+from schedhook.plugins.manager import Plugins, PluginSource
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_file, write_host
 from schedhook.values.config import (
     AgentSection,

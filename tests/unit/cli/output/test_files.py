@@ -16,7 +16,7 @@ from schedhook.cli.main import run as run_command
 from schedhook.cli.output.charts import Bar, Chart, Group, Tone
 from schedhook.cli.output.svg import to_html, to_svg
 from schedhook.cli.output.text import cut
-from schedhook.host.processes import printable
+from schedhook.values.text import printable
 from tests.unit.screenkit import MIB, SCATTERED, make_host
 
 SVG = "{http://www.w3.org/2000/svg}"

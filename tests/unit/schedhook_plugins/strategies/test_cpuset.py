@@ -14,7 +14,7 @@ from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.control.cpusets import write_nodes
 from schedhook.host.cgroups import Cgroup
 from schedhook.migration.move import Move
-from schedhook.plugins.manager import load_plugins
+from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.relocation.request import Request
 from schedhook.testing.hosts import (

@@ -389,7 +389,7 @@ def test_older_versions_name_the_job_otherwise_and_no_context() -> None:
 
 
 def test_every_point_has_a_meaning_that_the_handler_knows() -> None:
-    from schedhook.agent.events import EventKind  # noqa: PLC0415 - the adapter itself does not need it
+    from schedhook.roles.scheduler import EventKind  # noqa: PLC0415 - the adapter itself does not need it
 
     assert {EventKind(kind) for kind in Slurm.kinds.values()} == {
         EventKind.JOB_STARTED,

@@ -86,7 +86,7 @@ EXPECTED = {
 @pytest.mark.parametrize("provider", ["squeue-json", "text"])
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_way_gives_the_same_answer(provider: str, name: str) -> None:
-    found = query(str(NUMBERS[name]), providers=[BY_NAME[provider]], run=slurm_22_05)
+    found = query(str(NUMBERS[name]), query_methods=[BY_NAME[provider]], run=slurm_22_05)
     assert found == EXPECTED[name]
     assert found.suspended == (name == "two")
 
@@ -94,13 +94,13 @@ def test_each_way_gives_the_same_answer(provider: str, name: str) -> None:
 @pytest.mark.parametrize("provider", ["squeue-json", "text"])
 def test_a_job_that_nobody_knows(provider: str) -> None:
     with pytest.raises(UsageError, match="knows no job 99"):
-        query("99", providers=[BY_NAME[provider]], run=slurm_22_05)
+        query("99", query_methods=[BY_NAME[provider]], run=slurm_22_05)
 
 
 def test_a_name_does_not_pass_for_the_owner() -> None:
     """The recorded job's name holds a line that scontrol writes for root's jobs."""
     assert "UserId=root(0) GroupId=root(0)\n" in recorded("evil.scontrol").output
-    assert query("8", providers=[BY_NAME["text"]], run=slurm_22_05).user_id == 2001
+    assert query("8", query_methods=[BY_NAME["text"]], run=slurm_22_05).user_id == 2001
 
 
 @pytest.mark.parametrize("job", ["", "0", "12_3", "-1", "1;id", "1\n2", "12345678901"])

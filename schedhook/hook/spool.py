@@ -1,0 +1,68 @@
+"""The spool: messages that hooks leave for an agent to come."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from schedhook.hook import delivery
+from schedhook.values.errors import SchedhookError
+
+_STALE_SECONDS = 3600.0
+
+
+def read_spool(directory: Path) -> Iterator[tuple[Path, bytes]]:
+    """The messages that wait, oldest first; whoever has dealt with one unlinks its file.
+
+    SchedhookError where others could have put them there. What hooks left half-written is removed
+    after an hour.
+    """
+    try:
+        delivery.check_spool(str(directory))
+        names = sorted(entry.name for entry in directory.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SchedhookError(f"{directory}: {error.strerror}") from error
+    except delivery.NotDelivered as problem:
+        raise SchedhookError(f"the spool is not used: {problem}") from None
+    for name in names:
+        path = directory / name
+        with contextlib.suppress(OSError):  # gone meanwhile, or not to be removed
+            if name.endswith(".event"):
+                raw = _read_message(path)
+                if raw is not None:
+                    yield path, raw
+            elif name.endswith(".tmp") and time.time() - path.lstat().st_mtime > _STALE_SECONDS:
+                path.unlink()
+
+
+def count_spool(directory: Path) -> int:
+    """How many messages wait. SchedhookError where this user may not look."""
+    try:
+        return sum(1 for entry in directory.iterdir() if entry.name.endswith(".event"))
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise SchedhookError(f"{directory}: {error.strerror}") from error
+
+
+def _read_message(path: Path) -> bytes | None:
+    """None for what is no plain file of this user."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            return None
+        return os.read(handle, delivery.MOST_BYTES + 1)
+    finally:
+        os.close(handle)
