@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from schedhook import hookimpl
 from schedhook.migration.move import Move
-from schedhook.migration.page_plan import Choice, PageChoice, Pages
-from schedhook.migration.profiling.guidance import Guidance
 from schedhook.plugins.descriptors import StrategyPlugin
+from schedhook.roles.guidance import Guidance
+from schedhook.roles.strategy import Choice, PageChoice, Pages
 from schedhook.values.errors import UsageError
 from schedhook.values.sets import NodeSet
 

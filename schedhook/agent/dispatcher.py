@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from schedhook.agent.followup import NOTHING_DONE, EventResult, JobFollower, Relocate
+from schedhook.agent.followup import NOTHING_DONE, EventResult, JobFollower
 from schedhook.journal.journal import JobLockedError, JobRun, Journal, JournalError, KnownTask
 from schedhook.relocation.pipeline import relocate
-from schedhook.relocation.request import Request
-from schedhook.roles.scheduler import EventKind, Scheduler, kind_of
+from schedhook.roles.request import Relocate, Request
+from schedhook.roles.scheduler import EventKind, Scheduler
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger
@@ -101,10 +101,10 @@ class Dispatcher:
 
     def _handle(self, event: Event, at: float) -> EventResult:
         adapter = self.adapter(event.scheduler)
-        kind = kind_of(event, adapter)
+        kind = adapter.kind_of(event)
         if kind is not EventKind.LOOK:
             self._plugins.notify("schedhook_event", event=event)
-        if event.point not in getattr(adapter, "points_handled", ()):
+        if event.point not in adapter.points_handled:
             return self._default(event, at, adapter, kind)
         if kind is EventKind.JOB_ENDED:
             own = self._adapters_own(event, adapter)
@@ -192,7 +192,7 @@ class Dispatcher:
         )
 
     def _look_at_all(self, adapter: Scheduler) -> EventResult:
-        jobs: Sequence[str] = adapter.jobs() if hasattr(adapter, "jobs") else ()
+        jobs = adapter.jobs()
         more = tuple(
             Event(scheduler=adapter.name, point=EventKind.LOOK.value, job=job) for job in jobs
         )
@@ -312,6 +312,6 @@ _SUSPENSION = frozenset({EventKind.SUSPENDED, EventKind.RESUMING, EventKind.RESU
 
 def _handles(adapter: Scheduler, kind: EventKind) -> bool:
     """Whether the adapter sees to suspension itself, told by hooks of its scheduler."""
-    points = getattr(adapter, "points_handled", ())
-    kinds = {kind_of(Event(scheduler=adapter.name, point=each, job=""), adapter) for each in points}
+    points = adapter.points_handled
+    kinds = {adapter.kind_of(Event(scheduler=adapter.name, point=each, job="")) for each in points}
     return kind in _SUSPENSION and bool(kinds & _SUSPENSION)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from schedhook.hook.message import Message
-from schedhook.roles.scheduler import EventKind, Scheduler, check_job, kind_of
+from schedhook.roles.scheduler import EventKind, Scheduler, check_job
 from schedhook.values.errors import RefusedError
 from schedhook.values.model import Event
 
@@ -21,7 +21,7 @@ _SEEN_BY_USER = {"seen_by": "user"}
 def read_event(message: Message, adapter: Scheduler) -> Event:
     """What the adapter makes of it, checked. UsageError where it cannot be read or used."""
     event = adapter.read_event(message.point, message.environ, message.data)
-    check_job(event.job, may_be_empty=kind_of(event, adapter) in (EventKind.LOOK, EventKind.IGNORE))
+    check_job(event.job, may_be_empty=adapter.kind_of(event) in (EventKind.LOOK, EventKind.IGNORE))
     return event
 
 
@@ -32,7 +32,7 @@ def read_users_event(
     of the message is believed: it makes us look at the job, as the kernel and root's hooks tell it.
     RefusedError, UsageError."""
     told = Event(scheduler=message.scheduler, point=message.point, job="")
-    if kind_of(told, adapter) not in _OF_USERS:
+    if adapter.kind_of(told) not in _OF_USERS:
         raise RefusedError(f"{message.point!r} is for the scheduler to say, not for user {uid}")
     event = read_event(message, adapter)
     if owner(event.job) != uid:

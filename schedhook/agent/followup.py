@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schedhook.host.cgroups import cgroup_of, frozen
-from schedhook.host.processes import read_areas, read_status, residency
-from schedhook.journal.journal import JobLockedError, PlacementOverride
+from schedhook.host.processes import read_areas, residency
+from schedhook.journal.journal import JobLockedError
 from schedhook.journal.rows import json_object
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.roles.scheduler import EventKind, Scheduler, Task
 from schedhook.values.config import OnRelocation
 from schedhook.values.errors import ProcessGoneError, SchedhookError
-from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
+from schedhook.values.model import Event, NodeMap, Outcome, Placement, PlacementOverride, Report
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
     from schedhook.agent.dispatcher import Dispatcher
 
-Relocate = Callable[[Request], Report]
 
 _IN_PLACE = "all in place"
 _NOBODY = "no processes here"
@@ -121,14 +118,10 @@ class JobFollower:
             self._journal.release(self._scheduler, self._job)
             self._done.append(f"somebody has given it processors {outside}: override dropped")
             return tasks
-        reapply: Callable[[str, PlacementOverride, Relocate, Mapping[str, Placement]], str] | None
-        reapply = getattr(self._adapter, "reapply", None)
-        if reapply is None:
+        if not self._adapter.can_reapply:
             return tasks
-        starting: Callable[[str], bool] | None = getattr(self._adapter, "starting", None)
-        if starting is not None and self._dispatcher.waits(
-            self._scheduler, self._job, starting(self._job)
-        ):
+        starting = self._adapter.starting(self._job)
+        if self._dispatcher.waits(self._scheduler, self._job, starting):
             self._done.append(_STARTING)
             self._retry_after = _STEP_SECONDS
             return None
@@ -142,7 +135,8 @@ class JobFollower:
                 if task.name not in homes and task.placement.cpus <= override.was.cpus
             ]
             self._write_override(replace(override, reapplying=True), new)
-            self._done.append(reapply(self._job, override, recorder, self._homes()))
+            said = self._adapter.reapply(self._job, override, recorder, self._homes())
+            self._done.append(said)
             if override.under_way:
                 self._done.append("which finishes what was interrupted")
             tasks = self._adapter.tasks(self._job)
@@ -166,13 +160,11 @@ class JobFollower:
     def _rebind(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """A changed cpuset takes a task's own binding away (cgroup v2), without which nobody could
         tell where each task belongs: the adapter may know how to bind them anew."""
-        rebind: Callable[[str, Mapping[str, Placement]], bool] | None
-        rebind = getattr(self._adapter, "rebind", None)
-        if rebind is None or self._actions.on_relocation is not OnRelocation.FOLLOW:
+        if self._actions.on_relocation is not OnRelocation.FOLLOW:
             return tasks
         names = {task.name for task in tasks}
         bound = self._dispatcher.bindings(self._scheduler, self._job, names)
-        if not bound or not rebind(self._job, bound):
+        if not bound or not self._adapter.rebind(self._job, bound):
             return tasks
         self._done.append("tasks bound anew")
         return self._adapter.tasks(self._job)
@@ -251,7 +243,7 @@ class JobFollower:
         park = self._actions.park
         if not park or self._note() is not None:
             return
-        if self._event.data.get("seen_by") == "watch" and not self._stopped(tasks):
+        if self._event.data.get("seen_by") == "watch" and not self._adapter.suspended(self._job):
             return  # frozen for the time of a relocation, perhaps by ourselves
         known = self._dispatcher.known(self._scheduler, self._job)
         parked: dict[str, dict[str, object]] = {}
@@ -274,7 +266,11 @@ class JobFollower:
         parked = self._note()
         if parked is None:
             return
-        if kind is EventKind.RESUMED and self._event.data.get("again") and self._stopped(tasks):
+        if (
+            kind is EventKind.RESUMED
+            and self._event.data.get("again")
+            and self._adapter.suspended(self._job)
+        ):
             return  # it was suspended anew while this return had to wait
         for task in tasks:
             entry = parked.get(task.name)
@@ -299,12 +295,6 @@ class JobFollower:
     def _write_note(self, parked: Mapping[str, object] | None) -> None:
         text = json.dumps(parked) if parked else None
         self._journal.set_note(self._scheduler, self._job, PARKED, text)
-
-    def _stopped(self, tasks: Sequence[Task]) -> bool:
-        told: Callable[[str], bool] | None = getattr(self._adapter, "suspended", None)
-        if told is not None:
-            return told(self._job)
-        return all(_is_stopped(pid, self._dispatcher.root) for task in tasks for pid in task.pids)
 
     # -- both ------------------------------------------------------------------------------------
 
@@ -367,12 +357,3 @@ def _way_back(entry: Mapping[str, object], new: NodeSet) -> Request | None:
     if len(back) == len(there) and back and not home & sources and NodeSet(back.values()) <= new:
         return Request(node_map=NodeMap(pairs=back, mapper="parked"))
     return Request(sources=sources, destinations=new)
-
-
-def _is_stopped(pid: int, root: Path) -> bool:
-    try:
-        if read_status(pid, root).state in ("T", "t"):
-            return True
-        return frozen(cgroup_of(pid, root), root)
-    except SchedhookError:
-        return True

@@ -27,7 +27,7 @@ from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.events import read_event, read_users_event
 from schedhook.agent.followup import NOTHING_DONE, PARKED, EventResult
 from schedhook.agent.sockets import listen, lock
-from schedhook.agent.watcher import SEEN_BY, Watcher, owner_of
+from schedhook.agent.watcher import SEEN_BY, Watcher
 from schedhook.agent.workers import Receipt, WorkerPool
 from schedhook.control.rollback import recover
 from schedhook.hook import delivery
@@ -357,7 +357,7 @@ class Agent:
         if now >= until:
             if len(self._owners) >= _MOST_OWNERS:
                 self._owners.clear()
-            owner = owner_of(adapter, job, self._dispatcher.root)
+            owner = adapter.owner(job)
             self._owners[key] = now + _OWNER_SECONDS, owner
         return owner
 

@@ -13,7 +13,6 @@ from schedhook.agent.oneshot import open_journal
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.agent.watcher import Watcher
-from schedhook.jobs.lookup import watchable
 from schedhook.jobs.metrics import Footprints, exposition
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
@@ -79,4 +78,4 @@ def _watcher(
             if wanted:
                 raise
             _log.error("cannot watch", scheduler=name, problem=f"{type(error).__name__}: {error}")
-    return lambda emit, poller: Watcher(watchable(adapters), config.watch, emit, poller, root)
+    return lambda emit, poller: Watcher(adapters, config.watch, emit, poller, root)

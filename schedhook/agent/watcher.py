@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.host.cgroups import memberships
-from schedhook.host.processes import read_status
 from schedhook.host.rlimits import raise_file_limit
 from schedhook.roles.scheduler import EventKind, Scheduler, Task, check_job
 from schedhook.values.config import WatchSection
-from schedhook.values.errors import PLUGIN_ERRORS, ProcessGoneError, SchedhookError
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
 
@@ -133,7 +132,7 @@ class Watcher:
         self._drop_removed_parents()
         for adapter in self._adapters:
             try:
-                present = set(adapter.jobs())  # type: ignore[attr-defined]
+                present = set(adapter.jobs())
             except PLUGIN_ERRORS as error:  # an adapter is a plug-in
                 self._complain(adapter.name, error)
                 continue
@@ -228,7 +227,7 @@ class Watcher:
                 watched.read_tasks(now)
             finally:
                 self._register(watched)
-            suspended = watched.is_suspended()
+            suspended = watched.adapter.suspended(watched.job)
         except PLUGIN_ERRORS as error:
             self._complain(watched.adapter.name, error)
             self.scan_soon()
@@ -244,7 +243,7 @@ class Watcher:
                 scheduler=watched.adapter.name,
                 point=kind.value,
                 job=watched.job,
-                user=watched.owner() if kind is EventKind.JOB_STARTED else None,
+                user=watched.adapter.owner(watched.job) if kind is EventKind.JOB_STARTED else None,
                 data=SEEN_BY,
             )
         )
@@ -440,23 +439,6 @@ class _Watched:
                 states.append(text.rpartition(b") ")[2][:1])
         return states
 
-    def is_suspended(self) -> bool:
-        """Whether the job as a whole is stopped or frozen, as the adapter says or as all of its
-        tasks' processes are."""
-        told: Callable[[str], bool] | None = getattr(self.adapter, "suspended", None)
-        if told is not None:
-            return told(self.job)
-        if self.announcing and all(
-            b"frozen 1" in os.pread(descriptor, 256, 0) for descriptor in self.announcing
-        ):
-            return True
-        states = self._read_states()
-        return bool(states) and all(state in _STOPPED for state in states)
-
-    def owner(self) -> int | None:
-        """See `owner_of`."""
-        return owner_of(self.adapter, self.job, self._root)
-
     # -- debouncing ------------------------------------------------------------------------------
 
     def touch(self, now: float, debounce: float) -> None:
@@ -468,22 +450,6 @@ class _Watched:
     def rest(self) -> None:
         """It is being acted on."""
         self.due = None
-
-
-def owner_of(adapter: Scheduler, job: str, root: Path) -> int | None:
-    """The one user whose processes the job is, None where there are none or several users'.
-
-    An adapter that knows which of them are its scheduler's says so itself (`owner`).
-    """
-    told: Callable[[str], int | None] | None = getattr(adapter, "owner", None)
-    if told is not None:
-        return told(job)
-    owners = set()
-    for pid in {pid for task in adapter.tasks(job) for pid in task.pids}:
-        # Not the owner of /proc/PID: that is root where a process may not be looked into.
-        with contextlib.suppress(ProcessGoneError):
-            owners.add(read_status(pid, root).uid)
-    return owners.pop() if len(owners) == 1 else None
 
 
 def _spread(tasks: Sequence[Task], count: int) -> list[int]:

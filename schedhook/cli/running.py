@@ -14,7 +14,7 @@ import click
 from schedhook.cli.main import complain
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.pipeline import Progress, relocate
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.values.config import Config
 from schedhook.values.model import Outcome, Report
 

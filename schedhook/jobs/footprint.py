@@ -21,7 +21,7 @@ from schedhook.host.processes import (
     read_threads_cpus,
 )
 from schedhook.host.topology import Topology
-from schedhook.jobs.lookup import scheduler_names, watchable
+from schedhook.jobs.lookup import scheduler_names
 from schedhook.migration.selection import Selection, select
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
@@ -187,9 +187,9 @@ def read_jobs(
     problems: list[str] = []
     for name in scheduler_names(plugins, scheduler):
         try:
-            for adapter in watchable([plugins.scheduler(name).create(root)]):
-                jobs = (read_job(adapter, job, root) for job in adapter.jobs())  # type: ignore[attr-defined]
-                found += [each for each in jobs if each is not None]
+            adapter = plugins.scheduler(name).create(root)
+            jobs = (read_job(adapter, job, root) for job in adapter.jobs())
+            found += [each for each in jobs if each is not None]
         except PLUGIN_ERRORS as error:  # an adapter is a plug-in
             if scheduler and isinstance(error, SchedhookError):
                 raise

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
-from schedhook.roles.scheduler import Scheduler, Task, check_job
+from schedhook.roles.scheduler import Task, check_job
 from schedhook.values.errors import UsageError
 
 
 def scheduler_names(plugins: Plugins, scheduler: str | None = None) -> list[str]:
     """The adapters to ask: the named one, else all."""
     return [scheduler] if scheduler else plugins.names(SchedulerPlugin)
-
-
-def watchable(candidates: Iterable[Scheduler]) -> list[Scheduler]:
-    """Those that can list the jobs on this host."""
-    return [adapter for adapter in candidates if callable(getattr(adapter, "jobs", None))]
 
 
 def find_tasks(

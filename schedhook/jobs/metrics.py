@@ -18,7 +18,6 @@ from schedhook import __version__
 from schedhook.hook.spool import count_spool
 from schedhook.host.topology import read_topology
 from schedhook.jobs.footprint import Footprint, read_job
-from schedhook.jobs.lookup import watchable
 from schedhook.journal.counters import BOUNDS, Series
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
@@ -192,12 +191,12 @@ class _Collector:
         outside: dict[Series, float] = {}
         for name in self._config.watch.schedulers or self._plugins.names(SchedulerPlugin):
             try:
-                for adapter in watchable([self._plugins.scheduler(name).create(self._root)]):
-                    jobs: Sequence[str] = adapter.jobs()  # type: ignore[attr-defined]
-                    running[name,] = len(jobs)
-                    for each in self._footprints.read(adapter, jobs, self._root):
-                        memory[name, each.job or ""] = sum(each.residency.values())
-                        outside[name, each.job or ""] = each.bytes_off_node
+                adapter = self._plugins.scheduler(name).create(self._root)
+                jobs = adapter.jobs()
+                running[name,] = len(jobs)
+                for each in self._footprints.read(adapter, jobs, self._root):
+                    memory[name, each.job or ""] = sum(each.residency.values())
+                    outside[name, each.job or ""] = each.bytes_off_node
             except PLUGIN_ERRORS as error:  # adapters are plug-ins
                 problem = f"{type(error).__name__}: {error}"
                 _log.warning("scheduler left out", scheduler=name, problem=problem)

@@ -26,7 +26,6 @@ from schedhook.journal.rows import (
     Counts,
     JobRun,
     KnownTask,
-    PlacementOverride,
     event_of,
     note_of,
     override_data,
@@ -37,7 +36,7 @@ from schedhook.journal.rows import (
     tell,
     total_of,
 )
-from schedhook.values.model import Event, Placement, Report
+from schedhook.values.model import Event, Placement, PlacementOverride, Report
 from schedhook.values.sets import CpuSet
 
 _T = TypeVar("_T")
@@ -62,7 +61,6 @@ __all__ = [
     "JournalBusyError",
     "JournalError",
     "KnownTask",
-    "PlacementOverride",
     "default_path",
 ]
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from schedhook.host.processes import boot_id, boot_time
 from schedhook.journal.damage import Rows
-from schedhook.values.model import Event, Placement
+from schedhook.values.model import Event, Placement, PlacementOverride
 from schedhook.values.sets import CpuSet, NodeSet
 
 _T = TypeVar("_T")
@@ -62,25 +62,6 @@ class KnownTask:
             return cls(home=placement, last=placement, visited=NodeSet())
         visited = before.visited | placement.nodes
         return cls(home=before.home, last=placement, visited=visited)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlacementOverride:
-    """A placement that is to hold, whatever the scheduler writes, until the job ends."""
-
-    was: Placement
-    """What the scheduler gave the job, and goes on writing."""
-    placement: Placement
-    leaving: CpuSet | None = None
-    """The processors that the job is being moved away from; None once it has arrived."""
-    reapplying: bool = False
-    """It is being made to hold again."""
-    at: float = 0.0
-
-    @property
-    def under_way(self) -> bool:
-        """Whoever finds it so, with nobody at work on the job, finishes what was interrupted."""
-        return self.leaving is not None or self.reapplying
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook.host.topology import Topology
-from schedhook.migration.page_plan import AskedOnce, PageChoice, PagePlan, Pages, Transfer, decide
+from schedhook.migration.page_plan import AskedOnce, PagePlan, Transfer, decide
 from schedhook.migration.selection import (
     ProcessSelection,
     Selected,
@@ -23,6 +23,7 @@ from schedhook.migration.selection import (
 from schedhook.migration.sweeper import MoveOptions, MovingProcess, Sweeper, Unit, spread
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.roles.backend import Backend, Target
+from schedhook.roles.strategy import PageChoice, Pages
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, NodeMap, Reason
@@ -30,7 +31,7 @@ from schedhook.values.nodemap import as_kernel_calls
 from schedhook.values.sets import NodeSet
 
 if TYPE_CHECKING:
-    from schedhook.migration.profiling.guidance import Guidance
+    from schedhook.roles.guidance import Guidance
 
 __all__ = ["Move", "MoveOptions", "MovingProcess"]
 

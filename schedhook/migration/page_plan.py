@@ -6,46 +6,14 @@ def choose(pages: Pages) -> Choice:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from schedhook.roles.backend import PageRun
+from schedhook.roles.strategy import PageChoice, Pages
 from schedhook.values.errors import PluginError, RefusedError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
-from schedhook.values.sets import NodeSet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pages:
-    """Neighbouring pages of one process, all of one kind, size and node: one question."""
-
-    pid: int
-    kind: MemoryKind
-    node: int
-    """Where they lie."""
-    page_size: int
-    """Bytes of each; a huge page is one page."""
-    addresses: range
-    """Each page's first address, ascending."""
-    allowed: NodeSet
-    """Nodes with memory that the process may use: what may be answered."""
-    aliases: Sequence[tuple[int, int]] = ()
-    """Where else the same shared memory is mapped: (process, what to add to the addresses)."""
-
-    @property
-    def start(self) -> int:
-        return self.addresses.start
-
-    @property
-    def end(self) -> int:
-        return self.addresses.stop
-
-
-Choice = int | None | Sequence[int | None]
-"""A node for all pages asked about, None to leave them where they are, or one of these for each."""
-
-PageChoice = Callable[[Pages], Choice]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,9 @@ from schedhook.values.errors import PluginError
 if TYPE_CHECKING:
     from schedhook.host.topology import Topology
     from schedhook.migration.move import Move
-    from schedhook.migration.page_plan import PageChoice
     from schedhook.roles.backend import Backend
     from schedhook.roles.scheduler import Scheduler
+    from schedhook.roles.strategy import PageChoice
     from schedhook.values.model import NodeMap
     from schedhook.values.sets import NodeSet
 

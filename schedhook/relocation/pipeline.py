@@ -14,15 +14,15 @@ from schedhook.control.rollback import Rollback, recover
 from schedhook.host.topology import Topology
 from schedhook.jobs.lookup import find_pids
 from schedhook.migration.move import Move, MoveOptions, MovingProcess
-from schedhook.migration.page_plan import PageChoice
 from schedhook.migration.retry import RetryPolicy
 from schedhook.migration.selection import ProcessSelection, Selection
 from schedhook.migration.throttle import place_threads
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.plan import check_nodes, check_online, make_plan
-from schedhook.relocation.request import Request
 from schedhook.relocation.verify import judge, verify
 from schedhook.roles.backend import Backend, Limits, Target
+from schedhook.roles.request import Request
+from schedhook.roles.strategy import PageChoice
 from schedhook.values.config import Config
 from schedhook.values.errors import (
     PLUGIN_ERRORS,

@@ -18,10 +18,10 @@ from typing import Protocol
 import pytest
 
 from schedhook.migration.move import Move, MoveOptions, MovingProcess
-from schedhook.migration.page_plan import PageChoice, Pages
 from schedhook.migration.retry import RetryPolicy
 from schedhook.migration.selection import ProcessSelection, Selection
 from schedhook.roles.backend import Backend, Limits, PageRun, Sweep, Target
+from schedhook.roles.strategy import PageChoice, Pages
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind, NodeMap, Reason

@@ -40,7 +40,7 @@ def schedhook_backend() -> SimulatedBackend:
 def schedhook_relocate(schedhook_backend: SimulatedBackend) -> Callable[..., Report]:
     """Relocates on `schedhook_backend`: schedhook_relocate(plugin, …, node_map="0:2", strategy=…)
     returns the report, whose bytes have been found to add up. Further arguments are those of
-    schedhook.relocation.request.Request; all processes take part unless `pids` says which."""
+    schedhook.roles.request.Request; all processes take part unless `pids` says which."""
     from schedhook.testing import relocate_simulated  # noqa: PLC0415
 
     return partial(relocate_simulated, schedhook_backend)

@@ -9,7 +9,7 @@ from schedhook import BackendPlugin, hookimpl
 from schedhook.plugins.loading import load_plugins
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.pipeline import Progress, relocate
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.nodemap import parse_map
 from schedhook_plugins import BUILT_IN
@@ -55,7 +55,7 @@ def relocate_simulated(
 ) -> Report:
     """Relocate on `backend` with these plug-ins and those that ship, and no others.
 
-    `request` has the fields of schedhook.relocation.request.Request; `pids` are all by default.
+    `request` has the fields of schedhook.roles.request.Request; `pids` are all by default.
     Fails with
     AssertionError where the report's bytes do not add up.
     """

@@ -142,6 +142,25 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementOverride:
+    """A placement that is to hold, whatever the scheduler writes, until the job ends."""
+
+    was: Placement
+    """What the scheduler gave the job, and goes on writing."""
+    placement: Placement
+    leaving: CpuSet | None = None
+    """The processors that the job is being moved away from; None once it has arrived."""
+    reapplying: bool = False
+    """It is being made to hold again."""
+    at: float = 0.0
+
+    @property
+    def under_way(self) -> bool:
+        """Whoever finds it so, with nobody at work on the job, finishes what was interrupted."""
+        return self.leaving is not None or self.reapplying
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeMap:
     """Old node → new node. Nodes that stay where they are may be named or left out.
 

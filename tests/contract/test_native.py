@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.backends.native.backend import NativeBackend
-from schedhook.migration.page_plan import Pages
+from schedhook.roles.strategy import Pages
 from schedhook.testing.contract import placing
 from schedhook.testing.native import NativeHooks
 from schedhook.testing.processes import NativeProcess

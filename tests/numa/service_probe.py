@@ -21,12 +21,12 @@ from schedhook.control.cpusets import write_cpus, write_nodes
 from schedhook.control.threads import bind, read_threads
 from schedhook.host.cgroups import resolve_cgroup
 from schedhook.host.processes import read_areas, read_status
-from schedhook.migration.profiling.guidance import MIN_SAMPLES, Guidance
-from schedhook.migration.profiling.profile import Profile
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
-from schedhook.relocation.request import Request
+from schedhook.roles.guidance import MIN_SAMPLES, Guidance
+from schedhook.roles.profile import Profile
+from schedhook.roles.request import Request
 from schedhook.values.config import Config, PluginsSection
 from schedhook.values.model import NodeMap, Outcome
 from schedhook.values.sets import CpuSet, NodeSet

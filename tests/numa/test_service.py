@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 
 from schedhook.hook import delivery
-from schedhook.journal.journal import Journal, PlacementOverride
-from schedhook.values.model import Placement
+from schedhook.journal.journal import Journal
+from schedhook.values.model import Placement, PlacementOverride
 from schedhook.values.sets import CpuSet, NodeSet
 from tests.numa.jobs import CGROUPS, Job, until
 from tests.numa.slurm_jobs import SCOPE

@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from schedhook.hook import delivery
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.values.config import Config
 from schedhook.values.model import Report
 from tests.slurm.cluster import CannotRun, Cluster, require_machine, running

@@ -7,9 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from schedhook.journal.journal import PlacementOverride
-from schedhook.relocation.request import Request
-from schedhook.values.model import Outcome, Placement, Report
+from schedhook.roles.request import Request
+from schedhook.values.model import Outcome, Placement, PlacementOverride, Report
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.migrate import migrate

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.agent.followup import Relocate
 from schedhook.agent.oneshot import open_journal
 from schedhook.agent.server import Agent
 from schedhook.agent.watcher import Watcher
@@ -31,8 +30,8 @@ from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.plugins.manager import Plugins, PluginSource
-from schedhook.relocation.request import Request
-from schedhook.roles.scheduler import Task
+from schedhook.roles.request import Relocate, Request
+from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values import log
 from schedhook.values.config import (
     ActionsSection,
@@ -55,12 +54,13 @@ EXITS_WHEN_READ, EXITS_WHEN_ASKED = "exits-when-read", "exits-when-asked"
 """Jobs at which the adapter breaks, as one does whose library calls sys.exit()."""
 
 
-class FakeScheduler:
+class FakeScheduler(Scheduler):
     """An adapter whose answers are files that a test writes."""
 
     name = "fake"
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         self._directory = directory
 
     def read_event(self, point: str, environ: Mapping[str, str], data: bytes) -> Event:
@@ -133,6 +133,7 @@ def end(directory: Path, job: str) -> None:
 
 class _Provider:
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         self._directory = directory
 
     @hookimpl
@@ -211,6 +212,7 @@ class Memory:
     each of a job's pages is on. It lasts when a process that moves is killed."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         self._directory = directory / "memory"
 
     def __call__(self, request: Request) -> Report:

@@ -15,7 +15,7 @@ from schedhook.control.cpusets import CpusetChange, move_processors, write_cpus,
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
 from schedhook.host.topology import Topology, read_topology
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Relocate, Request
 from schedhook.values.errors import RefusedError, SchedhookError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, NodeMap, Outcome, Report
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from schedhook.journal.journal import Journal
     from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 
-Relocate = Callable[[Request], Report]
 
 _MIB = 1 << 20
 _RESERVE = 64 * _MIB

@@ -17,7 +17,7 @@ from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
 from schedhook.host.processes import all_pids, read_status
 from schedhook.host.topology import Topology, read_topology
-from schedhook.roles.scheduler import Task
+from schedhook.roles.scheduler import EventKind, Scheduler, Task
 from schedhook.values.errors import NoPermissionError, ProcessGoneError, UsageError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Placement
@@ -27,7 +27,7 @@ from schedhook_plugins.schedulers.pbs.vnodes import nodes_on_host, parse_exec_vn
 
 if TYPE_CHECKING:
     from schedhook.journal.journal import Journal
-    from schedhook.relocation.request import Request
+    from schedhook.roles.request import Request
     from schedhook.values.model import Report
 
 NAME = "pbs"
@@ -37,26 +37,26 @@ SERVICE = "pbs_jobs.service"
 _log = get_logger()
 
 
-class PbsScheduler:
+class PbsScheduler(Scheduler):
     """OpenPBS on this host; see schedhook.roles.scheduler.Scheduler."""
 
     name = NAME
-    kinds: Mapping[str, str] = {
-        "begin": "job-started",
-        "launch": "look",
-        "attach": "step-started",
-        "resize": "relocated",
-        "postsuspend": "suspended",
-        "preresume": "resuming",
-        "epilogue": "ignore",
-        "end": "job-ended",
-        "startup": "ignore",
-        "periodic": "look",
+    kinds: Mapping[str, EventKind] = {
+        "begin": EventKind.JOB_STARTED,
+        "launch": EventKind.LOOK,
+        "attach": EventKind.STEP_STARTED,
+        "resize": EventKind.RELOCATED,
+        "postsuspend": EventKind.SUSPENDED,
+        "preresume": EventKind.RESUMING,
+        "epilogue": EventKind.IGNORE,
+        "end": EventKind.JOB_ENDED,
+        "startup": EventKind.IGNORE,
+        "periodic": EventKind.LOOK,
     }
     points_handled = frozenset(kinds) - {"epilogue"}
 
     def __init__(self, root: Path = Path("/")) -> None:
-        self.root = root
+        super().__init__(root)
         self.states = States(root)
 
     # -- events ----------------------------------------------------------------------------------

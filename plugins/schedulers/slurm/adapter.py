@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from schedhook import SchedulerPlugin, hookimpl
 from schedhook.host.cgroups import Cgroup, frozen
 from schedhook.host.topology import Topology, read_topology
-from schedhook.roles.scheduler import Task
+from schedhook.roles.scheduler import EventKind, Scheduler, Task
 from schedhook.values.errors import ProcessGoneError, UsageError
 from schedhook.values.model import Event, Placement
 from schedhook.values.sets import CpuSet
@@ -22,18 +22,17 @@ from schedhook_plugins.schedulers.slurm import cgroups
 from schedhook_plugins.schedulers.slurm.cgroups import Member, ProcessInfo
 
 if TYPE_CHECKING:
-    from schedhook.journal.journal import PlacementOverride
     from schedhook.plugins.findings import Finding
-    from schedhook.relocation.request import Request
-    from schedhook.values.model import Report
+    from schedhook.roles.request import Request
+    from schedhook.values.model import PlacementOverride, Report
 
 NAME = "slurm"
 
 _KINDS = {
-    "prolog": "job-started",
-    "epilog": "job-ended",
-    "task-prolog": "step-started",
-    "job-migrate": "relocated",
+    "prolog": EventKind.JOB_STARTED,
+    "epilog": EventKind.JOB_ENDED,
+    "task-prolog": EventKind.STEP_STARTED,
+    "job-migrate": EventKind.RELOCATED,
 }
 _CONTEXTS = {
     "prolog": "prolog_slurmd",
@@ -63,16 +62,17 @@ _LONGEST_WORD = 256
 _NO_TASK = frozenset({"batch", "extern", "interactive"})
 
 
-class Slurm:
-    """Slurm on this host; see schedhook.roles.scheduler.Scheduler."""
+class Slurm(Scheduler):
+    """Slurm on this host."""
 
     name = NAME
-    kinds: Mapping[str, str] = _KINDS | {
+    can_reapply = True
+    kinds: Mapping[str, EventKind] = _KINDS | {
         point.replace("-", "_"): kind for point, kind in _KINDS.items()
     }
 
     def __init__(self, root: Path = Path("/"), host: str | None = None) -> None:
-        self.root = root
+        super().__init__(root)
         self.host = host
         """Only this slurmd's part of a job, where several of them share a kernel."""
         self._topology: tuple[str, Topology] | None = None

@@ -26,7 +26,7 @@ from schedhook.cli.main import run_command
 from schedhook.cli.options import CPUS, NODES, json_option, load
 from schedhook.journal.journal import Journal, JournalError
 from schedhook.relocation.pipeline import relocate
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet

@@ -18,7 +18,7 @@ from schedhook.control.cpusets import CpuMove, CpusetChange, move_processors, re
 from schedhook.control.threads import affinity, bind, members_threads
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
 from schedhook.host.topology import read_online_cpus, read_topology
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError, UsageError
 from schedhook.values.model import NodeMap, Outcome, Placement, Plan, Report
@@ -27,10 +27,9 @@ from schedhook_plugins.schedulers.slurm.cgroups import job_cgroups, step_directo
 from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs
 
 if TYPE_CHECKING:
-    from schedhook.journal.journal import PlacementOverride
+    from schedhook.values.model import PlacementOverride
     from schedhook_plugins.schedulers.slurm.adapter import Slurm
 
-Relocate = Callable[[Request], Report]
 
 MAPPER = "processors"
 """What the report names as the mapper: pairs of nodes that follow from pairs of processors."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from schedhook.journal.journal import Journal, JournalError, PlacementOverride
-from schedhook.relocation.request import Request
+from schedhook.journal.journal import Journal, JournalError
+from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.log import get_logger
-from schedhook.values.model import Report
+from schedhook.values.model import PlacementOverride, Report
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.migrate import JobMove, reapply
 

@@ -28,7 +28,6 @@ def names_of(role: type[Descriptor]) -> Complete:
 
 def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The jobs on this host."""
-    from schedhook.jobs.lookup import watchable
     from schedhook.plugins.descriptors import SchedulerPlugin
 
     jobs: list[str] = []
@@ -37,8 +36,7 @@ def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
         return []
     for name in plugins.names(SchedulerPlugin):
         try:
-            for adapter in watchable([plugins.scheduler(name).create(_root(ctx))]):
-                jobs += adapter.jobs()  # type: ignore[attr-defined]
+            jobs += plugins.scheduler(name).create(_root(ctx)).jobs()
         except PLUGIN_ERRORS:  # an offer less; adapters are plug-ins
             continue
     return _begin_with(incomplete, jobs)

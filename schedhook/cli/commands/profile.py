@@ -27,13 +27,13 @@ from schedhook.cli.running import carry_out, print_report
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
 from schedhook.jobs.lookup import find_pids
-from schedhook.migration.profiling.guidance import MIN_SAMPLES, MIN_SHARE, Guidance
-from schedhook.migration.profiling.profile import CAPACITY
 from schedhook.migration.profiling.reading import Format, read_profile
 from schedhook.migration.profiling.summary import summarise
 from schedhook.migration.profiling.survey import survey
 from schedhook.plugins.descriptors import StrategyPlugin
-from schedhook.relocation.request import Request
+from schedhook.roles.guidance import MIN_SAMPLES, MIN_SHARE, Guidance
+from schedhook.roles.profile import CAPACITY
+from schedhook.roles.request import Request
 from schedhook.values.errors import UsageError
 
 

@@ -25,7 +25,7 @@ from schedhook.cli.options import (
 from schedhook.cli.output.files import Pictures, picture_options
 from schedhook.cli.running import carry_out, print_report
 from schedhook.plugins.descriptors import MapperPlugin, StrategyPlugin
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.values.errors import UsageError
 from schedhook.values.nodemap import parse_map
 from schedhook.values.sets import CpuSet, NodeSet

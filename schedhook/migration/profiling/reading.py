@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from schedhook.host.topology import Topology
 from schedhook.migration.profiling import perf, tables
-from schedhook.migration.profiling.profile import CAPACITY, Profile
 from schedhook.migration.profiling.samples import Collector, Tally
+from schedhook.roles.profile import CAPACITY, Profile
 from schedhook.values.errors import UsageError
 
 _BLOCK = 1 << 20

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from schedhook.host.topology import Topology
-from schedhook.migration.profiling.profile import MOST_NODES, Profile
+from schedhook.roles.profile import MOST_NODES, Profile
 
 _FIRST = 4096
 _KERNEL = 1 << 63

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schedhook.migration.profiling.guidance import Effect, Guidance
 from schedhook.migration.profiling.samples import Tally
 from schedhook.migration.profiling.survey import Survey
+from schedhook.roles.guidance import Effect, Guidance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

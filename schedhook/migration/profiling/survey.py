@@ -10,7 +10,7 @@ from pathlib import Path
 
 from schedhook.host.processes import boot_time, read_areas, read_identity, read_status, thread_ids
 from schedhook.host.topology import Topology
-from schedhook.migration.profiling.profile import Accesses, Profile
+from schedhook.roles.profile import Accesses, Profile
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.sets import CpuSet, NodeSet
 

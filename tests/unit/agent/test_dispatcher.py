@@ -11,13 +11,13 @@ import pytest
 
 from schedhook.agent import dispatcher
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.journal.journal import Journal, JournalError, PlacementOverride
+from schedhook.journal.journal import Journal, JournalError
 from schedhook.plugins.hookspecs import hookimpl
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.config import Config, OnRelocation
 from schedhook.values.errors import ProcessGoneError, SchedhookError
-from schedhook.values.model import Event, Outcome, Placement, Report
+from schedhook.values.model import Event, Outcome, Placement, PlacementOverride, Report
 from schedhook.values.sets import CpuSet, NodeSet
 from tests.unit.agentkit import (
     FakeScheduler,
@@ -369,6 +369,7 @@ def wish_for(one: Set, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         one.put("2", "3", "3")
         return "put back"
 
+    monkeypatch.setattr(FakeScheduler, "can_reapply", True)
     monkeypatch.setattr(FakeScheduler, "reapply", reapply, raising=False)
     one.put("2", "3")
     one.look()
@@ -448,11 +449,13 @@ def test_making_a_wish_hold_again_is_finished_where_it_was_interrupted(
     def crash(*_: object) -> str:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(FakeScheduler, "can_reapply", True)
     monkeypatch.setattr(FakeScheduler, "reapply", crash)
     one.put("0", "1", "0")
     with pytest.raises(KeyboardInterrupt):
         one.look("attach")
     assert one.journal.placements("fake", "1")["0.2"] == at("0", "0"), "where its memory is"
+    monkeypatch.setattr(FakeScheduler, "can_reapply", True)
     monkeypatch.setattr(FakeScheduler, "reapply", again)
     one.put("2", "3", "2")
     assert one.look() == "put back; which finishes what was interrupted"
@@ -469,6 +472,7 @@ def test_a_wish_that_is_released_meanwhile_does_not_come_back(
         one.journal.release("fake", "1")
         return "put back"
 
+    monkeypatch.setattr(FakeScheduler, "can_reapply", True)
     monkeypatch.setattr(FakeScheduler, "reapply", reapply)
     one.put("0", "1")
     one.look()
@@ -596,7 +600,7 @@ def test_a_job_that_was_frozen_for_a_moment_only_is_not_parked(
     """The watcher may take a relocation that freezes the job for a suspension."""
     parking.look("suspended", seen_by="watch")
     assert parking.moves.requests == []
-    monkeypatch.setattr("schedhook.agent.followup._is_stopped", lambda *_: True)
+    monkeypatch.setattr("schedhook.roles.scheduler._is_stopped", lambda *_: True)
     parking.look("suspended", seen_by="watch")
     assert len(parking.moves.requests) == 2
 
@@ -604,7 +608,7 @@ def test_a_job_that_was_frozen_for_a_moment_only_is_not_parked(
 def test_an_adapter_that_sees_to_suspension_is_not_helped_by_the_watcher(
     parking: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schedhook.agent.followup._is_stopped", lambda *_: True)
+    monkeypatch.setattr("schedhook.roles.scheduler._is_stopped", lambda *_: True)
     monkeypatch.setattr(FakeScheduler, "points_handled", {"preresume"}, raising=False)
     for point in ("suspended", "resumed"):
         assert parking.look(point, seen_by="watch") == "nothing to do"

@@ -20,7 +20,7 @@ from schedhook.agent.events import read_event
 from schedhook.hook import delivery
 from schedhook.hook.message import parse_message
 from schedhook.hook.spool import read_spool
-from schedhook.roles.scheduler import EventKind, check_job, kind_of
+from schedhook.roles.scheduler import EventKind, check_job
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Event
 from tests.unit.agentkit import HOOK, FakeScheduler, hook, message
@@ -136,12 +136,12 @@ def test_a_job_may_be_missing_only_where_none_is_meant(tmp_path: Path) -> None:
 def test_the_adapters_word_on_a_point_goes_first(tmp_path: Path) -> None:
     adapter = FakeScheduler(tmp_path)
     event = Event(scheduler="fake", point="prolog", job="1")
-    assert kind_of(event, adapter) is EventKind.JOB_STARTED
+    assert adapter.kind_of(event) is EventKind.JOB_STARTED
     adapter.kinds = {"prolog": "ignore"}  # type: ignore[attr-defined]
-    assert kind_of(event, adapter) is EventKind.IGNORE
+    assert adapter.kind_of(event) is EventKind.IGNORE
     strange = Event(scheduler="fake", point="unheard-of", job="1")
-    assert kind_of(strange, adapter) is EventKind.IGNORE
-    assert kind_of(Event(scheduler="fake", point="task-prolog", job="1"), adapter) is (
+    assert adapter.kind_of(strange) is EventKind.IGNORE
+    assert adapter.kind_of(Event(scheduler="fake", point="task-prolog", job="1")) is (
         EventKind.STEP_STARTED
     )
 

@@ -18,9 +18,8 @@ from typing import Any
 
 from schedhook.hook.message import parse_message
 from schedhook.journal import journal
-from schedhook.journal.journal import PlacementOverride
 from schedhook.roles.scheduler import Task
-from schedhook.values.model import Placement
+from schedhook.values.model import Placement, PlacementOverride
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.migrate import JobMove

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from schedhook.agent.watcher import Watcher
-from schedhook.jobs.lookup import watchable
 from schedhook.journal.journal import Journal
 from schedhook.roles.scheduler import Scheduler
 from schedhook.values.config import WatchSection
@@ -257,14 +256,6 @@ def test_a_broken_adapter_is_told_once_and_the_others_go_on(
     assert [event.point for event in events] == ["job-started", "look"]
     assert capsys.readouterr().err.count("bug") == 1
     watcher.close()
-
-
-def test_only_adapters_that_list_jobs_can_be_watched(tmp_path: Path) -> None:
-    class Deaf:
-        name = "deaf"
-
-    fake = FakeScheduler(tmp_path)
-    assert watchable([Deaf(), fake]) == [fake]  # type: ignore[list-item]
 
 
 # -- with an agent around it ---------------------------------------------------------------------

@@ -31,7 +31,7 @@ from schedhook.hook.spool import read_spool
 from schedhook.journal.journal import Journal, JournalError
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.plugins.loading import load_plugins
-from schedhook.roles.scheduler import EventKind, Scheduler, kind_of
+from schedhook.roles.scheduler import EventKind, Scheduler
 from schedhook.values.config import Config, load_config
 from schedhook.values.errors import ConfigError, RefusedError, SchedhookError, UsageError
 from schedhook.values.model import Event
@@ -201,7 +201,7 @@ def test_of_a_schedulers_hooks_only_those_that_users_run_are_theirs(adapter: Sch
             continue
         taken.append(point)
         assert (event.user, event.host, event.data) == (None, "", {"seen_by": "user"})
-        assert kind_of(event, adapter) is EventKind.STEP_STARTED
+        assert adapter.kind_of(event) is EventKind.STEP_STARTED
         for owner in (None, 0, 1001):
             with pytest.raises(RefusedError):
                 read_users_event(said, adapter, 1000, lambda _, owner=owner: owner)  # type: ignore[misc]

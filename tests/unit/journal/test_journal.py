@@ -23,11 +23,10 @@ from schedhook.journal.journal import (
     Journal,
     JournalBusyError,
     JournalError,
-    PlacementOverride,
     default_path,
 )
 from schedhook.values.errors import SchedhookError
-from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
+from schedhook.values.model import Event, NodeMap, Outcome, Placement, PlacementOverride, Report
 from schedhook.values.sets import CpuSet, NodeSet
 
 SPAWN = multiprocessing.get_context("spawn")

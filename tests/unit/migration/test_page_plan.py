@@ -13,11 +13,12 @@ from schedhook import BackendPlugin, StrategyPlugin, hookimpl
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.host.topology import Node, Topology
 from schedhook.migration.move import Move
-from schedhook.migration.page_plan import AskedOnce, PageChoice, Pages
+from schedhook.migration.page_plan import AskedOnce
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
-from schedhook.relocation.request import Request
 from schedhook.roles.backend import PageRun
+from schedhook.roles.request import Request
+from schedhook.roles.strategy import PageChoice, Pages
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.errors import PluginError
 from schedhook.values.extents import Extents

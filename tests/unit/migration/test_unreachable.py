@@ -9,7 +9,7 @@ import pytest
 
 from schedhook import StrategyPlugin, hookimpl
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
-from schedhook.migration.page_plan import PageChoice, Pages
+from schedhook.roles.strategy import PageChoice, Pages
 from schedhook.testing import relocate_simulated
 from schedhook.values.model import Outcome, Report
 

@@ -23,9 +23,9 @@ from schedhook.migration.move import Move
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation import pipeline
 from schedhook.relocation.pipeline import relocate
-from schedhook.relocation.request import Request
 from schedhook.relocation.verify import explain
 from schedhook.roles.backend import Limits
+from schedhook.roles.request import Request
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.errors import (
     KernelThreadError,

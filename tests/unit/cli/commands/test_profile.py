@@ -15,12 +15,12 @@ import pytest
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.cli.main import run as run_command
 from schedhook.host.topology import Node, Topology
-from schedhook.migration.profiling.guidance import Guidance
-from schedhook.migration.profiling.profile import Profile
 from schedhook.migration.profiling.survey import survey
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
-from schedhook.relocation.request import Request
+from schedhook.roles.guidance import Guidance
+from schedhook.roles.profile import Profile
+from schedhook.roles.request import Request
 from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process
 from schedhook.values.config import Config, PluginsSection, RelocationSection
 from schedhook.values.errors import UsageError

@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schedhook.host.topology import Node, Topology
-from schedhook.migration.profiling.profile import Profile
 from schedhook.migration.profiling.reading import Format, detect, read_profile
 from schedhook.migration.profiling.samples import Tally
+from schedhook.roles.profile import Profile
 from schedhook.values.errors import UsageError
 from schedhook.values.sets import CpuSet
 

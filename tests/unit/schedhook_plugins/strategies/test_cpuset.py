@@ -16,7 +16,7 @@ from schedhook.host.cgroups import Cgroup
 from schedhook.migration.move import Move
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,

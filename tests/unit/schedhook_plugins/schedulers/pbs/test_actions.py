@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schedhook.host.topology import Node, Topology, read_topology
 from schedhook.journal.journal import Journal
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,

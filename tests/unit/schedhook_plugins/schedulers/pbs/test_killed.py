@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.values.model import Report
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.schedulers.pbs.state import Parked

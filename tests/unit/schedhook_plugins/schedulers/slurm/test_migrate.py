@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from schedhook.control import cpusets
-from schedhook.journal.journal import PlacementOverride
-from schedhook.relocation.request import Request
+from schedhook.roles.request import Request
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,
@@ -24,7 +23,15 @@ from schedhook.testing.hosts import (
     write_process,
 )
 from schedhook.values.errors import RefusedError, UsageError
-from schedhook.values.model import NodeMap, Outcome, Placement, Plan, ProcessPlan, Report
+from schedhook.values.model import (
+    NodeMap,
+    Outcome,
+    Placement,
+    PlacementOverride,
+    Plan,
+    ProcessPlan,
+    Report,
+)
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm import migrate as migrate_module
 from schedhook_plugins.schedulers.slurm.adapter import Slurm

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.journal.journal import Journal, PlacementOverride
+from schedhook.journal.journal import Journal
 from schedhook.roles.scheduler import Task
-from schedhook.values.model import Placement
+from schedhook.values.model import Placement, PlacementOverride
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.migrate import JobMove

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from schedhook.migration.page_plan import Choice, PageChoice, Pages
-from schedhook.migration.profiling.profile import Accesses
+from schedhook.roles.profile import Accesses
+from schedhook.roles.strategy import Choice, PageChoice, Pages
 from schedhook.values.sets import NodeSet
 
 MIN_SAMPLES = 2

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schedhook.values.model import MemoryKind, NodeMap, Shared
+from schedhook.values.model import MemoryKind, NodeMap, Report, Shared
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
-    from schedhook.migration.profiling.guidance import Guidance
+    from schedhook.roles.guidance import Guidance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +48,7 @@ class Request:
     dry_run: bool = False
     guidance: Guidance | None = None
     """A profile of the processes' accesses, for strategies that go by it."""
+
+
+Relocate = Callable[[Request], Report]
+"""Carry out, or only plan, what a request asks for; see schedhook.relocation.pipeline.relocate."""
