@@ -7,7 +7,9 @@ PACKAGES := gcc python3-dev python3-venv numactl \
     qemu-system-x86 linux-image-amd64 busybox-static e2fsprogs file udev
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml $(shell find schedhook plugins -type f -not -name '*.py[co]' -not -name '*.so')
+# What an editable install has to be made anew for: the C core and the packages it needs.
+C_FILES = $(shell git ls-files "*.c" "*.h")
+SOURCES := pyproject.toml $(wildcard schedhook/backends/native/*.[ch])
 
 # Tiers that need several NUMA nodes, and the Debian packages that only some tests need.
 NUMA_TIERS := tests/numa tests/slurm
@@ -15,9 +17,10 @@ UNIT_PACKAGES := fish zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client clustershell \
     iproute2 systemd
 
-.PHONY: bench demo fuzz man test check unit numa packages unit-packages tier-packages
+.PHONY: bench check demo docs fuzz man numa test unit packages unit-packages tier-packages \
+    compiled
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed compiled
 	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
 
 # Every tier runs even if one failed; the summary counts a tier that did not run as a failure.
@@ -30,16 +33,29 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy && $(BIN)/mypy --package schedhook_plugins
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
+# All unit tests, or with T=PATH those of one file or folder.
 # Safe path: a test's `python -c` must find the installed schedhook, not the sources in front of it.
 # More workers than processors: many tests wait, for a time limit or for each other's hooks.
+ifdef T
+unit: $(VENV)/installed
+	PYTHONSAFEPATH=1 $(BIN)/pytest $(T)
+else
 unit: $(VENV)/installed unit-packages
 	PYTHONSAFEPATH=1 $(BIN)/pytest -n 4 --dist loadfile tests/unit tests/contract tests/pbs \
 	    --junit-xml=results/unit/junit.xml
+endif
 
-numa: $(VENV)/installed tier-packages
+numa: $(VENV)/installed tier-packages compiled
 	$(BIN)/python -m tests.numa.programs
 	$(BIN)/python -m tests.vm test $(NUMA_TIERS)
+
+# The site, in build/site: a warning is an error.
+docs: $(VENV)/installed
+	$(BIN)/pip install --quiet '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 man: $(VENV)/installed
 	$(BIN)/python -P docs/man.py build/man
@@ -52,12 +68,15 @@ fuzz: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
 
-# build/ is setuptools' and keeps modules that are gone from the sources.
+# Editable: Python files are used where they stand, and only the C core is built.
 $(VENV)/installed: $(SOURCES) | packages
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	rm -rf build
-	$(BIN)/pip install --quiet '.[dev]' virtme-ng
+	$(BIN)/pip install --quiet --editable '.[dev]' virtme-ng
 	touch $@
+
+# The guest writes no bytecode, and would compile every module in every process.
+compiled: $(VENV)/installed
+	$(BIN)/python -m compileall -q schedhook plugins tests
 
 # Installs what is missing. A foreign source that does not answer is no reason to stop.
 define install

@@ -4,7 +4,8 @@
  *   bare migrate PID FROM TO                             migrate_pages(2), one call
  *
  * STEP is the distance of two addresses: a base page or a huge page. Threads take the next batch as
- * they are free. Prints the seconds that the calls took, and how many pages the kernel says it left. */
+ * they are free. Prints the seconds that the calls took, and how many pages the kernel says it
+ * left. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>

@@ -115,9 +115,9 @@ static const struct {
     void (*act)(char *piece);
     int keeps; /* the pages' contents */
 } kinds[] = {
-    {"unmap", unmap, 0},       {"dontneed", dontneed, 0}, {"remap", remap, 1},
-    {"protect", protect, 1},   {"truncate", truncate_file, 1},
-    {"fork", fork_child, 1},   {"threads", start_thread, 1},
+    {"unmap", unmap, 0},          {"dontneed", dontneed, 0},      {"remap", remap, 1},
+    {"protect", protect, 1},      {"truncate", truncate_file, 1}, {"fork", fork_child, 1},
+    {"threads", start_thread, 1},
 };
 
 static void *churn(void *given)

@@ -7,8 +7,8 @@
  * of other memory, bound to NODE too; `exit` exits; `fork` makes a child that writes all pages, and
  * so gets its own on NODE. Every second one does nothing but wait.
  *
- * Page 0 holds the number of the image (1, or 2 after the action, 0 until it is filled) and when it was filled, in ns of
- * CLOCK_MONOTONIC; each other page its address times the image's number. */
+ * Page 0 holds the number of the image (1, or 2 after the action, 0 until it is filled) and when it
+ * was filled, in ns of CLOCK_MONOTONIC; each other page its address times the image's number. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdatomic.h>

@@ -1,14 +1,12 @@
 /* Processes whose numbers become strangers' the moment they are free; for test_reuse.py.
  *
  *     recycle KIB          obeys lines, answers each that is not `churn` or `end`:
- *     targets N T FILE     starts N processes of T more threads, with KIB of memory on node 0 at one
- *                          address; FILE is the cgroup.procs that they join, - for none
- *     churn N US HOW       kills N of them one by one, after up to US microseconds each, and lets a
- *                          stranger have each number: `aimed` at once, by ns_last_pid, `round` when
- *                          the kernel comes round to it
- *     end N US             ends N threads likewise
- *     wait                 does nothing
- *     check                says what became of the strangers, and forgets all processes
+ *     targets N T FILE     starts N processes of T more threads, with KIB of memory on node 0 at
+ * one address; FILE is the cgroup.procs that they join, - for none churn N US HOW       kills N of
+ * them one by one, after up to US microseconds each, and lets a stranger have each number: `aimed`
+ * at once, by ns_last_pid, `round` when the kernel comes round to it end N US             ends N
+ * threads likewise wait                 does nothing check                says what became of the
+ * strangers, and forgets all processes
  *
  * A stranger is a fork: from its first moment it has memory on node 0 where the target had it. */
 #define _GNU_SOURCE
@@ -37,7 +35,8 @@ static char *const memory = (char *)0x100000000000;
 static size_t length;
 static pid_t targets[MOST], strangers[MOST];
 static size_t target_count, stranger_count, missed;
-/* Threads that wait for their end: how many have been told to, and the number of the one that did. */
+/* Threads that wait for their end: how many have been told to, and the number of the one that did.
+ */
 static struct shared {
     atomic_uint told;
     atomic_int ended;
@@ -160,7 +159,8 @@ static void aim(pid_t number)
     int size = snprintf(text, sizeof text, "%d", number - 1);
     pid_t got;
 
-    for (int i = 0; i < TRIES; i++) { /* others fork, too, and a thread may still be on its way out */
+    for (int i = 0; i < TRIES;
+         i++) { /* others fork, too, and a thread may still be on its way out */
         int file = open("/proc/sys/kernel/ns_last_pid", O_WRONLY);
 
         if (file < 0 || write(file, text, (size_t)size) != size)
@@ -253,8 +253,8 @@ static void check(void)
 
     sched_getaffinity(0, sizeof mine, &mine);
     for (size_t i = 0; i < stranger_count; i++)
-        bound += sched_getaffinity(strangers[i], sizeof theirs, &theirs) ||
-                 !CPU_EQUAL(&mine, &theirs);
+        bound +=
+            sched_getaffinity(strangers[i], sizeof theirs, &theirs) || !CPU_EQUAL(&mine, &theirs);
     printf("reused %zu missed %zu moved %zu bound %zu\n", stranger_count, missed, moved, bound);
     for (size_t i = 0; i < target_count; i++)
         kill_target(i);

@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MPOL_MF_MOVE (1 << 1)     /* <linux/mempolicy.h> */
+#define MPOL_MF_MOVE (1 << 1) /* <linux/mempolicy.h> */
 #define MPOL_MF_MOVE_ALL (1 << 2)
 #define KCMP_VM 1 /* <linux/kcmp.h> */
 
@@ -35,13 +35,13 @@ static PyObject *core_migrate_pages(PyObject *self, PyObject *args)
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    /* Nothing between: what comes in between gives another process the time to get the number.
-     * The kernel reads maxnode - 1 bits. */
-    errno = ESRCH;
+        /* Nothing between: what comes in between gives another process the time to get the number.
+         * The kernel reads maxnode - 1 bits. */
+        errno = ESRCH;
     if (!sh_exited(pidfd, task))
         left = syscall(SYS_migrate_pages, pid, (unsigned long)from_size * 8 + 1, from, to);
-    Py_END_ALLOW_THREADS
-    return left < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(left);
+    Py_END_ALLOW_THREADS return left < 0 ? PyErr_SetFromErrno(PyExc_OSError)
+                                         : PyLong_FromLong(left);
 }
 
 static PyObject *core_bind(PyObject *self, PyObject *args)
@@ -55,16 +55,13 @@ static PyObject *core_bind(PyObject *self, PyObject *args)
     (void)self;
     if (!PyArg_ParseTuple(args, "iiy#:bind", &tid, &task, &mask, &size))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    errno = ESRCH;
+    Py_BEGIN_ALLOW_THREADS errno = ESRCH;
     if (!sh_exited(-1, task))
         result = syscall(SYS_sched_setaffinity, tid, (size_t)size, mask);
     int error = errno;
     ended = sh_exited(-1, task);
     errno = error;
-    Py_END_ALLOW_THREADS
-    if (result < 0 && !ended)
-        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_END_ALLOW_THREADS if (result < 0 && !ended) return PyErr_SetFromErrno(PyExc_OSError);
     return PyBool_FromLong(!ended);
 }
 
@@ -88,11 +85,19 @@ static int parse_range(PyObject *args, struct sh_range *range)
         PyErr_SetString(PyExc_ValueError, "the range does not consist of whole pages");
         return -1;
     }
-    *range = (struct sh_range){.pid = pid, .pidfd = pidfd, .task = task, .pagemap = pagemap,
-                               .start = start, .end = end, .page_size = page_size,
-                               .base_size = base_size, .folio_size = folio_size, .use_scan = use_scan,
+    *range = (struct sh_range){.pid = pid,
+                               .pidfd = pidfd,
+                               .task = task,
+                               .pagemap = pagemap,
+                               .start = start,
+                               .end = end,
+                               .page_size = page_size,
+                               .base_size = base_size,
+                               .folio_size = folio_size,
+                               .use_scan = use_scan,
                                .kpageflags = kpageflags};
-    /* Bytes objects are aligned for anything, but nothing promises it; they live as long as `args`. */
+    /* Bytes objects are aligned for anything, but nothing promises it; they live as long as `args`.
+     */
     if ((uintptr_t)spans % _Alignof(struct sh_span) == 0) {
         range->spans = (const struct sh_span *)(const void *)spans;
         range->span_count = (size_t)spans_size / sizeof(struct sh_span);
@@ -124,10 +129,10 @@ static PyObject *failures_to_python(const struct sh_result *result)
 
     for (size_t i = 0; failures && i < result->failure_count; i++) {
         const struct sh_failure *failure = &result->failures[i];
-        PyObject *item = Py_BuildValue(
-            "(KKiKK)", (unsigned long long)failure->start, (unsigned long long)failure->end,
-            failure->error, (unsigned long long)failure->size,
-            (unsigned long long)failure->page_size);
+        PyObject *item = Py_BuildValue("(KKiKK)", (unsigned long long)failure->start,
+                                       (unsigned long long)failure->end, failure->error,
+                                       (unsigned long long)failure->size,
+                                       (unsigned long long)failure->page_size);
 
         if (!item || PyList_Append(failures, item) < 0)
             Py_CLEAR(failures);
@@ -148,8 +153,8 @@ static PyObject *core_sweep(PyObject *self, PyObject *args)
     unsigned long long batch_bytes, call_ns;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!y#y#pKK:sweep", &PyTuple_Type, &range_args, &destinations,
-                          &size, &only, &only_size, &shared, &batch_bytes, &call_ns) ||
+    if (!PyArg_ParseTuple(args, "O!y#y#pKK:sweep", &PyTuple_Type, &range_args, &destinations, &size,
+                          &only, &only_size, &shared, &batch_bytes, &call_ns) ||
         parse_range(range_args, &range) < 0)
         return NULL;
     if (only_size % (Py_ssize_t)sizeof(struct sh_extent) ||
@@ -177,11 +182,10 @@ static PyObject *core_sweep(PyObject *self, PyObject *args)
         ((char *)table)[i] = destinations[i];
     options.destination = table;
 
-    Py_BEGIN_ALLOW_THREADS
-    error = sh_sweep(&range, &options, result);
+    Py_BEGIN_ALLOW_THREADS error = sh_sweep(&range, &options, result);
     Py_END_ALLOW_THREADS
 
-    PyObject *answer = NULL;
+        PyObject *answer = NULL;
     if (error == SH_NO_LOCAL_MEMORY) {
         PyErr_NoMemory();
     } else {
@@ -209,10 +213,9 @@ static PyObject *core_locate(PyObject *self, PyObject *args)
     (void)self;
     if (parse_range(args, &range) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    error = sh_locate(&range, &runs);
-    Py_END_ALLOW_THREADS
-    if (error) {
+    Py_BEGIN_ALLOW_THREADS error = sh_locate(&range, &runs);
+    Py_END_ALLOW_THREADS if (error)
+    {
         free(runs.items);
         return error == SH_NO_LOCAL_MEMORY ? PyErr_NoMemory() : raise_errno(error);
     }
@@ -279,7 +282,8 @@ static PyMethodDef methods[] = {
     {"migrate_pages", core_migrate_pages, METH_VARARGS,
      "migrate_pages(pid, pidfd, task, from, to): migrate_pages(2) with two node masks; folios not"
      " moved."},
-    {"bind", core_bind, METH_VARARGS, "bind(tid, task, mask): sched_setaffinity(2), see _core.pyi."},
+    {"bind", core_bind, METH_VARARGS,
+     "bind(tid, task, mask): sched_setaffinity(2), see _core.pyi."},
     {"sweep", core_sweep, METH_VARARGS,
      "sweep(range, destinations, only, shared, batch_bytes, call_ns): see _core.pyi."},
     {"locate", core_locate, METH_VARARGS, "locate(*range): runs of pages, see _core.pyi."},

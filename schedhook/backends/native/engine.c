@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(sizeof(void *) == sizeof(uint64_t), "addresses are handed to the kernel as they are");
+_Static_assert(sizeof(void *) == sizeof(uint64_t),
+               "addresses are handed to the kernel as they are");
 
 #define BATCH_ENTRIES 8192
 #define PAGEMAP_ENTRIES 4096
@@ -144,7 +145,8 @@ static int next_scanned(struct scanner *scanner, struct page *page)
     for (;;) {
         while (scanner->region < scanner->region_count) {
             const struct scan_region *region = &scanner->regions[scanner->region];
-            uint64_t address = scanner->position > region->start ? scanner->position : region->start;
+            uint64_t address =
+                scanner->position > region->start ? scanner->position : region->start;
 
             if (address >= region->end) {
                 scanner->region++;
@@ -170,9 +172,9 @@ static int next_scanned(struct scanner *scanner, struct page *page)
 
 /* Whether these entries are one transparent huge page. Its frames follow each other; so can those
  * of small pages, so the kernel's flags decide. Folios are aligned to their size: a frame half-way
- * that is no folio's first can only belong to one that covers all of these frames. Without the right
- * to see frames (CAP_SYS_ADMIN) or flags it goes as small pages, which costs more calls and moves
- * it all the same. */
+ * that is no folio's first can only belong to one that covers all of these frames. Without the
+ * right to see frames (CAP_SYS_ADMIN) or flags it goes as small pages, which costs more calls and
+ * moves it all the same. */
 static bool is_folio(const struct scanner *scanner, const uint64_t *entries, size_t count)
 {
     uint64_t first = entries[0] & PAGEMAP_FRAME, flags;
@@ -303,10 +305,10 @@ struct batch {
     size_t count;
     uint64_t address[BATCH_ENTRIES];
     uint64_t size[BATCH_ENTRIES];
-    int node[BATCH_ENTRIES]; /* where each was when last asked, or a negative errno */
+    int node[BATCH_ENTRIES];   /* where each was when last asked, or a negative errno */
     int before[BATCH_ENTRIES]; /* where each was before the move, -1: counted already */
-    int error[BATCH_ENTRIES]; /* why a huge page stayed, to be looked at closer */
-    bool told[BATCH_ENTRIES]; /* the kernel itself said that it moved */
+    int error[BATCH_ENTRIES];  /* why a huge page stayed, to be looked at closer */
+    bool told[BATCH_ENTRIES];  /* the kernel itself said that it moved */
 };
 
 /* Pages of a batch on their way to one node: what is handed to the kernel. */
@@ -484,7 +486,8 @@ static int why(int said)
 }
 
 /* One page can get ENOMEM for itself: a pinned huge page does, which the kernel wants to split.
- * Only when several calls in a row find no room, and nothing moves, is the node taken to be full. */
+ * Only when several calls in a row find no room, and nothing moves, is the node taken to be full.
+ */
 static bool is_full(const struct mover *mover, int node)
 {
     return mover->no_memory[node] >= FULL_AFTER;
@@ -668,8 +671,9 @@ static bool is_known(const struct mover *mover, const struct batch *batch)
     return true;
 }
 
-/* Ask where the batch's pages are, unless their frames have told, and move those that should. `origin`: they are parts of what was
- * a huge page there, so those at its destination have moved already; -1: nothing is known. */
+/* Ask where the batch's pages are, unless their frames have told, and move those that should.
+ * `origin`: they are parts of what was a huge page there, so those at its destination have moved
+ * already; -1: nothing is known. */
 static int move_batch(struct mover *mover, struct batch *batch, int origin)
 {
     const struct sh_options *options = mover->options;

@@ -26,18 +26,18 @@ struct sh_span {
 /* Pages of one range of one process. */
 struct sh_range {
     pid_t pid;
-    int pidfd;            /* readable once the process has exited */
-    int task;             /* /proc/PID/task/TID/comm where `pid` is not the first thread's number,
-                           * else -1: unreadable once that thread has ended */
-    int pagemap;          /* /proc/PID/pagemap: bound to the address space, not to the number */
+    int pidfd;   /* readable once the process has exited */
+    int task;    /* /proc/PID/task/TID/comm where `pid` is not the first thread's number,
+                  * else -1: unreadable once that thread has ended */
+    int pagemap; /* /proc/PID/pagemap: bound to the address space, not to the number */
     uint64_t start, end;
-    uint64_t page_size;   /* of the mapping: the base page, or a hugetlb page */
-    uint64_t base_size;   /* the processor's base page */
-    uint64_t folio_size;  /* a transparent huge page; 0 where there are none */
-    bool use_scan;        /* PAGEMAP_SCAN works here */
+    uint64_t page_size;          /* of the mapping: the base page, or a hugetlb page */
+    uint64_t base_size;          /* the processor's base page */
+    uint64_t folio_size;         /* a transparent huge page; 0 where there are none */
+    bool use_scan;               /* PAGEMAP_SCAN works here */
     const struct sh_span *spans; /* ascending; tells a page's node from its frame's number */
-    size_t span_count;    /* 0: the kernel is asked */
-    int kpageflags;       /* /proc/kpageflags, -1: not readable; tells huge pages without a scan */
+    size_t span_count;           /* 0: the kernel is asked */
+    int kpageflags; /* /proc/kpageflags, -1: not readable; tells huge pages without a scan */
 };
 
 /* Addresses [start, end). */
@@ -46,13 +46,13 @@ struct sh_extent {
 };
 
 struct sh_options {
-    const int32_t *destination; /* [nodes], -1: leave what is there */
+    const int32_t *destination;   /* [nodes], -1: leave what is there */
     const struct sh_extent *only; /* ascending; pages that lie in none of them stay */
     size_t only_count;            /* 0: all pages are meant */
     size_t nodes;
-    int flags;                  /* MPOL_MF_MOVE or MPOL_MF_MOVE_ALL */
+    int flags; /* MPOL_MF_MOVE or MPOL_MF_MOVE_ALL */
     uint64_t batch_bytes;
-    uint64_t call_ns;           /* bound on one call, 0: none */
+    uint64_t call_ns; /* bound on one call, 0: none */
 };
 
 struct sh_failure {

@@ -23,7 +23,6 @@ from schedhook.agent.events import read_users_event
 from schedhook.agent.followup import EventResult
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import listen, lock
-from schedhook.agent.watcher import owner_of
 from schedhook.control.rollback import Rollback
 from schedhook.hook import delivery
 from schedhook.hook.message import Message
@@ -147,11 +146,11 @@ def test_a_job_is_a_users_only_if_every_process_is(tmp_path: Path) -> None:
     adapter = FakeScheduler(tmp_path)
     with nobodys_process() as theirs:
         place(tmp_path, "1", {"0": ([theirs], "0", "0")})
-        assert owner_of(adapter, "1", Path("/")) == NOBODY
+        assert adapter.owner("1") == NOBODY
         place(tmp_path, "1", {"0": ([theirs], "0", "0"), "1": ([os.getpid()], "0", "0")})
-        assert owner_of(adapter, "1", Path("/")) is None
+        assert adapter.owner("1") is None
     place(tmp_path, "1", {})
-    assert owner_of(adapter, "1", Path("/")) is None
+    assert adapter.owner("1") is None
 
 
 @needs_root

@@ -35,12 +35,18 @@ static void setup_reset(struct setup *setup)
 {
     memset(setup, 0, sizeof *setup);
     memset(setup->destination, -1, sizeof setup->destination);
-    setup->range = (struct sh_range){.pid = 1, .pidfd = 1, .task = -1, .pagemap = PAGEMAP_FD,
-                                     .start = START, .page_size = BASE, .base_size = BASE,
-                                     .folio_size = FOLIO * BASE, .use_scan = true,
+    setup->range = (struct sh_range){.pid = 1,
+                                     .pidfd = 1,
+                                     .task = -1,
+                                     .pagemap = PAGEMAP_FD,
+                                     .start = START,
+                                     .page_size = BASE,
+                                     .base_size = BASE,
+                                     .folio_size = FOLIO * BASE,
+                                     .use_scan = true,
                                      .kpageflags = KPAGEFLAGS_FD};
-    setup->options = (struct sh_options){.destination = setup->destination, .nodes = MAX_NODES,
-                                         .flags = 2, .batch_bytes = 8 << 20};
+    setup->options = (struct sh_options){
+        .destination = setup->destination, .nodes = MAX_NODES, .flags = 2, .batch_bytes = 8 << 20};
     setup->result.moved = setup->moved;
     world_reset();
 }
@@ -57,9 +63,8 @@ static int sweep(struct setup *setup)
 static void tell_frames(struct setup *setup, size_t nodes)
 {
     for (size_t node = 0; node < nodes; node++)
-        setup->spans[node] = (struct sh_span){.start = node * NODE_FRAMES,
-                                              .end = (node + 1) * NODE_FRAMES,
-                                              .node = (int64_t)node};
+        setup->spans[node] = (struct sh_span){
+            .start = node * NODE_FRAMES, .end = (node + 1) * NODE_FRAMES, .node = (int64_t)node};
     setup->range.spans = setup->spans;
     setup->range.span_count = nodes;
     world.frames_told = nodes > 0;

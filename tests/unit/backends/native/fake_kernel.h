@@ -27,13 +27,13 @@ enum fault {
 
 struct folio {
     int node;
-    size_t pages;       /* base pages */
-    size_t first;       /* index of its first page */
+    size_t pages; /* base pages */
+    size_t first; /* index of its first page */
     uint64_t frame;
     enum fault fault;
-    int times;          /* how often the fault shows before it is over */
+    int times; /* how often the fault shows before it is over */
     bool isolated;
-    bool touched;       /* by somebody else than the engine */
+    bool touched; /* by somebody else than the engine */
 };
 
 struct world {
@@ -48,16 +48,16 @@ struct world {
     bool frames_told; /* the engine knows which frame is on which node */
 
     /* what happens on the way */
-    long exit_at;     /* before this kernel call, 0: never */
-    bool zombie;      /* no address space any more, but the pidfd does not say so yet */
-    bool reused;      /* another process with the same memory has the number after that */
+    long exit_at; /* before this kernel call, 0: never */
+    bool zombie;  /* no address space any more, but the pidfd does not say so yet */
+    bool reused;  /* another process with the same memory has the number after that */
     bool dead;
     size_t moved_before_exit; /* base pages */
     struct {
         long call; /* 0: never */
         size_t page;
-        int node; /* -1: the process gives it back */
-    } event;      /* somebody else moves a page before this call */
+        int node;      /* -1: the process gives it back */
+    } event;           /* somebody else moves a page before this call */
     long meddle_every; /* somebody else changes something before each so-many-th call, 0: never */
 
     /* time */
