@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from schedhook.agent.followup import NOTHING_DONE, EventResult, JobFollower
+from schedhook.agent.followup import EventResult, JobFollower
 from schedhook.journal.journal import JobLockedError, JobRun, Journal, JournalError, KnownTask
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Relocate, Request
@@ -88,7 +88,7 @@ class Dispatcher:
         except PLUGIN_ERRORS as error:  # adapters are plug-ins, and the agent goes on
             _log.error("event failed", job=event.job, point=event.point, exc_info=True)
             handled = EventResult(summary=f"failed: {type(error).__name__}: {error}", ok=False)
-        quiet = _log.debug if handled.summary in NOTHING_DONE else _log.info
+        quiet = _log.info if handled.acted else _log.debug
         write = quiet if handled.ok else _log.error
         write(
             "event handled",
@@ -123,7 +123,7 @@ class Dispatcher:
         if kind is EventKind.JOB_ENDED:
             return self._ended(event, at)
         if kind is EventKind.IGNORE or (_is_watchers(event) and _handles(adapter, kind)):
-            return EventResult(summary="nothing to do")
+            return EventResult(summary="nothing to do", acted=False)
         if not event.job:
             return self._look_at_all(adapter)
         return JobFollower(self, adapter, event).act(kind)

@@ -25,9 +25,6 @@ _IN_PLACE = "all in place"
 _NOBODY = "no processes here"
 _OVER = "the job has ended"
 _STARTING = "waiting for a step to start"
-NOTHING_DONE = (_IN_PLACE, _NOBODY, _OVER, _STARTING)
-"""Summaries that are not worth a line."""
-
 PARKED = "parked"
 """The note that tells what of a job is parked where."""
 _MIB = 1 << 20
@@ -44,6 +41,8 @@ class EventResult:
     summary: str
     """One line for people and the scheduler's log."""
     ok: bool = True
+    acted: bool = True
+    """Whether anything was done; if not, the event is logged only at level debug."""
     retry_after: float | None = None
     """Seconds after which the same event may have another outcome."""
     more: tuple[Event, ...] = ()
@@ -63,6 +62,7 @@ class JobFollower:
         self._journal = dispatcher.journal
         self._done: list[str] = []
         self._ok = True
+        self._acted = True
         self._retry_s = dispatcher.config.agent.retry_s
         self._retry_after: float | None = None
 
@@ -72,10 +72,10 @@ class JobFollower:
             raise JobLockedError(f"another process is at work on job {self._job}")
         run = ask(lambda: self._journal.run(self._scheduler, self._job), None)
         if run is not None and run.ended is not None:
-            return EventResult(summary=_OVER)
+            return EventResult(summary=_OVER, acted=False)
         tasks = self._adapter.tasks(self._job)
         if not tasks:
-            return EventResult(summary=_NOBODY)
+            return EventResult(summary=_NOBODY, acted=False)
         if kind is EventKind.SUSPENDED:
             self._park(tasks)
         elif kind in (EventKind.RESUMING, EventKind.RESUMED):
@@ -87,6 +87,7 @@ class JobFollower:
         return EventResult(
             summary="; ".join(self._done) or _IN_PLACE,
             ok=self._ok,
+            acted=self._acted and bool(self._done),
             retry_after=self._retry_after,
         )
 
@@ -123,6 +124,7 @@ class JobFollower:
         starting = self._adapter.starting(self._job)
         if self._dispatcher.waits(self._scheduler, self._job, starting):
             self._done.append(_STARTING)
+            self._acted = False
             self._retry_after = _STEP_SECONDS
             return None
         recorder = self._dispatcher.recorder(self._event)

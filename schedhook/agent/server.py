@@ -25,7 +25,7 @@ from pathlib import Path
 from schedhook.agent.clients import Client, Gate
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.events import read_event, read_users_event
-from schedhook.agent.followup import NOTHING_DONE, PARKED, EventResult
+from schedhook.agent.followup import PARKED, EventResult
 from schedhook.agent.sockets import listen, lock
 from schedhook.agent.watcher import SEEN_BY, Watcher
 from schedhook.agent.workers import Receipt, WorkerPool
@@ -412,7 +412,7 @@ class Agent:
         """In a worker's thread."""
         handled = self._dispatcher.handle(event, at)
         journal = self._dispatcher.journal
-        telling = event.data.get("seen_by") and handled.summary not in NOTHING_DONE
+        telling = event.data.get("seen_by") and handled.acted
         try:
             if isinstance(receipt, int):
                 journal.finish_event(receipt, handled.summary)
