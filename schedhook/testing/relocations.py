@@ -42,7 +42,7 @@ def load_given(*plugins: object) -> Plugins:
     given = [each for each in plugins if getattr(each, "__name__", "") not in BUILT_IN]
     loaded = load_plugins(_QUICK, extra=given, environ={})
     for problem in loaded.problems:
-        raise AssertionError(f"{problem.provider}: {problem.what}")
+        raise AssertionError(f"{problem.source}: {problem.what}")
     return loaded
 
 

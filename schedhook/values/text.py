@@ -11,3 +11,9 @@ def printable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the exception's class and message on one line, for logs and reports."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

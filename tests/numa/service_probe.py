@@ -86,7 +86,7 @@ def relocates() -> dict[str, str | None]:
     options = {"cpuset": {"allow_blocking": True}}
     config = Config(plugins=PluginsSection(options=options))
     plugins = load_plugins(config)
-    problems = [f"{each.provider}: {each.what}" for each in plugins.problems]
+    problems = [f"{each.source}: {each.what}" for each in plugins.problems]
     result: dict[str, str | None] = {"no problem with plug-ins": "; ".join(problems) or None}
     gather = NodeMap(pairs=dict.fromkeys(range(3), 3))
     relocate(Request(pids=(PID,), node_map=gather), config, plugins)

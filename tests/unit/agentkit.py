@@ -29,7 +29,8 @@ from schedhook.hook import delivery
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.hookspecs import hookimpl
-from schedhook.plugins.manager import Plugins, PluginSource
+from schedhook.plugins.manager import Plugins
+from schedhook.plugins.sources import PluginSource
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values import log

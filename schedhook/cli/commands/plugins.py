@@ -25,15 +25,15 @@ def command(as_json: bool, config_path: Path | None, **_: Any) -> int:
             "role": each.role,
             "name": each.name,
             "summary": each.summary,
-            "provider": each.provider.name,
-            "package": each.provider.package,
+            "provider": each.source.name,
+            "package": each.source.package,
         }
-        for each in plugins.descriptors()
+        for each in plugins.listing()
     ]
     problems = [
         {
-            "provider": each.provider.name,
-            "package": each.provider.package,
+            "provider": each.source.name,
+            "package": each.source.package,
             "problem": each.what,
         }
         for each in plugins.problems

@@ -13,7 +13,8 @@ from schedhook.host.cgroups import hierarchies
 from schedhook.host.processes import read_status
 from schedhook.host.topology import read_topology
 from schedhook.plugins.findings import Finding, Level, note, ok, problem
-from schedhook.plugins.manager import BUILT_IN, Plugins
+from schedhook.plugins.manager import Plugins
+from schedhook.plugins.sources import BUILT_IN
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError
 
@@ -56,7 +57,7 @@ def _versions(plugins: Plugins, root: Path) -> Iterable[Finding]:
         kernel = platform.release()
     python = platform.python_version()
     yield ok("versions", f"schedhook {__version__}, Python {python}, Linux {kernel}")
-    packages = {str(each.provider.package) for each in plugins.descriptors()} - {BUILT_IN}
+    packages = {str(each.source.package) for each in plugins.listing()} - {BUILT_IN}
     if packages:
         yield ok("plug-ins", ", ".join(sorted(packages)))
 
@@ -156,7 +157,7 @@ def _controllers(top: Path) -> Iterable[Finding]:
 def _plugins(plugins: Plugins) -> Iterable[Finding]:
     for each in plugins.problems:
         remedy = "mend or remove its package, or name it in plugins.disabled"
-        yield problem(f"plug-in {each.provider}", each.what, remedy)
+        yield problem(f"plug-in {each.source}", each.what, remedy)
 
 
 def _configuration(config: Config, plugins: Plugins) -> Iterable[Finding]:
@@ -173,14 +174,14 @@ def _configuration(config: Config, plugins: Plugins) -> Iterable[Finding]:
 
 
 def _told_by_plugins(plugins: Plugins, root: Path) -> Iterable[Finding]:
-    for provider, answer in plugins.ask("schedhook_doctor", root=root):
+    for source, answer in plugins.ask("schedhook_doctor", root=root):
         found = answer if isinstance(answer, (list, tuple)) else [answer]
         for each in found:
             if isinstance(each, Finding):
                 yield each
             else:
                 what = str(each) if isinstance(each, SchedhookError) else f"answered {each!r}"
-                yield problem(f"plug-in {provider}", what, "tell whoever made it")
+                yield problem(f"plug-in {source}", what, "tell whoever made it")
 
 
 def _number(path: Path) -> int:

@@ -604,7 +604,7 @@ def test_root_does_not_load_what_others_can_change(site: Path, what: str, how: s
     assert "theirs" not in plugins.names(StrategyPlugin)
     assert not (site / "my_package/ran").exists(), "not even imported"
     (problem,) = plugins.problems
-    assert problem.provider.name == "theirs"
+    assert problem.source.name == "theirs"
     why = "belongs to user 65534" if how == "owner" else "may be written by others"
     assert f"not loaded as root: {path} {why}; chown root and chmod go-w" in problem.what
 

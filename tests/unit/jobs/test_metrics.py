@@ -27,7 +27,8 @@ from schedhook.jobs.metrics import Footprints, exposition, write_textfile
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.loading import load_plugins
-from schedhook.plugins.manager import Plugins, PluginSource
+from schedhook.plugins.manager import Plugins
+from schedhook.plugins.sources import PluginSource
 from schedhook.roles.scheduler import Task
 from schedhook.testing.hosts import (
     FakeArea,

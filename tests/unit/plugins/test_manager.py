@@ -19,10 +19,12 @@ import pytest
 
 import schedhook
 from schedhook import MapperPlugin, hookimpl
+from schedhook.plugins import hookspecs
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.plugins.findings import Level, note, ok
-from schedhook.plugins.loading import load_plugins
-from schedhook.plugins.manager import DISABLE_VARIABLE, TRACE_VARIABLE, Plugins, hookspecs
+from schedhook.plugins.loading import TRACE_VARIABLE, load_plugins
+from schedhook.plugins.manager import Plugins
+from schedhook.plugins.registry import DISABLE_VARIABLE
 from schedhook.values import log
 from schedhook.values.config import Config, PluginsSection
 from schedhook.values.errors import MigrationRefused, PluginError
@@ -117,7 +119,7 @@ def provides(name: str, summary: str = "for a test") -> object:
 def test_what_ships_loads_without_a_problem() -> None:
     plugins = load(third_party=False)
     assert plugins.problems == ()
-    found = {(each.role, each.name) for each in plugins.descriptors()}
+    found = {(each.role, each.name) for each in plugins.listing()}
     assert found >= {
         ("mapper", "relative"),
         ("mapper", "nearest"),
@@ -126,7 +128,7 @@ def test_what_ships_loads_without_a_problem() -> None:
         ("backend", "native"),
         ("backend", "simulated"),
     }
-    assert {each.provider.package for each in plugins.descriptors()} == {"built-in"}
+    assert {each.source.package for each in plugins.listing()} == {"built-in"}
 
 
 def test_what_ships_imports_nothing_that_an_author_may_not() -> None:
@@ -172,7 +174,7 @@ def test_a_name_that_two_provide_fails_only_when_asked_for(install: Install) -> 
     assert plugins.mapper("nearest").name == "nearest"
     assert plugins.mapper("stay").map is not None
     assert plugins.problems == ()
-    listed = [each.provider.package for each in plugins.descriptors() if each.name == "relative"]
+    listed = [each.source.package for each in plugins.listing() if each.name == "relative"]
     assert listed == ["built-in", "copy-cat 1.5"]
 
 
@@ -214,9 +216,9 @@ def test_an_installed_package_is_found_by_its_entry_point(install: Install) -> N
     )
     plugins = load()
     assert plugins.mapper("acme-map").summary == "by Acme"
-    (listed,) = [each for each in plugins.descriptors() if each.name == "acme-map"]
-    assert (listed.role, listed.provider.name) == ("mapper", "acme")
-    assert listed.provider.package == "acme-numa 1.5"
+    (listed,) = [each for each in plugins.listing() if each.name == "acme-map"]
+    assert (listed.role, listed.source.name) == ("mapper", "acme")
+    assert listed.source.package == "acme-numa 1.5"
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,7 @@ def test_a_broken_plug_in_is_recorded_and_harms_nobody(
     install("bad_duplicate", name="sound", package="z-sound")
     plugins = load()
     (problem,) = plugins.problems
-    assert str(problem.provider) == "broken (broken-one 1.5)"
+    assert str(problem.source) == "broken (broken-one 1.5)"
     assert complaint in problem.what
     assert "\n" not in problem.what
     assert plugins.mapper("nearest").name == "nearest"
@@ -289,7 +291,7 @@ def test_the_sound_part_of_a_broken_plug_in_stays(install: Install) -> None:
     assert plugins.mapper("in-place").name == "in-place"
     assert {"misplaced", "bare"}.isdisjoint(plugins.names(StrategyPlugin))
     assert "misplaced" not in plugins.names(MapperPlugin)
-    whats = [each.what for each in plugins.problems if each.provider.name == "bad-return-type"]
+    whats = [each.what for each in plugins.problems if each.source.name == "bad-return-type"]
     assert len(whats) == 2
     assert any("instead of a list" in what for what in whats)
     assert any("instead of a MapperPlugin" in what for what in whats)
@@ -306,7 +308,7 @@ def test_a_module_named_by_two_entry_points_is_loaded_once(install: Install) -> 
     install("bad_duplicate", name="second", package="copy-cat")
     plugins = load()
     (problem,) = plugins.problems
-    assert problem.provider.name == "second"
+    assert problem.source.name == "second"
     assert "is the same as first (copy-cat 1.5)" in problem.what
     assert plugins.mapper("stay").name == "stay"
 
@@ -392,7 +394,7 @@ def test_a_failing_observer_is_logged_and_the_others_are_called(
     install("bad_observer", name="grumpy", package="grumpy-tools")
     before, after = Watcher(), Watcher()
     plugins = load_plugins(Config(), extra=[after], environ={DISABLE_VARIABLE: ""})
-    plugins.register(plugins.descriptors()[0].provider, before)
+    plugins.register(plugins.listing()[0].source, before)
     plugins.notify(hook, **ARGUMENTS[hook])
     assert before.seen == after.seen == list(ARGUMENTS[hook].values())
     (line,) = logged(capsys)
@@ -421,7 +423,7 @@ def test_a_refusal_stops_it_even_beside_a_failing_observer(install: Install) -> 
 
 def test_observers_are_listed_with_what_they_see() -> None:
     plugins = given(Refusing(), Watcher(), provides("alpha"))
-    listed = {each.name: each.summary for each in plugins.descriptors() if each.role == "observer"}
+    listed = {each.name: each.summary for each in plugins.listing() if each.role == "observer"}
     assert listed == {"Refusing": "schedhook_before_migrate", "Watcher": ", ".join(ARGUMENTS)}
 
 
@@ -499,7 +501,7 @@ def test_the_example_of_a_registration_hook_works(hook: str) -> None:
     plugins = given(module("example", **{hook: names[hook]}))
     assert plugins.problems == ()
     wanted = re.findall(r'name="([a-z-]+)"', example)
-    listed = [each.name for each in plugins.descriptors() if each.provider.package == "given"]
+    listed = [each.name for each in plugins.listing() if each.source.package == "given"]
     assert listed == wanted
 
 
@@ -509,7 +511,7 @@ def test_the_example_of_the_answering_hook_works(tmp_path: Path) -> None:
     names: dict[str, object] = {"hookimpl": schedhook.hookimpl, "ok": ok, "note": note}
     exec(compile(example, hook, "exec"), names)
     answers = given(module("example", **{hook: names[hook]})).ask(hook, root=tmp_path)
-    (answer,) = [each for provider, each in answers if provider.package == "given"]
+    (answer,) = [each for source, each in answers if source.package == "given"]
     assert [each.level for each in answer] == [Level.NOTE]
 
 
@@ -533,7 +535,7 @@ def test_importing_the_package_costs_next_to_nothing() -> None:
 def test_loading_the_plug_ins_imports_nothing_heavy() -> None:
     loaded = modules_after(
         "from schedhook.values.config import Config\n"
-        "from schedhook.plugins.manager import load_plugins\n"
+        "from schedhook.plugins.loading import load_plugins\n"
         "plugins = load_plugins(Config(), environ={'SCHEDHOOK_DISABLE_PLUGINS': 'all'})\n"
         "assert not plugins.problems, plugins.problems\n"
     )

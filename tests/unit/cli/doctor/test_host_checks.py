@@ -19,7 +19,8 @@ from schedhook.cli.main import main
 from schedhook.journal.journal import Journal
 from schedhook.plugins.findings import Finding, Level, ok
 from schedhook.plugins.loading import load_plugins
-from schedhook.plugins.manager import Plugins, PluginSource
+from schedhook.plugins.manager import Plugins
+from schedhook.plugins.sources import PluginSource
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_file, write_host
 from schedhook.values.config import (
     AgentSection,

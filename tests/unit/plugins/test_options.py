@@ -1,0 +1,127 @@
+"""A misspelt [plugins.options.NAME] is an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook.plugins.loading import load_plugins
+from schedhook.plugins.manager import Plugins
+from schedhook.plugins.registry import DISABLE_VARIABLE
+from schedhook.values import log
+from schedhook.values.config import parse_config
+from schedhook.values.errors import ConfigError
+
+FILE = Path("/etc/schedhook/config.toml")
+PLUGIN = """
+from schedhook import StrategyPlugin, hookimpl
+
+@hookimpl
+def schedhook_strategies():
+    return [StrategyPlugin(name="hot-first", summary="busy pages first", move=print)]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _json_log() -> None:
+    log.configure("json", "info")
+
+
+@pytest.fixture
+def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The module of the installed plug-in `acme` of the package `acme-numa`."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "acme_plugin", raising=False)
+    directory = tmp_path / "acme_numa-1.5.dist-info"
+    directory.mkdir()
+    (directory / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-numa\nVersion: 1.5\n")
+    (directory / "entry_points.txt").write_text("[schedhook]\nacme = acme_plugin\n")
+    module = tmp_path / "acme_plugin.py"
+    module.write_text(PLUGIN)
+    return module
+
+
+def load(text: str, *extra: object, environ: dict[str, str] | None = None) -> Plugins:
+    return load_plugins(parse_config(text, FILE), extra=extra, environ=environ or {})
+
+
+def warnings(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    return [line for line in lines if line["event"] == "options not used"]
+
+
+def test_a_misspelt_name_is_an_error_that_names_file_key_and_what_exists() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("[plugins.options.cpusett]\nallow_blocking = true\n")
+    message = str(caught.value)
+    assert message.startswith(f"{FILE}: plugins.options.cpusett: ")
+    assert "did you mean cpuset?" in message
+    assert "move-pages" in message
+    assert "\n" not in message
+
+
+def test_options_of_a_strategy_that_ships_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+    load("[plugins.options.cpuset]\nallow_blocking = true\n")
+    assert not warnings(capsys)
+
+
+@pytest.mark.parametrize("name", ["acme", "acme-numa", "hot-first"])
+def test_options_of_an_installed_plug_in_are_accepted(acme: Path, name: str) -> None:
+    assert acme.exists()
+    load(f"[plugins.options.{name}]\ncolour = 1\n")
+
+
+def test_a_misspelt_name_of_an_installed_plug_in_is_an_error(acme: Path) -> None:
+    assert acme.exists()
+    with pytest.raises(ConfigError, match=r"did you mean hot-first\? there are: acme, acme-numa,"):
+        load("[plugins.options.hot-fist]\ncolour = 1\n")
+
+
+@pytest.mark.parametrize("name", ["acme", "acme-numa"])
+@pytest.mark.parametrize(
+    ("section", "environ"),
+    [
+        ('[plugins]\ndisabled = ["acme"]\n', {}),
+        ("[plugins]\nthird_party = false\n", {}),
+        ("", {DISABLE_VARIABLE: "acme-numa"}),
+        ("", {DISABLE_VARIABLE: "all"}),
+    ],
+)
+def test_options_of_a_disabled_plug_in_are_accepted(
+    acme: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    section: str,
+    environ: dict[str, str],
+) -> None:
+    assert acme.exists()
+    load(f"{section}[plugins.options.{name}]\ncolour = 1\n", environ=environ)
+    assert not warnings(capsys)
+    assert "acme_plugin" not in sys.modules
+
+
+def test_a_name_that_a_disabled_plug_in_may_provide_is_logged(
+    acme: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert acme.exists()
+    load('[plugins]\ndisabled = ["acme"]\n[plugins.options.hot-first]\ncolour = 1\n')
+    (line,) = warnings(capsys)
+    assert line["key"] == f"{FILE}: plugins.options.hot-first"
+    assert line["not_loaded"] == "acme (acme-numa 1.5)"
+
+
+def test_a_broken_plug_in_makes_no_error_of_its_options(
+    acme: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    acme.write_text("raise OSError('no such device')\n")
+    load("[plugins.options.acme]\nx = 1\n[plugins.options.hot-first]\nx = 1\n")
+    assert len(warnings(capsys)) == 1
+
+
+def test_without_plug_ins_of_other_packages_a_misspelt_name_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no plug-in has or provides this name"):
+        load("[plugins]\nthird_party = false\n[plugins.options.hot-first]\ncolour = 1\n")
