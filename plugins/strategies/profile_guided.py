@@ -32,7 +32,7 @@ def best_node(
     return min(node for node, count in candidates.items() if count == most)
 
 
-def place(work: Move) -> PageChoice:
+def choose_nodes(work: Move) -> PageChoice:
     """UsageError where the request has no profile."""
     guidance = work.guidance
     if guidance is None:
@@ -59,6 +59,6 @@ def schedhook_strategies() -> list[StrategyPlugin]:
         StrategyPlugin(
             name="profile-guided",
             summary="each page to the node that uses it most, for `schedhook profile`",
-            place=place,
+            choose_nodes=choose_nodes,
         )
     ]

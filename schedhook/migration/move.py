@@ -123,9 +123,9 @@ class Move:
         if not self.node_map.overlaps:  # else nobody could tell them from what has arrived
             self._migrate_hidden(processes)
 
-    def place(self, choose: PageChoice) -> None:
+    def plan_pages(self, choose: PageChoice) -> None:
         """Ask `choose` about every selected page on the source nodes and note in each process's
-        `placed` what shall go where. Nothing moves before `carry_out`.
+        `page_plan` what shall go where. Nothing moves before `carry_out`.
 
         Memory that several of the processes share is asked about once.
         """
@@ -134,17 +134,17 @@ class Move:
         aliases = find_aliases({each.pid: each.selection for each in self.processes})
         once = AskedOnce()
         for process in self.processes:
-            process.placed = PagePlan(hidden=unreachable_bytes(process, self.sources))
+            process.page_plan = PagePlan(unreachable=unreachable_bytes(process, self.sources))
             try:
                 allowed = usable & process.target.allowed_nodes()
                 for item in process.selection.selected:
                     others = aliases(process.pid, item.area)
-                    self._place(process, process.placed, item, allowed, others, once, choose)
+                    self._plan_part(process, process.page_plan, item, allowed, others, once, choose)
             except ProcessGoneError:
                 process.gone = True
 
     def carry_out(self) -> None:
-        """Move what `place` has noted, like a sweep."""
+        """Move what `plan_pages` has noted, like a sweep."""
         units = (
             Unit(
                 process,
@@ -156,15 +156,15 @@ class Move:
                 transfer.pages,
             )
             for process in self.processes
-            if process.placed
-            for transfer in process.placed.transfers
+            if process.page_plan
+            for transfer in process.page_plan.transfers
         )
         self._sweep(units, self.processes)
 
     def astray(self, process: MovingProcess) -> int:
-        """Bytes, of what `place` has noted, that are not where they shall be; read anew."""
+        """Bytes, of what `plan_pages` has noted, that are not where they shall be; read anew."""
         total = 0
-        for transfer in process.placed.transfers if process.placed else ():
+        for transfer in process.page_plan.transfers if process.page_plan else ():
             try:
                 runs = process.target.locate(transfer.area, transfer.start, transfer.end)
             except ProcessGoneError:
@@ -223,8 +223,8 @@ class Move:
         areas: dict[int, Sequence[Area]] = {}
         held = {process.pid for process in self.processes if not process.gone}
         for process in self.processes:
-            memory_owner_pid = _memory_owner_pid(process.target)
-            process.memory_owner_pid = memory_owner_pid if memory_owner_pid in held else None
+            owner = process.target.memory_owner_pid()
+            process.memory_owner_pid = owner if owner in held else None
             passed_over = process.gone or process.memory_owner_pid is not None
             try:
                 areas[process.pid] = () if passed_over else process.target.areas()
@@ -238,10 +238,10 @@ class Move:
 
     # -- how it is done --------------------------------------------------------------------------
 
-    def _place(
+    def _plan_part(
         self,
         process: MovingProcess,
-        placed: PagePlan,
+        plan: PagePlan,
         item: Selected,
         allowed: NodeSet,
         aliases: Sequence[tuple[int, int]],
@@ -262,12 +262,12 @@ class Move:
                     allowed=allowed,
                     aliases=aliases,
                 )
-                placed.kept += run.end - run.start
+                plan.kept += run.end - run.start
                 for first, last, new in decide(pages, choose):
                     wanted.setdefault((run.node, new), Extents()).add(first, last)
-                    placed.kept -= last - first
+                    plan.kept -= last - first
             for (old, new), extents in sorted(wanted.items()):
-                placed.add(
+                plan.add(
                     Transfer(
                         area=item.area,
                         shared=item.shared,
@@ -455,11 +455,6 @@ class Move:
             if run.node in moves:
                 only = {run.node: moves[run.node]}
                 yield Unit(process, item.area, item.shared, run.start, run.end, only)
-
-
-def _memory_owner_pid(target: Target) -> int | None:
-    ask = getattr(target, "memory_owner_pid", None)  # a later addition to the protocol
-    return ask() if ask else None
 
 
 def _holes(process: MovingProcess) -> int:

@@ -40,7 +40,7 @@ class PagePlan:
     """The part of `moves` that is taken from pools of huge pages."""
     kept: int = 0
     """What the strategy leaves where it is."""
-    hidden: int = 0
+    unreachable: int = 0
     """What it could not be asked about; see schedhook.migration.unreachable."""
 
     def add(self, transfer: Transfer) -> None:

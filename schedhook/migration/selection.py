@@ -10,8 +10,8 @@ from schedhook.values.sets import NodeSet
 
 _SHARED_FILE = "shared-file"
 LEFT_BY_STRATEGY = "left-by-strategy"
-NOT_SHOWN = "hidden"
-WHY_KEPT = (*(kind.value for kind in MemoryKind), _SHARED_FILE, LEFT_BY_STRATEGY, NOT_SHOWN)
+UNREACHABLE = "hidden"
+WHY_KEPT = (*(kind.value for kind in MemoryKind), _SHARED_FILE, LEFT_BY_STRATEGY, UNREACHABLE)
 """Why memory on an old node may be left alone; the keys of a report's `bytes_kept`."""
 
 

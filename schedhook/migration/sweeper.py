@@ -53,7 +53,7 @@ class MovingProcess:
     """What was found when the move began; None for one that came later."""
     memory_owner_pid: int | None = None
     """The process in whose memory it runs, and where that is counted and moved; else None."""
-    placed: PagePlan | None = None
+    page_plan: PagePlan | None = None
     """What a strategy that decides page by page has decided; None with any other."""
 
     @property

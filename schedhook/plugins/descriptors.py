@@ -48,11 +48,11 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyPlugin(Descriptor):
-    """A way to move pages: either `move` or `place`."""
+    """A way to move pages: either `move` or `choose_nodes`."""
 
     move: Callable[[Move], None] | None = None
     """Moves what the given move asks for and reports to it; the pipeline verifies afterwards."""
-    place: Callable[[Move], PageChoice] | None = None
+    choose_nodes: Callable[[Move], PageChoice] | None = None
     """For a strategy that decides page by page: from the move to the function that is asked where
     each page shall be. It is asked while the plan is made, once; the pipeline checks the plan,
     moves, and verifies. Such a strategy needs no node map."""
@@ -64,8 +64,10 @@ class StrategyPlugin(Descriptor):
 
     def __post_init__(self) -> None:
         Descriptor.__post_init__(self)
-        if (self.move is None) == (self.place is None):
-            raise PluginError(f"the strategy {self.name!r} has to have either `move` or `place`")
+        if (self.move is None) == (self.choose_nodes is None):
+            raise PluginError(
+                f"the strategy {self.name!r} has to have either `move` or `choose_nodes`"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

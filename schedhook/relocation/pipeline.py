@@ -139,8 +139,8 @@ class _Relocation:
             for process in move.processes
             if process.memory_owner_pid is not None
         ]
-        if self._strategy.place:
-            outcome = self._decide(move, self._strategy.place)
+        if self._strategy.choose_nodes:
+            outcome = self._decide(move, self._strategy.choose_nodes)
             if outcome is not None:
                 return self._report(outcome, node_map)
         plan = make_plan(
@@ -168,22 +168,21 @@ class _Relocation:
     def _note_swap(self) -> None:
         total = 0
         for process in self._attached.values():
-            swapped = getattr(process.target, "swapped", None)  # a later addition to the protocol
             with suppress(ProcessGoneError):
-                total += swapped() if swapped else 0
+                total += process.target.swapped()
         if total:
             self._notes.append(
                 f"{total / _MIB:.1f} MiB are in swap, on no node, and not counted: they come back"
                 " to the nodes that the process may use then"
             )
 
-    def _decide(self, move: Move, place: Callable[[Move], PageChoice]) -> Outcome | None:
+    def _decide(self, move: Move, choose_nodes: Callable[[Move], PageChoice]) -> Outcome | None:
         """Have a strategy decide page by page; the outcome where that ends the relocation."""
         try:
-            choose = place(move)
+            choose = choose_nodes(move)
             if self._request.guidance is not None:
                 choose = self._request.guidance.watch(choose)
-            move.place(choose)
+            move.plan_pages(choose)
         except RefusedError as refusal:
             self._notes.append(str(refusal))
             return Outcome.REFUSED
@@ -259,7 +258,7 @@ class _Relocation:
         sources = request.sources
         if sources is None and request.cpus is not None:
             sources = self._bound_nodes(topology)
-        if self._strategy.place and sources is None and destinations is None:
+        if self._strategy.choose_nodes and sources is None and destinations is None:
             return NodeMap(pairs={}, mapper="by-page")
         if sources is None or destinations is None:
             raise UsageError("say where from and where to: --from and --to, or --map, or --cpus")

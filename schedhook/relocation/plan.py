@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from schedhook.host.topology import Topology
 from schedhook.migration.move import MovingProcess
-from schedhook.migration.selection import LEFT_BY_STRATEGY, NOT_SHOWN
+from schedhook.migration.selection import LEFT_BY_STRATEGY, UNREACHABLE
 from schedhook.values.errors import ProcessGoneError, UsageError
 from schedhook.values.model import NodeMap, Plan, ProcessPlan
 from schedhook.values.sets import NodeSet
@@ -80,16 +80,19 @@ def make_plan(
 
 
 def _moves(process: MovingProcess, node_map: NodeMap) -> dict[tuple[int, int], int]:
-    if process.placed is not None:
-        return dict(sorted(process.placed.moves.items()))
+    if process.page_plan is not None:
+        return dict(sorted(process.page_plan.moves.items()))
     found = process.selection.on(node_map.sources)
     return {(old, node_map.moves[old]): size for old, size in sorted(found.items()) if size}
 
 
 def _kept(process: MovingProcess) -> dict[str, int]:
     kept = dict(process.selection.kept)
-    if process.placed is not None:
-        more = {LEFT_BY_STRATEGY: process.placed.kept, NOT_SHOWN: process.placed.hidden}
+    if process.page_plan is not None:
+        more = {
+            LEFT_BY_STRATEGY: process.page_plan.kept,
+            UNREACHABLE: process.page_plan.unreachable,
+        }
         kept |= {why: size for why, size in more.items() if size}
     return kept
 
@@ -154,8 +157,8 @@ def _huge_bytes(
     total: dict[tuple[int, int], int] = {}
     moves = node_map.moves
     for process in processes:
-        if process.placed is not None:
-            found: Mapping[tuple[int, int], int] = process.placed.huge
+        if process.page_plan is not None:
+            found: Mapping[tuple[int, int], int] = process.page_plan.huge
         else:
             on_sources = process.selection.huge_on(node_map.sources)
             found = {(old, moves[old]): size for old, size in on_sources.items()}

@@ -86,7 +86,7 @@ def _count_what_went_along(move: Move) -> None:
         arrived = {
             process.pid: _arrived(process.before, process.selection, old, new)
             for process in move.processes
-            if process.before is not None and process.placed is None
+            if process.before is not None and process.page_plan is None
         }
         # What one process's sweep has moved may be mapped, and counted, in another.
         missing = sum(arrived.values()) - sum(
@@ -113,10 +113,10 @@ def _arrived(before: ProcessSelection, after: ProcessSelection, old: int, new: i
 
 
 def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, int]:
-    if process.placed is not None:
+    if process.page_plan is not None:
         rest = Reason.ELSEWHERE if failure is None else Reason.ABORTED
         left = explain(move.astray(process), process.left, rest)
-        hidden = unreachable_bytes(process, move.sources) - process.placed.hidden
+        hidden = unreachable_bytes(process, move.sources) - process.page_plan.unreachable
         return left | ({Reason.HIDDEN: hidden} if hidden > 0 else {})
     if move.node_map.overlaps and failure is None:
         hidden = unreachable_bytes(process, move.sources)

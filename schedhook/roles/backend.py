@@ -1,14 +1,15 @@
-"""What a backend is: the calls that look at memory and move it, for one process at a time.
+"""The role of a backend: read where memory lies and move it, one process at a time.
 
-`native` performs Linux system calls, `simulated` keeps everything in memory. A strategy sees only
-these protocols, so it runs on either.
+`native` performs Linux system calls, `simulated` keeps everything in memory. Strategies and the
+pipeline use these base classes only, so they run on either.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Self
 
 from schedhook.host.topology import Topology
 from schedhook.values.extents import Extents
@@ -18,22 +19,22 @@ from schedhook.values.sets import NodeSet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRun:
-    """Neighbouring pages that lie on one node: addresses [start, end)."""
+    """Contiguous pages on one node: addresses [start, end)."""
 
     start: int
     end: int
     node: int
     page_size: int = field(default=4096, compare=False)
-    """Bytes of each page that move as one: a transparent huge page counts as one page, where the
-    backend can tell."""
+    """Bytes that move as one; a transparent huge page counts as one page if the backend can
+    recognise it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Addresses [start, end) of which some pages stayed, all for the reason `errno`.
+    """Addresses [start, end) in which some pages did not move, all for the reason `errno`.
 
-    `size` is what stayed, in bytes: a long list of scattered pages is told as ranges that cover
-    them. Sweeping the range again tries just those pages, since the others have left the node.
+    `size` is the bytes that did not move: scattered pages are reported as a range that covers
+    them. Sweeping the range again tries only those pages, since the others have left the node.
     """
 
     start: int
@@ -45,81 +46,65 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How hard a sweep may press on the target."""
+    """Limits on the load that a sweep puts on the process."""
 
     batch_bytes: int = 8 << 20
-    """Most that one system call moves."""
+    """Maximum bytes that one system call moves."""
     call_seconds: float = 0.0
-    """Bound on one call's duration; the batch shrinks and grows to meet it. 0: no bound."""
+    """Maximum duration of one call; the batch size adapts to it. 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What one sweep over a range did. All sizes in bytes."""
+    """The result of one sweep over a range. All sizes in bytes."""
 
     moved: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """By (old node, new node), each page confirmed by its status or by asking again."""
+    """By (old node, new node); each page is confirmed by its status or by a second query."""
     failures: Sequence[Failure] = ()
     calls: int = 0
-    longest_call: float = 0.0
-    """Seconds that the longest move call took."""
+    """Move calls made."""
     gone: bool = False
-    """The process exited before the sweep was through."""
+    """The process exited before the sweep ended."""
 
 
-class Target(Protocol):
-    """One process, held so that its number cannot be taken for another process's.
+class Target(ABC):
+    """One process, held so that its pid cannot come to mean another process.
 
-    A context manager; every method raises ProcessGoneError once the process has exited.
+    The base class of every backend's target, and a context manager. Every method raises
+    ProcessGoneError once the process has exited. The methods from `memory_owner_pid` on have
+    defaults.
     """
 
     @property
+    @abstractmethod
     def pid(self) -> int: ...
 
     @property
+    @abstractmethod
     def command(self) -> str: ...
 
-    @property
-    def skips_holes(self) -> bool:
-        """Whether address space without pages costs a sweep next to nothing."""
-        ...
-
-    @property
-    def mistaken(self) -> str | None:
-        """A sentence for the report where a call may have met another process, which had just got
-        this one's number; else None."""
-        ...
-
+    @abstractmethod
     def alive(self) -> bool:
-        """Whether the process that was attached still runs (not: another one of its number)."""
-        ...
+        """Return whether the attached process still runs, not another one with its pid."""
 
+    @abstractmethod
     def areas(self) -> tuple[Area, ...]:
-        """Its mappings with their residency, read anew."""
-        ...
+        """Return the process's mappings with their residency, read now."""
 
+    @abstractmethod
     def allowed_nodes(self) -> NodeSet:
-        """Nodes that its cpuset allows (Mems_allowed, proc(5))."""
-        ...
+        """Return the nodes that the process's cpuset allows (Mems_allowed, proc(5))."""
 
-    def memory_owner_pid(self) -> int | None:
-        """The parent's number, where the process has no memory of its own but runs in the
-        parent's: a child of vfork(2), until it runs a program or exits. Else None."""
-        ...
-
-    def swapped(self) -> int:
-        """Bytes of it in swap, on no node (VmSwap, proc(5))."""
-        ...
-
+    @abstractmethod
     def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
-        """One migrate_pages(2) call: n-th source to n-th destination.
+        """Make one migrate_pages(2) call: from the n-th source to the n-th destination.
 
-        Returns the kernel's count of folios that it did not move, which leaves out some: only
-        reading residency again tells. BackendError and NoPermissionError for a whole-call error;
-        with ENOMEM some pages have moved.
+        Return the kernel's count of folios that it did not move. The count is incomplete; only
+        reading residency again tells what stayed. Raise BackendError or NoPermissionError if the
+        whole call failed; with ENOMEM some pages have moved.
         """
-        ...
 
+    @abstractmethod
     def sweep(
         self,
         area: Area,
@@ -131,46 +116,76 @@ class Target(Protocol):
         limits: Limits,
         only: Extents | None = None,
     ) -> Sweep:
-        """Move the pages of `area` within [start, end) from each node that is a key of
-        `destinations` to its value; move_pages(2). `shared`: also pages that other processes map
-        (MPOL_MF_MOVE_ALL). `only`: no pages but those that lie whole within one of these extents.
-        Pages that stayed come back as failures, with reasons.
+        """Move the pages of `area` in [start, end) by move_pages(2).
+
+        Each page moves from a node that is a key of `destinations` to that key's value. `shared`:
+        also move pages that other processes map (MPOL_MF_MOVE_ALL). `only`: move only pages that
+        lie completely in one of these extents. Pages that stayed are returned as failures.
         """
-        ...
 
+    @abstractmethod
     def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
-        """Where the present pages of `area` within [start, end) lie, neighbours joined."""
-        ...
+        """Return where the present pages of `area` in [start, end) lie, contiguous pages joined."""
 
-    def close(self) -> None: ...
+    def memory_owner_pid(self) -> int | None:
+        """Return the parent's pid if the process has no memory of its own but uses the parent's.
 
-    def __enter__(self) -> Target: ...
+        Such a process is a child of vfork(2) until it runs a program or exits. Default: None.
+        """
+        return None
 
-    def __exit__(self, *exc: object) -> None: ...
+    def swapped(self) -> int:
+        """Return the process's bytes in swap, on no node (VmSwap, proc(5)). Default: 0."""
+        return 0
+
+    @property
+    def skips_holes(self) -> bool:
+        """Return whether a sweep passes over address space without pages at almost no cost."""
+        return True
+
+    @property
+    def mistaken(self) -> str | None:
+        """Return a sentence for the report if a call may have reached another process.
+
+        That can happen if the process exited and another one got its pid just then. Default: None.
+        """
+        return None
+
+    def close(self) -> None:  # noqa: B027 - holds nothing by default
+        """Release what holds the process; closing twice is harmless. Default: do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
-class Backend(Protocol):
-    """A way to reach processes and nodes."""
+class Backend(ABC):
+    """Access to the host's processes and nodes: the base class of every backend."""
 
-    name: str
+    name: str = ""
 
+    @abstractmethod
     def topology(self) -> Topology:
-        """Nodes, processors, distances and free memory, read anew."""
-        ...
+        """Return nodes, processors, distances and free memory, read now."""
 
+    @abstractmethod
     def attach(self, pid: int) -> Target:
-        """Hold a process. ProcessGoneError where there is none; NoPermissionError where its memory
-        may not be moved, found by asking the kernel before anything moves."""
-        ...
+        """Hold a process.
 
+        Raise ProcessGoneError if there is none; NoPermissionError if the caller may not move its
+        memory, which is checked with the kernel before anything moves.
+        """
+
+    @abstractmethod
     def may_move_shared(self) -> bool:
-        """Whether the caller has CAP_SYS_NICE, which MPOL_MF_MOVE_ALL needs."""
-        ...
+        """Return whether the caller has CAP_SYS_NICE, which MPOL_MF_MOVE_ALL needs."""
 
+    @abstractmethod
     def allowed_nodes(self) -> NodeSet:
-        """Nodes of the caller's own cpuset, to which migrate_pages(2) silently narrows."""
-        ...
+        """Return the nodes of the caller's own cpuset; migrate_pages(2) silently narrows to it."""
 
+    @abstractmethod
     def cgroup_pids(self, path: str) -> Iterable[int]:
-        """Process numbers in a cgroup and all below it; UsageError where there is no such one."""
-        ...
+        """Return the pids in a cgroup and all below it. Raise UsageError if there is none."""

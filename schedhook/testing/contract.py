@@ -351,10 +351,10 @@ class BackendContract(OneNodeContract):
                 return [_every_third(subject, each, other) for each in pages.addresses]
 
             move = placing(backend, target, self.nodes)
-            move.place(change_every_third)
-            placed, unit = move.processes[0].placed, subject.unit
-            assert placed
-            assert placed.moves == {(one, two): 14 * unit, (two, one): 7 * unit}
+            move.plan_pages(change_every_third)
+            planned, unit = move.processes[0].page_plan, subject.unit
+            assert planned
+            assert planned.moves == {(one, two): 14 * unit, (two, one): 7 * unit}
             assert subject.residency() == {one: 40 * unit, two: 20 * unit}
             addresses = [address for pages in asked for address in pages.addresses]
             assert addresses == [
@@ -384,7 +384,7 @@ class BackendContract(OneNodeContract):
         ):
             subject.hold(20)
             move = placing(backend, target, self.nodes)
-            move.place(_all_of(subject, new))
+            move.plan_pages(_all_of(subject, new))
             move.carry_out()
             (process,) = move.processes
             assert process.moved == {(old, new): (PAGES - 1) * subject.unit}
@@ -413,7 +413,7 @@ class BackendContract(OneNodeContract):
                 return [new if address in inside else None for address in pages.addresses]
 
             move = placing(backend, target, self.nodes)
-            move.place(second_half)
+            move.plan_pages(second_half)
             move.carry_out()
             assert not move.processes[0].left
             assert move.astray(move.processes[0]) == 0
@@ -437,7 +437,7 @@ class BackendContract(OneNodeContract):
                 return new
 
             move = placing(backend, one, self.nodes, two)
-            move.place(all_of_it)
+            move.plan_pages(all_of_it)
             ((pid, pages),) = asked.items()
             (other,) = {first.pid, second.pid} - {pid}
             assert list(pages.aliases) == [(other, 0)]

@@ -61,7 +61,7 @@ def test_shared_memory_is_asked_about_wherever_it_is_mapped() -> None:
                 index = (pages.start - one.start) // one.unit
                 asked.append((pages.pid, index, len(pages.addresses)))
 
-        placing(NativeBackend(), first, (0,), second).place(choose)
+        placing(NativeBackend(), first, (0,), second).plan_pages(choose)
         assert asked == [(one.pid, 0, 16), (two.pid, 16, 16)]
 
 

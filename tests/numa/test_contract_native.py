@@ -138,9 +138,9 @@ def test_shared_memory_is_placed_wherever_it_is_mapped() -> None:
         NativeBackend().attach(two.pid) as second,
     ):
         move = placing(NativeBackend(), first, (0, 1, 2, 3), second)
-        move.place(lambda pages: 2 if one.start <= pages.start < one.end else None)
-        placed = [process.placed.moves for process in move.processes if process.placed]
-        assert placed == [{(0, 2): 16 * one.unit}, {(0, 2): 16 * one.unit}]
+        move.plan_pages(lambda pages: 2 if one.start <= pages.start < one.end else None)
+        planned = [process.page_plan.moves for process in move.processes if process.page_plan]
+        assert planned == [{(0, 2): 16 * one.unit}, {(0, 2): 16 * one.unit}]
         move.carry_out()
         assert [process.left for process in move.processes] == [{}, {}]
         assert one.residency() == {2: 16 * one.unit}

@@ -17,7 +17,7 @@ from schedhook.backends.native.access import attach_error, check_proc, has_exite
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
-from schedhook.roles.backend import Failure, Limits, PageRun, Sweep
+from schedhook.roles.backend import Backend, Failure, Limits, PageRun, Sweep, Target
 from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
@@ -30,7 +30,7 @@ _CHECK_EVERY = 0.05
 """Seconds."""
 
 
-class NativeBackend:
+class NativeBackend(Backend):
     """Moves pages with migrate_pages(2) and move_pages(2).
 
     `root` is where /proc and /sys are looked for; the system calls always act on this host.
@@ -65,7 +65,7 @@ class NativeBackend:
         return cgroups.pids(cgroups.resolve_cgroup(path, self._root), self._root)
 
 
-class NativeTarget:
+class NativeTarget(Target):
     """A process held by a pidfd, its start time and its open pagemap.
 
     The system calls take a number, not a pidfd; so the pidfd is polled before each of them, and
@@ -188,7 +188,7 @@ class NativeTarget:
         self._require_running()
         if only is not None and not only:
             return Sweep()
-        moved, failures, calls, longest_ns, error = _core.sweep(
+        moved, failures, calls, _, error = _core.sweep(
             self._range(area, start, end),
             _table(destinations),
             only.raw() if only else b"",
@@ -208,7 +208,6 @@ class NativeTarget:
                 for first, last, number, size, page_size in failures
             ),
             calls=calls,
-            longest_call=longest_ns / 1e9,
             gone=error == errno.ESRCH,
         )
 
@@ -230,12 +229,6 @@ class NativeTarget:
             if descriptor >= 0:
                 os.close(descriptor)
         self._kpageflags = self._comm = self._pagemap = self._pidfd = -1
-
-    def __enter__(self) -> NativeTarget:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     @property
     def skips_holes(self) -> bool:

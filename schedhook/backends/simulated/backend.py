@@ -19,7 +19,7 @@ from schedhook.backends.simulated.memory import (
 from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.host import cgroups, processes
 from schedhook.host.topology import Node, Topology, read_topology
-from schedhook.roles.backend import PageRun
+from schedhook.roles.backend import Backend, PageRun
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.sets import CpuSet, NodeSet
@@ -43,7 +43,7 @@ def four_nodes() -> Topology:
     )
 
 
-class SimulatedBackend:
+class SimulatedBackend(Backend):
     """Processes, nodes and cgroups in memory.
 
     Without `root` it starts empty, on `topology` (default: `four_nodes()`). With `root` it stands

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from schedhook.backends.simulated.memory import Mapped, Process, Tally, parts
-from schedhook.roles.backend import Limits, PageRun, Sweep
+from schedhook.roles.backend import Limits, PageRun, Sweep, Target
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from schedhook.backends.simulated.backend import SimulatedBackend
 
 
-class SimulatedTarget:
+class SimulatedTarget(Target):
     """A process of a SimulatedBackend."""
 
     def __init__(self, backend: SimulatedBackend, process: Process) -> None:
@@ -33,14 +33,6 @@ class SimulatedTarget:
     @property
     def command(self) -> str:
         return self._process.command
-
-    @property
-    def skips_holes(self) -> bool:
-        return True
-
-    @property
-    def mistaken(self) -> None:
-        return None
 
     def alive(self) -> bool:
         return self._process.alive
@@ -143,15 +135,6 @@ class SimulatedTarget:
                 )
                 for run in self._runs(mapping, start, end)
             ]
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def __enter__(self) -> SimulatedTarget:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _begin_or_gone(self) -> None:
         if not self._backend.begin(self._process):

@@ -113,7 +113,7 @@ def command(
     """
     check_processes(pids, cgroup, job)
     config, plugins = load(config_path)
-    if plugins.strategy(strategy).place is None:
+    if plugins.strategy(strategy).choose_nodes is None:
         raise UsageError(
             f"the strategy {strategy!r} does not decide page by page, and has no use for a profile"
         )

@@ -47,7 +47,7 @@ class Plug:
 
     @hookimpl
     def schedhook_strategies(self) -> list[StrategyPlugin]:
-        return [StrategyPlugin(name="mine", summary="a test's", place=lambda _: self.choose)]
+        return [StrategyPlugin(name="mine", summary="a test's", choose_nodes=lambda _: self.choose)]
 
 
 def process(*nodes: list[int | None], pid: int = 100, **more: Any) -> SimulatedBackend:
@@ -210,8 +210,8 @@ def test_many_nodes_with_gaps() -> None:
 
 
 def test_a_strategy_has_one_way() -> None:
-    for ways in ({}, {"move": print, "place": print}):
-        with pytest.raises(PluginError, match="`move` or `place`"):
+    for ways in ({}, {"move": print, "choose_nodes": print}):
+        with pytest.raises(PluginError, match="`move` or `choose_nodes`"):
             StrategyPlugin(name="both", summary="a test's", **ways)
 
 

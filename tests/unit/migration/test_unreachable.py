@@ -80,9 +80,11 @@ class Everything:
 
     @hookimpl
     def schedhook_strategies(self) -> list[StrategyPlugin]:
-        return [StrategyPlugin(name="everything", summary="a test's", place=self.place)]
+        return [
+            StrategyPlugin(name="everything", summary="a test's", choose_nodes=self.choose_nodes)
+        ]
 
-    def place(self, _move: object) -> PageChoice:
+    def choose_nodes(self, _move: object) -> PageChoice:
         return self.choose
 
     def choose(self, _pages: Pages) -> int:
