@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from schedhook.backends.simulated import SimulatedArea, SimulatedBackend
-    from schedhook.testing.contract import BackendContract, OneNodeContract
+    from schedhook.testing.contracts.backend import BackendContract
+    from schedhook.testing.contracts.mapper import MapperContract
+    from schedhook.testing.contracts.one_node import OneNodeContract
+    from schedhook.testing.contracts.scheduler import SchedulerContract
+    from schedhook.testing.contracts.strategy import StrategyContract
     from schedhook.testing.hosts import (
         FakeArea,
         FakeNode,
@@ -21,11 +25,6 @@ if TYPE_CHECKING:
         write_file,
         write_host,
         write_process,
-    )
-    from schedhook.testing.plugin_contracts import (
-        MapperContract,
-        SchedulerContract,
-        StrategyContract,
     )
     from schedhook.testing.processes import NativeProcess
     from schedhook.testing.relocations import relocate_simulated
@@ -50,16 +49,16 @@ __all__ = [
 ]
 
 _HOME = {
-    "BackendContract": "schedhook.testing.contract",
+    "BackendContract": "schedhook.testing.contracts.backend",
     "FakeArea": "schedhook.testing.hosts",
     "FakeNode": "schedhook.testing.hosts",
-    "MapperContract": "schedhook.testing.plugin_contracts",
+    "MapperContract": "schedhook.testing.contracts.mapper",
     "NativeProcess": "schedhook.testing.processes",
-    "OneNodeContract": "schedhook.testing.contract",
-    "SchedulerContract": "schedhook.testing.plugin_contracts",
+    "OneNodeContract": "schedhook.testing.contracts.one_node",
+    "SchedulerContract": "schedhook.testing.contracts.scheduler",
     "SimulatedArea": "schedhook.backends.simulated",
     "SimulatedBackend": "schedhook.backends.simulated",
-    "StrategyContract": "schedhook.testing.plugin_contracts",
+    "StrategyContract": "schedhook.testing.contracts.strategy",
     "relocate_simulated": "schedhook.testing.relocations",
     "write_cgroup": "schedhook.testing.hosts",
     "write_cgroup_mounts": "schedhook.testing.hosts",

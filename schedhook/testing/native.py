@@ -11,7 +11,7 @@ import pytest
 
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.roles.backend import Backend
-from schedhook.testing.contract import OneNodeContract, Subject
+from schedhook.testing.contracts.one_node import OneNodeContract, Subject
 from schedhook.testing.processes import NativeProcess, huge_page_pool, numa_maps
 from schedhook.values import errors
 

@@ -12,7 +12,7 @@ import pytest
 
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.roles.strategy import Pages
-from schedhook.testing.contract import placing
+from schedhook.testing.contracts.page_plans import placing
 from schedhook.testing.native import NativeHooks
 from schedhook.testing.processes import NativeProcess
 from schedhook.values.errors import ProcessGoneError

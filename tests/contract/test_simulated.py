@@ -13,7 +13,8 @@ import pytest
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.host.topology import HugePool, Topology
 from schedhook.roles.backend import Backend, Failure, Limits, PageRun
-from schedhook.testing.contract import BackendContract, Subject, sweep
+from schedhook.testing.contracts.backend import BackendContract
+from schedhook.testing.contracts.one_node import Subject, sweep
 from schedhook.testing.hosts import (
     FakeArea,
     FakeNode,

@@ -11,7 +11,9 @@ import pytest
 
 from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.roles.backend import Limits, Sweep
-from schedhook.testing.contract import BackendContract, area_of, placing, sweep
+from schedhook.testing.contracts.backend import BackendContract
+from schedhook.testing.contracts.one_node import area_of, sweep
+from schedhook.testing.contracts.page_plans import placing
 from schedhook.testing.native import HUGE, NativeHooks, NativeSubject
 from schedhook.testing.processes import numa_maps
 from schedhook.values.errors import UsageError

@@ -82,7 +82,8 @@ def situations() -> list[list[str]]:
 
 def test_the_situations_name_tests_that_there_are() -> None:
     """So that a row's proof is not renamed or dropped without it."""
-    files = [*(PROJECT / "tests").rglob("*.py"), PROJECT / "schedhook/testing/contract.py"]
+    contracts = (PROJECT / "schedhook/testing/contracts").glob("*.py")
+    files = [*(PROJECT / "tests").rglob("*.py"), *contracts]
     there = {name for file in files for name in re.findall(r"def (test_\w+)\(", file.read_text())}
     assert set(re.findall(r"`(test_\w+)`", SITUATIONS)) <= there
     assert len(situations()) > 60

@@ -1,0 +1,1 @@
+"""Contracts: tests that every backend and every plug-in of a role must pass."""

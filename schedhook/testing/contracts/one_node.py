@@ -1,0 +1,212 @@
+"""What every backend must do, as tests. The author of a backend runs them too:
+
+    class TestMine(OneNodeContract):
+        def make_backend(self): ...
+        def make_process(self, **how): ...
+
+`OneNodeContract` is for hosts with a single node; `BackendContract` adds what needs two or more.
+"""
+
+from __future__ import annotations
+
+import errno
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import pytest
+
+from schedhook.roles.backend import Backend, Limits, PageRun, Sweep, Target
+from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
+from schedhook.values.model import Area
+from schedhook.values.sets import NodeSet
+
+PAGES = 64
+NO_NODE = 63
+"""A node number that no host has that runs these tests."""
+
+
+class Subject(Protocol):
+    """A process that the backend can reach, with one mapping of its own, [start, end)."""
+
+    start: int
+    end: int
+    unit: int
+    """Bytes that move as one."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def hold(self, index: int) -> None:
+        """Make moves of page `index` fail for a reason that passes upon `release`."""
+
+    def release(self) -> None: ...
+
+    def end_now(self) -> None:
+        """Exit."""
+
+    def residency(self) -> dict[int, int]:
+        """Bytes per node of the mapping, found without the backend's protocol."""
+        ...
+
+
+class OneNodeContract(ABC):
+    """What needs no second node."""
+
+    nodes: Sequence[int] = (0,)
+    """Nodes with memory on which `make_process` can put pages."""
+
+    @abstractmethod
+    def make_backend(self) -> Backend:
+        """The backend under test; called once a test, ahead of everything else."""
+
+    @abstractmethod
+    def make_process(
+        self,
+        backend: Backend,
+        *,
+        nodes: Sequence[int | None],
+        shared: bool = False,
+        share_with: Subject | None = None,
+        folios: bool = False,
+        huge: bool = False,
+    ) -> AbstractContextManager[Subject]:
+        """A process whose n-th page is on `nodes[n]` (None: not there). `shared`: others can map
+        it, with `share_with`. `folios`: transparent huge pages. `huge`: a pool's huge pages."""
+
+    @abstractmethod
+    def attach_forbidden(self, backend: Backend) -> None:
+        """Attach to a process on behalf of a user who may not, and let what `attach` raises out."""
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        return self.make_backend()
+
+    @pytest.fixture
+    def subject(self, backend: Backend) -> Iterator[Subject]:
+        """64 pages on the first node."""
+        with self.make_process(backend, nodes=[self.nodes[0]] * PAGES) as subject:
+            yield subject
+
+    @pytest.fixture
+    def target(self, backend: Backend, subject: Subject) -> Iterator[Target]:
+        with backend.attach(subject.pid) as target:
+            yield target
+
+    def test_a_process_is_attached(self, subject: Subject, target: Target) -> None:
+        assert target.pid == subject.pid
+        assert target.command
+        assert target.alive()
+
+    def test_a_missing_process_is_gone(self, backend: Backend, subject: Subject) -> None:
+        pid = subject.pid
+        subject.end_now()
+        for number in (pid, 0, -1, 1 << 40):
+            with pytest.raises(ProcessGoneError):
+                backend.attach(number)
+
+    def test_permission_is_checked_at_once(self, backend: Backend) -> None:
+        with pytest.raises(NoPermissionError):
+            self.attach_forbidden(backend)
+
+    def test_a_process_that_exits_is_gone_for_every_call(
+        self, subject: Subject, target: Target
+    ) -> None:
+        area = area_of(target, subject)
+        subject.end_now()
+        assert not target.alive()
+        here = NodeSet({self.nodes[0]})
+        for call in (
+            target.areas,
+            target.allowed_nodes,
+            lambda: target.migrate(here, here),
+            lambda: target.locate(area, area.start, area.end),
+            lambda: target.sweep(area, area.start, area.end, {0: 1}, shared=False, limits=Limits()),
+        ):
+            with pytest.raises(ProcessGoneError):
+                call()
+
+    def test_closing_twice_is_harmless(self, backend: Backend, subject: Subject) -> None:
+        with backend.attach(subject.pid) as target:
+            target.close()
+        target.close()
+
+    def test_areas_tell_residency(self, subject: Subject, target: Target) -> None:
+        area = area_of(target, subject)
+        assert (area.start, area.end) == (subject.start, subject.end)
+        assert area.residency == {self.nodes[0]: area.size} == subject.residency()
+
+    def test_nodes_are_told(self, backend: Backend, target: Target) -> None:
+        topology = backend.topology()
+        assert topology.memory_nodes >= set(self.nodes)
+        assert topology.online >= backend.allowed_nodes() >= set(self.nodes)
+        assert topology.online >= target.allowed_nodes() >= set(self.nodes)
+
+    def test_pages_are_located_around_holes(self, backend: Backend) -> None:
+        node = self.nodes[0]
+        layout = [node] * 3 + [None] * 5 + [node] * 2 + [None]
+        with (
+            self.make_process(backend, nodes=layout) as subject,
+            backend.attach(subject.pid) as target,
+        ):
+            area = area_of(target, subject)
+            first, unit = subject.start, subject.unit
+            assert target.locate(area, area.start, area.end) == [
+                PageRun(start=first, end=first + 3 * unit, node=node),
+                PageRun(start=first + 8 * unit, end=first + 10 * unit, node=node),
+            ]
+            assert target.locate(area, first + unit, first + 2 * unit) == [
+                PageRun(start=first + unit, end=first + 2 * unit, node=node)
+            ]
+            assert not target.locate(area, first + 3 * unit, first + 8 * unit)
+            assert not target.locate(area, first, first)
+
+    def test_a_sweep_without_work_does_nothing(self, subject: Subject, target: Target) -> None:
+        area = area_of(target, subject)
+        here = self.nodes[0]
+        for destinations in ({}, {here: here}, {NO_NODE: here}):
+            done = sweep(target, area, destinations)
+            assert not done.moved
+            assert not done.failures
+            assert done.calls == 0
+            assert not done.gone
+
+    def test_a_destination_that_does_not_exist(self, subject: Subject, target: Target) -> None:
+        area = area_of(target, subject)
+        here = NodeSet({self.nodes[0]})
+        with pytest.raises(BackendError) as caught:
+            sweep(target, area, {self.nodes[0]: NO_NODE})
+        assert caught.value.errno == errno.ENODEV
+        # migrate_pages(2) only sees that no node is left, or that the target may not use it.
+        with pytest.raises((BackendError, NoPermissionError)) as refused:
+            target.migrate(here, NodeSet({NO_NODE}))
+        assert getattr(refused.value, "errno", errno.EINVAL) == errno.EINVAL
+        assert subject.residency() == {self.nodes[0]: area.size}
+
+    def test_a_migration_names_nodes(self, target: Target) -> None:
+        here = NodeSet({self.nodes[0]})
+        for old, new in ((NodeSet(), here), (here, NodeSet())):
+            with pytest.raises(UsageError):
+                target.migrate(old, new)
+
+    def test_a_migration_to_where_all_is_leaves_nothing(self, target: Target) -> None:
+        here = NodeSet({self.nodes[0]})
+        assert target.migrate(here, here) == 0
+
+    def test_an_unknown_cgroup_is_an_error(self, backend: Backend) -> None:
+        with pytest.raises(UsageError):
+            list(backend.cgroup_pids("no-such/cgroup"))
+
+
+def area_of(target: Target, subject: Subject) -> Area:
+    """The subject's mapping as the backend tells it."""
+    (area,) = (area for area in target.areas() if area.start == subject.start)
+    return area
+
+
+def sweep(
+    target: Target, area: Area, destinations: Mapping[int, int], *, shared: bool = False
+) -> Sweep:
+    """Sweep the whole area."""
+    return target.sweep(area, area.start, area.end, destinations, shared=shared, limits=Limits())
