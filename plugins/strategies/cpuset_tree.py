@@ -22,8 +22,9 @@ from schedhook.host.cgroups import (
     pids,
     resolve_cgroup,
 )
+from schedhook.host.vanishing import read_living
 from schedhook.migration.move import Move
-from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError
+from schedhook.values.errors import RefusedError, SchedhookError
 from schedhook.values.model import NodeMap
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import NodeSet
@@ -136,11 +137,9 @@ def _tops(work: Move) -> list[Cgroup]:
                 " move-pages"
             )
         return [top]
-    tops: dict[Path, Cgroup] = {}
-    for process in work.processes:
-        with contextlib.suppress(ProcessGoneError):
-            top = _own_cpuset(process.pid, work.root)
-            tops[top.path] = top
+    pids = [process.pid for process in work.processes]
+    found = read_living(pids, lambda pid: _own_cpuset(pid, work.root))
+    tops = {top.path: top for _, top in found}
     for top in tops.values():
         _check_members(top, work)
     # A job's steps may lie one below the other; then the upper one's walk finds the lower.

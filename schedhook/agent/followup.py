@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schedhook.host.processes import read_areas, residency
+from schedhook.host.vanishing import call_with_living
 from schedhook.journal.journal import JobLockedError
 from schedhook.journal.rows import json_object
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import EventKind, Scheduler, Task
 from schedhook.values.config import OnRelocation
-from schedhook.values.errors import ProcessGoneError, SchedhookError
+from schedhook.values.errors import SchedhookError
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, PlacementOverride, Report
 from schedhook.values.sets import CpuSet, NodeSet
 
@@ -28,7 +29,6 @@ _STARTING = "waiting for a step to start"
 PARKED = "parked"
 """The note that tells what of a job is parked where."""
 _MIB = 1 << 20
-_TRIES = 3
 _STEP_SECONDS = 0.5
 """Between two looks at whether a step has started."""
 _SETTLED = frozenset({Outcome.COMPLETE, Outcome.NOTHING_TO_DO, Outcome.PARTIAL})
@@ -308,20 +308,17 @@ class JobFollower:
     def _relocate(self, tasks: Sequence[Task], request: Request) -> Report | None:
         """None where none of the tasks' processes lives any more."""
         pids = [pid for task in tasks for pid in task.pids]
-        for _ in range(_TRIES):
-            pids = [pid for pid in pids if (self._dispatcher.root / "proc" / str(pid)).exists()]
-            if not pids:
-                return None
-            try:
-                named = replace(request, pids=tuple(pids), job=self._job, scheduler=self._scheduler)
-                report = self._dispatcher.relocate(named, self._scheduler)
-            except ProcessGoneError:
-                continue
+        request = replace(request, job=self._job, scheduler=self._scheduler)
+
+        def relocate(living: tuple[int, ...]) -> Report:
+            return self._dispatcher.relocate(replace(request, pids=living), self._scheduler)
+
+        report = call_with_living(pids, relocate, self._dispatcher.root)
+        if report is not None:
             names = ", ".join(task.name for task in tasks)
             self._done.append(f"{names}: {describe(report)}")
             self._ok &= report.outcome in _SETTLED
-            return report
-        return None
+        return report
 
 
 def describe(report: Report) -> str:

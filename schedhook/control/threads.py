@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.host.processes import open_task, read_start_time, thread_ids
+from schedhook.host.vanishing import read_living
 from schedhook.values.errors import NoPermissionError, ProcessGoneError, RefusedError
 from schedhook.values.log import get_logger
 from schedhook.values.sets import CpuSet
@@ -39,22 +39,16 @@ class Thread:
 
 def read_threads(pid: int, root: Path = Path("/")) -> list[Thread]:
     """The threads of whichever process has the number now. ProcessGoneError."""
-    found = []
-    for tid in thread_ids(pid, root):
-        with suppress(ProcessGoneError):
-            found.append(Thread(pid, tid, read_start_time(pid, root, tid)))
-    return found
+    started = read_living(thread_ids(pid, root), lambda tid: read_start_time(pid, root, tid))
+    return [Thread(pid, tid, start_time) for tid, start_time in started]
 
 
 def members_threads(pids: Callable[[], Iterable[int]], root: Path = Path("/")) -> list[Thread]:
     """The threads of the processes that `pids` tells, and still tells afterwards: a number read
     from a cgroup can be a stranger's by the time that its threads are read."""
-    found = []
-    for pid in pids():
-        with suppress(ProcessGoneError):
-            found += read_threads(pid, root)
+    found = list(read_living(pids(), lambda pid: read_threads(pid, root)))
     members = set(pids())
-    return [thread for thread in found if thread.pid in members]
+    return [thread for pid, threads in found if pid in members for thread in threads]
 
 
 def affinity(thread: Thread, root: Path = Path("/")) -> CpuSet:

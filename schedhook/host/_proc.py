@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from schedhook.host.listing import list_numbers
 from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError
 
 # include/linux/sched.h
@@ -66,11 +67,6 @@ def task_file(name: str, task: int | None) -> str:
     return name if task is None else f"task/{task}/{name}"
 
 
-def numbers(path: Path) -> list[int]:
-    """Names of entries that are numbers, in ascending order."""
-    return sorted(int(entry.name) for entry in path.iterdir() if entry.name.isdigit())
-
-
 def is_kernel_thread(pid: int, root: Path = Path("/")) -> bool:
     """Kernel threads have no memory of their own to move."""
     return bool(int(stat_fields(pid, root)[6]) & _PF_KTHREAD)
@@ -85,7 +81,7 @@ def is_exiting(pid: int, root: Path = Path("/"), task: int | None = None) -> boo
 def thread_ids(pid: int, root: Path = Path("/")) -> list[int]:
     """The process's threads, in ascending order."""
     with translated(pid, "task", root):
-        return numbers(proc_path(pid, "task", root))
+        return list_numbers(proc_path(pid, "task", root))
 
 
 def live_task(pid: int, root: Path = Path("/")) -> int:

@@ -7,7 +7,6 @@ a file from the caller (both from every function that takes a pid).
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -18,7 +17,6 @@ from schedhook.host._proc import (
     is_exiting,
     is_kernel_thread,
     live_task,
-    numbers,
     proc_path,
     read,
     stat_fields,
@@ -27,8 +25,10 @@ from schedhook.host._proc import (
     translated,
 )
 from schedhook.host.areas import read_areas, read_pss, residency
+from schedhook.host.listing import list_numbers
 from schedhook.host.topology import read_online_cpus, read_online_nodes
-from schedhook.values.errors import ProcessGoneError, SchedhookError
+from schedhook.host.vanishing import read_living
+from schedhook.values.errors import SchedhookError
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.text import printable
 
@@ -156,9 +156,9 @@ def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) ->
 def read_threads_cpus(pid: int, root: Path = Path("/")) -> CpuSet:
     """The processors that one thread or another of the process may run on."""
     cpus = CpuSet()
-    for thread in thread_ids(pid, root):
-        with contextlib.suppress(ProcessGoneError):
-            cpus = cpus | read_status(pid, root, task=thread).allowed_cpus
+    threads = thread_ids(pid, root)
+    for _, status in read_living(threads, lambda tid: read_status(pid, root, task=tid)):
+        cpus = cpus | status.allowed_cpus
     return cpus
 
 
@@ -206,6 +206,6 @@ def boot_id(root: Path = Path("/")) -> str | None:
 def all_pids(root: Path = Path("/")) -> list[int]:
     """Every process that /proc shows to the caller, in ascending order."""
     try:
-        return numbers(root / "proc")
+        return list_numbers(root / "proc")
     except OSError as error:
         raise SchedhookError(f"cannot list {root / 'proc'}: {error.strerror}") from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from schedhook.host.listing import find_directories
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.sets import CpuSet, IdSet, NodeSet
 
@@ -132,9 +133,7 @@ def read_topology(root: Path = Path("/")) -> Topology:
     and all memory. SchedhookError where not even /proc/meminfo can be read.
     """
     base = root / "sys/devices/system/node"
-    present = NodeSet(
-        int(entry.name[4:]) for entry in _entries(base, "node") if entry.name[4:].isdigit()
-    )
+    present = NodeSet(map(int, _suffixes(base, "node")))
     if not present:
         return Topology(nodes={0: _only_node(root)})
     online = _read_set(base / "online", NodeSet)
@@ -209,20 +208,19 @@ def _read_meminfo(path: Path) -> dict[str, int]:
 
 def _huge_pools(base: Path) -> Iterator[HugePool]:
     pools = []
-    for entry in _entries(base, "hugepages-"):
-        size = entry.name.removeprefix("hugepages-").removesuffix("kB")
-        if size.isdigit():
-            total = _read_number(entry / "nr_hugepages")
-            free = _read_number(entry / "free_hugepages")
-            pools.append(HugePool(size=int(size) << 10, total=total, free=free))
+    for size in _suffixes(base, "hugepages-", "kB"):
+        directory = base / f"hugepages-{size}kB"
+        total = _read_number(directory / "nr_hugepages")
+        free = _read_number(directory / "free_hugepages")
+        pools.append(HugePool(size=int(size) << 10, total=total, free=free))
     yield from sorted(pools, key=lambda pool: pool.size)
 
 
-def _entries(base: Path, prefix: str) -> list[Path]:
-    try:
-        return [entry for entry in base.iterdir() if entry.name.startswith(prefix)]
-    except OSError:
-        return []
+def _suffixes(base: Path, prefix: str, unit: str = "") -> list[str]:
+    """Return the numbers between `prefix` and `unit` in the names of the directories in `base`."""
+    named = (name for name in find_directories(base) if name.startswith(prefix))
+    numbers = (name.removeprefix(prefix).removesuffix(unit) for name in named)
+    return [number for number in numbers if number.isdigit()]
 
 
 def _read_set(path: Path, kind: type[_Set]) -> _Set:

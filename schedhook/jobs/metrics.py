@@ -7,8 +7,6 @@ Needs the optional prometheus-client, which is imported when it is first used.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
+from schedhook.values.files import replace_file
 from schedhook.values.log import get_logger
 
 if TYPE_CHECKING:
@@ -113,15 +112,7 @@ def write_textfile(path: Path, text: bytes) -> None:
     """Put `text` in the place of `path` in one step, readable by all, as node_exporter wants it;
     nothing that lies there is followed or written to. SchedhookError."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(text)
-                os.fchmod(stream.fileno(), 0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_file(path, text)
     except OSError as error:
         raise SchedhookError(f"{path}: cannot be written: {error.strerror}") from error
 

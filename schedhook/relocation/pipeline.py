@@ -12,6 +12,7 @@ from schedhook.control.affinity import Binding
 from schedhook.control.freezer import cgroups_to_freeze, freezing
 from schedhook.control.rollback import Rollback, recover
 from schedhook.host.topology import Topology
+from schedhook.host.vanishing import read_living
 from schedhook.jobs.lookup import find_pids
 from schedhook.migration.move import Move, MoveOptions, MovingProcess
 from schedhook.migration.retry import RetryPolicy
@@ -278,9 +279,8 @@ class _Relocation:
         from schedhook.host.processes import read_status  # noqa: PLC0415
 
         cpus = CpuSet()
-        for pid in self._attached:
-            with suppress(ProcessGoneError):
-                cpus = cpus | read_status(pid, self._root).allowed_cpus
+        for _, status in read_living(self._attached, lambda pid: read_status(pid, self._root)):
+            cpus = cpus | status.allowed_cpus
         return topology.memory_nodes_of(cpus)
 
     def _reserve(self) -> int:

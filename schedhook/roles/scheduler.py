@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_status
+from schedhook.host.vanishing import read_living
 from schedhook.roles.request import Relocate
-from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError
+from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Event, Placement, PlacementOverride
 
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+\[\]-]{0,127}")
@@ -116,11 +116,9 @@ class Scheduler:
 
     def owner(self, job: str) -> int | None:
         """Return the one user whose processes the job is, None if there is not exactly one."""
-        owners = set()
-        for pid in self._pids(job):
-            # Not the owner of /proc/PID: that is root if the process may not be looked into.
-            with suppress(ProcessGoneError):
-                owners.add(read_status(pid, self.root).uid)
+        # Not the owner of /proc/PID: that is root if the process may not be looked into.
+        found = read_living(self._pids(job), lambda pid: read_status(pid, self.root).uid)
+        owners = {uid for _, uid in found}
         return owners.pop() if len(owners) == 1 else None
 
     def suspended(self, job: str) -> bool:

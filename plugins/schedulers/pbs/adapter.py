@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
+from schedhook.host.listing import find_directories
 from schedhook.host.processes import all_pids, read_status
 from schedhook.host.topology import Topology, read_topology
+from schedhook.host.vanishing import read_living
 from schedhook.roles.scheduler import EventKind, Scheduler, Task
 from schedhook.values.errors import NoPermissionError, ProcessGoneError, UsageError
 from schedhook.values.log import get_logger
@@ -153,11 +155,8 @@ class PbsScheduler(Scheduler):
             fenced = cgroups.effective_nodes(cpuset, self.root) & topology.memory_nodes
         else:
             cpus, fenced = CpuSet(), topology.memory_nodes
-            for pid in self.pids(job) if pids is None else pids:
-                try:
-                    status = read_status(pid, self.root)
-                except ProcessGoneError:
-                    continue
+            members = self.pids(job) if pids is None else pids
+            for _, status in read_living(members, lambda pid: read_status(pid, self.root)):
                 cpus = cpus | status.allowed_cpus
                 fenced = fenced & status.allowed_nodes
             if not cpus:
@@ -221,11 +220,12 @@ class PbsScheduler(Scheduler):
         for top in cgroups.hierarchies(self.root):
             services = [top.path / SERVICE]
             if not services[0].is_dir():
-                services = [path for path in _directories(top.path) if path.suffix == ".service"]
+                names = find_directories(top.path)
+                services = [top.path / name for name in names if name.endswith(".service")]
             found += [
-                Cgroup(path=path, version=top.version, mount=top.mount)
+                Cgroup(path=service / "jobid" / name, version=top.version, mount=top.mount)
                 for service in services
-                for path in _directories(service / "jobid")
+                for name in find_directories(service / "jobid")
             ]
         return found
 
@@ -255,13 +255,6 @@ class PbsScheduler(Scheduler):
             # A session's number may have been given again, to somebody else.
             if state.user is None or uid == state.user:
                 yield pid
-
-
-def _directories(path: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in path.iterdir() if entry.is_dir())
-    except OSError:
-        return []
 
 
 def _is_cpuset(path: Path) -> bool:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,11 +17,11 @@ from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from schedhook.values.errors import SchedhookError
+from schedhook.values.files import replace_file
 from schedhook.values.ownership import make_directory
 from schedhook.values.sets import NodeSet
 
 DIRECTORY = Path("run/schedhook/pbs")
-_NEW = ".new-"
 _STALE_SECONDS = 3600.0
 
 
@@ -124,14 +122,7 @@ class States:
         """Replace what is known of the job, in one step."""
         with self._writing():
             make_directory(self._directory, 0o700)
-            handle, name = tempfile.mkstemp(dir=self._directory, prefix=_NEW)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                    stream.write(state.to_json())
-                Path(name).replace(self._path(state.job))
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            replace_file(self._path(state.job), state.to_json().encode(), 0o600)
 
     def update(self, job: str, **changes: Any) -> JobState:
         """Change some of what is known, and return all of it."""
@@ -146,7 +137,7 @@ class States:
     def clear(self) -> None:
         """Remove what was being written when its writer was killed, after an hour."""
         with self._writing():
-            for path in self._directory.glob(f"{_NEW}*"):
+            for path in self._directory.glob(".*.tmp"):
                 if time.time() - path.lstat().st_mtime > _STALE_SECONDS:
                     path.unlink(missing_ok=True)
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from schedhook import SchedulerPlugin, hookimpl
 from schedhook.host.cgroups import Cgroup, frozen
 from schedhook.host.topology import Topology, read_topology
+from schedhook.host.vanishing import read_living
 from schedhook.roles.scheduler import EventKind, Scheduler, Task
-from schedhook.values.errors import ProcessGoneError, UsageError
+from schedhook.values.errors import UsageError
 from schedhook.values.model import Event, Placement
 from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm import cgroups
@@ -207,14 +208,10 @@ class Slurm(Scheduler):
         own = cgroups.job_cgroups(job, self.root, self.host)
         members = cgroups.merge(cgroups.members(cgroup, self.root) for cgroup in own)
         found = {}
-        for pid, member in members.items():
-            try:
-                info = cgroups.read_process(pid, self.root)
-            except ProcessGoneError:
-                continue
+        for pid, info in read_living(members, lambda pid: cgroups.read_process(pid, self.root)):
             # Among the user's it is a task that has yet to become the user's program.
             if info.name != cgroups.SLURMSTEPD:
-                found[pid] = (member, info)
+                found[pid] = (members[pid], info)
         return found
 
     def _names(self, processes: Mapping[int, tuple[Member, ProcessInfo]]) -> dict[int, str]:

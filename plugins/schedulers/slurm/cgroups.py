@@ -10,13 +10,14 @@ puts all of a step's tasks in `task_special`, so the number of a task comes from
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.host.cgroups import Cgroup, hierarchies, memberships, pids
+from schedhook.host.listing import find_directories
+from schedhook.host.vanishing import read_living
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.sets import CpuSet
 
@@ -83,14 +84,14 @@ def _job_directories(
         named = [base for base in bases if host and _names_host(base, host, top.version)]
         for base in named or bases:
             if job is None:
-                names = (each for each in _directories(base) if _JOB.fullmatch(each))
+                names = (each for each in find_directories(base) if _JOB.fullmatch(each))
                 yield from ((base / each, top) for each in names)
             elif (base / f"job_{job}").is_dir():
                 yield base / f"job_{job}", top
 
 
 def _v2_bases(top: Path, depth: int = _SLICES_DEEP) -> Iterator[Path]:
-    for name in _directories(top):
+    for name in find_directories(top):
         if _SCOPE.fullmatch(name):
             yield top / name
         elif depth and name.endswith(".slice"):
@@ -98,9 +99,9 @@ def _v2_bases(top: Path, depth: int = _SLICES_DEEP) -> Iterator[Path]:
 
 
 def _v1_bases(top: Path) -> Iterator[Path]:
-    for slurm in _directories(top):
+    for slurm in find_directories(top):
         if _SLURM_V1.fullmatch(slurm):
-            users = _directories(top / slurm)
+            users = find_directories(top / slurm)
             yield from (top / slurm / user for user in users if user.startswith("uid_"))
 
 
@@ -108,14 +109,6 @@ def _names_host(base: Path, host: str, version: int) -> bool:
     if version == 2:
         return base.name == f"{host}_slurmstepd.scope"
     return base.parent.name == f"slurm_{host}"
-
-
-def _directories(path: Path) -> list[str]:
-    try:
-        with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:  # gone meanwhile, or not ours to see
-        return []
 
 
 def job_of(pid: int, root: Path) -> str | None:
@@ -129,7 +122,7 @@ def job_of(pid: int, root: Path) -> str | None:
 
 def step_directories(job: Cgroup) -> dict[str, Path]:
     """The cgroup of each step, Slurm's own processes included, by the step's name."""
-    steps = ((name, _STEP.fullmatch(name)) for name in _directories(job.path))
+    steps = ((name, _STEP.fullmatch(name)) for name in find_directories(job.path))
     return {_OLD_NAMES.get(step[1], step[1]): job.path / name for name, step in steps if step}
 
 
@@ -145,7 +138,7 @@ def members(job: Cgroup, root: Path) -> dict[int, Member]:
     for step, path in step_cgroups(job).items():
         at = Cgroup(path=path, version=job.version, mount=job.mount)
         found |= dict.fromkeys(pids(at, root), Member(step=step))
-        for name in _directories(path):
+        for name in find_directories(path):
             task = _TASK.fullmatch(name)
             if task:
                 at = Cgroup(path=path / name, version=job.version, mount=job.mount)
@@ -169,13 +162,7 @@ def starting_steps(job: Cgroup, root: Path) -> tuple[str, ...]:
 
 
 def _of_step(step: Cgroup, root: Path) -> dict[int, ProcessInfo]:
-    found = {}
-    for pid in pids(step, root):
-        try:
-            found[pid] = read_process(pid, root)
-        except ProcessGoneError:
-            continue
-    return found
+    return dict(read_living(pids(step, root), lambda pid: read_process(pid, root)))
 
 
 def merge(each: Iterable[Mapping[int, Member]]) -> dict[int, Member]:
@@ -208,7 +195,7 @@ def read_process(pid: int, root: Path) -> ProcessInfo:
 
 def _cpus_of_threads(directory: Path) -> CpuSet:
     cpus: set[int] = set()
-    for thread in _directories(directory):
+    for thread in find_directories(directory):
         try:
             cpus |= _cpus(_status(directory / thread / "status"))
         except (ProcessGoneError, ValueError):

@@ -18,9 +18,10 @@ from schedhook.control.cpusets import CpuMove, CpusetChange, move_processors, re
 from schedhook.control.threads import affinity, bind, members_threads
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
 from schedhook.host.topology import read_online_cpus, read_topology
+from schedhook.host.vanishing import call_with_living
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import Task
-from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError, UsageError
+from schedhook.values.errors import RefusedError, SchedhookError, UsageError
 from schedhook.values.model import NodeMap, Outcome, Placement, Plan, Report
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.cgroups import job_cgroups, step_directories
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 MAPPER = "processors"
 """What the report names as the mapper: pairs of nodes that follow from pairs of processors."""
 
-_TRIES = 3
 _STEP_SECONDS = 30.0
 _STEP_POLL_SECONDS = 0.1
 _MIB = 1 << 20
@@ -102,15 +102,11 @@ class _Memory:
             yield from self._one(request, [pid for task in tasks for pid in task.pids])
 
     def _one(self, request: Request, members: Sequence[int]) -> Iterator[Report]:
-        for _ in range(_TRIES):
-            alive = tuple(pid for pid in members if (self.root / "proc" / str(pid)).exists())
-            if not alive:
-                return
-            try:
-                yield self.relocate(replace(request, pids=alive))
-            except ProcessGoneError:
-                continue
-            return
+        report = call_with_living(
+            members, lambda living: self.relocate(replace(request, pids=living)), self.root
+        )
+        if report is not None:
+            yield report
 
 
 def migrate(

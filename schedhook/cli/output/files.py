@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import click
 
 from schedhook.cli.options import PathType
 from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.files import replace_file
 
 if TYPE_CHECKING:
     from schedhook.cli.output.charts import Chart
@@ -73,17 +73,7 @@ def _check(path: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Replace the file at once. A link at its place is replaced, not followed."""
-    import tempfile
-
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
-            os.fchmod(handle, 0o644)
-        Path(temporary).replace(path)
+        replace_file(path, text.encode(errors="backslashreplace"))
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
         raise SchedhookError(f"cannot write {path}: {error.strerror}") from error

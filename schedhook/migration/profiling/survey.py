@@ -10,6 +10,7 @@ from pathlib import Path
 
 from schedhook.host.processes import boot_time, read_areas, read_identity, read_status, thread_ids
 from schedhook.host.topology import Topology
+from schedhook.host.vanishing import read_living
 from schedhook.roles.profile import Accesses, Profile
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.sets import CpuSet, NodeSet
@@ -73,9 +74,8 @@ def survey(
 
 def _cpus(threads: Iterable[int], root: Path) -> CpuSet:
     cpus = CpuSet()
-    for thread in threads:
-        with suppress(ProcessGoneError):
-            cpus = cpus | read_status(thread, root).allowed_cpus
+    for _, status in read_living(threads, lambda thread: read_status(thread, root)):
+        cpus = cpus | status.allowed_cpus
     return cpus
 
 
