@@ -1,25 +1,52 @@
-"""Events on their way in: what a hook sent, what it means, and who may say it.
+"""Events: what a message means, who may send it, and what waits to be handled.
 
-Everything that comes from outside is checked here: a message may be anybody's, and a job's number
-is a part of path names further on.
+Everything that comes from outside is checked here: any user may send a message, and a job's id
+becomes a part of path names later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from schedhook.hook.message import Message
 from schedhook.roles.scheduler import EventKind, Scheduler, check_job
 from schedhook.values.errors import RefusedError
 from schedhook.values.model import Event
 
-_OF_USERS = frozenset({EventKind.STEP_STARTED})
+SEEN_BY_WATCHER = {"seen_by": "watch"}
+"""In the data of events that the watcher made, not a hook."""
 _SEEN_BY_USER = {"seen_by": "user"}
+_ALLOWED_FOR_USERS = frozenset({EventKind.STEP_STARTED})
+
+Receipt = int | Path | None
+"""Where an event is kept until it is handled: its number in the journal, or its file in the spool;
+None if it is only in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedEvent:
+    """An event that waits to be handled."""
+
+    event: Event
+    at: float
+    """When it happened, in seconds after the epoch."""
+    receipt: Receipt = None
+    client: object = None
+    """The client that waits for the result, if one does."""
+
+    @property
+    def job_key(self) -> tuple[str, str]:
+        """(scheduler, job)."""
+        return self.event.scheduler, self.event.job
 
 
 def read_event(message: Message, adapter: Scheduler) -> Event:
-    """What the adapter makes of it, checked. UsageError where it cannot be read or used."""
+    """Return the event that the adapter reads from the message.
+
+    Raise UsageError if the adapter cannot read it, or if the job's id is not valid.
+    """
     event = adapter.read_event(message.point, message.environ, message.data)
     check_job(event.job, may_be_empty=adapter.kind_of(event) in (EventKind.LOOK, EventKind.IGNORE))
     return event
@@ -28,13 +55,21 @@ def read_event(message: Message, adapter: Scheduler) -> Event:
 def read_users_event(
     message: Message, adapter: Scheduler, uid: int, owner: Callable[[str], int | None]
 ) -> Event:
-    """What a user may say: that a step has started of a job that is theirs by `owner`. Nothing else
-    of the message is believed: it makes us look at the job, as the kernel and root's hooks tell it.
-    RefusedError, UsageError."""
-    told = Event(scheduler=message.scheduler, point=message.point, job="")
-    if adapter.kind_of(told) not in _OF_USERS:
-        raise RefusedError(f"{message.point!r} is for the scheduler to say, not for user {uid}")
+    """Return the event that user `uid` reports: a step of one of their own jobs has started.
+
+    `owner` returns the user id of a job's owner. Only the point and the job's id are taken from the
+    message: the event makes the agent look at the job, as the kernel and root's hooks describe it.
+    Raise RefusedError if the user may not report it, UsageError if it cannot be read.
+    """
+    reported = Event(scheduler=message.scheduler, point=message.point, job="")
+    if adapter.kind_of(reported) not in _ALLOWED_FOR_USERS:
+        raise RefusedError(f"user {uid} may not send {message.point!r}; only the scheduler may")
     event = read_event(message, adapter)
     if owner(event.job) != uid:
-        raise RefusedError(f"job {event.job} is not known to be of user {uid}")
-    return replace(told, point=event.point, job=event.job, data=_SEEN_BY_USER)
+        raise RefusedError(f"job {event.job} is not known to belong to user {uid}")
+    return replace(reported, point=event.point, job=event.job, data=_SEEN_BY_USER)
+
+
+def make_retry(event: Event) -> Event:
+    """Return the event to handle again later."""
+    return replace(event, data={**event.data, **SEEN_BY_WATCHER, "again": True})

@@ -48,7 +48,7 @@ def serve(
             path=path,
             spool=spool,
             watcher=_watcher(config, plugins, dispatcher, root) if watch else None,
-            beside=exporting(
+            exporter=exporting(
                 config.metrics, lambda: exposition(config, plugins, journal, root, footprints)
             ),
         )

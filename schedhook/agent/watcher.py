@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from schedhook.agent.events import SEEN_BY_WATCHER
 from schedhook.host.cgroups import memberships
 from schedhook.host.rlimits import raise_file_limit
 from schedhook.roles.scheduler import EventKind, Scheduler, Task, check_job
@@ -27,7 +28,6 @@ Emit = Callable[[Event], None]
 
 _log = get_logger()
 
-SEEN_BY = {"seen_by": "watch"}
 
 _CPUSET_FILES = (
     ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus", "cpus"),
@@ -210,7 +210,7 @@ class Watcher:
             del self._gone[key]
             scheduler, job = key
             point = EventKind.JOB_ENDED.value
-            self._emit(Event(scheduler=scheduler, point=point, job=job, data=SEEN_BY))
+            self._emit(Event(scheduler=scheduler, point=point, job=job, data=SEEN_BY_WATCHER))
 
     def _complain(self, name: str, error: BaseException) -> None:
         if name not in self._broken:  # once, not every second
@@ -244,7 +244,7 @@ class Watcher:
                 point=kind.value,
                 job=watched.job,
                 user=watched.adapter.owner(watched.job) if kind is EventKind.JOB_STARTED else None,
-                data=SEEN_BY,
+                data=SEEN_BY_WATCHER,
             )
         )
 

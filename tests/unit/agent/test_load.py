@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import history_seconds, measure, spool_events, write_history
-from schedhook.agent.server import Agent
+from schedhook.agent.inbox import Inbox
+from schedhook.agent.timers import DelayedEvents
 from schedhook.journal.journal import Journal
 from schedhook.roles.scheduler import EventKind
-from schedhook.values.config import Config
 from tests.unit.agentkit import Moves, event, make_dispatcher
 
 
@@ -20,34 +20,30 @@ def test_a_busy_host_loses_no_event(tmp_path: Path) -> None:
     assert load.peak_memory < 100 << 20
 
 
-def test_the_spool_is_read_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever calls while ten thousand events wait there is not kept waiting for all of them."""
-    monkeypatch.setattr("schedhook.agent.server._SPOOL_SECONDS", 0.0)
+def test_the_spool_is_read_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that connects while ten thousand events are in the spool does not wait for all."""
+    monkeypatch.setattr("schedhook.agent.inbox._SPOOL_SECONDS", 0.0)
     spool_events(tmp_path / "spool", 30)
-    agent = Agent(make_dispatcher(tmp_path, Moves()), Config(), spool=tmp_path / "spool")
-    try:
-        turns = 0
-        while agent._read_spool():
-            turns += 1
-        assert turns >= 29
-        assert not list((tmp_path / "spool").iterdir())
-    finally:
-        agent._close()
+    dispatcher = make_dispatcher(tmp_path, Moves())
+    inbox = Inbox(dispatcher, dispatcher.journal, tmp_path / "spool")
+    slices = 0
+    while inbox.read_spool()[1]:
+        slices += 1
+    assert slices >= 29
+    assert not list((tmp_path / "spool").iterdir())
 
 
-def test_the_ends_of_many_jobs_are_one_reason_to_look(tmp_path: Path) -> None:
-    agent = Agent(make_dispatcher(tmp_path, Moves()), Config())
-    try:
-        for number in range(100):
-            look = event(EventKind.LOOK.value, "7", because=f"job {number} ended", repatriate=True)
-            agent._later(look, 0.0)
-        agent._later(event(EventKind.LOOK.value, "7"), 0.0)
-        assert len(agent._timers) == 2
-        agent._ring()
-        agent._later(event(EventKind.LOOK.value, "7"), 60.0)
-        assert len(agent._timers) == 1, "one that was rung may come again"
-    finally:
-        agent._close()
+def test_the_ends_of_many_jobs_make_the_agent_look_once() -> None:
+    delayed = DelayedEvents()
+    for number in range(100):
+        look = event(EventKind.LOOK.value, "7", because=f"job {number} ended", repatriate=True)
+        delayed.add(look, 1.0)
+    delayed.add(event(EventKind.LOOK.value, "7"), 0.0)
+    assert len(delayed) == 2
+    assert delayed.next_due() == 0.0
+    assert len(delayed.pop_due(1.0)) == 2
+    delayed.add(event(EventKind.LOOK.value, "7"), 60.0)
+    assert len(delayed) == 1, "an event that was handled may be added again"
 
 
 def test_a_long_history_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.agent.followup import EventResult
 from schedhook.agent.oneshot import handle_message
-from schedhook.agent.server import notify_systemd
 from schedhook.agent.sockets import lock
-from schedhook.agent.workers import WorkerPool
+from schedhook.agent.systemd import notify_systemd
 from schedhook.hook import delivery
 from schedhook.hook.message import parse_message
 from schedhook.host.processes import boot_time
@@ -204,7 +201,7 @@ def test_sigterm_ends_it_cleanly(here: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert not (here / "agent.sock").exists()
-    assert '"agent ends"' in (here / "agent.log").read_text()
+    assert '"agent stopped"' in (here / "agent.log").read_text()
     assert started(here) == {"7"}
 
 
@@ -338,7 +335,7 @@ def test_what_cannot_be_removed_from_the_spool_keeps_nothing_up(here: Path) -> N
             delivery.write_spool(message("begin", "3"), str(here / "spool"))
             wait_for(lambda: started(here) == {"1", "2", "3"})
             wait_for(lambda: {*(here / "spool").iterdir()} == {directory, first})
-        assert (here / "agent.log").read_text().count("spooled event stays") == 1
+        assert (here / "agent.log").read_text().count("cannot remove spooled event") == 1
     finally:
         subprocess.run(["umount", first], check=True)
 
@@ -408,95 +405,7 @@ def test_a_full_disk_stops_neither_hooks_nor_agent(here: Path) -> None:
     assert "the disk" in (here / "agent.log").read_text()
 
 
-# -- parts ---------------------------------------------------------------------------------------
-
-
-def test_workers_keep_each_jobs_order() -> None:
-    done: list[tuple[str, float]] = []
-
-    def work(event: Event, at: float, _number: int | None) -> EventResult:
-        time.sleep(0.001 * (int(event.job) % 3))
-        done.append((event.job, at))
-        return EventResult(summary="")
-
-    workers = WorkerPool(4, work, lambda: None)
-    for at in range(20):
-        for job in range(10):
-            workers.put(Event(scheduler="s", point=str(at), job=str(job)), float(at), None, None)
-    wait_for(lambda: len(done) == 200)
-    for job in range(10):
-        assert [at for its, at in done if its == str(job)] == [float(n) for n in range(20)]
-    assert len(workers.finished()) == 200
-    workers.stop(5)
-
-
-@pytest.mark.parametrize("error", [RuntimeError, SystemExit, GeneratorExit])
-def test_a_worker_survives_what_it_works_on(error: type[BaseException]) -> None:
-    def work(event: Event, _at: float, _number: int | None) -> EventResult:
-        raise error(event.job)
-
-    workers = WorkerPool(1, work, lambda: None)
-    for job in ("1", "2"):
-        workers.put(Event(scheduler="s", point="p", job=job), 0.0, None, None)
-    done: list[tuple[Event, EventResult, object]] = []
-    wait_for(lambda: done.extend(workers.finished()) or len(done) == 2)
-    assert all(not handled.ok for _, handled, _ in done)
-    workers.stop(5)
-
-
-NO_THREADS = """
-import os, resource, sys, time
-from schedhook.agent.followup import EventResult
-from schedhook.values.log import get_logger
-from schedhook.values.model import Event
-from schedhook.agent.workers import WorkerPool
-
-get_logger().info("before its files are out of reach")
-done = []
-work = lambda event, *_: done.append(event.job) or EventResult(summary="")
-workers = WorkerPool(2, work, lambda: None)
-os.setgroups([]); os.setgid(65534); os.setuid(200_000 + os.getpid())
-for most in (1, 9):
-    resource.setrlimit(resource.RLIMIT_NPROC, (most, 9))
-    if most == 1:
-        for job in ("1", "2"):
-            workers.put(Event(scheduler="s", point="p", job=job), 0.0, None, None)
-    workers.grow()
-    end = time.monotonic() + (20 if most > 1 else 0.2)
-    while len(done) < 2 and time.monotonic() < end:
-        time.sleep(0.01)
-    print(*sorted(done), sep=" ", flush=True)
-workers.stop(5)
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, whose processes are limited")
-def test_what_waits_for_a_thread_that_cannot_be_made_is_done_later() -> None:
-    words = [sys.executable, "-c", NO_THREADS]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "\n1 2\n"), done.stderr
-    assert done.stderr.count("no thread to be had") == 3
-
-
-def test_a_look_that_waits_is_not_put_twice() -> None:
-    gate = threading.Event()
-    done: list[str] = []
-
-    def work(event: Event, _at: float, _number: int | None) -> EventResult:
-        gate.wait(10)
-        done.append(event.point)
-        return EventResult(summary="")
-
-    workers = WorkerPool(1, work, lambda: None)
-    look = Event(scheduler="s", point="look", job="1")
-    for _ in range(10):
-        workers.put(look, 0.0, None, None)
-    workers.put(look, 0.0, 17, None)
-    gate.set()
-    workers.put(Event(scheduler="s", point="last", job="1"), 0.0, None, None)
-    wait_for(lambda: "last" in done)
-    assert done.count("look") <= 3
-    workers.stop(5)
+# -- systemd -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

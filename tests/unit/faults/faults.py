@@ -159,7 +159,7 @@ def an_agent(room: Room, environ: Mapping[str, str] | None = None) -> Iterator[i
         )
         try:
             end = time.monotonic() + 40
-            while "agent serves" not in (room.directory / "agent.log").read_text():
+            while "agent started" not in (room.directory / "agent.log").read_text():
                 assert process.poll() is None, (room.directory / "agent.log").read_text()
                 assert time.monotonic() < end
                 time.sleep(0.05)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.agent.clients import Gate
+from schedhook.agent.clients import AdmissionControl
 from schedhook.agent.events import read_users_event
 from schedhook.agent.followup import EventResult
 from schedhook.agent.server import Agent
@@ -121,10 +121,10 @@ def test_a_user_speaks_for_jobs_of_theirs_only(here: Path) -> None:
         assert nobody_says(here, message("attach", "mine")) == "ok\n"
         for job in ("others", "roots", "unknown"):
             answer = nobody_says(here, message("attach", job, user=str(NOBODY)))
-            assert answer == f"job {job} is not known to be of user {NOBODY}\n"
+            assert answer == f"job {job} is not known to belong to user {NOBODY}\n"
         for point, job in (("end", "mine"), ("begin", "new"), ("look", "mine"), ("look", "")):
             answer = nobody_says(here, message(point, job, user=str(NOBODY)))
-            assert "for the scheduler to say" in answer
+            assert "only the scheduler may" in answer
     assert all(run["ended"] is None for run in history(here))
     assert started(here) == {"mine", "roots", "others"}
 
@@ -138,7 +138,7 @@ def test_the_owner_of_an_unknown_job_is_whose_processes_it_has(here: Path) -> No
         with agent(here):
             assert nobody_says(here, message("attach", "theirs")) == "ok\n"
             for job in ("ours", "both"):
-                assert "not known to be" in nobody_says(here, message("attach", job))
+                assert "not known to belong" in nobody_says(here, message("attach", job))
 
 
 @needs_root
@@ -351,15 +351,15 @@ def test_an_allowance_comes_back_and_roots_is_endless() -> None:
         def __init__(self, uid: int) -> None:
             self.uid, self.trusted = uid, uid == 0
 
-    gate, user, root = Gate(), Someone(1000), Someone(0)
-    said = [gate.refusal(user, [], 10.0) for _ in range(101)]  # type: ignore[arg-type]
+    admission, user, root = AdmissionControl(), Someone(1000), Someone(0)
+    said = [admission.refusal(user, [], 10.0) for _ in range(101)]  # type: ignore[arg-type]
     assert said[:100] == [None] * 100
     assert said[100] == "too many events in a short time"
-    assert gate.refusal(Someone(1001), [], 10.0) is None  # type: ignore[arg-type]
-    assert gate.refusal(user, [], 11.0) is None  # type: ignore[arg-type]
-    assert all(gate.refusal(root, [], 10.0) is None for _ in range(5000))  # type: ignore[arg-type]
+    assert admission.refusal(Someone(1001), [], 10.0) is None  # type: ignore[arg-type]
+    assert admission.refusal(user, [], 11.0) is None  # type: ignore[arg-type]
+    assert all(admission.refusal(root, [], 10.0) is None for _ in range(5000))  # type: ignore[arg-type]
     # Whoever has many users to be, as in a namespace of theirs, has no more for it.
-    many = [gate.refusal(Someone(uid), [], 20.0) for uid in range(2000, 9000)]  # type: ignore[arg-type]
+    many = [admission.refusal(Someone(uid), [], 20.0) for uid in range(2000, 9000)]  # type: ignore[arg-type]
     assert many.count(None) == 1000
 
 
@@ -378,7 +378,7 @@ def test_an_agent_without_descriptors_waits_until_there_are_some(here: Path) -> 
             connection.close()
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
         assert say(here, message("begin", "7")) == "ok\n"
-    assert "no more connections" in (here / "agent.log").read_text()
+    assert "cannot accept connections" in (here / "agent.log").read_text()
 
 
 # -- where the socket is -------------------------------------------------------------------------

@@ -45,7 +45,7 @@ SLACK = 6.0
 SOONER = {True: [("--timeout 4.8", "--timeout .5")], False: [("-k 1 8 ", "-k .3 .7 ")]}
 """Where a hook waits for nothing but its time: less for the agent, if it is that, else for all."""
 SITE = Path(delivery.__file__).parent
-MAYBE = "not known to be of user"
+MAYBE = "not known to belong to user"
 """A user's hook comes before the prolog of its job, here, or after the epilog."""
 
 
