@@ -168,7 +168,7 @@ def measure(directory: Path, *, jobs: int, hooks: int, spooled: int) -> Load:
 
 def events(journal: Journal, *, finished: bool = False) -> list[tuple[str, str]]:
     """(job, point) of each event that hooks told of."""
-    rows = journal._database.connection.execute(
+    rows = journal.database.connection.execute(
         "SELECT job, point FROM events WHERE point IN ('prolog', 'epilog')"
         " AND (done IS NOT NULL OR NOT ?)",
         (finished,),
@@ -178,7 +178,7 @@ def events(journal: Journal, *, finished: bool = False) -> list[tuple[str, str]]
 
 def known_jobs(journal: Journal) -> int:
     """How many jobs it has."""
-    found: int = journal._database.connection.execute("SELECT count(*) FROM jobs").fetchone()[0]
+    found: int = journal.database.connection.execute("SELECT count(*) FROM runs").fetchone()[0]
     return found
 
 
@@ -216,12 +216,12 @@ def write_history(path: Path, rows: int) -> int:
     )
     first = time.time() - 80 * 86400
     with closing(Journal.open(path)) as journal:
-        write = journal._database.connection.execute
+        write = journal.database.connection.execute
         write("BEGIN")
         for job in range(jobs):
             at = first + job * 79 * 86400 / jobs
             write(
-                "INSERT INTO jobs (id, scheduler, job, user, hooked, started, ended)"
+                "INSERT INTO runs (id, scheduler, job, user, hooked, started, ended)"
                 " VALUES (?, 'slurm', ?, 1000, 1, ?, ?)",
                 (job + 1, str(job), at, at + 3600),
             )

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from schedhook.agent.followup import EventResult, JobFollower
-from schedhook.journal.journal import JobLockedError, JobRun, Journal, JournalError, KnownTask
+from schedhook.journal.errors import JobLockedError, JournalError
+from schedhook.journal.journal import Journal
+from schedhook.journal.placements import KnownTask
+from schedhook.journal.runs import JobRun
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import EventKind, Scheduler
@@ -143,7 +146,7 @@ class Dispatcher:
     def _started(self, event: Event, at: float) -> EventResult:
         summary = self.write_journal(
             "started",
-            lambda: self.journal.started(
+            lambda: self.journal.runs.record_start(
                 event.scheduler, event.job, event.user, at, hooked=not _is_watchers(event)
             ),
         )
@@ -152,7 +155,7 @@ class Dispatcher:
 
     def _ended(self, event: Event, at: float) -> EventResult:
         if _is_watchers(event):
-            run = self.ask(lambda: self.journal.run(event.scheduler, event.job), None)
+            run = self.ask(lambda: self.journal.runs.latest(event.scheduler, event.job), None)
             if run is not None and (run.hooked or run.ended is not None):
                 # Between two steps a job may have no cgroup here; a hook will tell of its end.
                 return EventResult(summary="no cgroup any more")
@@ -160,7 +163,7 @@ class Dispatcher:
             self._unsaved.pop((event.scheduler, event.job), None)
             self._waiting.pop((event.scheduler, event.job), None)
         summary = self.write_journal(
-            "ended", lambda: self.journal.ended(event.scheduler, event.job, at)
+            "ended", lambda: self.journal.runs.record_end(event.scheduler, event.job, at)
         )
         self._plugins.notify("schedhook_job_ended", event=event)
         return EventResult(summary=summary, more=self._neighbours(event))
@@ -178,7 +181,7 @@ class Dispatcher:
         """The end of a job has made room: others may go home, or where they could not go."""
         everybody = self._config.actions.repatriate
         none: tuple[JobRun, ...] = ()
-        runs = self.ask(lambda: self.journal.open_runs(unsettled_only=not everybody), none)
+        runs = self.ask(lambda: self.journal.runs.list_open(unsettled_only=not everybody), none)
         return tuple(
             Event(
                 scheduler=run.scheduler,
@@ -203,7 +206,7 @@ class Dispatcher:
     def relocate(self, request: Request, scheduler: str) -> Report:
         """Carry out a request and keep its report."""
         report = self._carry_out(request)
-        self.write_journal("", lambda: self.journal.add_report(report, scheduler, request.job))
+        self.write_journal("", lambda: self.journal.reports.add(report, scheduler, request.job))
         return report
 
     @contextmanager
@@ -212,7 +215,7 @@ class Dispatcher:
         `wait` seconds; a journal that cannot be written costs the certainty, not the work."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.journal.lock(scheduler, job, wait))
+                stack.enter_context(self.journal.locks.acquire(scheduler, job, wait))
             except JournalError as error:
                 _log.error("not held", job=job, problem=str(error))
             yield
@@ -232,7 +235,7 @@ class Dispatcher:
             unsaved = self._unsaved.get((scheduler, job))
         if unsaved is not None:
             return unsaved
-        return self.ask(lambda: self.journal.known_tasks(scheduler, job), {})
+        return self.ask(lambda: self.journal.placements.known_tasks(scheduler, job), {})
 
     def ask(self, read: Callable[[], _T], default: _T) -> _T:
         """What the journal says, or `default` where it cannot be read."""
@@ -260,7 +263,7 @@ class Dispatcher:
             unsaved = self._unsaved.get((scheduler, job))
         if unsaved is not None:
             return {name: seen.last for name, seen in unsaved.items() if name in tasks}
-        return self.ask(lambda: self.journal.bindings(scheduler, job, tasks), {})
+        return self.ask(lambda: self.journal.placements.bindings(scheduler, job, tasks), {})
 
     def remember(
         self,
@@ -276,8 +279,8 @@ class Dispatcher:
         at = time.time()
         try:
             with self.journal.transaction():
-                self.journal.record_placements(scheduler, job, at_home, at=at)
-                self.journal.record_placements(scheduler, job, away, settled=False, at=at)
+                self.journal.placements.record(scheduler, job, at_home, at=at)
+                self.journal.placements.record(scheduler, job, away, settled=False, at=at)
         except JournalError as error:
             _log.error("not in the journal", job=job, problem=str(error))
         else:

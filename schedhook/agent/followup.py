@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from schedhook.host.processes import read_areas, residency
 from schedhook.host.vanishing import call_with_living
-from schedhook.journal.journal import JobLockedError
-from schedhook.journal.rows import json_object
+from schedhook.journal.columns import json_object
+from schedhook.journal.errors import JobLockedError
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import EventKind, Scheduler, Task
 from schedhook.values.config import OnRelocation
@@ -68,9 +68,9 @@ class JobFollower:
 
     def act(self, kind: EventKind) -> EventResult:
         ask = self._dispatcher.ask
-        if ask(lambda: self._journal.is_locked(self._scheduler, self._job), False):
+        if ask(lambda: self._journal.locks.is_locked(self._scheduler, self._job), False):
             raise JobLockedError(f"another process is at work on job {self._job}")
-        run = ask(lambda: self._journal.run(self._scheduler, self._job), None)
+        run = ask(lambda: self._journal.runs.latest(self._scheduler, self._job), None)
         if run is not None and run.ended is not None:
             return EventResult(summary=_OVER, acted=False)
         tasks = self._adapter.tasks(self._job)
@@ -106,7 +106,7 @@ class JobFollower:
         """Where the scheduler has undone a relocation that was to last, do it again. None where
         that has to wait: until then nothing may follow processors that nobody wished."""
         override = self._dispatcher.ask(
-            lambda: self._journal.override(self._scheduler, self._job), None
+            lambda: self._journal.overrides.get(self._scheduler, self._job), None
         )
         if override is None:
             return tasks
@@ -116,7 +116,7 @@ class JobFollower:
         if not outside and not override.under_way:
             return tasks
         if outside - override.was.cpus - (override.leaving or CpuSet()):
-            self._journal.release(self._scheduler, self._job)
+            self._journal.overrides.release(self._scheduler, self._job)
             self._done.append(f"somebody has given it processors {outside}: override dropped")
             return tasks
         if not self._adapter.can_reapply:
@@ -153,9 +153,9 @@ class JobFollower:
 
         def write() -> None:
             with self._journal.transaction():
-                if self._journal.override(self._scheduler, self._job) is not None:
-                    self._journal.set_override(self._scheduler, self._job, override)
-                    self._journal.record_placements(self._scheduler, self._job, placements)
+                if self._journal.overrides.get(self._scheduler, self._job) is not None:
+                    self._journal.overrides.set(self._scheduler, self._job, override)
+                    self._journal.placements.record(self._scheduler, self._job, placements)
 
         self._dispatcher.write_journal("override", write)
 
@@ -291,12 +291,14 @@ class JobFollower:
 
     def _note(self) -> dict[str, dict[str, object]] | None:
         return self._dispatcher.ask(
-            lambda: self._journal.note(self._scheduler, self._job, PARKED, _read_note), None
+            lambda: self._journal.notes.get(self._scheduler, self._job, PARKED, _read_note), None
         )
 
     def _write_note(self, parked: Mapping[str, object] | None) -> None:
-        text = json.dumps(parked) if parked else None
-        self._journal.set_note(self._scheduler, self._job, PARKED, text)
+        if parked:
+            self._journal.notes.set(self._scheduler, self._job, PARKED, json.dumps(parked))
+        else:
+            self._journal.notes.delete(self._scheduler, self._job, PARKED)
 
     # -- both ------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from schedhook.agent.followup import PARKED, EventResult
 from schedhook.agent.spool_reader import SpoolReader
 from schedhook.hook.message import parse_message
 from schedhook.host.processes import boot_time
-from schedhook.journal.journal import Journal, JournalBusyError, JournalError
+from schedhook.journal.errors import JournalBusyError, JournalError
+from schedhook.journal.journal import Journal
 from schedhook.roles.scheduler import EventKind
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger
@@ -94,13 +95,13 @@ class Inbox:
         """Yield what an earlier agent left, and close the runs of jobs from before a reboot."""
         journal = self._dispatcher.journal
         try:
-            for run in journal.open_runs():
+            for run in journal.runs.list_open():
                 if not run.is_of_this_boot():
-                    journal.ended(run.scheduler, run.job, max(boot_time(), run.started))
-            for number, at, event in journal.unfinished_events():
+                    journal.runs.record_end(run.scheduler, run.job, max(boot_time(), run.started))
+            for number, at, event in journal.events.list_unfinished():
                 _log.info("event is handled after a restart", job=event.job, point=event.point)
                 yield QueuedEvent(event, at, number)
-            for run in journal.noted(PARKED):
+            for run in journal.notes.runs_with(PARKED):
                 # The job may have been resumed while no agent ran.
                 resumed = Event(
                     scheduler=run.scheduler,
@@ -118,12 +119,12 @@ class Inbox:
         by_watcher = bool(event.data.get("seen_by"))
         try:
             if isinstance(receipt, int):
-                journal.finish_event(receipt, result.summary)
+                journal.events.finish(receipt, result.summary)
             elif receipt is not None or (by_watcher and result.acted):
                 with journal.transaction():
-                    number = journal.put_event(event, queued.at)
+                    number = journal.events.put(event, queued.at)
                     if number is not None:
-                        journal.finish_event(number, result.summary)
+                        journal.events.finish(number, result.summary)
         except JournalError as error:
             _log.error("cannot record event in the journal", job=event.job, problem=str(error))
         if self._spool is not None and isinstance(receipt, Path):
@@ -153,7 +154,7 @@ class Inbox:
         """
         number = None
         try:
-            number = self._journal.put_event(event, at)
+            number = self._journal.events.put(event, at)
         except JournalBusyError:
             raise
         except JournalError as error:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from pathlib import Path
 
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.events import read_event
 from schedhook.agent.followup import EventResult
 from schedhook.hook import delivery
 from schedhook.hook.message import parse_message
-from schedhook.journal.journal import Journal, JournalError, default_path
+from schedhook.journal.journal import open_journal
 from schedhook.values import log
 from schedhook.values.config import Config, LogLevel, load_config
 from schedhook.values.errors import ConfigError, SchedhookError
@@ -23,16 +22,6 @@ from schedhook.values.errors import ConfigError, SchedhookError
 _log = log.get_logger()
 
 _MOST_EVENTS = 1000
-
-
-def open_journal(config: Config) -> Journal:
-    """The configured journal, or one in memory, with a word in the log, where that fails."""
-    path = Path(config.journal.path) if config.journal.path else default_path()
-    try:
-        return Journal.open(path)
-    except JournalError as error:
-        _log.error("no journal; keeping one in memory", problem=str(error))
-        return Journal.in_memory()
 
 
 def config_or_defaults() -> Config:
@@ -52,16 +41,16 @@ def handle_message(raw: bytes, config: Config) -> EventResult:
     with open_journal(config) as journal:
         dispatcher = Dispatcher(config, load_plugins(config), journal)
         event = read_event(message, dispatcher.adapter(message.scheduler))
-        number = dispatcher.ask(lambda: journal.put_event(event, message.at), None)
+        number = dispatcher.ask(lambda: journal.events.put(event, message.at), None)
         if number is None:
             # An agent that could not say `ok` any more may have taken it, and even handled it.
-            found = dispatcher.ask(lambda: journal.find_event(event, message.at), None)
+            found = dispatcher.ask(lambda: journal.events.find(event, message.at), None)
             number, summary = found or (None, None)
             if summary is not None:
                 return EventResult(summary=summary)
         first = dispatcher.handle(event, message.at)
         if number is not None:
-            dispatcher.ask(lambda: journal.finish_event(number, first.summary), None)
+            dispatcher.ask(lambda: journal.events.finish(number, first.summary), None)
         more = deque(first.more)
         for _ in range(_MOST_EVENTS):
             if not more:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from schedhook.journal.journal import Journal, JournalError
+from schedhook.journal.errors import JournalError
+from schedhook.journal.journal import Journal
 from schedhook.roles.scheduler import Scheduler
 from schedhook.values.log import get_logger
 
@@ -42,7 +43,7 @@ class JobOwners:
 
     def _reported_owner(self, scheduler: str, job: str) -> int | None:
         try:
-            run = self._journal.run(scheduler, job)
+            run = self._journal.runs.latest(scheduler, job)
         except JournalError as error:
             _log.error("cannot read the journal", problem=str(error))
             return None

@@ -30,7 +30,7 @@ from schedhook.agent.watcher import Watcher
 from schedhook.agent.workers import WorkerPool
 from schedhook.control.rollback import recover
 from schedhook.hook.message import Message, parse_message
-from schedhook.journal.journal import JournalError
+from schedhook.journal.errors import JournalError
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger
@@ -68,7 +68,7 @@ class Agent:
         self._config = config
         self._path = path
         self._exporter = exporter or contextlib.nullcontext()
-        self._journal = dispatcher.journal.beside(_JOURNAL_SECONDS)
+        self._journal = dispatcher.journal.reopen(_JOURNAL_SECONDS)
         self._poller = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller.register(self._wakeup, select.EPOLLIN)

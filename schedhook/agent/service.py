@@ -9,11 +9,11 @@ from select import epoll
 
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.exporter import exporting
-from schedhook.agent.oneshot import open_journal
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.agent.watcher import Watcher
 from schedhook.jobs.metrics import Footprints, exposition
+from schedhook.journal.journal import open_journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler

@@ -48,13 +48,13 @@ def keep_report(report: Report, config: Config, root: Path) -> None:
 
 def keep(report: Report, config: Config) -> None:
     """Write a report into the journal; where that fails, the log says so."""
-    from schedhook.agent.oneshot import open_journal
-    from schedhook.journal.journal import JournalError
+    from schedhook.journal.errors import JournalError
+    from schedhook.journal.journal import open_journal
     from schedhook.values.log import get_logger
 
     try:
         with open_journal(config) as journal:
-            journal.add_report(report)
+            journal.reports.add(report)
     except JournalError as error:
         get_logger().error("not in the journal", problem=str(error))
 

@@ -152,7 +152,7 @@ class _Collector:
     def _totals(self) -> Iterable[Metric]:
         from prometheus_client.core import CounterMetricFamily
 
-        totals = self._journal.totals()
+        totals = self._journal.counters.read()
         for kind, (name, text, labels) in _COUNTERS.items():
             counter = CounterMetricFamily(name, text, labels=labels)
             for series, value in sorted(totals.items()):

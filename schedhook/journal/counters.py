@@ -1,31 +1,62 @@
-"""What a report adds to the sums that the journal keeps: they outlive processes and old reports, so
-that a counter made of them never goes back.
+"""Counters: sums over all reports. They outlive processes and pruned reports, so that a Prometheus
+counter made of them never goes back.
 """
 
 from __future__ import annotations
 
+import json
+import sqlite3
+
+from schedhook.journal import columns
+from schedhook.journal.database import Database
 from schedhook.values.model import Outcome, Report
 
 Series = tuple[str, ...]
-"""What is summed, and then its labels' values:
+"""The counter's name, then the values of its labels:
 
     relocations  outcome, strategy, scheduler      number
     moved_bytes  strategy, scheduler               bytes
     left_bytes   reason, scheduler                 bytes
-    seconds      strategy, upper bound             number; only the bucket that it fell into
+    seconds      strategy, upper bound             number, only of the bucket that the time is in
     seconds_sum  strategy                          seconds
 """
 
 BOUNDS = ("0.01", "0.1", "0.5", "1", "5", "10", "30", "60", "300", "1800", "+Inf")
-"""Upper bounds of the durations' buckets, in seconds."""
+"""Upper bounds of the buckets of durations, in seconds."""
 NO_SCHEDULER = "none"
 
 _MOVED = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.FAILED})
 
 
-def totals_of(report: Report, scheduler: str | None) -> dict[Series, float]:
-    """What to add, by series. Nothing for a plan; of a refusal and of what had nothing to do only
-    that it was."""
+class Counters:
+    """The table `counters`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, report: Report, scheduler: str | None) -> None:
+        """Add a report's numbers to the counters."""
+        with self._database.write() as db:
+            db.executemany(
+                "INSERT INTO counters VALUES (?, ?) ON CONFLICT (series) DO UPDATE SET"
+                " value = value + excluded.value",
+                [
+                    (json.dumps(series), value)
+                    for series, value in increments(report, scheduler).items()
+                ],
+            )
+
+    def read(self) -> dict[Series, float]:
+        """Return the sums over every report ever added, those of pruned reports included."""
+        with self._database.read():
+            return dict(self._database.rows.read("counters", _parse_counter))
+
+
+def increments(report: Report, scheduler: str | None) -> dict[Series, float]:
+    """Return what a report adds to each counter.
+
+    A plan adds nothing. A refusal, and a relocation that had nothing to do, only count as such.
+    """
     if report.outcome is Outcome.PLANNED:
         return {}
     of = scheduler or NO_SCHEDULER
@@ -39,3 +70,10 @@ def totals_of(report: Report, scheduler: str | None) -> dict[Series, float]:
     result["seconds", report.strategy, bound] = 1
     result["seconds_sum", report.strategy] = report.seconds
     return result
+
+
+def _parse_counter(row: sqlite3.Row) -> tuple[Series, float]:
+    series = columns.json_value(columns.text(row, "series"))
+    if not (isinstance(series, list) and series and all(isinstance(each, str) for each in series)):
+        raise ValueError(f"series is {series!r:.60}")
+    return tuple(series), columns.number(row, "value")

@@ -1,8 +1,8 @@
-"""Rows of the journal that nobody can understand: each costs what it said, and nothing else.
+"""Damaged rows of the journal: each one costs its own content and nothing else.
 
-A bad disk, bad memory or a stranger's program may have changed them. Such a row is moved to the
-table `damaged`, with what it held and what is wrong with it, so that it is met once; one line of
-the log names it.
+A bad disk, bad memory or another program may have changed a row. Such a row is moved to the table
+`damaged`, with its content and what is wrong with it, so that it is met only once. The log names it
+in one line.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from schedhook.journal.file import JournalError
+from schedhook.journal.errors import JournalError
 from schedhook.values.log import get_logger
 
 _log = get_logger()
 
 _T = TypeVar("_T")
 
-Read = Callable[[sqlite3.Row], _T]
-"""What a row says. ValueError, which tells what is wrong, for a damaged one."""
+Parse = Callable[[sqlite3.Row], _T]
+"""Return the value of a row; raise ValueError, which says what is wrong, if it is damaged."""
 
 _OF_RUN = ("placements", "overrides", "notes")
-"""Tables whose rows go with their row of `jobs`."""
+"""Tables whose rows go with their row of `runs`."""
 
 
 class Rows:
-    """Reads rows of the journal. `write`: its transaction, for what has to be set aside."""
+    """Reads rows of the journal. `write` opens the transaction that sets damaged rows aside."""
 
     def __init__(
         self,
@@ -40,74 +40,83 @@ class Rows:
         self._write = write
 
     def read(
-        self, table: str, read: Read[_T], which: str = "", values: Sequence[object] = ()
+        self, table: str, parse: Parse[_T], which: str = "", values: Sequence[object] = ()
     ) -> list[_T]:
-        """What those rows of the table say that `which`, the rest of a query, chooses. A row's
-        number is its column `number`. Damaged ones are set aside, and only left out where the
-        journal cannot be written."""
+        """Return the values of the table's rows that `which`, the rest of the query, chooses.
+
+        `parse` finds a row's number in the column `number`. Damaged rows are set aside; while the
+        journal cannot be written, they are only left out.
+        """
         rows = self._db.execute(
             f"SELECT {table}.rowid AS number, {table}.* FROM {table} {which}", values
         ).fetchall()
         result: list[_T] = []
         for row in rows:
-            said, problem = _try(read, row)
-            result += self._set_aside(table, read, row["number"], problem) if problem else said
+            parsed, problem = _try(parse, row)
+            result += self._set_aside(table, parse, row["number"], problem) if problem else parsed
         return result
 
-    def _set_aside(self, table: str, read: Read[_T], number: int, problem: str) -> list[_T]:
+    def _set_aside(self, table: str, parse: Parse[_T], number: int, problem: str) -> list[_T]:
         row = f"{table} {number}"
         try:
             with self._write() as db:
-                said = _move(db, table, read, number)
+                parsed = _move(db, table, parse, number)
         except JournalError as error:
             _log.error("damaged row left out", row=row, problem=problem, not_set_aside=str(error))
             return []
         _log.error("damaged row set aside", row=row, problem=problem)
-        return said
+        return parsed
 
 
-def _try(read: Read[_T], row: sqlite3.Row) -> tuple[list[_T], str]:
-    """What the row says, or what is wrong with it."""
+def _try(parse: Parse[_T], row: sqlite3.Row) -> tuple[list[_T], str]:
+    """Return the row's value in a list, or an empty list and what is wrong with the row."""
     try:
-        return [read(row)], ""
+        return [parse(row)], ""
     except ValueError as error:
         return [], str(error) or type(error).__name__
 
 
-def _move(db: sqlite3.Connection, table: str, read: Read[_T], number: int) -> list[_T]:
-    """What the row says after all: mended, or written anew by another process meanwhile."""
+def _move(db: sqlite3.Connection, table: str, parse: Parse[_T], number: int) -> list[_T]:
+    """Move the row to `damaged`.
+
+    Return its value if it turns out to be whole: repaired here, or rewritten by another process
+    since it was read.
+    """
     row = _row(db, table, number)
     if row is None:
         return []
-    said, problem = _try(read, row)
+    parsed, problem = _try(parse, row)
     if not problem:
-        return said
-    _keep(db, table, row, problem)
-    if table == "jobs":
-        said = _mend_run(db, read, number)
-        if said:
-            return said
+        return parsed
+    _copy(db, table, row, problem)
+    if table == "runs":
+        parsed = _repair_run(db, parse, number)
+        if parsed:
+            return parsed
         for other in _OF_RUN:
             for each in db.execute(
                 f"SELECT rowid AS number, * FROM {other} WHERE run = ?", (number,)
             ).fetchall():
-                _keep(db, other, each, f"what it belongs to is damaged: {table} {number}")
+                _copy(db, other, each, f"the row that it belongs to is damaged: {table} {number}")
     db.execute(f"DELETE FROM {table} WHERE rowid = ?", (number,))
     return []
 
 
-def _mend_run(db: sqlite3.Connection, read: Read[_T], number: int) -> list[_T]:
-    """A job that runs stays known, with its placements, its override and its notes, where its name
-    is whole; it has started when it was seen first."""
+def _repair_run(db: sqlite3.Connection, parse: Parse[_T], number: int) -> list[_T]:
+    """Replace damaged columns of an open run, so that its placements, override and notes stay.
+
+    Its start becomes the time of its first placement, or now. A run whose scheduler or job is
+    damaged cannot be repaired.
+    """
     db.execute(
-        "UPDATE jobs SET user = CASE typeof(user) WHEN 'integer' THEN user END,"
+        "UPDATE runs SET user = CASE typeof(user) WHEN 'integer' THEN user END,"
         " hooked = hooked IS 1, started = CASE typeof(started) WHEN 'real' THEN started"
-        " ELSE coalesce((SELECT min(at) FROM placements WHERE run = jobs.id), ?) END"
+        " ELSE coalesce((SELECT min(at) FROM placements WHERE run = runs.id), ?) END"
         " WHERE id = ? AND ended IS NULL",
         (time.time(), number),
     )
-    row = _row(db, "jobs", number)
-    return _try(read, row)[0] if row else []
+    row = _row(db, "runs", number)
+    return _try(parse, row)[0] if row else []
 
 
 def _row(db: sqlite3.Connection, table: str, number: int) -> sqlite3.Row | None:
@@ -117,7 +126,7 @@ def _row(db: sqlite3.Connection, table: str, number: int) -> sqlite3.Row | None:
     return row
 
 
-def _keep(db: sqlite3.Connection, table: str, row: sqlite3.Row, problem: str) -> None:
+def _copy(db: sqlite3.Connection, table: str, row: sqlite3.Row, problem: str) -> None:
     db.execute(
         "INSERT INTO damaged (at, origin, number, problem, content) VALUES (?, ?, ?, ?, ?)",
         (time.time(), table, row["number"], problem, json.dumps(dict(row), default=repr)),

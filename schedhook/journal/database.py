@@ -1,4 +1,4 @@
-"""The journal's database, open: transactions of several threads and processes."""
+"""The journal's open database: transactions of several threads and processes."""
 
 from __future__ import annotations
 
@@ -10,38 +10,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schedhook.journal.damage import Rows
-from schedhook.journal.file import (
-    BUSY_SECONDS,
-    JournalError,
-    check_owner,
-    connect,
-    create_tables,
-    prepare,
-    translated,
-)
+from schedhook.journal.errors import JournalError, translate_errors
+from schedhook.journal.file import BUSY_SECONDS, check_owner, connect, prepare
+from schedhook.journal.schema import create_tables
 from schedhook.values.ownership import make_directory
 
-_HASTE = 100
-"""What others have locked for too long once is waited for by so much less the next time."""
+_SHORTER = 100
+"""Once a wait for the write lock has timed out, later waits are this many times shorter, until one
+succeeds: a journal that stays locked must not cost the full timeout at every write."""
 
 
 class Database:
-    """May be used from several threads; not across a fork. `rows` reads what may be damaged."""
+    """An open database, for several threads but not across a fork. `rows` reads its tables."""
 
     def __init__(
-        self, connection: sqlite3.Connection, path: Path | None, patience: float = BUSY_SECONDS
+        self, connection: sqlite3.Connection, path: Path | None, timeout: float = BUSY_SECONDS
     ) -> None:
         self.path = path
         self.connection = connection
         self.rows = Rows(connection, self.write)
         self._lock = threading.RLock()
-        self._patience = patience
-        self._hasty = False
+        self._timeout = timeout
+        self._timed_out = False
 
     @classmethod
     def open(cls, path: Path, *, create: bool) -> Database:
-        """See Journal.open."""
-        with translated(path):
+        """Open the file; see Journal.open."""
+        with translate_errors(path):
             if create:
                 make_directory(path.parent, 0o700)
             check_owner(path.parent, "directory")
@@ -51,35 +46,37 @@ class Database:
                 check_owner(path, "file", handle)
             finally:
                 os.close(handle)
-            connection = connect(str(path))
-            try:
-                prepare(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-        return cls(connection, path)
+            return cls._connect(path, BUSY_SECONDS)
+
+    @classmethod
+    def _connect(cls, path: Path, timeout: float) -> Database:
+        connection = connect(str(path), timeout)
+        try:
+            prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, path, timeout)
 
     @classmethod
     def in_memory(cls) -> Database:
-        """Without a file."""
+        """Return a database without a file."""
         connection = connect(":memory:")
-        create_tables(connection)
+        create_tables(connection, None)
         return cls(connection, None)
 
-    def beside(self, patience: float) -> Database | None:
-        """The same file opened once more; see Journal.beside. None where that cannot be."""
+    def reopen(self, timeout: float) -> Database | None:
+        """Open the same file again, with another timeout; see Journal.reopen.
+
+        Return None if the database is in memory, or if the file cannot be opened again.
+        """
         if self.path is None:
             return None
-        # Opened by SQLite alone: closing a descriptor of ours would end this process's locks.
-        connection = None
+        # SQLite alone opens it: closing any descriptor of the file would drop this process's locks.
         try:
-            connection = connect(str(self.path), patience)
-            prepare(connection, self.path)
+            return self._connect(self.path, timeout)
         except (sqlite3.Error, JournalError):
-            if connection is not None:
-                connection.close()
             return None
-        return Database(connection, self.path, patience)
 
     def close(self) -> None:
         """Close the file."""
@@ -88,9 +85,12 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that has the right to write from its beginning: one that had to ask for it
-        later could only fail. Within another one it is a part of that."""
-        with self._lock, translated(self.path):
+        """Run the block as one transaction, or as part of the one that this thread is in.
+
+        It takes the write lock at its beginning: SQLite refuses at once a transaction that begins
+        with a read and asks for the lock after another connection has written.
+        """
+        with self._lock, translate_errors(self.path):
             if self.connection.in_transaction:
                 yield self.connection
                 return
@@ -105,20 +105,20 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for this thread alone."""
-        with self._lock, translated(self.path):
+        """Yield the connection; other threads wait until the block has ended."""
+        with self._lock, translate_errors(self.path):
             yield self.connection
 
     def _begin(self) -> None:
         try:
             self.connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
-            self._wait_at_most(self._patience / _HASTE)
-            self._hasty = True
+            self._set_timeout(self._timeout / _SHORTER)
+            self._timed_out = True
             raise
-        if self._hasty:
-            self._wait_at_most(self._patience)
-            self._hasty = False
+        if self._timed_out:
+            self._set_timeout(self._timeout)
+            self._timed_out = False
 
-    def _wait_at_most(self, seconds: float) -> None:
+    def _set_timeout(self, seconds: float) -> None:
         self.connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")

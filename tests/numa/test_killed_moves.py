@@ -55,6 +55,8 @@ class Host:
             relocation=RelocationSection(freeze=True),
             plugins=PluginsSection(third_party=False),
         )
+        self._config_file = directory / "config.toml"
+        self._config_file.write_text(f'[journal]\npath = "{self.path}"\n')
         self._plugins = load_plugins(self._config)
 
     def agent(self) -> int:
@@ -70,7 +72,7 @@ class Host:
         return in_child(work, self.log)
 
     def job_migrate(self, cpus: str) -> int:
-        words = [JOB, "--cpus", cpus, "--this-host"]
+        words = [JOB, "--cpus", cpus, "--this-host", "--config", str(self._config_file)]
         return in_child(lambda: job_migrate(words, standalone_mode=False), self.log)
 
     def is_at(self, first: int) -> bool:
@@ -105,10 +107,9 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+def host(tmp_path: Path) -> Iterator[Host]:
     with slurm_job(JOB, MIB) as (path, tasks):
         host = Host(tmp_path, path, tasks)
-        monkeypatch.setattr("schedhook.journal.journal.default_path", lambda: host.path)
         yield host
 
 
@@ -142,7 +143,7 @@ def test_killed_job_migrates_are_finished(host: Host) -> None:
             target = 2 - first
             cpus = f"{target}-{target + 1}"
             killed = kill_after(host.job_migrate(cpus), chances.uniform(0, longest)) is None
-            override = journal.override("slurm", JOB)
+            override = journal.overrides.get("slurm", JOB)
             assert override is not None
             first = min(override.placement.cpus)
             begun += killed and override.under_way
@@ -163,7 +164,7 @@ def test_killed_job_migrates_are_finished(host: Host) -> None:
 
 
 def under_way(journal: Journal) -> bool:
-    override = journal.override("slurm", JOB)
+    override = journal.overrides.get("slurm", JOB)
     return override is not None and override.under_way
 
 
@@ -188,7 +189,9 @@ def test_killed_agents_bring_the_memory_along(host: Host) -> None:
             go()
         assert kill_after(host.agent(), chances.uniform(0, longest)) is None, host.told()
         with Journal.open(host.path) as journal:
-            halfway += any(seen.visited for seen in journal.known_tasks("slurm", JOB).values())
+            halfway += any(
+                seen.visited for seen in journal.placements.known_tasks("slurm", JOB).values()
+            )
         assert settle(lambda: not host.frozen()), host.told()
         for rank, bound in enumerate(host.bindings()):
             # Bound to its own, or to both where nobody has seen yet that its binding was lost.

@@ -258,7 +258,7 @@ def test_it_rewrites_cpusets_where_a_wish_has_been_undone(host: Host) -> None:
         return Placement(cpus=CpuSet.parse(cpus), nodes=NodeSet.parse(cpus))
 
     with Journal.open(STATE / "journal.db", create=False) as journal:
-        journal.set_override(
+        journal.overrides.set(
             "slurm", JOB, PlacementOverride(was=place("0-1"), placement=place("2-3"))
         )
     (host.cgroup / "cpuset.cpus").write_text("0-1")

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.journal.journal import Journal, default_path
+from schedhook.journal.file import journal_path
+from schedhook.journal.journal import Journal
+from schedhook.values.config import Config
 from tests.slurm import jobs
 from tests.slurm.agents import AGENT, agent
 from tests.slurm.cluster import Cluster, wait_until
@@ -29,9 +31,9 @@ def test_memory_follows_a_cpuset_that_somebody_else_rewrote(cluster: Cluster) ->
     """Only the watcher sees it; the kernel takes the tasks' own binding away."""
     with agent(cluster):
         running = jobs.start(cluster)
-        with Journal.open() as journal:
+        with Journal.open(journal_path(Config())) as journal:
             wait_until(
-                lambda: len(journal.placements("slurm", str(running.job))) >= 2,
+                lambda: len(journal.placements.known_tasks("slurm", str(running.job))) >= 2,
                 60,
                 "the agent to know the tasks",
             )
@@ -48,9 +50,9 @@ def test_memory_follows_a_cpuset_that_somebody_else_rewrote(cluster: Cluster) ->
 def test_suspended_memory_is_parked_and_comes_back(cluster: Cluster) -> None:
     with agent(cluster, '[actions]\npark = "2-3"\n'):
         running = jobs.start(cluster)
-        with Journal.open() as journal:
+        with Journal.open(journal_path(Config())) as journal:
             wait_until(
-                lambda: len(journal.placements("slurm", str(running.job))) >= 2,
+                lambda: len(journal.placements.known_tasks("slurm", str(running.job))) >= 2,
                 60,
                 "the agent to know the tasks",
             )
@@ -71,18 +73,18 @@ def test_suspended_memory_is_parked_and_comes_back(cluster: Cluster) -> None:
 
 @pytest.mark.usefixtures("hooks")
 def test_every_job_of_a_burst_is_in_the_journal_once_and_closed(cluster: Cluster) -> None:
-    with agent(cluster), Journal.open() as journal:
+    with agent(cluster), Journal.open(journal_path(Config())) as journal:
         array = cluster.submit("true", "-n1", "-w", "n1", f"--array=1-{BURST}")
         submitted = range(array, array + BURST)
 
         def ended(job: int) -> bool:
-            run = journal.run("slurm", str(job))
+            run = journal.runs.latest("slurm", str(job))
             return run is not None and run.ended is not None
 
         wait_until(lambda: all(map(ended, submitted)), 400, "the journal to have all jobs")
         runs = [int(entry["job"]) for entry in journal.history()]
         assert sorted(job for job in runs if job in submitted) == list(submitted)
-        assert not {run.job for run in journal.open_runs()} & set(map(str, submitted))
+        assert not {run.job for run in journal.runs.list_open()} & set(map(str, submitted))
         told = cluster.command("scontrol", "-o", "show", "job", str(array))
         states = {
             int(job): state
@@ -110,7 +112,7 @@ def stopped(cluster: Cluster) -> Iterator[None]:
 @contextmanager
 def journal_on(options: str) -> Iterator[Path]:
     """A file system of its own for the journal."""
-    place = default_path().parent
+    place = journal_path(Config()).parent
     place.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], check=True)
     try:

@@ -298,7 +298,7 @@ def test_whatever_is_wrong_jobs_run_and_no_host_is_drained(cluster: Cluster, hoo
     assert not PWNED.exists()
     with Journal.open(base / "agent/journal.db") as journal:
         known = {int(entry["job"]) for entry in journal.history()}
-        open_runs = journal.open_runs()
+        open_runs = journal.runs.list_open()
     assert known == {jobs[name] for name in CASES if CASES[name].during is share_the_agent}
     assert open_runs == ()
     print(f"hooks x faults on Slurm: {len(HOOKS)} x {len(jobs)}")

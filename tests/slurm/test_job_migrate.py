@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.journal.file import journal_path
 from schedhook.journal.journal import Journal
+from schedhook.values.config import Config
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
 
@@ -38,13 +40,13 @@ def test_a_job_is_moved_and_its_wish_kept(
     assert (told["old"]["cpus"], told["new"]["cpus"]) == ("0-1", "2-3")
     assert min(running.shares((2, 3))) >= ENOUGH
     assert [os.sched_getaffinity(pid) for pid in running.tasks] == [{2}, {3}]
-    with Journal.open() as journal:
-        override = journal.override("slurm", str(running.job))
+    with Journal.open(journal_path(Config())) as journal:
+        override = journal.overrides.get("slurm", str(running.job))
         assert override is not None
         assert str(override.placement.cpus) == "2-3"
         status, told = job_migrate(running.job, "--release")
         assert status == 0
-        assert journal.override("slurm", str(running.job)) is None
+        assert journal.overrides.get("slurm", str(running.job)) is None
     assert running.finish() == ["rank 0 right", "rank 1 right"]
 
 

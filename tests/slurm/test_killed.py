@@ -7,7 +7,9 @@ import random
 import subprocess
 import time
 
+from schedhook.journal.file import journal_path
 from schedhook.journal.journal import Journal
+from schedhook.values.config import Config
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
 
@@ -18,17 +20,17 @@ ENOUGH = 0.999
 def test_a_killed_job_migrate_is_finished_by_the_agent(cluster: Cluster) -> None:
     chance = random.Random(os.environ.get("SCHEDHOOK_SEED", "1"))
     places = {"0-1": (0, 1), "2-3": (2, 3)}
-    with agents.agent(cluster), Journal.open() as journal:
+    with agents.agent(cluster), Journal.open(journal_path(Config())) as journal:
         running = jobs.start(cluster)
         job = str(running.job)
-        wait_until(lambda: len(journal.placements("slurm", job)) >= 2, 60, "the agent")
+        wait_until(lambda: len(journal.placements.known_tasks("slurm", job)) >= 2, 60, "the agent")
         cpuset = cluster.job_cgroup(running.job) / "cpuset.cpus.effective"
         longest = 6.0
         killed = begun = 0
 
         def where() -> str | None:
             """The cpuset where everything agrees with it, and nobody is on the way."""
-            override = journal.override("slurm", job)
+            override = journal.overrides.get("slurm", job)
             text = cpuset.read_text().strip()
             nodes = places.get(text)
             if nodes is None or (override is not None and override.leaving is not None):
@@ -52,7 +54,7 @@ def test_a_killed_job_migrate_is_finished_by_the_agent(cluster: Cluster) -> None
                     mover.kill()
                     killed += 1
             if (
-                override := journal.override("slurm", job)
+                override := journal.overrides.get("slurm", job)
             ) is not None and override.leaving is not None:
                 begun += 1
             wait_until(
@@ -60,7 +62,8 @@ def test_a_killed_job_migrate_is_finished_by_the_agent(cluster: Cluster) -> None
                 60,
                 "the job to be whole",
                 lambda: (
-                    f"{cpuset.read_text()} {journal.override('slurm', job)}\n{cluster.diagnosis()}"
+                    f"{cpuset.read_text()} {journal.overrides.get('slurm', job)}\n"
+                    f"{cluster.diagnosis()}"
                 ),
             )
             now = where() or now

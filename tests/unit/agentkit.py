@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.agent.oneshot import open_journal
 from schedhook.agent.server import Agent
 from schedhook.agent.watcher import Watcher
 from schedhook.hook import delivery
-from schedhook.journal.journal import Journal
+from schedhook.journal.journal import Journal, open_journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.plugins.manager import Plugins
@@ -396,6 +395,12 @@ def history(directory: Path) -> list[dict[str, Any]]:
     """What the agent's journal tells."""
     with Journal.open(directory / "state" / "journal.db", create=False) as journal:
         return journal.history()
+
+
+def homes(journal: Journal, scheduler: str, job: str) -> dict[str, Placement]:
+    """Return the placement that each task's memory was last brought to, or first found on."""
+    known = journal.placements.known_tasks(scheduler, job)
+    return {task: its.home for task, its in known.items()}
 
 
 def started(directory: Path) -> set[str]:

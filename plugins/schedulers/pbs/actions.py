@@ -176,7 +176,7 @@ class PbsActions:
         if placement is not None:
             self._pbs.states.update(job, nodes=placement.nodes, following=None)
             if self._journal is not None:
-                self._journal.record_placements(self._pbs.name, job, {"job": placement})
+                self._journal.placements.record(self._pbs.name, job, {"job": placement})
 
     # -- resize ----------------------------------------------------------------------------------
 
@@ -411,7 +411,7 @@ class PbsActions:
     def _held(self, job: str) -> contextlib.AbstractContextManager[None]:
         if self._journal is None:
             return contextlib.nullcontext()
-        return self._journal.lock(self._pbs.name, job)
+        return self._journal.locks.acquire(self._pbs.name, job)
 
     def _look(self, job: str) -> str:
         """Compare where a job's memory is with where the job is."""

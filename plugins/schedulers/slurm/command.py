@@ -24,9 +24,12 @@ import click
 
 from schedhook.cli.main import run_command
 from schedhook.cli.options import CPUS, NODES, json_option, load
-from schedhook.journal.journal import Journal, JournalError
+from schedhook.journal.errors import JournalError
+from schedhook.journal.file import journal_path
+from schedhook.journal.journal import Journal
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Request
+from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
@@ -131,18 +134,18 @@ def _hosts_of(job: str, here: Slurm) -> tuple[str, ...]:
 def _on_this_host(wanted: _Wanted, here: Slurm, config_path: Path | None) -> dict[str, Any]:
     config, plugins = load(config_path)
     name = here.host or socket.gethostname()
-    journal = _open_journal()
+    journal = _open_journal(config)
     if wanted.release:
         if journal is None:
             raise SchedhookError("there is no override to release: the journal cannot be opened")
-        known = journal.release("slurm", wanted.job)
+        known = journal.overrides.release("slurm", wanted.job)
         note = "released" if known else "there was no override for this job"
         return {"host": name, "status": 0, "outcome": "released", "notes": [note]}
 
     def carry_out(request: Request) -> Report:
         report = relocate(request, config, plugins)
         if journal is not None and not request.dry_run:
-            journal.add_report(report, "slurm", wanted.job)
+            journal.reports.add(report, "slurm", wanted.job)
         return report
 
     with locked(journal, wanted.job):
@@ -166,9 +169,9 @@ def _on_this_host(wanted: _Wanted, here: Slurm, config_path: Path | None) -> dic
     return _told(name, move, notes, wanted.dry_run)
 
 
-def _open_journal() -> Journal | None:
+def _open_journal(config: Config) -> Journal | None:
     try:
-        return Journal.open()
+        return Journal.open(journal_path(config))
     except JournalError as error:
         click.echo(f"job-migrate: {error}; the relocation will not be kept", err=True)
         return None

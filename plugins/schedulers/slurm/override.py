@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from schedhook.journal.journal import Journal, JournalError
+from schedhook.journal.errors import JournalError
+from schedhook.journal.journal import Journal
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.log import get_logger
@@ -26,7 +27,7 @@ def locked(journal: Journal | None, job: str) -> Iterator[None]:
     with ExitStack() as stack:
         if journal is not None:
             try:
-                stack.enter_context(journal.lock("slurm", job, _HOLD_SECONDS))
+                stack.enter_context(journal.locks.acquire("slurm", job, _HOLD_SECONDS))
             except JournalError as error:
                 _log.error("not held", job=job, problem=str(error))
         yield
@@ -39,15 +40,16 @@ def finish_interrupted(
     if journal is None:
         return []
     try:
-        override = journal.override("slurm", job)
+        override = journal.overrides.get("slurm", job)
         if override is None or not override.under_way:
             return []
-        homes = {name: its.home for name, its in journal.known_tasks("slurm", job).items()}
+        known = journal.placements.known_tasks("slurm", job)
+        homes = {name: its.home for name, its in known.items()}
         said = reapply(here, job, override, carry_out, homes)
         after = {task.name: task.placement for task in here.tasks(job)}
         with journal.transaction():
-            journal.set_override("slurm", job, replace(override, leaving=None, reapplying=False))
-            journal.record_placements("slurm", job, after)
+            journal.overrides.set("slurm", job, replace(override, leaving=None, reapplying=False))
+            journal.placements.record("slurm", job, after)
     except JournalError as error:
         return [f"not known whether an earlier relocation was interrupted: {error}"]
     return [f"an earlier relocation had been interrupted and was finished first: {said}"]
@@ -69,14 +71,14 @@ class Keeper:
         if self._journal is None:
             return
         try:
-            self._earlier = earlier = self._journal.override("slurm", self._job)
+            self._earlier = earlier = self._journal.overrides.get("slurm", self._job)
             was = earlier.was if earlier is not None else move.old
             override = PlacementOverride(was=was, placement=move.new, leaving=move.old.cpus)
             owner = self._here.owner(self._job)
             with self._journal.transaction():
-                self._journal.started("slurm", self._job, owner)
+                self._journal.runs.record_start("slurm", self._job, owner)
                 self._saw(move.before)
-                self._journal.set_override("slurm", self._job, override)
+                self._journal.overrides.set("slurm", self._job, override)
             self._wish = override
         except JournalError as error:
             self._trouble = error
@@ -91,7 +93,7 @@ class Keeper:
             elif self._wish is not None:
                 # At once: found arrived, but at its old home, its memory would be moved anew.
                 with self._journal.transaction():
-                    self._journal.set_override(
+                    self._journal.overrides.set(
                         "slurm", self._job, replace(self._wish, leaving=None)
                     )
                     self._saw(move.after)
@@ -104,12 +106,12 @@ class Keeper:
         if self._journal is None or self._wish is None:
             return
         if self._earlier is not None:
-            self._journal.set_override("slurm", self._job, self._earlier)
+            self._journal.overrides.set("slurm", self._job, self._earlier)
         else:
-            self._journal.release("slurm", self._job)
+            self._journal.overrides.release("slurm", self._job)
 
     def _saw(self, tasks: Iterable[Task]) -> None:
         assert self._journal is not None
-        self._journal.record_placements(
+        self._journal.placements.record(
             "slurm", self._job, {task.name: task.placement for task in tasks}
         )

@@ -14,7 +14,8 @@ import click
 
 from schedhook.cli.options import FILE, json_option
 from schedhook.cli.output.files import Pictures, picture_options
-from schedhook.journal.journal import Journal, default_path
+from schedhook.journal.file import journal_path
+from schedhook.journal.journal import Journal
 from schedhook.values.config import load_config
 from schedhook.values.errors import UsageError
 
@@ -78,7 +79,7 @@ def command(
     if pictures and job is None:
         raise UsageError("--svg and --html show one relocation: say whose, `history JOB`")
     config = load_config(config_path)
-    path = Path(config.journal.path) if config.journal.path else default_path()
+    path = journal_path(config)
     if not path.exists():
         raise UsageError(f"{path}: there is no journal yet; the agent and the hooks write it")
     with Journal.open(path, create=False) as journal:

@@ -22,10 +22,11 @@ def command(textfile: Path | None, config_path: Path | None, root: Path) -> int:
     Without an agent, a timer that runs this with --textfile does. Needs schedhook[metrics].
     """
     from schedhook.jobs.metrics import exposition, write_textfile
-    from schedhook.journal.journal import Journal, default_path
+    from schedhook.journal.file import journal_path
+    from schedhook.journal.journal import Journal
 
     config, plugins = load(config_path)
-    path = Path(config.journal.path) if config.journal.path else default_path()
+    path = journal_path(config)
     with Journal.open(path, create=False) if path.exists() else Journal.in_memory() as journal:
         text = exposition(config, plugins, journal, root)
     if textfile is None:

@@ -61,9 +61,11 @@ def _spool(directory: Path) -> Iterable[Finding]:
 
 
 def _journal(config: Config) -> Finding:
-    from schedhook.journal.journal import Journal, JournalError, default_path
+    from schedhook.journal.errors import JournalError
+    from schedhook.journal.file import journal_path
+    from schedhook.journal.journal import Journal
 
-    path = Path(config.journal.path) if config.journal.path else default_path()
+    path = journal_path(config)
     try:
         if not path.exists():
             return ok("journal", f"none yet; it will be {path}")

@@ -11,7 +11,14 @@ import pytest
 
 from schedhook.agent import dispatcher
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.journal.journal import Journal, JournalError
+from schedhook.journal.errors import JournalError
+from schedhook.journal.journal import Journal
+from schedhook.journal.locks import JobLocks
+from schedhook.journal.notes import Notes
+from schedhook.journal.overrides import Overrides
+from schedhook.journal.placements import Placements
+from schedhook.journal.reports import Reports
+from schedhook.journal.runs import Runs
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
@@ -23,6 +30,7 @@ from tests.unit.agentkit import (
     FakeScheduler,
     Moves,
     event,
+    homes,
     make_dispatcher,
     place,
     with_actions,
@@ -70,7 +78,7 @@ def one(tmp_path: Path) -> Set:
 
 def test_a_first_look_moves_nothing(one: Set) -> None:
     assert one.moves.requests == []
-    assert one.journal.placements("fake", "1") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
+    assert homes(one.journal, "fake", "1") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
     assert one.look() == "all in place"
 
 
@@ -82,7 +90,7 @@ def test_every_task_follows_its_own_way(one: Set) -> None:
         ((PARENT,), "1"),
     ]
     assert one.moves.pairs == [{0: 2}, {1: 3}]
-    assert one.journal.placements("fake", "1")["0.0"] == at("2", "2")
+    assert homes(one.journal, "fake", "1")["0.0"] == at("2", "2")
     assert len(one.journal.history("1")[0]["reports"]) == 2
     one.look()
     assert len(one.moves.requests) == 2
@@ -127,11 +135,11 @@ def test_a_refusal_is_tried_again_and_home_stays_home(one: Set) -> None:
     handled = one.dispatcher.handle(event("look"), 3.0)
     assert not handled.ok
     assert handled.retry_after == Config().agent.retry_s
-    assert one.journal.placements("fake", "1")["0.0"] == at("0", "0")
+    assert homes(one.journal, "fake", "1")["0.0"] == at("0", "0")
     one.moves.outcome = Outcome.COMPLETE
     one.look()
     assert one.moves.pairs[-1] == {0: 2}
-    assert one.journal.placements("fake", "1")["0.0"] == at("2", "2")
+    assert homes(one.journal, "fake", "1")["0.0"] == at("2", "2")
 
 
 def test_what_could_not_go_is_tried_when_another_job_ends(one: Set) -> None:
@@ -196,7 +204,7 @@ def test_a_process_that_goes_during_the_move_does_not_stop_the_others(
 def test_a_job_that_another_process_holds_is_left_alone(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one.journal, "is_locked", lambda *_: True)
+    monkeypatch.setattr(one.journal.locks, "is_locked", lambda *_: True)
     one.put("2", "3")
     handled = one.dispatcher.handle(event("look"), 3.0)
     assert one.moves.requests == []
@@ -301,7 +309,7 @@ def test_bindings_that_were_lost_after_an_interrupted_relocation_are_given_back(
 
     monkeypatch.setattr(FakeScheduler, "rebind", rebind, raising=False)
     assert one.look().startswith("tasks bound anew")
-    assert one.journal.placements("fake", "1") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
+    assert homes(one.journal, "fake", "1") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
 
 
 def rebinding(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
@@ -374,7 +382,7 @@ def wish_for(one: Set, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     one.put("2", "3")
     one.look()
     one.moves.requests.clear()
-    one.journal.set_override(
+    one.journal.overrides.set(
         "fake", "1", PlacementOverride(was=at("0-1", "0-1"), placement=at("2-3", "2-3"))
     )
     return reapplied
@@ -386,12 +394,12 @@ def test_a_wish_that_the_scheduler_undid_is_enforced(
     reapplied = wish_for(one, monkeypatch)
     one.put("0", "1", "0")  # a step has started, and all is as the scheduler knows it
     assert one.look("attach") == "put back"
-    kept = one.journal.override("fake", "1")
+    kept = one.journal.overrides.get("fake", "1")
     assert kept is not None
     assert not kept.under_way
     assert reapplied == ["1: 2-3"]
     assert len(one.moves.requests) == 1, "nothing follows back"
-    assert one.journal.placements("fake", "1")["0.2"] == at("3", "3")
+    assert homes(one.journal, "fake", "1")["0.2"] == at("3", "3")
     assert one.look() == "all in place"
 
 
@@ -430,10 +438,10 @@ def test_what_was_interrupted_is_finished_even_where_tasks_are_in_place(
     override = PlacementOverride(
         was=at("0-1", "0-1"), placement=at("2-3", "2-3"), leaving=CpuSet({0, 1})
     )
-    one.journal.set_override("fake", "1", override)
+    one.journal.overrides.set("fake", "1", override)
     assert one.look() == "put back; which finishes what was interrupted"
     assert reapplied == ["1: 2-3"]
-    kept = one.journal.override("fake", "1")
+    kept = one.journal.overrides.get("fake", "1")
     assert kept is not None
     assert kept.leaving is None
     assert one.look() == "all in place"
@@ -454,7 +462,7 @@ def test_making_a_wish_hold_again_is_finished_where_it_was_interrupted(
     one.put("0", "1", "0")
     with pytest.raises(KeyboardInterrupt):
         one.look("attach")
-    assert one.journal.placements("fake", "1")["0.2"] == at("0", "0"), "where its memory is"
+    assert homes(one.journal, "fake", "1")["0.2"] == at("0", "0"), "where its memory is"
     monkeypatch.setattr(FakeScheduler, "can_reapply", True)
     monkeypatch.setattr(FakeScheduler, "reapply", again)
     one.put("2", "3", "2")
@@ -469,14 +477,14 @@ def test_a_wish_that_is_released_meanwhile_does_not_come_back(
     wish_for(one, monkeypatch)
 
     def reapply(*_: object) -> str:
-        one.journal.release("fake", "1")
+        one.journal.overrides.release("fake", "1")
         return "put back"
 
     monkeypatch.setattr(FakeScheduler, "can_reapply", True)
     monkeypatch.setattr(FakeScheduler, "reapply", reapply)
     one.put("0", "1")
     one.look()
-    assert one.journal.override("fake", "1") is None
+    assert one.journal.overrides.get("fake", "1") is None
 
 
 def test_a_wish_that_holds_needs_nothing(one: Set, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -495,12 +503,12 @@ def test_a_wish_gives_way_to_somebody_who_moves_the_job_elsewhere(
     assert "override dropped" in one.look()
     assert reapplied == []
     assert one.moves.pairs == [{2: 4}, {3: 5}]
-    assert one.journal.override("fake", "1") is None
+    assert one.journal.overrides.get("fake", "1") is None
 
 
 def test_an_adapter_may_handle_points_itself(one: Set, monkeypatch: pytest.MonkeyPatch) -> None:
     def handle(_self: object, what: Event, journal: Journal, relocate: Any) -> str:
-        assert journal.is_locked("fake", "1") is False, "its own hold is no obstacle"
+        assert journal.locks.is_locked("fake", "1") is False, "its own hold is no obstacle"
         report = relocate(Request(sources=NodeSet({0}), destinations=NodeSet({1})))
         return f"own {what.point} of job {report.job}"
 
@@ -508,7 +516,7 @@ def test_an_adapter_may_handle_points_itself(one: Set, monkeypatch: pytest.Monke
     monkeypatch.setattr(FakeScheduler, "handle", handle, raising=False)
     assert one.look("resize") == "own resize of job 1"
     assert one.look("end") == "ended; own end of job 1"
-    assert one.journal.open_runs() == ()
+    assert one.journal.runs.list_open() == ()
 
 
 # -- suspension ----------------------------------------------------------------------------------
@@ -540,7 +548,7 @@ def test_parked_memory_comes_back_to_where_it_was(parking: Set) -> None:
 )
 def test_a_damaged_note_of_what_is_parked_is_met_once(parking: Set, text: str) -> None:
     parking.look("postsuspend")
-    parking.journal.set_note("fake", "1", "parked", text)
+    parking.journal.notes.set("fake", "1", "parked", text)
     parking.moves.requests.clear()
     for _ in range(2):
         assert parking.look("resumed") == "all in place"
@@ -554,7 +562,7 @@ def test_a_job_that_resumes_elsewhere_goes_there(parking: Set) -> None:
     parking.put("5", "6")
     parking.look("preresume")
     assert parking.moves.pairs == [{2: 5}, {2: 6}]
-    assert parking.journal.placements("fake", "1")["0.0"] == at("5", "5")
+    assert homes(parking.journal, "fake", "1")["0.0"] == at("5", "5")
     assert parking.look() == "all in place"
 
 
@@ -677,8 +685,16 @@ def broken(*_: object, **__: object) -> None:
 def test_without_a_journal_memory_follows_all_the_same(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("started", "ended", "record_placements", "add_report", "set_note", "put_event"):
-        monkeypatch.setattr(one.journal, name, broken)
+    for table, name in (
+        (one.journal.runs, "record_start"),
+        (one.journal.runs, "record_end"),
+        (one.journal.placements, "record"),
+        (one.journal.reports, "add"),
+        (one.journal.notes, "set"),
+        (one.journal.notes, "delete"),
+        (one.journal.events, "put"),
+    ):
+        monkeypatch.setattr(table, name, broken)
     one.put("2", "3")
     one.look()
     one.put("4", "5")
@@ -691,17 +707,17 @@ def test_without_a_journal_memory_follows_all_the_same(
 def test_with_a_journal_that_cannot_even_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (
-        "started",
-        "record_placements",
-        "known_tasks",
-        "override",
-        "note",
-        "is_locked",
-        "add_report",
-        "open_runs",
+    for table, name in (
+        (Runs, "record_start"),
+        (Runs, "list_open"),
+        (Placements, "record"),
+        (Placements, "known_tasks"),
+        (Overrides, "get"),
+        (Notes, "get"),
+        (JobLocks, "is_locked"),
+        (Reports, "add"),
     ):
-        monkeypatch.setattr(Journal, name, broken)
+        monkeypatch.setattr(table, name, broken)
     one = Set(tmp_path)
     one.put("2", "3")
     one.look()
@@ -728,10 +744,10 @@ def test_an_unknown_scheduler_is_a_result(one: Set) -> None:
 
 def test_a_job_that_the_watcher_lost_is_closed_only_where_no_hook_will_tell(one: Set) -> None:
     one.look("job-ended", seen_by="watch")
-    assert [run.job for run in one.journal.open_runs()] == ["1"]
+    assert [run.job for run in one.journal.runs.list_open()] == ["1"]
     one.dispatcher.handle(event("job-started", "2", seen_by="watch"), 1.0)
     one.dispatcher.handle(event("job-ended", "2", seen_by="watch"), 2.0)
-    assert [run.job for run in one.journal.open_runs()] == ["1"]
-    run = one.journal.run("fake", "2")
+    assert [run.job for run in one.journal.runs.list_open()] == ["1"]
+    run = one.journal.runs.latest("fake", "2")
     assert run is not None
     assert run.ended == 2.0

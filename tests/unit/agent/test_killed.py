@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.hook.message import parse_message
-from schedhook.journal import journal
+from schedhook.journal.journal import Journal
 from schedhook.roles.scheduler import Task
 from schedhook.values.model import Placement, PlacementOverride
 from schedhook.values.sets import CpuSet, NodeSet
@@ -191,7 +191,7 @@ def check_events(directory: Path, records: Records, given: set[tuple[str, str, i
             begun[key] += 1
             assert told["when"] <= finished[key], f"{key} was handled when it was finished"
     assert set(begun) == given
-    runs = records.ask("SELECT job, count(*), count(ended) FROM jobs GROUP BY job")
+    runs = records.ask("SELECT job, count(*), count(ended) FROM runs GROUP BY job")
     for job, count, ended in runs:
         assert (count, ended) == (1, int(job.startswith("short"))), job
     return begun.total() - len(begun)
@@ -203,15 +203,15 @@ def place_of(text: str) -> Placement:
 
 def wish_and_take_back(path: Path) -> None:
     """What job-migrate writes down, from 0 to 2 and back, and what comes to nothing."""
-    with journal.Journal.open(path) as kept:
-        override = kept.override("slurm", "7")
+    with Journal.open(path) as kept:
+        override = kept.overrides.get("slurm", "7")
         assert override is not None
         new = str(
             override.placement.cpus
         )  # where what was interrupted has led, once it is finished
         with kept.transaction():
-            kept.set_override("slurm", "7", replace(override, leaving=None))
-            kept.record_placements("slurm", "7", {"0.0": override.placement})
+            kept.overrides.set("slurm", "7", replace(override, leaving=None))
+            kept.placements.record("slurm", "7", {"0.0": override.placement})
         while True:
             old, new = new, "2" if new == "0" else "0"
             before, after = (
@@ -230,12 +230,12 @@ def wish_and_take_back(path: Path) -> None:
 def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
     moments, path = chance(), tmp_path / "state" / "journal.db"
     on_their_way = 0
-    with journal.Journal.open(path) as kept:
+    with Journal.open(path) as kept:
         first = Task(name="0.0", pids=(1,), placement=place_of("2"))
-        kept.set_override(
+        kept.overrides.set(
             "slurm", "7", PlacementOverride(was=place_of("0"), placement=place_of("2"))
         )
-        kept.record_placements("slurm", "7", {first.name: first.placement})
+        kept.placements.record("slurm", "7", {first.name: first.placement})
     for _ in range(KILLS):
         process = os.fork()
         if not process:
@@ -246,8 +246,8 @@ def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
         time.sleep(moments.uniform(0.002, 0.04))
         os.kill(process, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
-        with journal.Journal.open(path) as kept:
-            override, home = kept.override("slurm", "7"), kept.placements("slurm", "7")["0.0"]
+        with Journal.open(path) as kept:
+            override, home = kept.overrides.get("slurm", "7"), kept.placements("slurm", "7")["0.0"]
         assert override is not None, "there was one all the time"
         assert override.was == place_of("0")
         on_their_way += override.under_way

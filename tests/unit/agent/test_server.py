@@ -250,8 +250,8 @@ def test_a_message_that_came_by_both_ways_counts_once(here: Path) -> None:
 
 def test_jobs_of_before_the_boot_are_over(here: Path) -> None:
     with Journal.open(here / "state" / "journal.db") as journal:
-        journal.started("fake", "old", at=boot_time() - 100)
-        journal.started("fake", "new")
+        journal.runs.record_start("fake", "old", at=boot_time() - 100)
+        journal.runs.record_start("fake", "new")
     with agent(here):
         wait_for(lambda: [run for run in history(here) if run["ended"]])
     assert [run["job"] for run in history(here) if run["ended"] is None] == ["new"]
@@ -262,24 +262,24 @@ def test_a_clock_that_is_set_makes_no_boot(here: Path) -> None:
     path = here / "state" / "journal.db"
     with Journal.open(path) as journal:
         for job in ("before it was set forward", "of a boot ahead"):
-            journal.started("fake", job)
-            journal.set_note("fake", job, "key", "kept")
+            journal.runs.record_start("fake", job)
+            journal.notes.set("fake", job, "key", "kept")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE jobs SET started = 7 WHERE job LIKE '% forward'")
-        connection.execute("UPDATE jobs SET boot = 'another' WHERE job LIKE '% ahead'")
+        connection.execute("UPDATE runs SET started = 7 WHERE job LIKE '% forward'")
+        connection.execute("UPDATE runs SET boot = 'another' WHERE job LIKE '% ahead'")
     with agent(here):
         wait_for(lambda: [run for run in history(here) if run["ended"]])
     with Journal.open(path) as journal:
-        assert [run.job for run in journal.open_runs()] == ["before it was set forward"]
-        assert journal.note("fake", "before it was set forward", "key", str) == "kept"
+        assert [run.job for run in journal.runs.list_open()] == ["before it was set forward"]
+        assert journal.notes.get("fake", "before it was set forward", "key", str) == "kept"
 
 
 def test_a_parked_job_that_went_on_while_no_agent_looked_comes_home(here: Path) -> None:
     place(here, "7", {"0": ([os.getpid()], "0", "0")})
     with Journal.open(here / "state" / "journal.db") as journal:
-        journal.started("fake", "7")
+        journal.runs.record_start("fake", "7")
         parked = {"0": {"home": "0", "park": "3", "pairs": {"0": 3}}}
-        journal.set_note("fake", "7", "parked", json.dumps(parked))
+        journal.notes.set("fake", "7", "parked", json.dumps(parked))
     with agent(here):
         wait_for(lambda: moves_of(here))
     assert [move["pairs"] for move in moves_of(here)] == [{"3": 0}]
@@ -289,7 +289,7 @@ def test_a_damaged_event_hides_no_other_one(here: Path) -> None:
     path = here / "state" / "journal.db"
     with Journal.open(path) as journal:
         for number, job in enumerate(("1", "2", "3")):
-            journal.put_event(event("begin", job), float(number))
+            journal.events.put(event("begin", job), float(number))
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("UPDATE events SET data = '{' WHERE job = '2'")
     for _ in range(2):
@@ -368,10 +368,10 @@ def test_an_event_that_a_killed_agent_had_taken_is_handled_once(tmp_path: Path) 
     raw = delivery.make_message("slurm", "prolog", environ, b"", True)
     with Journal.open(Path(config.journal.path)) as journal:
         told = Event(scheduler="slurm", point="prolog", job="7", user=1000)
-        journal.put_event(told, parse_message(raw).at)
+        journal.events.put(told, parse_message(raw).at)
         assert handle_message(raw, config).summary == "started"
-        assert journal.unfinished_events() == []
-        journal.ended("slurm", "7")
+        assert journal.events.list_unfinished() == []
+        journal.runs.record_end("slurm", "7")
         assert handle_message(raw, config).summary == "started"
         (run,) = journal.history()
         assert len(run["events"]) == 1

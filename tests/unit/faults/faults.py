@@ -460,7 +460,7 @@ KEPT: Mapping[str, Fault] = {
         during=journal(
             f"import subprocess; subprocess.run({_READ_ONLY!r}, shell=True, check=True)"
         ),
-        named="Read-only file system|cannot be written",
+        named="Read-only file system|not writable",
     ),
     "journal's disk full": Fault(
         during=shell(

@@ -27,7 +27,8 @@ from schedhook.control.rollback import Rollback
 from schedhook.hook import delivery
 from schedhook.hook.message import Message
 from schedhook.hook.spool import read_spool
-from schedhook.journal.journal import Journal, JournalError
+from schedhook.journal.errors import JournalError
+from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.plugins.loading import load_plugins
 from schedhook.roles.scheduler import EventKind, Scheduler
@@ -263,7 +264,7 @@ print(json.dumps(answers), flush=True); sys.stdin.read()
 def test_the_queue_of_a_user_has_a_limit(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing is handled: of a job one event of each kind, and one for each connection."""
     dispatcher = make_dispatcher(here, Moves())
-    dispatcher.journal.started("fake", "mine", NOBODY)
+    dispatcher.journal.runs.record_start("fake", "mine", NOBODY)
     free = threading.Event()
 
     def wait(_event: Event, _at: float) -> EventResult:
@@ -522,7 +523,7 @@ def test_a_journal_of_somebody_else_is_not_used(tmp_path: Path, who: str) -> Non
 
 def test_a_pipe_is_no_journal_and_nobody_waits_at_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "journal.db", 0o600)
-    with pytest.raises(JournalError, match="this is no file"):
+    with pytest.raises(JournalError, match="not a regular file"):
         Journal.open(tmp_path / "journal.db")
     assert stat.S_ISFIFO((tmp_path / "journal.db").stat().st_mode)
 

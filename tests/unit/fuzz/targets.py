@@ -22,8 +22,8 @@ from schedhook.hook import delivery
 from schedhook.hook.message import parse_message
 from schedhook.host import areas, cgroups, frames, mounts, processes, topology
 from schedhook.host._proc import stat_fields
+from schedhook.journal.columns import json_object
 from schedhook.journal.journal import Journal
-from schedhook.journal.rows import json_object
 from schedhook.migration.profiling.reading import Format, read_profile
 from schedhook.values.config import parse_config
 from schedhook.values.errors import ConfigError, SchedhookError, UsageError
@@ -232,21 +232,21 @@ def read_log(data: bytes) -> None:
 
 _JOURNAL = Journal.in_memory()
 _ROWS = {
-    "jobs": "id scheduler job user hooked started ended",
+    "runs": "id scheduler job user hooked started ended",
     "placements": "run task cpus nodes settled at",
     "events": "at scheduler point job host user data done summary",
     "reports": "at scheduler job outcome report",
     "overrides": "run at was_cpus was_nodes cpus nodes data",
     "notes": "run key text",
-    "holds": "scheduler job pid start_time until",
-    "totals": "series value",
+    "locks": "scheduler job pid start_time until",
+    "counters": "series value",
 }
 
 
 def read_rows(data: bytes) -> None:
     """A row in each table, of whatever type, read back: what is damaged is set aside."""
     parts = iter(data.split(b"\n"))
-    database = _JOURNAL._database.connection
+    database = _JOURNAL.database.connection
     database.execute("BEGIN")
     try:
         for table, columns in _ROWS.items():
@@ -259,17 +259,17 @@ def read_rows(data: bytes) -> None:
             for _ in range(2):
                 aside = _JOURNAL.counts().damaged
                 json.dumps(_JOURNAL.history()).encode()
-                for reader in (_JOURNAL.totals, _JOURNAL.open_runs):
+                for reader in (_JOURNAL.counters.read, _JOURNAL.runs.list_open):
                     reader()
                 for of in (
-                    _JOURNAL.run,
-                    _JOURNAL.known_tasks,
-                    _JOURNAL.override,
-                    _JOURNAL.is_locked,
+                    _JOURNAL.runs.latest,
+                    _JOURNAL.placements.known_tasks,
+                    _JOURNAL.overrides.get,
+                    _JOURNAL.locks.is_locked,
                 ):
                     of("slurm", "7")
-                _JOURNAL.note("slurm", "7", "parked", json_object)
-                for _, at, event in _JOURNAL.unfinished_events():
+                _JOURNAL.notes.get("slurm", "7", "parked", json_object)
+                for _, at, event in _JOURNAL.events.list_unfinished():
                     assert isinstance(at, float)
                     event.data.get("environ")
             assert _JOURNAL.counts().damaged == aside, "met twice"

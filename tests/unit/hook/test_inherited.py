@@ -47,7 +47,7 @@ def test_an_event_without_an_agent_is_handled_all_the_same(tmp_path: Path, given
     done = hook(tmp_path, given, "slurm", "prolog", "--wait")
     assert (done.returncode, done.stderr) == (0, "")
     with Journal.open(tmp_path / "journal/journal.db") as journal:
-        assert [(run.scheduler, run.job) for run in journal.open_runs()] == [("slurm", "7")]
+        assert [(run.scheduler, run.job) for run in journal.runs.list_open()] == [("slurm", "7")]
 
 
 @pytest.mark.parametrize("given", [IGNORED, BLOCKED])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -37,7 +38,13 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
-from schedhook.values.config import AgentSection, Config, JournalSection, MetricsSection
+from schedhook.values.config import (
+    PATH_VARIABLE,
+    AgentSection,
+    Config,
+    JournalSection,
+    MetricsSection,
+)
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
@@ -127,9 +134,9 @@ def host(tmp_path: Path) -> Path:
 
 def test_relocations_are_summed(host: Path) -> None:
     with Journal.in_memory() as journal:
-        journal.add_report(report(), "slurm", "1")
-        journal.add_report(report(seconds=0.05), "slurm", "2")
-        journal.add_report(report(Outcome.COMPLETE, seconds=4000, left_by_reason={}))
+        journal.reports.add(report(), "slurm", "1")
+        journal.reports.add(report(seconds=0.05), "slurm", "2")
+        journal.reports.add(report(Outcome.COMPLETE, seconds=4000, left_by_reason={}))
         found = values(exposition(Config(), Plugins(), journal, host))
     assert found["schedhook_relocations_total", ("partial", "slurm", "s")] == 2
     assert found["schedhook_relocations_total", ("complete", "none", "s")] == 1
@@ -148,26 +155,26 @@ def test_relocations_are_summed(host: Path) -> None:
 
 def test_a_plan_is_not_counted_and_a_refusal_has_moved_and_left_nothing() -> None:
     with Journal.in_memory() as journal:
-        journal.add_report(report(Outcome.PLANNED))
-        journal.add_report(report(Outcome.REFUSED))
-        assert journal.totals() == {("relocations", "refused", "s", "none"): 1}
+        journal.reports.add(report(Outcome.PLANNED))
+        journal.reports.add(report(Outcome.REFUSED))
+        assert journal.counters.read() == {("relocations", "refused", "s", "none"): 1}
 
 
 def test_sums_outlive_the_process_and_what_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "state" / "journal.db"
     with Journal.open(path) as journal:
-        journal.add_report(report())
+        journal.reports.add(report())
     with Journal.open(path) as journal:
         journal.prune(-1)
-        journal.add_report(report())
-        assert journal.totals()["moved_bytes", "s", "none"] == 14 * MIB
+        journal.reports.add(report())
+        assert journal.counters.read()["moved_bytes", "s", "none"] == 14 * MIB
 
 
 def test_what_the_command_relocates_is_kept(tmp_path: Path) -> None:
     config = replace(Config(), journal=JournalSection(path=str(tmp_path / "s" / "journal.db")))
     keep(report(), config)
     with Journal.open(tmp_path / "s" / "journal.db", create=False) as journal:
-        assert journal.totals()["relocations", "partial", "s", "none"] == 1
+        assert journal.counters.read()["relocations", "partial", "s", "none"] == 1
 
 
 # -- what is now ---------------------------------------------------------------------------------
@@ -266,9 +273,9 @@ def test_events_that_wait_are_counted(host: Path, tmp_path: Path) -> None:
     config = replace(Config(), agent=AgentSection(spool=str(spool)))
     with Journal.in_memory() as journal:
         for job in ("7", "8"):
-            journal.put_event(Event(scheduler="slurm", point="prolog", job=job), 5.0)
-        journal._database.connection.execute("UPDATE events SET data = '' WHERE job = '7'")
-        journal.unfinished_events()
+            journal.events.put(Event(scheduler="slurm", point="prolog", job=job), 5.0)
+        journal.database.connection.execute("UPDATE events SET data = '' WHERE job = '7'")
+        journal.events.list_unfinished()
         found = values(exposition(config, Plugins(), journal, host))
     assert found["schedhook_events_spooled", ()] == 2
     assert found["schedhook_events_waiting", ()] == 1
@@ -299,10 +306,18 @@ def test_a_textfile_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.prom"]
 
 
+def own_journal(directory: Path) -> Path:
+    """Return a configuration file with a journal in `directory`, not that of this host."""
+    config = directory / "config.toml"
+    config.write_text(f'[journal]\npath = "{directory}/journal/journal.db"\n')
+    return config
+
+
 def test_the_command_writes_it(tmp_path: Path) -> None:
     file = tmp_path / "schedhook.prom"
     command = [sys.executable, "-P", "-m", "schedhook.cli.main", "metrics"]
-    subprocess.run([*command, "--textfile", str(file)], check=True)
+    environ = os.environ | {PATH_VARIABLE: str(own_journal(tmp_path))}
+    subprocess.run([*command, "--textfile", str(file)], check=True, env=environ)
     assert ("schedhook_build_info") in {name for name, _ in values(file.read_bytes())}
 
 
@@ -314,7 +329,7 @@ def test_without_the_library_it_says_what_to_install(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env={"PYTHONPATH": str(tmp_path)},
+        env={"PYTHONPATH": str(tmp_path), PATH_VARIABLE: str(own_journal(tmp_path))},
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "pip install 'schedhook[metrics]'" in done.stderr
@@ -468,7 +483,7 @@ def test_the_dashboard_names_only_metrics_and_labels_that_exist(host: Path) -> N
     write_heap(host, 100, {0: 5})
     plugins = plugins_with(fake=lambda _: Jobs({"1": {100: "0"}}))
     with Journal.in_memory() as journal:
-        journal.add_report(report(), "slurm", "1")
+        journal.reports.add(report(), "slurm", "1")
         text = exposition(Config(), plugins, journal, host).decode()
     samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
     labels: dict[str, set[str]] = {}

@@ -18,16 +18,14 @@ from typing import Any
 
 import pytest
 
-from schedhook.journal.journal import (
-    JobLockedError,
-    Journal,
-    JournalBusyError,
-    JournalError,
-    default_path,
-)
+from schedhook.journal.errors import JobLockedError, JournalBusyError, JournalError
+from schedhook.journal.file import journal_path
+from schedhook.journal.journal import Journal
+from schedhook.values.config import Config, JournalSection
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, PlacementOverride, Report
 from schedhook.values.sets import CpuSet, NodeSet
+from tests.unit.agentkit import homes
 
 SPAWN = multiprocessing.get_context("spawn")
 NOBODY = 65534
@@ -52,35 +50,35 @@ def journal(path: Path) -> Iterator[Journal]:
 
 
 def test_a_job_is_open_from_its_start_to_its_end(journal: Journal) -> None:
-    journal.started("slurm", "7", user=1000, at=10.0)
-    run = journal.run("slurm", "7")
+    journal.runs.record_start("slurm", "7", user=1000, at=10.0)
+    run = journal.runs.latest("slurm", "7")
     assert run is not None
     assert (run.user, run.started, run.ended, run.hooked) == (1000, 10.0, None, True)
-    assert [each.job for each in journal.open_runs()] == ["7"]
-    assert journal.ended("slurm", "7", at=20.0)
-    assert journal.open_runs() == ()
+    assert [each.job for each in journal.runs.list_open()] == ["7"]
+    assert journal.runs.record_end("slurm", "7", at=20.0)
+    assert journal.runs.list_open() == ()
 
 
 def test_what_is_said_twice_is_there_once(journal: Journal) -> None:
     for _ in range(2):
-        journal.started("slurm", "7", at=10.0)
-    assert journal.ended("slurm", "7", at=20.0)
-    assert not journal.ended("slurm", "7", at=20.0)
+        journal.runs.record_start("slurm", "7", at=10.0)
+    assert journal.runs.record_end("slurm", "7", at=20.0)
+    assert not journal.runs.record_end("slurm", "7", at=20.0)
     assert len(journal.history("7")) == 1
 
 
 def test_the_order_in_which_messages_come_does_not_matter(journal: Journal) -> None:
-    journal.ended("slurm", "7", at=20.0)
-    journal.started("slurm", "7", user=1000, at=10.0)
+    journal.runs.record_end("slurm", "7", at=20.0)
+    journal.runs.record_start("slurm", "7", user=1000, at=10.0)
     (run,) = journal.history("7")
     assert (run["user"], run["started"], run["ended"]) == (1000, 10.0, 20.0)
 
 
 def test_a_requeued_job_has_another_run(journal: Journal) -> None:
-    journal.started("slurm", "7", at=10.0)
-    journal.ended("slurm", "7", at=20.0)
-    journal.started("slurm", "7", at=30.0)
-    journal.ended("slurm", "7", at=20.0)
+    journal.runs.record_start("slurm", "7", at=10.0)
+    journal.runs.record_end("slurm", "7", at=20.0)
+    journal.runs.record_start("slurm", "7", at=30.0)
+    journal.runs.record_end("slurm", "7", at=20.0)
     assert [(run["started"], run["ended"]) for run in journal.history("7")] == [
         (10.0, 20.0),
         (30.0, None),
@@ -88,10 +86,10 @@ def test_a_requeued_job_has_another_run(journal: Journal) -> None:
 
 
 def test_two_schedulers_may_use_one_number(journal: Journal) -> None:
-    journal.started("slurm", "7")
-    journal.started("pbs", "7")
-    journal.ended("pbs", "7")
-    assert [run.scheduler for run in journal.open_runs()] == ["slurm"]
+    journal.runs.record_start("slurm", "7")
+    journal.runs.record_start("pbs", "7")
+    journal.runs.record_end("pbs", "7")
+    assert [run.scheduler for run in journal.runs.list_open()] == ["slurm"]
 
 
 # -- placements ----------------------------------------------------------------------------------
@@ -99,31 +97,31 @@ def test_two_schedulers_may_use_one_number(journal: Journal) -> None:
 
 def test_a_placement_is_kept_once_and_known_by_task(journal: Journal) -> None:
     for _ in range(3):
-        journal.record_placements("slurm", "7", {"0.0": at("0", "0"), "0.1": at("1", "1")})
-    assert journal.placements("slurm", "7") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
+        journal.placements.record("slurm", "7", {"0.0": at("0", "0"), "0.1": at("1", "1")})
+    assert homes(journal, "slurm", "7") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
     assert len(journal.history("7")[0]["placements"]) == 2
 
 
 def test_home_is_where_the_memory_is_and_what_was_passed_is_remembered(journal: Journal) -> None:
-    journal.record_placements("slurm", "7", {"0": at("0", "0")})
-    journal.record_placements("slurm", "7", {"0": at("0,2", "0,2")}, settled=False)
-    journal.record_placements("slurm", "7", {"0": at("3", "3")}, settled=False)
-    seen = journal.known_tasks("slurm", "7")["0"]
+    journal.placements.record("slurm", "7", {"0": at("0", "0")})
+    journal.placements.record("slurm", "7", {"0": at("0,2", "0,2")}, settled=False)
+    journal.placements.record("slurm", "7", {"0": at("3", "3")}, settled=False)
+    seen = journal.placements.known_tasks("slurm", "7")["0"]
     assert (seen.home, seen.last) == (at("0", "0"), at("3", "3"))
     assert seen.visited == {0, 2, 3}
-    assert [run.job for run in journal.open_runs(unsettled_only=True)] == ["7"]
-    journal.record_placements("slurm", "7", {"0": at("3", "3")})
-    assert journal.known_tasks("slurm", "7")["0"].home == at("3", "3")
-    assert journal.known_tasks("slurm", "7")["0"].visited == NodeSet()
-    assert journal.open_runs(unsettled_only=True) == ()
+    assert [run.job for run in journal.runs.list_open(unsettled_only=True)] == ["7"]
+    journal.placements.record("slurm", "7", {"0": at("3", "3")})
+    assert journal.placements.known_tasks("slurm", "7")["0"].home == at("3", "3")
+    assert journal.placements.known_tasks("slurm", "7")["0"].visited == NodeSet()
+    assert journal.runs.list_open(unsettled_only=True) == ()
 
 
 def test_a_new_run_does_not_know_the_old_ones_placement(journal: Journal) -> None:
-    journal.started("slurm", "7", at=1.0)
-    journal.record_placements("slurm", "7", {"0": at("0", "0")}, at=2.0)
-    journal.ended("slurm", "7", at=3.0)
-    journal.started("slurm", "7", at=4.0)
-    assert journal.placements("slurm", "7") == {}
+    journal.runs.record_start("slurm", "7", at=1.0)
+    journal.placements.record("slurm", "7", {"0": at("0", "0")}, at=2.0)
+    journal.runs.record_end("slurm", "7", at=3.0)
+    journal.runs.record_start("slurm", "7", at=4.0)
+    assert homes(journal, "slurm", "7") == {}
 
 
 # -- overrides, notes, locks ---------------------------------------------------------------------
@@ -135,71 +133,71 @@ def test_a_wish_lasts_until_the_job_ends_and_keeps_what_the_scheduler_gave(
     first = PlacementOverride(
         was=at("0-1", "0-1"), placement=at("2-3", "2-3"), leaving=CpuSet({0, 1})
     )
-    journal.set_override("slurm", "7", first)
-    journal.set_override(
+    journal.overrides.set("slurm", "7", first)
+    journal.overrides.set(
         "slurm", "7", PlacementOverride(was=at("2-3", "2-3"), placement=at("1-2", "1-2"))
     )
-    override = journal.override("slurm", "7")
+    override = journal.overrides.get("slurm", "7")
     assert override is not None
     assert (override.was, override.placement) == (at("0-1", "0-1"), at("1-2", "1-2"))
-    journal.ended("slurm", "7", at=time.time() + 1)
-    assert journal.override("slurm", "7") is None
+    journal.runs.record_end("slurm", "7", at=time.time() + 1)
+    assert journal.overrides.get("slurm", "7") is None
 
 
 def test_a_wish_can_be_released_once(journal: Journal) -> None:
-    journal.set_override("slurm", "7", PlacementOverride(was=at("0", "0"), placement=at("1", "1")))
-    assert journal.release("slurm", "7")
-    assert not journal.release("slurm", "7")
-    assert journal.override("slurm", "7") is None
+    journal.overrides.set("slurm", "7", PlacementOverride(was=at("0", "0"), placement=at("1", "1")))
+    assert journal.overrides.release("slurm", "7")
+    assert not journal.overrides.release("slurm", "7")
+    assert journal.overrides.get("slurm", "7") is None
 
 
 def test_what_is_written_together_is_written_as_a_whole(journal: Journal, path: Path) -> None:
     override = PlacementOverride(was=at("0", "0"), placement=at("1", "1"))
     with pytest.raises(RuntimeError), journal.transaction():
-        journal.set_override("slurm", "7", override)
-        journal.record_placements("slurm", "7", {"0": at("0", "0")})
+        journal.overrides.set("slurm", "7", override)
+        journal.placements.record("slurm", "7", {"0": at("0", "0")})
         raise RuntimeError
     assert journal.history() == []
     with Journal.open(path) as other, journal.transaction():
-        journal.set_override("slurm", "7", override)
-        assert other.override("slurm", "7") is None
-    assert journal.override("slurm", "7") is not None
+        journal.overrides.set("slurm", "7", override)
+        assert other.overrides.get("slurm", "7") is None
+    assert journal.overrides.get("slurm", "7") is not None
 
 
 def test_notes_go_with_the_job(journal: Journal) -> None:
-    journal.set_note("pbs", "7", "parked", "x")
-    journal.set_note("pbs", "7", "parked", "y")
-    assert journal.note("pbs", "7", "parked", str) == "y"
-    assert journal.note("pbs", "8", "parked", str) is None
-    journal.set_note("pbs", "7", "other", None)
-    journal.ended("pbs", "7", at=time.time() + 1)
-    assert journal.note("pbs", "7", "parked", str) is None
+    journal.notes.set("pbs", "7", "parked", "x")
+    journal.notes.set("pbs", "7", "parked", "y")
+    assert journal.notes.get("pbs", "7", "parked", str) == "y"
+    assert journal.notes.get("pbs", "8", "parked", str) is None
+    journal.notes.delete("pbs", "7", "other")
+    journal.runs.record_end("pbs", "7", at=time.time() + 1)
+    assert journal.notes.get("pbs", "7", "parked", str) is None
 
 
 def hold_for_ever(path: Path, ready: Path) -> None:
-    with Journal.open(path) as journal, journal.lock("slurm", "7"):
+    with Journal.open(path) as journal, journal.locks.acquire("slurm", "7"):
         ready.touch()
         time.sleep(600)
 
 
 def test_a_hold_is_others_business_and_ends_with_its_process(path: Path, tmp_path: Path) -> None:
     with Journal.open(path) as journal:
-        with journal.lock("slurm", "7"):
-            assert not journal.is_locked("slurm", "7")
+        with journal.locks.acquire("slurm", "7"):
+            assert not journal.locks.is_locked("slurm", "7")
         holder = SPAWN.Process(target=hold_for_ever, args=(path, tmp_path / "ready"))
         holder.start()
         while not (tmp_path / "ready").exists():
             assert holder.is_alive()
             time.sleep(0.02)
-        assert journal.is_locked("slurm", "7")
-        assert not journal.is_locked("slurm", "8")
-        with pytest.raises(JobLockedError, match=f"process {holder.pid} is at work on job 7"):
-            journal.lock("slurm", "7").__enter__()
+        assert journal.locks.is_locked("slurm", "7")
+        assert not journal.locks.is_locked("slurm", "8")
+        with pytest.raises(JobLockedError, match=f"process {holder.pid} is working on job 7"):
+            journal.locks.acquire("slurm", "7").__enter__()
         threading.Timer(0.3, holder.kill).start()
-        with journal.lock("slurm", "7", wait=60):
+        with journal.locks.acquire("slurm", "7", wait=60):
             holder.join(60)
             assert holder.exitcode is not None, "held by two"
-        assert not journal.is_locked("slurm", "7")
+        assert not journal.locks.is_locked("slurm", "7")
         journal.prune(1)
 
 
@@ -211,25 +209,25 @@ def event(job: str = "7", point: str = "prolog") -> Event:
 
 
 def test_an_event_waits_until_it_is_finished(journal: Journal) -> None:
-    number = journal.put_event(event(), 5.0)
+    number = journal.events.put(event(), 5.0)
     assert number is not None
-    assert journal.unfinished_events() == [(number, 5.0, event())]
-    journal.finish_event(number, "started")
-    assert journal.unfinished_events() == []
+    assert journal.events.list_unfinished() == [(number, 5.0, event())]
+    journal.events.finish(number, "started")
+    assert journal.events.list_unfinished() == []
 
 
 def test_the_same_event_is_taken_once(journal: Journal) -> None:
-    assert journal.put_event(event(), 5.0) is not None
-    assert journal.put_event(event(), 5.0) is None
-    assert journal.put_event(event(), 6.0) is not None
+    assert journal.events.put(event(), 5.0) is not None
+    assert journal.events.put(event(), 5.0) is None
+    assert journal.events.put(event(), 6.0) is not None
 
 
 def test_history_tells_all_of_a_job_and_nothing_of_others(journal: Journal) -> None:
     for job in ("7", "8"):
         now = time.time()
-        journal.started("slurm", job, at=now)
-        journal.finish_event(journal.put_event(event(job), now) or 0, "started")
-        journal.record_placements("slurm", job, {"0": at("0", "0")})
+        journal.runs.record_start("slurm", job, at=now)
+        journal.events.finish(journal.events.put(event(job), now) or 0, "started")
+        journal.placements.record("slurm", job, {"0": at("0", "0")})
         report = Report(
             outcome=Outcome.COMPLETE,
             strategy="s",
@@ -238,7 +236,7 @@ def test_history_tells_all_of_a_job_and_nothing_of_others(journal: Journal) -> N
             job=job,
             bytes_moved=42,
         )
-        journal.add_report(report, "slurm")
+        journal.reports.add(report, "slurm")
     (run,) = journal.history("8")
     assert run["events"][0]["summary"] == "started"
     assert run["placements"][0]["cpus"] == "0"
@@ -249,10 +247,10 @@ def test_history_tells_all_of_a_job_and_nothing_of_others(journal: Journal) -> N
 
 def test_what_is_old_and_over_is_forgotten(journal: Journal) -> None:
     old = time.time() - 10 * 86400
-    journal.started("slurm", "1", at=old)
-    journal.ended("slurm", "1", at=old + 1)
-    journal.started("slurm", "2", at=old)
-    journal.finish_event(journal.put_event(event("1"), old) or 0, "")
+    journal.runs.record_start("slurm", "1", at=old)
+    journal.runs.record_end("slurm", "1", at=old + 1)
+    journal.runs.record_start("slurm", "2", at=old)
+    journal.events.finish(journal.events.put(event("1"), old) or 0, "")
     assert journal.prune(5) == 1
     assert [run["job"] for run in journal.history()] == ["2"]
 
@@ -264,12 +262,12 @@ def write_much(path: Path, first: int, count: int) -> None:
     with Journal.open(path) as journal:
         for number in range(first, first + count):
             job = str(number)
-            number_of_event = journal.put_event(event(job), float(number))
+            number_of_event = journal.events.put(event(job), float(number))
             assert number_of_event is not None
-            journal.started("slurm", job, at=float(number))
-            journal.record_placements("slurm", job, {"0": at("0", "0")}, at=float(number))
-            journal.ended("slurm", job, at=float(number) + 0.5)
-            journal.finish_event(number_of_event, "done")
+            journal.runs.record_start("slurm", job, at=float(number))
+            journal.placements.record("slurm", job, {"0": at("0", "0")}, at=float(number))
+            journal.runs.record_end("slurm", job, at=float(number) + 0.5)
+            journal.events.finish(number_of_event, "done")
 
 
 def test_fifty_processes_that_all_open_a_new_journal_lose_nothing(path: Path) -> None:
@@ -286,30 +284,30 @@ def test_fifty_processes_that_all_open_a_new_journal_lose_nothing(path: Path) ->
         ]
         assert all(run["ended"] is not None and len(run["placements"]) == 1 for run in runs)
         assert all(len(run["events"]) == 1 for run in runs)
-        assert journal.unfinished_events() == []
+        assert journal.events.list_unfinished() == []
 
 
 def test_threads_share_one_journal(journal: Journal) -> None:
     def write(first: int) -> None:
         for number in range(first, first + 25):
-            journal.started("slurm", str(number))
-            journal.known_tasks("slurm", str(number))
+            journal.runs.record_start("slurm", str(number))
+            journal.placements.known_tasks("slurm", str(number))
 
     threads = [threading.Thread(target=write, args=(100 * n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(journal.open_runs()) == 200
+    assert len(journal.runs.list_open()) == 200
 
 
 def test_a_reader_does_not_wait_for_a_writer(path: Path) -> None:
     with Journal.open(path) as journal, Journal.open(path) as other:
-        journal.started("slurm", "7")
+        journal.runs.record_start("slurm", "7")
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
             writer.execute("BEGIN IMMEDIATE")
             before = time.monotonic()
-            assert other.run("slurm", "7") is not None
+            assert other.runs.latest("slurm", "7") is not None
             assert time.monotonic() - before < 1
 
 
@@ -324,35 +322,35 @@ journal = Journal.open(Path(sys.argv[1]))
 number = 0
 while True:
     number += 1
-    journal.started("slurm", str(number), at=float(number))
-    journal.ended("slurm", str(number), at=float(number))
+    journal.runs.record_start("slurm", str(number), at=float(number))
+    journal.runs.record_end("slurm", str(number), at=float(number))
     print(number, flush=True)
 """
 
 
 def test_a_thread_that_must_not_wait_does_not(path: Path) -> None:
-    with Journal.open(path) as journal, journal.beside(0.0) as hasty:
-        hasty.started("slurm", "7")
+    with Journal.open(path) as journal, journal.reopen(0.0) as hasty:
+        hasty.runs.record_start("slurm", "7")
         with journal.transaction(), pytest.raises(JournalBusyError, match="locked"):
-            hasty.started("slurm", "8")
-        hasty.started("slurm", "9")
-        assert [run.job for run in journal.open_runs()] == ["7", "9"]
+            hasty.runs.record_start("slurm", "8")
+        hasty.runs.record_start("slurm", "9")
+        assert [run.job for run in journal.runs.list_open()] == ["7", "9"]
     with Journal.in_memory() as journal:
-        assert journal.beside(0.0) is journal
+        assert journal.reopen(0.0) is journal
     with Journal.open(path) as journal:
         path.unlink()
         path.mkdir()
-        assert journal.beside(0.0) is journal
+        assert journal.reopen(0.0) is journal
 
 
 def test_one_long_wait_is_enough(path: Path) -> None:
     """A journal that somebody has locked for hours does not cost ten seconds for each line."""
-    with Journal.open(path) as other, other.beside(0.2) as journal:
-        waits = lambda: journal._database.connection.execute("PRAGMA busy_timeout").fetchone()[0]  # noqa: E731
+    with Journal.open(path) as other, other.reopen(0.2) as journal:
+        waits = lambda: journal.database.connection.execute("PRAGMA busy_timeout").fetchone()[0]  # noqa: E731
         with other.transaction(), pytest.raises(JournalBusyError):
-            journal.started("slurm", "7")
+            journal.runs.record_start("slurm", "7")
         assert waits() == 2
-        journal.started("slurm", "7")
+        journal.runs.record_start("slurm", "7")
         assert waits() == 200
 
 
@@ -374,7 +372,7 @@ def test_what_was_written_survives_kill_9_in_the_middle(path: Path) -> None:
         runs = journal.history(limit=10**6)
         assert said <= len(runs) <= said + 1
         assert all(run["ended"] is not None for run in runs[:said])
-        journal.started("slurm", "next")
+        journal.runs.record_start("slurm", "next")
 
 
 @pytest.mark.parametrize(
@@ -391,14 +389,14 @@ def test_a_damaged_file_is_a_clear_error_and_is_left_alone(path: Path, content: 
 def test_damage_in_the_middle_is_a_clear_error(path: Path) -> None:
     with Journal.open(path) as journal:
         for number in range(300):
-            journal.started("slurm", str(number))
+            journal.runs.record_start("slurm", str(number))
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
     with (
         pytest.raises(JournalError, match="damaged; move it away"),
         Journal.open(path) as journal,
     ):
-        journal.started("slurm", "new")
+        journal.runs.record_start("slurm", "new")
         journal.history()
 
 
@@ -408,19 +406,6 @@ def test_a_newer_schema_is_not_touched(path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(JournalError, match="newer schedhook"):
         Journal.open(path)
-
-
-def test_an_older_schema_is_brought_up_to_date(path: Path) -> None:
-    with Journal.open(path) as journal:
-        journal.started("slurm", "1")
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TABLE totals")
-        connection.execute("DROP TABLE damaged")
-        connection.execute("ALTER TABLE jobs DROP COLUMN boot")
-        connection.execute("PRAGMA user_version = 1")
-    with Journal.open(path) as journal:
-        assert journal.totals() == {}
-        assert journal.run("slurm", "1") is not None
 
 
 def test_a_strangers_database_is_not_taken_for_a_journal(path: Path) -> None:
@@ -434,7 +419,7 @@ def test_a_strangers_database_is_not_taken_for_a_journal(path: Path) -> None:
 
 def test_others_can_neither_read_nor_write_it(path: Path) -> None:
     with Journal.open(path) as journal:
-        journal.started("slurm", "7")
+        journal.runs.record_start("slurm", "7")
         assert path.parent.stat().st_mode & 0o777 == 0o700
         for file in path.parent.iterdir():
             assert file.stat().st_mode & 0o777 == 0o600, file
@@ -464,7 +449,8 @@ def in_child(work: str, path: Path, *, before: str = "") -> str:
 import os, resource, sys
 from pathlib import Path
 from typing import Any
-from schedhook.journal.journal import Journal, JournalError
+from schedhook.journal.errors import JournalError
+from schedhook.journal.journal import Journal
 path = Path(sys.argv[1])
 {before}
 {work}
@@ -488,7 +474,7 @@ def test_a_directory_without_the_right_to_write(path: Path) -> None:
     said = in_child(
         """
 try:
-    Journal.open(path).started("slurm", "7")
+    Journal.open(path).runs.record_start("slurm", "7")
 except JournalError as error:
     print(error)
 """,
@@ -502,16 +488,16 @@ except JournalError as error:
 
 def test_a_full_disk_is_a_clear_error_and_what_was_there_stays(path: Path) -> None:
     with Journal.open(path) as journal:
-        journal.started("slurm", "before")
+        journal.runs.record_start("slurm", "before")
     said = in_child(
         """
 journal = Journal.open(path)
 try:
     for number in range(100_000):
-        journal.started("slurm", str(number))
+        journal.runs.record_start("slurm", str(number))
 except JournalError as error:
     print(error)
-journal.run("slurm", "before").job
+journal.runs.latest("slurm", "before").job
 """,
         path,
         # A file that may not grow is as good as a disk that is full.
@@ -520,8 +506,8 @@ journal.run("slurm", "before").job
     )
     assert "the disk" in said
     with Journal.open(path) as journal:
-        assert journal.run("slurm", "before") is not None
-        journal.started("slurm", "after")
+        assert journal.runs.latest("slurm", "before") is not None
+        journal.runs.record_start("slurm", "after")
 
 
 def test_without_room_from_the_start_the_error_is_as_clear(path: Path) -> None:
@@ -545,49 +531,52 @@ def test_errors_are_the_domains(path: Path) -> None:
         Journal.open(path, create=False)
 
 
-def test_the_default_path_follows_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_path_depends_on_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_home = Path("~/.local/state/schedhook/journal.db").expanduser()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert default_path({}) == Path("/var/lib/schedhook/journal.db")
+    assert journal_path(Config(), {}) == Path("/var/lib/schedhook/journal.db")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert default_path({"XDG_STATE_HOME": "/s"}) == Path("/s/schedhook/journal.db")
-    assert (
-        default_path({"XDG_STATE_HOME": "s"})
-        == Path("~/.local/state/schedhook/journal.db").expanduser()
-    )
+    assert journal_path(Config(), {"XDG_STATE_HOME": "/s"}) == Path("/s/schedhook/journal.db")
+    assert journal_path(Config(), {"XDG_STATE_HOME": "s"}) == in_home
+
+
+def test_the_configured_path_comes_first() -> None:
+    config = Config(journal=JournalSection(path="/j"))
+    assert journal_path(config, {"XDG_STATE_HOME": "/s"}) == Path("/j")
 
 
 def test_a_job_that_never_rests_does_not_fill_the_disk(journal: Journal) -> None:
     now = time.time()
     for number in range(60):
         at = now - 60 + number
-        journal.finish_event(
-            journal.put_event(Event(scheduler="s", point="look", job="1"), at) or 0, ""
+        journal.events.finish(
+            journal.events.put(Event(scheduler="s", point="look", job="1"), at) or 0, ""
         )
         nodes = NodeSet([number % 2])
-        journal.record_placements(
+        journal.placements.record(
             "s", "1", {"a": Placement(cpus=CpuSet([number]), nodes=nodes)}, at=at
         )
-    journal.record_placements(
+    journal.placements.record(
         "s", "1", {"quiet": Placement(cpus=CpuSet([7]), nodes=NodeSet([3]))}, at=now - 90
     )
-    waiting = journal.put_event(Event(scheduler="s", point="prolog", job="1"), now - 99)
-    before = journal.known_tasks("s", "1")
+    waiting = journal.events.put(Event(scheduler="s", point="prolog", job="1"), now - 99)
+    before = journal.placements.known_tasks("s", "1")
     journal.prune(90, per_job=10)
     (run,) = journal.history("1")
-    assert [number for number, _, _ in journal.unfinished_events()] == [waiting]
-    assert journal.known_tasks("s", "1") == before
+    assert [number for number, _, _ in journal.events.list_unfinished()] == [waiting]
+    assert journal.placements.known_tasks("s", "1") == before
     assert len([seen for seen in run["placements"] if seen["task"] == "a"]) == 10
     assert len([seen for seen in run["placements"] if seen["task"] == "quiet"]) == 1
 
 
 def test_pruning_keeps_where_a_wandering_task_is_at_home(journal: Journal) -> None:
-    journal.record_placements("s", "1", {"a": Placement(cpus=CpuSet([0]), nodes=NodeSet([0]))})
+    journal.placements.record("s", "1", {"a": Placement(cpus=CpuSet([0]), nodes=NodeSet([0]))})
     for number in range(30):
         place = Placement(cpus=CpuSet([number]), nodes=NodeSet([1 + number % 3]))
-        journal.record_placements("s", "1", {"a": place}, settled=False)
-    before = journal.known_tasks("s", "1")
+        journal.placements.record("s", "1", {"a": place}, settled=False)
+    before = journal.placements.known_tasks("s", "1")
     journal.prune(90, per_job=10)
-    assert journal.known_tasks("s", "1") == before
+    assert journal.placements.known_tasks("s", "1") == before
     assert str(before["a"].visited) == "1-3"
 
 
@@ -605,29 +594,31 @@ def damage(path: Path, table: str, change: str, number: int | None = None) -> in
 
 def tell_much(journal: Journal, job: str) -> None:
     """Something in every table, about one job that runs."""
-    journal.started("slurm", job, user=1000, at=10.0)
-    journal.record_placements("slurm", job, {"0": at("1", "0")}, at=11.0)
-    journal.put_event(Event(scheduler="slurm", point="prolog", job=job), 12.0)
-    journal.set_override(
+    journal.runs.record_start("slurm", job, user=1000, at=10.0)
+    journal.placements.record("slurm", job, {"0": at("1", "0")}, at=11.0)
+    journal.events.put(Event(scheduler="slurm", point="prolog", job=job), 12.0)
+    journal.overrides.set(
         "slurm", job, PlacementOverride(was=at("0", "0"), placement=at("1", "0"), at=13.0)
     )
-    journal.set_note("slurm", job, "parked", "{}")
+    journal.notes.set("slurm", job, "parked", "{}")
     report = Report(
         outcome=Outcome.COMPLETE, strategy=job, backend="b", node_map=NodeMap(pairs={0: 1}), job=job
     )
-    journal.add_report(report, "slurm")
+    journal.reports.add(report, "slurm")
 
 
 def all_of(journal: Journal) -> dict[str, Any]:
     """What each read tells of two such jobs."""
     return {
-        "runs": [(run.job, journal.run("slurm", run.job)) for run in journal.open_runs()],
-        "seen": [journal.known_tasks("slurm", job) for job in ("7", "8")],
-        "overrides": [journal.override("slurm", job) for job in ("7", "8")],
-        "notes": [journal.note("slurm", job, "parked", json.loads) for job in ("7", "8")],
-        "noted": [run.job for run in journal.noted("parked")],
-        "events": [event.job for _, _, event in journal.unfinished_events()],
-        "totals": len(journal.totals()),
+        "runs": [
+            (run.job, journal.runs.latest("slurm", run.job)) for run in journal.runs.list_open()
+        ],
+        "seen": [journal.placements.known_tasks("slurm", job) for job in ("7", "8")],
+        "overrides": [journal.overrides.get("slurm", job) for job in ("7", "8")],
+        "notes": [journal.notes.get("slurm", job, "parked", json.loads) for job in ("7", "8")],
+        "noted": [run.job for run in journal.notes.runs_with("parked")],
+        "events": [event.job for _, _, event in journal.events.list_unfinished()],
+        "counters": len(journal.counters.read()),
         "history": {
             run["job"]: [len(run[key] or ()) for key in ("placements", "reports", "override")]
             for run in journal.history()
@@ -656,12 +647,12 @@ DAMAGE = [
     ("notes", f"text = {NO_TEXT}"),
     *(("reports", f"report = {value}") for value in ("'{'", "'{}'", "'[]'", f"'{DEEP}'", NO_TEXT)),
     ("reports", "report = replace(report, 'bytes_moved', 'bytes_mo')"),
-    ("totals", "series = '{}'"),
-    ("totals", "series = '['"),
-    ("totals", "value = 'much'"),
-    ("jobs", "user = 'root'"),
-    ("jobs", "hooked = x'01'"),
-    ("jobs", "started = 'never'"),
+    ("counters", "series = '{}'"),
+    ("counters", "series = '['"),
+    ("counters", "value = 'much'"),
+    ("runs", "user = 'root'"),
+    ("runs", "hooked = x'01'"),
+    ("runs", "started = 'never'"),
 ]
 
 
@@ -690,8 +681,8 @@ def test_a_damaged_row_costs_itself_only(
         "overrides": {"overrides", "history"},
         "notes": {"notes", "noted"},
         "reports": {"history"},
-        "totals": {"totals"},
-        "jobs": {"runs"},
+        "counters": {"counters"},
+        "runs": {"runs"},
     }
     assert differs == told[table]
 
@@ -709,21 +700,21 @@ def test_with_a_run_that_cannot_be_mended_goes_what_belongs_to_it(
 ) -> None:
     for job in ("7", "8"):
         tell_much(journal, job)
-    damage(path, "jobs", change)
+    damage(path, "runs", change)
     assert [run["job"] for run in journal.history()] == ["8"]
     aside = rows_aside(path)
-    assert [table for table, _ in aside] == ["jobs", "placements", "overrides", "notes"]
+    assert [table for table, _ in aside] == ["runs", "placements", "overrides", "notes"]
     assert (aside[0][1]["job"], aside[1][1]["cpus"]) == ("7", "1")
-    journal.started("slurm", "7", at=20.0)
-    assert [run.job for run in journal.open_runs()] == ["8", "7"]
-    assert journal.known_tasks("slurm", "7") == {}
+    journal.runs.record_start("slurm", "7", at=20.0)
+    assert [run.job for run in journal.runs.list_open()] == ["8", "7"]
+    assert journal.placements.known_tasks("slurm", "7") == {}
 
 
 def test_a_run_with_a_damaged_start_ends_like_others(journal: Journal, path: Path) -> None:
     tell_much(journal, "7")
-    damage(path, "jobs", "started = ''")
-    journal.started("slurm", "7", user=1000)
-    assert journal.ended("slurm", "7", at=time.time() + 1)
+    damage(path, "runs", "started = ''")
+    journal.runs.record_start("slurm", "7", user=1000)
+    assert journal.runs.record_end("slurm", "7", at=time.time() + 1)
     (run,) = journal.history("7")
     assert run["user"] == 1000
 
@@ -732,43 +723,43 @@ def test_a_run_with_a_damaged_start_ends_like_others(journal: Journal, path: Pat
 def test_a_damaged_hold_holds_nobody(journal: Journal, path: Path, change: str) -> None:
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         far = time.time() + 999
-        database.execute("INSERT INTO holds VALUES ('slurm', '7', 1, 1, ?)", (far,))
-    damage(path, "holds", change)
-    with journal.lock("slurm", "7"):
+        database.execute("INSERT INTO locks VALUES ('slurm', '7', 1, 1, ?)", (far,))
+    damage(path, "locks", change)
+    with journal.locks.acquire("slurm", "7"):
         assert journal.counts().damaged == 1
 
 
 def test_an_event_with_a_damaged_result_may_be_taken_anew(journal: Journal, path: Path) -> None:
-    number = journal.put_event(event(), 5.0)
+    number = journal.events.put(event(), 5.0)
     assert number is not None
-    journal.finish_event(number, "started")
+    journal.events.finish(number, "started")
     damage(path, "events", "summary = x'00'")
-    assert journal.find_event(event(), 5.0) is None
-    assert journal.put_event(event(), 5.0) is not None
+    assert journal.events.find(event(), 5.0) is None
+    assert journal.events.put(event(), 5.0) is not None
 
 
 def test_while_it_cannot_be_set_aside_a_damaged_row_is_left_out(
     journal: Journal, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for job in ("7", "8"):
-        journal.put_event(event(job), 5.0)
+        journal.events.put(event(job), 5.0)
     damage(path, "events", "data = '{'")
-    hurried = journal.beside(0.05)
+    hurried = journal.reopen(0.05)
     with contextlib.closing(sqlite3.connect(path)) as other, contextlib.closing(hurried):
         other.execute("BEGIN IMMEDIATE")
-        assert [found.job for _, _, found in hurried.unfinished_events()] == ["8"]
+        assert [found.job for _, _, found in hurried.events.list_unfinished()] == ["8"]
         line = json.loads(capsys.readouterr().err)
         assert line["event"] == "damaged row left out"
         assert "locked" in line["not_set_aside"]
         other.execute("ROLLBACK")
-    assert [found.job for _, _, found in journal.unfinished_events()] == ["8"]
+    assert [found.job for _, _, found in journal.events.list_unfinished()] == ["8"]
     assert [row["job"] for _, row in rows_aside(path)] == ["7"]
 
 
 def test_what_was_set_aside_is_forgotten_with_the_rest(journal: Journal, path: Path) -> None:
-    journal.put_event(event(), 5.0)
+    journal.events.put(event(), 5.0)
     damage(path, "events", "data = ''")
-    assert journal.unfinished_events() == []
+    assert journal.events.list_unfinished() == []
     journal.prune(1)
     assert journal.counts().damaged == 1
     damage(path, "damaged", "at = 5.0")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.agent.oneshot import open_journal
 from schedhook.hook import delivery
-from schedhook.journal.journal import Journal, JournalError
+from schedhook.journal.errors import JournalError
+from schedhook.journal.journal import Journal, open_journal
 from schedhook.values.config import Config, JournalSection
 from schedhook.values.model import Event
 from tests.unit.agentkit import agent, history, wait_for
@@ -28,7 +28,7 @@ def written(tmp_path: Path) -> tuple[bytes, bytes, list[int]]:
     log, ends = path.with_name("journal.db-wal"), []
     with Journal.open(path) as journal:
         for number in range(4):
-            journal.put_event(Event(scheduler="s", point="begin", job=str(number)), float(number))
+            journal.events.put(Event(scheduler="s", point="begin", job=str(number)), float(number))
             ends.append(log.stat().st_size)
         return path.read_bytes(), log.read_bytes(), ends
 
@@ -52,9 +52,9 @@ def test_a_log_that_was_cut_has_what_was_committed_before(
     for end in sorted(cuts):
         path = open_cut(tmp_path / "cut", file, log[:end])
         with Journal.open(path) as journal:
-            found = [event.job for _, _, event in journal.unfinished_events()]
+            found = [event.job for _, _, event in journal.events.list_unfinished()]
             assert found == [str(n) for n in range(4) if ends[n] <= end], end
-            journal.started("s", "next")
+            journal.runs.record_start("s", "next")
         with closing(sqlite3.connect(path)) as other:
             assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)], end
     print(f"{len(cuts)} cuts")
@@ -70,8 +70,8 @@ def test_a_file_that_was_cut_opens_or_says_what_to_do(
         try:
             with Journal.open(path) as journal, suppress(JournalError):
                 damaged += 1
-                journal.started("s", "7")
-                journal.put_event(Event(scheduler="s", point="begin", job="7"), 1.0)
+                journal.runs.record_start("s", "7")
+                journal.events.put(Event(scheduler="s", point="begin", job="7"), 1.0)
                 damaged -= 1
         except JournalError as error:
             refused += 1

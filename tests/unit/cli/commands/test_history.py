@@ -53,18 +53,18 @@ def config(tmp_path: Path) -> Path:
     directory.mkdir(mode=0o700)
     now = time.time()
     with Journal.open(directory / "journal.db") as journal:
-        journal.started("slurm", "71", 1000, now - 30 * HOUR)
-        journal.ended("slurm", "71", now - 24 * HOUR)
-        journal.started("slurm", "72", 1000, now - 2 * HOUR)
+        journal.runs.record_start("slurm", "71", 1000, now - 30 * HOUR)
+        journal.runs.record_end("slurm", "71", now - 24 * HOUR)
+        journal.runs.record_start("slurm", "72", 1000, now - 2 * HOUR)
         placement = Placement(cpus=CpuSet({0, 1}), nodes=NodeSet({0}))
-        journal.record_placements("slurm", "72", {"0.0": placement}, at=now - 2 * HOUR)
-        event = journal.put_event(Event(scheduler="slurm", point="look", job="72"), now - HOUR)
+        journal.placements.record("slurm", "72", {"0.0": placement}, at=now - 2 * HOUR)
+        event = journal.events.put(Event(scheduler="slurm", point="look", job="72"), now - HOUR)
         assert event is not None
-        journal.finish_event(event, "moved \x1b[31m" + "a word or two " * 12)
-        journal.add_report(PARTIAL, "slurm", "72")
-        journal.started("pbs", "73.server", 1001, now)
-        journal.started("plug-in", "\x1b[2J", 1001, now - 40 * HOUR)
-        journal.ended("plug-in", "\x1b[2J", now - 39 * HOUR)
+        journal.events.finish(event, "moved \x1b[31m" + "a word or two " * 12)
+        journal.reports.add(PARTIAL, "slurm", "72")
+        journal.runs.record_start("pbs", "73.server", 1001, now)
+        journal.runs.record_start("plug-in", "\x1b[2J", 1001, now - 40 * HOUR)
+        journal.runs.record_end("plug-in", "\x1b[2J", now - 39 * HOUR)
     config = tmp_path / "config.toml"
     config.write_text(f'[journal]\npath = "{directory / "journal.db"}"\n')
     return config

@@ -169,11 +169,11 @@ def test_the_journal(plugins: Plugins, service: Config) -> None:
     assert found(examine(service, plugins), "journal").level is Level.OK
     assert not path.exists()
     with Journal.open(path) as journal:
-        journal.put_event(Event(scheduler="slurm", point="prolog", job="7"), 5.0)
+        journal.events.put(Event(scheduler="slurm", point="prolog", job="7"), 5.0)
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("UPDATE events SET data = ''")
         assert found(examine(service, plugins), "journal").level is Level.OK, "changed by looking"
-        journal.unfinished_events()
+        journal.events.list_unfinished()
     finding = found(examine(service, plugins), "journal")
     assert finding.level is Level.NOTE
     assert "1 damaged rows set aside" in finding.what

@@ -30,6 +30,7 @@ from schedhook_plugins.schedulers.pbs.actions import Actions, Periodic, act
 from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs.free_nodes import find_place, park_nodes
 from schedhook_plugins.schedulers.pbs.state import Parked
+from tests.unit.agentkit import homes
 
 MIB = 1 << 20
 NOBODY = 5_000_000
@@ -193,7 +194,7 @@ def test_resize_follows_to_what_is_left(host: Host) -> None:
     assert host.event("resize", vnodes="2") == "100.0 MiB moved (0:2), complete"
     assert host.residency[JOB] == {2: 150 * MIB}
     assert host.event("resize", vnodes="2") == "stays on node 2"
-    assert host.journal.placements("pbs", JOB)["job"].nodes == NodeSet({2})
+    assert homes(host.journal, "pbs", JOB)["job"].nodes == NodeSet({2})
 
 
 def test_resize_without_fences_goes_by_vnodes(host: Host) -> None:

@@ -14,6 +14,7 @@ from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.migrate import JobMove
 from schedhook_plugins.schedulers.slurm.override import Keeper, finish_interrupted
+from tests.unit.agentkit import homes
 
 
 def place(text: str) -> Placement:
@@ -45,15 +46,15 @@ def test_a_wish_says_where_the_job_comes_from_until_it_has_arrived(
     journal: Journal, keeper: Keeper
 ) -> None:
     keeper.begin(move())
-    override = journal.override("slurm", "7")
+    override = journal.overrides.get("slurm", "7")
     assert override is not None
     assert (override.placement, override.leaving) == (place("2"), CpuSet({0}))
-    assert journal.placements("slurm", "7") == {"0.0": place("0")}
+    assert homes(journal, "slurm", "7") == {"0.0": place("0")}
     assert keeper.end(move()) == []
-    override = journal.override("slurm", "7")
+    override = journal.overrides.get("slurm", "7")
     assert override is not None
     assert (override.was, override.placement, override.leaving) == (place("0"), place("2"), None)
-    assert journal.placements("slurm", "7") == {"0.0": place("2")}
+    assert homes(journal, "slurm", "7") == {"0.0": place("2")}
 
 
 @pytest.mark.parametrize("earlier", [None, PlacementOverride(was=place("1"), placement=place("0"))])
@@ -61,10 +62,10 @@ def test_what_came_to_nothing_leaves_the_wish_of_before(
     journal: Journal, keeper: Keeper, earlier: PlacementOverride | None
 ) -> None:
     if earlier:
-        journal.set_override("slurm", "7", earlier)
+        journal.overrides.set("slurm", "7", earlier)
     keeper.begin(move())
     keeper.end(move("no room"))
-    found = journal.override("slurm", "7")
+    found = journal.overrides.get("slurm", "7")
     assert (found and (found.was, found.placement, found.leaving)) == (
         earlier and (earlier.was, earlier.placement, None)
     )
