@@ -77,5 +77,7 @@ def _watcher(
         except PLUGIN_ERRORS as error:
             if wanted:
                 raise
-            _log.error("cannot watch", scheduler=name, problem=f"{type(error).__name__}: {error}")
+            _log.error(
+                "cannot watch jobs", scheduler=name, problem=f"{type(error).__name__}: {error}"
+            )
     return lambda emit, poller: Watcher(adapters, config.watch, emit, poller, root)
