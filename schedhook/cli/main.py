@@ -1,32 +1,28 @@
-"""The command's entry: finds the subcommand, turns errors into one line and an exit status."""
+"""The program's entry: its subcommands, each imported only if it is called."""
 
 from __future__ import annotations
 
-import io
-import signal
-import sys
 from importlib import import_module
-from typing import NoReturn
 
 import click
 
 from schedhook import __version__
-from schedhook.values.errors import SchedhookError
+from schedhook.cli.errors import run_command
 
 COMMANDS = {
     "relocate": "move the memory of running processes to other NUMA nodes",
-    "plan": "what relocate would do; nothing moves",
+    "plan": "show what relocate would do; nothing moves",
     "profile": "move pages to the nodes that use them, by a profiler's log",
-    "show": "where memory lies, and how much of it is off-node",
-    "plugins": "what is installed, and from where",
-    "history": "the journal: jobs, placements, events and reports",
-    "event": "what a scheduler's hooks call",
-    "watch": "notice relocations on this host and handle them",
+    "show": "show where memory is, and how much of it is off-node",
+    "plugins": "list what is installed, and from which package",
+    "history": "show the journal: jobs, placements, events and reports",
+    "event": "deliver a scheduler's event; the schedulers' hooks call it",
+    "watch": "detect relocations on this host and handle them",
     "agent": "watch, and serve the schedulers' hooks on a local socket",
-    "metrics": "counters and where memory lies now, for Prometheus",
-    "doctor": "what this host and set-up allow, with remedies",
+    "metrics": "print counters and where memory is now, for Prometheus",
+    "doctor": "check what this host and its set-up allow, with remedies",
 }
-"""Summaries stand here so that a listing imports nothing."""
+"""The summary of each command; it stands here so that a listing imports no command."""
 
 
 class _LazyGroup(click.Group):
@@ -54,42 +50,8 @@ def main() -> None:
 
 
 def run() -> None:
-    """The console script. Exit status: 0 done, 3 partial, 4 refused, 2 wrong usage, 1 failed."""
+    """Run the console script `schedhook`."""
     run_command(main, "schedhook")
-
-
-def run_command(command: click.Command, name: str) -> NoReturn:
-    """Run a command of that name to its exit status; an error is one line on standard error."""
-    # Where a daemon starts us with it ignored, every program that we run seems to end well.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal cannot show is no failure
-        sys.stdout.reconfigure(errors="replace")
-    try:
-        status = command.main(prog_name=name, standalone_mode=False)
-    except SchedhookError as error:
-        complain(f"{name}: {error}")
-        status = error.exit_status
-    except click.exceptions.Exit as leave:
-        status = leave.exit_code
-    except click.Abort:
-        click.echo(f"{name}: interrupted; what had moved stays where it is", err=True)
-        status = 1
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f" (see `{context.command_path} --help`)" if context else ""
-        click.echo(f"{name}: {error.format_message()}{hint}", err=True)
-        status = 2
-    except BrokenPipeError:
-        sys.stderr.close()
-        status = 1
-    sys.exit(status or 0)
-
-
-def complain(line: str) -> None:
-    """One line on standard error. It may name what users have named: a cgroup, say."""
-    from schedhook.values.text import printable
-
-    click.echo(printable(line), err=True)
 
 
 if __name__ == "__main__":

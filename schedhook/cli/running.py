@@ -1,17 +1,18 @@
-"""Showing how a relocation goes and what came of it: for people, or as JSON."""
+"""Run a relocation for a command: a progress bar for people, the journal, and the report."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from schedhook.cli.main import complain
+from schedhook.cli.errors import complain
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.pipeline import Progress, relocate
 from schedhook.roles.request import Request
@@ -24,30 +25,16 @@ _KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.F
 def carry_out(
     request: Request, config: Config, plugins: Plugins, root: Path, as_json: bool
 ) -> Report:
-    """Relocate, with a bar where a person looks on, and keep the report."""
-    with progress_bar(as_json) as progress:
+    """Relocate, show progress if standard error is a terminal, and record the report."""
+    with _progress_bar(as_json) as progress:
         report = relocate(request, config, plugins, root=root, progress=progress)
-    keep_report(report, config, root)
+    if root == Path("/") and os.geteuid() == 0 and report.outcome in _KEPT:
+        record(report, config)
     return report
 
 
-def progress_bar(as_json: bool) -> AbstractContextManager[Progress | None]:
-    """A bar where a person looks on."""
-    if as_json or not sys.stderr.isatty():
-        return nullcontext(None)
-    from schedhook.cli.output.report import progress_bar
-
-    return progress_bar()
-
-
-def keep_report(report: Report, config: Config, root: Path) -> None:
-    """Write what root did on this host into its journal, where `history` and `metrics` find it."""
-    if root == Path("/") and os.geteuid() == 0 and report.outcome in _KEPT:
-        keep(report, config)
-
-
-def keep(report: Report, config: Config) -> None:
-    """Write a report into the journal; where that fails, the log says so."""
+def record(report: Report, config: Config) -> None:
+    """Write a report into the journal, for `history` and `metrics`; if that fails, log it."""
     from schedhook.journal.errors import JournalError
     from schedhook.journal.journal import open_journal
     from schedhook.values.log import get_logger
@@ -56,16 +43,24 @@ def keep(report: Report, config: Config) -> None:
         with open_journal(config) as journal:
             journal.reports.add(report)
     except JournalError as error:
-        get_logger().error("not in the journal", problem=str(error))
+        get_logger().error("relocation not recorded in the journal", problem=str(error))
 
 
-def print_report(report: Report, as_json: bool, more: dict[str, Any] | None = None) -> None:
-    """The report; `more` is added to its object."""
+def print_report(report: Report, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
+    """Print the report for people, or as one JSON object with the keys of `more` added."""
     if as_json:
-        click.echo(json.dumps(report.to_dict() | (more or {}), ensure_ascii=False))
+        click.echo(json.dumps({**report.to_dict(), **(more or {})}, ensure_ascii=False))
         if report.outcome in (Outcome.REFUSED, Outcome.FAILED):
             complain(f"schedhook: {report.outcome.value}: {report.notes[-1]}")
     else:
-        from schedhook.cli.output.report import print_report
+        from schedhook.cli.output import report as output
 
-        print_report(report)
+        output.print_report(report)
+
+
+def _progress_bar(as_json: bool) -> AbstractContextManager[Progress | None]:
+    if as_json or not sys.stderr.isatty():
+        return nullcontext(None)
+    from schedhook.cli.output.progress import progress_bar
+
+    return progress_bar()

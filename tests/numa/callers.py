@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import Any
 
-from schedhook.cli.main import main, run_command
+from schedhook.cli.errors import run_command
+from schedhook.cli.main import main
 
 NOBODY = 65534
 CLONE_NEWNS = 1 << 17

@@ -330,7 +330,7 @@ def test_a_caller_whose_calls_are_filtered(name: str, error: int) -> None:
     findings = json.loads(call("doctor", "--json", become=filtered).printed)["findings"]
     (found,) = [each for each in findings if each["subject"] == name]
     assert found["level"] == "problem"
-    assert "seccomp filter" in found["what"]
+    assert "seccomp filter" in found["remedy"]
 
 
 def test_without_migrate_pages_the_other_call_moves_all() -> None:

@@ -22,8 +22,10 @@ from typing import Any
 
 import click
 
-from schedhook.cli.main import run_command
-from schedhook.cli.options import CPUS, NODES, json_option, load
+from schedhook.cli.errors import run_command
+from schedhook.cli.loading import load
+from schedhook.cli.options.common import json_option
+from schedhook.cli.options.sets import CPUS, NODES
 from schedhook.journal.errors import JournalError
 from schedhook.journal.file import journal_path
 from schedhook.journal.journal import Journal

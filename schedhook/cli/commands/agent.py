@@ -1,4 +1,4 @@
-"""`schedhook agent`: watches jobs and serves the hooks."""
+"""`schedhook agent`: watch jobs and serve the hooks."""
 
 from __future__ import annotations
 
@@ -7,24 +7,33 @@ from pathlib import Path
 import click
 
 from schedhook.agent.service import serve
-from schedhook.cli.options import PathType, common_options, load
+from schedhook.cli.loading import load
+from schedhook.cli.options.common import common_options
+from schedhook.cli.options.types import PathType
 
 
 @click.command("agent")
-@click.option("--socket", type=PathType(), help="Serve this socket.")
-@click.option("--spool", type=PathType(), help="Take events from this directory.")
-@click.option("--no-watch", is_flag=True, help="Only serve the hooks.")
+@click.option(
+    "--socket",
+    type=PathType(),
+    metavar="FILE",
+    help="Serve the hooks on this socket; default: `socket` in [agent], /run/schedhook/agent.sock.",
+)
+@click.option(
+    "--spool",
+    type=PathType(),
+    metavar="DIR",
+    help="Take the events that hooks left in this directory; default: `spool` in [agent],"
+    " /var/spool/schedhook.",
+)
+@click.option("--no-watch", is_flag=True, help="Only serve the hooks; do not watch jobs.")
 @common_options
 def command(
-    socket: Path | None,
-    spool: Path | None,
-    no_watch: bool,
-    config_path: Path | None,
-    root: Path,
+    socket: Path | None, spool: Path | None, no_watch: bool, config_path: Path | None, root: Path
 ) -> int:
-    """Take events from schedulers' hooks, find out what no hook tells, and let memory follow.
+    """Handle the events of schedulers' hooks, watch jobs for other changes, and move their memory.
 
-    Runs until it gets SIGTERM. One for each host, as root; see contrib/systemd.
+    Runs until SIGTERM, SIGINT or SIGHUP. Run one on each host, as root; see contrib/systemd.
     """
     config, plugins = load(config_path)
     serve(

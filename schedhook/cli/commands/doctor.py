@@ -1,4 +1,4 @@
-"""`schedhook doctor`: what works here, and what to do about the rest."""
+"""`schedhook doctor`: what works on this host, and what to do about the rest."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from schedhook.cli.doctor.host_checks import examine
-from schedhook.cli.options import common_options, json_option, load
+from schedhook.cli.doctor.examination import examine
+from schedhook.cli.loading import load
+from schedhook.cli.options.common import common_options, json_option
 from schedhook.plugins.findings import Level, problem
 from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import Config
@@ -20,15 +21,15 @@ from schedhook.values.errors import ConfigError
 @json_option
 @common_options
 def command(as_json: bool, config_path: Path | None, root: Path) -> int:
-    """What this host, kernel, user and set-up allow, each line with its remedy.
+    """Check what this host, kernel, user and set-up allow; each line has its remedy.
 
-    Nothing is changed. Exit status: 0, or 1 where something does not work; notes do not count.
+    Changes nothing. Exit status: 0, or 1 if something does not work; notes do not count.
     """
     findings = []
     try:
         config, plugins = load(config_path)
     except ConfigError as error:
-        what = "cannot be used; what follows holds for the defaults"
+        what = "not usable; the checks below use the defaults"
         findings.append(problem("configuration", what, str(error)))
         config = Config()
         plugins = load_plugins(config)
@@ -36,7 +37,7 @@ def command(as_json: bool, config_path: Path | None, root: Path) -> int:
     if as_json:
         click.echo(json.dumps({"findings": [asdict(each) for each in findings]}))
     else:
-        from schedhook.cli.output.tables import print_findings
+        from schedhook.cli.output.findings import print_findings
 
         print_findings(findings)
     return 1 if any(each.level is Level.PROBLEM for each in findings) else 0

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from schedhook.cli.errors import complain
+from schedhook.cli.options.common import config_option
 from schedhook.hook import delivery
 from schedhook.values.config import PATH_VARIABLE, Config, load_config
 from schedhook.values.errors import ConfigError
@@ -15,17 +17,27 @@ from schedhook.values.errors import ConfigError
 @click.command("event")
 @click.argument("scheduler")
 @click.argument("point")
-@click.option("--wait", is_flag=True, help="Wait until it is handled; here, where no agent runs.")
-@click.option("--strict", is_flag=True, help="Exit status 1 where it was not taken.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), help="Leave after this many seconds.")
-@click.option("--socket", help="The agent's socket.")
-@click.option("--spool", help="Where to leave the event while no agent runs.")
 @click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Configuration file, /etc/schedhook/config.toml by default.",
+    "--wait",
+    is_flag=True,
+    help="Wait until the event has been handled; if no agent runs, handle it here.",
 )
+@click.option(
+    "--strict", is_flag=True, help="Exit with status 1 if the event was not delivered or handled."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="Give up after so many seconds; default: 3, with --wait 25.",
+)
+@click.option("--socket", metavar="FILE", help="The agent's socket; default: as configured.")
+@click.option(
+    "--spool",
+    metavar="DIR",
+    help="Where to leave the event if no agent runs; default: as configured.",
+)
+@config_option
 def command(
     scheduler: str,
     point: str,
@@ -36,19 +48,15 @@ def command(
     spool: str | None,
     config_path: Path | None,
 ) -> int:
-    """Tell of POINT, a hook of SCHEDULER: to the agent, else to the spool.
+    """Deliver the event of SCHEDULER's hook POINT to the agent; if none runs, to the spool.
 
-    The event is read from the environment (Slurm) or from standard input (the others). The exit
-    status is 0 whatever happens, unless --strict. Hooks that run for every job should call
+    The event is read from the environment (Slurm) or from standard input (others). The exit status
+    is 0 even if the delivery fails, unless --strict. Hooks that run for every job should call
     schedhook/hook/run.py, which does the same and starts in a fraction of the time.
     """
     if config_path is not None:
-        os.environ[PATH_VARIABLE] = str(config_path)
-    try:
-        config = load_config()
-    except ConfigError as error:
-        click.echo(f"schedhook: {error}; going on without it", err=True)
-        config = Config()
+        os.environ[PATH_VARIABLE] = str(config_path)  # for the process that --wait may start
+    config = _config_or_defaults()
     arguments = [scheduler, point]
     arguments += ["--socket", socket or config.agent.socket]
     arguments += ["--spool", spool or config.agent.spool]
@@ -56,3 +64,11 @@ def command(
     arguments += ["--wait"] if wait else []
     arguments += ["--strict"] if strict else []
     return delivery.main(arguments)
+
+
+def _config_or_defaults() -> Config:
+    try:
+        return load_config()
+    except ConfigError as error:
+        complain(f"schedhook: {error}; using the defaults")
+        return Config()

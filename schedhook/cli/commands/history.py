@@ -1,19 +1,20 @@
-"""`schedhook history`: the journal."""
+"""`schedhook history`: what the journal has recorded."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from schedhook.cli.options import FILE, json_option
-from schedhook.cli.output.files import Pictures, picture_options
+from schedhook.cli.options.common import config_option, json_option
+from schedhook.cli.options.pictures import picture_options
+from schedhook.cli.output.files import Pictures
 from schedhook.journal.file import journal_path
 from schedhook.journal.journal import Journal
 from schedhook.values.config import load_config
@@ -22,9 +23,11 @@ from schedhook.values.errors import UsageError
 _AGO = re.compile(r"([0-9]+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
+Run = Mapping[str, Any]
+
 
 class Since(click.ParamType[float]):
-    """A time, or how long ago, as seconds after the epoch."""
+    """A time, or how long ago, as seconds since the epoch."""
 
     name = "time"
 
@@ -48,19 +51,19 @@ class Since(click.ParamType[float]):
     "--since",
     type=Since(),
     metavar="TIME",
-    help="Only runs that had not ended by then: 90m, 2h, 3d, 2026-11-23, 2026-11-23T08:00.",
+    help="Only runs that had not ended by then, such as 90m, 2h, 3d (ago), 2026-11-23 or"
+    " 2026-11-23T08:00 (local time).",
 )
 @click.option(
-    "--limit", type=click.IntRange(1, 1 << 31), default=1000, help="At most so many runs."
+    "--limit",
+    type=click.IntRange(1, 1 << 31),
+    default=1000,
+    show_default=True,
+    help="At most so many runs, the latest.",
 )
 @picture_options
 @json_option
-@click.option(
-    "--config",
-    "config_path",
-    type=FILE,
-    help="Configuration file, /etc/schedhook/config.toml by default.",
-)
+@config_option
 def command(
     job: str | None,
     since: float | None,
@@ -70,20 +73,15 @@ def command(
     as_json: bool,
     config_path: Path | None,
 ) -> int:
-    """What was seen and done on this host: of every job, or of JOB in full.
+    """Show what was seen and done on this host: one line per run of each job, or all about JOB.
 
-    A job that was requeued has several runs. Sizes in JSON are bytes, times seconds after the
-    epoch. A picture is of JOB's latest relocation.
+    A job that was requeued has several runs. Sizes in JSON are bytes, times seconds since the
+    epoch. A picture shows JOB's latest relocation.
     """
     pictures = Pictures(svg=svg, html=html)
     if pictures and job is None:
-        raise UsageError("--svg and --html show one relocation: say whose, `history JOB`")
-    config = load_config(config_path)
-    path = journal_path(config)
-    if not path.exists():
-        raise UsageError(f"{path}: there is no journal yet; the agent and the hooks write it")
-    with Journal.open(path, create=False) as journal:
-        runs = journal.history(job, limit, since)
+        raise UsageError("--svg and --html show one relocation: name the job, `history JOB`")
+    path, runs = _read_runs(job, since, limit, config_path)
     if as_json:
         click.echo(json.dumps(runs, indent=2))
     elif job is not None and not runs:
@@ -93,16 +91,28 @@ def command(
 
         print_runs(runs, in_full=job is not None)
     if pictures:
-        from schedhook.cli.output import charts
+        from schedhook.cli.output.report_chart import chart_report
 
-        pictures.write(charts.of_report(_latest_report(runs, job)))
+        pictures.write(chart_report(_latest_report(runs, job)))
     return 0
 
 
-def _latest_report(runs: Iterable[Mapping[str, Any]], job: str | None) -> Mapping[str, Any]:
-    """The latest report that tells of processes."""
+def _read_runs(
+    job: str | None, since: float | None, limit: int, config_path: Path | None
+) -> tuple[Path, Sequence[Run]]:
+    """Return the journal's path and the runs in it. Raise UsageError if there is no journal."""
+    config = load_config(config_path)
+    path = journal_path(config)
+    if not path.exists():
+        raise UsageError(f"{path}: there is no journal yet; the agent and the hooks write it")
+    with Journal.open(path, create=False) as journal:
+        return path, journal.history(job, limit, since)
+
+
+def _latest_report(runs: Iterable[Run], job: str | None) -> Mapping[str, Any]:
+    """Return the latest report that has processes. Raise UsageError if there is none."""
     reports = [report for run in runs for report in run["reports"] if report["processes"]]
     if not reports:
-        raise UsageError(f"job {job!r} has no relocation that could be drawn")
+        raise UsageError(f"job {job!r} has no relocation to draw; leave out --svg and --html")
     latest: Mapping[str, Any] = reports[-1]
     return latest

@@ -1,4 +1,4 @@
-"""`schedhook metrics`: what Prometheus gets to see."""
+"""`schedhook metrics`: metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from pathlib import Path
 
 import click
 
-from schedhook.cli.options import FILE, common_options, load
+from schedhook.cli.loading import load
+from schedhook.cli.options.common import common_options
+from schedhook.cli.options.types import FILE
 
 
 @click.command("metrics")
 @click.option(
     "--textfile",
     type=FILE,
-    help="Replace this file, for node_exporter, instead of printing.",
+    metavar="FILE",
+    help="Write to this file, for node_exporter's textfile collector, instead of printing; it is"
+    " replaced atomically.",
 )
 @common_options
 def command(textfile: Path | None, config_path: Path | None, root: Path) -> int:
-    """Counters of the journal and where jobs' memory lies now, in Prometheus' text format.
+    """Print the journal's counters and where jobs' memory is now, in Prometheus' text format.
 
-    Without an agent, a timer that runs this with --textfile does. Needs schedhook[metrics].
+    If no agent runs on the host, run this with --textfile from a timer. Needs schedhook[metrics].
     """
     from schedhook.jobs.metrics import exposition, write_textfile
     from schedhook.journal.file import journal_path

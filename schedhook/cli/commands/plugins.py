@@ -1,4 +1,4 @@
-"""`schedhook plugins`: what is installed, and from where."""
+"""`schedhook plugins`: what is installed, and from which package."""
 
 from __future__ import annotations
 
@@ -8,19 +8,32 @@ from typing import Any
 
 import click
 
-from schedhook.cli.options import common_options, json_option, load
+from schedhook.cli.loading import load
+from schedhook.cli.options.common import common_options, json_option
+from schedhook.plugins.manager import Plugins
 
 
 @click.command("plugins")
 @json_option
 @common_options
 def command(as_json: bool, config_path: Path | None, **_: Any) -> int:
-    """What can be named in configuration and options, who provides it, and what is broken.
+    """List the names that configuration and options accept, their packages, and what is broken.
 
-    Exit status: 0, or 1 where a plug-in could not be loaded.
+    Exit status: 0, or 1 if a plug-in could not be loaded.
     """
     plugins = load(config_path)[1]
-    listed = [
+    listed, problems = _list(plugins), _list_problems(plugins)
+    if as_json:
+        click.echo(json.dumps({"plugins": listed, "problems": problems}, ensure_ascii=False))
+    else:
+        from schedhook.cli.output.plugins import print_plugins
+
+        print_plugins(listed, problems)
+    return 1 if problems else 0
+
+
+def _list(plugins: Plugins) -> list[dict[str, str]]:
+    return [
         {
             "role": each.role,
             "name": each.name,
@@ -30,7 +43,10 @@ def command(as_json: bool, config_path: Path | None, **_: Any) -> int:
         }
         for each in plugins.listing()
     ]
-    problems = [
+
+
+def _list_problems(plugins: Plugins) -> list[dict[str, str]]:
+    return [
         {
             "provider": each.source.name,
             "package": each.source.package,
@@ -38,10 +54,3 @@ def command(as_json: bool, config_path: Path | None, **_: Any) -> int:
         }
         for each in plugins.problems
     ]
-    if as_json:
-        click.echo(json.dumps({"plugins": listed, "problems": problems}, ensure_ascii=False))
-    else:
-        from schedhook.cli.output.tables import print_plugins
-
-        print_plugins(listed, problems)
-    return 1 if problems else 0

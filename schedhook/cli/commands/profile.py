@@ -11,26 +11,22 @@ from typing import Any, BinaryIO
 
 import click
 
-from schedhook.cli.commands.completion import names_of
-from schedhook.cli.options import (
-    NAME,
-    NumberType,
-    check_processes,
-    common_options,
-    json_option,
-    load,
-    moving_arguments,
-    moving_options,
-    process_options,
-)
+from schedhook.cli.completion import names_of
+from schedhook.cli.loading import load
+from schedhook.cli.options.common import common_options, json_option
+from schedhook.cli.options.moving import moving_arguments, moving_options
+from schedhook.cli.options.processes import check_processes, process_options
+from schedhook.cli.options.types import NAME, NumberType
 from schedhook.cli.running import carry_out, print_report
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
 from schedhook.jobs.lookup import find_pids
 from schedhook.migration.profiling.reading import Format, read_profile
-from schedhook.migration.profiling.summary import summarise
-from schedhook.migration.profiling.survey import survey
+from schedhook.migration.profiling.samples import Tally
+from schedhook.migration.profiling.summary import Summary, summarise
+from schedhook.migration.profiling.survey import Survey, survey
 from schedhook.plugins.descriptors import StrategyPlugin
+from schedhook.plugins.manager import Plugins
 from schedhook.roles.guidance import MIN_SAMPLES, MIN_SHARE, Guidance
 from schedhook.roles.profile import CAPACITY
 from schedhook.roles.request import Request
@@ -46,29 +42,32 @@ from schedhook.values.errors import UsageError
     type=click.Choice([each.value for each in Format]),
     default=Format.AUTO.value,
     show_default=True,
-    help="How the log is written.",
+    help="The log's format; auto: recognised by the log's first lines.",
 )
 @click.option(
     "--min-samples",
     type=click.IntRange(min=1),
     default=MIN_SAMPLES,
     show_default=True,
-    help="Leave pages alone that have fewer.",
+    help="Only move a page if the log has at least so many accesses to it.",
 )
 @click.option(
     "--min-share",
     type=NumberType(min=0, max=1),
     default=MIN_SHARE,
     show_default=True,
-    help="Leave pages alone of whose accesses no node has this share.",
+    help="Only move a page if one node makes at least this share of its accesses.",
 )
-@click.option("--cache-hits", is_flag=True, help="Count what a cache answered, too.")
+@click.option(
+    "--cache-hits", is_flag=True, help="Also count accesses that a processor's cache answered."
+)
 @click.option(
     "--most-counters",
     type=click.IntRange(min=1000),
     default=CAPACITY,
     show_default=True,
-    help="Bound on memory, 130 bytes for each page and node; the least used are dropped.",
+    help="Keep at most so many counters, one per page and node, 130 bytes each; the lowest are"
+    " dropped.",
 )
 @click.option(
     "--strategy",
@@ -77,9 +76,9 @@ from schedhook.values.errors import UsageError
     default="profile-guided",
     show_default=True,
     shell_complete=names_of(StrategyPlugin),
-    help="Who decides.",
+    help="The strategy that decides which page moves; see `schedhook plugins`.",
 )
-@click.option("--move", is_flag=True, help="Move the pages; without it only the plan is shown.")
+@click.option("--move", is_flag=True, help="Move the pages; without it, only show the plan.")
 @moving_options
 @json_option
 @common_options
@@ -103,45 +102,26 @@ def command(
     root: Path,
     as_json: bool,
     strategy: str,
-    **rest: Any,
+    **same: Any,
 ) -> int:
     """Propose for each page the node that uses it most, by LOG, a profiler's record of accesses.
 
-    LOG is what `perf script` printed, CSV, or JSON lines; `-` is standard input. Only nodes on
-    whose processors the processes may run are proposed. Nothing moves without --move. The exit
-    status is that of `schedhook relocate`.
+    LOG is the output of `perf script`, CSV, or JSON lines; `-` is standard input. Only nodes on
+    whose processors the processes may run are proposed. Nothing moves without --move. Exit status:
+    as of `schedhook relocate`.
     """
     check_processes(pids, cgroup, job)
     config, plugins = load(config_path)
-    if plugins.strategy(strategy).choose_nodes is None:
-        raise UsageError(
-            f"the strategy {strategy!r} does not decide page by page, and has no use for a profile"
-        )
-    members = pids
-    if cgroup is not None:
-        members = tuple(cgroups.pids(cgroups.resolve_cgroup(cgroup, root), root))
-    elif job is not None:
-        members = find_pids(plugins, job, scheduler, root)
-    topology = read_topology(root)
-    try:
-        with _open(log) as file:
-            profile, tally = read_profile(
-                file,
-                topology,
-                kind=Format(kind),
-                capacity=most_counters,
-                count_cache_hits=cache_hits,
-            )
-            recorded = _written(file)
-    except OSError as error:
-        raise UsageError(f"{log}: {error.strerror}") from error
-    found = survey(profile, members, topology, recorded=recorded, root=root)
-    del profile
-    if not any(each.total for each in found.accesses.values()):
-        raise UsageError(
-            f"{log}: no usable sample is of these processes: {found.gone} are of processes that"
-            f" have exited, {found.others} of others"
-        )
+    _check_strategy(plugins, strategy)
+    members = pids or _find_members(cgroup, job, scheduler, plugins, root)
+    tally, found = _survey(
+        log,
+        members,
+        root,
+        kind=Format(kind),
+        capacity=most_counters,
+        count_cache_hits=cache_hits,
+    )
     guidance = Guidance(
         accesses=found.accesses, nodes=found.nodes, min_samples=min_samples, min_share=min_share
     )
@@ -154,26 +134,71 @@ def command(
         guidance=guidance,
         dry_run=not move,
         **moving_arguments(kinds, shared, bandwidth, reserve),
-        **rest,
+        **same,
     )
     report = carry_out(request, config, plugins, root, as_json)
     summary = summarise(tally, found, guidance)
     print_report(report, as_json, {"profile": asdict(summary)})
     if not as_json:
-        from schedhook.cli.output.report import print_profile
-
-        print_profile(summary)
+        _print_summary(summary)
     return report.outcome.exit_status
+
+
+def _check_strategy(plugins: Plugins, strategy: str) -> None:
+    """Raise UsageError unless the strategy decides page by page."""
+    if plugins.strategy(strategy).choose_nodes is None:
+        raise UsageError(
+            f"the strategy {strategy!r} does not decide page by page and cannot use a profile;"
+            " choose profile-guided"
+        )
+
+
+def _find_members(
+    cgroup: str | None, job: str | None, scheduler: str | None, plugins: Plugins, root: Path
+) -> tuple[int, ...]:
+    """Return the processes of the cgroup or of the job."""
+    if cgroup is not None:
+        return tuple(cgroups.pids(cgroups.resolve_cgroup(cgroup, root), root))
+    assert job is not None
+    return find_pids(plugins, job, scheduler, root)
+
+
+def _survey(log: str, members: tuple[int, ...], root: Path, **how: Any) -> tuple[Tally, Survey]:
+    """Read the log, and return what was read and the accesses of `members` in it.
+
+    `how` are options of read_profile. Raise UsageError if the log cannot be read, or has no usable
+    sample of these processes.
+    """
+    topology = read_topology(root)
+    try:
+        with _open(log) as file:
+            profile, tally = read_profile(file, topology, **how)
+            recorded = _last_written(file)
+    except OSError as error:
+        raise UsageError(f"{log}: {error.strerror}") from error
+    found = survey(profile, members, topology, recorded=recorded, root=root)
+    if not any(each.total for each in found.accesses.values()):
+        raise UsageError(
+            f"{log}: no usable sample is of these processes: {found.gone} are of processes that"
+            f" have exited, {found.others} of others"
+        )
+    return tally, found
 
 
 def _open(log: str) -> BinaryIO:
     return sys.stdin.buffer if log == "-" else Path(log).open("rb")
 
 
-def _written(log: BinaryIO) -> float | None:
-    """When the log was written last, in seconds after the epoch; None where it is no file."""
+def _last_written(log: BinaryIO) -> float | None:
+    """Return when the log was last written, in seconds since the epoch; None if it is no file."""
     try:
         found = os.fstat(log.fileno())
     except OSError:
         return None
     return found.st_mtime if stat.S_ISREG(found.st_mode) else None
+
+
+def _print_summary(summary: Summary) -> None:
+    from schedhook.cli.output.profile import print_profile
+
+    print_profile(summary)

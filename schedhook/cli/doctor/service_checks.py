@@ -1,4 +1,4 @@
-"""The examination of schedhook's own service: agent, spool, journal, metrics."""
+"""Checks of schedhook's own service: agent, spool, journal, metrics."""
 
 from __future__ import annotations
 
@@ -7,87 +7,97 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from schedhook.cli.doctor.setup import Setup
 from schedhook.hook import delivery
 from schedhook.hook.spool import count_spool
 from schedhook.plugins.findings import Finding, note, ok, problem
-from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError
 
 _SECONDS = 2.0
+"""How long the agent may take to answer."""
 _START = "systemctl enable --now schedhook-agent (contrib/systemd)"
 
 
-def examine(config: Config) -> Iterable[Finding]:
-    """Whether events find somebody who handles them, and where it is written down."""
-    serves = _agent_answers(config.agent.socket)
-    yield serves
-    yield from _spool(Path(config.agent.spool))
-    yield _journal(config)
-    if config.metrics.textfile or config.metrics.socket:
-        yield _metrics(config)
-
-
-def _agent_answers(path: str) -> Finding:
+def check_agent(setup: Setup) -> Iterable[Finding]:
+    """Find out whether an agent serves the hooks' socket."""
+    path = setup.config.agent.socket
     if not Path(path).exists():
         what = f"none at {path}: no job is followed, and hooks' events wait in the spool"
-        return note("agent", what, f"{_START}, unless this host is for `schedhook relocate` only")
+        remedy = f"{_START}, unless this host is for `schedhook relocate` only"
+        yield note("agent", what, remedy)
+        return
     try:
-        # No message at all: an agent that lives says what is wrong with it.
-        delivery.send(b"", path, _SECONDS, False)
+        delivery.send(b"", path, _SECONDS, False)  # an agent refuses an empty message
     except delivery.Refused:
-        return ok("agent", f"answers at {path}")
+        yield ok("agent", f"answers at {path}")
     except delivery.NotDelivered as error:
-        return problem("agent", f"does not answer: {error}", "systemctl restart schedhook-agent")
-    return problem("agent", f"what answers at {path} is no agent", "see who serves it: ss -xlp")
+        yield problem("agent", f"does not answer: {error}", "systemctl restart schedhook-agent")
+    else:
+        what = f"another program answers at {path}"
+        yield problem("agent", what, "find out which, and stop it: ss -xlp")
 
 
-def _spool(directory: Path) -> Iterable[Finding]:
+def check_spool(setup: Setup) -> Iterable[Finding]:
+    """Find out whether the spool can be used, and whether events wait in it."""
+    directory = Path(setup.config.agent.spool)
     if not directory.exists():
         return
     try:
         waiting = count_spool(directory)
         delivery.check_spool(str(directory))
     except (SchedhookError, OSError) as error:
-        yield note("spool", str(error), "run as root to have it looked at")
+        yield note("spool", str(error), "run doctor as root to check it")
     except delivery.NotDelivered as error:
         remedy = f"chown root {directory}; chmod 700 {directory}"
         yield problem("spool", f"not used: {error}", remedy)
     else:
         what = f"{waiting} events wait in {directory}"
         if waiting:
-            yield note("spool", what, f"an agent that runs takes them within a second: {_START}")
+            remedy = f"start the agent, which takes them within a second: {_START}"
+            yield note("spool", what, remedy)
         else:
             yield ok("spool", what)
 
 
-def _journal(config: Config) -> Finding:
+def check_journal(setup: Setup) -> Iterable[Finding]:
+    """Find out whether the journal can be read, and how it is."""
     from schedhook.journal.errors import JournalError
     from schedhook.journal.file import journal_path
     from schedhook.journal.journal import Journal
 
-    path = journal_path(config)
+    path = journal_path(setup.config)
     try:
         if not path.exists():
-            return ok("journal", f"none yet; it will be {path}")
+            yield ok("journal", f"none yet; it will be {path}")
+            return
         with Journal.open(path, create=False) as journal:
             counts = journal.counts()
     except JournalError as error:  # its message has the remedy
-        return problem("journal", "cannot be used: hooks and jobs go on unrecorded", str(error))
+        yield problem("journal", "not usable: hooks and jobs go on, unrecorded", str(error))
+        return
     except OSError as error:
-        return note("journal", f"{path}: {error.strerror}", "run as root to have it looked at")
+        yield note("journal", f"{path}: {error.strerror}", "run doctor as root to check it")
+        return
     what = f"{path}: {counts.open_runs} jobs run, {counts.unfinished_events} events not handled yet"
     if counts.damaged:
-        remedy = f"look after disk and memory; sqlite3 {path} 'SELECT * FROM damaged' shows them"
-        return note("journal", f"{what}, {counts.damaged} damaged rows set aside", remedy)
-    return ok("journal", what)
+        remedy = f"check disk and memory; sqlite3 {path} 'SELECT * FROM damaged' shows the rows"
+        yield note("journal", f"{what}, {counts.damaged} damaged rows set aside", remedy)
+    else:
+        yield ok("journal", what)
 
 
-def _metrics(config: Config) -> Finding:
+def check_metrics(setup: Setup) -> Iterable[Finding]:
+    """Find out whether metrics can be exported, if they are configured."""
+    config = setup.config.metrics
+    if not config.textfile and not config.socket:
+        return
     if find_spec("prometheus_client") is None:
-        what = "configured, and prometheus-client is not installed"
-        return problem("metrics", what, "pip install 'schedhook[metrics]'")
-    path = Path(config.metrics.textfile or config.metrics.socket)
-    if not os.access(path.parent, os.W_OK):
+        what = "configured, but prometheus-client is not installed"
+        yield problem("metrics", what, "pip install 'schedhook[metrics]'")
+        return
+    path = Path(config.textfile or config.socket)
+    if os.access(path.parent, os.W_OK):
+        yield ok("metrics", str(path))
+    else:
         what = f"{path.parent} cannot be written by this user"
-        return note("metrics", what, "run as root, or make the directory")
-    return ok("metrics", str(path))
+        yield note("metrics", what, "run doctor as root, or create the directory")

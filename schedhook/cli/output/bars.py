@@ -1,4 +1,4 @@
-"""Charts on a terminal: bars of characters that tell their parts apart without colour, too."""
+"""Bars on a terminal, of characters that differ even without colour."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
-from schedhook.cli.output.charts import HOME_MARK, HOME_MEANING, Bar, Group, Tone, legend
+from schedhook.cli.output.charts import HOME_LEGEND, Bar, Group, Tone, marks_home, tones_of
 from schedhook.cli.output.text import size
 
 _FILL = {
@@ -24,30 +24,33 @@ _GAP = 2
 _WIDEST_BAR = 48
 _NARROWEST_BAR = 8
 _NARROWEST_NOTE = 12
+_MAY_VANISH = (Tone.SHARED, Tone.OTHER)
+"""Parts that need no cell if there is little of them: they only set off the others."""
 
 
 def draw(group: Group, console: Console) -> RenderableType:
-    """The group's bars, one a line and no line wider than the console, with title and note."""
+    """Return the group's title, its bars, one per line, and its note, as wide as the console."""
     label = _Column("left", [Text(bar.label) for bar in group.bars])
     when = _Column("left", [Text(_when(bar)) for bar in group.bars])
     total = _Column("right", [Text(size(bar.size)) for bar in group.bars])
     free = _Column("right", [Text(_free(bar)) for bar in group.bars])
     note = _Column("left", [Text(bar.note, style="bright_black") for bar in group.bars])
     left = console.width - sum(each.width + _GAP for each in (label, when, total, free))
-    # Rather a note that is cut than a bar that shows nothing.
-    width = left - note.width - _GAP if note.width else left
-    width = max(_NARROWEST_BAR, min(_WIDEST_BAR, max(width, left // 2)))
+    width = _bar_width(left, note.width)
     note.cut(left - width - _GAP)
     bars = _Column("left", [draw_bar(bar, group.scale, width, console) for bar in group.bars])
-    columns = [each for each in (label, when, bars, total, free, note) if each.width]
-    grid = Table.grid(padding=(0, _GAP, 0, 0))
-    for column in columns:
-        grid.add_column(justify=column.justify, no_wrap=True)
-    for row in zip(*(column.cells for column in columns), strict=True):
-        grid.add_row(*row)
     title = [Text(group.title, style="bold", no_wrap=True)] if group.title else []
     below = [Text(group.note, style="bright_black")] if group.note else []
-    return Lines(*title, grid, *below)
+    return Lines(*title, _grid(label, when, bars, total, free, note), *below)
+
+
+def _bar_width(left: int, note: int) -> int:
+    """Return the width of bars if bars and notes share `left` cells and the widest note is `note`.
+
+    A note is cut rather than a bar made too short to show anything.
+    """
+    wanted = left - note - _GAP if note else left
+    return max(_NARROWEST_BAR, min(_WIDEST_BAR, max(wanted, left // 2)))
 
 
 class _Column:
@@ -64,6 +67,17 @@ class _Column:
             cell.truncate(width if width >= _NARROWEST_NOTE else 0, overflow="ellipsis")
 
 
+def _grid(*columns: _Column) -> Table:
+    """Return the columns that are not empty, side by side."""
+    shown = [each for each in columns if each.width]
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    for column in shown:
+        grid.add_column(justify=column.justify, no_wrap=True)
+    for row in zip(*(column.cells for column in shown), strict=True):
+        grid.add_row(*row)
+    return grid
+
+
 def _when(bar: Bar) -> str:
     tone = bar.parts[0][0]
     return tone.value if tone in (Tone.BEFORE, Tone.AFTER) else ""
@@ -74,9 +88,11 @@ def _free(bar: Bar) -> str:
 
 
 def draw_bar(bar: Bar, scale: int, width: int, console: Console) -> Text:
-    """The bar's parts, `scale` bytes being `width` cells. However little there is of a part, it
-    has a cell, unless it only sets off the others."""
-    needed = [int(part > 0 and tone not in (Tone.SHARED, Tone.OTHER)) for tone, part in bar.parts]
+    """Return the bar's parts, `width` cells standing for `scale` bytes.
+
+    A part that is not empty has at least one cell, unless it may vanish.
+    """
+    needed = [int(part > 0 and tone not in _MAY_VANISH) for tone, part in bar.parts]
     text = Text(no_wrap=True)
     seen, drawn = 0, 0
     for index, (tone, part) in enumerate(bar.parts):
@@ -90,14 +106,13 @@ def draw_bar(bar: Bar, scale: int, width: int, console: Console) -> Text:
 
 
 def draw_legend(group: Group, console: Console) -> Text:
-    """What the bars' characters mean."""
-    tones, marks_home = legend([group])
+    """Return what the characters of the group's bars mean."""
     parts = [
         Text.assemble((_character(tone, console) * 2, _FILL[tone][2]), " ", tone.value)
-        for tone in tones
+        for tone in tones_of([group])
     ]
-    if marks_home:
-        parts.append(Text(f"{HOME_MARK} {HOME_MEANING}"))
+    if marks_home([group]):
+        parts.append(Text(HOME_LEGEND))
     return Text("   ").join(parts)
 
 

@@ -1,47 +1,37 @@
-"""Pictures for a ticket: the files that --svg and --html name."""
+"""Write the pictures that --svg and --html ask for."""
 
 from __future__ import annotations
 
 import os
+import socket
 import stat
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import click
-
-from schedhook.cli.options import PathType
+from schedhook.cli.output.text import when
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.files import replace_file
+from schedhook.values.text import printable
 
 if TYPE_CHECKING:
     from schedhook.cli.output.charts import Chart
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def picture_options(command: _Command) -> _Command:
-    """--svg and --html: the values that `Pictures` takes."""
-    for name, what in (("--html", "page with the numbers"), ("--svg", "picture")):
-        command = click.option(
-            name,
-            type=PathType(),
-            metavar="FILE",
-            help=f"Also write a {what}, before and after where something moves.",
-        )(command)
-    return command
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The files that were asked for."""
+    """The files to write; None: not asked for.
+
+    Raise UsageError at once if one of them cannot be written, before anything has moved.
+    """
 
     svg: Path | None
     html: Path | None
+    root: Path = Path("/")
+    """What the picture is of: this host, or a snapshot below this directory."""
 
     def __post_init__(self) -> None:
-        """UsageError for a place that cannot be written to: before anything is done, not after."""
         for path in filter(None, (self.svg, self.html)):
             _check(path)
 
@@ -49,13 +39,22 @@ class Pictures:
         return self.svg is not None or self.html is not None
 
     def write(self, chart: Chart) -> None:
-        """Write them, each whole or not at all. SchedhookError where that fails."""
-        from schedhook.cli.output.svg import to_html, to_svg
+        """Replace each file atomically. Raise SchedhookError if that fails."""
+        from schedhook.cli.output.html import to_html
+        from schedhook.cli.output.svg import to_svg
 
+        origin = f"{_host_name(self.root)}, {when(time.time())}"
         if self.svg is not None:
-            _write(self.svg, to_svg(chart))
+            _write(self.svg, to_svg(chart, origin))
         if self.html is not None:
-            _write(self.html, to_html(chart))
+            _write(self.html, to_html(chart, origin))
+
+
+def _host_name(root: Path) -> str:
+    try:
+        return printable((root / "proc/sys/kernel/hostname").read_text().strip())
+    except (OSError, ValueError):
+        return socket.gethostname()
 
 
 def _check(path: Path) -> None:
@@ -66,13 +65,17 @@ def _check(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{path} is not a file that could be replaced: name a plain file")
+        raise UsageError(
+            f"{path} is not a plain file: name a plain file, or one that does not exist"
+        )
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: cannot write to the directory {path.parent}: name another")
+        raise UsageError(
+            f"{path}: cannot write to the directory {path.parent}: name a file in another"
+        )
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file at once. A link at its place is replaced, not followed."""
+    """Replace the file atomically. A symbolic link in its place is replaced, not followed."""
     try:
         replace_file(path, text.encode(errors="backslashreplace"))
     except OSError as error:

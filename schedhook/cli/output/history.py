@@ -1,88 +1,103 @@
-"""Runs of jobs, as the journal tells them, on a terminal."""
+"""Runs of jobs from the journal, on a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from schedhook.cli.output.tables import cell, fitted_table
+from schedhook.cli.output.tables import WIDE, Column, cell, make_table
 from schedhook.cli.output.text import size, when
 from schedhook.values.text import printable
 
-_WIDE = 100
-"""Columns from which on there is room for whole dates."""
 _COLOURS = {"complete": "green", "partial": "yellow", "refused": "red", "failed": "red"}
 
 Run = Mapping[str, Any]
+_Entry = tuple[float, str, str]
+"""(seconds since the epoch, kind, detail)."""
+
+_ENTRY_COLUMNS: tuple[Column[_Entry], ...] = (
+    Column("time", lambda entry: when(entry[0])),
+    Column("kind", lambda entry: entry[1]),
+    # Long lines are wrapped, not cut.
+    Column("detail", lambda entry: Text(printable(entry[2]), overflow="fold"), shrinks=True),
+)
 
 
 def print_runs(runs: Sequence[Run], *, in_full: bool) -> None:
-    """A line for each run, or `in_full` a table for each."""
+    """Print a line for each run, or with `in_full` a table for each."""
     console = Console(highlight=False)
     if not in_full:
-        _print_all(console, runs)
+        form = "%Y-%m-%d %H:%M:%S" if console.width >= WIDE else "%m-%d %H:%M"
+        console.print(make_table(_run_columns(form), runs, console))
         return
     for run in runs:
-        _print_one(console, run)
+        _print_run(run, console)
 
 
-def _print_all(console: Console, runs: Sequence[Run]) -> None:
-    wide = console.width >= _WIDE
-    form = "%Y-%m-%d %H:%M:%S" if wide else "%m-%d %H:%M"
-    more = ("user",) if wide else ()
-    table = fitted_table("job", *more, "started", "ended", "moves", "moved", "left", "outcome")
-    for run in runs:
-        reports = run["reports"]
-        outcome = reports[-1]["outcome"] if reports else ""
-        row = [f"{run['scheduler']} {run['job']}"]
-        if wide:
-            row.append("" if run["user"] is None else str(run["user"]))
-        row += [when(run["started"], form), when(run["ended"], form) if run["ended"] else "open"]
-        if reports:
-            left = reports[-1]["bytes_left"]
-            moved = sum(report["bytes_moved"] for report in reports)
-            row += [str(len(reports)), size(moved), size(left) if left else "-"]
-        else:
-            row += ["-"] * 3
-        table.add_row(*(cell(text) for text in row), cell(outcome, _COLOURS.get(outcome, "")))
-    console.print(table)
+def _run_columns(form: str) -> tuple[Column[Run], ...]:
+    """Return the columns of a list of runs; `form` is how times are written, see strftime(3)."""
+    return (
+        Column("job", lambda run: f"{run['scheduler']} {run['job']}", shrinks=True),
+        Column("user", _user, only_wide=True),
+        Column("started", lambda run: when(run["started"], form)),
+        Column("ended", lambda run: when(run["ended"], form) if run["ended"] else "open"),
+        Column("moves", lambda run: str(len(run["reports"]) or "-"), is_number=True),
+        Column("moved", _moved, is_number=True),
+        Column("left", _left, is_number=True),
+        Column("outcome", _outcome),
+    )
 
 
-def _print_one(console: Console, run: Run) -> None:
-    rows = [(event["at"], "event", f"{event['point']}: {_done(event)}") for event in run["events"]]
-    rows += [
-        (
-            seen["at"],
-            "placement",
-            f"{seen['task']}: processors {seen['cpus']}, nodes {seen['nodes']}"
-            + ("" if seen["settled"] else " (memory not there)"),
-        )
-        for seen in run["placements"]
-    ]
-    rows += [(report["at"], "moved", _told(report)) for report in run["reports"]]
-    if run["override"]:
-        override = run["override"]
-        text = f"processors {override['cpus']}, nodes {override['nodes']} until it ends"
-        rows.append((override["at"], "override", text))
+def _user(run: Run) -> str:
+    return "" if run["user"] is None else str(run["user"])
+
+
+def _moved(run: Run) -> str:
+    reports = run["reports"]
+    return size(sum(report["bytes_moved"] for report in reports)) if reports else "-"
+
+
+def _left(run: Run) -> str:
+    """Return what the latest relocation left."""
+    left = run["reports"][-1]["bytes_left"] if run["reports"] else 0
+    return size(left) if left else "-"
+
+
+def _outcome(run: Run) -> Text:
+    """Return the latest relocation's outcome."""
+    outcome = run["reports"][-1]["outcome"] if run["reports"] else ""
+    return cell(outcome, _COLOURS.get(outcome, ""))
+
+
+def _print_run(run: Run, console: Console) -> None:
     ended = when(run["ended"]) if run["ended"] else "open"
     title = f"{run['scheduler']} job {run['job']}, {when(run['started'])} to {ended}"
     console.print(Text(printable(title), style="bold"))
-    table = fitted_table("time", "kind", "detail")
-    for at, kind, detail in sorted(rows, key=lambda row: float(row[0])):
-        # Nothing of a job's story is cut: long lines are wrapped.
-        table.add_row(cell(when(at)), cell(kind), Text(printable(detail), overflow="fold"))
-    if rows:
-        console.print(table)
+    entries = sorted(_entries(run), key=lambda entry: entry[0])
+    if entries:
+        console.print(make_table(_ENTRY_COLUMNS, entries, console))
 
 
-def _told(report: Run) -> str:
+def _entries(run: Run) -> Iterator[_Entry]:
+    for event in run["events"]:
+        summary = event["summary"] or ("done" if event["done"] else "not handled yet")
+        yield float(event["at"]), "event", f"{event['point']}: {summary}"
+    for seen in run["placements"]:
+        where = f"{seen['task']}: processors {seen['cpus']}, nodes {seen['nodes']}"
+        unsettled = "" if seen["settled"] else " (its memory is not there)"
+        yield float(seen["at"]), "placement", where + unsettled
+    for report in run["reports"]:
+        yield float(report["at"]), "moved", _relocation(report)
+    if override := run["override"]:
+        where = f"processors {override['cpus']}, nodes {override['nodes']} until the job ends"
+        yield float(override["at"]), "override", where
+
+
+def _relocation(report: Run) -> str:
+    """Return a relocation in a few words, such as `1.0 GiB 0:3, complete`."""
     node_map = ", ".join(f"{old}:{new}" for old, new in report["node_map"].items())
     left = f", {size(report['bytes_left'])} left" if report["bytes_left"] else ""
     return f"{size(report['bytes_moved'])} {node_map}, {report['outcome']}{left}"
-
-
-def _done(event: Run) -> str:
-    return event["summary"] or ("done" if event["done"] else "not handled yet")

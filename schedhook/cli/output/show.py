@@ -1,4 +1,4 @@
-"""The screens of `schedhook show`: one target, all jobs, and either again and again."""
+"""The screens of `schedhook show`: one target, or all jobs."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from schedhook.cli.output import charts
 from schedhook.cli.output.bars import draw, draw_bar, draw_legend
 from schedhook.cli.output.charts import Bar, Tone
-from schedhook.cli.output.tables import cell, fitted_table
+from schedhook.cli.output.footprint_chart import chart_footprint, chart_jobs
+from schedhook.cli.output.tables import WIDE, Column, make_table
 from schedhook.cli.output.text import BAD_SHARE, by_number, count, percent, size, when
 from schedhook.values.text import printable
 
-_WIDE = 100
-"""Columns from which on there is room for more than the essential ones."""
+Json = Mapping[str, Any]
 
 
-def print_shown(shown: Mapping[str, Any]) -> None:
-    """Print what `show --json` has."""
+def print_shown(shown: Json) -> None:
+    """Print what `show --json` has, for people."""
     console = Console(highlight=False)
     console.print(_screen(shown, console))
 
 
-def watch(read: Callable[[], Mapping[str, Any]], seconds: float) -> None:
-    """Show what `read` returns every `seconds` seconds, until it raises or is interrupted.
+def watch(read: Callable[[], Json], seconds: float) -> None:
+    """Show what `read` returns every `seconds` seconds, until an exception ends it.
 
-    Where there is no screen that could be drawn over, one after the other.
+    Each screen replaces the one before if the terminal can do that, and follows it otherwise.
     """
     console = Console(highlight=False)
     if console.is_terminal and not console.is_dumb_terminal:
@@ -49,31 +48,34 @@ def _dated(screen: RenderableType, seconds: float) -> RenderableType:
     return Group(Text(head, style="bright_black"), screen)
 
 
-def _screen(shown: Mapping[str, Any], console: Console) -> RenderableType:
+def _screen(shown: Json, console: Console) -> RenderableType:
     return _jobs(shown, console) if "jobs" in shown else _target(shown, console)
 
 
-def _target(shown: Mapping[str, Any], console: Console) -> RenderableType:
-    """One job, or some processes."""
-    chart = charts.of_footprint(shown)
-    parts: list[RenderableType] = [Text(chart.title, style="bold"), Text(chart.facts[0])]
-    parts.append(_judged(chart.facts[1], shown["bytes_off_node"], shown["bytes"]))
+def _target(shown: Json, console: Console) -> RenderableType:
+    """Return the screen of one job, or of some processes."""
+    chart = chart_footprint(shown)
+    parts: list[RenderableType] = [
+        Text(chart.title, style="bold"),
+        Text(chart.facts[0]),
+        Text(chart.facts[1], style=_style(shown["bytes_off_node"], shown["bytes"])),
+    ]
     whole = chart.groups[0]
     if whole.bars:
         parts += ["", draw(whole, console), draw_legend(whole, console)]
     if len(shown["processes"]) > 1:
-        parts.append(_processes(shown, console))
+        parts.append(_process_table(shown, console))
     return Group(*parts, *_unreadable(shown["unreadable"]))
 
 
-def _jobs(shown: Mapping[str, Any], console: Console) -> RenderableType:
-    """Every job on the host, the worst first."""
-    chart = charts.of_jobs(shown)
+def _jobs(shown: Json, console: Console) -> RenderableType:
+    """Return the screen of every job on the host."""
+    chart = chart_jobs(shown)
     whole = sum(job["bytes"] for job in shown["jobs"])
     off = sum(job["bytes_off_node"] for job in shown["jobs"])
     parts: list[RenderableType] = [
         Text(chart.title, style="bold"),
-        _judged(chart.facts[0], off, whole),
+        Text(chart.facts[0], style=_style(off, whole)),
     ]
     parts.append(_job_table(shown, console) if shown["jobs"] else "")
     parts += [draw(chart.groups[0], console), draw_legend(chart.groups[0], console)]
@@ -81,69 +83,81 @@ def _jobs(shown: Mapping[str, Any], console: Console) -> RenderableType:
     return Group(*parts, *_unreadable(sum(job["unreadable"] for job in shown["jobs"])))
 
 
-def _job_table(shown: Mapping[str, Any], console: Console) -> Table:
-    wide = console.width >= _WIDE
-    more = ("processes", "processors") if wide else ()
-    table = fitted_table("job", *more, "nodes", "memory", "off-node", "", "where")
-    largest = max(job["bytes"] for job in shown["jobs"])
-    for job in shown["jobs"]:
-        where = job["placement"]
-        name = f"{job['scheduler']} {job['job']}"
-        how = (str(len(job["processes"])), where["cpus"]) if wide else ()
-        off, whole = job["bytes_off_node"], job["bytes"]
-        bar = Bar(label="", parts=((Tone.HOME, whole - off), (Tone.OFF, off)))
-        table.add_row(
-            *(cell(text) for text in (name, *how, where["nodes"], size(whole))),
-            *_off_node(off, whole),
-            draw_bar(bar, max(largest, 1), 16 if wide else 10, console),
-        )
-    return table
+def _job_table(shown: Json, console: Console) -> Table:
+    """Return the table of jobs, as sorted by `show`: most off-node bytes first."""
+    scale = max(1, *(job["bytes"] for job in shown["jobs"]))
+    width = 16 if console.width >= WIDE else 10
+
+    def bar(job: Json) -> Text:
+        off = job["bytes_off_node"]
+        parts = ((Tone.HOME, job["bytes"] - off), (Tone.OFF, off))
+        return draw_bar(Bar(node=None, parts=parts), scale, width, console)
+
+    columns: tuple[Column[Json], ...] = (
+        Column("job", lambda job: f"{job['scheduler']} {job['job']}", shrinks=True),
+        Column("processes", lambda job: str(len(job["processes"])), is_number=True, only_wide=True),
+        Column("processors", lambda job: job["placement"]["cpus"], shrinks=True, only_wide=True),
+        Column("nodes", lambda job: job["placement"]["nodes"], shrinks=True),
+        Column("memory", lambda job: size(job["bytes"]), is_number=True),
+        Column(
+            "off-node", lambda job: _bytes_off(job["bytes_off_node"], job["bytes"]), is_number=True
+        ),
+        Column("", lambda job: _share_off(job["bytes_off_node"], job["bytes"]), is_number=True),
+        Column("where", bar, shrinks=True),
+    )
+    return make_table(columns, shown["jobs"], console)
 
 
-def _processes(shown: Mapping[str, Any], console: Console) -> Table:
-    """The processes of one target, most off-node bytes first."""
-    table = fitted_table("pid", "command", "nodes", "memory", "off-node", "", "where")
-    wide = console.width >= _WIDE
-    for each in sorted(shown["processes"], key=_off_node_of, reverse=True):
-        whole, off = sum(each["residency"].values()), _off_node_of(each)
-        row = (str(each["pid"]), printable(each["command"]), each["nodes"], size(whole))
-        table.add_row(
-            *(cell(text) for text in row),
-            *_off_node(off, whole),
-            cell(_where(each["residency"] if wide else each["off_node"])),
-        )
-    return table
+def _process_table(shown: Json, console: Console) -> Table:
+    """Return the table of one target's processes, most off-node bytes first."""
+    where = "residency" if console.width >= WIDE else "off_node"
+    columns: tuple[Column[Json], ...] = (
+        Column("pid", lambda each: str(each["pid"]), is_number=True),
+        Column("command", lambda each: each["command"], shrinks=True),
+        Column("nodes", lambda each: each["nodes"], shrinks=True),
+        Column("memory", lambda each: size(_total(each["residency"])), is_number=True),
+        Column(
+            "off-node",
+            lambda each: _bytes_off(_total(each["off_node"]), _total(each["residency"])),
+            is_number=True,
+        ),
+        Column(
+            "",
+            lambda each: _share_off(_total(each["off_node"]), _total(each["residency"])),
+            is_number=True,
+        ),
+        Column("where", lambda each: _where(each[where]), shrinks=True),
+    )
+    rows = sorted(shown["processes"], key=lambda each: _total(each["off_node"]), reverse=True)
+    return make_table(columns, rows, console)
 
 
-def _off_node_of(process: Mapping[str, Any]) -> int:
-    return sum(process["off_node"].values())
+def _total(residency: Mapping[str, int]) -> int:
+    return sum(residency.values())
 
 
 def _where(residency: Mapping[str, int]) -> str:
-    """`0: 12.0 MiB, 2: 4.0 KiB`, largest first."""
+    """Return residency in text, largest first, such as `0: 12.0 MiB, 2: 4.0 KiB`."""
     parts = sorted(by_number(residency).items(), key=lambda item: -item[1])
     return ", ".join(f"{node}: {size(part)}" for node, part in parts if part)
 
 
-def _off_node(part: int, whole: int) -> tuple[Text, Text]:
-    """The two cells, in the colour of how bad it is."""
-    if not part:
-        return Text("-"), Text("")
-    style = _style(part, whole)
-    return Text(size(part), style=style), Text(percent(part, whole), style=style)
+def _bytes_off(off: int, whole: int) -> Text:
+    return Text(size(off) if off else "-", style=_style(off, whole))
 
 
-def _judged(text: str, part: int, whole: int) -> Text:
-    return Text(text, style=_style(part, whole))
+def _share_off(off: int, whole: int) -> Text:
+    return Text(percent(off, whole) if off else "", style=_style(off, whole))
 
 
-def _style(part: int, whole: int) -> str:
-    if part >= BAD_SHARE * whole > 0:
+def _style(off: int, whole: int) -> str:
+    """Return the colour of how bad it is that `off` of `whole` bytes are off-node."""
+    if off >= BAD_SHARE * whole > 0:
         return "bold red"
-    return "yellow" if part >= BAD_SHARE / 10 * whole > 0 else ""
+    return "yellow" if off >= BAD_SHARE / 10 * whole > 0 else ""
 
 
 def _unreadable(number: int) -> list[RenderableType]:
     if not number:
         return []
-    return [Text(f"note: {count(number, 'process')} may not be read; run as root")]
+    return [Text(f"note: {count(number, 'process')} not readable by this user; run as root")]

@@ -1,4 +1,4 @@
-"""Charts as SVG, or as HTML with the numbers in tables.
+"""Charts as SVG.
 
 A document loads nothing from elsewhere and has no script in it. All text goes through the XML
 writer, which escapes it.
@@ -6,15 +6,22 @@ writer, which escapes it.
 
 from __future__ import annotations
 
-import socket
 import textwrap
-import time
-from collections.abc import Iterator
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from schedhook.cli.output.charts import HOME_MARK, HOME_MEANING, Bar, Chart, Group, legend
-from schedhook.cli.output.text import count, cut, size, when
+from schedhook.cli.output.charts import (
+    HOME_LEGEND,
+    Bar,
+    Chart,
+    Group,
+    Tone,
+    marks_home,
+    tones_of,
+)
+from schedhook.cli.output.text import cut, size
 
+INK = "#1f2933"
+_FAINT = "#616e7c"
 _WIDTH = 960
 _MARGIN = 24
 _BAR_LEFT, _BAR_WIDTH = 112, 440
@@ -24,61 +31,33 @@ _LINE, _ROW = 20, 16
 _LINE_LENGTH = 120
 _MOST_GROUPS = 33
 """The whole and its 32 largest parts; with 64 nodes that is long enough."""
-_INK, _FAINT = "#1f2933", "#616e7c"
 _COLOURS = {
-    "HOME": "#2b7bba",
-    "OFF": "#e06c00",
-    "SHARED": "#8fb8d6",
-    "OTHER": "#d5dae0",
-    "BEFORE": "#9aa5b1",
-    "AFTER": "#2b7bba",
+    Tone.HOME: "#2b7bba",
+    Tone.OFF: "#e06c00",
+    Tone.SHARED: "#8fb8d6",
+    Tone.OTHER: "#d5dae0",
+    Tone.BEFORE: "#9aa5b1",
+    Tone.AFTER: "#2b7bba",
 }
-"""By tone; blue and orange, which the colour-blind tell apart."""
-_STYLE = (
-    f"body{{font:14px system-ui,sans-serif;color:{_INK};margin:24px}}"
-    "table{border-collapse:collapse;margin:8px 0 24px}caption{text-align:left;font-weight:bold}"
-    "td,th{padding:2px 16px 2px 0;text-align:left}.n{text-align:right}"
-)
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Blue and orange, which colour-blind readers tell apart."""
 
 
-def to_svg(chart: Chart) -> str:
-    """The chart as an SVG document."""
-    picture = _draw(chart)
+def to_svg(chart: Chart, origin: str) -> str:
+    """Return the chart as an SVG document; `origin` says of which host and when."""
+    picture = draw(chart, origin)
     indent(picture)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(picture, "unicode") + "\n"
 
 
-def to_html(chart: Chart) -> str:
-    """The chart as a page: the picture, and a table for each of its groups."""
-    page = Element("html", lang="en")
-    head = SubElement(page, "head")
-    SubElement(head, "meta", charset="utf-8")
-    SubElement(head, "meta", {"http-equiv": "Content-Security-Policy", "content": _POLICY})
-    SubElement(head, "title").text = chart.title
-    SubElement(head, "style").text = _STYLE
-    body = SubElement(page, "body")
-    body.append(_draw(chart))
-    for group in chart.groups:
-        _add_table(body, group)
-    return "<!DOCTYPE html>\n" + tostring(page, "unicode", method="html") + "\n"
-
-
-def _draw(chart: Chart) -> Element:
+def draw(chart: Chart, origin: str) -> Element:
+    """Return the chart as an `svg` element."""
     picture = Element("svg", xmlns="http://www.w3.org/2000/svg", role="img")
     SubElement(picture, "title").text = chart.title
     SubElement(picture, "rect", width="100%", height="100%", fill="white")
     drawing = SubElement(
-        picture, "g", {"font-family": "system-ui, sans-serif", "font-size": "12", "fill": _INK}
+        picture, "g", {"font-family": "system-ui, sans-serif", "font-size": "12", "fill": INK}
     )
-    y = _MARGIN + 16
-    for line in textwrap.wrap(chart.title, _LINE_LENGTH * 2 // 3):
-        _text(drawing, _MARGIN, y, line, {"font-size": "18", "font-weight": "bold"})
-        y += _LINE + 4
-    for fact in (*chart.facts, f"{socket.gethostname()}, {when(time.time())}"):
-        for line in textwrap.wrap(fact, _LINE_LENGTH):
-            _text(drawing, _MARGIN, y, line, {"fill": _FAINT})
-            y += _LINE
+    y = _draw_head(drawing, chart, origin)
     _draw_legend(drawing, y, chart)
     y += _LINE
     for group in chart.groups[:_MOST_GROUPS]:
@@ -96,25 +75,37 @@ def _draw(chart: Chart) -> Element:
     return picture
 
 
+def _draw_head(drawing: Element, chart: Chart, origin: str) -> int:
+    """Draw title and facts, and return where the next line begins."""
+    y = _MARGIN + 16
+    for line in textwrap.wrap(chart.title, _LINE_LENGTH * 2 // 3):
+        _text(drawing, _MARGIN, y, line, {"font-size": "18", "font-weight": "bold"})
+        y += _LINE + 4
+    for fact in (*chart.facts, origin):
+        for line in textwrap.wrap(fact, _LINE_LENGTH):
+            _text(drawing, _MARGIN, y, line, {"fill": _FAINT})
+            y += _LINE
+    return y
+
+
 def _draw_legend(drawing: Element, y: int, chart: Chart) -> None:
     x = _MARGIN
-    tones, marks_home = legend(chart.groups)
-    for tone in tones:
-        _box(drawing, x, y, 12, _COLOURS[tone.name])
+    for tone in tones_of(chart.groups):
+        _box(drawing, x, y, 12, _COLOURS[tone])
         _text(drawing, x + 18, y, tone.value)
         x += 40 + 7 * len(tone.value)
-    if marks_home:
-        _text(drawing, x, y, f"{HOME_MARK} {HOME_MEANING}")
+    if marks_home(chart.groups):
+        _text(drawing, x, y, HOME_LEGEND)
 
 
 def _draw_group(drawing: Element, y: int, group: Group) -> int:
-    """Where the next one may begin."""
+    """Draw the group at `y`, and return where the next one may begin."""
     if group.title:
         title = cut(group.title, _LINE_LENGTH)
         _text(drawing, _MARGIN, y + 12, title, {"font-weight": "bold"})
         y += _LINE
     for bar in group.bars:
-        if bar.label:
+        if bar.node is not None:
             y += 4
         _draw_bar(drawing, y + 12, bar, group.scale)
         y += _ROW
@@ -130,7 +121,7 @@ def _draw_bar(drawing: Element, y: int, bar: Bar, scale: int) -> None:
     for tone, part in bar.parts:
         if part:
             width = max(1.0, part / scale * _BAR_WIDTH)
-            box = _box(drawing, x, y, width, _COLOURS[tone.name])
+            box = _box(drawing, x, y, width, _COLOURS[tone])
             SubElement(box, "title").text = f"{bar.label} {tone.value}: {size(part)}".strip()
             x += width
     _text(drawing, _SIZE_RIGHT, y, size(bar.size), {"text-anchor": "end"})
@@ -143,24 +134,6 @@ def _text(drawing: Element, x: int, y: int, text: str, more: dict[str, str] | No
 
 
 def _box(drawing: Element, x: float, y: int, width: float, colour: str) -> Element:
-    """A filled box on the text line at `y`."""
+    """Draw a filled box on the text line at `y`, and return it."""
     place = {"x": f"{x:g}", "y": str(y - 11), "width": f"{width:.1f}", "height": "13"}
     return SubElement(drawing, "rect", {**place, "fill": colour})
-
-
-def _add_table(body: Element, group: Group) -> None:
-    table = SubElement(body, "table")
-    SubElement(table, "caption").text = group.title
-    for row in _rows(group):
-        line = SubElement(table, "tr")
-        for index, cell in enumerate(row):
-            SubElement(line, "td", {"class": "n"} if index > 1 else {}).text = cell
-
-
-def _rows(group: Group) -> Iterator[tuple[str, str, str, str]]:
-    label = ""
-    for bar in group.bars:
-        label = bar.label or label
-        for tone, part in bar.parts:
-            if part:
-                yield label, tone.value, size(part), count(part, "byte")

@@ -2,63 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from schedhook.plugins.findings import Finding, Level
 from schedhook.values.text import printable
 
-_NARROWED = frozenset(("job", "nodes", "processors", "command", "where", "change", "detail"))
-"""Columns that give way where the screen is too narrow for all."""
-_NUMERIC = frozenset(
-    ("pid", "processes", "memory", "off-node", "to move", "moves", "moved", "left", "free", "")
-)
-_LEVELS = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
+WIDE = 100
+"""Terminals of so many columns have room for more than the essentials."""
+
+Row = TypeVar("Row")
 
 
-def fitted_table(*columns: str) -> Table:
-    """A table with these columns, to be filled with `cell`s."""
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in columns:
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Row]):
+    """A column of a table: its title, and what its cell shows of a row."""
+
+    title: str
+    show: Callable[[Row], str | Text]
+    """Text that is not printable is escaped in a str, not in a Text."""
+    is_number: bool = False
+    """Aligned to the right."""
+    shrinks: bool = False
+    """Made narrower, its cells cut, if the table is too wide for the terminal."""
+    only_wide: bool = False
+    """Left out unless the terminal is WIDE."""
+
+
+def make_table(columns: Sequence[Column[Row]], rows: Iterable[Row], console: Console) -> Table:
+    """Return the table of `rows` with those `columns` that fit the console."""
+    shown = [each for each in columns if console.width >= WIDE or not each.only_wide]
+    table = empty_table()
+    for column in shown:
         # rich narrows only columns that may wrap; their cells are cut instead.
-        is_number = name in _NUMERIC or name.isdigit()
         table.add_column(
-            name, justify="right" if is_number else "left", no_wrap=name not in _NARROWED
+            column.title,
+            justify="right" if column.is_number else "left",
+            no_wrap=not column.shrinks,
         )
+    for row in rows:
+        table.add_row(*(_as_cell(column.show(row)) for column in shown))
     return table
 
 
+def empty_table() -> Table:
+    """Return a table in the style of all, without columns."""
+    return Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+
+
 def cell(text: str, style: str = "") -> Text:
-    """Text on one line, whoever wrote it."""
+    """Return `text` as printable text on one line, which is cut if it does not fit."""
     return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def print_plugins(
-    listed: Sequence[Mapping[str, str]], problems: Sequence[Mapping[str, str]]
-) -> None:
-    console = Console(highlight=False)
-    table = Table("role", "name", "what it does", "from", box=box.SIMPLE)
-    for each in listed:
-        table.add_row(each["role"], each["name"], escape(each["summary"]), escape(each["package"]))
-    console.print(table)
-    for each in problems:
-        console.print(
-            f"[red]broken[/]: {escape(each['provider'])} ({escape(each['package'])}):"
-            f" {escape(each['problem'])}"
-        )
-
-
-def print_findings(findings: Sequence[Finding]) -> None:
-    """What `doctor` found, problems and their remedies in plain sight."""
-    console = Console(highlight=False)
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    for each in findings:
-        level = f"[{_LEVELS[each.level]}]{each.level.value}[/]"
-        what = escape(each.what) + (f"\n[dim]→ {escape(each.remedy)}[/]" if each.remedy else "")
-        table.add_row(level, escape(each.subject), what)
-    console.print(table)
+def _as_cell(shown: str | Text) -> Text:
+    return shown if isinstance(shown, Text) else cell(shown)

@@ -1,4 +1,4 @@
-"""Sizes, shares and node maps as people read them."""
+"""Sizes, shares, counts and times in text for people."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 
 BAD_SHARE = 0.10
-"""From this share of off-node memory on a job is shown as bad, from a tenth of it as doubtful."""
+"""Jobs with this share of off-node memory or more are shown in red, from a tenth of it yellow."""
 
 
 def size(number: int) -> str:
-    """Bytes, in powers of 1,024."""
+    """Return bytes in the largest binary unit that fits, such as `1.5 KiB`."""
     value = float(number)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1024:
@@ -20,7 +20,7 @@ def size(number: int) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """Whole percents; 0 % and 100 % only for nothing and all."""
+    """Return whole percents; `0 %` and `100 %` only for nothing and all."""
     if not part:
         return "0 %"
     rounded = round(100 * part / whole)
@@ -28,26 +28,26 @@ def percent(part: int, whole: int) -> str:
 
 
 def off_node(part: int, whole: int) -> str:
-    """`412.3 MiB off-node (78 %)`, or that there is none."""
+    """Return `412.3 MiB off-node (78 %)`, or that nothing is."""
     return f"{size(part)} off-node ({percent(part, whole)})" if part else "nothing off-node"
 
 
 def count(number: int, word: str) -> str:
-    """`1 process`, `2 processes`, `3 jobs`."""
+    """Return number and noun, such as `1 process`, `2 processes`, `3 jobs`."""
     ending = "es" if word.endswith("s") else "s"
     return f"{number} {word}{'' if number == 1 else ending}"
 
 
 def cut(text: str, length: int) -> str:
-    """At most `length` characters of it."""
+    """Return at most `length` characters of `text`; the last one is `…` if it was longer."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def when(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """Seconds after the epoch, in local time."""
+    """Return a time, in seconds since the epoch, in local time; `form` as in strftime(3)."""
     return time.strftime(form, time.localtime(seconds))
 
 
 def by_number(residency: Mapping[str, int]) -> dict[int, int]:
-    """JSON's residency with node numbers as numbers, in ascending order."""
+    """Return residency from JSON with node numbers as numbers, in ascending order."""
     return dict(sorted((int(node), value) for node, value in residency.items()))

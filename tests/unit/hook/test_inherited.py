@@ -64,7 +64,7 @@ def test_a_command_hears_how_programs_end() -> None:
 import subprocess, sys
 from signal import SIG_IGN, SIGCHLD, signal
 import click
-from schedhook.cli.main import run_command
+from schedhook.cli.errors import run_command
 signal(SIGCHLD, SIG_IGN)
 command = click.command()(lambda: subprocess.run(["false"], check=False).returncode + 6)
 run_command(command, "it")

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schedhook import hookimpl
 from schedhook.agent import exporter
-from schedhook.cli.running import keep
+from schedhook.cli.running import record
 from schedhook.jobs.footprint import read_jobs
 from schedhook.jobs.metrics import Footprints, exposition, write_textfile
 from schedhook.journal.journal import Journal
@@ -172,7 +172,7 @@ def test_sums_outlive_the_process_and_what_is_forgotten(tmp_path: Path) -> None:
 
 def test_what_the_command_relocates_is_kept(tmp_path: Path) -> None:
     config = replace(Config(), journal=JournalSection(path=str(tmp_path / "s" / "journal.db")))
-    keep(report(), config)
+    record(report(), config)
     with Journal.open(tmp_path / "s" / "journal.db", create=False) as journal:
         assert journal.counters.read()["relocations", "partial", "s", "none"] == 1
 

@@ -158,8 +158,8 @@ def test_a_picture_of_the_latest_relocation(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_picture_needs_something_to_draw(run: Run, tmp_path: Path) -> None:
-    assert "say whose" in run("--svg", tmp_path / "x.svg")[2]
+    assert "name the job" in run("--svg", tmp_path / "x.svg")[2]
     status, _, err = run(71, "--html", tmp_path / "x.html")
     assert (status, err.count("\n")) == (2, 1)
-    assert "no relocation that could be drawn" in err
+    assert "no relocation to draw" in err
     assert not (tmp_path / "x.html").exists()

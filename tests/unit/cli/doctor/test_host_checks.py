@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from schedhook import hookimpl
-from schedhook.cli.doctor.host_checks import examine
+from schedhook.cli.doctor.examination import examine
 from schedhook.cli.main import main
 from schedhook.journal.journal import Journal
 from schedhook.plugins.findings import Finding, Level, ok

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from schedhook.cli.main import run as run_command
 from schedhook.cli.output.charts import Bar, Chart, Group, Tone
-from schedhook.cli.output.svg import to_html, to_svg
+from schedhook.cli.output.html import to_html
+from schedhook.cli.output.svg import to_svg
 from schedhook.cli.output.text import cut
 from schedhook.values.text import printable
 from tests.unit.screenkit import MIB, SCATTERED, make_host
@@ -130,21 +131,21 @@ def test_a_hostile_command_stays_text(run: Run, host: Path, tmp_path: Path, kind
 
 @given(st.text().map(printable))
 def test_no_text_breaks_a_picture(text: str) -> None:
-    bars = (Bar(label="node 0", parts=((Tone.HOME, 1),), note=text),)
+    bars = (Bar(node=0, parts=((Tone.HOME, 1),), note=text),)
     chart = Chart(
         title=text, facts=(text,), groups=(Group(title=text, bars=bars, scale=1, note=text),)
     )
-    svg = to_svg(chart)
+    svg = to_svg(chart, "host07")
     assert not text or cut(text, 120) in texts(svg)
     names = {name for each in ElementTree.fromstring(svg).iter() for name in each.attrib}
     assert not {name for name in names if "href" in name or name.startswith("on")}
-    assert text in _Page(to_html(chart)).text
+    assert text in _Page(to_html(chart, "host07")).text
 
 
 def test_pictures_of_many_processes_stay_short() -> None:
-    bars = (Bar(label="node 0", parts=((Tone.HOME, 1),)),)
+    bars = (Bar(node=0, parts=((Tone.HOME, 1),)),)
     groups = tuple(Group(title=f"process {n}", bars=bars, scale=1) for n in range(500))
-    svg = to_svg(Chart(title="x", facts=(), groups=groups))
+    svg = to_svg(Chart(title="x", facts=(), groups=groups), "host07")
     assert "and 467 more; --json has all" in texts(svg)
     assert float(ElementTree.fromstring(svg).get("height", "")) < 2500
 

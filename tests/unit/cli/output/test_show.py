@@ -204,7 +204,7 @@ def test_a_terminal_of_ascii_alone(four: Path) -> None:
     width=st.integers(8, 60),
 )
 def test_a_bar_has_its_width_and_shows_every_part(parts: list[int], more: int, width: int) -> None:
-    bar = Bar(label="", parts=tuple(zip(Tone, parts, strict=False)))
+    bar = Bar(node=0, parts=tuple(zip(Tone, parts, strict=False)))
     text = draw_bar(bar, max(sum(parts) + more, 1), width, Console(file=None)).plain
     assert len(text) == width
     assert ("█" in text) == (parts[0] > 0)

@@ -1,10 +1,9 @@
-"""Completion as shells ask for it, and the manual pages."""
+"""Completion, as bash, fish and zsh ask for it."""
 
 from __future__ import annotations
 
 import os
 import pty
-import runpy
 import select
 import signal
 import subprocess
@@ -12,15 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import pytest
 
-from schedhook.cli.commands.completion import complete_set
-from schedhook.cli.main import COMMANDS, main
+from schedhook.cli.completion import complete_set
 from schedhook.testing.hosts import FakeNode, write_cgroup, write_cgroup_mounts, write_host
-from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 
-PROJECT = Path(__file__).parents[4]
 SCHEDHOOK = Path(sys.executable).with_name("schedhook")
 ENVIRON = {"PATH": f"{SCHEDHOOK.parent}:{os.environ['PATH']}"}
 
@@ -153,20 +148,3 @@ def said(terminal: int, typed: str, expected: str) -> None:
         ready, _, _ = select.select([terminal], [], [], max(0, end - time.monotonic()))
         assert ready, text
         text += os.read(terminal, 65536).decode(errors="replace")
-
-
-def test_there_is_a_page_for_each_command_with_each_of_its_options(tmp_path: Path) -> None:
-    runpy.run_path(str(PROJECT / "docs/man.py"))["write"](tmp_path / "man")
-    pages = {path.name: path.read_text() for path in (tmp_path / "man").iterdir()}
-    context = click.Context(main)
-    commands = {f"schedhook-{name}": main.get_command(context, name) for name in COMMANDS}
-    commands["job-migrate"] = job_migrate
-    assert set(pages) == {"schedhook.1", *(f"{name}.1" for name in commands)}
-    for name, command in commands.items():
-        assert command is not None
-        page = pages[f"{name}.1"]
-        for option in command.params:
-            if isinstance(option, click.Option) and not option.hidden:
-                assert option.opts[0].replace("-", "\\-") in page, f"{name} {option.opts[0]}"
-    assert all(f"schedhook-{name}(1)" in pages["schedhook.1"] for name in COMMANDS)
-    assert "where memory lies" in pages["schedhook-show.1"].partition(".SH SYNOPSIS")[0]

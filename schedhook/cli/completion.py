@@ -1,4 +1,4 @@
-"""What the shell offers where a name or a set is to be written."""
+"""What shells offer as completions of names, jobs and sets."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def names_of(role: type[Descriptor]) -> Complete:
-    """The names that plug-ins provide for a role."""
+    """Return a completer of the names that plug-ins provide for a role."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         plugins = _plugins(ctx)
-        return _begin_with(incomplete, plugins.names(role) if plugins else ())
+        return _starting_with(incomplete, plugins.names(role) if plugins else ())
 
     return complete
 
 
 def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The jobs on this host."""
+    """Return the jobs on this host that begin with `incomplete`."""
     from schedhook.plugins.descriptors import SchedulerPlugin
 
     jobs: list[str] = []
@@ -37,19 +37,19 @@ def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     for name in plugins.names(SchedulerPlugin):
         try:
             jobs += plugins.scheduler(name).create(_root(ctx)).jobs()
-        except PLUGIN_ERRORS:  # an offer less; adapters are plug-ins
+        except PLUGIN_ERRORS:  # an adapter that fails offers nothing
             continue
-    return _begin_with(incomplete, jobs)
+    return _starting_with(incomplete, jobs)
 
 
 def complete_set(numbers: Iterable[int], incomplete: str) -> list[CompletionItem]:
-    """The next number of a list such as `0-3,8`."""
-    begun = re.match(r"(?:.*[,-])?", incomplete)
-    before = begun[0] if begun else ""
-    return _begin_with(incomplete, (f"{before}{number}" for number in numbers))
+    """Return the completions of the last number of a list such as `0-3,8`."""
+    matched = re.match(r"(?:.*[,-])?", incomplete)
+    before = matched[0] if matched else ""
+    return _starting_with(incomplete, (f"{before}{number}" for number in numbers))
 
 
-def _begin_with(incomplete: str, offers: Iterable[str]) -> list[CompletionItem]:
+def _starting_with(incomplete: str, offers: Iterable[str]) -> list[CompletionItem]:
     return [CompletionItem(each) for each in offers if each.startswith(incomplete)]
 
 
@@ -58,7 +58,7 @@ def _root(ctx: click.Context) -> Path:
 
 
 def _plugins(ctx: click.Context) -> Plugins | None:
-    """None where the configuration is broken: nobody wants to read that between two tabs."""
+    """Return the plug-ins; None if the configuration is broken, since shells show no errors."""
     from schedhook.plugins.loading import load_plugins
     from schedhook.values.config import load_config
     from schedhook.values.errors import SchedhookError

@@ -1,0 +1,57 @@
+"""Run a command to its exit status: an error is one line on standard error."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from schedhook.values.errors import SchedhookError
+from schedhook.values.text import printable
+
+
+def run_command(command: click.Command, name: str) -> NoReturn:
+    """Run `command` as the program `name` and exit with its status; see `run`."""
+    # A daemon may start us with SIGCHLD ignored; then the exit status of each program that we run
+    # would be lost, and 0 be seen instead.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # for characters that the terminal cannot show
+        sys.stdout.reconfigure(errors="replace")
+    sys.exit(_run(command, name))
+
+
+def complain(line: str) -> None:
+    """Print one line on standard error, with control characters escaped.
+
+    It may contain names that users chose, such as a cgroup's.
+    """
+    click.echo(printable(line), err=True)
+
+
+def _run(command: click.Command, name: str) -> int:
+    """Return the exit status: 0 done, 3 partial, 4 refused, 2 wrong usage, 1 failed."""
+    try:
+        return command.main(prog_name=name, standalone_mode=False) or 0
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except (SchedhookError, click.Abort, click.ClickException) as error:
+        message, status = _explain(error)
+        complain(f"{name}: {message}")
+        return status
+
+
+def _explain(error: SchedhookError | click.Abort | click.ClickException) -> tuple[str, int]:
+    """Return (message, exit status)."""
+    if isinstance(error, SchedhookError):
+        return str(error), error.exit_status
+    if isinstance(error, click.Abort):
+        return "interrupted; memory that had moved stays on its new nodes", 1
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{error.format_message()} (see `{error.ctx.command_path} --help`)", 2
+    return error.format_message(), 2

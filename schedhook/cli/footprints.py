@@ -1,0 +1,62 @@
+"""Read what `schedhook show` shows: the object that its --json prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schedhook.host import cgroups
+from schedhook.host.topology import Topology, read_topology
+from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
+from schedhook.jobs.lookup import find_tasks
+from schedhook.plugins.manager import Plugins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Whose memory: one of `pids`, `cgroup` and `job`, or none of them for every job."""
+
+    pids: tuple[int, ...] = ()
+    cgroup: str | None = None
+    job: str | None = None
+    scheduler: str | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it is not every job."""
+        return bool(self.pids) or self.cgroup is not None or self.job is not None
+
+
+def read_shown(target: Target, plugins: Plugins, root: Path) -> dict[str, Any]:
+    """Return the footprint of the target, or of each job, with the nodes of the host."""
+    topology = read_topology(root)
+    nodes = {"nodes": _nodes(topology)}
+    if target.is_named:
+        footprint = _read_footprint(target, plugins, topology, root)
+        return footprint.to_dict() | {"cgroup": target.cgroup} | nodes
+    jobs, problems = read_jobs(plugins, root, scheduler=target.scheduler)
+    return {"jobs": [each.to_dict() for each in jobs], "problems": problems} | nodes
+
+
+def _read_footprint(target: Target, plugins: Plugins, topology: Topology, root: Path) -> Footprint:
+    if target.job is not None:
+        scheduler, tasks = find_tasks(plugins, target.job, target.scheduler, root)
+        return read_footprint(tasks, root, scheduler=scheduler, job=target.job)
+    if target.cgroup is not None:
+        members = cgroups.pids(cgroups.resolve_cgroup(target.cgroup, root), root)
+        return read_footprint(tasks_of(members, topology, root), root)
+    tasks = tuple(tasks_of(dict.fromkeys(target.pids), topology, root, passing_over=()))
+    return read_footprint(tasks, root, passing_over=())
+
+
+def _nodes(topology: Topology) -> dict[str, dict[str, Any]]:
+    """Return the entries of `nodes`; sizes in bytes."""
+    return {
+        str(number): {
+            "cpus": str(node.cpus),
+            "total": node.memory_total,
+            "free": node.memory_free,
+        }
+        for number, node in topology.nodes.items()
+    }

@@ -1,0 +1,49 @@
+"""Options that name processes: --pid, --cgroup, --job, --scheduler."""
+
+from __future__ import annotations
+
+import click
+
+from schedhook.cli.completion import complete_jobs, names_of
+from schedhook.cli.options.common import grouped
+from schedhook.cli.options.types import NAME
+from schedhook.plugins.descriptors import SchedulerPlugin
+from schedhook.values.errors import UsageError
+
+process_options = grouped(
+    click.option(
+        "--pid",
+        "pids",
+        type=click.IntRange(min=1),
+        multiple=True,
+        metavar="PID",
+        help="This process; repeat the option for several.",
+    ),
+    click.option(
+        "--cgroup",
+        metavar="PATH",
+        help="All processes of this cgroup and of those below it, such as"
+        " /system.slice/slurmstepd.scope/job_7.",
+    ),
+    click.option(
+        "--job",
+        type=NAME,
+        metavar="ID",
+        shell_complete=complete_jobs,
+        help="All processes of this job on this host.",
+    ),
+    click.option(
+        "--scheduler",
+        type=NAME,
+        metavar="NAME",
+        shell_complete=names_of(SchedulerPlugin),
+        help="The job's scheduler: slurm, pbs, or one that a plug-in adds; default: all are asked.",
+    ),
+)
+
+
+def check_processes(pids: tuple[int, ...], cgroup: str | None, job: str | None) -> None:
+    """Raise UsageError unless exactly one of --pid, --cgroup and --job was given."""
+    named = sum((bool(pids), cgroup is not None, job is not None))
+    if named != 1:
+        raise UsageError("say which processes: one of --pid PID (again for more), --cgroup, --job")

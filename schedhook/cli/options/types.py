@@ -1,0 +1,48 @@
+"""Types of option values: each converts a word of the command line, or fails with one line."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class NameType(click.ParamType[Any]):
+    """A name that is looked up later, since a plug-in may provide it."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail("it is empty", param, ctx)
+        return str(value)
+
+
+class NumberType(click.FloatRange):
+    """A finite number within bounds."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+class PathType(click.Path):
+    """A path that is not empty: the empty path would mean the current directory."""
+
+    def __init__(self, *, exists: bool = False, files: bool = True, directories: bool = True):
+        super().__init__(path_type=Path, exists=exists, file_okay=files, dir_okay=directories)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+NAME = NameType()
+FILE = PathType(directories=False)

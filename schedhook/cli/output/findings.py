@@ -1,0 +1,24 @@
+"""`schedhook doctor` on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from schedhook.plugins.findings import Finding, Level
+
+_COLOURS = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print each finding, and below it its remedy."""
+    console = Console(highlight=False)
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    for each in findings:
+        level = f"[{_COLOURS[each.level]}]{each.level.value}[/]"
+        what = escape(each.what) + (f"\n[dim]→ {escape(each.remedy)}[/]" if each.remedy else "")
+        table.add_row(level, escape(each.subject), what)
+    console.print(table)

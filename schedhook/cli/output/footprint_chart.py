@@ -1,0 +1,122 @@
+"""Charts of `schedhook show`: where memory is, held against where its processors are."""
+
+from __future__ import annotations
+
+from schedhook.cli.output.charts import Bar, Chart, Group, Json, Tone, make_group, title_of
+from schedhook.cli.output.text import by_number, count, off_node, size
+from schedhook.values.sets import NodeSet
+from schedhook.values.text import printable
+
+
+def chart_footprint(shown: Json) -> Chart:
+    """Return the chart of one job or of some processes, from what `show --json` has."""
+    processes = shown["processes"]
+    groups = [_whole_group("all processes" if len(processes) > 1 else "", shown)]
+    if len(processes) > 1:
+        groups += [_process_group(each, shown) for each in processes]
+    return Chart(
+        title=_target_title(shown),
+        facts=(
+            f"processors {shown['placement']['cpus'] or '-'},"
+            f" nodes {shown['placement']['nodes'] or '-'}",
+            f"{size(shown['bytes'])} in {count(len(processes), 'process')},"
+            f" {off_node(shown['bytes_off_node'], shown['bytes'])}",
+        ),
+        groups=tuple(groups),
+    )
+
+
+def chart_jobs(shown: Json) -> Chart:
+    """Return the chart of every job on the host: the nodes first, then each job."""
+    jobs = shown["jobs"]
+    whole = sum(job["bytes"] for job in jobs)
+    off = sum(job["bytes_off_node"] for job in jobs)
+    return Chart(
+        title=f"{count(len(jobs), 'job')} on this host",
+        facts=(f"{size(whole)} of memory, {off_node(off, whole)}",),
+        groups=(_host_group(shown), *(_job_group(job, shown) for job in jobs)),
+    )
+
+
+def _target_title(shown: Json) -> str:
+    if shown["job"] is not None:
+        return _job_title(shown)
+    if shown["cgroup"] is not None:
+        return printable(f"cgroup {shown['cgroup']}")
+    processes = shown["processes"]
+    return title_of(processes[0]) if len(processes) == 1 else count(len(processes), "process")
+
+
+def _job_title(job: Json) -> str:
+    return printable(f"{job['scheduler']} job {job['job']}")
+
+
+def _whole_group(title: str, shown: Json) -> Group:
+    """Return the bars of the whole target, with the nodes of its processors even if empty."""
+    home = _home_nodes(shown["placement"])
+    nodes = by_number(shown["residency"]).keys() | home
+    others = len(shown["nodes"]) - len(nodes)
+    note = f"nothing on {count(others, 'other node')}" if others > 0 else ""
+    return make_group(title, [_bar(node, shown, home, shown) for node in sorted(nodes)], note=note)
+
+
+def _job_group(job: Json, shown: Json) -> Group:
+    home = _home_nodes(job["placement"])
+    bars = [_bar(node, job, home, shown) for node in by_number(job["residency"])]
+    return make_group(_job_title(job), bars)
+
+
+def _process_group(process: Json, shown: Json) -> Group:
+    home = _home_nodes(process)
+    bars = [_bar(node, process, home, shown) for node in by_number(process["residency"])]
+    return make_group(title_of(process), bars)
+
+
+def _bar(node: int, its: Json, home: set[int], shown: Json) -> Bar:
+    """Return the bar of what `its` footprint has on one node of the host."""
+    name = str(node)
+    kinds = [f"{kind} {size(sizes[name])}" for kind, sizes in its["kinds"].items() if name in sizes]
+    return Bar(
+        node=node,
+        is_home=node in home,
+        parts=tuple(_parts(its, node, home).items()),
+        free=shown["nodes"].get(name, {}).get("free"),
+        note=", ".join(kinds),
+    )
+
+
+def _host_group(shown: Json) -> Group:
+    """Return for each node what the jobs use of it, and what others use."""
+    homes = [(job, _home_nodes(job["placement"])) for job in shown["jobs"]]
+    bars = []
+    for name, node in shown["nodes"].items():
+        parts = dict.fromkeys((Tone.HOME, Tone.OFF, Tone.SHARED), 0)
+        for job, home in homes:
+            for tone, part in _parts(job, int(name), home).items():
+                parts[tone] += part
+        jobs = sum(parts.values())
+        parts[Tone.OTHER] = max(node["total"] - node["free"] - jobs, 0)
+        bars.append(
+            Bar(
+                node=int(name),
+                parts=tuple(parts.items()),
+                free=node["free"],
+                note=f"{size(jobs)} of jobs" if jobs else "",
+            )
+        )
+    largest = max((node["total"] for node in shown["nodes"].values()), default=0)
+    return make_group("memory in use, of what each node has", bars, largest)
+
+
+def _home_nodes(placement: Json) -> set[int]:
+    """Return the nodes of the processors."""
+    return set(NodeSet.parse(placement["nodes"]))
+
+
+def _parts(its: Json, node: int, home: set[int]) -> dict[Tone, int]:
+    """Return the bytes on one node by tone."""
+    there = its["residency"].get(str(node), 0)
+    off = min(its["off_node"].get(str(node), 0), there)
+    if node in home:
+        return {Tone.HOME: there - off, Tone.OFF: off}
+    return {Tone.OFF: off, Tone.SHARED: there - off}
