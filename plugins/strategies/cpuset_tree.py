@@ -8,7 +8,6 @@ from the bottom. A wider set moves nothing. A narrower one makes the kernel move
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from schedhook.host.cgroups import (
     effective_nodes,
     pids,
     resolve_cgroup,
+    subtree,
 )
 from schedhook.host.vanishing import read_living
 from schedhook.migration.move import Move
@@ -184,9 +184,7 @@ def _check_parent(top: Cgroup, work: Move) -> None:
 
 
 def _configured_below(top: Cgroup) -> Iterator[Cgroup]:
-    for directory, below, _ in os.walk(top.path):
-        below.sort()
-        cgroup = replace(top, path=Path(directory))
+    for cgroup in subtree(top):
         with contextlib.suppress(SchedhookError):  # it has ended
             if configured_nodes(cgroup):
                 yield cgroup

@@ -1,5 +1,5 @@
-"""What this machine says about itself: read-only readers of /sys and /proc.
+"""Readers of this host's /sys, /proc and cgroups. They write nothing.
 
-Every reader takes the directory that stands for `/`, so that a tree of files can stand for a host;
+Every reader takes the directory to use as `/`, so that a tree of files can play a host in tests;
 see schedhook.testing.
 """

@@ -1,4 +1,4 @@
-"""Reading files of /proc/PID, with the kernel's errors turned into the domain's."""
+"""Reading files of /proc/PID; the kernel's errors become those of schedhook."""
 
 from __future__ import annotations
 
@@ -15,33 +15,38 @@ _PF_KTHREAD = 0x00200000
 
 
 class MissingFileError(SchedhookError):
-    """The process is there, the file is not: the kernel was built without it."""
+    """The process exists and the file does not: the kernel was built without it."""
 
 
 def proc_path(pid: int, name: str, root: Path) -> Path:
+    """Return the path of /proc/PID/`name`."""
     return root / "proc" / str(pid) / name
 
 
 def read(pid: int, name: str, root: Path) -> bytes:
-    """The whole of /proc/PID/`name`. ProcessGoneError, NoPermissionError, SchedhookError."""
+    """Return the contents of /proc/PID/`name`. Raise what `translated` raises."""
     with translated(pid, name, root):
         return proc_path(pid, name, root).read_bytes()
 
 
 def gone(pid: int) -> ProcessGoneError:
-    return ProcessGoneError(f"there is no process {pid} (any more)")
+    """Return the error for a process that does not exist."""
+    return ProcessGoneError(f"process {pid} does not exist (any more)")
 
 
 @contextlib.contextmanager
 def translated(pid: int, name: str, root: Path) -> Iterator[None]:
-    """Around any use of /proc/PID/`name`."""
+    """Translate the errors of a block that uses /proc/PID/`name`.
+
+    Raise ProcessGoneError, NoPermissionError, MissingFileError, or SchedhookError for others.
+    """
     path = proc_path(pid, name, root)
     try:
         yield
     except ProcessLookupError:
         raise gone(pid) from None
     except FileNotFoundError:
-        # Found now, it is that of another process, which has got the number since.
+        # If the path exists now, another process has got the number in the meantime.
         if (path.parent / "stat").exists() and not path.exists():
             raise MissingFileError(f"this kernel has no {path}") from None
         raise gone(pid) from None
@@ -55,7 +60,10 @@ def translated(pid: int, name: str, root: Path) -> Iterator[None]:
 
 
 def stat_fields(pid: int, root: Path, task: int | None = None) -> list[bytes]:
-    """/proc/PID/stat from field 3 (the state) on: the name before may hold spaces and brackets."""
+    """Return the fields of /proc/PID/stat from field 3 (the state) on.
+
+    They follow the last bracket: the name before them can contain spaces and brackets.
+    """
     fields = read(pid, task_file("stat", task), root).rpartition(b")")[2].split()
     if len(fields) < 26:
         raise gone(pid)
@@ -63,32 +71,34 @@ def stat_fields(pid: int, root: Path, task: int | None = None) -> list[bytes]:
 
 
 def task_file(name: str, task: int | None) -> str:
-    """`name` below /proc/PID, for one thread where `task` says which."""
+    """Return the file's name below /proc/PID: of the process, or of its thread `task`."""
     return name if task is None else f"task/{task}/{name}"
 
 
 def is_kernel_thread(pid: int, root: Path = Path("/")) -> bool:
-    """Kernel threads have no memory of their own to move."""
+    """Return whether this is a kernel thread, which has no memory of its own."""
     return bool(int(stat_fields(pid, root)[6]) & _PF_KTHREAD)
 
 
 def is_exiting(pid: int, root: Path = Path("/"), task: int | None = None) -> bool:
-    """Whether the process, or its thread `task`, has begun to exit: its memory may be gone before
-    it counts as exited. ProcessGoneError."""
+    """Return whether the process, or its thread `task`, has begun to exit.
+
+    Its memory can be gone before it counts as exited. Raise ProcessGoneError once it does.
+    """
     return bool(int(stat_fields(pid, root, task)[6]) & _PF_EXITING)
 
 
 def thread_ids(pid: int, root: Path = Path("/")) -> list[int]:
-    """The process's threads, in ascending order."""
+    """Return the process's threads, in ascending order."""
     with translated(pid, "task", root):
         return list_numbers(proc_path(pid, "task", root))
 
 
 def live_task(pid: int, root: Path = Path("/")) -> int:
-    """A thread through which the process's memory can be reached.
+    """Return a thread through which the process's memory can be reached.
 
-    That is its first one, unless it has called pthread_exit(3) while others run on: then the
-    process looks like a zombie with empty maps. ProcessGoneError where all have exited.
+    That is the first thread, unless it has called pthread_exit(3) and others still run: then the
+    process looks like a zombie with empty maps. Raise ProcessGoneError if all have exited.
     """
     if _is_live(pid, root, None):
         return pid

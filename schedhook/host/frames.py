@@ -1,4 +1,4 @@
-"""Which frames of physical memory belong to which node, from /proc/zoneinfo."""
+"""The frames of physical memory that belong to each node, from /proc/zoneinfo."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _FIELD = re.compile(
 
 
 def node_spans(root: Path = Path("/")) -> list[tuple[int, int, int]]:
-    """Ascending rows (first frame, one past the last, node).
+    """Return ascending rows (first frame, one past the last, node).
 
-    Empty where that does not tell: no such file, or nodes whose spans lie within each other.
+    Return none if the file is missing or the spans of two nodes overlap, so that a frame's number
+    does not determine its node.
     """
     try:
         text = (root / "proc/zoneinfo").read_text("ascii", "replace")

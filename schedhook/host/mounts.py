@@ -1,7 +1,8 @@
-"""What is mounted where; proc_pid_mountinfo(5).
+"""The mounted file systems; proc_pid_mountinfo(5).
 
-Users may mount file systems too (fusermount), on directories of any name: the kernel writes blanks
-and newlines of a name as octal, and all else at which Python would end a line as it is.
+Users can mount file systems too (fusermount), on directories of any name. The kernel writes blanks
+and newlines in a name as octal escapes; other characters at which str.splitlines() splits appear
+unescaped.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 class Mount(NamedTuple):
-    """A mounted file system; names are decoded as those of files."""
+    """A mounted file system. Names are decoded like file names (os.fsdecode)."""
 
     top: str
-    """The directory of the file system that shows at `point`."""
+    """The directory of the file system that is visible at `point`."""
     point: str
     kind: str
-    """Of file system: `ext4`, `cgroup2`."""
+    """The type of the file system: `ext4`, `cgroup2`."""
     options: str
 
 
 def read_mounts(root: Path = Path("/")) -> list[Mount]:
-    """In the order in which they were mounted; empty where nobody says."""
+    """Return the mounts in the order in which they were made; none if /proc is not readable."""
     for name, parse in (("self/mountinfo", parse_mountinfo), ("mounts", _parse_mounts)):
         with contextlib.suppress(OSError):
             return list(parse((root / "proc" / name).read_bytes()))
@@ -36,6 +37,7 @@ def read_mounts(root: Path = Path("/")) -> list[Mount]:
 
 
 def parse_mountinfo(data: bytes) -> Iterator[Mount]:
+    """Yield the mounts in the text of /proc/PID/mountinfo."""
     for line in data.split(b"\n"):
         mount, _, source = line.partition(b" - ")
         words, more = mount.split(b" "), source.split(b" ")

@@ -1,8 +1,8 @@
-"""What /proc says about processes: identity, rights, and where their memory lies.
+"""Processes in /proc: identity, rights, and the nodes of their memory.
 
 Sources: proc(5), numa(7), and the kernel's fs/proc/task_mmu.c and mm/mempolicy.c for what those
-leave out. ProcessGoneError where the process has exited, NoPermissionError where the kernel keeps
-a file from the caller (both from every function that takes a pid).
+leave out. Every function that takes a pid raises ProcessGoneError if the process has exited, and
+NoPermissionError if the caller may not read the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from schedhook.host._proc import (
     thread_ids,
     translated,
 )
-from schedhook.host.areas import read_areas, read_pss, residency
+from schedhook.host.areas import read_areas, residency
 from schedhook.host.listing import list_numbers
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.host.vanishing import read_living
@@ -46,7 +46,6 @@ __all__ = [
     "read_command",
     "read_identity",
     "read_parent",
-    "read_pss",
     "read_stack_start",
     "read_start_time",
     "read_status",
@@ -61,81 +60,76 @@ _MOST_DIGITS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What tells a process from a later one of the same number."""
+    """Distinguishes a process from a later one with the same number."""
 
     pid: int
     start_time: int
-    """In clock ticks after boot; field 22 of /proc/PID/stat."""
+    """Clock ticks since boot; field 22 of /proc/PID/stat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """The parts of /proc/PID/status that a relocation needs."""
 
-    name: str
-    """The command's name, at most 15 characters, made printable."""
     state: str
     """One letter: R, S, D, T (stopped), t, Z (exited, not yet waited for), X, I."""
     tgid: int
     """The process that this thread belongs to; the number itself for a process."""
     uid: int
-    """Real user."""
-    threads: int
+    """The real user."""
     allowed_cpus: CpuSet
     allowed_nodes: NodeSet
-    """Mems_allowed: the nodes of its cpuset. Every online node on a kernel without cpusets."""
+    """Mems_allowed: the nodes of its cpuset. All online nodes on a kernel without cpusets."""
     cap_effective: int
-    """Bit mask of effective capabilities, capabilities(7)."""
-    rss: int
-    """Resident bytes, huge pages of hugetlbfs not counted."""
-    hugetlb: int
-    """Resident bytes in huge pages of hugetlbfs."""
+    """The bit mask of effective capabilities, capabilities(7)."""
     swapped: int = 0
     """Anonymous bytes in swap."""
 
 
 def read_identity(pid: int, root: Path = Path("/")) -> Identity:
-    """What to compare later to know that the number still means the same process."""
+    """Return what shows, compared later, whether the number still means the same process."""
     return Identity(pid=pid, start_time=read_start_time(pid, root))
 
 
 def read_start_time(pid: int, root: Path = Path("/"), task: int | None = None) -> int:
-    """When the process, or its thread `task`, started, in clock ticks after boot."""
+    """Return when the process, or its thread `task`, started, in clock ticks since boot."""
     start_time = stat_fields(pid, root, task)[19]
     if not start_time.isdigit():
-        raise SchedhookError(f"cannot make sense of {proc_path(pid, 'stat', root)}")
+        raise SchedhookError(f"cannot parse {proc_path(pid, 'stat', root)}")
     return int(start_time[:_MOST_DIGITS])
 
 
 def read_parent(pid: int, root: Path = Path("/")) -> int:
-    """The parent's number, 0 where it is none of this pid namespace."""
+    """Return the parent's number; 0 if the parent is outside this pid namespace."""
     return int(stat_fields(pid, root)[1])
 
 
 def read_stack_start(pid: int, root: Path = Path("/"), task: int | None = None) -> int:
-    """The address of the stack's bottom, which each execve(2) draws anew unless addresses are not
-    randomized; 0 where the caller may not know. Field 28 of /proc/PID/stat."""
+    """Return the address of the bottom of the stack; 0 if the caller may not see it.
+
+    Each execve(2) draws it anew unless address randomization is off. Field 28 of /proc/PID/stat.
+    """
     return int(stat_fields(pid, root, task)[25])
 
 
 def open_task(pid: int, task: int, root: Path = Path("/")) -> int:
-    """A descriptor that can be read from, anew at offset 0, until that thread has ended, whoever
-    has its number then."""
+    """Return a descriptor that can be read, again at offset 0, until that thread has ended.
+
+    Reading then fails with ESRCH, even if another thread has got the number.
+    """
     with translated(pid, name := task_file("comm", task), root):
         return os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
 
 
 def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) -> Status:
-    """The state, user, rights and cpuset of the process, or of its thread `task`."""
+    """Return the state, user, rights and cpuset of the process, or of its thread `task`."""
     lines = read(pid, task_file("status", task), root).split(b"\n")
     values = {key: value.strip().decode("ascii", "replace") for key, value in _pairs(lines)}
     try:
         return Status(
-            name=printable(values.get(b"Name", "")),
             state=values[b"State"][:1],
             tgid=int(values.get(b"Tgid", pid)),
             uid=int(values[b"Uid"].split()[0]),
-            threads=int(values.get(b"Threads", 1)),
             allowed_cpus=CpuSet.parse(values[b"Cpus_allowed_list"])
             if b"Cpus_allowed_list" in values
             else read_online_cpus(root),
@@ -143,18 +137,16 @@ def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) ->
             if b"Mems_allowed_list" in values
             else read_online_nodes(root),
             cap_effective=int(values.get(b"CapEff", "0"), 16),
-            rss=_kilobytes(values.get(b"VmRSS", "0")),
-            hugetlb=_kilobytes(values.get(b"HugetlbPages", "0")),
             swapped=_kilobytes(values.get(b"VmSwap", "0")),
         )
     except (KeyError, ValueError, IndexError):
         raise SchedhookError(
-            f"cannot make sense of {proc_path(pid, 'status', root)}; is /proc mounted there?"
+            f"cannot parse {proc_path(pid, 'status', root)}; is /proc mounted there?"
         ) from None
 
 
 def read_threads_cpus(pid: int, root: Path = Path("/")) -> CpuSet:
-    """The processors that one thread or another of the process may run on."""
+    """Return the processors that at least one thread of the process may run on."""
     cpus = CpuSet()
     threads = thread_ids(pid, root)
     for _, status in read_living(threads, lambda tid: read_status(pid, root, task=tid)):
@@ -174,9 +166,9 @@ def _kilobytes(text: str) -> int:
 
 
 def read_command(pid: int, root: Path = Path("/")) -> str:
-    """The command line, or `[name]` where there is none, as one short printable line.
+    """Return the command line, or `[name]` if it is empty, as one short printable line.
 
-    The words are the process's own to choose, so nothing in them may reach a terminal raw.
+    The process chooses these words, so control characters are escaped.
     """
     words = read(pid, "cmdline", root).rstrip(b"\0")
     if words:
@@ -188,7 +180,7 @@ def read_command(pid: int, root: Path = Path("/")) -> str:
 
 
 def boot_time(root: Path = Path("/")) -> float:
-    """When the host started, in seconds after the epoch; /proc/stat. 0 where unknown."""
+    """Return when the host started, in seconds since the epoch; /proc/stat. 0 if unknown."""
     with suppress(OSError, ValueError):
         for line in (root / "proc/stat").read_text(encoding="ascii").splitlines():
             if line.startswith("btime "):
@@ -197,14 +189,14 @@ def boot_time(root: Path = Path("/")) -> float:
 
 
 def boot_id(root: Path = Path("/")) -> str | None:
-    """The kernel's own name for the time since the host started; random(4). None where unknown."""
+    """Return the kernel's id of this boot; random(4). None if unknown."""
     with suppress(OSError):
         return (root / "proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return None
 
 
 def all_pids(root: Path = Path("/")) -> list[int]:
-    """Every process that /proc shows to the caller, in ascending order."""
+    """Return all processes that /proc shows to the caller, in ascending order."""
     try:
         return list_numbers(root / "proc")
     except OSError as error:

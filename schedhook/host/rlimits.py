@@ -6,7 +6,7 @@ import resource
 
 
 def raise_file_limit() -> bool:
-    """Allow this process as many open files as it may allow itself; False where it has them."""
+    """Raise the soft limit on open files to the hard limit; return whether that changed it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         return False
@@ -18,6 +18,6 @@ def raise_file_limit() -> bool:
 
 
 def is_near_file_limit(descriptor: int, spare: int) -> bool:
-    """Whether, `descriptor` being the newest, fewer than `spare` further files may be opened."""
+    """Return whether fewer than `spare` files can be opened after `descriptor`, the newest one."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft != resource.RLIM_INFINITY and descriptor + spare >= soft

@@ -6,7 +6,6 @@ the n-th of the new ones, and its memory follows from node to node along the sam
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from schedhook.control.cpusets import CpuMove, CpusetChange, move_processors, relative
 from schedhook.control.threads import affinity, bind, members_threads
-from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids
+from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids, subtree
 from schedhook.host.topology import read_online_cpus, read_topology
 from schedhook.host.vanishing import call_with_living
 from schedhook.roles.request import Relocate, Request
@@ -356,9 +355,7 @@ def _levels(
             yield CpusetChange(cgroup=user, cpus=top, stays_wide=True)
     yield CpusetChange(cgroup=job, cpus=top)
     for step, path in step_directories(job).items():
-        for directory, below, _ in os.walk(path):
-            below.sort()
-            cgroup = replace(job, path=Path(directory))
+        for cgroup in subtree(replace(job, path=path)):
             cpus = configured_cpus(cgroup)
             if cpus:
                 yield CpusetChange(cgroup=cgroup, cpus=target(step, cpus))

@@ -221,5 +221,5 @@ def test_a_terminal_is_told_nothing_by_names_in_errors(run: Run, host: Path) -> 
     write_file(host, "sys/fs/cgroup/user/\x1b]0;mine\x07\r/cgroup.procs", "none\n")
     status, _, err = run("show", "--root", host, "--cgroup", "/user")
     assert (status, err.count("\n")) == (1, 1)
-    assert "cannot make sense of" in err
+    assert "cannot parse" in err
     assert err.removesuffix("\n").isprintable()

@@ -20,7 +20,18 @@ from schedhook.agent.events import read_event
 from schedhook.backends.simulated import four_nodes
 from schedhook.hook import delivery
 from schedhook.hook.message import parse_message
-from schedhook.host import areas, cgroups, frames, mounts, processes, topology
+from schedhook.host import (
+    _cgroup_files,
+    _sysfs,
+    areas,
+    cgroups,
+    frames,
+    hierarchies,
+    mounts,
+    processes,
+    smaps,
+    topology,
+)
 from schedhook.host._proc import stat_fields
 from schedhook.journal.columns import json_object
 from schedhook.journal.journal import Journal
@@ -75,13 +86,14 @@ def read_areas(data: bytes) -> None:
 
     with (
         mock.patch.object(areas, "read", read),
+        mock.patch.object(smaps, "read", read),
         mock.patch.object(areas, "is_kernel_thread", lambda *_: False),
         mock.patch.object(areas, "live_task", lambda *_: 1),
         contextlib.suppress(SchedhookError),
     ):
         for area in areas.read_areas(1, resident_only=False):
             assert area.kind in MemoryKind
-        areas.read_pss(1)
+        smaps.read_pss(1)
 
 
 def read_cgroups(data: bytes) -> None:
@@ -91,9 +103,9 @@ def read_cgroups(data: bytes) -> None:
         return files["cpuset"].decode("ascii", "replace").strip()
 
     with (
-        mock.patch.object(cgroups, "_text", text),
+        mock.patch.object(_cgroup_files, "read_text", text),
         mock.patch.object(
-            cgroups, "read_mounts", lambda _: mounts.parse_mountinfo(files["mountinfo"])
+            hierarchies, "read_mounts", lambda _: mounts.parse_mountinfo(files["mountinfo"])
         ),
         mock.patch.object(cgroups, "_is_cgroup", lambda _: True),
         mock.patch.object(cgroups, "read", lambda *_: files["cgroup"]),
@@ -111,7 +123,7 @@ def read_cgroups(data: bytes) -> None:
             cgroups.effective_nodes,
             cgroups.configured_cpus,
             cgroups.frozen,
-            lambda group: list(cgroups._pids_in(group.path, _NOWHERE)),
+            lambda group: cgroups._pids_in(group.path, _NOWHERE),
         ):
             with contextlib.suppress(SchedhookError):
                 reader(cgroup)
@@ -141,9 +153,9 @@ def _stat(data: bytes) -> list[bytes]:
 
 def read_topology(data: bytes) -> None:
     with (
-        mock.patch.object(topology, "_read", lambda _: data.decode("ascii", "replace")),
+        mock.patch.object(_sysfs, "_read", lambda _: data.decode("ascii", "replace")),
         mock.patch.object(
-            topology, "_entries", lambda _, prefix: [Path(f"{prefix}0"), Path(f"{prefix}4kB")]
+            _sysfs, "find_directories", lambda _: ["node0", "node4", "hugepages-4kB"]
         ),
         contextlib.suppress(SchedhookError),
     ):

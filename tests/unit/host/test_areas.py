@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schedhook.host.processes import read_areas, read_pss, residency
+from schedhook.host.processes import read_areas, residency
+from schedhook.host.smaps import read_pss
 from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
 from schedhook.values.errors import NoPermissionError, ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
