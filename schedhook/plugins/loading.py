@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from schedhook.plugins.manager import Plugins
+from schedhook.plugins.manager import ObserverFailed, Plugins
 from schedhook.plugins.options import check_options, unknown_options
 from schedhook.plugins.registry import DISABLE_VARIABLE
 from schedhook.plugins.sources import BUILT_IN, GROUP, PluginSource
@@ -25,7 +25,11 @@ TRACE_VARIABLE = "SCHEDHOOK_TRACE_PLUGINS"
 
 
 def load_plugins(
-    config: Config, *, extra: Iterable[object] = (), environ: Mapping[str, str] = os.environ
+    config: Config,
+    *,
+    extra: Iterable[object] = (),
+    environ: Mapping[str, str] = os.environ,
+    observer_failed: ObserverFailed | None = None,
 ) -> Plugins:
     """Load the plug-ins that ship, those of installed packages, and `extra`.
 
@@ -33,8 +37,11 @@ def load_plugins(
     $SCHEDHOOK_DISABLE_PLUGINS (names separated by commas, or `all`) exclude installed packages.
     A plug-in that cannot be used is recorded and left out. Raise ConfigError if
     [plugins.options.NAME] names nothing that exists; see `check_options`.
+
+    `observer_failed` is called for an observer that fails; by default the failure is logged.
     """
-    plugins = Plugins(trace=environ.get(TRACE_VARIABLE, "") not in ("", "0"))
+    trace = environ.get(TRACE_VARIABLE, "") not in ("", "0")
+    plugins = Plugins(trace=trace, observer_failed=observer_failed)
     for module in import_module("schedhook_plugins").BUILT_IN:
         _add(plugins, PluginSource(name=module, package=BUILT_IN), partial(import_module, module))
     excluded = {name.strip() for name in environ.get(DISABLE_VARIABLE, "").split(",")}

@@ -5,7 +5,7 @@ A plug-in that is broken is recorded and left out; what does not use it is not a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from schedhook.plugins import hookspecs
@@ -32,12 +32,18 @@ OBSERVER_HOOKS = tuple(
 )
 """Plug-in hooks that `Plugins.notify` calls."""
 
+ObserverFailed = Callable[[str, PluginSource, BaseException], None]
+"""Called with the plug-in hook that failed, its plug-in and the exception."""
+
 
 class Plugins:
     """The plug-ins that are loaded; made by `load_plugins`."""
 
-    def __init__(self, *, trace: bool = False) -> None:
+    def __init__(
+        self, *, trace: bool = False, observer_failed: ObserverFailed | None = None
+    ) -> None:
         self._calls = HookCalls(trace=trace)
+        self._observer_failed = observer_failed or _log_failure
         self._registry = Registry()
         self._problems: list[PluginProblem] = []
 
@@ -90,9 +96,9 @@ class Plugins:
             except MigrationRefused as refusal:
                 if hook == "schedhook_before_migrate":
                     raise MigrationRefused(f"{source}: {refusal}") from refusal
-                _log_failure(hook, source, refusal)
+                self._observer_failed(hook, source, refusal)
             except PLUGIN_ERRORS as error:
-                _log_failure(hook, source, error)
+                self._observer_failed(hook, source, error)
 
     def ask(self, hook: str, **arguments: Any) -> Iterator[tuple[PluginSource, Any]]:
         """Yield the answer of each plug-in with this hook; if one fails, a PluginError.

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from schedhook.testing.contracts.backend import BackendContract
     from schedhook.testing.contracts.mapper import MapperContract
     from schedhook.testing.contracts.one_node import OneNodeContract
-    from schedhook.testing.contracts.scheduler import SchedulerContract
+    from schedhook.testing.contracts.page_strategy import PageStrategyContract
+    from schedhook.testing.contracts.scheduler import FakeJob, HookCall, SchedulerContract
     from schedhook.testing.contracts.strategy import StrategyContract
     from schedhook.testing.hosts import (
         FakeArea,
@@ -27,20 +28,24 @@ if TYPE_CHECKING:
         write_process,
     )
     from schedhook.testing.processes import NativeProcess
-    from schedhook.testing.relocations import relocate_simulated
+    from schedhook.testing.relocations import relocate_simulated, send_event
 
 __all__ = [
     "BackendContract",
     "FakeArea",
+    "FakeJob",
     "FakeNode",
+    "HookCall",
     "MapperContract",
     "NativeProcess",
     "OneNodeContract",
+    "PageStrategyContract",
     "SchedulerContract",
     "SimulatedArea",
     "SimulatedBackend",
     "StrategyContract",
     "relocate_simulated",
+    "send_event",
     "write_cgroup",
     "write_cgroup_mounts",
     "write_file",
@@ -51,15 +56,19 @@ __all__ = [
 _HOME = {
     "BackendContract": "schedhook.testing.contracts.backend",
     "FakeArea": "schedhook.testing.hosts",
+    "FakeJob": "schedhook.testing.contracts.scheduler",
     "FakeNode": "schedhook.testing.hosts",
+    "HookCall": "schedhook.testing.contracts.scheduler",
     "MapperContract": "schedhook.testing.contracts.mapper",
     "NativeProcess": "schedhook.testing.processes",
     "OneNodeContract": "schedhook.testing.contracts.one_node",
+    "PageStrategyContract": "schedhook.testing.contracts.page_strategy",
     "SchedulerContract": "schedhook.testing.contracts.scheduler",
     "SimulatedArea": "schedhook.backends.simulated",
     "SimulatedBackend": "schedhook.backends.simulated",
     "StrategyContract": "schedhook.testing.contracts.strategy",
     "relocate_simulated": "schedhook.testing.relocations",
+    "send_event": "schedhook.testing.relocations",
     "write_cgroup": "schedhook.testing.hosts",
     "write_cgroup_mounts": "schedhook.testing.hosts",
     "write_file": "schedhook.testing.hosts",

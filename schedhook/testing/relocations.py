@@ -1,22 +1,30 @@
-"""Whole relocations over the simulated backend, with nothing of this host in them."""
+"""Drive plug-ins in tests: whole relocations on the simulated backend, and events.
+
+The plug-ins that ship and the given ones are loaded, and no others; nothing of this host is read.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from schedhook import BackendPlugin, hookimpl
+from schedhook import BackendPlugin, SchedulerPlugin, hookimpl
 from schedhook.plugins.loading import load_plugins
 from schedhook.plugins.manager import Plugins
+from schedhook.plugins.options import check_options, unknown_options
+from schedhook.plugins.sources import PluginSource
 from schedhook.relocation.pipeline import Progress, relocate
 from schedhook.roles.request import Request
+from schedhook.roles.scheduler import EventKind, Scheduler
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.nodemap import parse_map
 from schedhook_plugins import BUILT_IN
 
 if TYPE_CHECKING:
     from schedhook.backends.simulated import SimulatedBackend
-    from schedhook.values.model import Report
+    from schedhook.values.model import Event, Report
 
 _QUICK = Config(
     relocation=RelocationSection(backend="given", threads=2),
@@ -24,45 +32,86 @@ _QUICK = Config(
     plugins=PluginsSection(third_party=False),
 )
 
+Options = Mapping[str, Mapping[str, Any]]
+"""[plugins.options.NAME] of the configuration, by NAME."""
+
 
 class _Given:
+    """A plug-in that provides a backend which exists already."""
+
     def __init__(self, backend: SimulatedBackend) -> None:
         self._backend = backend
 
     @hookimpl
     def schedhook_backends(self) -> list[BackendPlugin]:
-        return [BackendPlugin(name="given", summary="a test's", create=self._give)]
+        return [BackendPlugin(name="given", summary="the test's", create=self._give)]
 
     def _give(self, _root: Path) -> SimulatedBackend:
         return self._backend
 
 
-def load_given(*plugins: object) -> Plugins:
-    """These plug-ins, and those that ship. AssertionError where one cannot be used."""
+def load_given(*plugins: object, config: Config = _QUICK) -> Plugins:
+    """Load these plug-ins and those that ship; raise AssertionError if one cannot be used.
+
+    An observer that fails makes the test fail too, while schedhook itself only logs it. Raise
+    ConfigError if the configuration has options for a name that does not exist.
+    """
     given = [each for each in plugins if getattr(each, "__name__", "") not in BUILT_IN]
-    loaded = load_plugins(_QUICK, extra=given, environ={})
+    loaded = load_plugins(config, extra=given, environ={}, observer_failed=_fail)
     for problem in loaded.problems:
         raise AssertionError(f"{problem.source}: {problem.what}")
+    check_options(config, loaded, unknown_options(config, loaded), left_out=())
     return loaded
+
+
+def _fail(hook: str, source: PluginSource, error: BaseException) -> NoReturn:
+    raise AssertionError(f"{source}: {hook} failed: {error!r}") from error
 
 
 def relocate_simulated(
     backend: SimulatedBackend,
     *plugins: object,
-    node_map: str = "0:2",
+    node_map: str | None = "0:2",
     progress: Progress | None = None,
+    options: Options | None = None,
     **request: Any,
 ) -> Report:
-    """Relocate on `backend` with these plug-ins and those that ship, and no others.
+    """Relocate on `backend` with these plug-ins and return the report.
 
-    `request` has the fields of schedhook.roles.request.Request; `pids` are all by default.
-    Fails with
-    AssertionError where the report's bytes do not add up.
+    `request` has the fields of schedhook.roles.request.Request; `pids` defaults to all processes.
+    `node_map` is written as `--map` is, or None for a strategy that chooses nodes page by page.
+    `options` is [plugins.options] of the configuration, by name. Raise AssertionError if the
+    report's bytes do not add up, or if an observer fails.
     """
     request.setdefault("pids", () if "cgroup" in request else backend.pids())
-    loaded = load_given(_Given(backend), *plugins)
-    asked = Request(node_map=parse_map(node_map), **request)
-    report = relocate(asked, _QUICK, loaded, progress=progress)
+    config = replace(_QUICK, plugins=replace(_QUICK.plugins, options=options or {}))
+    loaded = load_given(_Given(backend), *plugins, config=config)
+    pairs = None if node_map is None else parse_map(node_map)
+    report = relocate(Request(node_map=pairs, **request), config, loaded, progress=progress)
     assert report.bytes_planned == report.bytes_moved + report.bytes_left, report
     assert report.bytes_left == sum(report.left_by_reason.values()), report
     return report
+
+
+def send_event(event: Event, *plugins: object, root: Path = Path("/")) -> None:
+    """Send an event to the observers of these plug-ins, in the order in which the agent does.
+
+    These are `schedhook_event`, except for an event that only asks for a look, and then, by the
+    event's kind, `schedhook_job_started` or `schedhook_job_ended`. The kind is what the adapter
+    of the event's scheduler says, or, if there is none, what hooks of that name usually mean.
+    `root` is where the adapter's host lies. Raise AssertionError if an observer fails.
+    """
+    loaded = load_given(*plugins)
+    kind = _adapter(loaded, event.scheduler, root).kind_of(event)
+    if kind is not EventKind.LOOK:
+        loaded.notify("schedhook_event", event=event)
+    if kind is EventKind.JOB_STARTED:
+        loaded.notify("schedhook_job_started", event=event)
+    elif kind is EventKind.JOB_ENDED:
+        loaded.notify("schedhook_job_ended", event=event)
+
+
+def _adapter(plugins: Plugins, name: str, root: Path) -> Scheduler:
+    if name in plugins.names(SchedulerPlugin):
+        return plugins.scheduler(name).create(root)
+    return Scheduler(root)

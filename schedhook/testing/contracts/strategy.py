@@ -30,18 +30,18 @@ class StrategyContract(PluginContract):
         backend = _host([0] * 50 + [1] * 7, [3, 0, None, 0])
         report = self.relocate(backend)
         assert report.outcome is Outcome.COMPLETE
-        assert _pages(backend) == {1: 7, 2: 52, 3: 1}
+        assert pages_by_node(backend) == {1: 7, 2: 52, 3: 1}
 
     def test_every_process_moves(self) -> None:
         backend = _host([0] * 5)
         backend.add_process(101, areas=[SimulatedArea(start=_AT, nodes=[0] * 9)])
         assert self.relocate(backend).outcome is Outcome.COMPLETE
-        assert (_pages(backend), _pages(backend, 101)) == ({2: 5}, {2: 9})
+        assert (pages_by_node(backend), pages_by_node(backend, 101)) == ({2: 5}, {2: 9})
 
     def test_nodes_change_places(self) -> None:
         backend = _host([0] * 30 + [1] * 10, [1, 0] * 6)
         assert self.relocate(backend, "0:1,1:0").outcome is Outcome.COMPLETE
-        assert _pages(backend) == {0: 16, 1: 36}
+        assert pages_by_node(backend) == {0: 16, 1: 36}
 
     def test_memory_of_several_processes_moves_once(self) -> None:
         backend = SimulatedBackend()
@@ -50,7 +50,7 @@ class StrategyContract(PluginContract):
             backend.add_process(pid, areas=[area])
         report = self.relocate(backend, "0:1,1:0")
         assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 13 * PAGE)
-        assert _pages(backend) == {0: 4, 1: 9}
+        assert pages_by_node(backend) == {0: 4, 1: 9}
 
     def test_busy_pages_are_tried_again(self) -> None:
         backend = _host([0] * 10)
@@ -63,12 +63,12 @@ class StrategyContract(PluginContract):
         report = self.relocate(backend)
         assert report.outcome is Outcome.PARTIAL
         assert report.left_by_reason == {"EBUSY": PAGE}
-        assert _pages(backend) == {0: 1, 2: 9}
+        assert pages_by_node(backend) == {0: 1, 2: 9}
 
     def test_a_dry_run_moves_nothing(self) -> None:
         backend = _host([0] * 10)
         assert self.relocate(backend, dry_run=True).outcome is Outcome.PLANNED
-        assert _pages(backend) == {0: 10}
+        assert pages_by_node(backend) == {0: 10}
 
     def test_nothing_there_is_nothing_to_do(self) -> None:
         assert self.relocate(_host([1] * 5)).outcome is Outcome.NOTHING_TO_DO
@@ -81,7 +81,7 @@ class StrategyContract(PluginContract):
             backend.add_process(101, areas=[area])
             report = self.relocate(backend)
             assert report.outcome is Outcome.COMPLETE, report.notes
-            assert _pages(backend, 101) == {2: 10}
+            assert pages_by_node(backend, 101) == {2: 10}
 
 
 def _host(*nodes_of_areas: Sequence[int | None]) -> SimulatedBackend:
@@ -94,8 +94,8 @@ def _host(*nodes_of_areas: Sequence[int | None]) -> SimulatedBackend:
     return backend
 
 
-def _pages(backend: SimulatedBackend, pid: int = _PID) -> dict[int, int]:
-    """Pages per node, whatever the report says."""
+def pages_by_node(backend: SimulatedBackend, pid: int = _PID) -> dict[int, int]:
+    """Return the process's base pages per node, found without the report."""
     total: dict[int, int] = {}
     with backend.attach(pid) as target:
         for area in target.areas():
