@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from schedhook.backends.native.backend import NativeBackend
-from schedhook.migration.sweeper import spread
+from schedhook.migration.units import spread
 from schedhook.roles.backend import Limits
 
 

@@ -19,7 +19,7 @@ def size(process: MovingProcess) -> int:
 
 def move(work: Move) -> None:
     """Sweep the processes in descending order of size."""
-    work.look()
+    work.refresh()
     work.sweep(sorted(work.processes, key=size, reverse=True))
 
 

@@ -72,8 +72,8 @@ def move(work: Move) -> None:
 
 
 def _allowed_to_block(work: Move) -> bool:
-    unknown = work.settings.keys() - {_OPTION}
-    allowed = work.settings.get(_OPTION, False)
+    unknown = work.plugin_options.keys() - {_OPTION}
+    allowed = work.plugin_options.get(_OPTION, False)
     if unknown or not isinstance(allowed, bool):
         raise ConfigError(f"[plugins.options.cpuset] has one key, {_OPTION}: true or false")
     return allowed
@@ -102,7 +102,7 @@ def _tight(tree: CpusetTree, work: Move) -> str | None:
     """Which new node would be nearly full with all that has yet to come; None where none would."""
     if not tree.vacated:
         return None
-    work.look()
+    work.refresh()
     pairs, topology = work.node_map.moves, work.topology()
     coming = dict.fromkeys(work.node_map.destinations, _files_of_others(work))
     for process in work.processes:
@@ -156,7 +156,7 @@ def _no_way_back(tree: CpusetTree, work: Move) -> str | None:
     """Why the nodes of before could not take what lies on new ones; None where they could."""
     before = NodeSet(node for level in tree.levels for node in level.before)
     added = NodeSet(node for level in tree.levels for node in level.after) - before
-    work.look()
+    work.refresh()
     back = sum(
         size
         for process in work.processes

@@ -162,7 +162,7 @@ def _own_cpuset(pid: int, root: Path) -> Cgroup:
 def _check_members(top: Cgroup, work: Move) -> None:
     # In this order: who was started meanwhile is found to belong.
     found = pids(top, work.root)
-    others = sorted(set(found).difference(work.members()))
+    others = sorted(set(found).difference(work.member_pids()))
     strangers = [pid for pid in others if (work.root / "proc" / str(pid)).exists()]
     if strangers:
         shown = ", ".join(map(str, strangers[:_STRANGERS_SHOWN]))

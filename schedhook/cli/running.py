@@ -14,8 +14,8 @@ import click
 
 from schedhook.cli.errors import complain
 from schedhook.plugins.manager import Plugins
-from schedhook.relocation.pipeline import Progress, relocate
-from schedhook.roles.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.roles.request import Progress, Request
 from schedhook.values.config import Config
 from schedhook.values.model import Outcome, Report
 

@@ -1,4 +1,4 @@
-"""Which failures may pass, and how long to wait for that."""
+"""Which failures are worth a retry, and how long to wait before it."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ _TRANSIENT = frozenset({errno.EBUSY, errno.EAGAIN, errno.EFAULT})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how long pages are tried again. Times in seconds."""
+    """How often and for how long failed pages are retried. Times in seconds."""
 
     attempts: int = 5
-    """All in all, the first one included."""
+    """In total, the first one included."""
     first_wait: float = 0.05
     longest_wait: float = 2.0
     give_up: float = 30.0
-    """No further attempt begins after this time."""
+    """No attempt begins later than this."""
 
 
 def is_transient(number: int, *, has_room: bool) -> bool:
-    """Whether a page that failed with errno `number` may move a moment later.
+    """Return whether a page that failed with errno `number` may move a moment later.
 
-    EBUSY: in use just now, or pinned for ever, which nobody can tell; hence the bound on attempts.
-    EFAULT: unmapped when its turn came, and mapped and touched anew since; of a kind that cannot
-    move if it stays so.
-    ENOMEM: only while the destination has room (`has_room`), since then memory was short for a
-    moment or in one place.
+    EBUSY, EAGAIN: in use at the moment, or pinned for good; the kernel does not say which, hence
+    the limit on attempts.
+    EFAULT: unmapped when tried and possibly remapped since; if it persists, the page cannot be
+    migrated.
+    ENOMEM: only if the destination has room (`has_room`), since memory was then short for a
+    moment or in one zone only.
     """
     return number in _TRANSIENT or (number == errno.ENOMEM and has_room)
 
 
 def retry(policy: RetryPolicy, attempt: Callable[[], bool]) -> None:
-    """Call `attempt` again while it returns True (something may still pass) and the policy lasts.
+    """Call `attempt` again while it returns True (a failure may still pass) and the policy allows.
 
-    For use after a first attempt, which counts as one. Waits grow exponentially, with jitter, so
-    that several hosts or processes do not try in step.
+    The caller has made the first attempt, which counts. Waits grow exponentially, with jitter, so
+    that several hosts or processes do not retry in step.
     """
     if policy.attempts < 2:
         return
-    from tenacity import (  # heavy, and needed only where pages have failed
+    from tenacity import (  # heavy, and needed only if pages have failed
         Retrying,
         retry_if_result,
         stop_after_attempt,

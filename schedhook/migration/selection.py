@@ -1,9 +1,9 @@
-"""Which of a process's memory a relocation is about."""
+"""Select the memory of each process that a relocation moves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schedhook.values.model import Area, MemoryKind, Shared, add_residency
 from schedhook.values.sets import NodeSet
@@ -12,15 +12,15 @@ _SHARED_FILE = "shared-file"
 LEFT_BY_STRATEGY = "left-by-strategy"
 UNREACHABLE = "hidden"
 WHY_KEPT = (*(kind.value for kind in MemoryKind), _SHARED_FILE, LEFT_BY_STRATEGY, UNREACHABLE)
-"""Why memory on an old node may be left alone; the keys of a report's `bytes_kept`."""
+"""Why memory on an old node is left alone: the keys of a report's `bytes_kept`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What to move of what lies on the source nodes.
+    """Which of the memory on the source nodes to move.
 
     `may_move_shared`: the caller has CAP_SYS_NICE, without which pages that several processes map
-    stay where they are whatever is asked for.
+    cannot move, whatever the request says.
     """
 
     kinds: frozenset[MemoryKind] = frozenset(MemoryKind)
@@ -29,14 +29,15 @@ class Selection:
 
     @property
     def takes_all(self) -> bool:
-        """Whether no kind of memory is left out on request."""
+        """Whether the request leaves out no kind of memory."""
         return self.kinds == frozenset(MemoryKind) and self.shared is not Shared.NONE
 
     def why_kept(self, area: Area, mappers: int) -> str | None:
-        """Why the request leaves the area alone, None where it is to move.
+        """Return why the request leaves the area alone; None if it must move.
 
         `mappers` is how many of the job's processes map the same object. Pages of a file that
-        others map too (the C library's, say) are the host's more than the job's.
+        other processes map too (the C library's, for instance) belong to the host more than to
+        the job.
         """
         if area.kind not in self.kinds:
             return area.kind.value
@@ -50,41 +51,43 @@ class Selection:
 
     @property
     def moves_shared_pages(self) -> bool:
-        """Whether pages of what is selected that several processes map go too (MPOL_MF_MOVE_ALL).
+        """Whether selected pages that several processes map move too (MPOL_MF_MOVE_ALL).
 
-        Also where one process alone maps an area just now: a job that forks shares for a moment.
+        That applies to areas that only one process maps at present, too: a job that forks shares
+        its pages for a moment.
         """
         return self.may_move_shared and self.shared is not Shared.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """An area that is to move."""
+    """An area that must move."""
 
     area: Area
     shared: bool
-    """Move pages that other processes map, too."""
+    """Also move pages that other processes map."""
     counted: bool
-    """False where another process of the job already answers for the same shared object."""
+    """False if the same shared object is counted with another process of the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSelection:
-    """What a relocation wants of one process, from one reading of its areas."""
+    """What a relocation moves of one process, from one reading of its areas."""
 
-    residency: Mapping[int, int]
-    selected: tuple[Selected, ...]
-    kept: Mapping[str, int]
-    """Bytes on source nodes that the request leaves alone, by why."""
+    residency: Mapping[int, int] = field(default_factory=dict)
+    """All of the process's bytes by node, selected or not."""
+    selected: tuple[Selected, ...] = ()
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """Bytes on source nodes that the request leaves alone, by reason (a value of WHY_KEPT)."""
     areas: Sequence[Area] = ()
-    """All that was read, selected or not."""
+    """All areas that were read, selected or not."""
 
     def on(self, nodes: NodeSet) -> dict[int, int]:
-        """Bytes per node, of `nodes` only, that this process answers for."""
+        """Return the selected bytes on each of `nodes` that are counted with this process."""
         return self._on(nodes, frozenset(MemoryKind))
 
     def huge_on(self, nodes: NodeSet) -> dict[int, int]:
-        """The same for pages of huge-page pools."""
+        """Return the same for pages of huge-page pools only."""
         return self._on(nodes, frozenset({MemoryKind.HUGE}))
 
     def _on(self, nodes: NodeSet, kinds: frozenset[MemoryKind]) -> dict[int, int]:
@@ -100,10 +103,10 @@ class ProcessSelection:
 def select(
     areas_by_pid: Mapping[int, Sequence[Area]], sources: NodeSet, selection: Selection
 ) -> dict[int, ProcessSelection]:
-    """Decide for all processes of a job at once, so that memory they share is counted once.
+    """Select the areas to move of all processes of a job at once, by pid.
 
-    A shared object is counted with the process that has most of it in its page tables; it is
-    still swept in each, since a page may be mapped in one of them only.
+    A shared object is counted once, with the process that has most of it in its page tables. It
+    is still swept in each process, since a page may be mapped in one of them only.
     """
     mappers = _count_mappers(areas_by_pid.values())
     owner = _owners(areas_by_pid)
@@ -137,8 +140,10 @@ def select(
 def find_aliases(
     selections: Mapping[int, ProcessSelection],
 ) -> Callable[[int, Area], list[tuple[int, int]]]:
-    """A function from (process, area) to where else the area's shared memory is mapped: (process,
-    what to add to an address in the area to get the other one)."""
+    """Return a function from (pid, area) to the other mappings of the area's shared memory.
+
+    Each mapping is (pid, what to add to an address in the area to get the one there).
+    """
     bases: dict[tuple[str, int] | None, list[tuple[int, int]]] = {}
     for pid, selection in selections.items():
         for item in selection.selected:
@@ -157,14 +162,15 @@ def find_aliases(
 
 
 def _object(area: Area) -> tuple[str, int] | None:
-    """The backing object, whichever part of it the area maps."""
+    """Return the backing object (device, inode), whatever part of it the area maps."""
     return area.object_key[:2] if area.object_key else None
 
 
 def _count_mappers(processes: Iterable[Sequence[Area]]) -> dict[tuple[str, int] | None, int]:
+    """Return how many mappers each object has, over all processes."""
     counts: dict[tuple[str, int] | None, int] = {}
     for areas in processes:
-        # A process may map the same part twice; pages then count a mapper for each.
+        # A process may map the same part twice; its pages then have two mappers.
         seen: dict[tuple[str, int, int], int] = {}
         for area in areas:
             if area.object_key:
@@ -180,6 +186,7 @@ def _count_mappers(processes: Iterable[Sequence[Area]]) -> dict[tuple[str, int] 
 def _owners(
     areas_by_pid: Mapping[int, Sequence[Area]],
 ) -> dict[tuple[str, int, int] | None, int]:
+    """Return the pid with which each shared object is counted."""
     owners: dict[tuple[str, int, int] | None, tuple[int, int]] = {}
     for pid, areas in areas_by_pid.items():
         for area in areas:

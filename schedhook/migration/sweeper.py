@@ -1,77 +1,21 @@
-"""Sweeping: pieces of processes' memory moved by several threads, and what failed tried again."""
+"""Sweep units of work with several threads, and try again what failed for a passing reason."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from schedhook.migration.page_plan import PagePlan
-from schedhook.migration.retry import RetryPolicy, is_transient, retry
-from schedhook.migration.selection import ProcessSelection
+from schedhook.migration.options import MoveOptions
+from schedhook.migration.processes import MovingProcess
+from schedhook.migration.retry import is_transient, retry
 from schedhook.migration.throttle import Throttle, bind_thread
-from schedhook.roles.backend import Backend, Failure, Limits, Target
+from schedhook.migration.units import Unit
+from schedhook.roles.backend import Backend, Failure
+from schedhook.roles.request import Progress
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.extents import Extents
-from schedhook.values.model import Area, Reason
-from schedhook.values.sets import CpuSet
-
-UNIT_BYTES = 32 << 20
-"""Resident memory that one unit of work is about: small enough to spread over threads."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoveOptions:
-    """How to move."""
-
-    threads: int = 1
-    cpus: CpuSet = field(default_factory=CpuSet)
-    """Processors that the threads are bound to; empty: the caller's."""
-    bandwidth: float = 0.0
-    """Bytes a second, 0: no bound."""
-    limits: Limits = field(default_factory=Limits)
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    reserve: int = 0
-    """Bytes that stay free on each destination; ENOMEM is worth a retry above that only."""
-    sweep_leftovers: bool = True
-    """Whether what a whole-process call left behind is moved page by page."""
-
-
-@dataclass(slots=True)
-class MovingProcess:
-    """One process on the move. A strategy may read it; `Move` writes it."""
-
-    target: Target
-    selection: ProcessSelection
-    """What was found when last looked."""
-    moved: dict[tuple[int, int], int] = field(default_factory=dict)
-    left: dict[str, int] = field(default_factory=dict)
-    """Bytes that stayed when last tried, by reason."""
-    gone: bool = False
-    before: ProcessSelection | None = None
-    """What was found when the move began; None for one that came later."""
-    memory_owner_pid: int | None = None
-    """The process in whose memory it runs, and where that is counted and moved; else None."""
-    page_plan: PagePlan | None = None
-    """What a strategy that decides page by page has decided; None with any other."""
-
-    @property
-    def pid(self) -> int:
-        return self.target.pid
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Some pages to be swept with one call into the backend."""
-
-    process: MovingProcess
-    area: Area
-    shared: bool
-    start: int
-    end: int
-    destinations: Mapping[int, int]
-    only: Extents | None = None
+from schedhook.values.model import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +32,23 @@ class Sweeper:
 
     def __init__(self, backend: Backend, options: MoveOptions) -> None:
         self.attempts = 0
-        """Sweeps over the pages that failed most often, the first one included."""
+        """Most sweeps that any page needed, the first one included."""
         self._backend = backend
         self._options = options
-        self._progress: Callable[[int, int], None] | None = None
+        self._progress: Progress | None = None
         self._moved = self._planned = 0
         self._throttle = Throttle(options.bandwidth)
         self._lock = threading.Lock()
 
-    def report_progress(self, progress: Callable[[int, int], None], planned: int) -> None:
+    def report_progress(self, progress: Progress, planned: int) -> None:
         """Call `progress` with (bytes moved so far, `planned`) as pages move."""
         self._progress, self._planned = progress, planned
 
     def sweep(self, units: Iterable[Unit], processes: Iterable[MovingProcess]) -> None:
-        """Sweep the units, which are of `processes`; those that may pass are tried again."""
+        """Sweep the units of `processes`; retry failures that may pass, and only these.
+
+        What stayed in the end is counted in each process's `left`.
+        """
         pending = units
         settled: list[_Failed] = []
         waiting: list[_Failed] = []
@@ -113,24 +60,20 @@ class Sweeper:
             failed, waiting = self._run(pending), []
             if not failed:
                 return False
-            may_pass = self._transience()
-            waiting = [item for item in failed if may_pass(item)]
-            settled.extend(item for item in failed if not may_pass(item))
+            free = _free_memory(self._backend)
+            for item in failed:
+                group = waiting if _may_pass(item, free, self._options.reserve) else settled
+                group.append(item)
             pending = [item.again() for item in waiting]
             return bool(waiting)
 
         if attempt():
             retry(self._options.retry, attempt)
         self.attempts = max(self.attempts, attempts)
-        for process in processes:
-            process.left = {}
-        for item in settled + waiting:
-            left = item.unit.process.left
-            reason = Reason.of_errno(item.failure.errno)
-            left[reason] = left.get(reason, 0) + item.failure.size
+        _count_left(processes, settled + waiting)
 
     def record(self, process: MovingProcess, moved: Mapping[tuple[int, int], int]) -> None:
-        """Count bytes that have moved, by (old node, new node), and tell of the progress."""
+        """Count bytes that have moved, by (old node, new node), and report the progress."""
         with self._lock:
             for pair, size in moved.items():
                 process.moved[pair] = process.moved.get(pair, 0) + size
@@ -139,7 +82,7 @@ class Sweeper:
                 self._progress(self._moved, self._planned)
 
     def threads(self) -> ThreadPoolExecutor:
-        """Threads to move with, on the processors that are to bear it."""
+        """Return a pool of the threads that move pages, bound to their processors."""
         return ThreadPoolExecutor(
             self._options.threads,
             thread_name_prefix="schedhook-move",
@@ -148,7 +91,7 @@ class Sweeper:
         )
 
     def _run(self, units: Iterable[Unit]) -> list[_Failed]:
-        """Sweep the units, each by the next thread that is free; returns what stayed."""
+        """Sweep each unit with the next free thread; return what stayed."""
         source, turn = iter(units), threading.Lock()
 
         def work() -> list[_Failed]:
@@ -191,34 +134,24 @@ class Sweeper:
                 return failed
         return failed
 
-    def _transience(self) -> Callable[[_Failed], bool]:
-        """A test for failures that may pass, by what memory is free now."""
-        nodes = self._backend.topology().nodes
 
-        def may_pass(item: _Failed) -> bool:
-            wanted = self._options.reserve + item.failure.size
-            has_room = all(
-                node in nodes and nodes[node].memory_free >= wanted
-                for node in item.unit.destinations.values()
-            )
-            return not item.unit.process.gone and is_transient(
-                item.failure.errno, has_room=has_room
-            )
-
-        return may_pass
+def _free_memory(backend: Backend) -> Mapping[int, int]:
+    """Return the free bytes of each node, read now."""
+    return {number: node.memory_free for number, node in backend.topology().nodes.items()}
 
 
-def spread(area: Area) -> Iterable[tuple[int, int]]:
-    """Cut an area into pieces of about UNIT_BYTES of resident memory each."""
-    pieces = max(1, area.resident // UNIT_BYTES)
-    step = area.size // pieces
-    # Whole huge pages, of whatever size, stay in one piece.
-    align = max(area.page_size, 2 << 20)
-    step = max(align, step // align * align)
-    start = area.start
-    while start < area.end:
-        end = min(area.end, start // align * align + step)
-        if area.end - end < align:
-            end = area.end
-        yield start, end
-        start = end
+def _may_pass(item: _Failed, free: Mapping[int, int], reserve: int) -> bool:
+    """Return whether another attempt can succeed while `free` bytes are free on each node."""
+    wanted = reserve + item.failure.size
+    has_room = all(free.get(node, -1) >= wanted for node in item.unit.destinations.values())
+    return not item.unit.process.gone and is_transient(item.failure.errno, has_room=has_room)
+
+
+def _count_left(processes: Iterable[MovingProcess], failed: Iterable[_Failed]) -> None:
+    """Set the `left` of each process to the bytes that stayed, by reason."""
+    for process in processes:
+        process.left = {}
+    for item in failed:
+        left = item.unit.process.left
+        reason = Reason.of_errno(item.failure.errno)
+        left[reason] = left.get(reason, 0) + item.failure.size

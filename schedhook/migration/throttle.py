@@ -1,4 +1,4 @@
-"""How hard a move presses on the host: threads, the processors they run on, and the rate."""
+"""The load that a move puts on the host: threads, their processors, and the rate."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from collections.abc import Iterable
 from schedhook.values.sets import CpuSet
 
 MOST_THREADS = 8
-"""Threads that are started without being asked for."""
+"""Threads that are started at most if the request and the configuration name no number."""
 
 
-def place_threads(wanted: int, new: CpuSet, old: CpuSet) -> tuple[int, CpuSet]:
-    """How many threads, and the processors to bind them to (empty: none).
+def choose_threads(wanted: int, new: CpuSet, old: CpuSet) -> tuple[int, CpuSet]:
+    """Return how many threads to start, and the processors to bind them to (empty: do not bind).
 
-    `wanted` threads, 0: as many as there are `new` processors, the job's own, up to a bound:
-    beyond, locks and the memory's bandwidth leave nothing to gain. They run on `new`, where these
-    are too few also on `old`, so that no other job is disturbed; where both are, anywhere.
+    `wanted` threads; 0 means as many as there are `new` processors, the job's own, up to
+    MOST_THREADS: beyond that, locks and memory bandwidth leave nothing to gain. They run on
+    `new`, and on `old` too if `new` has too few, so that no other job is disturbed; anywhere if
+    both together have too few.
     """
     mine = CpuSet(os.sched_getaffinity(0))
     cpus = new & mine
@@ -30,14 +31,17 @@ def place_threads(wanted: int, new: CpuSet, old: CpuSet) -> tuple[int, CpuSet]:
 
 
 def bind_thread(cpus: CpuSet) -> None:
-    """Bind the calling thread, which ends with its pool. Elsewhere it moves pages as well."""
+    """Bind the calling thread to `cpus`; if that fails, it moves pages from anywhere else.
+
+    The binding ends with the thread, which ends with its pool.
+    """
     if cpus:
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, cpus)
 
 
 class Throttle:
-    """JobLocks the moved bytes to a rate over all threads."""
+    """Holds the moved bytes to a rate (bytes per second, 0: unlimited) over all threads."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -45,7 +49,7 @@ class Throttle:
         self._due = time.monotonic()
 
     def pieces(self, start: int, end: int, page_size: int) -> Iterable[tuple[int, int]]:
-        """Cut [start, end) so that no piece holds more than a quarter second's worth."""
+        """Cut [start, end) so that no piece holds more than a quarter of a second's worth."""
         if not self._rate:
             yield start, end
             return
@@ -57,7 +61,7 @@ class Throttle:
             start = stop
 
     def spend(self, size: int) -> None:
-        """Wait until `size` bytes more are within the rate."""
+        """Wait until another `size` bytes fit into the rate."""
         if not self._rate:
             return
         with self._lock:

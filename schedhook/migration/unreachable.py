@@ -1,24 +1,25 @@
-"""Pages that are in memory and that move_pages(2) does not find.
+"""Pages that are in memory but that move_pages(2) does not find.
 
-Those of memfd_secret(2) on any kernel. On Linux 6.1 to 6.4 also those of areas without any access
-(PROT_NONE), and those that NUMA balancing has marked so that the next access faults; Linux 6.5
-mended that (commit d74943a2f3cd, "mm/gup: reintroduce FOLL_NUMA as FOLL_HONOR_NUMA_FAULT").
-migrate_pages(2) finds the latter two.
+On any kernel these are pages of memfd_secret(2). On Linux 6.1 to 6.4 they are also pages of areas
+without any access (PROT_NONE), and pages that NUMA balancing has marked so that the next access
+faults; Linux 6.5 fixed that (commit d74943a2f3cd, "mm/gup: reintroduce FOLL_NUMA as
+FOLL_HONOR_NUMA_FAULT"). migrate_pages(2) finds the latter two.
 """
 
 from __future__ import annotations
 
-from schedhook.migration.sweeper import MovingProcess, spread
+from schedhook.migration.processes import MovingProcess
+from schedhook.migration.units import spread
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area
 from schedhook.values.sets import NodeSet
 
 
 def unreachable_bytes(process: MovingProcess, nodes: NodeSet) -> int:
-    """Bytes on `nodes`, of what the process's selection counts, that are hidden.
+    """Return the unreachable bytes on `nodes`, of those that the process's selection counts.
 
-    That is what numa_maps counts there, when last looked and once more now, and the backend does
-    not locate in between.
+    These are bytes that numa_maps counts in the last reading and in one made now, and that the
+    backend does not locate in between.
     """
     located = dict[int, int]()
     for item in process.selection.selected:
@@ -40,6 +41,7 @@ def unreachable_bytes(process: MovingProcess, nodes: NodeSet) -> int:
 
 
 def _located(process: MovingProcess, area: Area, nodes: NodeSet) -> int:
+    """Return the bytes of an area that the backend locates on `nodes`; all of it if it is gone."""
     total = 0
     for start, end in spread(area):
         if process.gone:

@@ -1,4 +1,4 @@
-"""What a relocation would do, and whether it may: room, cpusets, rights. Nothing moves here."""
+"""Make the plan of a relocation, and refuse it if cpusets, room or the strategy do not allow it."""
 
 from __future__ import annotations
 
@@ -6,52 +6,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from schedhook.host.topology import Topology
-from schedhook.migration.move import MovingProcess
+from schedhook.migration.move import Move, MovingProcess
 from schedhook.migration.selection import LEFT_BY_STRATEGY, UNREACHABLE
-from schedhook.values.errors import ProcessGoneError, UsageError
+from schedhook.relocation.settings import Settings
+from schedhook.relocation.strategy import objection
+from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import NodeMap, Plan, ProcessPlan
 from schedhook.values.sets import NodeSet
 
 _MIB = 1 << 20
 
 
-def check_online(nodes: NodeSet, topology: Topology) -> None:
-    """UsageError where one of them is offline."""
-    if offline := nodes - topology.online:
-        raise UsageError(
-            f"node {offline} is not online on this host; the online nodes are {topology.online}"
-        )
-
-
-def check_nodes(node_map: NodeMap, topology: Topology) -> None:
-    """UsageError where the map names a node that is offline, or a destination without memory."""
-    check_online(node_map.sources | node_map.destinations, topology)
-    bare = node_map.destinations - topology.memory_nodes
-    if bare:
-        raise UsageError(f"node {bare} has no memory; nodes with memory: {topology.memory_nodes}")
-
-
-def make_plan(
-    *,
-    processes: Sequence[MovingProcess],
-    node_map: NodeMap,
-    topology: Topology,
-    caller_nodes: NodeSet,
-    reserve: int,
-    strategy: str,
-    backend: str,
-    job: str | None = None,
-    force: bool = False,
-    changes_cpuset: bool = False,
-) -> Plan:
-    """The plan for these processes as they were just read.
+def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: NodeSet) -> Plan:
+    """Return the plan for the processes of `move` as they were just read.
 
     `caller_nodes` are those of the caller's own cpuset: migrate_pages(2) silently narrows to them,
-    and pages for move_pages(2) are allocated on the caller's behalf, so that it finds none free.
-    `reserve` bytes have to stay free on each destination. `force` lets a plan pass that does not
-    fit: the kernel then moves what it can, and the report says what stayed. `changes_cpuset`: the
-    strategy gives the processes the destinations itself.
+    and move_pages(2) allocates on the caller's behalf, so that it finds no free pages elsewhere.
+    With `force` a plan that does not fit is not refused: the kernel then moves what it can, and
+    the report says what stayed.
     """
+    request, strategy = settings.request, settings.strategy
+    processes, node_map = move.processes, move.node_map
     plans = tuple(
         ProcessPlan(
             pid=process.pid,
@@ -63,20 +38,20 @@ def make_plan(
         for process in processes
     )
     plan = Plan(
-        strategy=strategy,
-        backend=backend,
+        strategy=strategy.name,
+        backend=settings.backend,
         node_map=node_map,
         processes=plans,
-        job=job,
+        job=request.job,
         free={node: topology.free(node) for node in _destinations(node_map, plans)},
-        reserve=reserve,
+        reserve=settings.reserve,
     )
     refusal = _outside_callers_cpuset(plan, caller_nodes)
-    if refusal is None and not changes_cpuset:
+    if refusal is None and not strategy.changes_cpuset:
         refusal = _outside_cpuset(processes, plan)
-    if refusal is None and not force:
+    if refusal is None and not request.force:
         refusal = _no_room(processes, plan)
-    return replace(plan, refusal=refusal)
+    return replace(plan, refusal=refusal or objection(strategy, move))
 
 
 def _moves(process: MovingProcess, node_map: NodeMap) -> dict[tuple[int, int], int]:
@@ -129,9 +104,10 @@ def _outside_cpuset(processes: Sequence[MovingProcess], plan: Plan) -> str | Non
 
 
 def _no_room(processes: Sequence[MovingProcess], plan: Plan) -> str | None:
-    """Compare what arrives on each destination, less what leaves it, with what is free there.
+    """Return a refusal if more arrives on a destination, less what leaves it, than is free there.
 
-    Huge pages come from pools of their own; a short pool is reported page by page instead.
+    Huge pages come from pools of their own; pages for which a pool is too small are reported as
+    failures instead.
     """
     huge = _huge_bytes(processes, plan.node_map)
     change: dict[int, int] = {}

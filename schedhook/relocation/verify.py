@@ -1,30 +1,33 @@
-"""What became of the memory: residency is read again, and all that stayed has a reason."""
+"""Read residency again after a move, and give a reason for all memory that stayed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 from schedhook.migration.move import Move, MovingProcess
+from schedhook.migration.page_plan import PagePlan
 from schedhook.migration.selection import ProcessSelection
 from schedhook.migration.unreachable import unreachable_bytes
+from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Outcome, ProcessReport, Reason
 
 _STRAY_SHARE = 0.001
 _STRAY_BYTES = 64 << 10
-"""What a busy job may have put on a source node behind our back, as a share of what moved and at
-least in bytes, for a relocation still to count as complete."""
+"""Memory that a busy job may put on a source node during the move without making the outcome
+partial: a share of the moved bytes, or this many bytes if that is more."""
 _GONE = "exited, left its cgroup or became another program during the relocation"
 
 
 def verify(
     move: Move, ended: Iterable[MovingProcess], failure: str | None
 ) -> tuple[list[ProcessReport], dict[str, int]]:
-    """Read residency again: each process's report, and the bytes that stayed by reason.
+    """Read residency again; return each process's report, and the bytes that stayed by reason.
 
-    `ended` are processes that the move knows no more; `failure` is what ended it early.
+    `ended` are processes that the move no longer includes; `failure` is the error that ended it
+    early, if any.
     """
-    move.look()
-    _count_what_went_along(move)
+    move.refresh()
+    _count_moved_along(move)
     reports = []
     by_reason: dict[str, int] = {}
     for process in [*move.processes, *ended]:
@@ -47,7 +50,7 @@ def verify(
 
 
 def judge(moved: int, by_reason: Mapping[str, int], failure: str | None) -> Outcome:
-    """The outcome of a move of `moved` bytes that left what `by_reason` tells."""
+    """Return the outcome of a move of `moved` bytes that left the bytes of `by_reason`."""
     if failure is not None:
         return Outcome.FAILED
     strays = by_reason.get(Reason.APPEARED, 0)
@@ -58,10 +61,10 @@ def judge(moved: int, by_reason: Mapping[str, int], failure: str | None) -> Outc
 
 
 def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:
-    """Make the reasons add up to what residency shows: `left` bytes.
+    """Return the reasons, adjusted so that they add up to `left`, the bytes that residency shows.
 
-    Bytes that no failure accounts for get the reason `rest`. Where fewer stayed than had failed
-    (the job freed them, or they moved by other hands), the largest reasons shrink.
+    Bytes that no failure accounts for get the reason `rest`. If fewer bytes stayed than failed
+    (the job freed them, or something else moved them), the largest reasons shrink.
     """
     result = {reason: size for reason, size in reasons.items() if size}
     surplus = sum(result.values()) - left
@@ -77,9 +80,11 @@ def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:
     return result
 
 
-def _count_what_went_along(move: Move) -> None:
-    """Count as moved what went with a huge page that another area's sweep has moved: where two
-    areas have parts of one, the second's sweep finds its part there already."""
+def _count_moved_along(move: Move) -> None:
+    """Count as moved what moved with a huge page in the sweep of another area.
+
+    If two areas have parts of one huge page, the second area's sweep finds its part moved.
+    """
     if move.node_map.overlaps:
         return
     for old, new in move.node_map.moves.items():
@@ -88,7 +93,7 @@ def _count_what_went_along(move: Move) -> None:
             for process in move.processes
             if process.before is not None and process.page_plan is None
         }
-        # What one process's sweep has moved may be mapped, and counted, in another.
+        # What one process's sweep has moved may be mapped by another process, and counted there.
         missing = sum(arrived.values()) - sum(
             process.moved.get((old, new), 0) for process in move.processes
         )
@@ -101,7 +106,7 @@ def _count_what_went_along(move: Move) -> None:
 
 
 def _arrived(before: ProcessSelection, after: ProcessSelection, old: int, new: int) -> int:
-    """Bytes that areas of the process alone lost on `old` and won on `new`."""
+    """Return the bytes that areas of this process alone lost on `old` and gained on `new`."""
     now = {area.start: area.residency for area in after.areas}
     total = 0
     for item in before.selected:
@@ -113,13 +118,22 @@ def _arrived(before: ProcessSelection, after: ProcessSelection, old: int, new: i
 
 
 def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, int]:
+    """Return the bytes of the process that stayed, by reason."""
     if process.page_plan is not None:
         rest = Reason.ELSEWHERE if failure is None else Reason.ABORTED
-        left = explain(move.astray(process), process.left, rest)
-        hidden = unreachable_bytes(process, move.sources) - process.page_plan.unreachable
-        return left | ({Reason.HIDDEN: hidden} if hidden > 0 else {})
+        left = explain(_astray(process, process.page_plan), process.left, rest)
+        size = unreachable_bytes(process, move.sources) - process.page_plan.unreachable
+        return left | ({Reason.HIDDEN: size} if size > 0 else {})
     if move.node_map.overlaps and failure is None:
-        hidden = unreachable_bytes(process, move.sources)
-        return process.left | ({Reason.HIDDEN: hidden} if hidden else {})
+        size = unreachable_bytes(process, move.sources)
+        return process.left | ({Reason.HIDDEN: size} if size else {})
     found = sum(process.selection.on(move.node_map.sources).values())
     return explain(found, process.left, Reason.APPEARED if failure is None else Reason.ABORTED)
+
+
+def _astray(process: MovingProcess, plan: PagePlan) -> int:
+    try:
+        return plan.bytes_astray(process.target)
+    except ProcessGoneError:
+        process.gone = True
+        return 0

@@ -1,4 +1,4 @@
-"""What to relocate, as every entry says it."""
+"""A request to relocate memory, as every entry point makes it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to relocate, and where. None means: as the configuration says.
+    """What to relocate, and where to. None means: as configured.
 
-    Processes are `pids`, those of `cgroup` and below, and those of `job`, as the adapter
-    `scheduler` finds them (None: whichever knows the job). With `job` and `scheduler`, those of
-    `pids` that the job does not have any more are left alone. The map is `node_map`, or what the
-    mapper makes of `sources` and `destinations`; with `cpus` these default to the nodes of the
-    processes' old and new processors.
+    The processes are `pids`, those of `cgroup` and below, and those of `job`, as the adapter
+    `scheduler` finds them (None: the adapter that knows the job). With `job` and `scheduler`,
+    processes of `pids` that no longer belong to the job are left alone.
+
+    The node map is `node_map`, or what the mapper makes of `sources` and `destinations`; with
+    `cpus` these default to the nodes of the processes' old and new processors.
     """
 
     pids: tuple[int, ...] = ()
@@ -47,8 +48,11 @@ class Request:
     force: bool = False
     dry_run: bool = False
     guidance: Guidance | None = None
-    """A profile of the processes' accesses, for strategies that go by it."""
+    """A profile of the processes' accesses, for strategies that use one."""
 
 
 Relocate = Callable[[Request], Report]
-"""Carry out, or only plan, what a request asks for; see schedhook.relocation.pipeline.relocate."""
+"""Carries out, or only plans, a request; see schedhook.relocation.pipeline.relocate."""
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes moved so far, bytes planned) by several threads, one at a time."""

@@ -15,8 +15,8 @@ from schedhook.plugins.loading import load_plugins
 from schedhook.plugins.manager import Plugins
 from schedhook.plugins.options import check_options, unknown_options
 from schedhook.plugins.sources import PluginSource
-from schedhook.relocation.pipeline import Progress, relocate
-from schedhook.roles.request import Request
+from schedhook.relocation.pipeline import relocate
+from schedhook.roles.request import Progress, Request
 from schedhook.roles.scheduler import EventKind, Scheduler
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.nodemap import parse_map

@@ -21,8 +21,9 @@ from schedhook.host.processes import read_start_time
 from schedhook.journal.journal import Journal
 from schedhook.plugins.loading import load_plugins
 from schedhook.plugins.manager import Plugins
-from schedhook.relocation.pipeline import Request, relocate
+from schedhook.relocation.pipeline import relocate
 from schedhook.roles.backend import Limits
+from schedhook.roles.request import Request
 from schedhook.values.config import Config
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Event, Outcome, Report

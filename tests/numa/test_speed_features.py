@@ -18,7 +18,7 @@ from schedhook.cli.main import main
 from schedhook.control import freezer
 from schedhook.control.rollback import Rollback
 from schedhook.host.frames import node_spans
-from schedhook.migration import sweeper
+from schedhook.migration.units import UNIT_BYTES
 from schedhook.roles.backend import Limits, Sweep
 from schedhook.values.errors import RefusedError
 from schedhook.values.sets import CpuSet
@@ -100,7 +100,7 @@ def test_more_threads_than_new_processors_use_the_old_ones_too(run: Any, calls: 
 
 
 def test_a_large_mapping_is_spread(run: Any, calls: Calls) -> None:
-    with Job("anon", 4 * sweeper.UNIT_BYTES // MIB, 0) as job:
+    with Job("anon", 4 * UNIT_BYTES // MIB, 0) as job:
         run(job, "--threads", 2)
     assert len(calls.limits) >= 4
 

@@ -15,7 +15,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from schedhook.relocation.pipeline import Progress as ProgressFunction
+from schedhook.roles.request import Progress as ProgressFunction
 
 
 @contextmanager

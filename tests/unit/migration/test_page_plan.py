@@ -13,7 +13,7 @@ from schedhook import BackendPlugin, StrategyPlugin, hookimpl
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.host.topology import Node, Topology
 from schedhook.migration.move import Move
-from schedhook.migration.page_plan import AskedOnce
+from schedhook.migration.page_choice import AskedOnce
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.backend import PageRun
@@ -163,7 +163,7 @@ def test_pages_that_change_places_need_no_room() -> None:
 
 
 def test_an_answer_of_the_wrong_length_is_the_plug_ins_fault() -> None:
-    with pytest.raises(PluginError, match="for 2 pages"):
+    with pytest.raises(PluginError, match="answered 2"):
         run(process([0] * 3), lambda _: [1, 1])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.host.frames import node_spans
-from schedhook.migration.throttle import MOST_THREADS, place_threads
+from schedhook.migration.throttle import MOST_THREADS, choose_threads
 from schedhook.values.sets import CpuSet
 
 
@@ -31,7 +31,7 @@ def test_threads_stay_on_the_jobs_processors(
     monkeypatch: pytest.MonkeyPatch, wanted: int, new: str, old: str, threads: int, where: str
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    assert place_threads(wanted, cpus(new), cpus(old)) == (threads, cpus(where))
+    assert choose_threads(wanted, cpus(new), cpus(old)) == (threads, cpus(where))
 
 
 def zone(node: int, name: str, spanned: int, start: int) -> str:

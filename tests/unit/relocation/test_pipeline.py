@@ -19,6 +19,7 @@ from schedhook import (
 )
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.backends.simulated.target import SimulatedTarget
+from schedhook.control.affinity import Binding
 from schedhook.migration.move import Move
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation import pipeline
@@ -583,7 +584,7 @@ def test_a_destination_without_memory() -> None:
 def test_processors_of_a_node_without_memory_get_it_from_the_nearest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline.Binding, "bind", lambda *_: None)
+    monkeypatch.setattr(Binding, "bind", lambda *_: None)
     backend = with_a_bare_node(0)
     backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[3] * 4)])
     report = run(backend, sources=NodeSet({3}), cpus=CpuSet({0}))

@@ -1,0 +1,169 @@
+"""Move processes whole, by migrate_pages(2)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping, Sequence
+
+from schedhook.migration.options import MoveOptions
+from schedhook.migration.processes import MovingProcess
+from schedhook.migration.sweeper import Sweeper
+from schedhook.migration.unreachable import unreachable_bytes
+from schedhook.migration.view import View
+from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
+from schedhook.values.model import NodeMap, Reason
+from schedhook.values.nodemap import as_kernel_calls
+from schedhook.values.sets import NodeSet
+
+MOST_HOLES = 16 << 30
+"""Bytes of address space without pages up to which a process is looked at page by page."""
+
+Calls = Sequence[tuple[NodeSet, NodeSet]]
+"""(sources, destinations) of migrate_pages(2) calls, one after the other."""
+
+
+class WholeProcess:
+    """Moves processes whole, and records in them what residency shows to have moved."""
+
+    def __init__(
+        self,
+        view: View,
+        sweeper: Sweeper,
+        node_map: NodeMap,
+        options: MoveOptions,
+        notes: list[str],
+    ) -> None:
+        self._view = view
+        self._sweeper = sweeper
+        self._node_map = node_map
+        self._options = options
+        self._notes = notes
+        self._failure_noted = False
+
+    def migrate(self, processes: Sequence[MovingProcess], calls: Calls) -> None:
+        """Move each of the processes by these calls, several processes at a time.
+
+        Raise BackendError or NoPermissionError if the kernel refuses a call and no sweep follows
+        that would move the pages and tell why others stay.
+        """
+        with self._sweeper.threads() as pool:
+            errors = list(pool.map(lambda process: self._migrate_one(process, calls), processes))
+        self._note_failure(error for error in errors if error is not None)
+        if len(self._view.processes) > 1:  # each was read while others were still on the move
+            self._view.expire()
+
+    def migrate_sparse(self, processes: Sequence[MovingProcess]) -> None:
+        """Move the sparsest processes whole ahead of a sweep that would visit every hole.
+
+        Does nothing for a backend that skips holes. The sweep then moves what this leaves.
+        """
+        calls = self._calls_beside_a_sweep()
+        sparse = [each for each in processes if _holes(each) > MOST_HOLES] if calls else []
+        if not sparse:
+            return
+        self._notes.append(
+            "this kernel does not report the holes of an address space, so migrate_pages(2) moved"
+            f" process {_pids(sparse)} as a whole first"
+        )
+        self.migrate(sparse, calls)
+        self._view.refresh()
+
+    def migrate_unreachable(self, processes: Sequence[MovingProcess]) -> None:
+        """Move by migrate_pages(2) the pages that move_pages(2) does not find.
+
+        What stays is counted in each process's `left`.
+        """
+        self._view.refresh()
+        some = [each for each in processes if self._count_unreachable(each)]
+        calls = self._calls_beside_a_sweep()
+        if not some or not calls:
+            return
+        self._notes.append(
+            f"move_pages(2) does not find all of the memory of process {_pids(some)}, so"
+            " migrate_pages(2) was called for the rest"
+        )
+        reasons = {process.pid: process.left for process in some}
+        self.migrate(some, calls)
+        self._view.refresh()
+        for process in some:
+            process.left = reasons[process.pid]
+            self._count_unreachable(process)
+
+    def _migrate_one(self, process: MovingProcess, calls: Calls) -> Exception | None:
+        """Move one process, and return the first error that a sweep can make up for, if any."""
+        sources = self._node_map.sources
+        if process.gone or not process.selection.on(sources):
+            return None
+        if len(self._view.processes) > 1:  # another's call may have moved what they share
+            self._view.reread(process)
+        before = process.selection.on(sources)
+        try:
+            error = self._call(process, calls)
+        except ProcessGoneError:
+            process.gone = True
+            return None
+        self._view.reread(process)
+        if not process.gone:
+            self._record(process, before, process.selection.on(sources))
+        return error
+
+    def _call(self, process: MovingProcess, calls: Calls) -> Exception | None:
+        first: Exception | None = None
+        for sources, destinations in calls:
+            try:
+                process.target.migrate(sources, destinations)
+            except (BackendError, NoPermissionError) as error:
+                # Some pages may have moved; only residency tells which. A sweep shows why the
+                # others stayed, and moves them if a container denies only this call.
+                if isinstance(error, BackendError) and error.errno == errno.ENOMEM:
+                    continue
+                if not self._options.sweep_leftovers:
+                    raise
+                first = first or error
+        return first
+
+    def _record(
+        self, process: MovingProcess, before: Mapping[int, int], after: Mapping[int, int]
+    ) -> None:
+        for node, size in before.items():
+            gone = size - after.get(node, 0)
+            if gone > 0:
+                self._sweeper.record(process, {(node, self._node_map.pairs[node]): gone})
+        process.left = {Reason.UNEXPLAINED: sum(after.values())} if any(after.values()) else {}
+
+    def _note_failure(self, errors: Iterable[Exception]) -> None:
+        error = next(iter(errors), None)
+        if error is not None and not self._failure_noted:  # the first one is enough
+            self._failure_noted = True
+            self._notes.append(f"not moved whole, by migrate_pages(2), but page by page: {error}")
+
+    def _calls_beside_a_sweep(self) -> Calls:
+        """Return the calls that may do what a sweep cannot do well; none if not allowed here."""
+        if self._node_map.overlaps:
+            return ()
+        if self._options.is_throttled:  # one call could not keep to the limits
+            return ()
+        if not self._view.selection.takes_all:  # nor to a choice among the process's pages
+            return ()
+        return as_kernel_calls(self._node_map.moves) or ()
+
+    def _count_unreachable(self, process: MovingProcess) -> int:
+        """Count in `left` the unreachable bytes, of those that no other reason accounts for."""
+        process.left.pop(Reason.HIDDEN, None)
+        found = sum(process.selection.on(self._node_map.sources).values())
+        rest = found - sum(process.left.values())
+        size = min(rest, unreachable_bytes(process, self._view.sources)) if rest > 0 else 0
+        if size:
+            process.left[Reason.HIDDEN] = size
+        return size
+
+
+def _holes(process: MovingProcess) -> int:
+    """Return the bytes of address space without pages that a sweep would visit."""
+    if process.gone or process.target.skips_holes:
+        return 0
+    return sum(item.area.size - item.area.resident for item in process.selection.selected)
+
+
+def _pids(processes: Iterable[MovingProcess]) -> str:
+    return ", ".join(str(process.pid) for process in processes)

@@ -1,0 +1,69 @@
+"""Carry out a plan: bind, freeze, move, follow what appears, and verify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from schedhook.control.affinity import Binding
+from schedhook.control.freezer import cgroups_to_freeze, freezing
+from schedhook.migration.move import Move
+from schedhook.relocation.context import Context
+from schedhook.relocation.newcomers import sweep_newcomers
+from schedhook.relocation.report import final_report, plan_report
+from schedhook.relocation.strategy import strategy_errors
+from schedhook.values.errors import RefusedError, SchedhookError
+from schedhook.values.model import Outcome, Plan, Report
+
+
+def carry_out(context: Context, move: Move, plan: Plan) -> Report:
+    """Carry out the plan, and return the report of what residency then shows.
+
+    An observer, or a cgroup that cannot be frozen, may still refuse. If the move fails, threads
+    get their old processors back.
+    """
+    for process in move.processes:
+        process.before = process.selection
+    cpus = context.settings.request.cpus
+    binding = Binding(context.rollback, context.root)
+    try:
+        frozen = _cgroups_to_freeze(context)
+        context.plugins.notify("schedhook_before_migrate", plan=plan)
+        if cpus is not None:
+            binding.bind([process.target for process in move.processes], cpus)
+    except RefusedError as refusal:
+        binding.undo()
+        context.notes.append(str(refusal))
+        return plan_report(context, Outcome.REFUSED, plan)
+    failure: str | None = None
+    try:
+        _move(context, move, plan, frozen)
+    except SchedhookError as error:
+        failure = str(error)
+        binding.undo()
+        context.notes.append(failure)
+    report = final_report(context, move, plan, failure)
+    context.plugins.notify("schedhook_after_migrate", report=report)
+    return report
+
+
+def _move(context: Context, move: Move, plan: Plan, frozen: Sequence[Path]) -> None:
+    """Move the memory while the cgroups `frozen` stand still. Raise SchedhookError."""
+    if not plan.bytes_planned:
+        return
+    if context.progress:
+        move.report_progress(context.progress, plan.bytes_planned)
+    strategy = context.settings.strategy
+    with freezing(frozen, context.rollback), strategy_errors(strategy.name):
+        if strategy.move is None:
+            move.carry_out()
+        else:
+            strategy.move(move)
+            sweep_newcomers(move, context.members, context.notes)
+
+
+def _cgroups_to_freeze(context: Context) -> list[Path]:
+    if not context.settings.freeze:
+        return []
+    targets = [process.target for process in context.members.processes]
+    return cgroups_to_freeze(targets, context.settings.request.cgroup, context.root)

@@ -1,0 +1,31 @@
+"""What the steps of one relocation share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from schedhook.control.rollback import Rollback
+from schedhook.plugins.manager import Plugins
+from schedhook.relocation.members import Members
+from schedhook.relocation.settings import Settings
+from schedhook.roles.backend import Backend
+from schedhook.roles.request import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What every step of one relocation may use."""
+
+    settings: Settings
+    backend: Backend
+    plugins: Plugins
+    members: Members
+    rollback: Rollback
+    root: Path
+    """The directory under which the host's files lie."""
+    progress: Progress | None
+    began: float
+    """time.monotonic() at the start."""
+    notes: list[str]
+    """Sentences for the report; every step adds its own."""

@@ -1,0 +1,93 @@
+"""Build the reports that a relocation can end with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from schedhook.migration.move import Move
+from schedhook.relocation.context import Context
+from schedhook.relocation.verify import judge, verify
+from schedhook.values.model import NodeMap, Outcome, Plan, ProcessReport, Reason, Report
+
+
+def brief_report(context: Context, outcome: Outcome, node_map: NodeMap) -> Report:
+    """Return a report without bytes, for a relocation that ended before its plan was made."""
+    settings = context.settings
+    return Report(
+        outcome=outcome,
+        strategy=settings.strategy.name,
+        backend=settings.backend,
+        node_map=node_map,
+        job=settings.request.job,
+        seconds=time.monotonic() - context.began,
+        notes=tuple(context.notes),
+    )
+
+
+def plan_report(context: Context, outcome: Outcome, plan: Plan) -> Report:
+    """Return the report of a plan that is not carried out: `outcome` is PLANNED or REFUSED."""
+    if outcome is Outcome.PLANNED and not plan.bytes_planned:
+        sources = plan.node_map.sources
+        context.notes.append(
+            f"nothing lies on node {sources}"
+            if sources
+            else "the strategy leaves every page where it is"
+        )
+    reasons = {Reason.SKIPPED.value: plan.bytes_planned} if plan.bytes_planned else {}
+    return replace(
+        brief_report(context, outcome, plan.node_map),
+        bytes_planned=plan.bytes_planned,
+        bytes_left=plan.bytes_planned,
+        left_by_reason=reasons,
+        kept=_bytes_kept(plan),
+        processes=tuple(
+            ProcessReport(
+                pid=its.pid,
+                command=its.command,
+                residency_before=its.residency,
+                residency_after=its.residency,
+                bytes_moved=0,
+                bytes_left=its.bytes_planned,
+                error=its.error,
+            )
+            for its in plan.processes
+        ),
+        plan=plan,
+    )
+
+
+def final_report(context: Context, move: Move, plan: Plan, failure: str | None) -> Report:
+    """Read residency again, and return the report of what it shows.
+
+    `failure` is the error that ended the move early, if any.
+    """
+    ended = context.members.ended
+    processes, by_reason = verify(move, ended, failure)
+    targets = [each.target for each in (*move.processes, *ended)]
+    context.notes.extend(each.mistaken for each in targets if each.mistaken)
+    moved = sum(each.bytes_moved for each in processes)
+    stayed = sum(by_reason.values())
+    return replace(
+        brief_report(context, judge(moved, by_reason, failure), move.node_map),
+        bytes_planned=moved + stayed,
+        bytes_moved=moved,
+        bytes_left=stayed,
+        left_by_reason=by_reason,
+        kept=_bytes_kept(plan),
+        attempts=move.attempts,
+        processes=tuple(processes),
+    )
+
+
+def _bytes_kept(plan: Plan) -> dict[str, int]:
+    return _sum(its.kept for its in plan.processes)
+
+
+def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in parts:
+        for key, size in part.items():
+            total[key] = total.get(key, 0) + size
+    return total
