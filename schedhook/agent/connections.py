@@ -23,8 +23,10 @@ _MAX_ACCEPTED = 64
 
 
 class Connections:
-    """Reads messages from clients. The descriptors are registered with `poller`; its owner calls
-    `receive` for each one that is ready, and `tick` about once a second.
+    """Reads messages from clients.
+
+    The descriptors are registered with `poller`; its owner calls `receive` for each one that is
+    ready, and `tick` about once a second.
     """
 
     def __init__(self, poller: select.epoll) -> None:
@@ -108,8 +110,9 @@ class Connections:
             yield client
 
     def _pause(self, error: OSError) -> None:
-        """Accept nothing until the next tick. Waiting clients stay in the kernel's queue; polling
-        the socket meanwhile would be a busy loop.
+        """Accept nothing until the next tick.
+
+        Waiting clients stay in the kernel's queue; polling the socket would be a busy loop.
         """
         assert self._server is not None
         _log.error("cannot accept connections", problem=error.strerror)

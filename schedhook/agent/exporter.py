@@ -1,7 +1,7 @@
-"""The agent's metrics on their way out: a textfile for node_exporter, and a socket of its own.
+"""Export the agent's metrics: to a textfile for node_exporter, and over a socket of its own.
 
-Both are the business of one thread, which serves one client at a time and none for long. What goes
-wrong here is a line in the log and nothing else: the agent has more important things to do.
+One thread does both. It serves one client at a time, and none for long. A failure is only logged:
+it must not disturb the agent.
 """
 
 from __future__ import annotations
@@ -26,36 +26,37 @@ from schedhook.values.log import get_logger
 _log = get_logger()
 
 _CLIENT_SECONDS = 2.0
-"""For a client's request, and again for taking the answer."""
-_MOST_REQUEST = 8192
-"""Bytes."""
-_FRESH_SECONDS = 1.0
-"""For how long an answer is given again, however often it is asked for."""
+"""How long a client may take for its request, and again to read the answer."""
+_MAX_REQUEST_BYTES = 8192
+_CACHE_SECONDS = 1.0
+"""For how long an answer is repeated, however often clients ask."""
 _STOP_SECONDS = 5.0
 
 Render = Callable[[], bytes]
-"""The metrics as text; SchedhookError."""
+"""Returns the metrics as text; may raise SchedhookError."""
 
 
 @contextlib.contextmanager
-def exporting(section: MetricsSection, render: Render) -> Iterator[None]:
-    """Meanwhile do as [metrics] says."""
+def export_metrics(section: MetricsSection, render: Render) -> Iterator[None]:
+    """Export metrics as [metrics] says while the block runs."""
     with contextlib.ExitStack() as stack:
         server = None
         if section.socket:
             try:
                 server = stack.enter_context(_listen(Path(section.socket), section.group))
             except SchedhookError as error:
-                _log.error("metrics not served", problem=str(error))
+                _log.error("cannot serve metrics", problem=str(error))
         textfile = Path(section.textfile) if section.textfile else None
         if server is not None or textfile is not None:
-            exporter = _Exporter(server, textfile, section.interval_s, render)
+            exporter = _Exporter(server, textfile, section.interval_s, _cached(render))
             exporter.start()
             stack.callback(exporter.stop)
         yield
 
 
 class _Exporter(threading.Thread):
+    """Writes the textfile every `interval` seconds, and answers clients of the socket."""
+
     def __init__(
         self, server: socket.socket | None, textfile: Path | None, interval: float, render: Render
     ) -> None:
@@ -63,13 +64,12 @@ class _Exporter(threading.Thread):
         self._server = server
         self._textfile = textfile
         self._interval = interval
-        self._render_now = render
-        self._rendered = (float("-inf"), b"")
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._render = render
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC)
 
     def run(self) -> None:
         poller = select.poll()
-        poller.register(self._wake, select.POLLIN)
+        poller.register(self._wakeup, select.POLLIN)
         if self._server is not None:
             poller.register(self._server, select.POLLIN)
         due = time.monotonic()
@@ -77,77 +77,73 @@ class _Exporter(threading.Thread):
             wait = None
             if self._textfile is not None:
                 if time.monotonic() >= due:
-                    self._write(self._textfile)
+                    _write(self._textfile, self._render)
                     due = time.monotonic() + self._interval
                 wait = max(0.0, due - time.monotonic()) * 1e3
             ready = [descriptor for descriptor, _ in poller.poll(wait)]
-            if self._wake in ready:
+            if self._wakeup in ready:
                 return
             if ready and self._server is not None:
                 with contextlib.suppress(OSError):
-                    self._serve(self._server.accept()[0])
+                    _serve(self._server.accept()[0], self._render)
 
     def stop(self) -> None:
-        """End the thread; one that hangs ends with the process."""
-        os.eventfd_write(self._wake, 1)
+        """End the thread; if it hangs, it ends with the process."""
+        os.eventfd_write(self._wakeup, 1)
         self.join(_STOP_SECONDS)
         if not self.is_alive():
-            os.close(self._wake)
+            os.close(self._wakeup)
 
-    def _render(self) -> bytes:
-        at, text = self._rendered
-        if time.monotonic() - at > _FRESH_SECONDS:
+
+def _cached(render: Render) -> Render:
+    """Return a `render` that repeats its text for a second, and raises only SchedhookError."""
+    rendered = (float("-inf"), b"")
+
+    def render_cached() -> bytes:
+        nonlocal rendered
+        at, text = rendered
+        if time.monotonic() - at > _CACHE_SECONDS:
             try:
-                text = self._render_now()
+                text = render()
             except SchedhookError:
                 raise
             except Exception as error:
                 raise SchedhookError(f"{type(error).__name__}: {error}") from error
-            self._rendered = (time.monotonic(), text)
+            rendered = (time.monotonic(), text)
         return text
 
-    def _write(self, path: Path) -> None:
-        try:
-            write_textfile(path, self._render())
-        except SchedhookError as error:
-            _log.error("metrics not written", problem=str(error))
+    return render_cached
 
-    def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            request = _read_request(connection)
-            status, text = self._answer(request)
-            head = (
-                f"HTTP/1.0 {status}\r\nContent-Type: {CONTENT_TYPE}\r\n"
-                f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n"
-            )
-            body = b"" if request.startswith(b"HEAD ") else text
-            connection.settimeout(_CLIENT_SECONDS)
-            connection.sendall(head.encode() + body)
 
-    def _answer(self, request: bytes) -> tuple[str, bytes]:
-        """Status line and text."""
-        method, _, rest = request.partition(b"\r\n")[0].partition(b" ")
-        target, _, protocol = rest.partition(b" ")
-        if not protocol.startswith(b"HTTP/1."):
-            return "400 Bad Request", b"this is no request of HTTP/1\n"
-        if method not in (b"GET", b"HEAD"):
-            return "405 Method Not Allowed", b"only GET and HEAD\n"
-        if target.partition(b"?")[0] != b"/metrics":
-            return "404 Not Found", b"the metrics are at /metrics\n"
-        try:
-            return "200 OK", self._render()
-        except SchedhookError as error:
-            return "500 Internal Server Error", f"{error}\n".encode()
+def _write(path: Path, render: Render) -> None:
+    try:
+        write_textfile(path, render())
+    except SchedhookError as error:
+        _log.error("cannot write metrics", problem=str(error))
+
+
+def _serve(connection: socket.socket, render: Render) -> None:
+    """Read one request of HTTP/1 and answer it."""
+    with connection:
+        request = _read_request(connection)
+        status, text = _answer(request, render)
+        head = (
+            f"HTTP/1.0 {status}\r\nContent-Type: {CONTENT_TYPE}\r\n"
+            f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+        )
+        body = b"" if request.startswith(b"HEAD ") else text
+        connection.settimeout(_CLIENT_SECONDS)
+        connection.sendall(head.encode() + body)
 
 
 def _read_request(connection: socket.socket) -> bytes:
-    """All of it up to the blank line, and no more than there may be; what came in time."""
+    """Return the request up to its blank line; nothing if it is too long, too slow or cut off."""
     end = time.monotonic() + _CLIENT_SECONDS
     request = b""
-    while b"\r\n\r\n" not in request and len(request) <= _MOST_REQUEST:
+    while b"\r\n\r\n" not in request and len(request) <= _MAX_REQUEST_BYTES:
         connection.settimeout(max(end - time.monotonic(), 0.001))
         try:
-            part = connection.recv(_MOST_REQUEST)
+            part = connection.recv(_MAX_REQUEST_BYTES)
         except TimeoutError:
             return b""
         if not part:
@@ -156,8 +152,25 @@ def _read_request(connection: socket.socket) -> bytes:
     return request if b"\r\n\r\n" in request else b""
 
 
+def _answer(request: bytes, render: Render) -> tuple[str, bytes]:
+    """Return the answer's status and text."""
+    method, _, rest = request.partition(b"\r\n")[0].partition(b" ")
+    target, _, protocol = rest.partition(b" ")
+    if not protocol.startswith(b"HTTP/1."):
+        return "400 Bad Request", b"not a request of HTTP/1\n"
+    if method not in (b"GET", b"HEAD"):
+        return "405 Method Not Allowed", b"only GET and HEAD\n"
+    if target.partition(b"?")[0] != b"/metrics":
+        return "404 Not Found", b"the metrics are at /metrics\n"
+    try:
+        return "200 OK", render()
+    except SchedhookError as error:
+        return "500 Internal Server Error", f"{error}\n".encode()
+
+
 @contextlib.contextmanager
 def _listen(path: Path, group: str) -> Iterator[socket.socket]:
+    """Serve the socket `path` to this user and the group for the block. Raise SchedhookError."""
     try:
         check_directory(path.parent)
     except OSError as error:
@@ -165,15 +178,19 @@ def _listen(path: Path, group: str) -> Iterator[socket.socket]:
     server = listen(path, 0o600)
     try:
         if group:
-            try:
-                shutil.chown(path, group=grp.getgrnam(group).gr_gid)
-                path.chmod(0o660)
-            except KeyError:
-                raise SchedhookError(f"[metrics] group: there is no group {group!r}") from None
-            except OSError as error:
-                raise SchedhookError(f"{path}: chgrp {group}: {error.strerror}") from error
+            _allow_group(path, group)
         yield server
     finally:
         server.close()
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _allow_group(path: Path, group: str) -> None:
+    try:
+        shutil.chown(path, group=grp.getgrnam(group).gr_gid)
+        path.chmod(0o660)
+    except KeyError:
+        raise SchedhookError(f"[metrics] group: there is no group {group!r}") from None
+    except OSError as error:
+        raise SchedhookError(f"{path}: chgrp {group}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Putting an agent together from the configuration, and running it."""
+"""Create an agent from the configuration, and run it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from select import epoll
 
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.agent.exporter import exporting
+from schedhook.agent.exporter import export_metrics
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.agent.watcher import Watcher
@@ -34,11 +34,15 @@ def serve(
     watch: bool,
     root: Path = Path("/"),
 ) -> None:
-    """Run an agent in this thread until SIGTERM or SIGINT. UsageError where another one runs;
-    PluginError for a scheduler in [watch] that nobody provides."""
+    """Run an agent in this thread until SIGTERM, SIGINT or SIGHUP.
+
+    `path` is its socket, `spool` the directory where hooks leave events; without them it only
+    watches. Raise UsageError if another agent runs, PluginError if [watch] names a scheduler that
+    no plug-in provides.
+    """
     with ExitStack() as stack:
         if path is None:
-            _alone(stack, Path(config.agent.socket))
+            _lock_agent(stack, Path(config.agent.socket))
         journal = stack.enter_context(open_journal(config))
         dispatcher = Dispatcher(config, plugins, journal, root=root)
         footprints = Footprints()
@@ -47,8 +51,8 @@ def serve(
             config,
             path=path,
             spool=spool,
-            watcher=_watcher(config, plugins, dispatcher, root) if watch else None,
-            exporter=exporting(
+            watcher=_make_watcher(config, plugins, dispatcher, root) if watch else None,
+            exporter=export_metrics(
                 config.metrics, lambda: exposition(config, plugins, journal, root, footprints)
             ),
         )
@@ -56,19 +60,20 @@ def serve(
         agent.run()
 
 
-def _alone(stack: ExitStack, path: Path) -> None:
-    """Two processes that follow a job would get in each other's way."""
+def _lock_agent(stack: ExitStack, socket: Path) -> None:
+    """Lock the agent's socket although it is not served: two agents would both move a job."""
     try:
-        stack.enter_context(lock(path))
+        stack.enter_context(lock(socket))
     except UsageError:
         raise
     except SchedhookError as error:
-        _log.warning("cannot tell whether an agent runs", problem=str(error))
+        _log.warning("cannot tell whether another agent runs", problem=str(error))
 
 
-def _watcher(
+def _make_watcher(
     config: Config, plugins: Plugins, dispatcher: Dispatcher, root: Path
 ) -> Callable[[Callable[[Event], None], epoll], Watcher]:
+    """Return a function that makes the watcher of [watch]'s schedulers, or of all of them."""
     wanted = config.watch.schedulers
     adapters: list[Scheduler] = []
     for name in wanted or plugins.names(SchedulerPlugin):
@@ -77,7 +82,6 @@ def _watcher(
         except PLUGIN_ERRORS as error:
             if wanted:
                 raise
-            _log.error(
-                "cannot watch jobs", scheduler=name, problem=f"{type(error).__name__}: {error}"
-            )
+            problem = f"{type(error).__name__}: {error}"
+            _log.error("cannot watch jobs", scheduler=name, problem=problem)
     return lambda emit, poller: Watcher(adapters, config.watch, emit, poller, root)

@@ -1,4 +1,4 @@
-"""The agent's sockets: made where nobody else can take its place, and by one agent only."""
+"""Sockets that no other user can replace, and that only one agent serves."""
 
 from __future__ import annotations
 
@@ -13,23 +13,19 @@ from pathlib import Path
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.ownership import explain_untrusted, make_directory
 
+_BACKLOG = 1024
+
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Be the only agent of the socket `path`, in a directory that is made where there is none.
+    """Be the only agent of the socket `path` for the block. Create its directory if need be.
 
-    UsageError where there is another agent, or no name; SchedhookError where others may write the
-    directory.
+    Raise UsageError if another agent has the socket or `path` names no file, SchedhookError if
+    other users may write the directory or the lock file cannot be opened.
     """
     if not path.name:
-        raise UsageError(f"the agent's socket is to be {str(path)!r}: name a file")
-    name = path.with_name(f"{path.name}.lock")
-    try:
-        make_directory(path.parent, 0o755)
-        check_directory(path.parent)
-        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SchedhookError(f"{name}: {error.strerror}") from error
+        raise UsageError(f"the agent's socket {str(path)!r} is not a file's path; name a file")
+    handle = _open_lock_file(path.with_name(f"{path.name}.lock"))
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,23 +36,33 @@ def lock(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _open_lock_file(path: Path) -> int:
+    try:
+        make_directory(path.parent, 0o755)
+        check_directory(path.parent)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SchedhookError(f"{path}: cannot open the agent's lock: {error.strerror}") from error
+
+
 def check_directory(directory: Path) -> None:
-    """SchedhookError where others may write it. OSError where there is none."""
-    if others := explain_untrusted(directory):
-        raise SchedhookError(f"{others}; chown it to this user and chmod go-w")
+    """Raise SchedhookError if other users may write the directory, OSError if there is none."""
+    if problem := explain_untrusted(directory):
+        raise SchedhookError(f"{problem}; chown it to this user and chmod go-w")
 
 
 def listen(path: Path, mode: int) -> socket.socket:
-    """A socket of that mode, with nobody else's in its place. Whoever calls has the lock."""
+    """Return a listening socket of that mode, which replaces an earlier agent's.
+
+    The caller has locked the path. Raise SchedhookError if something else than a socket is there,
+    or if the socket cannot be created.
+    """
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(path.lstat().st_mode):
-                raise SchedhookError(f"{path}: is there and is no socket; move it away")
-            path.unlink()
+        _remove_socket(path)
         server.bind(str(path))
         path.chmod(mode)
-        server.listen(1024)
+        server.listen(_BACKLOG)
         server.setblocking(False)
     except OSError as error:
         server.close()
@@ -65,3 +71,10 @@ def listen(path: Path, mode: int) -> socket.socket:
         server.close()
         raise
     return server
+
+
+def _remove_socket(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise SchedhookError(f"{path}: exists and is not a socket; move it away")
+        path.unlink()

@@ -46,9 +46,7 @@ class SpoolReader:
                 yield path, raw
 
     def write(self, raw: bytes) -> Path | None:
-        """Write a message to the spool and return its file; None, and a line in the log, if that
-        fails.
-        """
+        """Write a message to the spool and return its file; if that fails, log it, return None."""
         try:
             return Path(delivery.write_spool(raw, str(self._directory)))
         except delivery.NotDelivered as problem:
@@ -60,8 +58,9 @@ class SpoolReader:
         self._claimed.add(path)
 
     def remove(self, path: Path) -> None:
-        """Remove a file whose event was accepted. Log once and skip it from now on if it cannot be
-        removed (it may be immutable).
+        """Remove a file whose event was accepted.
+
+        If it cannot be removed (it may be immutable), log it once and skip it from now on.
         """
         try:
             path.unlink(missing_ok=True)

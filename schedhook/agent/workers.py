@@ -39,9 +39,7 @@ class WorkerPool:
         self._stopping = False
 
     def put(self, queued: QueuedEvent) -> None:
-        """Add an event. One that already waits is not added again, unless it has a client or a
-        receipt.
-        """
+        """Add an event, unless an equal one already waits and this one has no client or receipt."""
         with self._condition:
             waiting = self._waiting[queued.job_key]
             if _is_redundant(queued, waiting):

@@ -405,7 +405,7 @@ def test_what_is_in_the_sockets_place_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
     for make in (lambda: path.symlink_to(victim), lambda: path.write_text("x"), path.mkdir):
         make()
-        with pytest.raises(SchedhookError, match="is no socket"):
+        with pytest.raises(SchedhookError, match="is not a socket"):
             listen(path, 0o600)
         path.rmdir() if path.is_dir() else path.unlink()
     path.with_name("agent.sock.lock").symlink_to(victim)
