@@ -6,9 +6,8 @@ residency is read again and the leftovers are moved page by page.
 
 from __future__ import annotations
 
-from schedhook import hookimpl
+from schedhook import StrategyPlugin, hookimpl
 from schedhook.migration.move import Move
-from schedhook.plugins.descriptors import StrategyPlugin
 
 
 def move(work: Move) -> None:

@@ -5,9 +5,8 @@ Says of each page why it stayed, can carry out any node map, and moves in parall
 
 from __future__ import annotations
 
-from schedhook import hookimpl
+from schedhook import StrategyPlugin, hookimpl
 from schedhook.migration.move import Move
-from schedhook.plugins.descriptors import StrategyPlugin
 
 
 def move(work: Move) -> None:

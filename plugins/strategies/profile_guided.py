@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from schedhook import hookimpl
+from schedhook import StrategyPlugin, hookimpl
 from schedhook.migration.move import Move
-from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.roles.guidance import Guidance
 from schedhook.roles.strategy import Choice, PageChoice, Pages
 from schedhook.values.errors import UsageError
