@@ -4,7 +4,7 @@ BUILT_IN = (
     "schedhook_plugins.backends",
     "schedhook_plugins.mappers",
     "schedhook_plugins.schedulers.pbs.scheduler",
-    "schedhook_plugins.schedulers.slurm.adapter",
+    "schedhook_plugins.schedulers.slurm.scheduler",
     "schedhook_plugins.strategies.cpuset",
     "schedhook_plugins.strategies.migrate_process",
     "schedhook_plugins.strategies.move_pages",

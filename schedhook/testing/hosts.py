@@ -128,6 +128,7 @@ def write_process(
     nodes: str = "0",
     capabilities: int = 0,
     start_time: int = 1000,
+    parent: int = 1,
     cgroup: str = "0::/\n",
     mounts: Iterable[str] = DEFAULT_MOUNTS,
     kernel_thread: bool = False,
@@ -149,7 +150,9 @@ def write_process(
         (here, state, pid),
         *((f"{here}/task/{thread}", letter, thread) for thread, letter in threads.items()),
     ):
-        numbers = f"1 1 1 0 -1 {flags}{zeros} 20 0 {len(threads)} 0 {start_time}{' 0' * 30}\n"
+        numbers = (
+            f"{parent} 1 1 0 -1 {flags}{zeros} 20 0 {len(threads)} 0 {start_time}{' 0' * 30}\n"
+        )
         write_file(
             root,
             f"{where}/stat",

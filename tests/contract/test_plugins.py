@@ -22,7 +22,7 @@ from schedhook.testing import (
 from schedhook.values.sets import NodeSet
 from schedhook_plugins import mappers
 from schedhook_plugins.schedulers.pbs import scheduler as pbs
-from schedhook_plugins.schedulers.slurm import adapter as slurm
+from schedhook_plugins.schedulers.slurm import scheduler as slurm
 from schedhook_plugins.strategies import migrate_process, move_pages, profile_guided
 
 PAGE = 4096

@@ -28,7 +28,7 @@ from schedhook.values.config import Config
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Event, Outcome, Report
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.migrate import migrate
 from tests.numa.jobs import CGROUPS, cgroup, until
 from tests.numa.programs import program
@@ -266,7 +266,7 @@ def test_a_job_that_is_migrated(recycler: Recycler, plugins: Plugins, step: Path
             pids = recycler.targets(16, join=step)
             began = time.monotonic()
             recycler.churn(12, 2 * took / 12)
-            move = migrate(Slurm(), JOB, NEW, carry_out)
+            move = migrate(HostJobs(), JOB, NEW, carry_out)
             took = time.monotonic() - began
             assert move.done, move
             for pid in pids[12:]:

@@ -11,7 +11,7 @@ from schedhook.hook import delivery
 from schedhook.hook.message import parse_message
 from schedhook.hook.spool import read_spool
 from schedhook.values.model import Event
-from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.scheduler import Slurm
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
 
 SPOOL = Path(delivery.SPOOL)

@@ -10,8 +10,10 @@ from pathlib import Path
 from schedhook.roles.request import Request
 from schedhook.values.model import Outcome, Placement, PlacementOverride, Report
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.migrate import migrate
+from schedhook_plugins.schedulers.slurm.reapply import reapply
+from schedhook_plugins.schedulers.slurm.rebinding import rebind
 from tests.slurm import jobs
 from tests.slurm.cluster import Cluster, wait_until
 
@@ -41,8 +43,8 @@ def only(*cpus: int) -> list[set[frozenset[int]]]:
     return [{frozenset({cpu})} for cpu in cpus]
 
 
-def homes(scheduler: Slurm, job: int) -> dict[str, Placement]:
-    return {task.name: task.placement for task in scheduler.tasks(str(job))}
+def homes(here: HostJobs, job: int) -> dict[str, Placement]:
+    return {task.name: task.placement for task in here.tasks(str(job))}
 
 
 def test_a_job_goes_to_other_processors_task_by_task(cluster: Cluster, pipeline: Pipeline) -> None:
@@ -51,7 +53,7 @@ def test_a_job_goes_to_other_processors_task_by_task(cluster: Cluster, pipeline:
     before = cpus_in(cluster, running.job)
     assert set(before.values()) == {"0-1"}
     assert min(running.shares((0, 1))) >= 0.999
-    scheduler = Slurm(host="n1")
+    here = HostJobs(host="n1")
 
     def fails(request: Request) -> Report:
         if request.dry_run:
@@ -60,13 +62,13 @@ def test_a_job_goes_to_other_processors_task_by_task(cluster: Cluster, pipeline:
         raise OSError("the pipeline broke")
 
     try:
-        migrate(scheduler, job, NEW, fails)
+        migrate(here, job, NEW, fails)
     except OSError as error:
         assert str(error) == "the pipeline broke"
     assert cpus_in(cluster, running.job) == before
     assert bindings(running.tasks) == only(0, 1)
 
-    move = migrate(scheduler, job, NEW, pipeline)
+    move = migrate(here, job, NEW, pipeline)
     assert (move.failure, move.not_restored) == (None, ())
     assert [report.outcome for report in move.reports] == [Outcome.COMPLETE]
     assert cpus_in(cluster, running.job) == dict.fromkeys(before, "2-3")
@@ -87,7 +89,7 @@ def test_a_node_without_room_is_refused(cluster: Cluster, pipeline: Pipeline) ->
     with subprocess.Popen(command, env={**os.environ, "SLURM_PROCID": "0"}) as hog:
         try:
             jobs.ready(cluster, running.job, stop, tasks=1)
-            move = migrate(Slurm(host="n1"), str(running.job), NEW, pipeline)
+            move = migrate(HostJobs(host="n1"), str(running.job), NEW, pipeline)
         finally:
             hog.kill()
     assert "node 2 has no room" in (move.failure or "")
@@ -99,7 +101,7 @@ def test_a_node_without_room_is_refused(cluster: Cluster, pipeline: Pipeline) ->
 
 def test_a_second_step_goes_where_the_job_went(cluster: Cluster, pipeline: Pipeline) -> None:
     """Slurm writes its own cpuset for it, and takes the first step's processors along."""
-    scheduler = Slurm(host="n1")
+    here = HostJobs(host="n1")
     stop, second = jobs.new_stop(cluster), jobs.new_stop(cluster)
     go = cluster.work / f"{stop.name}.go"
     step = f"srun --overlap --cpu-bind=map_cpu:0,1 {jobs.program()} 50"
@@ -107,16 +109,17 @@ def test_a_second_step_goes_where_the_job_went(cluster: Cluster, pipeline: Pipel
     job = cluster.submit(script, "-n2", "-w", "n1")
     first_tasks = jobs.ready(cluster, job, stop, tasks=2)
     was = Placement(cpus=CpuSet({0, 1}), nodes=NodeSet({0, 1}))
-    move = migrate(scheduler, str(job), NEW, pipeline)
+    move = migrate(here, str(job), NEW, pipeline)
     assert move.done
-    known = homes(scheduler, job)
+    known = homes(here, job)
 
     go.touch()
     second_tasks = jobs.ready(cluster, job, second, tasks=2)
     assert cpus_in(cluster, job)[f"job_{job}"] == "0-1"
     assert set(os.sched_getaffinity(first_tasks[0])) <= {0, 1}
 
-    scheduler.reapply(str(job), PlacementOverride(was=was, placement=move.new), pipeline, known)
+    override = PlacementOverride(was=was, placement=move.new)
+    reapply(here, str(job), override, pipeline, known)
     assert set(cpus_in(cluster, job).values()) == {"2-3"}
     assert bindings(first_tasks) == bindings(second_tasks) == only(2, 3)
     for tasks in (first_tasks, second_tasks):
@@ -131,12 +134,12 @@ def test_a_second_step_goes_where_the_job_went(cluster: Cluster, pipeline: Pipel
 
 def test_bindings_that_somebody_elses_cpuset_took_away(cluster: Cluster) -> None:
     running = jobs.start(cluster, mib=10, threads=1)
-    scheduler = Slurm(host="n1")
-    job, known = str(running.job), homes(scheduler, running.job)
-    assert not scheduler.rebind(job, known)
+    here = HostJobs(host="n1")
+    job, known = str(running.job), homes(here, running.job)
+    assert not rebind(here, job, known)
     (cluster.job_cgroup(running.job) / "cpuset.cpus").write_text("2-3")
     wait_until(lambda: bindings(running.tasks) != only(0, 1), 10, "the kernel to follow")
-    scheduler.rebind(job, known)
+    rebind(here, job, known)
     assert bindings(running.tasks) == only(2, 3)
-    assert not scheduler.rebind(job, known)
+    assert not rebind(here, job, known)
     assert running.finish() == ["rank 0 right", "rank 1 right"]

@@ -44,7 +44,7 @@ from schedhook.values.errors import UsageError
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs import scheduler as pbs
-from schedhook_plugins.schedulers.slurm import adapter as slurm
+from schedhook_plugins.schedulers.slurm import scheduler as slurm
 
 HOOK = Path(delivery.__file__).with_name("run.py")
 FAST_WATCH = WatchSection(interval_s=0.05, task_interval_s=0.1, debounce_s=0.1)

@@ -1,137 +1,86 @@
-"""A Slurm job as its controller tells it, and how that is read from JSON, 22.05's and 25.11's."""
+"""Slurm's answers to where a job runs: the list of hosts, from JSON, text and pyslurm.
+
+Each function returns None if the answer names no such job, and raises Unreadable if it is not an
+answer of a known shape. A job that has not started has no hosts.
+"""
 
 from __future__ import annotations
 
-import pwd
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from schedhook.values.sets import CpuSet
+from schedhook.values.errors import SchedhookError
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
 
-MIB = 1 << 20
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-"""What taking an answer apart raises where it is none of Slurm's."""
-_MOST_THREADS = 1 << 10
+Hosts = tuple[str, ...]
+
+SQUEUE_FORMAT = "%A|%N"
+"""squeue --format: the job's number and its list of hosts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allocation:
-    """What Slurm gave a job on one host."""
-
-    cpu_ids: CpuSet
-    """Slurm's own numbers, in the order of sockets and cores: not the kernel's."""
-    memory: int
-    """Bytes; 0 where Slurm does not allocate memory."""
+class Unreadable(SchedhookError):
+    """An answer is not of a shape that this version of schedhook knows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobInfo:
-    """A job, as Slurm's controller tells it."""
+def hosts_in_json(text: str, job: str) -> Hosts | None:
+    """Read squeue's or scontrol's JSON, in the shapes of 22.05 and of 25.11.
 
-    job: str
-    user_id: int
-    user_name: str
-    state: str
-    """`PENDING`, `RUNNING`, `SUSPENDED`, `COMPLETED`, …: without what may come with it."""
-    hosts: tuple[str, ...] = ()
-    allocated: Mapping[str, Allocation] = field(default_factory=dict)
-    provider: str = field(default="", compare=False)
-    """Who said so."""
-
-    @property
-    def suspended(self) -> bool:
-        return self.state == "SUSPENDED"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Geometry:
-    """How Slurm counts a host's processors."""
-
-    cores_per_socket: int
-    threads_per_core: int
-
-    def cpu_ids(self, cores: Iterable[tuple[int, int]]) -> CpuSet:
-        """Slurm's numbers of the processors of these cores, given as (socket, core within it)."""
-        if self.threads_per_core > _MOST_THREADS:
-            raise ValueError(f"{self.threads_per_core} threads of a core")
-        threads = range(self.threads_per_core)
-        return CpuSet(
-            (socket * self.cores_per_socket + core) * self.threads_per_core + thread
-            for socket, core in cores
-            for thread in threads
-        )
-
-
-def parse_json(
-    told: Mapping[str, Any], provider: str, geometry: Callable[[str], Mapping[str, Geometry]]
-) -> JobInfo:
-    """A job of squeue's or scontrol's JSON, in the shapes of 22.05 and of 25.11.
-
-    They name cores within sockets; `geometry` tells, for a list of hosts, how these are numbered.
+    squeue 22.05 lists all jobs, whatever it was asked for.
     """
-    user_id = number(told["user_id"])
-    if user_id is None:
-        raise ValueError("the job has no user")
-    hosts = told.get("nodes") or ""
-    resources = told.get("job_resources") or {}
-    cores = dict(_cores(resources))
-    shapes = geometry(hosts) if cores else {}
-    return JobInfo(
-        job=str(number(told["job_id"])),
-        user_id=user_id,
-        user_name=told.get("user_name") or name_of_user(user_id),
-        state=base_state(told["job_state"]),
-        hosts=expand_hosts(hosts),
-        allocated={
-            host: Allocation(cpu_ids=shapes[host].cpu_ids(places), memory=memory * MIB)
-            for host, (places, memory) in cores.items()
-        },
-        provider=provider,
-    )
+    jobs = _object(text).get("jobs")
+    if not isinstance(jobs, list):
+        raise Unreadable("its answer has no jobs")
+    for each in jobs:
+        if not isinstance(each, Mapping):
+            raise Unreadable("its answer has a job that is no object")
+        if _number(each.get("job_id")) == int(job):
+            return _expand(each, "nodes")
+    return None
 
 
-def _cores(resources: Mapping[str, Any]) -> Iterable[tuple[str, tuple[list[tuple[int, int]], int]]]:
-    """(host, ((socket, core) pairs, memory in MiB))."""
-    nodes = resources.get("nodes")
-    if isinstance(nodes, Mapping):  # 25.11
-        for its in nodes.get("allocation") or ():
-            places = [
-                (int(socket["index"]), int(core["index"]))
-                for socket in its.get("sockets") or ()
-                for core in socket.get("cores") or ()
-                if "ALLOCATED" in core["status"]
-            ]
-            yield its["name"], (places, number((its.get("memory") or {}).get("allocated")) or 0)
-        return
-    for its in resources.get("allocated_nodes") or ():  # 22.05
-        places = [
-            (int(socket), int(core))
-            for socket, inside in (its.get("sockets") or {}).items()
-            for core, status in inside["cores"].items()
-            if status.startswith("allocated")
-        ]
-        yield its["nodename"], (places, number(its.get("memory_allocated")) or 0)
+def hosts_in_squeue(text: str, job: str) -> Hosts | None:
+    """Read squeue's lines in the format SQUEUE_FORMAT."""
+    for line in text.splitlines():
+        number, bar, hosts = line.strip().partition("|")
+        if bar and number == job:
+            return _expand_hosts(hosts)
+    return None
 
 
-def number(value: Any) -> int | None:
-    """A number, or 25.11's {"set": …, "infinite": …, "number": …}."""
+def hosts_in_pyslurm(text: str) -> Hosts:
+    """Read what pyslurm_probe prints."""
+    return _expand(_object(text), "hosts")
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Unreadable("its answer is not JSON") from None
+    if not isinstance(found, dict):
+        raise Unreadable("its answer is not a JSON object")
+    return found
+
+
+def _number(value: Any) -> int | None:
+    """Return a number, also from 25.11's {"set": …, "infinite": …, "number": …}."""
     if isinstance(value, Mapping):
-        return number(value.get("number")) if value.get("set") else None
+        return _number(value.get("number")) if value.get("set") else None
     return value if isinstance(value, int) else None
 
 
-def base_state(value: Any) -> str:
-    """The state itself: 25.11's JSON has a list, which starts with it; others add flags."""
-    if isinstance(value, list):
-        value = value[0]
-    return str(value).split()[0].split("+")[0].upper()
+def _expand(told: Mapping[str, Any], key: str) -> Hosts:
+    hosts = told.get(key, ...)
+    if hosts is None:
+        return ()
+    if not isinstance(hosts, str):
+        raise Unreadable(f"its answer has no text {key!r}")
+    return _expand_hosts(hosts)
 
 
-def name_of_user(user_id: int) -> str:
-    """Empty for a user who has no name on this host."""
+def _expand_hosts(hosts: str) -> Hosts:
     try:
-        return pwd.getpwuid(user_id).pw_name
-    except KeyError:
-        return ""
+        return expand_hosts(hosts)
+    except ValueError as error:
+        raise Unreadable(f"its list of hosts cannot be read: {error}") from None

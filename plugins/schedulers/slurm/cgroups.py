@@ -3,8 +3,8 @@
     v2  system.slice/[HOST_]slurmstepd.scope/job_N/step_S/user/{task_M,task_special}
     v1  slurm[_HOST]/uid_U/job_N/step_S[/task_M], in each hierarchy that Slurm uses
 
-slurmstepd, which is Slurm's own, lives in `step_S/slurm` (v2) or among the others (v1). Slurm 22.05
-puts all of a step's tasks in `task_special`, so the number of a task comes from its environment.
+Slurm's own slurmstepd lives in `step_S/slurm` (v2) or among the tasks (v1). Slurm 22.05 puts all of
+a step's tasks in `task_special`, so the number of a task comes from its environment.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from schedhook.host.cgroups import Cgroup, hierarchies, memberships, pids
 from schedhook.host.listing import find_directories
+from schedhook.host.processes import read_parent, read_status, read_threads_cpus
 from schedhook.host.vanishing import read_living
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.sets import CpuSet
@@ -26,25 +27,27 @@ _STEP = re.compile(r"step_([A-Za-z0-9+_.]{1,64})")
 _TASK = re.compile(r"task_([0-9]{1,10})")
 _SCOPE = re.compile(r"(?:.+_)?slurmstepd\.scope")
 _SLURM_V1 = re.compile(r"slurm(?:_.+)?")
-# Only slices, which systemd makes: in a user's own service anybody may make cgroups.
+# Only below slices, which systemd makes: a user can make cgroups of any name in services of their
+# own.
 _JOB_IN_NAME = re.compile(
     r"(?:/[^/]+\.slice)*/(?:[^/]+_)?slurmstepd\.scope/job_([0-9]{1,10})(?:/.*)?"
     r"|/slurm(?:_[^/]+)?/uid_[0-9]+/job_([0-9]{1,10})(?:/.*)?",
     re.DOTALL,
 )
-_OLD_NAMES = {"4294967294": "batch", "4294967295": "extern", "4294967290": "interactive"}
+_NUMBERED_STEPS = {"4294967294": "batch", "4294967295": "extern", "4294967290": "interactive"}
+"""Old versions number these steps as slurm.h does: SLURM_BATCH_SCRIPT and its neighbours."""
 _SLICES_DEEP = 2
 SLURMSTEPD = "slurmstepd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A process of a job, as its cgroup tells."""
+    """A process's place in a job, as its cgroup tells."""
 
     step: str
     """`0`, `batch`, `extern`, `interactive`."""
     task: str = ""
-    """The task's number, empty where the cgroup has none."""
+    """The task's number, empty if the cgroup has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,38 +59,51 @@ class ProcessInfo:
     uid: int
     parent: int
     cpus: CpuSet
-    """Those of all its threads together."""
+    """The processors that any of its threads may use."""
+
+
+# -- a host's jobs -------------------------------------------------------------------------------
 
 
 def job_ids(root: Path, host: str | None = None) -> tuple[str, ...]:
-    """The jobs that have a cgroup on this host, in ascending order."""
-    found = {path.name.removeprefix("job_") for path, _ in _job_directories(root, host)}
+    """Return the jobs that have a cgroup on this host, in ascending order."""
+    found = {cgroup.path.name.removeprefix("job_") for cgroup in _all_jobs(root, host)}
     return tuple(sorted(found, key=int))
 
 
 def job_cgroups(job: str, root: Path, host: str | None = None) -> tuple[Cgroup, ...]:
-    """The job's cgroups, one for each hierarchy. Where several slurmds share a kernel, as on test
-    systems, one for each that has a part of the job, or for the one called `host`."""
+    """Return the job's cgroups, one for each hierarchy.
+
+    If several slurmds share a kernel, as on test systems, return one for each that has a part of
+    the job, or only those of the slurmd called `host`.
+    """
     if not re.fullmatch(r"[0-9]{1,10}", job):
         return ()
-    return tuple(
-        Cgroup(path=path, version=top.version, mount=top.mount)
-        for path, top in _job_directories(root, host, job)
-    )
+    jobs = (replace(base, path=base.path / f"job_{job}") for base in _bases(root, host))
+    return tuple(each for each in jobs if each.path.is_dir())
 
 
-def _job_directories(
-    root: Path, host: str | None, job: str | None = None
-) -> Iterator[tuple[Path, Cgroup]]:
+def job_of(pid: int, root: Path) -> str | None:
+    """Return the job that a process belongs to, None if it belongs to none or is gone."""
+    with contextlib.suppress(SchedhookError):
+        for _, name in memberships(pid, root):
+            if found := _JOB_IN_NAME.fullmatch(name):
+                return found[1] or found[2]
+    return None
+
+
+def _all_jobs(root: Path, host: str | None) -> Iterator[Cgroup]:
+    for base in _bases(root, host):
+        names = (name for name in find_directories(base.path) if _JOB.fullmatch(name))
+        yield from (replace(base, path=base.path / name) for name in names)
+
+
+def _bases(root: Path, host: str | None) -> Iterator[Cgroup]:
+    """Yield the cgroups below which the jobs' cgroups are; only `host`'s if there is one."""
     for top in hierarchies(root):
-        bases = list(_v2_bases(top.path) if top.version == 2 else _v1_bases(top.path))
-        named = [base for base in bases if host and _names_host(base, host, top.version)]
-        for base in named or bases:
-            if job is None:
-                names = (each for each in find_directories(base) if _JOB.fullmatch(each))
-                yield from ((base / each, top) for each in names)
-            elif (base / f"job_{job}").is_dir():
-                yield base / f"job_{job}", top
+        paths = list(_v2_bases(top.path) if top.version == 2 else _v1_bases(top.path))
+        named = [path for path in paths if host and _names_host(path, host, top.version)]
+        yield from (replace(top, path=path) for path in named or paths)
 
 
 def _v2_bases(top: Path, depth: int = _SLICES_DEEP) -> Iterator[Path]:
@@ -111,117 +127,93 @@ def _names_host(base: Path, host: str, version: int) -> bool:
     return base.parent.name == f"slurm_{host}"
 
 
-def job_of(pid: int, root: Path) -> str | None:
-    """The job that a process belongs to, None where it belongs to none (or is gone)."""
-    with contextlib.suppress(SchedhookError):
-        for _, name in memberships(pid, root):
-            if found := _JOB_IN_NAME.fullmatch(name):
-                return found[1] or found[2]
-    return None
+# -- a job's steps and processes -----------------------------------------------------------------
 
 
-def step_directories(job: Cgroup) -> dict[str, Path]:
-    """The cgroup of each step, Slurm's own processes included, by the step's name."""
+def step_cgroups(job: Cgroup) -> dict[str, Cgroup]:
+    """Return the cgroup of each step, which holds Slurm's own processes too, by step name."""
     steps = ((name, _STEP.fullmatch(name)) for name in find_directories(job.path))
-    return {_OLD_NAMES.get(step[1], step[1]): job.path / name for name, step in steps if step}
+    return {
+        _NUMBERED_STEPS.get(step[1], step[1]): replace(job, path=job.path / name)
+        for name, step in steps
+        if step
+    }
 
 
-def step_cgroups(job: Cgroup) -> dict[str, Path]:
-    """The cgroup below which a step's own processes are, by the step's name."""
-    steps = step_directories(job)
-    return {step: path / "user" if job.version == 2 else path for step, path in steps.items()}
+def user_cgroups(job: Cgroup) -> dict[str, Cgroup]:
+    """Return the cgroup below which each step's tasks are, by step name.
+
+    On version 1 it is the step's cgroup, which slurmstepd is in as well.
+    """
+    steps = step_cgroups(job)
+    if job.version == 1:
+        return steps
+    return {step: replace(cgroup, path=cgroup.path / "user") for step, cgroup in steps.items()}
 
 
 def members(job: Cgroup, root: Path) -> dict[int, Member]:
-    """The job's processes in one hierarchy, without those that are Slurm's by their place."""
+    """Return the job's processes in one hierarchy, without those in Slurm's own cgroups."""
     found: dict[int, Member] = {}
-    for step, path in step_cgroups(job).items():
-        at = Cgroup(path=path, version=job.version, mount=job.mount)
-        found |= dict.fromkeys(pids(at, root), Member(step=step))
-        for name in find_directories(path):
+    for step, cgroup in user_cgroups(job).items():
+        found |= dict.fromkeys(pids(cgroup, root), Member(step=step))
+        for name in find_directories(cgroup.path):
             task = _TASK.fullmatch(name)
             if task:
-                at = Cgroup(path=path / name, version=job.version, mount=job.mount)
-                found |= dict.fromkeys(pids(at, root), Member(step=step, task=task[1]))
+                below = replace(cgroup, path=cgroup.path / name)
+                found |= dict.fromkeys(pids(below, root), Member(step=step, task=task[1]))
     return found
 
 
-def starting_steps(job: Cgroup, root: Path) -> tuple[str, ...]:
-    """Steps whose tasks Slurm has yet to bind and start, by the look of them: they have a
-    slurmstepd that stands where a task will be, or nobody but slurmstepd. Do not wait for them
-    without end: a step that ends slowly looks so too, and users name processes as they like."""
-    found = []
-    for step, path in step_directories(job).items():
-        if not step.isdigit():
-            continue
-        own = _of_step(Cgroup(path=path, version=job.version, mount=job.mount), root)
-        theirs = {pid for pid, info in own.items() if info.name == SLURMSTEPD}
-        if theirs and (theirs == set(own) or any(own[pid].parent in theirs for pid in theirs)):
-            found.append(step)
-    return tuple(found)
-
-
-def _of_step(step: Cgroup, root: Path) -> dict[int, ProcessInfo]:
-    return dict(read_living(pids(step, root), lambda pid: read_process(pid, root)))
-
-
-def merge(each: Iterable[Mapping[int, Member]]) -> dict[int, Member]:
-    """Of several hierarchies: what names the task counts for more."""
+def merge(hierarchies: Iterable[Mapping[int, Member]]) -> dict[int, Member]:
+    """Combine the members seen in several hierarchies; an entry that names the task wins."""
     found: dict[int, Member] = {}
-    for some in each:
-        for pid, member in some.items():
+    for seen in hierarchies:
+        for pid, member in seen.items():
             if pid not in found or (member.task and not found[pid].task):
                 found[pid] = member
     return found
 
 
-def read_process(pid: int, root: Path) -> ProcessInfo:
-    """ProcessGoneError, also for one that only waits to be waited for."""
-    fields = _status(root / "proc" / str(pid) / "status")
-    try:
-        state = fields[b"State"][:1].decode()
-        if state in ("Z", "X") and fields[b"Threads"] == b"1":
-            raise ProcessGoneError(f"process {pid} has ended")
-        return ProcessInfo(
-            name=fields[b"Name"].decode("utf-8", "replace"),
-            state=state,
-            uid=int(fields[b"Uid"].split()[0]),
-            parent=int(fields.get(b"PPid", b"0")),
-            cpus=_cpus_of_threads(root / "proc" / str(pid) / "task") or _cpus(fields),
-        )
-    except (KeyError, ValueError, IndexError):
-        raise ProcessGoneError(f"process {pid} tells nothing of itself") from None
+def starting_steps(job: Cgroup, root: Path) -> tuple[str, ...]:
+    """Return the steps whose tasks Slurm seems to have yet to bind and start.
 
-
-def _cpus_of_threads(directory: Path) -> CpuSet:
-    cpus: set[int] = set()
-    for thread in find_directories(directory):
-        try:
-            cpus |= _cpus(_status(directory / thread / "status"))
-        except (ProcessGoneError, ValueError):
+    Such a step has a slurmstepd in the place of a task, or no process but slurmstepd. Limit the
+    time for which you wait: a step that ends slowly looks the same, and users can name their
+    processes as they like.
+    """
+    found = []
+    for step, cgroup in step_cgroups(job).items():
+        if not step.isdigit():
             continue
-    return CpuSet(cpus)
+        processes = dict(read_living(pids(cgroup, root), lambda pid: read_process(pid, root)))
+        own = {pid for pid, info in processes.items() if info.name == SLURMSTEPD}
+        if own and (own == set(processes) or any(processes[pid].parent in own for pid in own)):
+            found.append(step)
+    return tuple(found)
 
 
-def _cpus(fields: Mapping[bytes, bytes]) -> CpuSet:
-    return CpuSet.parse(fields.get(b"Cpus_allowed_list", b"").decode())
-
-
-def _status(path: Path) -> dict[bytes, bytes]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except (FileNotFoundError, ProcessLookupError):
-        raise ProcessGoneError(f"{path} is gone") from None
-    except OSError as error:
-        raise SchedhookError(f"cannot read {path}: {error.strerror}") from error
-    pairs = (line.partition(b":") for line in lines)
-    return {key: value.strip() for key, _, value in pairs}
+def read_process(pid: int, root: Path) -> ProcessInfo:
+    """Read a process. Raise ProcessGoneError if it has ended, also if it is a zombie."""
+    status = read_status(pid, root)
+    # The leader of a process can end before its other threads do.
+    if status.state in ("Z", "X") and status.threads == 1:
+        raise ProcessGoneError(f"process {pid} has ended")
+    cpus = CpuSet() if status.threads == 1 else read_threads_cpus(pid, root)
+    return ProcessInfo(
+        name=status.name,
+        state=status.state,
+        uid=status.uid,
+        parent=read_parent(pid, root),
+        cpus=cpus or status.allowed_cpus,
+    )
 
 
 def rank_in_environment(pid: int, root: Path) -> str:
-    """The number that Slurm gave to the task, from the process's first environment; empty where
-    there is none. It decides how processes are grouped and named, nothing else: the job's user may
-    write there what he likes."""
+    """Return the number that Slurm gave to the task, from the process's initial environment.
+
+    It is empty if there is none. Use it only to group and to name processes: the job's user can
+    write anything there.
+    """
     try:
         environment = (root / "proc" / str(pid) / "environ").read_bytes()
     except OSError:

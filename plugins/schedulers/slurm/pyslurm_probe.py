@@ -1,11 +1,12 @@
-"""A job as pyslurm 25.11 tells it: run in a process of its own, since libslurm ends the whole
-process where it finds no configuration, which no `except` catches.
+"""A job's hosts as pyslurm 25.11 tells them, read in a process of its own.
+
+libslurm ends the whole process if it finds no configuration, which no `except` catches.
 
     python -m schedhook_plugins.schedulers.slurm.pyslurm_probe JOB        one JSON object on stdout
     python -m schedhook_plugins.schedulers.slurm.pyslurm_probe --version
 
-Exit status 3: Slurm knows no such job. pyslurm is GPL-2.0-only; it is imported here and nowhere
-else, at run time, where a site has installed it.
+Exit status 3: Slurm knows no such job. pyslurm is GPL-2.0-only; only this module imports it, at run
+time, on sites that have installed it.
 """
 
 from __future__ import annotations
@@ -18,23 +19,12 @@ NO_SUCH_JOB = 3
 
 
 def describe(job: Any) -> dict[str, Any]:
-    """What the queries need of a `pyslurm.Job`, in words of JSON. Memory is MiB."""
-    layout = job.get_resource_layout_per_node() or {}
-    return {
-        "job": job.id,
-        "user_id": job.user_id,
-        "user_name": job.user_name,
-        "state": job.state,
-        "hosts": job.allocated_nodes or "",
-        "allocated": {
-            str(host): {"cpu_ids": its.get("cpu_ids") or "", "memory": its.get("memory")}
-            for host, its in layout.items()
-        },
-    }
+    """Return what the query needs of a `pyslurm.Job`: `hosts`, a list in Slurm's format."""
+    return {"hosts": job.allocated_nodes or ""}
 
 
 def main(arguments: list[str]) -> int:
-    """Print what was asked for."""
+    """Print the job's hosts or pyslurm's version and return the exit status."""
     import pyslurm  # type: ignore[import-not-found]  # noqa: PLC0415 - may end the process
 
     if arguments == ["--version"]:

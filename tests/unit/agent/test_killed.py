@@ -21,13 +21,14 @@ from schedhook.journal.journal import Journal
 from schedhook.roles.scheduler import Task
 from schedhook.values.model import Placement, PlacementOverride
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.migrate import JobMove
-from schedhook_plugins.schedulers.slurm.override import Keeper
+from schedhook_plugins.schedulers.slurm.override import OverrideRecorder
 from tests.unit.agentkit import (
     Memory,
     agent,
     fork_agent,
+    homes,
     hook,
     place,
     wait_for,
@@ -222,9 +223,9 @@ def wish_and_take_back(path: Path) -> None:
             )
             refused = replace(move, new=place_of("3"), after=before, failure="no room")
             for each in (refused, move):
-                keeper = Keeper(kept, Slurm(path.parent), "7")
-                keeper.begin(each)
-                keeper.end(each)
+                recorder = OverrideRecorder(kept, HostJobs(path.parent), "7")
+                recorder.begin(each)
+                recorder.end(each)
 
 
 def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
         os.kill(process, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
         with Journal.open(path) as kept:
-            override, home = kept.overrides.get("slurm", "7"), kept.placements("slurm", "7")["0.0"]
+            override, home = kept.overrides.get("slurm", "7"), homes(kept, "slurm", "7")["0.0"]
         assert override is not None, "there was one all the time"
         assert override.was == place_of("0")
         on_their_way += override.under_way

@@ -37,7 +37,7 @@ from schedhook.values.errors import ConfigError, RefusedError, SchedhookError, U
 from schedhook.values.model import Event
 from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs.state import JobState, States
-from schedhook_plugins.schedulers.slurm.adapter import Slurm
+from schedhook_plugins.schedulers.slurm.scheduler import Slurm
 from tests.unit.agentkit import (
     FakeScheduler,
     Moves,

@@ -43,11 +43,10 @@ from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 from schedhook_plugins.schedulers.pbs.state import JobState
 from schedhook_plugins.schedulers.pbs.vnodes import nodes_on_host, parse_exec_vnode
+from schedhook_plugins.schedulers.slurm import answers as slurm_answers
 from schedhook_plugins.schedulers.slurm import cgroups as slurm_cgroups
-from schedhook_plugins.schedulers.slurm import queries as slurm_queries
-from schedhook_plugins.schedulers.slurm.adapter import Slurm
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
-from schedhook_plugins.schedulers.slurm.queries import Answer, NotUsable
+from schedhook_plugins.schedulers.slurm.scheduler import Slurm
 
 _NOWHERE = Path("/nowhere")
 _SEPARATOR = b"\n====\n"
@@ -177,32 +176,18 @@ def read_hosts(data: bytes) -> None:
 
 
 def read_slurm_json(data: bytes) -> None:
-    answers = iter([data.split(_SEPARATOR)[0], *data.split(_SEPARATOR)[1:]])
-
-    def run(_command: object) -> Answer:
-        return Answer(status=0, output=next(answers, b"").decode("utf-8", "replace"))
-
-    with contextlib.suppress(NotUsable):
-        slurm_queries._ask_json("json", ["scontrol"], "7", run)
+    with contextlib.suppress(slurm_answers.Unreadable):
+        slurm_answers.hosts_in_json(data.decode("utf-8", "replace"), "7")
 
 
 def read_slurm_text(data: bytes) -> None:
-    answers = iter(data.split(_SEPARATOR))
-
-    def run(_command: object) -> Answer:
-        return Answer(status=0, output=next(answers, b"").decode("utf-8", "replace"))
-
-    with contextlib.suppress(NotUsable):
-        slurm_queries._ask_text("7", run)
+    with contextlib.suppress(slurm_answers.Unreadable):
+        slurm_answers.hosts_in_squeue(data.decode("utf-8", "replace"), "7")
 
 
 def read_pyslurm(data: bytes) -> None:
-    answer = Answer(status=0, output=data.decode("utf-8", "replace"))
-    with (
-        mock.patch.object(slurm_queries, "_pyslurm", lambda *_: answer),
-        contextlib.suppress(NotUsable),
-    ):
-        slurm_queries._ask_pyslurm("7", lambda _: answer)
+    with contextlib.suppress(slurm_answers.Unreadable):
+        slurm_answers.hosts_in_pyslurm(data.decode("utf-8", "replace"))
 
 
 _ADAPTERS = {"slurm": Slurm(_NOWHERE), "pbs": PbsScheduler(_NOWHERE)}
@@ -323,16 +308,9 @@ VmRSS:\t    8 kB
 CapEff:\t000001ffffffffff
 Cpus_allowed_list:\t0-3
 Mems_allowed_list:\t0,2"""
-_SLURM_NEW = b"""{"jobs": [{"job_id": 7, "user_id": 1000, "user_name": "a", "job_state":
-["RUNNING"], "nodes": "n1", "job_resources": {"nodes": {"allocation": [{"name": "n1",
-"memory": {"allocated": 600}, "sockets": [{"index": 0, "cores": [{"index": 1, "status":
-["ALLOCATED"]}]}]}]}}}]}"""
-_SLURM_OLD = b"""{"jobs": [{"job_id": {"set": true, "number": 7}, "user_id": 1000, "job_state":
-"RUNNING", "nodes": "n1", "job_resources": {"nodes": "n1", "allocated_nodes": [{"nodename": "n1",
-"memory_allocated": 600, "sockets": {"0": {"cores": {"0": "allocated"}}}}]}}]}"""
-_GEOMETRY = b"NodeName=n1 CoresPerSocket=2 ThreadsPerCore=1"
-_PYSLURM = b"""{"job": "7", "user_id": 1000, "user_name": "a", "state": "RUNNING", "hosts":
-"n[1-2]", "allocated": {"n1": {"cpu_ids": "0-1", "memory": 300}}}"""
+_SLURM_NEW = b"""{"jobs": [{"job_id": {"set": true, "number": 7}, "nodes": "n1"}]}"""
+_SLURM_OLD = b"""{"jobs": [{"job_id": 6}, {"job_id": 7, "nodes": "n[1-2]"}]}"""
+_PYSLURM = b"""{"hosts": "n[1-2]"}"""
 _PBS = b"""{"job": {"id": "7.n1", "euser": "a", "session_id": 9}, "jobs": [{"id": "8"}],
 "host": "n1", "actions": {"resize": "follow"}, "pid": 1}"""
 _STATE = b"""{"job": "7", "sessions": [4], "nodes": "0-1", "parked": {"node_map": {"0": 2}, "mems":
@@ -416,16 +394,8 @@ TARGETS: Mapping[str, Target] = {
     ),
     "exec-vnode": Target(read_exec_vnode, (b"(n1[0]:ncpus=2:mem=4gb+n1[1]:mem=1gb)+(n2:x='a b')",)),
     "hosts": Target(read_hosts, (b"n[1-3,07],login1", b"a[1-2]b[3]")),
-    "slurm-json": Target(
-        read_slurm_json, (_SLURM_NEW + _SEPARATOR + _GEOMETRY, _SLURM_OLD + _SEPARATOR + _GEOMETRY)
-    ),
-    "slurm-text": Target(
-        read_slurm_text,
-        (
-            b"7|1000|alice|RUNNING|n[1-2]" + _SEPARATOR + b"JobId=7\n"
-            b"     Nodes=n[1-2] CPU_IDs=0-1 Mem=600 GRES=\n",
-        ),
-    ),
+    "slurm-json": Target(read_slurm_json, (_SLURM_NEW, _SLURM_OLD)),
+    "slurm-text": Target(read_slurm_text, (b"6|n3\n7|n[1-2]\n",)),
     "pyslurm": Target(read_pyslurm, (_PYSLURM,)),
     "message": Target(read_message, _MESSAGES),
     "pbs-event": Target(read_pbs_event, (_PBS,)),

@@ -1,32 +1,132 @@
-"""job-migrate as a command."""
+"""job-migrate's command line: the journal that it uses, and what it passes to a job's hosts."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from schedhook.journal.journal import Journal
-from schedhook.values.model import Placement, PlacementOverride
-from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.model import PlacementOverride
+from schedhook_plugins.schedulers.slurm import command as command_module
 from schedhook_plugins.schedulers.slurm.command import command
+from tests.unit.schedhook_plugins.schedulers.slurm.job_host import JobHost, place
 
 
-def place(text: str) -> Placement:
-    return Placement(cpus=CpuSet.parse(text), nodes=NodeSet.parse(text))
+def run(*words: str) -> dict[str, Any]:
+    """Run the command and return its JSON."""
+    result = CliRunner().invoke(command, [*words, "--json"], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    answer = json.loads(result.stdout)
+    assert isinstance(answer, dict)
+    return answer
 
 
-def test_it_opens_the_configured_journal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The agent reads the overrides there, so job-migrate must not use the default path."""
-    path = tmp_path / "state" / "journal.db"
-    config = tmp_path / "config.toml"
-    config.write_text(f'[journal]\npath = "{path}"\n')
-    with Journal.open(path) as journal:
-        override = PlacementOverride(was=place("0"), placement=place("1"))
-        journal.overrides.set("slurm", "7", override)
-        words = ["7", "--release", "--this-host", "--config", str(config)]
-        command(words, standalone_mode=False)
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration that names a journal other than the default one."""
+    path = tmp_path / "config.toml"
+    path.write_text(f'[journal]\npath = "{tmp_path}/configured.db"\n')
+    return path
+
+
+@pytest.fixture
+def here(job_host: JobHost, monkeypatch: pytest.MonkeyPatch) -> JobHost:
+    """A host with job 7 on which the command acts."""
+    monkeypatch.setattr(command_module, "HostJobs", lambda host: job_host.here)  # noqa: ARG005
+    monkeypatch.setattr(
+        command_module, "relocate", lambda request, _config, _plugins: job_host.relocate(request)
+    )
+    return job_host
+
+
+def test_an_override_is_recorded_in_the_configured_journal(here: JobHost, config: Path) -> None:
+    """The agent reads that journal, and would not reapply an override of another."""
+    words = ("7", "--this-host", "--config", str(config))
+    (moved,) = run(*words, "--cpus", "2-3")["hosts"]
+    assert (moved["outcome"], moved["notes"]) == ("complete", [])
+    assert here.bound() == {200: "2", 201: "3"}
+    with Journal.open(config.with_name("configured.db")) as journal:
+        override = journal.overrides.get("slurm", "7")
+        assert override is not None
+        assert (override.was, override.placement) == (place("0-1"), place("2-3"))
+        (released,) = run(*words, "--release")["hosts"]
+        assert released["notes"] == [
+            "override dropped: Slurm's next step in the job places it again"
+        ]
         assert journal.overrides.get("slurm", "7") is None
-    assert "released" in capsys.readouterr().out
+    assert run(*words, "--release")["hosts"][0]["notes"] == ["the job had no override"]
+
+
+def test_a_dry_run_records_nothing(here: JobHost, config: Path) -> None:
+    words = ("7", "--this-host", "--config", str(config), "--cpus", "2-3", "--dry-run")
+    (planned,) = run(*words)["hosts"]
+    assert (planned["outcome"], planned["new"]["cpus"]) == ("planned", "2-3")
+    assert here.is_untouched()
+    with Journal.open(config.with_name("configured.db")) as journal:
+        assert journal.overrides.get("slurm", "7") is None
+
+
+def test_an_interrupt_rolls_the_override_back(
+    here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(request: Any, _config: object, _plugins: object) -> Any:
+        if request.dry_run:
+            return here.relocate(request)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_module, "relocate", fails)
+    earlier = PlacementOverride(was=place("0-1"), placement=place("0-1"))
+    with Journal.open(config.with_name("configured.db")) as journal:
+        journal.overrides.set("slurm", "7", earlier)
+        with pytest.raises(click.Abort):
+            command.main(
+                ["7", "--this-host", "--config", str(config), "--cpus", "2-3"],
+                standalone_mode=False,
+            )
+        override = journal.overrides.get("slurm", "7")
+    assert here.is_untouched()
+    assert override is not None
+    assert (override.placement, override.under_way) == (place("0-1"), False)
+
+
+def test_each_host_of_a_job_gets_the_same_arguments(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[tuple[str, ...], list[str]]] = []
+
+    def run_on_hosts(hosts: tuple[str, ...], words: list[str]) -> list[dict[str, Any]]:
+        asked.append((hosts, words))
+        return [{"host": "n1", "status": 3}, {"host": "n2", "status": 4}]
+
+    monkeypatch.setattr(command_module, "query_hosts", lambda _job: ("n1", "n2"))
+    monkeypatch.setattr(command_module, "run_on_hosts", run_on_hosts)
+    words = ["7", "--cpus", "2-3", "--dry-run", "--config", str(config)]
+    assert command.main([*words, "--json"], standalone_mode=False) == 4
+    assert asked == [(("n1", "n2"), words)]
+
+
+def test_without_an_answer_from_slurm_the_command_acts_on_this_host(
+    here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_job: str) -> tuple[str, ...]:
+        raise SchedhookError("Slurm cannot be asked")
+
+    monkeypatch.setattr(command_module, "query_hosts", fails)
+    (moved,) = run("7", "--cpus", "2-3", "--config", str(config))["hosts"]
+    assert moved["outcome"] == "complete"
+    with pytest.raises(SchedhookError, match="cannot be asked"):
+        run("8", "--cpus", "2-3", "--config", str(config))
+    assert here.bound() == {200: "2", 201: "3"}
+
+
+@pytest.mark.parametrize("words", [(), ("--cpus", "2", "--release")])
+def test_exactly_one_destination_is_required(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="give one of --cpus LIST, --to-nodes NODES, --release"):
+        run("7", *words)

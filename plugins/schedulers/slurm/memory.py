@@ -1,0 +1,86 @@
+"""The memory of a job that moves: which tasks go by which map of nodes, planned and carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from schedhook.host.vanishing import call_with_living
+from schedhook.roles.request import Relocate, Request
+from schedhook.roles.scheduler import Task
+from schedhook.values.errors import RefusedError
+from schedhook.values.model import NodeMap, Outcome, Plan, Report
+
+MAPPER = "processors"
+"""The mapper's name in reports: pairs of nodes that follow from pairs of processors."""
+
+MIB = 1 << 20
+_STOPPING = frozenset({Outcome.REFUSED, Outcome.FAILED})
+
+
+@dataclass(slots=True)
+class JobMemory:
+    """The memory of a job's tasks, in groups that each move by one map."""
+
+    job: str
+    root: Path
+    relocate: Relocate
+    groups: Sequence[tuple[Mapping[int, int], Sequence[Task]]]
+    """(old node → new node, the tasks whose memory goes so)."""
+    reports: list[Report] = field(default_factory=list)
+    """What `move` did, one report for each group so far."""
+
+    def plan(self) -> tuple[Report, ...]:
+        """Plan each group. Raise RefusedError if one may not move or all do not fit together."""
+        reports = tuple(self._relocate_groups(dry_run=True))
+        for report in reports:
+            if report.outcome in _STOPPING:
+                raise RefusedError(_last_note(report))
+        _check_room([report.plan for report in reports if report.plan])
+        return reports
+
+    def move(self) -> None:
+        """Move each group. Raise SchedhookError if one was refused or failed."""
+        for report in self._relocate_groups(dry_run=False):
+            self.reports.append(report)
+            if report.outcome in _STOPPING:
+                raise RefusedError(f"the memory could not follow: {_last_note(report)}")
+
+    def _relocate_groups(self, *, dry_run: bool) -> Iterator[Report]:
+        for pairs, tasks in self.groups:
+            request = Request(
+                job=self.job,
+                scheduler="slurm",
+                node_map=NodeMap(pairs=pairs, mapper=MAPPER),
+                dry_run=dry_run,
+            )
+            pids = [pid for task in tasks for pid in task.pids]
+            report = call_with_living(pids, partial(self._relocate, request), self.root)
+            if report is not None:
+                yield report
+
+    def _relocate(self, request: Request, pids: tuple[int, ...]) -> Report:
+        return self.relocate(replace(request, pids=pids))
+
+
+def _last_note(report: Report) -> str:
+    return report.notes[-1] if report.notes else report.outcome.value
+
+
+def _check_room(plans: Sequence[Plan]) -> None:
+    """Raise RefusedError if plans that fit one by one do not fit together."""
+    change: dict[int, int] = {}
+    for plan in plans:
+        for (old, new), size in plan.moves.items():
+            change[new] = change.get(new, 0) + size
+            change[old] = change.get(old, 0) - size
+    for plan in plans:
+        for node, free in plan.free.items():
+            if change.get(node, 0) > max(free - plan.reserve, 0):
+                raise RefusedError(
+                    f"node {node} has no room: {change[node] / MIB:.1f} MiB would arrive,"
+                    f" {free / MIB:.1f} MiB are free and {plan.reserve / MIB:.1f} MiB of them"
+                    " are kept in reserve"
+                )

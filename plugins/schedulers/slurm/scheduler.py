@@ -1,0 +1,93 @@
+"""The role: Slurm as a `Scheduler` of this host, and the plug-in hooks that offer it.
+
+This module stands above the rest of the package: `adapter` reads what Slurm says and what the host
+shows, `reapply` and `rebinding` place a job again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schedhook import SchedulerPlugin, hookimpl
+from schedhook.roles.scheduler import EventKind, Scheduler, Task
+from schedhook.values.model import Event, Placement
+from schedhook_plugins.schedulers.slurm import adapter
+from schedhook_plugins.schedulers.slurm.adapter import HostJobs
+
+if TYPE_CHECKING:
+    from schedhook.plugins.findings import Finding
+    from schedhook.roles.request import Relocate
+    from schedhook.values.model import PlacementOverride
+
+
+class Slurm(Scheduler):
+    """Slurm on this host.
+
+    Slurm confines a job's processors, not its memory, and binds tasks by affinity: a task's
+    processors are those that its threads may use, and its nodes follow from them.
+    """
+
+    name = adapter.NAME
+    kinds: Mapping[str, EventKind] = adapter.KINDS
+    can_reapply = True
+
+    def __init__(self, root: Path = Path("/"), host: str | None = None) -> None:
+        super().__init__(root)
+        self._here = HostJobs(root, host)
+
+    def read_event(self, point: str, environ: Mapping[str, str], _data: bytes) -> Event:
+        return adapter.read_event(point, environ)
+
+    def jobs(self) -> tuple[str, ...]:
+        return self._here.jobs()
+
+    def cgroups(self, job: str) -> tuple[Path, ...]:
+        return tuple(cgroup.path for cgroup in self._here.cgroups(job))
+
+    def job_of(self, pid: int) -> str | None:
+        """Return the job that a process belongs to by its cgroup, None if it belongs to none."""
+        return self._here.job_of(pid)
+
+    def tasks(self, job: str) -> tuple[Task, ...]:
+        return self._here.tasks(job)
+
+    def owner(self, job: str) -> int | None:
+        return self._here.owner(job)
+
+    def suspended(self, job: str) -> bool:
+        return self._here.suspended(job)
+
+    def starting(self, job: str) -> bool:
+        return self._here.starting(job)
+
+    def reapply(
+        self,
+        job: str,
+        override: PlacementOverride,
+        relocate: Relocate,
+        homes: Mapping[str, Placement],
+    ) -> str:
+        from schedhook_plugins.schedulers.slurm.reapply import reapply  # noqa: PLC0415 - rare
+
+        return reapply(self._here, job, override, relocate, homes)
+
+    def rebind(self, job: str, bound: Mapping[str, Placement]) -> bool:
+        from schedhook_plugins.schedulers.slurm.rebinding import rebind  # noqa: PLC0415 - rare
+
+        return rebind(self._here, job, bound)
+
+
+@hookimpl
+def schedhook_doctor(root: Path) -> list[Finding]:
+    """Report what is wrong with Slurm's set-up on this host."""
+    from schedhook_plugins.schedulers.slurm import doctor  # noqa: PLC0415 - only for the doctor
+
+    return list(doctor.examine(root))
+
+
+@hookimpl
+def schedhook_schedulers() -> list[SchedulerPlugin]:
+    """Offer Slurm."""
+    return [SchedulerPlugin(name=adapter.NAME, summary="Slurm jobs", create=Slurm)]
