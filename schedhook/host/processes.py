@@ -71,12 +71,17 @@ class Identity:
 class Status:
     """The parts of /proc/PID/status that a relocation needs."""
 
+    name: str
+    """The name of the command, at most 15 characters, made printable."""
     state: str
     """One letter: R, S, D, T (stopped), t, Z (exited, not yet waited for), X, I."""
     tgid: int
     """The process that this thread belongs to; the number itself for a process."""
+    parent: int
+    """The parent's number; 0 if the parent is outside this pid namespace."""
     uid: int
     """The real user."""
+    threads: int
     allowed_cpus: CpuSet
     allowed_nodes: NodeSet
     """Mems_allowed: the nodes of its cpuset. All online nodes on a kernel without cpusets."""
@@ -127,9 +132,12 @@ def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) ->
     values = {key: value.strip().decode("ascii", "replace") for key, value in _pairs(lines)}
     try:
         return Status(
+            name=printable(values.get(b"Name", "")),
             state=values[b"State"][:1],
             tgid=int(values.get(b"Tgid", pid)),
+            parent=int(values.get(b"PPid", 0)),
             uid=int(values[b"Uid"].split()[0]),
+            threads=int(values.get(b"Threads", 1)),
             allowed_cpus=CpuSet.parse(values[b"Cpus_allowed_list"])
             if b"Cpus_allowed_list" in values
             else read_online_cpus(root),

@@ -159,7 +159,7 @@ def write_process(
             b"%d (%s) %s %s" % (number, name, letter.encode(), numbers.encode()),
         )
         shown_name = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
-        first = f"State:\t{letter} (whatever)\nTgid:\t{pid}\nPid:\t{number}\n"
+        first = f"State:\t{letter} (whatever)\nTgid:\t{pid}\nPid:\t{number}\nPPid:\t{parent}\n"
         status = b"Name:\t" + shown_name + b"\n" + (first + rights).encode()
         write_file(root, f"{where}/status", status)
         write_file(root, f"{where}/comm", name + b"\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from schedhook.host.cgroups import Cgroup, hierarchies, memberships, pids
 from schedhook.host.listing import find_directories
-from schedhook.host.processes import read_parent, read_status, read_threads_cpus
+from schedhook.host.processes import read_status, read_threads_cpus
 from schedhook.host.vanishing import read_living
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.sets import CpuSet
@@ -203,7 +203,7 @@ def read_process(pid: int, root: Path) -> ProcessInfo:
         name=status.name,
         state=status.state,
         uid=status.uid,
-        parent=read_parent(pid, root),
+        parent=status.parent,
         cpus=cpus or status.allowed_cpus,
     )
 

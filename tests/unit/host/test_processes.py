@@ -23,6 +23,7 @@ def test_status(tmp_path: Path) -> None:
         name=b"simulate",
         state="T",
         uid=1000,
+        parent=5,
         threads={7: "T", 8: "S"},
         cpus="0-3,8",
         nodes="0,2",
@@ -33,9 +34,12 @@ def test_status(tmp_path: Path) -> None:
         ],
     )
     assert processes.read_status(7, tmp_path) == processes.Status(
+        name="simulate",
         state="T",
         tgid=7,
+        parent=5,
         uid=1000,
+        threads=2,
         allowed_cpus=CpuSet.parse("0-3,8"),
         allowed_nodes=NodeSet.parse("0,2"),
         cap_effective=1 << 23,
