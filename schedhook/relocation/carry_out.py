@@ -41,7 +41,6 @@ def carry_out(context: Context, move: Move, plan: Plan) -> Report:
     except SchedhookError as error:
         failure = str(error)
         binding.undo()
-        context.notes.append(failure)
     report = final_report(context, move, plan, failure)
     context.plugins.notify("schedhook_after_migrate", report=report)
     return report

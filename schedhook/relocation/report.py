@@ -61,12 +61,14 @@ def plan_report(context: Context, outcome: Outcome, plan: Plan) -> Report:
 def final_report(context: Context, move: Move, plan: Plan, failure: str | None) -> Report:
     """Read residency again, and return the report of what it shows.
 
-    `failure` is the error that ended the move early, if any.
+    `failure` is the error that ended the move early, if any; it becomes the last note.
     """
     ended = context.members.ended
     processes, by_reason = verify(move, ended, failure)
     targets = [each.target for each in (*move.processes, *ended)]
     context.notes.extend(each.mistaken for each in targets if each.mistaken)
+    if failure is not None:
+        context.notes.append(failure)
     moved = sum(each.bytes_moved for each in processes)
     stayed = sum(by_reason.values())
     return replace(

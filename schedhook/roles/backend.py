@@ -164,8 +164,6 @@ class Target(ABC):
 class Backend(ABC):
     """Access to the host's processes and nodes: the base class of every backend."""
 
-    name: str = ""
-
     @abstractmethod
     def topology(self) -> Topology:
         """Return nodes, processors, distances and free memory, read now."""

@@ -36,8 +36,6 @@ class NativeBackend(Backend):
     `root` is where /proc and /sys are looked for; the system calls always act on this host.
     """
 
-    name = "native"
-
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._folio_size = _huge_page_size(root)

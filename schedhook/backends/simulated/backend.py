@@ -51,8 +51,6 @@ class SimulatedBackend(Backend):
     numa_maps tells pages per node and not which, so they are laid out in ascending order of nodes.
     """
 
-    name = "simulated"
-
     def __init__(
         self,
         root: Path | None = None,
