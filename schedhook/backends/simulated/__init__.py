@@ -1,7 +1,7 @@
 """A backend in memory, for unit tests and for planning on a snapshot of a host.
 
-It does what the protocol and the manual pages promise and what a test scripts. It proves nothing
-about the kernel: what the kernel does is tested on the kernel.
+It does what the role and the manual pages promise, and what a test scripts. It proves nothing about
+the kernel: the tests in the virtual machine cover the kernel's behaviour.
 
     backend = SimulatedBackend()
     backend.add_process(100, areas=[SimulatedArea(start=0x10000, nodes=[0] * 8 + [1] * 8)])

@@ -1,4 +1,4 @@
-"""Pages of simulated processes: where they lie, and what an attempt to move them ends with."""
+"""The pages of simulated processes: where they are, and the outcome of attempts to move them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ PAGE = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedArea:
-    """A mapping to be put into a process."""
+    """A mapping for a simulated process."""
 
     start: int
     nodes: Sequence[int | None]
-    """Where each page (or folio, see there) lies, in order; None where there is none."""
+    """The node of each page (or folio, see `folio_size`) in order; None for a page not present."""
     page_size: int = PAGE
-    """Of a pool's huge page with `MemoryKind.HUGE`."""
+    """Bytes; with `MemoryKind.HUGE` the size of a huge page of a pool."""
     folio_size: int = 0
-    """Bytes that move as one where that is more than a page: a transparent huge page."""
+    """Bytes that move as one if that is more than a page: a transparent huge page."""
     kind: MemoryKind = MemoryKind.ANON
     path: str = ""
     policy: str = "default"
     name: str = ""
-    """Areas of one name, in whichever process, map one and the same memory (MAP_SHARED)."""
+    """Areas with the same name, in any process, map the same memory (MAP_SHARED)."""
 
 
 class Memory:
@@ -37,15 +37,17 @@ class Memory:
     def __init__(self, unit: int, runs: Iterable[PageRun], pool: int = 0) -> None:
         self.unit = unit
         self.pool = pool
-        """The page size of the huge-page pool that it is taken from, 0: ordinary memory."""
+        """The page size of the huge-page pool that it is taken from; 0 for ordinary memory."""
         self.runs = list(runs)
         self.script: dict[int, list[int]] = {}
+        """The errnos with which coming attempts to move a unit end, by offset."""
         self.permanent: dict[int, int] = {}
+        """The errno with which every attempt to move a unit ends, by offset."""
         self.hidden: set[int] = set()
-        """Offsets of units that move_pages(2) does not find."""
+        """The offsets of units that move_pages(2) does not find."""
 
     def within(self, start: int, end: int) -> list[PageRun]:
-        """The runs in [start, end), which is widened to whole units."""
+        """Return the runs in [start, end), which is widened to whole units."""
         start, end = start // self.unit * self.unit, -(-end // self.unit) * self.unit
         return [
             replace(run, start=max(run.start, start), end=min(run.end, end))
@@ -54,7 +56,7 @@ class Memory:
         ]
 
     def found(self, start: int, end: int) -> list[PageRun]:
-        """The same without what is hidden."""
+        """Return the same runs without the hidden units."""
         return [
             replace(run, start=first, end=last)
             for run in self.within(start, end)
@@ -62,7 +64,7 @@ class Memory:
         ]
 
     def place(self, start: int, end: int, node: int) -> None:
-        """Put what lies in [start, end), a part of one run, on `node`."""
+        """Put the pages in [start, end), a part of one run, on `node`."""
         runs: list[PageRun] = []
         for run in self.runs:
             if not (run.start < end and start < run.end):
@@ -76,7 +78,7 @@ class Memory:
         self.runs = list(joined(runs))
 
     def attempts(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """[start, end) in pieces with the errno that each one's attempt ends with, 0: it moves."""
+        """Yield pieces of [start, end) as (start, end, errno of the attempt); 0: it moves."""
         position = start
         for offset in sorted({*self.script, *self.permanent}):
             if start <= offset < end and (number := self._outcome(offset)):
@@ -106,19 +108,28 @@ class Memory:
 
 @dataclass(slots=True)
 class Mapped:
+    """A mapping of a process."""
+
     area: Area
-    """As it is told, but for residency and mappers."""
+    """As added; its residency and its number of mappers are not kept up to date."""
     memory: Memory
 
     def residency(self) -> dict[int, int]:
+        """Return bytes per node."""
         total: dict[int, int] = {}
         for run in self.memory.within(0, self.area.size):
             total[run.node] = total.get(run.node, 0) + run.end - run.start
         return total
 
+    def offset_of(self, address: int) -> int:
+        """Return the offset in the memory of the unit that contains `address`."""
+        return (address - self.area.start) // self.memory.unit * self.memory.unit
+
 
 @dataclass(slots=True)
 class Process:
+    """A simulated process; `SimulatedBackend.add_process` explains the fields."""
+
     pid: int
     command: str
     mappings: list[Mapped]
@@ -134,12 +145,18 @@ class Process:
 
 @dataclass(slots=True)
 class Tally:
-    """What one call does."""
+    """The results of one call."""
 
     moved: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Bytes by (old node, new node)."""
     failures: list[Failure] = field(default_factory=list)
 
+    def succeed(self, old: int, new: int, size: int) -> None:
+        """Count `size` bytes that moved."""
+        self.moved[old, new] = self.moved.get((old, new), 0) + size
+
     def fail(self, start: int, end: int, number: int, unit: int) -> None:
+        """Count the bytes of [start, end), which stayed because of the errno `number`."""
         last = self.failures[-1] if self.failures else None
         if last and last.errno == number and last.end == start:
             self.failures[-1] = replace(last, end=end, size=last.size + end - start)
@@ -150,7 +167,7 @@ class Tally:
 
 
 def parts(run: PageRun, only: Extents | None, mapping: Mapped) -> Iterator[PageRun]:
-    """The parts of a run, by offset, whose pages lie whole within `only`, by address."""
+    """Yield the parts of a run, by offset, whose pages lie completely in `only`, by address."""
     if only is None:
         yield run
         return
@@ -163,7 +180,7 @@ def parts(run: PageRun, only: Extents | None, mapping: Mapped) -> Iterator[PageR
 
 
 def joined(runs: Iterable[PageRun]) -> Iterator[PageRun]:
-    """Neighbours on one node as one run."""
+    """Yield the runs; adjacent ones on one node become one run."""
     last: PageRun | None = None
     for run in runs:
         if last and last.end == run.start and last.node == run.node:

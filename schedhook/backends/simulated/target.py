@@ -1,12 +1,12 @@
-"""What the manual pages promise of a process, done to a simulated one."""
+"""A simulated process, with the system calls as their manual pages describe them."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from schedhook.backends.simulated.machine import Machine
 from schedhook.backends.simulated.memory import Mapped, Process, Tally, parts
 from schedhook.roles.backend import Limits, PageRun, Sweep, Target
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
@@ -15,15 +15,12 @@ from schedhook.values.model import Area
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import NodeSet
 
-if TYPE_CHECKING:
-    from schedhook.backends.simulated.backend import SimulatedBackend
-
 
 class SimulatedTarget(Target):
     """A process of a SimulatedBackend."""
 
-    def __init__(self, backend: SimulatedBackend, process: Process) -> None:
-        self._backend = backend
+    def __init__(self, machine: Machine, process: Process) -> None:
+        self._machine = machine
         self._process = process
 
     @property
@@ -38,14 +35,14 @@ class SimulatedTarget(Target):
         return self._process.alive
 
     def areas(self) -> tuple[Area, ...]:
-        with self._backend.lock:
+        with self._machine.lock:
             self._begin_or_gone()
-            told = (self._backend.told(mapping) for mapping in self._process.mappings)
-            return tuple(sorted((area for area in told if area.resident), key=lambda a: a.start))
+            areas = [self._machine.current_area(mapping) for mapping in self._process.mappings]
+            return tuple(sorted((area for area in areas if area.resident), key=lambda a: a.start))
 
     def allowed_nodes(self) -> NodeSet:
         if not self._process.alive:
-            raise ProcessGoneError(f"process {self.pid} has exited")
+            raise self._gone()
         return self._process.allowed_nodes
 
     def memory_owner_pid(self) -> int | None:
@@ -55,20 +52,14 @@ class SimulatedTarget(Target):
         return self._process.swapped
 
     def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
-        """As do_migrate_pages() in the kernel's mm/mempolicy.c: one pair of nodes after the other,
-        first those whose destination has nothing to be moved away any more."""
-        backend, process = self._backend, self._process
+        # As do_migrate_pages() in the kernel's mm/mempolicy.c: one pair of nodes after the other,
+        # first the pairs from whose destination nothing is left to move away.
+        machine, process = self._machine, self._process
         if not sources or not destinations:
             raise UsageError("migrate_pages needs at least one old and one new node")
-        with backend.lock:
+        with machine.lock:
             self._begin_or_gone()
-            privileged = backend.may_move_shared()
-            if destinations - process.allowed_nodes and not privileged:
-                raise from_errno(errno.EPERM, self.pid, "migrate_pages")
-            destinations = destinations & backend.allowed_nodes() & backend.topology().memory_nodes
-            if not destinations:
-                raise from_errno(errno.EINVAL, self.pid, "migrate_pages")
-            left = {a: b for a, b in kernel_rule(sources, destinations).items() if a != b}
+            left = self._pairs(sources, destinations)
             tally = Tally()
             while left:
                 old = next((a for a, b in left.items() if b not in left), next(iter(left)))
@@ -76,10 +67,11 @@ class SimulatedTarget(Target):
                 for mapping in process.mappings:
                     for run in mapping.memory.within(0, mapping.area.size):
                         if run.node == old:
-                            backend.move(mapping, run, new, shared=privileged, tally=tally)
+                            shared = machine.may_move_shared
+                            machine.move(mapping, run, new, shared=shared, tally=tally)
                 if any(failure.errno == errno.ENOMEM for failure in tally.failures):
                     raise from_errno(errno.ENOMEM, self.pid, "migrate_pages")
-            # What could not even be isolated is not in the kernel's count.
+            # The kernel's count does not include pages that it could not even isolate.
             stuck = (item for item in tally.failures if item.errno == errno.EAGAIN)
             return sum(failure.size // failure.page_size for failure in stuck)
 
@@ -94,10 +86,10 @@ class SimulatedTarget(Target):
         limits: Limits,
         only: Extents | None = None,
     ) -> Sweep:
-        backend = self._backend
-        with backend.lock:
-            stays = backend.begin(self._process)
-            if shared and not backend.may_move_shared():
+        machine = self._machine
+        with machine.lock:
+            stays = machine.begin_call(self._process)
+            if shared and not machine.may_move_shared:
                 raise from_errno(errno.EPERM, self.pid, "move_pages")
             if not stays:  # it exits half way through
                 end = start + (end - start) // 2 // area.page_size * area.page_size
@@ -111,9 +103,9 @@ class SimulatedTarget(Target):
                 for part in parts(run, only, mapping):
                     self._check_destination(new)
                     size += part.end - part.start
-                    backend.move(mapping, part, new, shared=shared, tally=tally)
+                    machine.move(mapping, part, new, shared=shared, tally=tally)
             if not stays:
-                backend.end_process(self.pid)
+                machine.end_process(self.pid)
             return Sweep(
                 moved=tally.moved,
                 failures=tuple(tally.failures),
@@ -122,7 +114,7 @@ class SimulatedTarget(Target):
             )
 
     def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
-        with self._backend.lock:
+        with self._machine.lock:
             self._begin_or_gone()
             mapping = self._mapping(area)
             base = mapping.area.start
@@ -136,10 +128,23 @@ class SimulatedTarget(Target):
                 for run in self._runs(mapping, start, end)
             ]
 
+    def _pairs(self, sources: NodeSet, destinations: NodeSet) -> dict[int, int]:
+        """Return what a migrate_pages(2) call moves, old node → new node."""
+        machine = self._machine
+        if destinations - self._process.allowed_nodes and not machine.may_move_shared:
+            raise from_errno(errno.EPERM, self.pid, "migrate_pages")
+        destinations = destinations & machine.allowed_nodes & machine.memory_nodes
+        if not destinations:
+            raise from_errno(errno.EINVAL, self.pid, "migrate_pages")
+        return {a: b for a, b in kernel_rule(sources, destinations).items() if a != b}
+
     def _begin_or_gone(self) -> None:
-        if not self._backend.begin(self._process):
-            self._backend.end_process(self.pid)
-            raise ProcessGoneError(f"process {self.pid} has exited")
+        if not self._machine.begin_call(self._process):
+            self._machine.end_process(self.pid)
+            raise self._gone()
+
+    def _gone(self) -> ProcessGoneError:
+        return ProcessGoneError(f"process {self.pid} has exited")
 
     def _mapping(self, area: Area) -> Mapped:
         for mapping in self._process.mappings:
@@ -152,7 +157,7 @@ class SimulatedTarget(Target):
         return mapping.memory.found(start - base, end - base) if start < end else []
 
     def _check_destination(self, node: int) -> None:
-        if node not in self._backend.topology().memory_nodes:
+        if node not in self._machine.memory_nodes:
             raise from_errno(errno.ENODEV, self.pid, "move_pages")
         if node not in self._process.allowed_nodes:
             raise from_errno(errno.EACCES, self.pid, "move_pages")

@@ -185,7 +185,7 @@ def test_a_page_moved_by_others_is_found_elsewhere(monkeypatch: pytest.MonkeyPat
 
     def and_somebody_else(move: Move) -> None:
         real(move)
-        (mapping,) = backend._processes[100].mappings
+        (mapping,) = backend._machine.processes[100].mappings
         mapping.memory.place(0, PAGE, 3)
 
     monkeypatch.setattr(Move, "carry_out", and_somebody_else)
