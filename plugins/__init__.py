@@ -1,4 +1,4 @@
-"""The plug-ins that ship. They use what any other plug-in can use."""
+"""The plug-ins that ship. They use only what docs/stability.md calls public."""
 
 BUILT_IN = (
     "schedhook_plugins.backends",
@@ -10,4 +10,4 @@ BUILT_IN = (
     "schedhook_plugins.strategies.move_pages",
     "schedhook_plugins.strategies.profile_guided",
 )
-"""Modules with hooks, which the plug-in manager registers without looking at package metadata."""
+"""Modules with plug-in hooks, which are loaded without reading package metadata."""

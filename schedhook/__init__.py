@@ -1,6 +1,6 @@
 """schedhook makes a batch job's memory follow the job between NUMA nodes.
 
-What plug-in authors need is importable from here, and loaded only when it is asked for.
+Authors of plug-ins import from here what every plug-in needs; each name is loaded on first use.
 """
 
 from __future__ import annotations

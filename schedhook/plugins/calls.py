@@ -77,23 +77,25 @@ class HookCalls:
         """Raise PluginError for what pluggy accepts but would never call."""
         callers = self._manager.get_hookcallers(plugin)
         if not callers:
-            raise PluginError("has no hooks; mark its functions with @schedhook.hookimpl")
+            raise PluginError("has no plug-in hooks; mark its functions with @schedhook.hookimpl")
         for caller in callers:
             if not caller.has_spec():
-                raise PluginError(f"{caller.name} is not a hook of schedhook")
+                raise PluginError(f"{caller.name} is not a plug-in hook")
             for each in caller.get_hookimpls():
                 if each.plugin is plugin and (each.hookwrapper or each.wrapper):
                     raise PluginError(
-                        f"{caller.name} is a wrapper; hooks of schedhook cannot be wrapped"
+                        f"{caller.name} is a wrapper; plug-in hooks cannot be wrapped"
                     )
 
     def _trace_call(self, hook: str, methods: Any, arguments: Mapping[str, Any]) -> None:
         for method in methods:
             plugin = str(self._sources[method.plugin_name])
-            get_logger().info("hook called", hook=hook, plugin=plugin, arguments=dict(arguments))
+            get_logger().info(
+                "plug-in hook called", hook=hook, plugin=plugin, arguments=dict(arguments)
+            )
 
     def _trace_return(self, outcome: Any, hook: str, methods: Any, _arguments: Any) -> None:
         error = describe_error(outcome.exception) if outcome.exception else None
         for method in methods:
             plugin = str(self._sources[method.plugin_name])
-            get_logger().info("hook returned", hook=hook, plugin=plugin, error=error)
+            get_logger().info("plug-in hook returned", hook=hook, plugin=plugin, error=error)

@@ -1,8 +1,8 @@
-"""What a registration hook returns: a name to be chosen by, a summary for listings, and a function
-that does the work.
+"""Descriptors: what a registration hook returns.
 
-A descriptor is cheap to make. What is heavy belongs inside its function, since descriptors of
-every plug-in are made in every run and most are never chosen.
+A descriptor has a name by which the configuration chooses it, a summary for listings, and a
+function that does the work. Import what is heavy inside that function: the descriptors of every
+plug-in are made in every run, and most are never chosen.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """What every descriptor has. PluginError for a name that nobody could write in a file."""
+    """What every descriptor has. Raise PluginError for a name or summary of the wrong form."""
 
     name: str
-    """As in configuration: small letters, digits and hyphens, a letter first."""
+    """As written in the configuration: lower-case letters, digits, hyphens; a letter first."""
     summary: str
     """One line for listings."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise PluginError(
-                f"{self.name!r} is no name for a plug-in: use small letters, digits and hyphens,"
-                " a letter first"
+                f"{self.name!r} is not a name for a descriptor: use lower-case letters, digits and"
+                " hyphens, and begin with a letter"
             )
         if not isinstance(self.summary, str) or not self.summary or "\n" in self.summary:
-            raise PluginError(f"the summary of {self.name!r} has to be one line of text")
+            raise PluginError(f"the summary of {self.name!r} must be one line of text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,22 +51,26 @@ class StrategyPlugin(Descriptor):
     """A way to move pages: either `move` or `choose_nodes`."""
 
     move: Callable[[Move], None] | None = None
-    """Moves what the given move asks for and reports to it; the pipeline verifies afterwards."""
+    """Moves the pages of the given Move by its methods; the pipeline verifies the result."""
     choose_nodes: Callable[[Move], PageChoice] | None = None
-    """For a strategy that decides page by page: from the move to the function that is asked where
-    each page shall be. It is asked while the plan is made, once; the pipeline checks the plan,
-    moves, and verifies. Such a strategy needs no node map."""
+    """Returns the function that chooses a node for each page of the given Move.
+
+    The plan is made from its choices, each page being asked about once. The pipeline then checks
+    the plan, moves the pages and verifies the result. Such a strategy needs no node map.
+    """
     check: Callable[[Move], None] | None = None
-    """Asked with the plan, also in a dry run: RefusedError says why this strategy cannot."""
+    """Raises RefusedError if the strategy cannot carry out the Move; called in a dry run too."""
     changes_cpuset: bool = False
-    """It sees to it that the processes may use the new nodes; else a plan that leads out of their
-    cpuset is refused."""
+    """Whether the strategy allows the processes the new nodes itself.
+
+    If not, a plan with nodes outside the processes' cpuset is refused.
+    """
 
     def __post_init__(self) -> None:
         Descriptor.__post_init__(self)
         if (self.move is None) == (self.choose_nodes is None):
             raise PluginError(
-                f"the strategy {self.name!r} has to have either `move` or `choose_nodes`"
+                f"the strategy {self.name!r} must have either `move` or `choose_nodes`"
             )
 
 
@@ -75,8 +79,11 @@ class MapperPlugin(Descriptor):
     """A rule that pairs old nodes with new ones."""
 
     map: Callable[[NodeSet, NodeSet, Topology], NodeMap]
-    """From (old nodes, new nodes, the host's topology) to a map with every old node as a key and
-    only new nodes as values. UsageError where there is none."""
+    """Returns a map for (old nodes, new nodes, the host's topology).
+
+    Every old node is a key; its value is a new node, or the old node itself. Raises UsageError if
+    there is no such map.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +91,7 @@ class BackendPlugin(Descriptor):
     """A way to reach processes and nodes."""
 
     create: Callable[[Path], Backend]
-    """From the directory under which the host's files lie (/proc, /sys), `/` on a live host."""
+    """Returns the backend for a host whose /proc and /sys are in the given directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,4 +99,4 @@ class SchedulerPlugin(Descriptor):
     """An adapter for a batch scheduler."""
 
     create: Callable[[Path], Scheduler]
-    """From the directory under which the host's files lie, `/` on a live host."""
+    """Returns the adapter for a host whose /proc and /sys are in the given directory."""

@@ -1,4 +1,4 @@
-"""What an examination of this host finds; see `schedhook doctor`."""
+"""Findings: what `schedhook doctor` finds on this host, and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Level(StrEnum):
-    """How a finding matters."""
+class Severity(StrEnum):
+    """How much a finding matters."""
 
     OK = "ok"
     NOTE = "note"
-    """Works, but with a limit that one should know."""
+    """It works, with a limit that the administrator should know."""
     PROBLEM = "problem"
-    """Something that schedhook is for does not work."""
+    """Something that schedhook is meant to do does not work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line of the examination. What is not ok has a remedy."""
+    """One line of the report. A finding that is not `ok` has a remedy."""
 
     subject: str
-    level: Level
+    level: Severity
     what: str
     remedy: str = ""
 
 
 def ok(subject: str, what: str) -> Finding:
-    """All is well with `subject`."""
-    return Finding(subject=subject, level=Level.OK, what=what)
+    """Return the finding that `subject` works."""
+    return Finding(subject=subject, level=Severity.OK, what=what)
 
 
 def note(subject: str, what: str, remedy: str) -> Finding:
-    """`subject` works, but not in full."""
-    return Finding(subject=subject, level=Level.NOTE, what=what, remedy=remedy)
+    """Return the finding that `subject` works with a limit."""
+    return Finding(subject=subject, level=Severity.NOTE, what=what, remedy=remedy)
 
 
 def problem(subject: str, what: str, remedy: str) -> Finding:
-    """`subject` does not work."""
-    return Finding(subject=subject, level=Level.PROBLEM, what=what, remedy=remedy)
+    """Return the finding that `subject` does not work."""
+    return Finding(subject=subject, level=Severity.PROBLEM, what=what, remedy=remedy)

@@ -1,9 +1,11 @@
-"""Every hook. A plug-in is a module (or an object) with functions of these names, marked
-`@hookimpl`, that an entry point of the group `schedhook` names; see docs/ for a whole package.
+"""Every plug-in hook.
 
-The first four *register*: they return descriptors, from which configuration chooses by name;
-`schedhook_doctor` *answers*. The others *observe*: what they return is ignored, and one that fails
-is logged and passed over. A function may leave out arguments that it does not use.
+A plug-in is a module, or an object, with functions of these names that are marked `@hookimpl`; an
+entry point of the group `schedhook` names it. docs/plugins.md shows a whole package.
+
+The first four hooks *register*: they return descriptors, from which the configuration chooses by
+name. `schedhook_doctor` *answers*. All others *observe*: what they return is ignored, and one that
+fails is logged and skipped. A function may leave out arguments that it does not use.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ hookimpl = pluggy.HookimplMarker("schedhook")
 
 @hookspec
 def schedhook_schedulers() -> list[SchedulerPlugin]:  # type: ignore[empty-body]
-    """Adapters for batch schedulers.
+    """Return adapters for batch schedulers.
 
     @hookimpl
     def schedhook_schedulers():
@@ -37,7 +39,7 @@ def schedhook_schedulers() -> list[SchedulerPlugin]:  # type: ignore[empty-body]
 
 @hookspec
 def schedhook_mappers() -> list[MapperPlugin]:  # type: ignore[empty-body]
-    """Rules that pair old nodes with new ones.
+    """Return rules that pair old nodes with new ones.
 
     def pack(old, new, topology):
         return NodeMap(pairs=dict.fromkeys(old, min(new)), mapper="pack")
@@ -50,7 +52,7 @@ def schedhook_mappers() -> list[MapperPlugin]:  # type: ignore[empty-body]
 
 @hookspec
 def schedhook_strategies() -> list[StrategyPlugin]:  # type: ignore[empty-body]
-    """Ways to move pages.
+    """Return ways to move pages.
 
     @hookimpl
     def schedhook_strategies():
@@ -60,7 +62,7 @@ def schedhook_strategies() -> list[StrategyPlugin]:  # type: ignore[empty-body]
 
 @hookspec
 def schedhook_backends() -> list[BackendPlugin]:  # type: ignore[empty-body]
-    """Ways to reach processes and nodes.
+    """Return ways to reach processes and nodes.
 
     @hookimpl
     def schedhook_backends():
@@ -70,36 +72,36 @@ def schedhook_backends() -> list[BackendPlugin]:  # type: ignore[empty-body]
 
 @hookspec
 def schedhook_doctor(root: Path) -> list[Finding]:  # type: ignore[empty-body]
-    """What `schedhook doctor` is to say about the plug-in's own set-up on this host.
+    """Return what `schedhook doctor` should report about the plug-in's own set-up on this host.
 
     @hookimpl
     def schedhook_doctor(root):
         if (root / "etc/flux/system").exists():
             return [ok("flux", "installed")]
-        return [note("flux", "not installed", "install flux-core, or leave the plug-in out")]
+        return [note("flux", "not installed", "install flux-core, or remove the plug-in")]
     """
 
 
 @hookspec
 def schedhook_event(event: Event) -> None:
-    """Sees every event that an adapter brings, before it is acted on."""
+    """Observe an event that an adapter has read, before schedhook acts on it."""
 
 
 @hookspec
 def schedhook_before_migrate(plan: Plan) -> None:
-    """Sees a plan before the first page moves; MigrationRefused("why") stops the relocation."""
+    """Observe a plan before the first page moves; raise MigrationRefused("why") to refuse it."""
 
 
 @hookspec
 def schedhook_after_migrate(report: Report) -> None:
-    """Sees the report of every relocation that began, whatever its outcome."""
+    """Observe the report of a relocation that began, however it ended."""
 
 
 @hookspec
 def schedhook_job_started(event: Event) -> None:
-    """A job has started on this host."""
+    """Observe that a job has started on this host."""
 
 
 @hookspec
 def schedhook_job_ended(event: Event) -> None:
-    """A job has ended on this host; its processes may be gone."""
+    """Observe that a job has ended on this host; its processes may be gone."""

@@ -1,4 +1,4 @@
-"""Where a third party's plug-in comes from: root runs only what nobody else can change."""
+"""Check where a third party's plug-in comes from: root runs only what no other user can change."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from schedhook.values.ownership import explain_untrusted_parents, explain_untrus
 
 
 def check_provenance(entry: EntryPoint) -> None:
-    """PluginError where others than root may write the plug-in's package, its metadata, or a
-    directory on the way there. Nothing of it is imported; what it imports is not followed."""
-    for path in dict.fromkeys(_places(entry)):
+    """Raise PluginError if a user other than root can change the plug-in.
+
+    The plug-in's package, its metadata and the directories above them are checked. The package is
+    not imported, and what it imports itself is not checked.
+    """
+    for path in dict.fromkeys(_paths(entry)):
         try:
-            found = explain_untrusted_parents(path) or explain_untrusted_tree(path)
+            untrusted = explain_untrusted_parents(path) or explain_untrusted_tree(path)
         except OSError as error:
-            found = f"{path}: {error.strerror}"
-        if found:
-            raise PluginError(f"not loaded as root: {found}; chown root and chmod go-w")
+            untrusted = f"{path}: {error.strerror}"
+        if untrusted:
+            raise PluginError(f"not loaded as root: {untrusted}; chown root and chmod go-w")
 
 
-def _places(entry: EntryPoint) -> Iterator[Path]:
-    """Files and directories that decide what is run."""
+def _paths(entry: EntryPoint) -> Iterator[Path]:
+    """Yield the files and directories that decide which code runs."""
     top = entry.module.partition(".")[0]
-    # Only for a name without a dot does this import nothing.
+    # Imports nothing, but only because the name has no dot.
     spec = find_spec(top)
     if spec is not None:
         yield from map(Path, spec.submodule_search_locations or ())

@@ -11,7 +11,7 @@ import click
 from schedhook.cli.doctor.examination import examine
 from schedhook.cli.loading import load
 from schedhook.cli.options.common import common_options, json_option
-from schedhook.plugins.findings import Level, problem
+from schedhook.plugins.findings import Severity, problem
 from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import Config
 from schedhook.values.errors import ConfigError
@@ -40,4 +40,4 @@ def command(as_json: bool, config_path: Path | None, root: Path) -> int:
         from schedhook.cli.output.findings import print_findings
 
         print_findings(findings)
-    return 1 if any(each.level is Level.PROBLEM for each in findings) else 0
+    return 1 if any(each.level is Severity.PROBLEM for each in findings) else 0

@@ -10,7 +10,7 @@ from schedhook import __version__
 from schedhook.cli.doctor.setup import Setup
 from schedhook.host.cgroups import hierarchies
 from schedhook.host.topology import Node, read_topology
-from schedhook.plugins.findings import Finding, Level, note, ok, problem
+from schedhook.plugins.findings import Finding, Severity, note, ok, problem
 from schedhook.plugins.sources import BUILT_IN
 
 
@@ -50,7 +50,7 @@ def _check_room(node: Node, reserve: int) -> Finding:
     is_full = node.memory_free < reserve
     return Finding(
         subject=f"node {node.number}",
-        level=Level.NOTE if is_full else Level.OK,
+        level=Severity.NOTE if is_full else Severity.OK,
         what=f"{free} of {total} MiB free, {cache} MiB clean cache",
         remedy=f"free memory there: relocations to it are refused below {reserve >> 20} MiB"
         " (reserve_mb in [relocation])"

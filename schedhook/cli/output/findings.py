@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from schedhook.plugins.findings import Finding, Level
+from schedhook.plugins.findings import Finding, Severity
 
-_COLOURS = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "red"}
+_COLOURS = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.PROBLEM: "red"}
 
 
 def print_findings(findings: Sequence[Finding]) -> None:

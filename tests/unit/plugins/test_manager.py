@@ -21,7 +21,7 @@ import schedhook
 from schedhook import MapperPlugin, hookimpl
 from schedhook.plugins import hookspecs
 from schedhook.plugins.descriptors import StrategyPlugin
-from schedhook.plugins.findings import Level, note, ok
+from schedhook.plugins.findings import Severity, note, ok
 from schedhook.plugins.loading import TRACE_VARIABLE, load_plugins
 from schedhook.plugins.manager import Plugins
 from schedhook.plugins.registry import DISABLE_VARIABLE
@@ -253,10 +253,10 @@ def test_disabling_another_name_changes_nothing(install: Install) -> None:
         ("bad_import_error", "ModuleNotFoundError: No module named 'a_package_that_nobody_has'"),
         ("bad_exits_at_import", "SystemExit: this host is not licensed"),
         ("bad_signature", "mood"),
-        ("bad_hook_name", "schedhook_mapper is not a hook of schedhook"),
+        ("bad_hook_name", "schedhook_mapper is not a plug-in hook"),
         ("bad_wrapper", "schedhook_mappers is a wrapper"),
-        ("bad_no_hooks", "has no hooks"),
-        ("bad_name", "'My Mapper' is no name for a plug-in"),
+        ("bad_no_hooks", "has no plug-in hooks"),
+        ("bad_name", "'My Mapper' is not a name for a descriptor"),
         ("bad_raises", "schedhook_strategies: OSError: no such device"),
         ("bad_returns_nothing", "schedhook_mappers returned None instead of a list"),
         ("no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
@@ -455,7 +455,9 @@ def test_tracing_logs_every_call(
     )
     plugins.notify("schedhook_event", **ARGUMENTS["schedhook_event"])
     calls = [
-        (line["hook"], line["plugin"]) for line in logged(capsys) if line["event"] == "hook called"
+        (line["hook"], line["plugin"])
+        for line in logged(capsys)
+        if line["event"] == "plug-in hook called"
     ]
     assert (("schedhook_event", "Watcher (given)") in calls) is expected
     assert (("schedhook_mappers", "gives_alpha (given)") in calls) is expected
@@ -471,7 +473,7 @@ def test_good_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "A", "9a", "-a", "a_b", "a b", "a\n", "ä", None, 7])
 def test_bad_names(name: Any) -> None:
-    with pytest.raises(PluginError, match="is no name for a plug-in"):
+    with pytest.raises(PluginError, match="is not a name for a descriptor"):
         MapperPlugin(name=name, summary="s", map=a_map)
 
 
@@ -512,7 +514,7 @@ def test_the_example_of_the_answering_hook_works(tmp_path: Path) -> None:
     exec(compile(example, hook, "exec"), names)
     answers = given(module("example", **{hook: names[hook]})).ask(hook, root=tmp_path)
     (answer,) = [each for source, each in answers if source.package == "given"]
-    assert [each.level for each in answer] == [Level.NOTE]
+    assert [each.level for each in answer] == [Severity.NOTE]
 
 
 # What loading costs

@@ -88,9 +88,9 @@ def test_its_hook_calls_are_traced(author: Stranger, relocation: list[object]) -
         if line.get("plugin") == "largest-first (schedhook-largest-first 1.0)"
     ]
     assert calls == [
-        ("hook called", "schedhook_strategies"),
-        ("hook returned", "schedhook_strategies"),
-        ("hook called", "schedhook_after_migrate"),
-        ("hook returned", "schedhook_after_migrate"),
+        ("plug-in hook called", "schedhook_strategies"),
+        ("plug-in hook returned", "schedhook_strategies"),
+        ("plug-in hook called", "schedhook_after_migrate"),
+        ("plug-in hook returned", "schedhook_after_migrate"),
     ]
     assert author.run("schedhook", *relocation).stderr == ""

@@ -33,7 +33,7 @@ def test_a_relocation(
 def test_a_plug_in_that_cannot_be_used_fails_the_test(
     schedhook_relocate: Callable[..., Report],
 ) -> None:
-    with pytest.raises(AssertionError, match="has no hooks"):
+    with pytest.raises(AssertionError, match="has no plug-in hooks"):
         schedhook_relocate(object(), pids=())
 
 

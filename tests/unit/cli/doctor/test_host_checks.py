@@ -17,7 +17,7 @@ from schedhook import hookimpl
 from schedhook.cli.doctor.examination import examine
 from schedhook.cli.main import main
 from schedhook.journal.journal import Journal
-from schedhook.plugins.findings import Finding, Level, ok
+from schedhook.plugins.findings import Finding, Severity, ok
 from schedhook.plugins.loading import load_plugins
 from schedhook.plugins.manager import Plugins
 from schedhook.plugins.sources import PluginSource
@@ -45,27 +45,27 @@ def found(findings: list[Finding], subject: str) -> Finding:
 
 def test_this_host_is_examined(plugins: Plugins) -> None:
     findings = examine(Config(), plugins)
-    assert found(findings, "move_pages").level is Level.OK
+    assert found(findings, "move_pages").level is Severity.OK
     assert "Linux" in found(findings, "versions").what
-    assert all(each.remedy for each in findings if each.level is not Level.OK)
+    assert all(each.remedy for each in findings if each.level is not Severity.OK)
 
 
 def test_balancing_is_said(plugins: Plugins, tmp_path: Path) -> None:
     setting = tmp_path / "proc/sys/kernel/numa_balancing"
     setting.parent.mkdir(parents=True)
-    for text, level in (("1\n", Level.NOTE), ("0\n", Level.OK)):
+    for text, level in (("1\n", Severity.NOTE), ("0\n", Severity.OK)):
         setting.write_text(text)
         assert found(examine(Config(), plugins, tmp_path), "numa_balancing").level is level
 
 
 def test_a_host_without_files_is_a_finding_not_a_crash(plugins: Plugins, tmp_path: Path) -> None:
     findings = examine(Config(), plugins, tmp_path)
-    assert any(each.level is Level.PROBLEM for each in findings)
+    assert any(each.level is Severity.PROBLEM for each in findings)
 
 
 def test_a_choice_that_does_not_exist_is_found(plugins: Plugins) -> None:
     config = replace(Config(), relocation=RelocationSection(strategy="telepathy"))
-    problems = [each for each in examine(config, plugins) if each.level is Level.PROBLEM]
+    problems = [each for each in examine(config, plugins) if each.level is Severity.PROBLEM]
     assert any("telepathy" in each.what for each in problems)
 
 
@@ -111,10 +111,10 @@ def service(tmp_path: Path) -> Config:
 
 
 def test_an_agent_that_runs_answers(plugins: Plugins, service: Config, tmp_path: Path) -> None:
-    assert found(examine(service, plugins), "agent").level is Level.NOTE
+    assert found(examine(service, plugins), "agent").level is Severity.NOTE
     with agentkit.agent(tmp_path):
-        assert found(examine(service, plugins), "agent").level is Level.OK
-        assert found(examine(service, plugins), "journal").level is Level.OK
+        assert found(examine(service, plugins), "agent").level is Severity.OK
+        assert found(examine(service, plugins), "journal").level is Severity.OK
 
 
 @contextmanager
@@ -145,46 +145,46 @@ def test_an_agent_that_hangs_or_is_none(
     plugins: Plugins, service: Config, answer: bytes | None
 ) -> None:
     with listening(Path(service.agent.socket), answer):
-        assert found(examine(service, plugins), "agent").level is Level.PROBLEM
+        assert found(examine(service, plugins), "agent").level is Severity.PROBLEM
 
 
 def test_a_socket_that_nobody_serves(plugins: Plugins, service: Config) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(service.agent.socket)
-    assert found(examine(service, plugins), "agent").level is Level.PROBLEM
+    assert found(examine(service, plugins), "agent").level is Severity.PROBLEM
 
 
 def test_the_spool(plugins: Plugins, service: Config) -> None:
     spool = Path(service.agent.spool)
     spool.mkdir(mode=0o700)
-    assert found(examine(service, plugins), "spool").level is Level.OK
+    assert found(examine(service, plugins), "spool").level is Severity.OK
     (spool / "1.event").touch()
     assert found(examine(service, plugins), "spool").what.startswith("1 events wait")
     spool.chmod(0o777)
-    assert found(examine(service, plugins), "spool").level is Level.PROBLEM
+    assert found(examine(service, plugins), "spool").level is Severity.PROBLEM
 
 
 def test_the_journal(plugins: Plugins, service: Config) -> None:
     path = Path(service.journal.path)
-    assert found(examine(service, plugins), "journal").level is Level.OK
+    assert found(examine(service, plugins), "journal").level is Severity.OK
     assert not path.exists()
     with Journal.open(path) as journal:
         journal.events.put(Event(scheduler="slurm", point="prolog", job="7"), 5.0)
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("UPDATE events SET data = ''")
-        assert found(examine(service, plugins), "journal").level is Level.OK, "changed by looking"
+        assert found(examine(service, plugins), "journal").level is Severity.OK, "no change"
         journal.events.list_unfinished()
     finding = found(examine(service, plugins), "journal")
-    assert finding.level is Level.NOTE
+    assert finding.level is Severity.NOTE
     assert "1 damaged rows set aside" in finding.what
     path.write_bytes(b"this is no journal" * 1000)
     finding = found(examine(service, plugins), "journal")
-    assert (finding.level, "move it away" in finding.remedy) == (Level.PROBLEM, True)
+    assert (finding.level, "move it away" in finding.remedy) == (Severity.PROBLEM, True)
 
 
 def test_metrics_that_go_nowhere(plugins: Plugins, service: Config, tmp_path: Path) -> None:
     assert not [each for each in examine(service, plugins) if each.subject == "metrics"]
-    for name, level in (("x.prom", Level.OK), ("missing/x.prom", Level.NOTE)):
+    for name, level in (("x.prom", Severity.OK), ("missing/x.prom", Severity.NOTE)):
         config = replace(service, metrics=MetricsSection(textfile=str(tmp_path / name)))
         assert found(examine(config, plugins), "metrics").level is level
 
@@ -198,7 +198,7 @@ def test_controllers_that_are_not_enabled(plugins: Plugins, tmp_path: Path) -> N
     for text, missing in (("cpuset cpu memory pids\n", 0), ("cpu\n", 2)):
         write_file(tmp_path, "sys/fs/cgroup/cgroup.subtree_control", text)
         findings = examine(Config(), plugins, tmp_path)
-        notes = [f for f in findings if f.subject == "cgroups" and f.level is Level.NOTE]
+        notes = [f for f in findings if f.subject == "cgroups" and f.level is Severity.NOTE]
         assert len(notes) == missing
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.plugins.findings import Finding, Level
+from schedhook.plugins.findings import Finding, Severity
 from schedhook.testing.hosts import write_file
 from schedhook_plugins.schedulers.pbs.doctor import examine
 
@@ -28,41 +28,41 @@ def host(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def worst(findings: list[Finding], subject: str) -> Level:
+def worst(findings: list[Finding], subject: str) -> Severity:
     levels = [each.level for each in findings if each.subject == subject]
-    return max(levels, key=list(Level).index)
+    return max(levels, key=list(Severity).index)
 
 
 def test_a_host_without_pbs_is_no_trouble(tmp_path: Path) -> None:
     (finding,) = examine(tmp_path)
-    assert finding.level is Level.OK
+    assert finding.level is Severity.OK
 
 
 def test_a_good_host(host: Path) -> None:
     findings = list(examine(host))
-    assert {each.level for each in findings} == {Level.OK}
+    assert {each.level for each in findings} == {Severity.OK}
     assert "23.06.06" in findings[0].what
 
 
 @pytest.mark.parametrize(
     ("name", "text", "subject", "level"),
     [
-        ("schedhook.HK", None, "pbs hook", Level.NOTE),
-        ("schedhook.HK", "enabled=false\norder=500\n", "pbs hook", Level.PROBLEM),
-        ("schedhook.HK", "order=50\n", "pbs hook", Level.PROBLEM),
-        ("schedhook.HK", "enabled=true\n", "pbs hook", Level.PROBLEM),
-        ("schedhook.CF", None, "pbs hook", Level.PROBLEM),
-        ("schedhook.CF", "{", "pbs hook", Level.PROBLEM),
-        ("schedhook.CF", '{"program": []}', "pbs hook", Level.PROBLEM),
-        ("schedhook.CF", '{"program": ["/opt/gone"]}', "pbs hook", Level.PROBLEM),
-        ("pbs_cgroups.HK", None, "pbs cgroups", Level.NOTE),
-        ("pbs_cgroups.HK", "enabled=false\n", "pbs cgroups", Level.NOTE),
-        ("pbs_cgroups.CF", "[]", "pbs cgroups", Level.NOTE),
-        ("pbs_cgroups.CF", "{}", "pbs cgroups", Level.NOTE),
+        ("schedhook.HK", None, "pbs hook", Severity.NOTE),
+        ("schedhook.HK", "enabled=false\norder=500\n", "pbs hook", Severity.PROBLEM),
+        ("schedhook.HK", "order=50\n", "pbs hook", Severity.PROBLEM),
+        ("schedhook.HK", "enabled=true\n", "pbs hook", Severity.PROBLEM),
+        ("schedhook.CF", None, "pbs hook", Severity.PROBLEM),
+        ("schedhook.CF", "{", "pbs hook", Severity.PROBLEM),
+        ("schedhook.CF", '{"program": []}', "pbs hook", Severity.PROBLEM),
+        ("schedhook.CF", '{"program": ["/opt/gone"]}', "pbs hook", Severity.PROBLEM),
+        ("pbs_cgroups.HK", None, "pbs cgroups", Severity.NOTE),
+        ("pbs_cgroups.HK", "enabled=false\n", "pbs cgroups", Severity.NOTE),
+        ("pbs_cgroups.CF", "[]", "pbs cgroups", Severity.NOTE),
+        ("pbs_cgroups.CF", "{}", "pbs cgroups", Severity.NOTE),
     ],
 )
 def test_what_is_wrong_is_found(
-    host: Path, name: str, text: str | None, subject: str, level: Level
+    host: Path, name: str, text: str | None, subject: str, level: Severity
 ) -> None:
     path = host / HOOKS / name
     if text is None:
@@ -71,9 +71,9 @@ def test_what_is_wrong_is_found(
         path.write_text(text)
     findings = list(examine(host))
     assert worst(findings, subject) is level
-    assert all(each.remedy for each in findings if each.level is not Level.OK)
+    assert all(each.remedy for each in findings if each.level is not Severity.OK)
 
 
 def test_hooks_that_cannot_be_read(host: Path) -> None:
     (host / HOOKS).rename(host / "elsewhere")
-    assert worst(list(examine(host)), "pbs hook") is Level.NOTE
+    assert worst(list(examine(host)), "pbs hook") is Severity.NOTE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.plugins.findings import Finding, Level
+from schedhook.plugins.findings import Finding, Severity
 from schedhook.testing.hosts import write_file
 from schedhook_plugins.schedulers.slurm import doctor, queries
 from schedhook_plugins.schedulers.slurm.doctor import examine, read_settings
@@ -34,9 +34,9 @@ def host(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def worst(findings: list[Finding], subject: str) -> Level:
+def worst(findings: list[Finding], subject: str) -> Severity:
     levels = [each.level for each in findings if each.subject == subject]
-    return max(levels, key=list(Level).index)
+    return max(levels, key=list(Severity).index)
 
 
 def change(host: Path, old: str, new: str, name: str = "slurm.conf") -> list[Finding]:
@@ -48,12 +48,12 @@ def change(host: Path, old: str, new: str, name: str = "slurm.conf") -> list[Fin
 
 def test_a_host_without_slurm_is_no_trouble(tmp_path: Path) -> None:
     (finding,) = examine(tmp_path)
-    assert (finding.level, finding.what) == (Level.OK, "no slurm.conf on this host")
+    assert (finding.level, finding.what) == (Severity.OK, "no slurm.conf on this host")
 
 
 def test_a_good_host(host: Path) -> None:
     findings = list(examine(host))
-    assert {each.level for each in findings} == {Level.OK}
+    assert {each.level for each in findings} == {Severity.OK}
     (epilog,) = [each for each in findings if each.subject == "slurm Epilog"]
     assert epilog.what.endswith("epilog.d/20-schedhook")
 
@@ -61,33 +61,35 @@ def test_a_good_host(host: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "subject", "level"),
     [
-        ("proctrack/cgroup", "proctrack/linuxproc", "slurm", Level.PROBLEM),
-        ("proctracktype", "# no", "slurm", Level.OK),
-        ("task/cgroup,", "", "slurm", Level.NOTE),
-        ("Prolog=/etc/slurm/schedhook/prolog", "", "slurm Prolog", Level.NOTE),
-        ("schedhook/prolog", "schedhook/gone", "slurm Prolog", Level.PROBLEM),
-        ("epilog.d/*", "epilog.d/1*", "slurm Epilog", Level.NOTE),
-        ("Include more.conf", "", "slurm TaskProlog", Level.NOTE),
+        ("proctrack/cgroup", "proctrack/linuxproc", "slurm", Severity.PROBLEM),
+        ("proctracktype", "# no", "slurm", Severity.OK),
+        ("task/cgroup,", "", "slurm", Severity.NOTE),
+        ("Prolog=/etc/slurm/schedhook/prolog", "", "slurm Prolog", Severity.NOTE),
+        ("schedhook/prolog", "schedhook/gone", "slurm Prolog", Severity.PROBLEM),
+        ("epilog.d/*", "epilog.d/1*", "slurm Epilog", Severity.NOTE),
+        ("Include more.conf", "", "slurm TaskProlog", Severity.NOTE),
     ],
 )
-def test_what_is_wrong_is_found(host: Path, old: str, new: str, subject: str, level: Level) -> None:
+def test_what_is_wrong_is_found(
+    host: Path, old: str, new: str, subject: str, level: Severity
+) -> None:
     findings = change(host, old, new)
     assert worst(findings, subject) is level
-    assert all(each.remedy for each in findings if each.level is not Level.OK)
+    assert all(each.remedy for each in findings if each.level is not Severity.OK)
 
 
 def test_processors_that_are_not_constrained(host: Path) -> None:
-    assert worst(change(host, "yes", "no", "cgroup.conf"), "slurm") is Level.NOTE
+    assert worst(change(host, "yes", "no", "cgroup.conf"), "slurm") is Severity.NOTE
     (host / "etc/slurm/cgroup.conf").unlink()
-    assert worst(list(examine(host)), "slurm") is Level.NOTE
+    assert worst(list(examine(host)), "slurm") is Severity.NOTE
 
 
 def test_a_hook_that_others_can_write_or_that_cannot_be_run(host: Path) -> None:
     prolog = host / "etc/slurm/schedhook/prolog"
     prolog.chmod(0o777)
-    assert worst(list(examine(host)), "slurm Prolog") is Level.PROBLEM
+    assert worst(list(examine(host)), "slurm Prolog") is Severity.PROBLEM
     prolog.chmod(0o644)
-    assert worst(list(examine(host)), "slurm Prolog") is Level.PROBLEM
+    assert worst(list(examine(host)), "slurm Prolog") is Severity.PROBLEM
 
 
 def test_a_file_that_includes_itself(tmp_path: Path) -> None:
@@ -100,4 +102,4 @@ def test_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "probe", lambda: answers)
     assert "text" in doctor._who_answers().what
     del answers["text"]
-    assert doctor._who_answers().level is Level.NOTE
+    assert doctor._who_answers().level is Severity.NOTE
