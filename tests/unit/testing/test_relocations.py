@@ -67,7 +67,7 @@ class Optional:
         self.settings: list[object] = []
 
     def move(self, work: Move) -> None:
-        self.settings.append(dict(work.settings))
+        self.settings.append(dict(work.plugin_options))
         work.sweep()
 
     @hookimpl
