@@ -12,7 +12,7 @@ from schedhook.agent.exporter import export_metrics
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.agent.watcher import Watcher
-from schedhook.jobs.metrics import Footprints, exposition
+from schedhook.jobs.metrics import FootprintCache, render_metrics
 from schedhook.journal.journal import open_journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
@@ -45,7 +45,7 @@ def serve(
             _lock_agent(stack, Path(config.agent.socket))
         journal = stack.enter_context(open_journal(config))
         dispatcher = Dispatcher(config, plugins, journal, root=root)
-        footprints = Footprints()
+        footprints = FootprintCache()
         agent = Agent(
             dispatcher,
             config,
@@ -53,7 +53,7 @@ def serve(
             spool=spool,
             watcher=_make_watcher(config, plugins, dispatcher, root) if watch else None,
             exporter=export_metrics(
-                config.metrics, lambda: exposition(config, plugins, journal, root, footprints)
+                config.metrics, lambda: render_metrics(config, plugins, journal, root, footprints)
             ),
         )
         agent.install_signals()

@@ -46,8 +46,8 @@ def _read_footprint(target: Target, plugins: Plugins, topology: Topology, root: 
     if target.cgroup is not None:
         members = cgroups.pids(cgroups.resolve_cgroup(target.cgroup, root), root)
         return read_footprint(tasks_of(members, topology, root), root)
-    tasks = tuple(tasks_of(dict.fromkeys(target.pids), topology, root, passing_over=()))
-    return read_footprint(tasks, root, passing_over=())
+    tasks = tuple(tasks_of(dict.fromkeys(target.pids), topology, root, skip_errors=()))
+    return read_footprint(tasks, root, skip_errors=())
 
 
 def _nodes(topology: Topology) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""Footprints: the memory of processes or of a job, held against where their processors are.
+"""Footprints: where the memory of processes or of a job lies, compared with the CPUs that use it.
 
-Memory is *off-node* where it lies on none of the nodes of the processors that use it and a
-relocation could bring it there. Files that others map too (the C library) are not counted as that:
-`relocate` leaves them alone as well. Sizes are bytes.
+Memory is *off-node* if it is on none of the nodes of the CPUs that use it and a relocation could
+bring it there. Files that other processes map too (the C library) do not count: `relocate` leaves
+them alone as well. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -39,21 +39,22 @@ _ObjectKey = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessFootprint:
-    """One process. Memory that it shares counts in full."""
+    """The memory of one process. What it shares with others counts in full."""
 
     pid: int
     command: str
     cpus: CpuSet
-    """Of its first thread."""
+    """The CPUs that its first thread may run on."""
     allowed_nodes: NodeSet
+    """The nodes that its cpuset allows."""
     placement: Placement
-    """Its task's; where there are no tasks, of all its threads."""
+    """Its task's placement; without tasks, the placement of all its threads."""
     residency: Residency
     kinds: Mapping[MemoryKind, Residency]
     off_node: Residency
 
     def to_dict(self) -> dict[str, Any]:
-        """An entry of `processes` in `show --json`."""
+        """Return an entry of `processes` in `show --json`."""
         return {
             "pid": self.pid,
             "command": self.command,
@@ -68,7 +69,7 @@ class ProcessFootprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """Several processes together, or a job on this host. A shared object counts once."""
+    """The memory of several processes, or of a job on this host. A shared object counts once."""
 
     placement: Placement
     processes: tuple[ProcessFootprint, ...]
@@ -78,14 +79,14 @@ class Footprint:
     scheduler: str | None = None
     job: str | None = None
     unreadable: int = 0
-    """Processes that the caller may not look into."""
+    """Processes that the caller may not read."""
 
     @property
     def bytes_off_node(self) -> int:
         return sum(self.off_node.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """What `show --json` has about it."""
+        """Return the object that `show --json` prints."""
         return {
             "scheduler": self.scheduler,
             "job": self.job,
@@ -104,60 +105,30 @@ def read_footprint(
     tasks: Iterable[Task],
     root: Path = Path("/"),
     *,
-    passing_over: tuple[type[SchedhookError], ...] = (ProcessGoneError,),
+    skip_errors: tuple[type[SchedhookError], ...] = (ProcessGoneError,),
     scheduler: str | None = None,
     job: str | None = None,
 ) -> Footprint:
     """Read where the memory of the tasks' processes lies; this walks their page tables.
 
-    `passing_over` are the errors that only leave a process out.
+    A process whose reading raises one of `skip_errors` is left out.
     """
-    read: list[tuple[Task, int, str, Status]] = []
-    areas: dict[int, Sequence[Area]] = {}
-    cpus, nodes, unreadable = CpuSet(), NodeSet(), 0
-    for task in tasks:
-        cpus, nodes = cpus | task.placement.cpus, nodes | task.placement.nodes
-        for pid in task.pids:
-            try:
-                read_one = (task, pid, read_command(pid, root), read_status(pid, root))
-                areas[pid] = read_areas(pid, root)
-            except passing_over as error:
-                unreadable += isinstance(error, NoPermissionError)
-            else:
-                read.append(read_one)
-    movable = _movable(areas)
-    homes = {pid: task.placement.nodes for task, pid, _, _ in read}
-
-    def off_node(of: Iterable[tuple[int, Area]]) -> dict[int, int]:
-        return _sum(
-            {
-                node: size
-                for node, size in area.residency.items()
-                if node not in (nodes if area.is_shared else homes[pid])
-            }
-            for pid, area in of
-            if (pid, area.start) in movable
-        )
-
-    once = list(_once(areas))
+    tasks = tuple(tasks)
+    readings, unreadable = _read_processes(tasks, root, skip_errors)
+    areas = {each.pid: each.areas for each in readings}
+    placement = _union(task.placement for task in tasks)
+    homes = _Homes(
+        by_process={each.pid: each.task.placement.nodes for each in readings},
+        all_nodes=placement.nodes,
+        movable=_movable(areas),
+    )
+    once = list(_count_shared_once(areas))
     return Footprint(
-        placement=Placement(cpus=cpus, nodes=nodes),
-        processes=tuple(
-            ProcessFootprint(
-                pid=pid,
-                command=command,
-                cpus=status.allowed_cpus,
-                allowed_nodes=status.allowed_nodes,
-                placement=task.placement,
-                residency=_sum(area.residency for area in areas[pid]),
-                kinds=_by_kind(areas[pid]),
-                off_node=off_node((pid, area) for area in areas[pid]),
-            )
-            for task, pid, command, status in read
-        ),
+        placement=placement,
+        processes=tuple(_process_footprint(each, homes) for each in readings),
         residency=_sum(area.residency for _, area in once),
         kinds=_by_kind(area for _, area in once),
-        off_node=off_node(once),
+        off_node=homes.off_node(once),
         scheduler=scheduler,
         job=job,
         unreadable=unreadable,
@@ -169,11 +140,11 @@ def tasks_of(
     topology: Topology,
     root: Path = Path("/"),
     *,
-    passing_over: tuple[type[SchedhookError], ...] = (ProcessGoneError,),
+    skip_errors: tuple[type[SchedhookError], ...] = (ProcessGoneError,),
 ) -> Iterator[Task]:
-    """Each process as a task of its own, placed where its threads may run."""
+    """Yield each process as a task of its own, placed where its threads may run."""
     for pid in pids:
-        with suppress(*passing_over):
+        with suppress(*skip_errors):
             cpus = read_threads_cpus(pid, root)
             placement = Placement(cpus=cpus, nodes=topology.memory_nodes_of(cpus))
             yield Task(name=str(pid), pids=(pid,), placement=placement)
@@ -182,7 +153,11 @@ def tasks_of(
 def read_jobs(
     plugins: Plugins, root: Path = Path("/"), *, scheduler: str | None = None
 ) -> tuple[list[Footprint], list[str]]:
-    """(every job on this host, most off-node bytes first; lines about what could not be read)."""
+    """Return the footprints of all jobs on this host, and a line for each adapter that failed.
+
+    The job with most off-node memory comes first. With `scheduler`, only its jobs are read; raise
+    SchedhookError if that fails.
+    """
     found: list[Footprint] = []
     problems: list[str] = []
     for name in scheduler_names(plugins, scheduler):
@@ -199,30 +174,101 @@ def read_jobs(
 
 
 def read_job(adapter: Scheduler, job: str, root: Path = Path("/")) -> Footprint | None:
-    """A job's footprint; None where it has no task here. Processes that the caller may not look
-    into are counted and left out."""
+    """Return a job's footprint, None if it has no task on this host.
+
+    Processes that the caller may not read are counted and left out.
+    """
     tasks = adapter.tasks(job)
     if not tasks:
         return None
     return read_footprint(
         tasks,
         root,
-        passing_over=(ProcessGoneError, NoPermissionError),
+        skip_errors=(ProcessGoneError, NoPermissionError),
         scheduler=adapter.name,
         job=job,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What was read of one process."""
+
+    task: Task
+    pid: int
+    command: str
+    status: Status
+    areas: Sequence[Area]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Homes:
+    """Which memory is where it belongs."""
+
+    by_process: Mapping[int, NodeSet]
+    """The nodes of each process's task."""
+    all_nodes: NodeSet
+    """The nodes of all tasks: memory that they share may be on any of them."""
+    movable: set[tuple[int, int]]
+
+    def off_node(self, areas: Iterable[tuple[int, Area]]) -> dict[int, int]:
+        """Return the off-node bytes, by node, of these (process, area)."""
+        return _sum(
+            {
+                node: size
+                for node, size in area.residency.items()
+                if node not in (self.all_nodes if area.is_shared else self.by_process[pid])
+            }
+            for pid, area in areas
+            if (pid, area.start) in self.movable
+        )
+
+
+def _read_processes(
+    tasks: Iterable[Task], root: Path, skip_errors: tuple[type[SchedhookError], ...]
+) -> tuple[list[_Reading], int]:
+    """Return what was read of the tasks' processes, and how many the caller may not read."""
+    readings: list[_Reading] = []
+    unreadable = 0
+    for task in tasks:
+        for pid in task.pids:
+            try:
+                command, status = read_command(pid, root), read_status(pid, root)
+                readings.append(_Reading(task, pid, command, status, read_areas(pid, root)))
+            except skip_errors as error:
+                unreadable += isinstance(error, NoPermissionError)
+    return readings, unreadable
+
+
+def _process_footprint(reading: _Reading, homes: _Homes) -> ProcessFootprint:
+    return ProcessFootprint(
+        pid=reading.pid,
+        command=reading.command,
+        cpus=reading.status.allowed_cpus,
+        allowed_nodes=reading.status.allowed_nodes,
+        placement=reading.task.placement,
+        residency=_sum(area.residency for area in reading.areas),
+        kinds=_by_kind(reading.areas),
+        off_node=homes.off_node((reading.pid, area) for area in reading.areas),
+    )
+
+
+def _union(placements: Iterable[Placement]) -> Placement:
+    cpus, nodes = CpuSet(), NodeSet()
+    for each in placements:
+        cpus, nodes = cpus | each.cpus, nodes | each.nodes
+    return Placement(cpus=cpus, nodes=nodes)
+
+
 def _movable(areas: Mapping[int, Sequence[Area]]) -> set[tuple[int, int]]:
-    """(process, start) of the areas that a relocation would take along by default."""
+    """Return (process, start) of the areas that a relocation moves by default."""
     everywhere = NodeSet(_sum(area.residency for its in areas.values() for area in its))
     chosen = select(areas, everywhere, Selection())
     return {(pid, item.area.start) for pid, its in chosen.items() for item in its.selected}
 
 
-def _once(areas: Mapping[int, Sequence[Area]]) -> Iterator[tuple[int, Area]]:
-    """(process, area) without repeating what is shared: each shared object in the area that has
-    most of it."""
+def _count_shared_once(areas: Mapping[int, Sequence[Area]]) -> Iterator[tuple[int, Area]]:
+    """Yield (process, area), but each shared object only once: the area that has most of it."""
     largest: dict[_ObjectKey, tuple[int, Area]] = {}
     for pid, its in areas.items():
         for area in its:

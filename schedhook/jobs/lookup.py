@@ -1,4 +1,4 @@
-"""Jobs on this host, through the schedulers' adapters."""
+"""Find jobs on this host through the schedulers' adapters."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from schedhook.values.errors import UsageError
 
 
 def scheduler_names(plugins: Plugins, scheduler: str | None = None) -> list[str]:
-    """The adapters to ask: the named one, else all."""
+    """Return the names of the adapters to ask: the given one, else all."""
     return [scheduler] if scheduler else plugins.names(SchedulerPlugin)
 
 
 def find_tasks(
     plugins: Plugins, job: str, scheduler: str | None, root: Path
 ) -> tuple[str, tuple[Task, ...]]:
-    """(scheduler, the job's tasks on this host), from the named adapter, else from the first that
-    knows the job. UsageError where none does, and for what can be no job's id.
+    """Return the job's scheduler and its tasks on this host.
+
+    Without `scheduler`, the first adapter that knows the job answers. Raise UsageError if none
+    does, or if `job` cannot be a job's id.
     """
     check_job(job)
     names = scheduler_names(plugins, scheduler)
@@ -27,12 +29,11 @@ def find_tasks(
         tasks = plugins.scheduler(name).create(root).tasks(job)
         if tasks:
             return name, tasks
-    raise UsageError(
-        f"no process of job {job!r} on this host; asked: {', '.join(names) or 'no scheduler'}"
-    )
+    asked = ", ".join(names) or "no scheduler"
+    raise UsageError(f"no process of job {job!r} on this host; asked: {asked}")
 
 
 def find_pids(plugins: Plugins, job: str, scheduler: str | None, root: Path) -> tuple[int, ...]:
-    """The job's processes on this host; see `find_tasks`."""
+    """Return the job's processes on this host, each once; see `find_tasks`."""
     _, tasks = find_tasks(plugins, job, scheduler, root)
     return tuple(dict.fromkeys(pid for task in tasks for pid in task.pids))

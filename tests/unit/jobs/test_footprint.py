@@ -128,7 +128,7 @@ def test_a_process_that_is_gone_is_passed_over_unless_it_was_asked_for(host: Pat
     )
     assert [each.pid for each in read_footprint([task], host).processes] == [100]
     with pytest.raises(ProcessGoneError):
-        read_footprint([task], host, passing_over=())
+        read_footprint([task], host, skip_errors=())
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from schedhook import hookimpl
 from schedhook.cli.running import record
 from schedhook.jobs.footprint import read_jobs
-from schedhook.jobs.metrics import Footprints, exposition, write_textfile
+from schedhook.jobs.metrics import FootprintCache, render_metrics, write_textfile
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.loading import load_plugins
@@ -129,7 +129,7 @@ def test_relocations_are_summed(host: Path) -> None:
         journal.reports.add(report(), "slurm", "1")
         journal.reports.add(report(seconds=0.05), "slurm", "2")
         journal.reports.add(report(Outcome.COMPLETE, seconds=4000, left_by_reason={}))
-        found = values(exposition(Config(), Plugins(), journal, host))
+        found = values(render_metrics(Config(), Plugins(), journal, host))
     assert found["schedhook_relocations_total", ("partial", "slurm", "s")] == 2
     assert found["schedhook_relocations_total", ("complete", "none", "s")] == 1
     assert found["schedhook_moved_bytes_total", ("slurm", "s")] == 14 * MIB
@@ -184,7 +184,7 @@ def test_a_job_has_the_off_node_memory_that_show_has(host: Path) -> None:
     jobs = Jobs({"a": {100: "0", 101: "1"}, "ended": {999: "0"}, "bare": {}})
     plugins = plugins_with(fake=lambda _: jobs)
     with Journal.in_memory() as journal:
-        found = values(exposition(Config(), plugins, journal, host))
+        found = values(render_metrics(Config(), plugins, journal, host))
     assert found["schedhook_job_memory_bytes", ("a", "fake")] == 11 * PAGE
     assert found["schedhook_job_off_node_bytes", ("a", "fake")] == 10 * PAGE
     assert read_jobs(plugins, host)[0][0].bytes_off_node == 10 * PAGE
@@ -208,7 +208,7 @@ def test_page_tables_are_walked_for_little_of_the_time(
         return now
 
     monkeypatch.setattr("schedhook.jobs.metrics.time.monotonic", clock)
-    footprints = Footprints()
+    footprints = FootprintCache()
 
     def read() -> list[str | None]:
         return [each.job for each in footprints.read(jobs, jobs.jobs(), host)]  # type: ignore[arg-type]
@@ -236,7 +236,7 @@ def test_names_cannot_forge_metrics(host: Path) -> None:
     write_heap(host, 100, {0: 5})
     jobs = Jobs({name: {100: "0"}})
     with Journal.in_memory() as journal:
-        found = values(exposition(Config(), plugins_with(fake=lambda _: jobs), journal, host))
+        found = values(render_metrics(Config(), plugins_with(fake=lambda _: jobs), journal, host))
     assert found["schedhook_job_memory_bytes", (name, "fake")] == 5 * PAGE
     assert found["schedhook_jobs", ("fake",)] == 1
     assert ("schedhook_jobs", ("evil",)) not in found
@@ -252,7 +252,7 @@ def test_a_broken_scheduler_costs_only_its_own(host: Path) -> None:
         broken=broken, breaks=lambda _: unlisted, fake=lambda _: Jobs({"1": {100: "0"}})
     )
     with Journal.in_memory() as journal:
-        found = values(exposition(Config(), plugins, journal, host))
+        found = values(render_metrics(Config(), plugins, journal, host))
     assert found["schedhook_jobs", ("fake",)] == 1
     assert ("schedhook_jobs", ("broken",)) not in found
 
@@ -268,7 +268,7 @@ def test_events_that_wait_are_counted(host: Path, tmp_path: Path) -> None:
             journal.events.put(Event(scheduler="slurm", point="prolog", job=job), 5.0)
         journal.database.connection.execute("UPDATE events SET data = '' WHERE job = '7'")
         journal.events.list_unfinished()
-        found = values(exposition(config, Plugins(), journal, host))
+        found = values(render_metrics(config, Plugins(), journal, host))
     assert found["schedhook_events_spooled", ()] == 2
     assert found["schedhook_events_waiting", ()] == 1
     assert found["schedhook_journal_damaged_rows", ()] == 1
@@ -336,7 +336,7 @@ def test_the_dashboard_names_only_metrics_and_labels_that_exist(host: Path) -> N
     plugins = plugins_with(fake=lambda _: Jobs({"1": {100: "0"}}))
     with Journal.in_memory() as journal:
         journal.reports.add(report(), "slurm", "1")
-        text = exposition(Config(), plugins, journal, host).decode()
+        text = render_metrics(Config(), plugins, journal, host).decode()
     samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
     labels: dict[str, set[str]] = {}
     for sample in samples:
@@ -363,6 +363,6 @@ def test_every_metric_is_documented(host: Path) -> None:
     page = (PROJECT / "docs/metrics.md").read_text()
     documented = set(re.findall(r"^\| `(schedhook_\w+)", page, re.MULTILINE))
     with Journal.in_memory() as journal:
-        text = exposition(Config(), load_plugins(Config()), journal, host).decode()
+        text = render_metrics(Config(), load_plugins(Config()), journal, host).decode()
     exposed = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
     assert documented == exposed
