@@ -1,4 +1,4 @@
-"""Give running processes other processors, with the way back."""
+"""Bind running processes to other processors, and undo it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.sets import CpuSet
 
 _RESCANS = 5
+"""Looks for threads that appeared while others were bound."""
 
 
 class Binding:
-    """Threads bound to new processors, with the way back; `guard` knows it too."""
+    """Threads that were bound to new processors. `rollback` records their old ones first."""
 
-    def __init__(self, guard: Rollback, root: Path = Path("/")) -> None:
-        self._guard = guard
+    def __init__(self, rollback: Rollback, root: Path = Path("/")) -> None:
+        self._rollback = rollback
         self._root = root
         self._before: dict[Thread, CpuSet] = {}
 
     def bind(self, targets: Iterable[Target], cpus: CpuSet) -> None:
-        """Bind every thread of the processes to `cpus`. Threads that end meanwhile are no error.
+        """Bind every thread of the processes to `cpus`; threads that end are skipped.
 
-        RefusedError where the kernel allows none of the processors; what was bound until then
-        stays so until `undo`.
+        Raise RefusedError if the kernel allows none of the processors. What was bound before the
+        error stays bound until `undo`.
         """
         for target in targets:
             for _ in range(_RESCANS):
@@ -38,9 +39,9 @@ class Binding:
                     self._bind(thread, cpus)
 
     def undo(self) -> None:
-        """Give each thread back the processors that it had. Never raises: it mends."""
+        """Bind each thread to its old processors. Errors are ignored."""
         for thread, cpus in self._before.items():
-            # Where it fails its cpuset has changed, and the kernel keeps what that allows.
+            # It fails only if the thread's cpuset has changed, and the kernel keeps to that anyway.
             with suppress(SchedhookError):
                 bind(thread, cpus, self._root)
         self._before.clear()
@@ -50,13 +51,14 @@ class Binding:
             found = read_threads(target.pid, self._root)
         except ProcessGoneError:
             return []
-        return found if target.alive() else []  # of another one that has its number
+        # If the target has ended, another process may have its number.
+        return found if target.alive() else []
 
     def _bind(self, thread: Thread, cpus: CpuSet) -> None:
         before = affinity(thread, self._root)
         if not before:
             return
-        self._guard.bind_back(thread.tid, thread.start_time, before)
-        # Noted first: what fails half-way is undone as well.
+        self._rollback.record_affinity(thread.tid, thread.start_time, before)
+        # Before the change, so that one that fails half-way is undone too.
         self._before[thread] = before
         bind(thread, cpus, self._root)

@@ -1,4 +1,7 @@
-"""Freeze cgroups for a while: cgroup.freeze of version 2, Documentation/admin-guide/cgroup-v2."""
+"""Freeze cgroups while their memory moves: cgroup.freeze of cgroup version 2.
+
+See Documentation/admin-guide/cgroup-v2.rst of the kernel.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from schedhook.control.rollback import Rollback
 from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, RefusedError
 
-_SETTLE = 1.0
-"""Seconds for all tasks to stop; memory can be moved without."""
+_SETTLE_SECONDS = 1.0
+"""How long to wait until all tasks have stopped. Memory can be moved even if some have not."""
 
 
 def cgroups_to_freeze(targets: Iterable[Target], cgroup: str | None, root: Path) -> list[Path]:
-    """Directories of the cgroups (version 2) of these processes, or of the one that was named.
+    """Return the directories of the processes' cgroups (version 2), or of the cgroup named.
 
-    RefusedError for one that cannot be frozen: there is no version 2, it is the topmost one, or
-    this process is in it.
+    Raise RefusedError for one that cannot be frozen: the host has no version 2, it is the topmost
+    cgroup, or this process is in it.
     """
     found: dict[Path | None, None]
     if cgroup is not None:
@@ -37,19 +40,19 @@ def cgroups_to_freeze(targets: Iterable[Target], cgroup: str | None, root: Path)
 
 
 @contextlib.contextmanager
-def freezing(paths: Sequence[Path], guard: Rollback) -> Iterator[None]:
-    """Freeze these cgroups within the block, except those frozen already.
+def freeze_cgroups(paths: Sequence[Path], rollback: Rollback) -> Iterator[None]:
+    """Freeze the cgroups for the block, except those that are frozen already.
 
-    They are thawed whatever happens, also when this process is killed: `guard` sees to that.
-    RefusedError where a cgroup cannot be frozen.
+    They are thawed at the block's end, or by `rollback` if this process is killed. Raise
+    RefusedError if one cannot be frozen.
     """
     files = [path / "cgroup.freeze" for path in paths]
     try:
         files = [file for file in files if file.read_text().strip() == "0"]
     except OSError as error:
-        raise RefusedError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise RefusedError(f"{error.filename}: not readable: {error.strerror}") from error
     for file in files:
-        guard.write_back(file, "0")
+        rollback.record_file(file, "0")
     try:
         _freeze(files)
         yield
@@ -60,7 +63,7 @@ def freezing(paths: Sequence[Path], guard: Rollback) -> Iterator[None]:
 
 
 def _freeze(files: Sequence[Path]) -> None:
-    end = time.monotonic() + _SETTLE
+    end = time.monotonic() + _SETTLE_SECONDS
     try:
         for file in files:
             file.write_text("1")
@@ -69,7 +72,7 @@ def _freeze(files: Sequence[Path]) -> None:
             time.sleep(0.002)
             waiting = [file for file in waiting if "frozen 1" not in file.read_text()]
     except FileNotFoundError:
-        return  # the cgroup has ended, and its processes
+        return  # the cgroup has ended, and its processes with it
     except OSError as error:
         raise RefusedError(f"{error.filename}: cannot freeze: {error.strerror}") from error
 
@@ -78,13 +81,13 @@ def _directories(targets: Iterable[Target], root: Path) -> Iterator[Path | None]
     for target in targets:
         with contextlib.suppress(ProcessGoneError):
             directory = _directory(target.pid, root)
-            if target.alive():  # else it may be that of another one with its number
+            if target.alive():  # else another process may have its number
                 yield directory
 
 
 def _directory(pid: int, root: Path) -> Path | None:
-    """The directory of a process's cgroup of version 2."""
-    from schedhook.host.cgroups import memberships  # noqa: PLC0415 - for few
+    """Return the directory of the process's cgroup of version 2, None if it has none."""
+    from schedhook.host.cgroups import memberships  # noqa: PLC0415 - only needed to freeze
 
     name = dict(memberships(pid, root)).get("")
     mount = _mount(root)
@@ -92,13 +95,13 @@ def _directory(pid: int, root: Path) -> Path | None:
 
 
 def _named(text: str, root: Path) -> Path | None:
-    from schedhook.host.cgroups import resolve_cgroup  # noqa: PLC0415 - for few
+    from schedhook.host.cgroups import resolve_cgroup  # noqa: PLC0415 - only needed to freeze
 
     cgroup = resolve_cgroup(text, root)
     return cgroup.path if cgroup.version == 2 else None
 
 
 def _mount(root: Path) -> Path | None:
-    from schedhook.host.cgroups import hierarchies  # noqa: PLC0415 - for few
+    from schedhook.host.cgroups import hierarchies  # noqa: PLC0415 - only needed to freeze
 
     return next((each.mount for each in hierarchies(root) if each.version == 2), None)

@@ -1,9 +1,9 @@
-"""Put things back even if this process is killed: a helper that outlives it, and a record for the
-case that the helper is killed as well.
+"""Undo changes to the host even if this process is killed.
 
-The helper is this file run by a bare interpreter. Once the pipe to it is closed it puts back what
-the record says. Root's records are files, each of them locked while somebody sees to it; one that
-nobody has locked is put back by whoever finds it.
+A helper process, the rollback helper, outlives this one: once the pipe to it is closed, it undoes
+what a record lists. It is this file, run by a bare interpreter. In case the helper is killed too,
+root's records are files in /run/schedhook/rollback, locked while the process or its helper is
+alive; a record that is not locked is undone by the next process that calls `recover`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ if TYPE_CHECKING:  # the helper pays for each import
     import subprocess
     from pathlib import Path
 
-DIRECTORY = "/run/schedhook/guards"
+DIRECTORY = "/run/schedhook/rollback"
 
-_WRITE, _BIND, _FORGET = b"write", b"bind", b"forget"
+_WRITE, _BIND, _COMMIT = b"write", b"bind", b"commit"
 _FIELDS = 3
 
 
 class Rollback:
-    """A context manager. What it was told to put back and has not forgotten at the block's end, or
-    when this process dies, is put back in the opposite order. Starts its helper when first told."""
+    """A context manager that undoes what was recorded and not committed, last change first.
+
+    It does so at the block's end, or when this process dies. The first record starts the helper.
+    """
 
     def __init__(self) -> None:
         self._helper: subprocess.Popen[bytes] | None = None
@@ -40,26 +42,32 @@ class Rollback:
         if self._helper is not None:
             assert self._helper.stdin is not None
             self._helper.stdin.close()
-            if self._helper.wait():  # it was killed
+            if self._helper.wait():  # the helper was killed
                 _finish(self._record, self._path)
             os.close(self._record)
 
-    def write_back(self, path: Path, text: str) -> None:
-        """`path` shall hold `text` again."""
-        self._tell(_WRITE, os.fsencode(path), text.encode())
+    def record_file(self, path: Path, text: str) -> None:
+        """Record that `path` must be written with `text`; call it before changing the file.
 
-    def bind_back(self, tid: int, start_time: int, cpus: Iterable[int]) -> None:
-        """The thread that started then (clock ticks after boot) shall have these processors again:
-        not another one that has got its number."""
+        Raise RefusedError if the record cannot be written.
+        """
+        self._append(_WRITE, os.fsencode(path), text.encode())
+
+    def record_affinity(self, tid: int, start_time: int, cpus: Iterable[int]) -> None:
+        """Record that the thread must be bound to `cpus`; call it before binding the thread.
+
+        `start_time`, in clock ticks after boot, tells it from a later thread with its number. Raise
+        RefusedError if the record cannot be written.
+        """
         thread = b"%d %d" % (tid, start_time)
-        self._tell(_BIND, thread, " ".join(map(str, cpus)).encode())
+        self._append(_BIND, thread, " ".join(map(str, cpus)).encode())
 
-    def forget(self) -> None:
-        """Leave everything as it is now."""
+    def commit(self) -> None:
+        """Keep every change made so far."""
         if self._helper is not None:
-            self._tell(_FORGET)
+            self._append(_COMMIT)
 
-    def _tell(self, *fields: bytes) -> None:
+    def _append(self, *fields: bytes) -> None:
         if self._helper is None:
             self._record, self._path = _new_record()
             self._helper = _start(self._record, self._path)
@@ -67,17 +75,20 @@ class Rollback:
         try:
             os.write(self._record, b"".join(field + b"\0" for field in (*fields, *missing)))
         except OSError as error:
-            from schedhook.values.errors import RefusedError  # noqa: PLC0415 - the helper's not
+            from schedhook.values.errors import RefusedError  # noqa: PLC0415 - not in the helper
 
             raise RefusedError(
-                f"{self._path or 'memory'}: {error.strerror}: nothing is changed that could not be"
-                " put back"
+                f"{self._path or 'memory'}: cannot record how to undo the change:"
+                f" {error.strerror}; nothing was changed"
             ) from error
 
 
 def _new_record() -> tuple[int, str]:
-    """A descriptor, and the file's path; empty where it has none and ends with its last reader."""
-    import fcntl  # noqa: PLC0415 - the helper has no use for it
+    """Return a descriptor, and the file's path.
+
+    The path is empty for a record in memory, which ends with the last process that has it open.
+    """
+    import fcntl  # noqa: PLC0415 - not in the helper
     import time  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
@@ -91,11 +102,11 @@ def _new_record() -> tuple[int, str]:
             record = os.open(path, flags, 0o600)
             fcntl.flock(record, fcntl.LOCK_EX)
             return record, path
-    return os.memfd_create("schedhook-guard"), ""
+    return os.memfd_create("schedhook-rollback"), ""
 
 
 def _start(record: int, path: str) -> subprocess.Popen[bytes]:
-    import subprocess  # noqa: PLC0415 - for few
+    import subprocess  # noqa: PLC0415 - not in the helper
 
     return subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, str(record), path],
@@ -110,8 +121,10 @@ def _start(record: int, path: str) -> subprocess.Popen[bytes]:
 
 
 def recover(directory: str = DIRECTORY) -> int:
-    """Put back what is recorded and nobody sees to, guard and guarded having been killed. How many
-    records there were."""
+    """Undo the records of processes that were killed along with their helpers.
+
+    Return how many such records there were.
+    """
     import fcntl  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
@@ -120,7 +133,7 @@ def recover(directory: str = DIRECTORY) -> int:
     try:
         names = sorted(os.listdir(directory))  # noqa: PTH208
         if not names or explain_untrusted(Path(directory)):
-            return 0  # the usual case, and one that root does not trust
+            return 0  # the usual case, or a directory that others could write
     except OSError:
         return 0
     found = 0
@@ -130,7 +143,7 @@ def recover(directory: str = DIRECTORY) -> int:
             record = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(record).st_nlink:  # else somebody was faster
+                if os.fstat(record).st_nlink:  # else another process was faster
                     _finish(record, path)
                     found += 1
             finally:
@@ -141,22 +154,22 @@ def recover(directory: str = DIRECTORY) -> int:
 def _finish(record: int, path: str) -> None:
     with open(record, "rb", closefd=False) as file:
         file.seek(0)
-        put_back(file.read())
+        roll_back(file.read())
     if path:
         with suppress(OSError):
             os.unlink(path)  # noqa: PTH108
 
 
-def put_back(told: bytes) -> None:
-    """Do what a guard was told and has not forgotten. What cannot be done any more is left."""
-    fields = told.split(b"\0")[:-1]
-    records = [fields[at : at + _FIELDS] for at in range(0, len(fields), _FIELDS)]
-    records = [record for record in records if len(record) == _FIELDS]
-    for number, record in reversed(list(enumerate(records))):
-        if record[0] == _FORGET:
-            records = records[number + 1 :]
+def roll_back(record: bytes) -> None:
+    """Undo what the record lists since its last commit, last change first. Ignore errors."""
+    fields = record.split(b"\0")[:-1]
+    entries = [fields[at : at + _FIELDS] for at in range(0, len(fields), _FIELDS)]
+    entries = [entry for entry in entries if len(entry) == _FIELDS]  # the last may be cut off
+    for number, entry in reversed(list(enumerate(entries))):
+        if entry[0] == _COMMIT:
+            entries = entries[number + 1 :]
             break
-    for kind, what, value in reversed(records):
+    for kind, what, value in reversed(entries):
         with suppress(OSError, ValueError):
             if kind == _WRITE:
                 with open(what, "wb", buffering=0) as file:  # noqa: PTH123 - imports nothing
@@ -168,8 +181,7 @@ def put_back(told: bytes) -> None:
 
 
 def _start_time(tid: int) -> bytes:
-    """When the thread started, by /proc/PID/stat (proc(5)); of another one with its number it would
-    be another time. Empty where there is no such thread."""
+    """Return when the thread started, from /proc/PID/stat (proc(5)); empty if it is gone."""
     try:
         with open(f"/proc/{tid}/stat", "rb") as file:  # noqa: PTH123 - imports nothing
             return file.read().rpartition(b")")[2].split()[19]
@@ -178,10 +190,10 @@ def _start_time(tid: int) -> bytes:
 
 
 def _main() -> None:
-    import signal  # noqa: PLC0415 - the helper's alone
+    import signal  # noqa: PLC0415 - only in the helper
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # a service that is stopped must not lose its guard
+        signal.signal(number, signal.SIG_IGN)  # a stopped service must not lose its helper
     sys.stdin.buffer.read()
     _finish(int(sys.argv[1]), sys.argv[2])
 

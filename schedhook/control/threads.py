@@ -1,7 +1,7 @@
 """Threads, and the processors that they may use: sched_setaffinity(2), sched_getaffinity(2).
 
 These calls take a number, no pidfd, and a number is free once its thread has ended. So a thread is
-told by its process and start time too, which are looked at before and after each call.
+identified by its process and start time too, which are checked before and after each call.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """One thread, not whichever has its number later."""
+    """One thread, and not a later one that has its number."""
 
     pid: int
     tid: int
     start_time: int
-    """In clock ticks after boot; two that had one number within one tick look alike."""
+    """In clock ticks after boot. Two threads that had one number within one tick look alike."""
 
     def lives(self, root: Path = Path("/")) -> bool:
-        """Whether the number still means this thread."""
+        """Return whether the number still means this thread."""
         try:
             return read_start_time(self.pid, root, self.tid) == self.start_time
         except ProcessGoneError:
@@ -38,36 +38,44 @@ class Thread:
 
 
 def read_threads(pid: int, root: Path = Path("/")) -> list[Thread]:
-    """The threads of whichever process has the number now. ProcessGoneError."""
+    """Return the threads of the process that has the number now.
+
+    Raise ProcessGoneError if there is none.
+    """
     started = read_living(thread_ids(pid, root), lambda tid: read_start_time(pid, root, tid))
     return [Thread(pid, tid, start_time) for tid, start_time in started]
 
 
-def members_threads(pids: Callable[[], Iterable[int]], root: Path = Path("/")) -> list[Thread]:
-    """The threads of the processes that `pids` tells, and still tells afterwards: a number read
-    from a cgroup can be a stranger's by the time that its threads are read."""
+def member_threads(pids: Callable[[], Iterable[int]], root: Path = Path("/")) -> list[Thread]:
+    """Return the threads of the processes that `pids` returns both before and after they are read.
+
+    By the time that its threads are read, a number from a cgroup may be another process's.
+    """
     found = list(read_living(pids(), lambda pid: read_threads(pid, root)))
     members = set(pids())
     return [thread for pid, threads in found if pid in members for thread in threads]
 
 
 def affinity(thread: Thread, root: Path = Path("/")) -> CpuSet:
-    """The processors that it may use; empty once it has ended."""
+    """Return the processors that the thread may use, empty if it has ended."""
     try:
         cpus = CpuSet(os.sched_getaffinity(thread.tid))
     except ProcessLookupError:
         return CpuSet()
     except OSError as error:
-        raise RefusedError(f"cannot read thread {thread.tid}'s binding: {error.strerror}") from None
+        raise RefusedError(
+            f"cannot read the affinity of thread {thread.tid}: {error.strerror}"
+        ) from None
     return cpus if thread.lives(root) else CpuSet()
 
 
 def bind(thread: Thread, cpus: CpuSet, root: Path = Path("/")) -> bool:
-    """Let it use `cpus` only. False where it has ended; an empty set binds nothing.
+    """Bind the thread to `cpus`, and return whether that was done.
 
-    NoPermissionError; RefusedError where its cpuset allows none of them.
+    It is not if the thread has ended or the set is empty. Raise RefusedError if the thread's cpuset
+    allows none of the processors, NoPermissionError if this process may not bind it.
     """
-    from schedhook.backends.native import _core  # noqa: PLC0415 - not for looking
+    from schedhook.backends.native import _core  # noqa: PLC0415 - not needed to read
 
     if not cpus:
         return False
@@ -76,7 +84,7 @@ def bind(thread: Thread, cpus: CpuSet, root: Path = Path("/")) -> bool:
     except ProcessGoneError:
         return False
     try:
-        # What was opened is this thread's: the same one was there before and is afterwards.
+        # What was opened is this thread's: the thread was there before, and is there afterwards.
         if not thread.lives(root):
             return False
         bound = _core.bind(thread.tid, task, cpus.mask())
@@ -94,7 +102,7 @@ def bind(thread: Thread, cpus: CpuSet, root: Path = Path("/")) -> bool:
         os.close(task)
     if not bound and (root / "proc" / str(thread.tid)).exists():
         _log.warning(
-            "a thread ended as it was bound, and its number is another's now, which may have been"
+            "a thread ended while it was bound; the thread that has its number now may have been"
             " bound instead",
             thread=thread.tid,
             process=thread.pid,

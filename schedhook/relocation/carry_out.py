@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from schedhook.control.affinity import Binding
-from schedhook.control.freezer import cgroups_to_freeze, freezing
+from schedhook.control.freezer import cgroups_to_freeze, freeze_cgroups
 from schedhook.migration.move import Move
 from schedhook.relocation.context import Context
 from schedhook.relocation.newcomers import sweep_newcomers
@@ -53,7 +53,7 @@ def _move(context: Context, move: Move, plan: Plan, frozen: Sequence[Path]) -> N
     if context.progress:
         move.report_progress(context.progress, plan.bytes_planned)
     strategy = context.settings.strategy
-    with freezing(frozen, context.rollback), strategy_errors(strategy.name):
+    with freeze_cgroups(frozen, context.rollback), strategy_errors(strategy.name):
         if strategy.move is None:
             move.carry_out()
         else:

@@ -68,7 +68,7 @@ def relocate(
                 notes=notes,
             )
         )
-        rollback.forget()
+        rollback.commit()
     return report
 
 

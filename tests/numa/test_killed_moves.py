@@ -15,7 +15,7 @@ import pytest
 
 from schedhook.agent.service import serve
 from schedhook.control import rollback
-from schedhook.control.freezer import freezing
+from schedhook.control.freezer import freeze_cgroups
 from schedhook.journal.journal import Journal
 from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import (
@@ -226,7 +226,7 @@ def test_a_job_whose_guard_was_killed_too_is_thawed_by_the_next(tmp_path: Path) 
         for _ in range(10):
 
             def work() -> None:
-                with rollback.Rollback() as its, freezing([path], its):
+                with rollback.Rollback() as its, freeze_cgroups([path], its):
                     assert its._helper
                     (tmp_path / "helper").write_text(str(its._helper.pid))
                     time.sleep(600)

@@ -306,7 +306,7 @@ def test_a_guard_that_acts_when_the_number_is_anothers(recycler: Recycler) -> No
     with reuse(recycler, 8):
         with Rollback() as guard:
             for pid in recycler.targets(8):
-                guard.bind_back(pid, read_start_time(pid), {3})
+                guard.record_affinity(pid, read_start_time(pid), {3})
             recycler.churn(8, 0.001)
             recycler.wait()
         recycler.check()

@@ -156,7 +156,7 @@ def test_a_job_that_was_frozen_stays_so(run: Any) -> None:
 
 def test_a_failure_thaws() -> None:
     with cgroup("cold") as path, Job("anon", 4, 0, cgroup=path):
-        with pytest.raises(ZeroDivisionError), freezer.freezing([path], Rollback()):
+        with pytest.raises(ZeroDivisionError), freezer.freeze_cgroups([path], Rollback()):
             assert (path / "cgroup.freeze").read_text().strip() == "1"
             _ = 1 / 0
         assert (path / "cgroup.freeze").read_text().strip() == "0"
@@ -166,9 +166,9 @@ def test_death_thaws() -> None:
     """SIGKILL leaves no time for anything: the helper has to do it."""
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from schedhook.control.freezer import freezing\n"
+        "from schedhook.control.freezer import freeze_cgroups\n"
         "from schedhook.control.rollback import Rollback\n"
-        "with Rollback() as guard, freezing([Path(sys.argv[1])], guard):\n"
+        "with Rollback() as guard, freeze_cgroups([Path(sys.argv[1])], guard):\n"
         "    print('frozen', flush=True); time.sleep(600)"
     )
     with cgroup("cold") as path, Job("anon", 4, 0, cgroup=path):

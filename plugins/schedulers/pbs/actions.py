@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from schedhook.control.cpusets import CpusetChange, move_processors, write_cpus, write_nodes
+from schedhook.control.cpu_move import CpusetChange, move_processors
+from schedhook.control.cpusets import write_cpus, write_nodes
 from schedhook.host import cgroups
 from schedhook.host.cgroups import Cgroup
 from schedhook.host.topology import Topology, read_topology

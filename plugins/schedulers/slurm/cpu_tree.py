@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from schedhook.control.cpusets import Bind, CpuMove, CpusetChange, move_processors
+from schedhook.control.cpu_move import ChooseBinding, CpuMoveResult, CpusetChange, move_processors
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids, subtree
 from schedhook.host.topology import read_online_cpus
 from schedhook.roles.scheduler import Task
@@ -56,10 +56,10 @@ def move_job(
     *,
     cpus: CpuSet,
     step_cpus: StepCpus,
-    bind: Bind,
+    bind: ChooseBinding,
     move_memory: Callable[[], None],
     root: Path,
-) -> CpuMove:
+) -> CpuMoveResult:
     """Give the job's cpusets and threads other processors, and move the memory in between.
 
     The job's own cpuset becomes `cpus`, those of its steps `step_cpus`, and each thread is bound as

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from schedhook.control.cpusets import relative
+from schedhook.control.cpu_map import relative
 from schedhook.host.cgroups import configured_cpus
 from schedhook.host.topology import read_topology
 from schedhook.roles.request import Relocate

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from schedhook.control.cpusets import successors
+from schedhook.control.cpu_map import successors
 from schedhook.host.topology import Topology
 from schedhook.values.sets import CpuSet
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from schedhook.control.cpusets import relative
+from schedhook.control.cpu_map import relative
 from schedhook.host.topology import Topology, read_topology
 from schedhook.roles.request import Relocate
 from schedhook.roles.scheduler import Task

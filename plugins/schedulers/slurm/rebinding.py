@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from schedhook.control.cpusets import relative
-from schedhook.control.threads import affinity, bind, members_threads
+from schedhook.control.cpu_map import relative
+from schedhook.control.threads import affinity, bind, member_threads
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet
@@ -41,7 +41,7 @@ def rebind(here: HostJobs, job: str, bound: Mapping[str, Placement]) -> bool:
 def _bind_unbound(members: Callable[[], list[int]], now: CpuSet, cpus: CpuSet, root: Path) -> bool:
     """Bind the threads that may use all of `now`; a thread with a binding of its own keeps it."""
     bound = False
-    for thread in members_threads(members, root):
+    for thread in member_threads(members, root):
         # A failure means that the cpuset has changed again, which the next look will see.
         with suppress(SchedhookError):
             if affinity(thread, root) == now:

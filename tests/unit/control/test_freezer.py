@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.control.freezer import freezing
+from schedhook.control.freezer import freeze_cgroups
 from schedhook.control.rollback import Rollback
 from schedhook.values.errors import RefusedError
 
@@ -27,26 +27,26 @@ def state(group: Path) -> str:
 
 
 def test_frozen_within_the_block_only(group: Path) -> None:
-    with freezing([group], Rollback()):
+    with freeze_cgroups([group], Rollback()):
         assert state(group) == "1"
     assert state(group) == "0"
 
 
 def test_what_was_frozen_stays_so(group: Path) -> None:
     (group / "cgroup.freeze").write_text("1\n")
-    with freezing([group], Rollback()):
+    with freeze_cgroups([group], Rollback()):
         assert state(group) == "1"
     assert state(group) == "1"
 
 
 def test_an_error_thaws(group: Path) -> None:
-    with pytest.raises(ZeroDivisionError), freezing([group], Rollback()):
+    with pytest.raises(ZeroDivisionError), freeze_cgroups([group], Rollback()):
         _ = 1 / 0
     assert state(group) == "0"
 
 
 def test_one_that_cannot_be_frozen_leaves_none_frozen(group: Path, tmp_path: Path) -> None:
-    with pytest.raises(RefusedError), freezing([group, tmp_path / "missing"], Rollback()):
+    with pytest.raises(RefusedError), freeze_cgroups([group, tmp_path / "missing"], Rollback()):
         pytest.fail("the block ran")
     assert state(group) == "0"
 
@@ -54,9 +54,9 @@ def test_one_that_cannot_be_frozen_leaves_none_frozen(group: Path, tmp_path: Pat
 def test_being_killed_thaws(group: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from schedhook.control.freezer import freezing\n"
+        "from schedhook.control.freezer import freeze_cgroups\n"
         "from schedhook.control.rollback import Rollback\n"
-        "with Rollback() as guard, freezing([Path(sys.argv[1])], guard):\n"
+        "with Rollback() as guard, freeze_cgroups([Path(sys.argv[1])], guard):\n"
         "    print('frozen', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-P", "-c", program, str(group)]

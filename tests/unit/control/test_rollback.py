@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.control import rollback as guards
-from schedhook.control.rollback import Rollback, put_back, recover
+from schedhook.control.rollback import Rollback, recover, roll_back
 from schedhook.host.processes import read_start_time
 
 
@@ -44,19 +44,19 @@ def ignores(pid: int, number: int) -> bool:
     return bool(int(status.partition("SigIgn:")[2].split()[0], 16) & 1 << number - 1)
 
 
-def test_what_was_not_forgotten_is_put_back_last_first(tmp_path: Path) -> None:
+def test_what_was_not_forgotten_is_roll_back_last_first(tmp_path: Path) -> None:
     with Rollback() as guard:
-        guard.write_back(tmp_path / "one", "first")
-        guard.forget()
-        guard.write_back(tmp_path / "a\nb", "first")
-        guard.write_back(tmp_path / "a\nb", "second")
+        guard.record_file(tmp_path / "one", "first")
+        guard.commit()
+        guard.record_file(tmp_path / "a\nb", "first")
+        guard.record_file(tmp_path / "a\nb", "second")
     assert not (tmp_path / "one").exists()
     assert (tmp_path / "a\nb").read_text() == "first"
 
 
 def test_nothing_told_starts_nothing() -> None:
     with Rollback() as guard:
-        guard.forget()
+        guard.commit()
         assert guard._helper is None
 
 
@@ -64,22 +64,22 @@ def test_a_thread_gets_its_processors_again(sleeper: int) -> None:
     had = os.sched_getaffinity(sleeper)
     one = {min(had)}
     with Rollback() as guard:
-        guard.bind_back(sleeper, read_start_time(sleeper), one)
+        guard.record_affinity(sleeper, read_start_time(sleeper), one)
     assert os.sched_getaffinity(sleeper) == one
 
 
 def test_another_thread_with_its_number_is_left_alone(sleeper: int) -> None:
     had = os.sched_getaffinity(sleeper)
-    put_back(b"bind\0%d 1\0%d\0" % (sleeper, min(had)))
+    roll_back(b"bind\0%d 1\0%d\0" % (sleeper, min(had)))
     assert os.sched_getaffinity(sleeper) == had
 
 
 def test_half_a_record_is_not_acted_on(tmp_path: Path) -> None:
     """Killed while it wrote."""
     path = os.fsencode(tmp_path / "one")
-    put_back(b"write\0%s\0old" % path)
+    roll_back(b"write\0%s\0old" % path)
     assert not (tmp_path / "one").exists()
-    put_back(b"write\0%s\0old\0write\0" % path)
+    roll_back(b"write\0%s\0old\0write\0" % path)
     assert (tmp_path / "one").read_text() == "old"
 
 
@@ -87,7 +87,7 @@ GUARDED = """
 import sys, time; from pathlib import Path; from schedhook.control import rollback as guards
 guards.DIRECTORY = sys.argv[2]
 with guards.Rollback() as guard:
-    guard.write_back(Path(sys.argv[1]), 'old')
+    guard.record_file(Path(sys.argv[1]), 'old')
     print(guard._helper.pid, flush=True); time.sleep(600)
 """
 
@@ -125,11 +125,11 @@ def test_it_outlives_its_process(
 
 def test_without_its_helper_the_process_puts_back_itself(tmp_path: Path) -> None:
     with Rollback() as guard:
-        guard.write_back(tmp_path / "one", "old")
+        guard.record_file(tmp_path / "one", "old")
         assert guard._helper
         guard._helper.kill()
         wait_until(lambda: not runs(guard._helper.pid))
-        guard.write_back(tmp_path / "two", "old")
+        guard.record_file(tmp_path / "two", "old")
     assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() == "old"
 
 

@@ -15,7 +15,7 @@ from schedhook.backends.native.backend import NativeBackend
 from schedhook.control.affinity import Binding
 from schedhook.control.freezer import cgroups_to_freeze
 from schedhook.control.rollback import Rollback
-from schedhook.control.threads import Thread, affinity, bind, members_threads, read_threads
+from schedhook.control.threads import Thread, affinity, bind, member_threads, read_threads
 from schedhook.values.errors import RefusedError
 from schedhook.values.sets import CpuSet
 
@@ -83,7 +83,7 @@ def test_one_that_has_ended_is_no_error() -> None:
 
 def test_a_number_that_is_not_told_again_is_a_strangers(sleeper: int) -> None:
     told = iter([[os.getpid(), sleeper], [os.getpid()]])
-    assert {thread.pid for thread in members_threads(lambda: next(told))} == {os.getpid()}
+    assert {thread.pid for thread in member_threads(lambda: next(told))} == {os.getpid()}
 
 
 def test_neither_undone_nor_frozen_once_it_is_another_one(

@@ -460,12 +460,14 @@ def test_directories_have_their_modes_whatever_the_umask(
 ) -> None:
     """Schedulers and shells give theirs to hooks and commands. Users are to pass through
     /run/schedhook, and to change nothing there."""
-    monkeypatch.setattr("schedhook.control.rollback.DIRECTORY", str(here / "run/schedhook/guards"))
+    monkeypatch.setattr(
+        "schedhook.control.rollback.DIRECTORY", str(here / "run/schedhook/rollback")
+    )
     before = os.umask(umask)
     try:
         with Rollback() as guard:
-            guard.write_back(here / "nothing", "")
-            guard.forget()
+            guard.record_file(here / "nothing", "")
+            guard.commit()
         States(here).put(JobState(job="7.host"))
         with lock(here / "run/agent/agent.sock"):
             pass
@@ -476,7 +478,7 @@ def test_directories_have_their_modes_whatever_the_umask(
     modes = {str(each.relative_to(here)): each.stat().st_mode & 0o777 for each in here.rglob("*/")}
     private = {"run/schedhook/pbs", "lib/schedhook", "spool"}
     if os.geteuid() == 0:  # else records have no files
-        private |= {"run/schedhook/guards"}
+        private |= {"run/schedhook/rollback"}
     open_to_users = {"run", "run/schedhook", "run/agent", "lib"}
     assert modes == dict.fromkeys(private, 0o700) | dict.fromkeys(open_to_users, 0o755)
 

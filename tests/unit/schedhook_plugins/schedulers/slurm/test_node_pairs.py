@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedhook.control.cpusets import relative, successors
+from schedhook.control.cpu_map import relative, successors
 from schedhook.host.topology import Node, Topology
 from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs

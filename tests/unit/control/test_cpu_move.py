@@ -1,0 +1,253 @@
+"""Move a tree of cpusets on a simulated kernel, which can fail at any call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from schedhook.control import cpu_move
+from schedhook.control.cpu_map import relative
+from schedhook.control.cpu_move import CpuMoveResult, CpusetChange, move_processors
+from schedhook.control.threads import Thread
+from schedhook.host.cgroups import Cgroup
+from schedhook.values.errors import RefusedError
+from schedhook.values.sets import CpuSet
+
+OLD, NEW = CpuSet({0, 1}), CpuSet({2, 3})
+JOB, STEP, TASK = Path("/job"), Path("/job/step/user"), Path("/job/step/user/task")
+TREE = {JOB: OLD, STEP: OLD, TASK: CpuSet({1})}
+"""By parents first."""
+
+
+class Kernel:
+    """cpusets as version 1 has them: a child's lies in its parent's, and a change binds every
+    thread below to all of it. Versions since 6.2 keep bindings (`keeps`)."""
+
+    def __init__(self, *, keeps: bool = False, fails_at: int | None = None) -> None:
+        self.cpus = dict(TREE)
+        self.threads = {10: (10, STEP), 11: (10, STEP), 20: (20, TASK), 30: (30, STEP)}
+        self.bound = {10: CpuSet({0}), 11: CpuSet({0, 1}), 20: CpuSet({1}), 30: CpuSet({0, 1})}
+        self.keeps = keeps
+        self.fails_at = fails_at
+        self.calls = 0
+        self.after_each: Callable[[], None] = lambda: None
+
+    def _call(self) -> None:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise RefusedError("the kernel says no")
+        self.after_each()
+
+    def configured(self, cgroup: Cgroup) -> CpuSet:
+        return self.cpus[cgroup.path]
+
+    def effective(self, cgroup: Cgroup, _root: Path) -> CpuSet:
+        return self.cpus[cgroup.path]
+
+    def write(self, cgroup: Cgroup, cpus: CpuSet) -> None:
+        if self.cpus[cgroup.path] == cpus:
+            return
+        self._call()
+        above = [path for path in cgroup.path.parents if path in self.cpus]
+        below = [path for path in self.cpus if cgroup.path in path.parents]
+        assert all(cpus <= self.cpus[path] for path in above), "a child outside its parent"
+        assert all(self.cpus[path] <= cpus for path in below), "a parent without its child"
+        self.cpus[cgroup.path] = cpus
+        for tid, (_, path) in self.threads.items():
+            if path == cgroup.path:
+                kept = self.bound[tid] & cpus
+                self.bound[tid] = kept if self.keeps and kept else cpus
+
+    def member_threads(self, pids: Callable[[], list[int]], _root: Path) -> list[Thread]:
+        members = pids()
+        return [Thread(pid, tid, 0) for tid, (pid, _) in self.threads.items() if pid in members]
+
+    def affinity(self, thread: Thread, _root: Path) -> CpuSet:
+        return self.bound.get(thread.tid, CpuSet())
+
+    def bind(self, thread: Thread, cpus: CpuSet, _root: Path) -> bool:
+        if not cpus or thread.tid not in self.threads:
+            return False
+        self._call()
+        allowed = self.cpus[self.threads[thread.tid][1]] & cpus
+        if not allowed:
+            raise RefusedError("not in its cpuset")
+        self.bound[thread.tid] = allowed
+        return True
+
+    def pids(self) -> list[int]:
+        return sorted({pid for pid, _ in self.threads.values()})
+
+    def fork(self, tid: int, parent: int) -> None:
+        self.threads[tid] = (tid, self.threads[parent][1])
+        self.bound[tid] = self.bound[parent]
+
+
+@pytest.fixture
+def boot(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kernel]:
+    def start(**options: object) -> Kernel:
+        kernel = Kernel(**options)  # type: ignore[arg-type]
+        for name, stand_in in {
+            "configured_cpus": kernel.configured,
+            "effective_cpus": kernel.effective,
+            "write_cpus": kernel.write,
+            "member_threads": kernel.member_threads,
+            "affinity": kernel.affinity,
+            "bind": kernel.bind,
+            "_parent": lambda _pid, _root: 10,
+        }.items():
+            monkeypatch.setattr(cpu_move, name, stand_in)
+        return kernel
+
+    return start
+
+
+def levels() -> list[CpusetChange]:
+    return [
+        CpusetChange(
+            cgroup=Cgroup(path=path, version=1, mount=Path("/")), cpus=relative(cpus, OLD, NEW)
+        )
+        for path, cpus in TREE.items()
+    ]
+
+
+def move(kernel: Kernel, memory: Callable[[], None] = lambda: None) -> CpuMoveResult:
+    def bind(_pid: int, had: CpuSet) -> CpuSet:
+        return relative(had, OLD, NEW)
+
+    return move_processors(levels(), kernel.pids, bind, memory)
+
+
+MOVED = {10: CpuSet({2}), 11: CpuSet({2, 3}), 20: CpuSet({3}), 30: CpuSet({2, 3})}
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_all_of_it_moves(boot: Callable[..., Kernel], keeps: bool) -> None:
+    kernel = boot(keeps=keeps)
+    seen = []
+    done = move(kernel, lambda: seen.append((dict(kernel.cpus), dict(kernel.bound))))
+    assert done == CpuMoveResult(threads=4)
+    assert kernel.cpus == {JOB: NEW, STEP: NEW, TASK: CpuSet({3})}
+    assert kernel.bound == MOVED
+    # While the memory moves, the tasks run on the new processors, and the way back is open.
+    assert seen == [({JOB: OLD | NEW, STEP: OLD | NEW, TASK: CpuSet({1, 3})}, MOVED)]
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_wherever_it_fails_everything_is_put_back(boot: Callable[..., Kernel], keeps: bool) -> None:
+    kernel = boot(keeps=keeps)
+    move(kernel)
+    calls = kernel.calls
+    assert calls > 10
+    for fails_at in range(1, calls + 1):
+        kernel = boot(keeps=keeps, fails_at=fails_at)
+        before = dict(kernel.bound)
+        done = move(kernel)
+        # Narrowing is tried again, so a kernel that says no once there does not stop it.
+        if done.done:
+            assert kernel.bound == MOVED
+            continue
+        assert done.failure == "the kernel says no"
+        assert (kernel.cpus, kernel.bound, done.not_restored) == (TREE, before, ())
+
+
+def test_memory_that_cannot_follow_stops_it(boot: Callable[..., Kernel]) -> None:
+    kernel = boot()
+    before = dict(kernel.bound)
+
+    def no_room() -> None:
+        raise RefusedError("node 2 has no room")
+
+    done = move(kernel, no_room)
+    assert done.failure == "node 2 has no room"
+    assert (kernel.cpus, kernel.bound) == (TREE, before)
+
+
+def test_an_interruption_puts_back_and_goes_on(boot: Callable[..., Kernel]) -> None:
+    kernel = boot()
+    before = dict(kernel.bound)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        move(kernel, interrupted)
+    assert (kernel.cpus, kernel.bound) == (TREE, before)
+
+
+def test_threads_that_appear_or_end_meanwhile(boot: Callable[..., Kernel]) -> None:
+    kernel = boot()
+
+    def come_and_go() -> None:
+        if kernel.calls == 5:
+            kernel.fork(40, 10)
+            del kernel.threads[30], kernel.bound[30]
+
+    kernel.after_each = come_and_go
+    done = move(kernel)
+    assert done.done
+    # What it comes from was bound to processor 0, so its child goes where that went.
+    assert kernel.bound == {key: value for key, value in MOVED.items() if key != 30} | {
+        40: CpuSet({2})
+    }
+
+
+def test_somebody_else_writes_once(boot: Callable[..., Kernel]) -> None:
+    kernel = boot()
+    again = [True]
+
+    def meddle() -> None:
+        if kernel.cpus[JOB] == NEW and again:
+            again.clear()
+            kernel.cpus = dict.fromkeys(TREE, OLD | NEW)
+
+    kernel.after_each = meddle
+    assert move(kernel).done
+    assert kernel.cpus[JOB] == NEW
+    assert kernel.bound == MOVED
+
+
+def test_somebody_else_goes_on_writing(boot: Callable[..., Kernel]) -> None:
+    kernel = boot()
+    before = dict(kernel.bound)
+    narrowed = [0]
+
+    def meddle() -> None:
+        if kernel.cpus[JOB] == NEW:
+            narrowed[0] += 1
+            kernel.cpus = dict.fromkeys(TREE, OLD | NEW)
+
+    kernel.after_each = meddle
+    done = move(kernel)
+    assert done.failure
+    assert "do not stay" in done.failure
+    assert narrowed[0] >= 3
+    assert (kernel.cpus, kernel.bound) == (TREE, before)
+
+
+def test_what_cannot_be_put_back_is_told(boot: Callable[..., Kernel]) -> None:
+    kernel = boot()
+
+    def broken() -> None:
+        kernel.after_each = stay_broken
+        raise RefusedError("no")
+
+    def stay_broken() -> None:
+        raise RefusedError("read-only")
+
+    done = move(kernel, broken)
+    assert done.failure == "no"
+    assert "read-only" in done.not_restored
+
+
+def test_a_level_that_serves_others_stays_wide(boot: Callable[..., Kernel]) -> None:
+    kernel = boot()
+    first, *rest = levels()
+    user = CpusetChange(cgroup=first.cgroup, cpus=NEW, stays_wide=True)
+    done = move_processors(
+        [user, *rest], kernel.pids, lambda _, had: relative(had, OLD, NEW), print
+    )
+    assert done.done
+    assert kernel.cpus[JOB] == OLD | NEW
