@@ -1,8 +1,8 @@
-"""Strategy `cpuset`: the job's cpuset.mems is rewritten, and the kernel moves the memory.
+"""Strategy `cpuset`: rewrite the job's cpuset.mems, so that the kernel moves the memory.
 
-The kernel throws away how much it moved and kills the job where a node is full. So cpuset.mems is
-widened first, narrowed only while what has to come fits on the new nodes, and what the kernel left
-behind is moved page by page.
+The kernel does not report how much it moved, and it kills the job if a node is full. So
+cpuset.mems is widened first and narrowed only if what must arrive fits on the new nodes; what the
+kernel left behind is moved page by page.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from schedhook_plugins.strategies.cpuset_tree import CpusetTree, find_tree
 
 _MIB = 1 << 20
 _LEAST_FREE = 16 * _MIB
-"""A cpuset is not narrowed to nodes with less room, whatever reserve is asked for."""
+"""Bytes that must stay free on each new node for a cpuset to be narrowed, whatever the reserve."""
 _OPTION = "allow_blocking"
 _DEFERRED = b" flush_migrate_mm_task_workfn"
-"""A function of kernels that wait for moved memory outside of the lock on all cgroups."""
+"""A function of kernels that wait for moved memory without holding the lock on all cgroups."""
 
 
 def check(work: Move) -> None:
-    """RefusedError where this is not for cpusets to do, ConfigError for wrong options."""
+    """Raise RefusedError if cpusets cannot do this, ConfigError for wrong plug-in options."""
     if not work.takes_all:
         raise RefusedError(
             "strategy cpuset moves all memory of a cgroup: leave out --kinds and --shared none, or"
@@ -35,14 +35,14 @@ def check(work: Move) -> None:
     allowed = _allowed_to_block(work)
     if find_tree(work).vacated and not allowed and _may_block(work.root):
         raise RefusedError(
-            "strategy cpuset: on this kernel every start of a job or service on the host may have"
+            "strategy cpuset: on this kernel every job or service that starts on the host may have"
             f" to wait while a cpuset's memory moves; use move-pages, or set {_OPTION} = true in"
             " [plugins.options.cpuset]"
         )
 
 
 def move(work: Move) -> None:
-    """Widen; let the kernel move what it can; sweep the rest; narrow where all that fits."""
+    """Widen, let the kernel move what it can, sweep the rest, and narrow if all of it fits."""
     tree = find_tree(work)
     if tree.vacated and _may_block(work.root):
         work.notes.append(
@@ -50,7 +50,7 @@ def move(work: Move) -> None:
             " moves"
         )
     by_kernel = 0
-    with _put_back_on_failure(tree, work):
+    with _rolled_back_on_failure(tree, work):
         tree.widen()
         if why := _not_by_kernel(tree, work):
             work.notes.append(f"{why}: moved page by page before cpuset.mems was narrowed")
@@ -80,8 +80,11 @@ def _allowed_to_block(work: Move) -> bool:
 
 
 def _may_block(root: Path) -> bool:
-    """Whether a process that enters a cpuset waits, with the lock on all cgroups, for whatever
-    memory cpusets are moving: kernels before 6.18 without that change."""
+    """Return whether a process that enters a cpuset holds the lock on all cgroups while it waits.
+
+    It waits for all memory that cpusets are moving at the time: kernels before 6.18, unless the
+    change was backported.
+    """
     try:
         return _DEFERRED not in (root / "proc/kallsyms").read_bytes()
     except OSError:
@@ -89,24 +92,24 @@ def _may_block(root: Path) -> bool:
 
 
 def _not_by_kernel(tree: CpusetTree, work: Move) -> str | None:
-    """Why narrowing cpuset.mems is not the way to move these pages; None where it is."""
+    """Return why the kernel must not move these pages when cpuset.mems narrows; None if it may."""
     options = work.options
     if options.bandwidth or options.limits.call_seconds:
-        return "the kernel cannot be held to a bandwidth or to short calls"
+        return "the kernel cannot keep to a bandwidth or to short calls"
     if not tree.kernel_keeps_to(work.node_map):
         return "the kernel pairs nodes by their order, not by this map"
     return _tight(tree, work)
 
 
 def _tight(tree: CpusetTree, work: Move) -> str | None:
-    """Which new node would be nearly full with all that has yet to come; None where none would."""
+    """Return which new node would be too full with all that must still arrive; None if none."""
     if not tree.vacated:
         return None
     work.refresh()
     pairs, topology = work.node_map.moves, work.topology()
     coming = dict.fromkeys(work.node_map.destinations, _files_of_others(work))
     for process in work.processes:
-        pools = process.selection.huge_on(tree.vacated)  # huge pages have free ones of their own
+        pools = process.selection.huge_on(tree.vacated)  # huge pages have pools of their own
         for old, size in process.selection.on(tree.vacated).items():
             coming[pairs[old]] += size - pools.get(old, 0)
     least = max(work.options.reserve, _LEAST_FREE)
@@ -114,48 +117,54 @@ def _tight(tree: CpusetTree, work: Move) -> str | None:
         free = topology.free(node)
         if free - size < least:
             return (
-                f"node {node} has {free / _MIB:.1f} MiB free, {size / _MIB:.1f} MiB have to come,"
+                f"node {node} has {free / _MIB:.1f} MiB free, {size / _MIB:.1f} MiB must arrive,"
                 f" and {least / _MIB:.1f} MiB are kept in reserve"
             )
     return None
 
 
 def _files_of_others(work: Move) -> int:
-    """Bytes of files that the host's other processes map, too: nobody asks for them, and the
-    kernel moves them. They are the same ones for all processes of a job."""
+    """Return the bytes of files that other processes of the host map too.
+
+    The request leaves them alone, but the kernel moves them. They are the same for all processes
+    of a job.
+    """
     return max((sum(each.selection.kept.values()) for each in work.processes), default=0)
 
 
 @contextlib.contextmanager
-def _put_back_on_failure(tree: CpusetTree, work: Move) -> Iterator[None]:
+def _rolled_back_on_failure(tree: CpusetTree, work: Move) -> Iterator[None]:
     try:
         yield
     except SchedhookError as error:
-        raise SchedhookError(f"{error}; {_put_back(tree, work)}") from error
+        raise SchedhookError(f"{error}; {_roll_back(tree, work)}") from error
     except BaseException:
-        work.notes.append(_put_back(tree, work))
+        work.notes.append(_roll_back(tree, work))
         raise
 
 
-def _put_back(tree: CpusetTree, work: Move) -> str:
-    """What became of cpuset.mems. The kernel brings the memory back where that has room."""
+def _roll_back(tree: CpusetTree, work: Move) -> str:
+    """Restore cpuset.mems, and return a sentence on the result.
+
+    The kernel then brings the memory back. If that has no room, cpuset.mems is left wide.
+    """
     try:
         if tight := _no_way_back(tree, work):
             tree.widen()
-            return f"cpuset.mems was left wide, not put back: {tight}"
+            return f"cpuset.mems was left wide, not restored: {tight}"
         if work.node_map.overlaps:
             tree.restore()
         else:
             work.observe(tree.restore)
     except SchedhookError as error:
-        return f"cpuset.mems could not be put back: {error}"
-    return "cpuset.mems was put back"
+        return f"cpuset.mems could not be restored: {error}"
+    return "cpuset.mems was restored"
 
 
 def _no_way_back(tree: CpusetTree, work: Move) -> str | None:
-    """Why the nodes of before could not take what lies on new ones; None where they could."""
-    before = NodeSet(node for level in tree.levels for node in level.before)
-    added = NodeSet(node for level in tree.levels for node in level.after) - before
+    """Return why the old nodes have no room for what lies on the new ones; None if they have."""
+    before = NodeSet(node for each in tree.changes for node in each.before)
+    added = NodeSet(node for each in tree.changes for node in each.after) - before
     work.refresh()
     back = sum(
         size

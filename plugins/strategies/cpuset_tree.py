@@ -1,8 +1,8 @@
-"""The cpusets of the processes that move: what cpuset.mems they have, and what it is to be.
+"""The cpusets of the processes that move: their cpuset.mems now, and what it must become.
 
-A child's cpuset has to stay inside its parent's, so the tree is widened from the top and narrowed
+A child's cpuset must stay inside its parent's, so the tree is widened from the top and narrowed
 from the bottom. A wider set moves nothing. A narrower one makes the kernel move pages, in version
-1 where cpuset.memory_migrate is 1; see cpuset(7) and update_nodemask() in the kernel's cpuset.c.
+1 only if cpuset.memory_migrate is 1; see cpuset(7) and update_nodemask() in the kernel's cpuset.c.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _STRANGERS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """A cgroup with cpuset.mems of its own."""
+class MemsChange:
+    """A cgroup with cpuset.mems of its own, and the new value."""
 
     cgroup: Cgroup
     before: NodeSet
@@ -42,59 +42,63 @@ class Level:
 
     @property
     def wide(self) -> NodeSet:
-        """What lets pages be on old and new nodes."""
+        """The set that allows pages on both old and new nodes."""
         return self.before | self.after
 
     def kernel_keeps_to(self, pairs: Mapping[int, int]) -> bool:
-        """Whether narrowing from `wide` to `after` moves pages as the map says: the kernel pairs
-        nodes by their order in the two sets."""
+        """Return whether narrowing from `wide` to `after` moves pages as the map says.
+
+        The kernel pairs nodes by their order in the two sets.
+        """
         rule = kernel_rule(self.wide, self.after)
         return all(rule[old] == pairs[old] for old in self.before if old in pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpusetTree:
-    """All levels, parents first."""
+    """The changes of all cgroups, parents first."""
 
-    levels: Sequence[Level]
+    changes: Sequence[MemsChange]
 
     def kernel_keeps_to(self, node_map: NodeMap) -> bool:
+        """Return whether narrowing moves all pages as the map says."""
         return not node_map.overlaps and all(
-            level.kernel_keeps_to(node_map.moves) for level in self.levels
+            each.kernel_keeps_to(node_map.moves) for each in self.changes
         )
 
     def widen(self) -> None:
-        """RefusedError and NoPermissionError, as all that writes here."""
-        for level in self.levels:
-            write_nodes(level.cgroup, level.wide)
+        """Allow old and new nodes. Raise RefusedError or NoPermissionError, as all writers do."""
+        for each in self.changes:
+            write_nodes(each.cgroup, each.wide)
 
     def narrow(self) -> None:
-        """Returns when the kernel has moved what it moves."""
+        """Allow the new nodes only; return when the kernel has moved what it moves."""
         with self._kernel_moves():
-            for level in reversed(self.levels):
-                write_nodes(level.cgroup, level.after)
+            for each in reversed(self.changes):
+                write_nodes(each.cgroup, each.after)
 
     def restore(self) -> None:
+        """Allow the old nodes only; the kernel brings pages back."""
         with self._kernel_moves():
             self.widen()
-            for level in reversed(self.levels):
-                write_nodes(level.cgroup, level.before)
+            for each in reversed(self.changes):
+                write_nodes(each.cgroup, each.before)
 
     @property
     def vacated(self) -> NodeSet:
-        """Nodes that narrowing takes away from somebody."""
-        return NodeSet(node for level in self.levels for node in level.wide - level.after)
+        """Nodes that narrowing takes away from any of the cgroups."""
+        return NodeSet(node for each in self.changes for node in each.wide - each.after)
 
     @contextlib.contextmanager
     def _kernel_moves(self) -> Iterator[None]:
-        """Turn cpuset.memory_migrate on where version 1 has it off."""
-        files = [level.cgroup.path / "cpuset.memory_migrate" for level in self.levels]
+        """Turn cpuset.memory_migrate of version 1 on for the block, if it is off."""
+        files = [each.cgroup.path / "cpuset.memory_migrate" for each in self.changes]
         try:
             off = [file for file in files if file.exists() and file.read_text().strip() == "0"]
             for file in off:
                 file.write_text("1")
         except OSError as error:
-            raise RefusedError(f"{error.filename} cannot be set: {error.strerror}") from error
+            raise RefusedError(f"cannot set {error.filename}: {error.strerror}") from error
         try:
             yield
         finally:
@@ -104,28 +108,31 @@ class CpusetTree:
 
     def __str__(self) -> str:
         return ", ".join(
-            f"{level.cgroup.name} {level.before} → {level.after}" for level in self.levels
+            f"{each.cgroup.name} {each.before} → {each.after}" for each in self.changes
         )
 
 
 def find_tree(work: Move) -> CpusetTree:
-    """RefusedError where the cpusets of these processes are not theirs alone to change."""
+    """Return the cpusets of the processes of `work`, with the changes that the map needs.
+
+    Raise RefusedError if other processes would be affected, or the map does not fit the cpusets.
+    """
     pairs = work.node_map.pairs
-    levels = []
+    changes = []
     for top in _tops(work):
         _check_parent(top, work)
         for cgroup in _configured_below(top):
             before = configured_nodes(cgroup)
             after = NodeSet(pairs.get(node, node) for node in before)
-            levels.append(Level(cgroup=cgroup, before=before, after=after))
-    reached = NodeSet(node for level in levels for node in level.after)
+            changes.append(MemsChange(cgroup=cgroup, before=before, after=after))
+    reached = NodeSet(node for each in changes for node in each.after)
     if beyond := work.node_map.destinations - reached:
-        allowed = NodeSet(node for level in levels for node in level.before)
+        allowed = NodeSet(node for each in changes for node in each.before)
         raise RefusedError(
-            f"strategy cpuset: cpuset.mems of {_names(levels)} is {allowed}, so that the map"
+            f"strategy cpuset: cpuset.mems of {_names(changes)} is {allowed}, so the map"
             f" {work.node_map} does not lead to node {beyond}; use move-pages"
         )
-    return CpusetTree(levels=tuple(levels))
+    return CpusetTree(changes=tuple(changes))
 
 
 def _tops(work: Move) -> list[Cgroup]:
@@ -137,17 +144,17 @@ def _tops(work: Move) -> list[Cgroup]:
                 " move-pages"
             )
         return [top]
-    pids = [process.pid for process in work.processes]
-    found = read_living(pids, lambda pid: _own_cpuset(pid, work.root))
+    own = [process.pid for process in work.processes]
+    found = read_living(own, lambda pid: _own_cpuset(pid, work.root))
     tops = {top.path: top for _, top in found}
     for top in tops.values():
         _check_members(top, work)
-    # A job's steps may lie one below the other; then the upper one's walk finds the lower.
+    # A job's steps may be nested; then the walk below the upper one finds the lower one.
     return [top for path, top in tops.items() if not any(each in tops for each in path.parents)]
 
 
 def _own_cpuset(pid: int, root: Path) -> Cgroup:
-    """The nearest cgroup, at or above the process's, with cpuset.mems of its own."""
+    """Return the nearest cgroup, at or above the process's, with cpuset.mems of its own."""
     cgroup = cgroup_of(pid, root)
     while _may_have_own(cgroup):
         if configured_nodes(cgroup):
@@ -160,7 +167,7 @@ def _own_cpuset(pid: int, root: Path) -> Cgroup:
 
 
 def _check_members(top: Cgroup, work: Move) -> None:
-    # In this order: who was started meanwhile is found to belong.
+    # In this order: a process that starts in between is then found to belong.
     found = pids(top, work.root)
     others = sorted(set(found).difference(work.member_pids()))
     strangers = [pid for pid in others if (work.root / "proc" / str(pid)).exists()]
@@ -168,7 +175,7 @@ def _check_members(top: Cgroup, work: Move) -> None:
         shown = ", ".join(map(str, strangers[:_STRANGERS_SHOWN]))
         more = " and others" if len(strangers) > _STRANGERS_SHOWN else ""
         raise RefusedError(
-            f"strategy cpuset: {top} has other processes, too ({shown}{more}); move all of them"
+            f"strategy cpuset: {top} has other processes too ({shown}{more}); move all of them"
             " with --cgroup, or use move-pages"
         )
 
@@ -191,7 +198,7 @@ def _configured_below(top: Cgroup) -> Iterator[Cgroup]:
 
 
 def _may_have_own(cgroup: Cgroup) -> bool:
-    """The topmost cgroup is the host's."""
+    """Return whether it is not the root cgroup, whose cpuset is the host's."""
     return cgroup.path != cgroup.mount
 
 
@@ -199,5 +206,5 @@ def _parent(cgroup: Cgroup) -> Cgroup:
     return replace(cgroup, path=cgroup.path.parent)
 
 
-def _names(levels: Sequence[Level]) -> str:
-    return ", ".join(level.cgroup.name for level in levels)
+def _names(changes: Sequence[MemsChange]) -> str:
+    return ", ".join(each.cgroup.name for each in changes)

@@ -1,7 +1,7 @@
-"""Strategy `migrate-process`: the whole process at once, by migrate_pages(2).
+"""Strategy `migrate-process`: move each process as a whole, by migrate_pages(2).
 
-One call per process where the map allows it; the kernel does not say what it left behind, so
-residency is read again and the leftovers are moved page by page.
+It makes one call per process if the map allows that. The kernel does not say what it left behind,
+so residency is read again and the leftovers are moved page by page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from schedhook.migration.move import Move
 
 
 def move(work: Move) -> None:
-    """Migrate all processes whole, then sweep what stayed behind."""
+    """Migrate all processes as a whole, then sweep what stayed behind."""
     work.migrate()
 
 

@@ -1,6 +1,6 @@
-"""Strategy `move-pages`: page by page, by move_pages(2).
+"""Strategy `move-pages`: move memory page by page, by move_pages(2).
 
-Says of each page why it stayed, can carry out any node map, and moves in parallel.
+It gives a reason for each page that stays, can carry out any node map, and moves in parallel.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from schedhook.migration.move import Move
 
 
 def move(work: Move) -> None:
-    """Sweep all processes, trying again what may still move."""
+    """Sweep all processes, and retry what may still move."""
     work.sweep()
 
 

@@ -1,8 +1,7 @@
-"""Strategy `profile-guided`: each page to the node that uses it most, as a profile tells.
+"""Strategy `profile-guided`: move each page to the node that uses it most, by a profile.
 
-Chosen by `schedhook profile`, which reads the profile. A page stays where it is while the profile
-has too few accesses to it, where no node has a clear share of them, and where that node is not one
-on which the job runs.
+`schedhook profile` uses it and reads the profile. A page stays where it is if the profile has too
+few accesses to it, if no node has a clear share of them, or if the job does not run on that node.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from schedhook.values.sets import NodeSet
 def best_node(
     counts: Mapping[int, int], current: int, allowed: NodeSet, guidance: Guidance
 ) -> int | None:
-    """The node of `allowed` with most of the accesses; None where the page stays on `current`."""
+    """Return the node of `allowed` with most accesses; None if the page stays on `current`."""
     candidates = {node: count for node, count in counts.items() if node in allowed}
     total = sum(counts.values())
     if not candidates or total < guidance.min_samples:
@@ -32,7 +31,7 @@ def best_node(
 
 
 def choose_nodes(work: Move) -> PageChoice:
-    """UsageError where the request has no profile."""
+    """Return the choice that follows the request's profile. Raise UsageError if it has none."""
     guidance = work.guidance
     if guidance is None:
         raise UsageError(

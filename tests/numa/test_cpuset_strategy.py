@@ -194,7 +194,7 @@ def test_after_a_failure_all_is_as_it_was(
         monkeypatch.setattr(Move, "sweep", sweep)
         status, report = run("--cgroup", fence.path, "--from", 0, "--to", 2)
         assert (status, report["outcome"]) == (1, "failed"), report
-        assert report["notes"][-1] == "out of coffee; cpuset.mems was put back"
+        assert report["notes"][-1] == "out of coffee; cpuset.mems was restored"
         assert (fence.mems, job.share_on(0)) == ("0", 1)
         assert report["bytes_moved"] == 0
         assert job.checksum() == before
@@ -246,7 +246,7 @@ def test_a_process_among_others_is_refused(run: Any, fence: Fence) -> None:
     ):
         status, report = run("--pid", job.pid, "--from", 0, "--to", 2)
         assert (status, report["outcome"], fence.mems) == (4, "refused", "0")
-        assert f"has other processes, too ({other.pid})" in report["notes"][-1]
+        assert f"has other processes too ({other.pid})" in report["notes"][-1]
         assert (job.share_on(0), other.share_on(0)) == (1, 1)
 
 

@@ -214,7 +214,7 @@ def test_a_bandwidth_is_kept_to(host: Host) -> None:
     job = host.cgroup("/job", nodes="0", pids=(100,))
     host.process(100, "/job", *[0] * 5)
     report = run(host, bandwidth_mb_s=1000.0)
-    assert "cannot be held to a bandwidth" in report.notes[0]
+    assert "cannot keep to a bandwidth" in report.notes[0]
     assert (residency(host), host.mems(job)) == ({2: 5}, "2")
 
 
@@ -262,7 +262,7 @@ def test_a_write_that_fails_puts_all_back(host: Host, fails_at: int) -> None:
     host.fails_at = fails_at
     report = run(host)
     assert report.outcome is Outcome.FAILED
-    assert report.notes[-1] == "the kernel says no; cpuset.mems was put back"
+    assert report.notes[-1] == "the kernel says no; cpuset.mems was restored"
     assert (host.mems(step.parent), host.mems(step)) == ("0-1", "0")
     assert residency(host) == {0: 5}
 
@@ -281,7 +281,7 @@ def test_a_failure_after_the_move_brings_the_memory_back(
     monkeypatch.setattr(Move, "sweep", sweep)
     report = run(host)
     assert report.outcome is Outcome.FAILED
-    assert any("cpuset.mems was put back" in note for note in report.notes)
+    assert any("cpuset.mems was restored" in note for note in report.notes)
     assert "oh" in report.notes[-1]
     assert (host.mems(job), residency(host)) == ("0", {0: 5})
     assert (report.bytes_moved, report.left_by_reason) == (0, {"aborted": 5 * PAGE})
@@ -299,7 +299,7 @@ def test_it_is_not_put_back_to_where_there_is_no_room_any_more(
 
     monkeypatch.setattr(Move, "sweep", sweep)
     report = run(host)
-    assert "left wide, not put back: node 0 has 24.0 MiB free" in report.notes[-1]
+    assert "left wide, not restored: node 0 has 24.0 MiB free" in report.notes[-1]
     assert (host.mems(job), residency(host)) == ("0,2", {2: MIB_PAGES * 50})
     assert report.bytes_moved == 50 << 20
 
@@ -317,7 +317,7 @@ def test_a_process_among_others_is_refused(host: Host) -> None:
     job = host.cgroup("/job", nodes="0", pids=(100, 101))
     for pid in (100, 101):
         host.process(pid, "/job", *[0] * 5)
-    assert f"{job} has other processes, too (101)" in refused(host, pids=(100,))
+    assert f"{job} has other processes too (101)" in refused(host, pids=(100,))
     assert run(host, pids=(100, 101)).outcome is Outcome.COMPLETE
     assert (residency(host), residency(host, 101)) == ({2: 5}, {2: 5})
 
