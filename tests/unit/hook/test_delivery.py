@@ -1,0 +1,267 @@
+"""The hooks' program: how it delivers an event, and what it does if it cannot."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schedhook.hook import delivery
+from schedhook.hook.message import parse_message
+from schedhook.hook.spool import read_spool
+from tests.unit.agentkit import HOOK, hook
+
+HOOK_COMMAND = (sys.executable, "-I", "-S", str(HOOK))
+MOST_MODULES = 12
+"""In addition to those of `python3 -I -S -c pass`."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[list[bytes]]:
+    """Return the messages that an agent gets, which answers each with `ok`."""
+    got: list[bytes] = []
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "agent.sock"))
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                whole = b""
+                while part := connection.recv(65536):
+                    whole += part
+                got.append(whole)
+                connection.sendall(b"ok\n")
+                if b"wait" in whole[:30]:
+                    connection.sendall(b"moved 1 MiB, complete\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield got
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+def test_a_hook_sends_its_event_to_the_agent_and_prints_nothing(
+    tmp_path: Path, server: list[bytes]
+) -> None:
+    result = hook(tmp_path, "begin", "7", "--strict")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert parse_message(server[0]).environ["FAKE_JOB"] == "7"
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_hook_with_wait_prints_the_result(tmp_path: Path, server: list[bytes]) -> None:
+    result = hook(tmp_path, "preresume", "7", "--wait", "--strict")
+    assert (result.returncode, result.stdout) == (0, "moved 1 MiB, complete\n")
+    assert parse_message(server[0]).wait
+
+
+def test_standard_input_is_sent_as_it_is(tmp_path: Path, server: list[bytes]) -> None:
+    read, write = os.pipe()
+    os.write(write, b'{"job": "7", "x": "\xff\x00"}')
+    os.close(write)
+    hook(tmp_path, "begin", "7", stdin=read)
+    os.close(read)
+    assert parse_message(server[0]).data == b'{"job": "7", "x": "\xff\x00"}'
+
+
+def test_a_task_prolog_does_not_read_the_jobs_standard_input(
+    tmp_path: Path, server: list[bytes]
+) -> None:
+    read, write = os.pipe()
+    os.write(write, b"the job's own")
+    os.close(write)
+    subprocess.run(
+        [*HOOK_COMMAND, "slurm", "task-prolog", f"--socket={tmp_path / 'agent.sock'}"],
+        env={"SLURM_JOB_ID": "7"},
+        stdin=read,
+        check=True,
+        timeout=60,
+    )
+    assert os.read(read, 100) == b"the job's own"
+    os.close(read)
+    assert parse_message(server[0]).data == b""
+
+
+def test_without_an_agent_the_event_is_written_to_the_spool(tmp_path: Path) -> None:
+    result = hook(tmp_path, "begin", "7", "--strict")
+    assert (result.returncode, result.stderr) == (0, "")
+    ((path, raw),) = read_spool(tmp_path / "spool")
+    assert parse_message(raw).environ["FAKE_JOB"] == "7"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_silent_agent_delays_a_hook_for_a_bounded_time(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent.sock"))
+        listener.listen()
+        before = time.monotonic()
+        result = hook(tmp_path, "begin", "7", "--timeout", "0.5")
+        assert time.monotonic() - before < 5
+    assert result.returncode == 0
+    assert len(list(read_spool(tmp_path / "spool"))) == 1
+
+
+def test_endless_input_delays_a_hook_for_a_bounded_time(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    result = hook(tmp_path, "begin", "7", "--timeout", "0.3", stdin=read)
+    os.close(read)
+    os.close(write)
+    assert result.returncode == 0
+    assert "not done after 0.3 s" in result.stderr
+
+
+def test_a_refused_event_is_reported_and_not_spooled(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent.sock"))
+        listener.listen()
+
+        def refuse() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    while connection.recv(65536):
+                        pass
+                    connection.sendall(b"not your job\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        lenient, strict = hook(tmp_path, "begin", "7"), hook(tmp_path, "begin", "7", "--strict")
+        thread.join()
+    assert (lenient.returncode, strict.returncode) == (0, 1)
+    assert "not your job" in lenient.stderr
+    assert not (tmp_path / "spool").exists()
+
+
+UNUSABLE = ["file", "link", "others", "full"]
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_without_agent_and_spool_a_hook_reports_it_and_exits_0(tmp_path: Path, kind: str) -> None:
+    spool = tmp_path / "spool"
+    if kind == "file":
+        spool.write_text("")
+    elif kind == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        spool.symlink_to(tmp_path / "elsewhere")
+    elif kind == "others":
+        spool.mkdir()
+        spool.chmod(0o777)
+    else:
+        spool.mkdir(mode=0o700)
+        for number in range(delivery.MOST_SPOOLED):
+            (spool / f"{number}.event").touch()
+    lenient, strict = hook(tmp_path, "begin", "7"), hook(tmp_path, "begin", "7", "--strict")
+    assert (lenient.returncode, strict.returncode) == (0, 1)
+    assert "spool" in lenient.stderr
+    assert lenient.stdout == ""
+
+
+def test_a_full_disk_leaves_no_partial_message(tmp_path: Path) -> None:
+    limited = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40));"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", limited, HOOK, "fake", "begin", "--spool", tmp_path / "spool"]
+    result = subprocess.run(
+        [*command, "--socket", tmp_path / "none"],
+        env={"FAKE_JOB": "7"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0
+    assert "File too large" in result.stderr
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "fake",
+        "fake begin more",
+        "fake begin --bad",
+        "fake begin --timeout x",
+        "fake begin --timeout",
+    ],
+)
+def test_wrong_arguments_do_not_fail_a_job(arguments: str) -> None:
+    result = subprocess.run(
+        [*HOOK_COMMAND, "--socket=/nowhere/s", "--spool=/nowhere/s", *arguments.split()],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0
+    assert result.stderr.startswith("schedhook: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_user_cannot_write_to_roots_spool(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(delivery.posix, "geteuid", lambda: 1000)
+    with pytest.raises(delivery.NotDelivered):
+        delivery.deliver(b"x", str(tmp_path / "none"), delivery.SPOOL, 1.0, False)
+
+
+def test_a_hook_that_cannot_handle_the_event_does_not_fail_the_job(tmp_path: Path) -> None:
+    lenient = hook(tmp_path, "unheard-of", "7", "--wait")
+    strict = hook(tmp_path, "unheard-of", "7", "--wait", "--strict")
+    assert (lenient.returncode, strict.returncode) == (0, 1)
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_hook_loads_only_a_few_small_modules() -> None:
+    listing = "import sys; print(*sorted(sys.modules))"
+    bare = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", listing],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.split()
+    program = (
+        f"import sys; sys.argv = [{str(HOOK)!r}, 'fake', 'begin', '--socket', '/nowhere',"
+        " '--spool', '/nowhere/s']; import posix; posix._exit = lambda status: print(*sys.modules);"
+        f"exec(compile(open({str(HOOK)!r}).read(), {str(HOOK)!r}, 'exec'),"
+        f" {{'__name__': '__main__', '__file__': {str(HOOK)!r}}})"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.split()
+    added = set(loaded) - set(bare)
+    # syslog is loaded because this event could not be delivered.
+    assert added <= {"delivery", "_socket", "_signal", "posix", "time", "syslog"}, sorted(added)
+    assert len(added) <= MOST_MODULES
+    assert "delivery" in added
+
+
+def test_every_user_can_run_the_hooks_program() -> None:
+    assert stat.S_IMODE(HOOK.stat().st_mode) & 0o444 == 0o444
