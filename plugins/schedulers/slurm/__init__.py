@@ -1,1 +1,1 @@
-"""Slurm."""
+"""The plug-in for Slurm, and the command job-migrate."""

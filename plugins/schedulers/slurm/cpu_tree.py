@@ -35,8 +35,11 @@ def job_cpus(cgroups: Iterable[Cgroup], tasks: Iterable[Task], root: Path) -> Cp
 
 
 def check_cpus(cpus: CpuSet, cgroups: Iterable[Cgroup], root: Path) -> None:
-    """Raise UsageError if `cpus` is empty or not online, RefusedError if the cpuset above the
-    job's does not allow all of them."""
+    """Raise UsageError or RefusedError if the job cannot have these processors.
+
+    UsageError: they are none, or not online. RefusedError: the cpuset above the job's does not
+    allow all of them.
+    """
     if not cpus:
         raise UsageError("the set of processors is empty; write it like 0-3,8")
     online = read_online_cpus(root)

@@ -1,5 +1,7 @@
-"""What `schedhook doctor` says about Slurm on this host: its configuration, the hooks, and who
-answers questions about jobs. Files are read and nothing is asked of Slurm's controller.
+"""What `schedhook doctor` reports about Slurm on this host.
+
+It checks Slurm's configuration, the hooks, and the method by which job-migrate can ask Slurm where
+a job runs. It reads files and asks Slurm's controller nothing.
 """
 
 from __future__ import annotations
@@ -16,19 +18,19 @@ from schedhook_plugins.schedulers.slurm import queries
 _USUAL = ("etc/slurm/slurm.conf", "run/slurm/conf/slurm.conf")
 _CGROUPS = "proctrack/cgroup"
 _HOOKS = {
-    "Prolog": "jobs are seen by watching, some moments after their start",
-    "Epilog": "jobs' ends are seen by watching, some moments later",
-    "TaskProlog": "a override for a job is put back some moments after a step has started",
+    "Prolog": "the agent notices jobs only by watching, some moments after they start",
+    "Epilog": "the agent notices that a job has ended only by watching, some moments later",
+    "TaskProlog": "the agent reapplies an override only some moments after a step has started",
 }
-_INSTALL = "contrib/slurm/README.md says how"
+_INSTALL = "install the hooks as contrib/slurm/README.md tells"
 _DEEPEST = 5
 
 Settings = dict[str, list[str]]
-"""Values by the parameter's name in small letters, in the order of the file."""
+"""The values of each parameter in the order of the file, by the name in lower case."""
 
 
 def examine(root: Path) -> Iterable[Finding]:
-    """Nothing but one line where this is no host of a Slurm cluster."""
+    """Report on this host's set-up; one line if it is not part of a Slurm cluster."""
     path = find_configuration(root)
     if path is None:
         yield ok("slurm", "no slurm.conf on this host")
@@ -39,19 +41,21 @@ def examine(root: Path) -> Iterable[Finding]:
     for parameter, without in _HOOKS.items():
         yield from _hook(parameter, settings.get(parameter.lower(), []), without, root)
     if root == Path("/"):
-        yield _who_answers()
+        yield _query_method()
 
 
 def find_configuration(root: Path) -> Path | None:
-    """The slurm.conf that Slurm's commands here would use."""
+    """Return the slurm.conf that Slurm's commands on this host use, None if there is none."""
     named = os.environ.get("SLURM_CONF") if root == Path("/") else None
     candidates = [Path(named)] if named else [root / each for each in _USUAL]
     return next((path for path in candidates if path.is_file()), None)
 
 
 def read_settings(path: Path, depth: int = 0) -> Settings:
-    """The parameters of a file in the form of slurm.conf(5), included files in their place. OSError
-    where it cannot be read."""
+    """Read the parameters of a file like slurm.conf(5), and included files in their place.
+
+    Raise OSError if the file cannot be read.
+    """
     settings: Settings = {}
     text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", "")
     for line in text.splitlines():
@@ -67,12 +71,14 @@ def read_settings(path: Path, depth: int = 0) -> Settings:
 
 
 def _confinement(settings: Settings, path: Path) -> Iterable[Finding]:
-    tracking = _last(settings, "proctracktype") or _CGROUPS  # its default where there are cgroups
+    tracking = _last(settings, "proctracktype") or _CGROUPS  # the default if there are cgroups
     if tracking == _CGROUPS:
-        yield ok("slurm", f"ProctrackType={tracking}: jobs are found by their cgroups")
+        yield ok("slurm", f"ProctrackType={tracking}: jobs can be found by their cgroups")
     else:
-        what = f"ProctrackType={tracking}: jobs may have no cgroup to be found by"
-        yield problem("slurm", what, f"ProctrackType={_CGROUPS} in slurm.conf")
+        what = (
+            f"ProctrackType={tracking}: jobs may have no cgroups, and cannot be found without them"
+        )
+        yield problem("slurm", what, f"set ProctrackType={_CGROUPS} in slurm.conf")
     tasks = _last(settings, "taskplugin")
     constrain = ""
     cgroup = path.with_name("cgroup.conf")
@@ -85,8 +91,11 @@ def _confinement(settings: Settings, path: Path) -> Iterable[Finding]:
     else:
         yield ok("slurm", f"TaskPlugin={tasks}, ConstrainCores=yes: jobs have cpusets")
         return
-    what = f"{lacks}: jobs have no cpusets, only bindings; a job can leave its processors"
-    remedy = "TaskPlugin=task/cgroup,task/affinity in slurm.conf, ConstrainCores=yes in cgroup.conf"
+    what = f"{lacks}: jobs have no cpusets, only bindings, and can leave their processors"
+    remedy = (
+        "set TaskPlugin=task/cgroup,task/affinity in slurm.conf and ConstrainCores=yes in"
+        " cgroup.conf"
+    )
     yield note("slurm", what, remedy)
 
 
@@ -95,24 +104,25 @@ def _hook(parameter: str, values: list[str], without: str, root: Path) -> Iterab
     found = list(_files(values, root))
     missing = [path for path in found if not path.exists()]
     if missing:
-        what = f"{missing[0]} is not there; slurmd drains a host whose hooks fail"
-        yield problem(subject, what, "put it there, or take the line out of slurm.conf")
+        what = f"{missing[0]} does not exist; slurmd drains a host whose hooks fail"
+        yield problem(subject, what, "install the file, or remove the line from slurm.conf")
     ours = [path for path in found if path.is_file() and _is_ours(path)]
     if not ours:
         named = ", ".join(values) or "none"
-        yield note(subject, f"{named}, which does not name schedhook's: {without}", _INSTALL)
+        yield note(subject, f"{named}: schedhook's hook is not called; {without}", _INSTALL)
         return
     for path in ours:
         if not os.access(path, os.X_OK):
-            yield problem(subject, f"{path} cannot be executed", f"chmod 755 {path}")
+            yield problem(subject, f"{path} is not executable", f"run chmod 755 {path}")
         elif parameter != "TaskProlog" and (others := explain_untrusted(path)):
-            yield problem(subject, f"root runs {others}", f"chown root {path}; chmod 755 {path}")
+            remedy = f"run chown root {path}; chmod 755 {path}"
+            yield problem(subject, f"root runs {others}", remedy)
         else:
             yield ok(subject, str(path))
 
 
 def _files(values: Iterable[str], root: Path) -> Iterator[Path]:
-    """What the lines name; a pattern stands for what it matches."""
+    """Yield the files that the lines name; a pattern stands for the files that it matches."""
     for value in values:
         for name in value.split(","):
             plain = name.strip().lstrip("/")
@@ -130,15 +140,15 @@ def _is_ours(path: Path) -> bool:
 
 
 def _last(settings: Settings, name: str) -> str:
-    """Of a parameter that is given more than once the last holds."""
+    """Return the last value of a parameter, which is the one that Slurm uses."""
     return settings.get(name, [""])[-1]
 
 
-def _who_answers() -> Finding:
+def _query_method() -> Finding:
     found = queries.probe()
     for name, (usable, what) in found.items():
         if usable:
-            return ok("slurm queries", f"answered by {name}: {what}")
+            return ok("slurm queries", f"{name} can be used: {what}")
     lacks = "; ".join(f"{name}: {what}" for name, (_, what) in found.items())
-    what = f"nobody can be asked where a job runs ({lacks}): job-migrate acts on this host only"
+    what = f"Slurm cannot be asked where a job runs ({lacks}): job-migrate acts on this host only"
     return note("slurm queries", what, "install Slurm's client commands on this host")

@@ -1,4 +1,4 @@
-"""Slurm's host lists: `n[1-3,07],login1` names n1, n2, n3, n07, login1."""
+"""Lists of hosts in Slurm's format: `n[1-3,07],login1` names n1, n2, n3, n07 and login1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _LIST = re.compile(r"[^\[\],\s]*(?:\[[0-9,-]*\][^\[\],\s]*)*")
 
 
 def expand_hosts(text: str) -> tuple[str, ...]:
-    """The hosts of a list, in its order. Blank, `(null)` and `None` are no hosts. ValueError."""
+    """Return the hosts of a list in its order; a blank list, `(null)` and `None` have none.
+
+    Raise ValueError if it is malformed or names more than 100,000 hosts.
+    """
     text = text.strip()
     if text in ("", "(null)", "None assigned", "None"):
         return ()
@@ -33,7 +36,7 @@ def expand_hosts(text: str) -> tuple[str, ...]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Split at the commas outside of brackets."""
+    """Split at the commas outside brackets."""
     start = depth = 0
     for position, char in enumerate(text):
         depth += (char == "[") - (char == "]")
@@ -52,13 +55,13 @@ def _numbers(ranges: str) -> Iterator[str]:
     for part in ranges.split(","):
         first, dash, last = part.partition("-")
         if not _is_number(first) or (dash and not _is_number(last)):
-            raise ValueError(f"{part[:40]!r} is not a number or a range of them")
+            raise ValueError(f"{part[:40]!r} is not a number or a range of numbers")
         if not dash:
             yield first
             continue
         low, high = int(first), int(last)
         if not low <= high < low + _MOST:
-            raise ValueError(f"the range {part!r} runs backwards, or is too long")
+            raise ValueError(f"the range {part!r} runs backwards or is too long")
         total += high - low + 1
         if total > _MOST:
             raise ValueError(f"{ranges[:40]!r}… names more than {_MOST} hosts")

@@ -1,4 +1,4 @@
-"""From a job's old place to a new one, node by node."""
+"""Which node a task's memory goes to when the job's processors change."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _Member = TypeVar("_Member")
 
 
 def node_pairs(cpus: CpuSet, old: CpuSet, new: CpuSet, topology: Topology) -> dict[int, int]:
-    """Old node → new node for a task that uses `cpus` of a job that goes from `old` to `new`.
+    """Return old node → new node for a task with `cpus`, of a job that goes from `old` to `new`.
 
-    A node goes where most of the task's processors on it go, the lowest such node where several
-    are equal. A task that is not bound within the job counts with all of the job's processors.
+    A node goes where most of the task's processors on it go; if several nodes get equally many, it
+    goes to the lowest of them. A task that is not bound within the job counts with all of the
+    job's processors.
     """
-    then = successors(old, new)
+    successor = successors(old, new)
     votes: dict[int, Counter[int]] = {}
     for cpu in cpus & old or old:
         for source in topology.memory_nodes_of([cpu]):
-            for destination in topology.memory_nodes_of([then[cpu]]):
+            for destination in topology.memory_nodes_of([successor[cpu]]):
                 votes.setdefault(source, Counter())[destination] += 1
     return {
         source: min(counted, key=lambda node: (-counted[node], node))
@@ -34,7 +35,10 @@ def node_pairs(cpus: CpuSet, old: CpuSet, new: CpuSet, topology: Topology) -> di
 def group(
     moves: Iterable[tuple[_Member, Mapping[int, int]]],
 ) -> list[tuple[dict[int, int], list[_Member]]]:
-    """Put together what can go by one map, so that memory which several share is counted once."""
+    """Group the members whose pairs of nodes fit into one map.
+
+    Memory that several members of a group share is then counted once.
+    """
     groups: list[tuple[dict[int, int], list[_Member]]] = []
     for member, pairs in moves:
         for known, members in groups:

@@ -1,4 +1,4 @@
-"""What the doctor says about Slurm: configurations of every kind, on made-up hosts."""
+"""The doctor's report on Slurm, for configurations of every kind on made-up hosts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schedhook_plugins.schedulers.slurm.doctor import examine, read_settings
 
 GOOD = """
 # comment ProctrackType=proctrack/linuxproc
-proctracktype = proctrack/cgroup   # names of parameters may be written anyhow
+proctracktype = proctrack/cgroup   # the case of a name does not matter
 TaskPlugin=task/cgroup,task/affinity
 Prolog=/etc/slurm/schedhook/prolog
 Epilog=/etc/slurm/epilog.d/*
@@ -23,7 +23,7 @@ Include more.conf
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """A host where all is well."""
+    """A host on which nothing is wrong."""
     write_file(tmp_path, "etc/slurm/slurm.conf", GOOD)
     write_file(tmp_path, "etc/slurm/more.conf", "TaskProlog=/etc/slurm/\\\nsite_prolog\n")
     write_file(tmp_path, "etc/slurm/cgroup.conf", "ConstrainCores=yes\n")
@@ -46,12 +46,12 @@ def change(host: Path, old: str, new: str, name: str = "slurm.conf") -> list[Fin
     return list(examine(host))
 
 
-def test_a_host_without_slurm_is_no_trouble(tmp_path: Path) -> None:
+def test_a_host_without_slurm_has_no_problem(tmp_path: Path) -> None:
     (finding,) = examine(tmp_path)
     assert (finding.level, finding.what) == (Severity.OK, "no slurm.conf on this host")
 
 
-def test_a_good_host(host: Path) -> None:
+def test_a_host_on_which_nothing_is_wrong(host: Path) -> None:
     findings = list(examine(host))
     assert {each.level for each in findings} == {Severity.OK}
     (epilog,) = [each for each in findings if each.subject == "slurm Epilog"]
@@ -70,7 +70,7 @@ def test_a_good_host(host: Path) -> None:
         ("Include more.conf", "", "slurm TaskProlog", Severity.NOTE),
     ],
 )
-def test_what_is_wrong_is_found(
+def test_each_fault_is_reported_with_a_remedy(
     host: Path, old: str, new: str, subject: str, level: Severity
 ) -> None:
     findings = change(host, old, new)
@@ -78,13 +78,13 @@ def test_what_is_wrong_is_found(
     assert all(each.remedy for each in findings if each.level is not Severity.OK)
 
 
-def test_processors_that_are_not_constrained(host: Path) -> None:
+def test_jobs_without_cpusets_are_noted(host: Path) -> None:
     assert worst(change(host, "yes", "no", "cgroup.conf"), "slurm") is Severity.NOTE
     (host / "etc/slurm/cgroup.conf").unlink()
     assert worst(list(examine(host)), "slurm") is Severity.NOTE
 
 
-def test_a_hook_that_others_can_write_or_that_cannot_be_run(host: Path) -> None:
+def test_a_hook_that_is_writable_by_others_or_not_executable_is_a_problem(host: Path) -> None:
     prolog = host / "etc/slurm/schedhook/prolog"
     prolog.chmod(0o777)
     assert worst(list(examine(host)), "slurm Prolog") is Severity.PROBLEM
@@ -92,14 +92,14 @@ def test_a_hook_that_others_can_write_or_that_cannot_be_run(host: Path) -> None:
     assert worst(list(examine(host)), "slurm Prolog") is Severity.PROBLEM
 
 
-def test_a_file_that_includes_itself(tmp_path: Path) -> None:
+def test_a_file_that_includes_itself_is_read_only_a_few_times(tmp_path: Path) -> None:
     write_file(tmp_path, "slurm.conf", "A=1\nInclude slurm.conf\nInclude /nowhere\n")
     assert set(read_settings(tmp_path / "slurm.conf")) == {"a"}
 
 
-def test_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_method_that_asks_slurm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"pyslurm": (False, "not installed"), "text": (True, "scontrol, slurm 22.05")}
     monkeypatch.setattr(queries, "probe", lambda: answers)
-    assert "text" in doctor._who_answers().what
+    assert "text" in doctor._query_method().what
     del answers["text"]
-    assert doctor._who_answers().level is Severity.NOTE
+    assert doctor._query_method().level is Severity.NOTE

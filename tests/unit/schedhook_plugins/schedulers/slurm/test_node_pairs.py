@@ -1,4 +1,4 @@
-"""From processors to nodes, and from old processors to new ones."""
+"""Old processors lead to new ones, and old nodes to new nodes."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def cpus(text: str) -> CpuSet:
 # -- processors ----------------------------------------------------------------------------------
 
 
-def test_successors() -> None:
+def test_each_old_processor_has_a_successor() -> None:
     assert successors(cpus("0-1"), cpus("2-3")) == {0: 2, 1: 3}
     assert successors(cpus("0-3"), cpus("8-9")) == {0: 8, 1: 9, 2: 8, 3: 9}
     assert successors(cpus("0-1"), cpus("4-7")) == {0: 4, 1: 5}
     assert successors(cpus("0-1"), CpuSet()) == {}
 
 
-def test_relative() -> None:
+def test_some_processors_keep_their_place_and_others_become_all() -> None:
     old, new = cpus("0-3"), cpus("8-11")
     assert relative(cpus("1"), old, new) == cpus("9")
     assert relative(cpus("0,3"), old, new) == cpus("8,11")
@@ -51,7 +51,7 @@ def test_relative() -> None:
 
 
 @given(CPUS, CPUS, st.data())
-def test_relative_stays_inside_and_has_a_way_back(
+def test_relative_stays_inside_the_new_set_and_can_be_reversed(
     old: CpuSet, new: CpuSet, data: st.DataObject
 ) -> None:
     some = CpuSet(data.draw(st.frozensets(st.sampled_from(list(old)), min_size=1)))
@@ -66,15 +66,15 @@ def test_relative_stays_inside_and_has_a_way_back(
 # -- nodes ---------------------------------------------------------------------------------------
 
 
-def test_nodes_follow_their_processors() -> None:
+def test_nodes_follow_the_processors() -> None:
     old, new = cpus("0-7"), cpus("8-15")
     assert node_pairs(old, old, new, FOUR) == {0: 2, 1: 3}
     assert node_pairs(cpus("5"), old, new, FOUR) == {1: 3}
     assert node_pairs(cpus("30"), old, new, FOUR) == {0: 2, 1: 3}
 
 
-def test_nodes_whose_numbers_run_against_the_processors() -> None:
-    """Sorted sets of nodes would pair 0 with 2 here."""
+def test_nodes_may_be_numbered_in_another_order_than_processors() -> None:
+    """Pairing the sorted nodes would pair 0 with 2 here."""
     crossed = topology("4-7", "0-3", "8-11", "12-15")
     assert node_pairs(cpus("0-7"), cpus("0-7"), cpus("8-15"), crossed) == {0: 3, 1: 2}
 
@@ -84,7 +84,7 @@ def test_a_node_goes_where_most_of_its_processors_go() -> None:
     assert node_pairs(cpus("0-1"), cpus("0-1"), cpus("7,8"), FOUR) == {0: 1}
 
 
-def test_what_can_go_by_one_map_goes_together() -> None:
+def test_members_whose_pairs_fit_one_map_form_a_group() -> None:
     moves = [("a", {0: 2}), ("b", {1: 3}), ("c", {0: 3}), ("d", {0: 2, 1: 3})]
     assert group(moves) == [({0: 2, 1: 3}, ["a", "b", "d"]), ({0: 3}, ["c"])]
     assert group([]) == []
