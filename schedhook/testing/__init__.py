@@ -1,8 +1,8 @@
-"""What tests of schedhook and of plug-ins for it are made with.
+"""A test kit for schedhook and for plug-ins.
 
-Contract suites that a plug-in's author runs, a backend in memory, trees of files that stand for a
-host, processes with memory where a test wants it. All is loaded only when it is asked for; the
-fixtures of `schedhook.testing.pytest_plugin` are there wherever schedhook is installed.
+It has contracts that every plug-in of a role must pass, a backend in memory, trees of files that
+stand for a host, and real processes whose pages are on given nodes. Each name is loaded on first
+use. pytest finds the fixtures of `schedhook.testing.pytest_plugin` if schedhook is installed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Trees of files that stand for a host: its /sys, /proc and cgroups, as the kernel writes them.
+"""Write trees of files that stand for a host: /sys, /proc and cgroups, as the kernel writes them.
 
     write_host(tmp_path, [FakeNode(number=0, cpus="0-3"), FakeNode(number=2, cpus="")])
     write_cgroup(tmp_path, "system.slice/job_1", pids=[100], cpus="0-3", nodes="0")
     write_process(tmp_path, 100, areas=[FakeArea(start=0x1000, size=8192, pages={0: 2})])
 
-Every function takes the directory that stands for `/` and makes what is missing below it.
+Each function takes the directory that stands for `/` and creates the directories it needs.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ DEFAULT_MOUNTS = (
     "24 1 0:23 / /dev/shm rw - tmpfs tmpfs rw",
     "25 1 0:24 / /dev/hugepages rw - hugetlbfs hugetlbfs rw",
 )
-"""Lines of mountinfo: the root is device 254:0, a tmpfs 0:23, a hugetlbfs 0:24."""
+"""Lines of mountinfo: the root is device 254:0, tmpfs is 0:23 and hugetlbfs 0:24."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeNode:
-    """A NUMA node. Sizes are bytes, sets the kernel's list format."""
+    """A NUMA node. Sizes are in bytes, sets in the kernel's list format."""
 
     number: int
     cpus: str = ""
@@ -38,37 +38,40 @@ class FakeNode:
     free: int = 512 * _MIB
     reclaimable: int = 0
     distances: Mapping[int, int] = field(default_factory=dict)
-    """To other nodes, where it is not the usual 10 for itself and 20 for the rest."""
+    """By node, if different from the usual 10 for the node itself and 20 for any other."""
     huge_pools: Sequence[tuple[int, int, int]] = ()
-    """(page size, pages, free pages)."""
+    """(page size in bytes, pages, free pages)."""
     online: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeArea:
-    """A mapping of a process: a line each in maps, numa_maps and smaps."""
+    """A mapping of a process: an entry in each of maps, numa_maps and smaps."""
 
     start: int
     size: int
     pages: Mapping[int, int] = field(default_factory=dict)
-    """Pages of `page_size` per node."""
+    """Number of pages of `page_size` bytes, by node."""
     page_size: int = PAGE
     path: str = ""
     device: str = "254:0"
-    """Of the file, in decimal as in mountinfo."""
+    """The file's device, major:minor in decimal as in mountinfo."""
     inode: int = 1
     offset: int = 0
     is_shared: bool = False
     is_huge: bool = False
     anon: int | None = None
-    """Pages that are not the file's; all of them where there is no file."""
+    """Number of anonymous pages; None: all if there is no `path`, else none."""
     mappers: int = 1
     policy: str = "default"
 
 
 def write_host(root: Path, nodes: Iterable[FakeNode], *, numa: bool = True) -> None:
-    """/proc/meminfo and /sys's nodes and processors. Without `numa` as on a kernel that knows of
-    no nodes: one node's memory and processors, in the places for the whole host."""
+    """Write /proc/meminfo, and the nodes and processors in /sys.
+
+    Without `numa` they are written as a kernel without NUMA support does: the memory and
+    processors of the first node, in the files for the whole host.
+    """
     nodes = sorted(nodes, key=lambda node: node.number)
     online = [node for node in nodes if node.online]
     cpus = CpuSet(cpu for node in online for cpu in CpuSet.parse(node.cpus))
@@ -133,8 +136,13 @@ def write_process(
     mounts: Iterable[str] = DEFAULT_MOUNTS,
     kernel_thread: bool = False,
 ) -> None:
-    """/proc/`pid`. `threads` are states by thread id; `cgroup` is its file's text. A zombie (state
-    Z) has no memory of its own, but its live threads have."""
+    """Write /proc/`pid`.
+
+    `areas` are its mappings, `threads` maps thread ids to states (default: the main thread in
+    `state`), `cpus` and `nodes` are the sets that it may use, `capabilities` is the mask of
+    effective capabilities, `start_time` is in clock ticks, and `cgroup` is the text of
+    /proc/PID/cgroup. A zombie (state Z) has no memory, but its live threads have.
+    """
     threads = {pid: state} if threads is None else threads
     areas = sorted(areas, key=lambda area: area.start)
     flags = _PF_KTHREAD if kernel_thread else 0
@@ -174,7 +182,7 @@ def write_process(
 
 
 def _resident(areas: Iterable[FakeArea], *, huge: bool) -> int:
-    """KiB, of hugetlbfs or of everything else."""
+    """Return the resident size in KiB, of hugetlbfs if `huge`, else of everything else."""
     fitting = (area for area in areas if area.is_huge == huge)
     return sum(sum(area.pages.values()) * area.page_size for area in fitting) >> 10
 
@@ -221,7 +229,7 @@ def _smaps_part(area: FakeArea) -> bytes:
 
 
 def escape(name: bytes, special: bytes) -> bytes:
-    """`name` as the kernel's mangle_path() writes it: octal for each byte in `special`."""
+    """Return `name` as the kernel's mangle_path() writes it: octal for each byte in `special`."""
     return b"".join(b"\\%03o" % byte if byte in special else bytes((byte,)) for byte in name)
 
 
@@ -237,8 +245,11 @@ def write_cgroup(
     effective_nodes: str | None = None,
     files: Mapping[str, str] | None = None,
 ) -> Path:
-    """A cgroup below the mount that `write_cgroup_mounts` made, and its parents. Sets that are None
-    have no file, as where the cpuset controller is not enabled. Returns its directory."""
+    """Write a cgroup, and its parents, below what `write_cgroup_mounts` wrote; return its path.
+
+    A set that is None gets no file, as if the cpuset controller was not enabled. `files` are
+    further files by name.
+    """
     mount = root / ("sys/fs/cgroup/cpuset" if version == 1 else "sys/fs/cgroup")
     path = mount / name.lstrip("/")
     ancestors = [mount, *(mount / parent for parent in Path(name.lstrip("/")).parents), path]
@@ -263,8 +274,11 @@ def write_cgroup(
 
 
 def write_cgroup_mounts(root: Path, *, version: int = 2) -> None:
-    """A mount table with cgroups: version 2 at /sys/fs/cgroup, or the hybrid layout, where cpuset,
-    freezer and memory have hierarchies of version 1 beside a version 2 at `unified`."""
+    """Write a mount table with cgroups: version 2 at /sys/fs/cgroup, or the hybrid layout.
+
+    In the hybrid layout (`version=1`) cpuset, freezer and memory have hierarchies of version 1, and
+    version 2 is mounted at `unified`.
+    """
     base = "/sys/fs/cgroup"
     mounts = [(base, "cgroup2", "rw,nsdelegate")]
     if version == 1:
@@ -283,7 +297,7 @@ def write_cgroup_mounts(root: Path, *, version: int = 2) -> None:
 
 
 def write_file(root: Path, name: str, content: str | bytes) -> None:
-    """A file below `root`, with the directories above it."""
+    """Write a file below `root`, and create the directories above it."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,4 +1,4 @@
-"""The contract's hooks for the native backend; processes are real."""
+"""The native backend for the contract, with real processes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NOBODY = 65534
 
 
 class NativeSubject(NativeProcess):
-    """A real process of whose memory the kernel is asked directly."""
+    """A real process whose residency is read from the kernel, without schedhook's readers."""
 
     def residency(self) -> dict[int, int]:
         return numa_maps(self.pid, self.start)
 
 
 class NativeHooks(OneNodeContract):
-    """To be mixed into one of the contracts."""
+    """The methods that a contract for the native backend inherits, beside a contract."""
 
     def make_backend(self) -> Backend:
         return NativeBackend()
@@ -35,7 +35,7 @@ class NativeHooks(OneNodeContract):
     @contextlib.contextmanager
     def make_process(
         self,
-        backend: Backend,  # noqa: ARG002 - it finds any process
+        backend: Backend,  # noqa: ARG002 - reaches every process
         *,
         nodes: Sequence[int | None],
         shared: bool = False,
@@ -61,14 +61,17 @@ class NativeHooks(OneNodeContract):
     def attach_forbidden(self, backend: Backend) -> None:
         if os.geteuid() != 0:
             backend.attach(1)
-            pytest.fail("process 1 belongs to the user who runs the tests")
+            pytest.fail("the user who runs the tests may attach to process 1")
         raised = _in_child(_NOBODY, lambda: backend.attach(os.getppid()))
         if raised:
             raise getattr(errors, raised)
 
 
 def _in_child(user: int, call: Callable[[], object]) -> str:
-    """The name of the exception class that `call` raises in a child of that user, or nothing."""
+    """Run `call` as that user in a child process; return the name of the exception it raises.
+
+    Return the empty string if it raises none.
+    """
     out, into = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -77,7 +80,7 @@ def _in_child(user: int, call: Callable[[], object]) -> str:
             os.setgid(user)
             os.setuid(user)
             call()
-        except BaseException as error:  # noqa: BLE001 - told to the parent
+        except BaseException as error:  # noqa: BLE001 - the parent gets its name
             os.write(into, type(error).__name__.encode())
         finally:
             os._exit(0)

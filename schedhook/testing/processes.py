@@ -1,4 +1,4 @@
-"""Real processes whose memory lies where a test wants it.
+"""Real processes whose pages are on given nodes.
 
 with NativeProcess(nodes=[0] * 64 + [1] * 64) as process:
     assert numa_maps(process.pid, process.start) == {0: 64 * 4096, 1: 64 * 4096}
@@ -25,13 +25,16 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class NativeProcess:
-    """A child with one mapping, [start, end), whose n-th page is on node `nodes[n]`; None: not
-    touched. It sleeps until told otherwise.
+    """A child process with one mapping, [start, end), whose n-th page is on node `nodes[n]`.
 
-    A page is touched by a processor of its node, so each node named needs one, and free memory.
-    `folio_size`: pages are transparent huge pages of so many bytes. `page_size`, where not the
-    base page: huge pages of a pool. `share_with`: map the memory of that process, which was made
-    with `shared`. `user`: become that user first. RuntimeError where that does not work out.
+    A page whose node is None is not touched. Each page is touched by a processor of its node, so
+    every node named must have a processor and free memory. The process then sleeps until the test
+    calls a method.
+
+    `page_size` is that of a pool's huge pages, if not the base page; `folio_size` is the size of
+    transparent huge pages; both in bytes. `share_with` maps the memory of another process, which
+    was made with `shared`. `user` is the uid under which the process runs. Raise RuntimeError if
+    the process cannot touch its memory.
     """
 
     def __init__(
@@ -72,17 +75,17 @@ class NativeProcess:
         self._wait("touch its memory")
 
     def hold(self, index: int) -> None:
-        """Keep a reference to page `index` that the kernel cannot move past, vmsplice(2)."""
+        """Hold a reference to page `index`, which prevents its migration; vmsplice(2)."""
         os.write(self._commands, _COMMAND.pack(b"h", index))
         self._wait("hold a page")
 
     def release(self) -> None:
-        """Let go of all that is held."""
+        """Release every page that is held."""
         os.write(self._commands, _COMMAND.pack(b"r", 0))
         self._wait("release its pages")
 
     def end_now(self) -> None:
-        """Kill it and wait until it is gone."""
+        """Kill the process and wait for it."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -108,7 +111,7 @@ class NativeProcess:
     def _live(
         self, nodes: Sequence[int | None], topology: Topology, commands: int, answers: int
     ) -> None:
-        """The child's life."""
+        """Touch the pages, then carry out commands until the parent closes the pipe."""
         on = None
         for index, node in enumerate(nodes):
             if node is not None:
@@ -130,7 +133,7 @@ class NativeProcess:
 
 
 class _Block:
-    """Anonymous memory that no other mapping merges with; inherited, and untouched here."""
+    """Anonymous memory that merges with no other mapping; this process does not touch it."""
 
     def __init__(self, size: int, page_size: int, folio_size: int, shared: bool) -> None:
         flags = mmap.MAP_ANONYMOUS | (mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE)
@@ -140,7 +143,7 @@ class _Block:
             self._memory = mmap.mmap(-1, size, flags=flags)
             self.start = self._address()
             return
-        # Pages that may not be touched, on both sides, keep it a mapping of its own.
+        # Inaccessible pages on both sides keep the kernel from merging it with a neighbour.
         self._memory = mmap.mmap(-1, size + 2 * align + mmap.PAGESIZE, flags=flags)
         self.start = -(-(self._address() + mmap.PAGESIZE) // align) * align
         for guard in (self.start - mmap.PAGESIZE, self.start + size):
@@ -163,7 +166,7 @@ class _Vector(ctypes.Structure):
 
 
 def _vmsplice(pipe: int, address: int) -> int:
-    """Put the page at `address` into the pipe without copying it; its size."""
+    """Put the page at `address` into the pipe without copying it; return its size in bytes."""
     vector = _Vector(address, mmap.PAGESIZE)
     put = int(_LIBC.vmsplice(pipe, ctypes.byref(vector), ctypes.c_size_t(1), 0))
     if put != mmap.PAGESIZE:
@@ -172,8 +175,10 @@ def _vmsplice(pipe: int, address: int) -> int:
 
 
 def numa_maps(pid: int, start: int) -> dict[int, int]:
-    """Bytes per node of the mapping that begins at `start`, in the kernel's own words: no code is
-    shared with what is tested."""
+    """Return bytes per node of the mapping that begins at `start`, from /proc/PID/numa_maps.
+
+    No code is shared with what is tested. Raise LookupError if there is no such mapping.
+    """
     for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines():
         address, _, *words = line.split()
         if int(address, 16) == start:
@@ -189,15 +194,17 @@ def _is_count(key: str) -> bool:
 
 @contextlib.contextmanager
 def huge_page_pool(node: int, size: int, pages: int) -> Iterator[None]:
-    """At least so many free huge pages of `size` bytes on the node, while it lasts (as root).
-    RuntimeError where the node has no such memory."""
+    """Add `pages` huge pages of `size` bytes to the node's pool for the block, as root.
+
+    Raise RuntimeError if the pool then has fewer free pages: the node has no such memory.
+    """
     base = f"/sys/devices/system/node/node{node}/hugepages/hugepages-{size >> 10}kB"
     total, free = Path(base, "nr_hugepages"), Path(base, "free_hugepages")
     before = total.read_text()
     total.write_text(str(int(before) + pages))
     try:
         if int(free.read_text()) < pages:
-            raise RuntimeError(f"node {node} has no room for {pages} huge pages")
+            raise RuntimeError(f"node {node} has no memory for {pages} huge pages of {size} bytes")
         yield
     finally:
         total.write_text(before)

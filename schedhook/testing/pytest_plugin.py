@@ -1,5 +1,7 @@
-"""Fixtures for tests of plug-ins. pytest finds them wherever schedhook is installed, and imports
-nothing else of schedhook until a test asks for one."""
+"""Fixtures for tests of plug-ins.
+
+pytest finds them if schedhook is installed; the rest of schedhook is imported on first use.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def schedhook_host(tmp_path: Path) -> Path:
-    """A directory that stands for `/` of a host: four nodes of 1 GiB with a processor each, and
-    cgroups of version 2. `schedhook.testing.write_process` and `write_cgroup` add to it; the
-    command reads it with `--root`."""
+    """Return a directory that stands for `/` of a host.
+
+    The host has four nodes of 1 GiB with one processor each, and cgroups of version 2. Add to it
+    with `schedhook.testing.write_process` and `write_cgroup`; `schedhook` reads it with `--root`.
+    """
     from schedhook.testing import FakeNode, write_cgroup_mounts, write_host  # noqa: PLC0415
 
     root = tmp_path / "host"
@@ -30,7 +34,7 @@ def schedhook_host(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def schedhook_backend() -> SimulatedBackend:
-    """A host in memory: four nodes of 1 GiB, to which a test adds processes."""
+    """Return a host in memory with four nodes of 1 GiB; the test adds processes to it."""
     from schedhook.testing import SimulatedBackend  # noqa: PLC0415
 
     return SimulatedBackend()
@@ -38,9 +42,11 @@ def schedhook_backend() -> SimulatedBackend:
 
 @pytest.fixture
 def schedhook_relocate(schedhook_backend: SimulatedBackend) -> Callable[..., Report]:
-    """Relocates on `schedhook_backend`: schedhook_relocate(plugin, …, node_map="0:2", strategy=…)
-    returns the report, whose bytes have been found to add up. Further arguments are those of
-    schedhook.roles.request.Request; all processes take part unless `pids` says which."""
+    """Return a function that relocates on `schedhook_backend` and returns the report.
+
+    Call it as `schedhook_relocate(plugin, …, node_map="0:2", strategy=…, options={…})`; see
+    `schedhook.testing.relocate_simulated`.
+    """
     from schedhook.testing import relocate_simulated  # noqa: PLC0415
 
     return partial(relocate_simulated, schedhook_backend)

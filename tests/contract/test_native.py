@@ -12,7 +12,7 @@ import pytest
 
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.roles.strategy import Pages
-from schedhook.testing.contracts.page_plans import placing
+from schedhook.testing.contracts.page_plans import make_page_move
 from schedhook.testing.native import NativeHooks
 from schedhook.testing.processes import NativeProcess
 from schedhook.values.errors import ProcessGoneError
@@ -61,7 +61,7 @@ def test_shared_memory_is_asked_about_wherever_it_is_mapped() -> None:
                 index = (pages.start - one.start) // one.unit
                 asked.append((pages.pid, index, len(pages.addresses)))
 
-        placing(NativeBackend(), first, (0,), second).plan_pages(choose)
+        make_page_move(NativeBackend(), first, (0,), second).plan_pages(choose)
         assert asked == [(one.pid, 0, 16), (two.pid, 16, 16)]
 
 

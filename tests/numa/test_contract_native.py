@@ -13,7 +13,7 @@ from schedhook.backends.native.backend import NativeBackend, NativeTarget
 from schedhook.roles.backend import Limits, Sweep
 from schedhook.testing.contracts.backend import BackendContract
 from schedhook.testing.contracts.one_node import area_of, sweep
-from schedhook.testing.contracts.page_plans import placing
+from schedhook.testing.contracts.page_plans import make_page_move
 from schedhook.testing.native import HUGE, NativeHooks, NativeSubject
 from schedhook.testing.processes import numa_maps
 from schedhook.values.errors import UsageError
@@ -139,7 +139,7 @@ def test_shared_memory_is_placed_wherever_it_is_mapped() -> None:
         NativeBackend().attach(one.pid) as first,
         NativeBackend().attach(two.pid) as second,
     ):
-        move = placing(NativeBackend(), first, (0, 1, 2, 3), second)
+        move = make_page_move(NativeBackend(), first, (0, 1, 2, 3), second)
         move.plan_pages(lambda pages: 2 if one.start <= pages.start < one.end else None)
         planned = [process.page_plan.moves for process in move.processes if process.page_plan]
         assert planned == [{(0, 2): 16 * one.unit}, {(0, 2): 16 * one.unit}]

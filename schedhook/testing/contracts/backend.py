@@ -1,4 +1,4 @@
-"""What every backend must do, as tests."""
+"""What every backend must do on a host with two nodes or more, as tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schedhook.values.sets import NodeSet
 
 
 class BackendContract(SweepContract, PagePlanContract):
-    """The whole contract, for hosts with two nodes or more."""
+    """For every backend: `OneNodeContract`, sweeps, page plans and migrations."""
 
     nodes = (0, 1)
 
@@ -21,7 +21,7 @@ class BackendContract(SweepContract, PagePlanContract):
         assert target.migrate(NodeSet({old}), NodeSet({new})) == 0
         assert subject.residency() == {new: subject.end - subject.start}
 
-    def test_a_migration_keeps_relative_places(self, backend: Backend) -> None:
+    def test_a_migration_pairs_nodes_in_order(self, backend: Backend) -> None:
         if len(self.nodes) < 4:
             pytest.skip("needs four nodes")
         layout = [self.nodes[0]] * 10 + [self.nodes[1]] * 20

@@ -12,7 +12,7 @@ from schedhook.values.sets import NodeSet
 
 
 class MapperContract(PluginContract):
-    """For every mapper: what the pipeline relies on."""
+    """For every mapper: what the pipeline relies on, on a host with nodes 0 to 8 and 63."""
 
     def map(self, old: str, new: str) -> NodeMap:
         topology = Topology(
@@ -23,7 +23,7 @@ class MapperContract(PluginContract):
         mapper = self.loaded().mapper(self.name)
         return mapper.map(NodeSet.parse(old), NodeSet.parse(new), topology)
 
-    def test_it_is_found_by_its_name(self) -> None:
+    def test_it_has_a_summary(self) -> None:
         assert self.loaded().mapper(self.name).summary
 
     @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ class MapperContract(PluginContract):
         for source, destination in pairs.items():
             assert destination in NodeSet.parse(new) or destination == source
 
-    def test_the_same_question_has_the_same_answer(self) -> None:
+    def test_the_same_nodes_give_the_same_map(self) -> None:
         assert self.map("0-3", "2-5").pairs == self.map("0-3", "2-5").pairs
 
     @pytest.mark.parametrize(("old", "new"), [("", "1"), ("1", "")])

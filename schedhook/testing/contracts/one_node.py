@@ -1,10 +1,11 @@
-"""What every backend must do, as tests. The author of a backend runs them too:
+"""What every backend must do on a host with one node, as tests.
 
-    class TestMine(OneNodeContract):
+    class TestRemote(OneNodeContract):
         def make_backend(self): ...
-        def make_process(self, **how): ...
+        def make_process(self, backend, *, nodes, **how): ...
+        def attach_forbidden(self, backend): ...
 
-`OneNodeContract` is for hosts with a single node; `BackendContract` adds what needs two or more.
+`schedhook.testing.BackendContract` adds what needs two nodes or more.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from schedhook.values.sets import NodeSet
 
 PAGES = 64
 NO_NODE = 63
-"""A node number that no host has that runs these tests."""
+"""A node that does not exist on any host that runs these tests."""
 
 
 class Subject(Protocol):
@@ -33,33 +34,34 @@ class Subject(Protocol):
     start: int
     end: int
     unit: int
-    """Bytes that move as one."""
+    """Bytes that move as one page."""
 
     @property
     def pid(self) -> int: ...
 
     def hold(self, index: int) -> None:
-        """Make moves of page `index` fail for a reason that passes upon `release`."""
+        """Make moves of page `index` fail as busy until `release`."""
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Let every page that is held move again."""
 
     def end_now(self) -> None:
-        """Exit."""
+        """End the process, and return when it is gone."""
 
     def residency(self) -> dict[int, int]:
-        """Bytes per node of the mapping, found without the backend's protocol."""
+        """Return bytes per node of the mapping, found without the backend under test."""
         ...
 
 
 class OneNodeContract(ABC):
-    """What needs no second node."""
+    """For every backend: attaching, reading, and calls that move nothing."""
 
     nodes: Sequence[int] = (0,)
-    """Nodes with memory on which `make_process` can put pages."""
+    """Nodes with memory where `make_process` can put pages."""
 
     @abstractmethod
     def make_backend(self) -> Backend:
-        """The backend under test; called once a test, ahead of everything else."""
+        """Return the backend under test; each test calls this once, first."""
 
     @abstractmethod
     def make_process(
@@ -72,12 +74,18 @@ class OneNodeContract(ABC):
         folios: bool = False,
         huge: bool = False,
     ) -> AbstractContextManager[Subject]:
-        """A process whose n-th page is on `nodes[n]` (None: not there). `shared`: others can map
-        it, with `share_with`. `folios`: transparent huge pages. `huge`: a pool's huge pages."""
+        """Return a process whose n-th page is on node `nodes[n]`, or not present if that is None.
+
+        `shared`: other processes can map the memory, by `share_with`. `folios`: each page is a
+        transparent huge page. `huge`: each page is a huge page of a pool.
+        """
 
     @abstractmethod
     def attach_forbidden(self, backend: Backend) -> None:
-        """Attach to a process on behalf of a user who may not, and let what `attach` raises out."""
+        """Call `attach` with the rights of a user who must not reach the process.
+
+        Do not catch what it raises.
+        """
 
     @pytest.fixture
     def backend(self) -> Backend:
@@ -85,7 +93,7 @@ class OneNodeContract(ABC):
 
     @pytest.fixture
     def subject(self, backend: Backend) -> Iterator[Subject]:
-        """64 pages on the first node."""
+        """Yield a process with 64 pages on the first node."""
         with self.make_process(backend, nodes=[self.nodes[0]] * PAGES) as subject:
             yield subject
 
@@ -132,12 +140,12 @@ class OneNodeContract(ABC):
             target.close()
         target.close()
 
-    def test_areas_tell_residency(self, subject: Subject, target: Target) -> None:
+    def test_areas_have_their_residency(self, subject: Subject, target: Target) -> None:
         area = area_of(target, subject)
         assert (area.start, area.end) == (subject.start, subject.end)
         assert area.residency == {self.nodes[0]: area.size} == subject.residency()
 
-    def test_nodes_are_told(self, backend: Backend, target: Target) -> None:
+    def test_nodes_are_listed(self, backend: Backend, target: Target) -> None:
         topology = backend.topology()
         assert topology.memory_nodes >= set(self.nodes)
         assert topology.online >= backend.allowed_nodes() >= set(self.nodes)
@@ -178,19 +186,19 @@ class OneNodeContract(ABC):
         with pytest.raises(BackendError) as caught:
             sweep(target, area, {self.nodes[0]: NO_NODE})
         assert caught.value.errno == errno.ENODEV
-        # migrate_pages(2) only sees that no node is left, or that the target may not use it.
+        # migrate_pages(2) only reports that no usable node is left.
         with pytest.raises((BackendError, NoPermissionError)) as refused:
             target.migrate(here, NodeSet({NO_NODE}))
         assert getattr(refused.value, "errno", errno.EINVAL) == errno.EINVAL
         assert subject.residency() == {self.nodes[0]: area.size}
 
-    def test_a_migration_names_nodes(self, target: Target) -> None:
+    def test_a_migration_without_nodes_is_an_error(self, target: Target) -> None:
         here = NodeSet({self.nodes[0]})
         for old, new in ((NodeSet(), here), (here, NodeSet())):
             with pytest.raises(UsageError):
                 target.migrate(old, new)
 
-    def test_a_migration_to_where_all_is_leaves_nothing(self, target: Target) -> None:
+    def test_a_migration_to_the_same_node_leaves_nothing(self, target: Target) -> None:
         here = NodeSet({self.nodes[0]})
         assert target.migrate(here, here) == 0
 
@@ -200,7 +208,7 @@ class OneNodeContract(ABC):
 
 
 def area_of(target: Target, subject: Subject) -> Area:
-    """The subject's mapping as the backend tells it."""
+    """Return the subject's mapping as the backend sees it."""
     (area,) = (area for area in target.areas() if area.start == subject.start)
     return area
 
@@ -208,5 +216,5 @@ def area_of(target: Target, subject: Subject) -> Area:
 def sweep(
     target: Target, area: Area, destinations: Mapping[int, int], *, shared: bool = False
 ) -> Sweep:
-    """Sweep the whole area."""
+    """Sweep the whole area, with the default limits."""
     return target.sweep(area, area.start, area.end, destinations, shared=shared, limits=Limits())

@@ -17,7 +17,7 @@ from schedhook.values.sets import NodeSet
 
 
 class PagePlanContract(OneNodeContract):
-    """Page plans: every page is asked about, and moves to the node that was chosen."""
+    """For every backend: the plan asks about each page once, and each page moves as chosen."""
 
     nodes = (0, 1)
 
@@ -37,7 +37,7 @@ class PagePlanContract(OneNodeContract):
                 other = {one: two, two: one}[pages.node]
                 return [_every_third(subject, each, other) for each in pages.addresses]
 
-            move = placing(backend, target, self.nodes)
+            move = make_page_move(backend, target, self.nodes)
             move.plan_pages(change_every_third)
             planned, unit = move.processes[0].page_plan, subject.unit
             assert planned
@@ -70,7 +70,7 @@ class PagePlanContract(OneNodeContract):
             backend.attach(subject.pid) as target,
         ):
             subject.hold(20)
-            move = placing(backend, target, self.nodes)
+            move = make_page_move(backend, target, self.nodes)
             move.plan_pages(_all_of(subject, new))
             move.carry_out()
             (process,) = move.processes
@@ -84,7 +84,7 @@ class PagePlanContract(OneNodeContract):
             assert bytes_astray(move) == 0
 
     @pytest.mark.parametrize("kind", ["folios", "huge"])
-    def test_huge_pages_are_placed_as_one(self, backend: Backend, kind: str) -> None:
+    def test_a_huge_page_is_placed_as_one(self, backend: Backend, kind: str) -> None:
         old, new = self.nodes[:2]
         with (
             self.make_process(
@@ -95,11 +95,11 @@ class PagePlanContract(OneNodeContract):
             half, unit = subject.start + 2 * subject.unit, subject.unit
 
             def second_half(pages: Pages) -> list[int | None]:
-                assert pages.page_size <= unit  # small where huge pages cannot be told
+                assert pages.page_size <= unit  # base pages if the backend cannot tell huge pages
                 inside = range(half, subject.end)
                 return [new if address in inside else None for address in pages.addresses]
 
-            move = placing(backend, target, self.nodes)
+            move = make_page_move(backend, target, self.nodes)
             move.plan_pages(second_half)
             move.carry_out()
             assert not move.processes[0].left
@@ -123,7 +123,7 @@ class PagePlanContract(OneNodeContract):
                 asked[pages.pid] = pages
                 return new
 
-            move = placing(backend, one, self.nodes, two)
+            move = make_page_move(backend, one, self.nodes, two)
             move.plan_pages(all_of_it)
             ((pid, pages),) = asked.items()
             (other,) = {first.pid, second.pid} - {pid}
@@ -140,8 +140,8 @@ def _all_of(subject: Subject, node: int) -> PageChoice:
     return lambda pages: node if subject.start <= pages.start < subject.end else None
 
 
-def placing(backend: Backend, target: Target, nodes: Sequence[int], *more: Target) -> Move:
-    """A move over all nodes, for a strategy that decides page by page; one attempt."""
+def make_page_move(backend: Backend, target: Target, nodes: Sequence[int], *more: Target) -> Move:
+    """Return a Move of these processes over all nodes, for a page plan, with one attempt."""
     return Move(
         backend=backend,
         node_map=NodeMap(pairs={}),

@@ -95,7 +95,7 @@ class SchedulerContract(PluginContract):
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        """A directory that stands for `/` of a host without jobs."""
+        """Return a directory that stands for `/` of a host without jobs."""
         write_host(tmp_path, [FakeNode(number=number, cpus=str(number)) for number in range(4)])
         write_cgroup_mounts(tmp_path)
         return tmp_path
@@ -106,7 +106,7 @@ class SchedulerContract(PluginContract):
 
     @pytest.fixture
     def jobs(self, root: Path) -> tuple[FakeJob, FakeJob]:
-        """Two jobs that run on the host."""
+        """Write two jobs that run on the host, and return them."""
         first, second = self.job_ids
         jobs = (
             FakeJob(id=first, pids=(100, 101), cpus="0-1", nodes="0-1", uid=2001),

@@ -16,17 +16,17 @@ _PID = 100
 
 
 class StrategyContract(PluginContract):
-    """For a strategy that moves all that it is asked to move, over the simulated backend."""
+    """For every strategy that moves all pages it is asked to move, over the simulated backend."""
 
     def relocate(self, backend: SimulatedBackend, node_map: str = "0:2", **request: Any) -> Report:
         return relocate_simulated(
             backend, self.plugin, node_map=node_map, strategy=self.name, **request
         )
 
-    def test_it_is_found_by_its_name(self) -> None:
+    def test_it_has_a_summary(self) -> None:
         assert self.loaded().strategy(self.name).summary
 
-    def test_memory_of_old_nodes_moves_and_no_other(self) -> None:
+    def test_only_memory_on_old_nodes_moves(self) -> None:
         backend = _host([0] * 50 + [1] * 7, [3, 0, None, 0])
         report = self.relocate(backend)
         assert report.outcome is Outcome.COMPLETE
@@ -70,7 +70,7 @@ class StrategyContract(PluginContract):
         assert self.relocate(backend, dry_run=True).outcome is Outcome.PLANNED
         assert pages_by_node(backend) == {0: 10}
 
-    def test_nothing_there_is_nothing_to_do(self) -> None:
+    def test_no_memory_on_old_nodes_is_nothing_to_do(self) -> None:
         assert self.relocate(_host([1] * 5)).outcome is Outcome.NOTHING_TO_DO
 
     def test_a_process_may_exit_at_any_call(self) -> None:

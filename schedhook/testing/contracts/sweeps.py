@@ -14,7 +14,7 @@ _PARTS = ((3, 4), (8, 24), (40, 41))
 
 
 class SweepContract(OneNodeContract):
-    """Sweeps: which pages move, and what is reported of the others."""
+    """For every backend: which pages a sweep moves, and what it reports about the others."""
 
     nodes = (0, 1)
 
@@ -61,7 +61,7 @@ class SweepContract(OneNodeContract):
             assert not done.failures
             assert subject.residency() == {two: 40 * unit, one: 20 * unit}
 
-    def test_shared_pages_move_only_when_asked_for(self, backend: Backend) -> None:
+    def test_shared_pages_move_only_if_asked_for(self, backend: Backend) -> None:
         old, new = self.nodes[:2]
         layout = [old] * 16
         with (
@@ -105,7 +105,7 @@ class SweepContract(OneNodeContract):
         assert subject.residency() == {new: area.size}
 
     @pytest.mark.parametrize("kind", ["folios", "huge"])
-    def test_huge_pages_move_as_one(self, backend: Backend, kind: str) -> None:
+    def test_a_huge_page_moves_as_one(self, backend: Backend, kind: str) -> None:
         old, new = self.nodes[:2]
         with (
             self.make_process(
@@ -122,9 +122,7 @@ class SweepContract(OneNodeContract):
                 PageRun(start=area.start, end=area.end, node=new)
             ]
 
-    def test_a_sweep_moves_only_the_pages_that_are_named(
-        self, subject: Subject, target: Target
-    ) -> None:
+    def test_a_sweep_moves_only_the_pages_named(self, subject: Subject, target: Target) -> None:
         old, new = self.nodes[:2]
         area, unit = area_of(target, subject), subject.unit
         parts = [(area.start + first * unit, area.start + last * unit) for first, last in _PARTS]
