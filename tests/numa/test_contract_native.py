@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.backends.native.backend import NativeBackend, NativeTarget
+from schedhook.backends.native.backend import NativeBackend
+from schedhook.backends.native.target import NativeTarget
 from schedhook.roles.backend import Limits, Sweep
 from schedhook.testing.contracts.backend import BackendContract
 from schedhook.testing.contracts.one_node import area_of, sweep

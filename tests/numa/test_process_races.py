@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from schedhook.backends.native.backend import NativeTarget
+from schedhook.backends.native.target import NativeTarget
 from schedhook.values.model import Area
 from tests.numa.jobs import Job, cgroup, until
 from tests.numa.programs import program

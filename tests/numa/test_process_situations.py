@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from schedhook.backends.native.backend import NativeTarget
+from schedhook.backends.native.target import NativeTarget
 from schedhook.cli.main import main
 from tests.numa import callers, lsm
 from tests.numa.callers import NOBODY, Answer, be_nobody, call

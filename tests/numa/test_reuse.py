@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.backends.native.backend import NativeBackend, NativeTarget
+from schedhook.backends.native.backend import NativeBackend
+from schedhook.backends.native.target import NativeTarget
 from schedhook.control.rollback import Rollback
 from schedhook.host.processes import read_start_time
 from schedhook.journal.journal import Journal

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from schedhook.backends.native.backend import NativeBackend, NativeTarget
+from schedhook.backends.native.backend import NativeBackend
+from schedhook.backends.native.target import NativeTarget
 from schedhook.cli.main import main
 from schedhook.control import freezer
 from schedhook.control.rollback import Rollback

@@ -1,21 +1,38 @@
-"""What the C core offers. Addresses and sizes in bytes; every call releases the GIL."""
+"""The C core: parse, call the kernel, return.
 
-# A range: number of the process or of a thread of it; pidfd; descriptor of /proc/PID/task/TID/comm
-# where it is a thread's number (else -1); descriptor of /proc/PID/pagemap; start; end; the page
-# size of the mapping; the base page size; the size of a transparent huge page (0: none); whether
-# to use PAGEMAP_SCAN; a descriptor of /proc/kpageflags (-1: none), which tells huge pages where
-# there is no scan; and frame spans: rows of (start, end, node), of 64 bits each, ascending, for
-# telling a page's node from its frame (empty: the kernel is asked).
+Addresses and sizes are in bytes; every call releases the GIL. Errors are OSError with the kernel's
+errno.
+"""
+
+# A range of a process's pages:
+#   int    number of the process, or of a thread of it
+#   int    pidfd
+#   int    descriptor of /proc/PID/task/TID/comm if the number is a thread's, else -1
+#   int    descriptor of /proc/PID/pagemap
+#   int    start
+#   int    end
+#   int    page size of the mapping
+#   int    size of a base page
+#   int    size of a transparent huge page, 0 if there are none
+#   bool   whether to use PAGEMAP_SCAN
+#   int    descriptor of /proc/kpageflags, which identifies huge pages without a scan, or -1
+#   bytes  frame spans: rows of (start, end, node) of 64 bits each, ascending. A page's node follows
+#          from its frame's number; with no rows the kernel is asked.
 _Range = tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]
 
 def migrate_pages(pid: int, pidfd: int, task: int, from_mask: bytes, to_mask: bytes, /) -> int:
-    """migrate_pages(2), unless the process (or thread, see _Range) has ended. OSError with the
-    kernel's errno."""
+    """Call migrate_pages(2) unless the process (or thread, see _Range) has ended.
+
+    Return the kernel's count of folios that did not move. The masks are of one size, in whole
+    longs. Fail with ESRCH if the process has ended.
+    """
 
 def bind(tid: int, task: int, mask: bytes, /) -> bool:
-    """sched_setaffinity(2), unless reading from `task`, a descriptor of /proc/PID/task/TID/comm,
-    says that the thread has ended. False where it has by the end of the call. OSError with the
-    kernel's errno; ESRCH where it had before."""
+    """Call sched_setaffinity(2) unless the thread has ended.
+
+    `task` is a descriptor of /proc/PID/task/TID/comm, which is unreadable once the thread has
+    ended. Return False if it ended during the call; fail with ESRCH if it had ended before.
+    """
 
 def sweep(
     pages: _Range,
@@ -30,14 +47,16 @@ def sweep(
     list[tuple[int, int, int, int, int]],
     int,
     int,
-    int,
 ]:
-    """Move the pages of a range; `destinations` is an array of int32, by node, -1 to leave alone;
-    `only` of uint64: start and end of ascending extents outside of which pages stay (empty: none).
+    """Move the pages of a range by move_pages(2).
 
-    Returns moved bytes by (old, new); failures (start, end, errno, bytes, page size); the number
-    of calls; the longest call in ns; and the errno that ended the sweep early, 0 if none did
-    (ESRCH: the process exited or replaced its address space).
+    `destinations` is an array of int32 by node, -1 to leave a node's pages alone. `only` is an
+    array of uint64: start and end of ascending extents, outside of which pages stay; empty: no
+    restriction. `shared`: use MPOL_MF_MOVE_ALL. `call_ns`: limit on one call's duration, 0: none.
+
+    Return moved bytes by (old node, new node); failures as (start, end, errno, bytes, page size);
+    the number of calls; and the errno that ended the sweep early, 0 if none did. ESRCH means that
+    the process exited or replaced its address space.
     """
 
 def locate(
@@ -55,17 +74,19 @@ def locate(
     spans: bytes,
     /,
 ) -> list[tuple[int, int, int, int]]:
-    """Runs (start, end, node, size of a page) of present pages. OSError with the kernel's errno."""
+    """Return runs (start, end, node, page size) of present pages of a range."""
 
 def can_scan(pagemap: int, /) -> bool:
-    """Whether the PAGEMAP_SCAN ioctl works on this descriptor."""
+    """Return whether the PAGEMAP_SCAN ioctl works on this descriptor."""
 
 def check_access(pid: int, /) -> None:
-    """OSError where move_pages(2) does not let the caller ask for this process's pages."""
+    """Raise OSError if move_pages(2) does not let the caller query this process's pages."""
 
 def may_move_shared() -> bool:
-    """Whether the caller may use MPOL_MF_MOVE_ALL (CAP_SYS_NICE)."""
+    """Return whether the caller may use MPOL_MF_MOVE_ALL (CAP_SYS_NICE)."""
 
 def shares_memory(pid: int, other: int, /) -> bool:
-    """Whether two processes (or threads) have one address space, kcmp(2). OSError with the kernel's
-    errno; ENOSYS on kernels without it (CONFIG_KCMP)."""
+    """Return whether two processes (or threads) have the same address space, kcmp(2).
+
+    Fail with ENOSYS on kernels without CONFIG_KCMP.
+    """

@@ -1,6 +1,6 @@
-"""The way to a process: its pidfd, its files in /proc, and why the kernel keeps us from it.
+"""Access to a process: its pidfd, its files in /proc, and why the kernel denies access.
 
-Nothing has moved when one of these says no, so every denial is a RefusedError.
+Nothing has moved when one of these checks fails, so every denial is a RefusedError.
 """
 
 from __future__ import annotations
@@ -26,19 +26,22 @@ from schedhook.values.errors import (
 
 _DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _SPARE = 16
-"""Descriptors to be had beside those of a process that is held."""
+"""Descriptors that must be left beside those of a process that is held."""
 _FILTERED = "2"
-"""The mode of seccomp(2) in which a filter decides, as /proc/PID/status has it."""
+"""The value of Seccomp in /proc/PID/status if a filter is active; seccomp(2)."""
 
 
 def open_pidfd(pid: int, root: Path = Path("/")) -> int:
-    """A pidfd of the process. ProcessGoneError where the number is no process's."""
+    """Return a pidfd of the process. Raise ProcessGoneError if no process has the number."""
     try:
         return _open_with_room(pid)
     except OverflowError as error:
         raise ProcessGoneError(f"no process {pid} on this host") from error
     except OSError as error:
-        if error.errno in (errno.ESRCH, errno.EINVAL):  # EINVAL: a thread's number, or none
+        if error.errno in (
+            errno.ESRCH,
+            errno.EINVAL,
+        ):  # EINVAL: a thread
             raise ProcessGoneError(f"no process {pid} on this host") from error
         if error.errno in _DENIED:
             raise _denied("pidfd_open(2)", error.errno, root) from error
@@ -46,54 +49,56 @@ def open_pidfd(pid: int, root: Path = Path("/")) -> int:
 
 
 def has_exited(pidfd: int) -> bool:
-    """Whether the pidfd's process has; pidfd_open(2)."""
+    """Return whether the pidfd's process has exited; pidfd_open(2)."""
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(0))
 
 
 def check_proc(pid: int, pidfd: int, root: Path) -> None:
-    """RefusedError unless /proc means the same process by this number as system calls do.
+    """Raise RefusedError unless a number means the same process in /proc as in system calls.
 
-    They differ where /proc is that of another pid namespace, as in a container with the host's.
-    The pidfd's Pid in /proc/self/fdinfo is the number by which /proc knows the process; proc(5).
+    It does not if /proc belongs to another pid namespace, as in a container that mounts the host's
+    /proc. The pidfd's Pid in /proc/self/fdinfo is the number by which /proc knows the process;
+    proc(5).
     """
     proc = root / "proc"
     try:
         lines = (proc / f"self/fdinfo/{pidfd}").read_text().splitlines()
     except OSError as error:
         raise RefusedError(
-            f"{proc} is not mounted, or is that of another pid namespace: mount that of this one"
+            f"{proc} is not mounted, or belongs to another pid namespace: mount the /proc of this"
+            " pid namespace"
         ) from error
     known_as = next((line.split()[1] for line in lines if line.startswith("Pid:")), "")
     if known_as == "-1":
         raise ProcessGoneError(f"process {pid} has exited")
     if known_as != str(pid):
         raise RefusedError(
-            f"{proc} is that of another pid namespace, in which {pid} is another process: mount"
-            " that of this one, or run schedhook outside"
+            f"{proc} belongs to another pid namespace, in which {pid} is another process: mount"
+            " the /proc of this pid namespace, or run schedhook outside the container"
         )
     if not (proc / str(pid)).exists() and not has_exited(pidfd):
         raise NoPermissionError(
-            f"process {pid}: not permitted; {proc} hides it (hidepid): run as root, or in the"
-            " group that /proc is mounted for"
+            f"process {pid}: not permitted; {proc} hides it (hidepid): run as root, or as a member"
+            " of the group that the mount option gid= names"
         )
 
 
 def attach_error(pid: int, number: int, root: Path) -> SchedhookError:
-    """What it means that the first look at a process failed with errno `number`."""
+    """Return the error for a first access to a process that failed with errno `number`."""
     if number in _DENIED:
-        # Opening /proc/PID/pagemap says EACCES where move_pages(2) says EPERM.
+        # Opening /proc/PID/pagemap fails with EACCES where move_pages(2) fails with EPERM.
         return denial(root) or from_errno(
             errno.EPERM if number == errno.EACCES else number, pid, "move_pages"
         )
     if number in (errno.EMFILE, errno.ENFILE):
         return RefusedError(
-            f"process {pid}: no file descriptor left to hold it, two or three are needed for each;"
-            " raise the limit (ulimit -n, LimitNOFILE=)"
+            f"process {pid}: no file descriptor left; each process needs two or three: raise the"
+            " limit (ulimit -n, LimitNOFILE=)"
         )
-    # Of a process without an address space move_pages(2) says EINVAL, and opening its pagemap
-    # ESRCH on newer kernels.
+    # If a process has no address space, move_pages(2) fails with EINVAL, and opening its pagemap
+    # fails with ESRCH on newer kernels.
     if number in (errno.EINVAL, errno.ESRCH, errno.ENOENT):
         if is_kernel_thread(pid, root):
             return KernelThreadError(
@@ -104,16 +109,18 @@ def attach_error(pid: int, number: int, root: Path) -> SchedhookError:
 
 
 def denial(root: Path = Path("/")) -> RefusedError | None:
-    """Why the caller may not even ask for its own pages; None where it may."""
+    """Return why the caller may not even query its own pages; None if it may."""
     return _try("move_pages(2)", lambda: _core.check_access(os.getpid()), root)
 
 
 def probe(root: Path = Path("/")) -> Iterator[tuple[str, SchedhookError | None]]:
-    """What a relocation needs of the kernel and of /proc, tried on this process itself; each with
-    why it does not work, in the form `what: remedy`."""
+    """Try on this process what a relocation needs of the kernel and of /proc.
+
+    Yield the name of each with the error if it does not work (`what: remedy`), else with None.
+    """
     me = os.getpid()
     yield "move_pages", denial(root)
-    nowhere = bytes(8)  # which the kernel finds invalid, once it has looked at the right
+    nowhere = bytes(8)  # the kernel rejects it as invalid after it has checked the permission
     yield (
         "migrate_pages",
         _try("migrate_pages(2)", lambda: _core.migrate_pages(me, -1, -1, nowhere, nowhere), root),
@@ -143,19 +150,20 @@ def _try(call: str, act: Callable[[], object], root: Path) -> RefusedError | Non
 
 
 def _denied(call: str, number: int, root: Path) -> RefusedError:
-    """What keeps the caller from a call that needs no right."""
+    """Return why a call that needs no privilege is denied."""
     name = errno.errorcode[number]
     if _is_filtered(root):
         return RefusedError(
-            f"a seccomp filter denies {call} to this process ({name}): run schedhook outside of"
-            " the container, or let the filter pass move_pages, migrate_pages and pidfd_open"
+            f"a seccomp filter denies {call} to this process ({name}): run schedhook outside the"
+            " container, or let the filter allow move_pages, migrate_pages and pidfd_open"
         )
     if number == errno.ENOSYS:
         return RefusedError(
-            f"this kernel has no {call}: Linux 5.3 with CONFIG_NUMA and CONFIG_MIGRATION has"
+            f"this kernel has no {call}: use Linux 5.3 or later with CONFIG_NUMA and"
+            " CONFIG_MIGRATION"
         )
     return RefusedError(
-        f"a security module denies {call} to this process even for itself ({name}): change its"
+        f"a security module denies {call} to this process even on itself ({name}): change its"
         " policy for schedhook"
     )
 
@@ -169,8 +177,10 @@ def _is_filtered(root: Path) -> bool:
 
 
 def _open_with_room(pid: int) -> int:
-    """A pidfd, where the files that are read of the process can be opened as well. The soft limit
-    is raised where it is in the way; EMFILE where the hard one is."""
+    """Return a pidfd, and make sure that the process's files can be opened as well.
+
+    Raise the soft limit on open files if it is too low; fail with EMFILE if the hard limit is.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except OSError as error:

@@ -192,8 +192,7 @@ static PyObject *core_sweep(PyObject *self, PyObject *args)
         moved = moved_to_python(result, &options);
         failures = moved ? failures_to_python(result) : NULL;
         if (failures)
-            answer = Py_BuildValue("(OOKKi)", moved, failures, (unsigned long long)result->calls,
-                                   (unsigned long long)result->longest_ns, error);
+            answer = Py_BuildValue("(OOKi)", moved, failures, (unsigned long long)result->calls, error);
         Py_XDECREF(moved);
         Py_XDECREF(failures);
     }

@@ -411,7 +411,7 @@ static void adapt(struct mover *mover, uint64_t took, uint64_t bytes)
 static long submit(struct mover *mover, const struct batch *batch)
 {
     struct group *group = &mover->group;
-    uint64_t began = sh_now_ns(), took, bytes = 0;
+    uint64_t began = sh_now_ns(), bytes = 0;
     long left;
 
     for (size_t i = 0; i < group->count; i++) {
@@ -424,11 +424,8 @@ static long submit(struct mover *mover, const struct batch *batch)
                          mover->options->flags);
     if (left < 0)
         left = -errno;
-    took = sh_now_ns() - began;
     mover->result->calls++;
-    if (took > mover->result->longest_ns)
-        mover->result->longest_ns = took;
-    adapt(mover, took, bytes);
+    adapt(mover, sh_now_ns() - began, bytes);
     return left;
 }
 

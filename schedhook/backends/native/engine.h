@@ -69,7 +69,6 @@ struct sh_result {
     struct sh_failure failures[SH_MAX_FAILURES];
     size_t failure_count;
     uint64_t calls;
-    uint64_t longest_ns;
 };
 
 struct sh_run {

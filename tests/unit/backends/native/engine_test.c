@@ -225,7 +225,7 @@ static void a_call_is_bounded_in_time(struct setup *setup)
     setup->options.call_ns = 100 * 1000; /* 100 pages take 101 us */
     check(sweep(setup) == 0, "-");
     check(setup->moved[0] == 4000 * BASE, "%" PRIu64, setup->moved[0]);
-    check(setup->result.longest_ns == world.slowest_call, "-");
+    check(world.slowest_call <= 300 * 1000, "%" PRIu64 " ns", world.slowest_call);
     check(world.move_calls > 40 && world.move_calls < 120, "%ld calls", world.move_calls);
     check((long)setup->result.calls == world.move_calls, "-");
 }

@@ -82,7 +82,7 @@ def calls():
     runs = _core.locate(*here)
     assert sum(end - begin for begin, end, *_ in runs) == len(memory), runs
     _core.sweep(here, stay, b"", False, 1 << 20, 0)
-    moved, failures, count, longest, error = _core.sweep(here, move, b"", False, 1 << 20, 0)
+    moved, failures, count, error = _core.sweep(here, move, b"", False, 1 << 20, 0)
     assert not error, error
     _core.sweep(here, move, array("Q", [start, start + 4096]).tobytes(), True, 1 << 20, 0)
     _core.check_access(os.getpid())

@@ -1,0 +1,202 @@
+"""A real process: its memory read from /proc, and moved by system calls through the C core."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from schedhook.backends.native import _core
+from schedhook.backends.native.held import HeldProcess
+from schedhook.host import processes
+from schedhook.roles.backend import Failure, Limits, PageRun, Sweep, Target
+from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area, MemoryKind
+from schedhook.values.sets import NodeSet
+
+_BASE_PAGE = mmap.PAGESIZE
+
+
+class NativeTarget(Target):
+    """A process that migrate_pages(2) and move_pages(2) act on.
+
+    `folio_size` is the size of a transparent huge page in bytes, 0 if there are none.
+    `frame_spans` returns the nodes' frames, as `_core` takes them; it is called only if the kernel
+    has no PAGEMAP_SCAN.
+    """
+
+    def __init__(
+        self, pid: int, root: Path, folio_size: int, frame_spans: Callable[[], bytes]
+    ) -> None:
+        self._root = root
+        self._folio_size = folio_size
+        self._held = HeldProcess(pid, root)
+        self._use_scan = _core.can_scan(self._held.pagemap)
+        self._kpageflags, self._spans = -1, b""
+        if not self._use_scan:
+            self._kpageflags = _open_kpageflags(root)
+            self._spans = frame_spans()
+
+    @property
+    def pid(self) -> int:
+        return self._held.pid
+
+    @property
+    def command(self) -> str:
+        return self._held.command
+
+    def alive(self) -> bool:
+        """Return whether this is still the process that was attached, in the same cgroup."""
+        return self._held.alive()
+
+    def areas(self) -> tuple[Area, ...]:
+        self._held.require_alive()
+        areas = processes.read_areas(self.pid, self._root)
+        self._held.require_alive()
+        if self._held.has_other_memory():  # the areas can be those of another program
+            raise ProcessGoneError(f"process {self.pid} has another address space")
+        return areas
+
+    def allowed_nodes(self) -> NodeSet:
+        self._held.require_alive()
+        return processes.read_status(self.pid, self._root).allowed_nodes
+
+    def memory_owner_pid(self) -> int | None:
+        with suppress(SchedhookError, OSError):  # one of them has exited, or there is no kcmp(2)
+            parent = processes.read_parent(self.pid, self._root)
+            if _core.shares_memory(self._held.task, processes.live_task(parent, self._root)):
+                return parent
+        return None
+
+    def swapped(self) -> int:
+        self._held.require_alive()
+        return processes.read_status(self.pid, self._root).swapped
+
+    def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
+        if not sources or not destinations:
+            raise UsageError("migrate_pages needs at least one old and one new node")
+        held = self._held
+        size = max([*sources, *destinations]) + 1
+        masks = sources.mask(size), destinations.mask(size)
+        held.require_alive()
+        try:
+            left = _core.migrate_pages(held.task, held.pidfd, held.comm, *masks)
+        except OSError as error:
+            if held.exited_in_a_call() or held.is_exiting():
+                raise held.gone() from error
+            raise from_errno(error.errno or 0, self.pid, "migrate_pages") from error
+        if held.exited_in_a_call():
+            raise held.gone()
+        return left
+
+    def sweep(
+        self,
+        area: Area,
+        start: int,
+        end: int,
+        destinations: Mapping[int, int],
+        *,
+        shared: bool,
+        limits: Limits,
+        only: Extents | None = None,
+    ) -> Sweep:
+        self._held.require_running()
+        if only is not None and not only:
+            return Sweep()
+        moved, failures, calls, error = _core.sweep(
+            self._range(area, start, end),
+            _table(destinations),
+            only.raw() if only else b"",
+            shared,
+            limits.batch_bytes,
+            int(limits.call_seconds * 1e9),
+        )
+        if error and (self._held.exited_in_a_call() or self._held.is_exiting()):
+            error = errno.ESRCH  # the refusal can be about another process with the number
+        if error not in (0, errno.ESRCH):
+            # EPERM is an error of its own here: the caller had the right when it attached.
+            raise from_errno(error, self.pid, "move_pages")
+        return Sweep(
+            moved=dict(moved),
+            failures=tuple(
+                Failure(start=first, end=last, errno=number, size=size, page_size=page_size)
+                for first, last, number, size, page_size in failures
+            ),
+            calls=calls,
+            gone=error == errno.ESRCH,
+        )
+
+    def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
+        self._held.require_alive()
+        try:
+            runs = _core.locate(*self._range(area, start, end))
+        except OSError as error:
+            if self._held.is_exiting():
+                raise self._held.gone() from error
+            raise from_errno(error.errno or 0, self.pid, "move_pages") from error
+        return [
+            PageRun(start=first, end=last, node=node, page_size=page_size)
+            for first, last, node, page_size in runs
+        ]
+
+    @property
+    def skips_holes(self) -> bool:
+        return self._use_scan
+
+    @property
+    def mistaken(self) -> str | None:
+        return self._held.mistaken
+
+    def close(self) -> None:
+        if self._kpageflags >= 0:
+            os.close(self._kpageflags)
+        self._kpageflags = -1
+        self._held.close()
+
+    def _range(
+        self, area: Area, start: int, end: int
+    ) -> tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]:
+        # Huge pages of a pool have one size; only other mappings can hold transparent ones.
+        folio_size = 0 if area.kind is MemoryKind.HUGE else self._folio_size
+        return (
+            self._held.task,
+            self._held.pidfd,
+            self._held.comm,
+            self._held.pagemap,
+            start,
+            end,
+            area.page_size,
+            _BASE_PAGE,
+            folio_size,
+            self._use_scan,
+            self._kpageflags,
+            self._spans,
+        )
+
+
+def _open_kpageflags(root: Path) -> int:
+    """Return a descriptor of /proc/kpageflags; -1 if it is missing or only root may read it.
+
+    Without it, huge pages are moved too, in more calls.
+    """
+    try:
+        return os.open(root / "proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _table(destinations: Mapping[int, int]) -> bytes:
+    """Return an array of int32 by node number; -1 for nodes to leave alone.
+
+    It is long enough for every node that is named.
+    """
+    table = array("i", [-1]) * (max([*destinations, *destinations.values()], default=0) + 1)
+    for old, new in destinations.items():
+        if old != new:
+            table[old] = new
+    return table.tobytes()
