@@ -81,7 +81,7 @@ class Everything:
     @hookimpl
     def schedhook_strategies(self) -> list[StrategyPlugin]:
         return [
-            StrategyPlugin(name="everything", summary="a test's", choose_nodes=self.choose_nodes)
+            StrategyPlugin(name="everything", summary="for tests", choose_nodes=self.choose_nodes)
         ]
 
     def choose_nodes(self, _move: object) -> PageChoice:

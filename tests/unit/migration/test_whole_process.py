@@ -1,0 +1,47 @@
+"""Whole-process calls, and what they leave behind."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
+from schedhook.backends.simulated.target import SimulatedTarget
+from schedhook.values.errors import (
+    from_errno,
+)
+from schedhook.values.model import Outcome
+from schedhook.values.sets import NodeSet
+from tests.unit.relocation.simulation import AT, host, residency, run
+
+
+def test_leftovers_of_a_whole_process_call_are_reported_on_request() -> None:
+    backend = host([0] * 10)
+    backend.fail(100, AT, [errno.EBUSY])
+    report = run(backend, strategy="migrate-process", sweep_leftovers=False)
+    assert report.outcome is Outcome.PARTIAL
+    assert report.left_by_reason == {"unexplained": PAGE}
+
+
+def test_what_may_not_be_moved_whole_is_moved_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(target: SimulatedTarget, *_: NodeSet) -> int:
+        raise from_errno(errno.EPERM, target.pid, "migrate_pages")
+
+    monkeypatch.setattr(SimulatedTarget, "migrate", deny)
+    backend = host([0] * 10)
+    report = run(backend, strategy="migrate-process", sweep_leftovers=False)
+    assert (report.outcome, residency(backend)) == (Outcome.FAILED, {0: 10})
+    report = run(backend, strategy="migrate-process")
+    assert (report.outcome, residency(backend)) == (Outcome.COMPLETE, {2: 10})
+    assert "page by page" in report.notes[0]
+
+
+@pytest.mark.parametrize("call", range(1, 4))
+def test_memory_of_a_process_that_exits_has_not_moved(call: int) -> None:
+    backend = SimulatedBackend()
+    areas = [SimulatedArea(start=AT, nodes=[0] * 10)]
+    backend.add_process(100, areas=areas, exit_after=call)
+    report = run(backend, strategy="migrate-process")
+    assert report.processes[0].error
+    assert (report.outcome, report.bytes_moved) == (Outcome.NOTHING_TO_DO, 0)
