@@ -1,4 +1,4 @@
-"""contrib/slurm: hooks that say 0 whatever happens, and their installation."""
+"""The hooks of contrib/slurm exit with 0 in every case, and can be installed and removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print("print out of a hook", file=sys.stderr)
 
 
 class Site:
-    """A schedhook that is a hook/run.py only, and where its hooks are installed."""
+    """A package schedhook that consists of hook/run.py, and the directory of its hooks."""
 
     def __init__(self, directory: Path) -> None:
         self.package = directory / "site/schedhook"
@@ -49,7 +49,7 @@ class Site:
         )
 
     def run(self, hook: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """As slurmd does: without PATH, in another directory, the job's input on stdin."""
+        """Run a hook as slurmd does: without PATH, in another directory, with the job's input."""
         return subprocess.run(
             [self.hooks / hook],
             env={"SLURM_JOB_ID": "7", **environ},
@@ -78,14 +78,14 @@ def assert_silent_success(done: subprocess.CompletedProcess[str]) -> None:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_a_hook_hands_over_its_event_and_says_nothing(site: Site, hook: str) -> None:
-    """What a TaskProlog prints Slurm would obey; what it reads its job would miss."""
+def test_a_hook_passes_its_event_on_and_prints_nothing(site: Site, hook: str) -> None:
+    """Slurm would execute what a TaskProlog prints, and the job would miss what it reads."""
     assert site.install().returncode == 0
     assert_silent_success(site.run(hook))
     assert site.noted() == [f"slurm {hook} --timeout 3 7 1 1 ''"]
 
 
-def test_the_first_task_on_a_host_speaks_for_all(site: Site) -> None:
+def test_only_the_first_task_on_a_host_sends_the_event(site: Site) -> None:
     site.install()
     for local_id in ("0", "1", "2"):
         assert_silent_success(site.run("task_prolog", SLURM_LOCALID=local_id))
@@ -102,14 +102,14 @@ def test_the_first_task_on_a_host_speaks_for_all(site: Site) -> None:
         "import nothing",
     ],
 )
-def test_a_hook_that_breaks_says_0(site: Site, hook: str, broken: str) -> None:
+def test_a_broken_hook_exits_with_0(site: Site, hook: str, broken: str) -> None:
     site.install()
     site.hook.write_text(broken)
     assert_silent_success(site.run(hook))
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_schedhook_or_python_that_has_gone(site: Site, hook: str) -> None:
+def test_a_hook_without_schedhook_python_or_timeout_exits_with_0(site: Site, hook: str) -> None:
     site.install()
     site.hook.unlink()
     assert_silent_success(site.run(hook))
@@ -122,9 +122,11 @@ def test_schedhook_or_python_that_has_gone(site: Site, hook: str) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("deaf", [False, True])
-def test_a_hook_that_hangs_is_stopped(site: Site, deaf: bool) -> None:
-    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" if deaf else ""
+@pytest.mark.parametrize("ignores_sigterm", [False, True])
+def test_a_hook_that_hangs_is_killed(site: Site, ignores_sigterm: bool) -> None:
+    ignore = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" if ignores_sigterm else ""
+    )
     site.install("--seconds", "0.5")
     site.hook.write_text(f"{ignore}\nimport time; time.sleep(60)")
     began = time.monotonic()
@@ -135,7 +137,7 @@ def test_a_hook_that_hangs_is_stopped(site: Site, deaf: bool) -> None:
 # -- installation --------------------------------------------------------------------------------
 
 
-def test_installing_twice_and_undoing(site: Site) -> None:
+def test_the_hooks_can_be_installed_twice_and_removed(site: Site) -> None:
     first = site.install()
     assert first.returncode == 0
     for hook, parameter in (
@@ -167,7 +169,7 @@ def test_a_dry_run_changes_nothing(site: Site) -> None:
 
 
 def test_hooks_that_slurm_still_uses_are_not_removed(site: Site, tmp_path: Path) -> None:
-    """slurmd would drain the host with the next job."""
+    """Without them slurmd would drain the host at the next job."""
     site.install()
     config = tmp_path / "slurm.conf"
     config.write_text(f"#Epilog={site.hooks}/epilog\nProlog={site.hooks}/prolog # ours\n")
@@ -180,7 +182,7 @@ def test_hooks_that_slurm_still_uses_are_not_removed(site: Site, tmp_path: Path)
     assert not site.hooks.exists()
 
 
-def test_files_of_others_are_left_alone(site: Site) -> None:
+def test_files_of_the_site_are_left_alone(site: Site) -> None:
     site.hooks.mkdir(parents=True)
     own = site.hooks / "prolog"
     own.write_text("#!/bin/sh\n# the site's own\n")
@@ -192,35 +194,38 @@ def test_files_of_others_are_left_alone(site: Site) -> None:
     assert own.read_text() == "#!/bin/sh\n# the site's own\n"
 
 
-def test_a_place_that_others_may_change_is_told(site: Site) -> None:
+def test_a_directory_that_other_users_can_change_is_warned_of(site: Site) -> None:
     site.package.parent.chmod(0o777)
-    assert f"not only root may change {site.package.parent}\n" in site.install().stderr
+    assert (
+        f"warning: users other than root can change {site.package.parent}\n"
+        in site.install().stderr
+    )
 
 
 @pytest.mark.parametrize(
     "options", [["--directory", "hooks"], ["--seconds", "0"], ["--seconds", "900"]]
 )
-def test_what_cannot_work_is_refused(site: Site, options: list[str]) -> None:
+def test_wrong_options_are_refused(site: Site, options: list[str]) -> None:
     assert site.install(*options).returncode == 2
 
 
-def test_a_directory_that_cannot_be_made_is_one_line(site: Site) -> None:
+def test_a_directory_that_cannot_be_created_is_reported_in_one_line(site: Site) -> None:
     site.hooks.parent.mkdir(parents=True, exist_ok=True)
     site.hooks.touch()
     done = site.install()
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith(f"{site.hooks}: File exists; hooks go where")
+    assert done.stderr.splitlines()[-1].startswith(f"{site.hooks}: File exists; choose a")
     assert "Traceback" not in done.stderr
 
 
 def test_the_agent_gets_a_share_of_a_hooks_time(site: Site) -> None:
-    """The rest is for the spool, where the agent does not answer."""
+    """The rest is for the spool, in case the agent does not answer."""
     site.install("--seconds", "2")
     assert_silent_success(site.run("prolog"))
     assert site.noted() == ["slurm prolog --timeout 1.2 7 1 1 ''"]
 
 
-def test_without_schedhook_there_is_nothing_to_install(site: Site) -> None:
+def test_without_schedhook_nothing_is_installed(site: Site) -> None:
     site.hook.unlink()
     done = site.install()
     assert done.returncode == 1
@@ -228,7 +233,7 @@ def test_without_schedhook_there_is_nothing_to_install(site: Site) -> None:
     assert not site.hooks.exists()
 
 
-def test_the_readme_names_what_there_is() -> None:
+def test_the_readme_names_each_file() -> None:
     text = (CONTRIB / "README.md").read_text()
     for name in (*HOOKS, "job-migrate", "install"):
         assert f"| `{name}` |" in text
