@@ -1,4 +1,4 @@
-"""The native backend over the whole contract, and what only a kernel with nodes can show."""
+"""The native backend: the whole contract, and what only a kernel with several nodes can show."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True, params=["as the kernel can", "without a scan", "without frames"])
 def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Every test thrice: pages found by PAGEMAP_SCAN where the kernel has it, by reading pagemap,
-    and by that without knowing what is a huge page (as without privileges)."""
+    """Run every test three times, with different means of finding pages.
+
+    These are PAGEMAP_SCAN if the kernel has it, reading pagemap, and reading pagemap without
+    recognising huge pages (as without privileges).
+    """
     real = NativeTarget._range
 
-    def told(*arguments: object) -> tuple[object, ...]:
+    def limited(*arguments: object) -> tuple[object, ...]:
         *range_, use_scan, kpageflags, spans = real(*arguments)  # type: ignore[arg-type]
         if request.param == "as the kernel can":
             return (*range_, use_scan, kpageflags, spans)
@@ -39,7 +42,7 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
     with Path("/proc/kpageflags").open("rb") as file:
         flags = file.fileno()
-        monkeypatch.setattr(NativeTarget, "_range", told)
+        monkeypatch.setattr(NativeTarget, "_range", limited)
         yield str(request.param)
 
 
@@ -48,7 +51,7 @@ class TestContract(NativeHooks, BackendContract):
 
 
 def test_huge_pages_take_few_calls(means: str) -> None:
-    """One address each: 32 MiB in batches of 8 MiB are four calls, and no false EBUSY."""
+    """Each is one address: 32 MiB in batches of 8 MiB take four calls, with no spurious EBUSY."""
     with (
         NativeSubject(nodes=[0] * 16, folio_size=HUGE) as process,
         NativeBackend().attach(process.pid) as target,
@@ -57,12 +60,12 @@ def test_huge_pages_take_few_calls(means: str) -> None:
         done = sweep(target, area_of(target, process), {0: 2})
         assert not done.failures
         assert done.moved == {(0, 2): 32 * MIB}
-        if means != "without frames":  # else as small pages
+        if means != "without frames":  # else they move as small pages
             assert done.calls == 4
         assert anon_huge(process.pid, process.start) == 32 * MIB
 
 
-def test_a_held_huge_page_stays_alone() -> None:
+def test_of_many_huge_pages_only_a_held_one_stays() -> None:
     with (
         NativeSubject(nodes=[0] * 6, folio_size=HUGE) as process,
         NativeBackend().attach(process.pid) as target,
@@ -94,7 +97,7 @@ def test_many_held_pages_among_many() -> None:
         assert all(failure.size == page for failure in done.failures)
 
 
-def test_a_bound_on_calls_makes_them_short() -> None:
+def test_a_time_limit_makes_calls_short() -> None:
     def moved(limits: Limits) -> Sweep:
         with (
             NativeSubject(nodes=[0] * 8192) as process,
@@ -108,8 +111,8 @@ def test_a_bound_on_calls_makes_them_short() -> None:
     assert bound.calls > 2 * free.calls
 
 
-def test_an_exit_in_the_middle_is_told() -> None:
-    """The process dies while a long sweep runs in another thread."""
+def test_an_exit_during_a_sweep_is_reported() -> None:
+    """The process exits while another thread runs a long sweep."""
     with (
         NativeSubject(nodes=[0] * 16384) as process,
         NativeBackend().attach(process.pid) as target,
@@ -132,7 +135,7 @@ def test_an_exit_in_the_middle_is_told() -> None:
     assert 0 < sum(done.moved.values()) < 16384 * 4096
 
 
-def test_shared_memory_is_placed_wherever_it_is_mapped() -> None:
+def test_shared_memory_moves_wherever_it_is_mapped() -> None:
     """Two ranks share a segment, and each has touched its own half."""
     with (
         NativeSubject(nodes=[0] * 16 + [None] * 16, shared=True) as one,
@@ -151,7 +154,7 @@ def test_shared_memory_is_placed_wherever_it_is_mapped() -> None:
 
 
 def process_moved(process: NativeSubject) -> int:
-    """Bytes on node 1, asked beside the sweep."""
+    """Return the bytes on node 1 while the sweep runs."""
     return numa_maps(process.pid, process.start).get(1, 0)
 
 
@@ -162,7 +165,7 @@ def test_a_kernel_thread_has_no_memory() -> None:
 
 
 def anon_huge(pid: int, start: int) -> int:
-    """AnonHugePages of the mapping, in bytes; proc(5)."""
+    """Return AnonHugePages of the mapping, in bytes; proc(5)."""
     found = False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if line.startswith(f"{start:x}-"):

@@ -1,5 +1,7 @@
-"""The strategy `cpuset` on the real kernel: what a write of cpuset.mems moves, what it leaves, and
-that the job outlives whatever goes wrong."""
+"""The strategy `cpuset` on the real kernel.
+
+What a write to cpuset.mems moves, what it leaves behind, and that the job survives every failure.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ ENOUGH = 0.999
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Call the command in this process, with the strategy allowed on whatever kernel this is."""
+    """Run the command in this process, with the strategy allowed on any kernel."""
     config = tmp_path / "config.toml"
     config.write_text("[plugins.options.cpuset]\nallow_blocking = true\n")
     monkeypatch.setenv("SCHEDHOOK_CONFIG", str(config))
@@ -90,7 +92,7 @@ def remove(path: Path) -> bool:
 
 
 def by_kernel_and_sweep(report: dict[str, Any]) -> tuple[float, float]:
-    """MiB, as the note tells them."""
+    """Return the MiB that the note reports."""
     words = report["notes"][-1].split("the kernel moved ")[1].split()
     return float(words[0]), float(words[4])
 
@@ -112,13 +114,13 @@ def test_the_kernel_moves_the_memory(run: Any, fence: Fence, kind: str) -> None:
         assert job.checksum() == before
         if fence.version == 1:
             assert (fence.path / "cpuset.memory_migrate").read_text().strip() == "0"
-        # What the job allocates from now on has to come from the new node.
+        # What the job allocates from now on must come from the new node.
         job.say(f"touch {SMALL} 2")
         assert residency(job)[2] >= (BIG + SMALL) * MIB
 
 
 def residency(job: Job) -> dict[int, int]:
-    """Bytes per node of all its private memory, through numastat's own reading."""
+    """Return the bytes per node of all its private memory, as numastat reads them."""
     text = subprocess.run(
         ["numastat", "-p", str(job.pid)], check=True, capture_output=True, text=True, timeout=60
     ).stdout
@@ -127,8 +129,8 @@ def residency(job: Job) -> dict[int, int]:
 
 
 @both_versions
-def test_what_lay_outside_of_the_cpuset_is_swept(run: Any, fence: Fence) -> None:
-    """The kernel moves from nodes that the cpuset had, and from no others."""
+def test_memory_outside_the_cpuset_is_swept(run: Any, fence: Fence) -> None:
+    """The kernel moves memory only from nodes that the cpuset had."""
     with Job("anon", BIG, 0, cgroup=fence.path) as job:
         subprocess.run(["migratepages", str(job.pid), "0", "1"], check=True, timeout=120)
         assert job.share_on(1) == 1
@@ -154,7 +156,7 @@ def test_pinned_pages_stay_and_are_counted(run: Any, fence: Fence) -> None:
 
 
 @both_versions
-def test_without_room_nothing_is_narrowed_and_nobody_killed(run: Any, fence: Fence) -> None:
+def test_without_room_no_cpuset_is_narrowed_and_no_process_killed(run: Any, fence: Fence) -> None:
     drop_caches()
     killed = oom_kills()
     with Job("anon", 800, 2), Job("anon", 400, 0, cgroup=fence.path) as job:
@@ -180,7 +182,7 @@ def oom_kills() -> int:
 
 
 @both_versions
-def test_after_a_failure_all_is_as_it_was(
+def test_after_a_failure_cpuset_and_memory_are_restored(
     run: Any, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Job("anon", SMALL, 0, cgroup=fence.path) as job:
@@ -201,8 +203,8 @@ def test_after_a_failure_all_is_as_it_was(
 
 
 @both_versions
-def test_memory_policies_go_along(run: Any, fence: Fence) -> None:
-    """Not so with move_pages(2) alone, where a job bound to its old node allocates there again."""
+def test_memory_policies_follow(run: Any, fence: Fence) -> None:
+    """With move_pages(2) alone they do not: a job bound to its old node allocates there again."""
     join = f"echo $$ > {fence.path}/cgroup.procs && exec numactl --membind=0 sleep 600"
     with subprocess.Popen(["/bin/sh", "-c", join]) as bound:
         try:
@@ -219,7 +221,7 @@ def policies(pid: int) -> set[str]:
     return {line.split()[1] for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines()}
 
 
-def test_a_step_inside_a_job_keeps_its_place(run: Any, fence: Fence) -> None:
+def test_a_step_inside_a_job_keeps_its_relative_nodes(run: Any, fence: Fence) -> None:
     fence.allow("0-1")
     (fence.path / "cgroup.subtree_control").write_text("+cpuset")
     steps = [fence.path / name for name in ("a", "b")]
@@ -250,7 +252,7 @@ def test_a_process_among_others_is_refused(run: Any, fence: Fence) -> None:
         assert (job.share_on(0), other.share_on(0)) == (1, 1)
 
 
-def test_on_a_kernel_that_may_block_the_host_it_has_to_be_allowed(
+def test_on_a_kernel_that_may_block_the_host_it_must_be_allowed(
     run: Any, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCHEDHOOK_CONFIG", "")

@@ -1,4 +1,4 @@
-"""What the kernel answers in each situation of a page, and what the report makes of it.
+"""What the kernel returns in each situation of a page, and what the report says.
 
 docs/situations.md has a row for each of these tests.
 """
@@ -40,7 +40,7 @@ def puppet() -> Iterator[Puppet]:
 
 @pytest.fixture
 def relocate(run: Any, puppet: Puppet) -> Any:
-    """Relocate the puppet 0 → 2; what came of it, in pages."""
+    """Relocate the puppet 0 → 2; return the result in pages."""
 
     def relocate(*arguments: object) -> dict[str, Any]:
         status, report = run("relocate", "--pid", puppet.pid, "--from", 0, "--to", 2, *arguments)
@@ -59,12 +59,12 @@ def is_complete(report: dict[str, Any], pages: int) -> bool:
     return (report["exit"], report["moved"], report["left"]) == (0, pages, {})
 
 
-# -- not, or not only, the process's own ----------------------------------------------------------
+# -- shared with others, or not the process's own ------------------------------------------------
 
 
 @contextmanager
 def setting(path: str, value: object) -> Iterator[None]:
-    """A setting of the kernel's, put back in the end."""
+    """Change a setting of the kernel for the block."""
     file = Path(path)
     before = file.read_text().split()[0]
     file.write_text(str(value))
@@ -110,11 +110,11 @@ def test_the_zero_page(puppet: Puppet, relocate: Any) -> None:
 
 
 def test_pages_shared_after_fork_without_the_right_to_move_them() -> None:
-    """A user without CAP_SYS_NICE relocates an own process that has forked."""
+    """A user without CAP_SYS_NICE relocates a process of their own that has forked."""
     with Puppet(user=NOBODY) as puppet:
         memory = puppet.anonymous(PAGES)
         puppet.fork()
-        puppet.fill(memory.part(0, 16), 0)  # its own again
+        puppet.fill(memory.part(0, 16), 0)  # no longer shared
         status, report = as_nobody("relocate", "--pid", puppet.pid, "--from", 0, "--to", 2)
         assert (status, report["outcome"]) == (3, "partial"), report
         assert report["left_by_reason"] == {"shared": (PAGES - 16) * PAGE}
@@ -123,7 +123,7 @@ def test_pages_shared_after_fork_without_the_right_to_move_them() -> None:
 
 
 def as_nobody(*words: object) -> tuple[int, dict[str, Any]]:
-    """The command in a child that is nobody, after one in here has imported what it needs."""
+    """Run the command in a child as user nobody, after a run here has imported all modules."""
     main([*map(str, words), "--dry-run", "--json"], standalone_mode=False)
     reading, writing = os.pipe()
     child = os.fork()
@@ -164,7 +164,7 @@ def test_memory_of_drivers(puppet: Puppet, relocate: Any) -> None:
 
 
 def test_memory_of_the_kernel_that_a_process_maps(puppet: Puppet, relocate: Any) -> None:
-    """A perf buffer's pages are on no list from which they could be taken."""
+    """A perf buffer's pages are on no LRU list, so they cannot be isolated."""
     os.sched_setaffinity(puppet.pid, {0})
     attributes = struct.pack("<IIQQQQQ", 1, 112, 1, 0, 0, 0, 1).ljust(112, b"\0")
     unsigned = (1 << 64) - 1
@@ -181,12 +181,12 @@ def test_memory_of_the_kernel_that_a_process_maps(puppet: Puppet, relocate: Any)
     assert report["attempts"] > 1
 
 
-# -- not in memory, or on the way out -------------------------------------------------------------
+# -- in swap, or about to be dropped --------------------------------------------------------------
 
 
 @pytest.fixture
 def swap() -> Iterator[None]:
-    """A disk in memory to swap to."""
+    """Swap to a disk in memory."""
     with disk(64) as device:
         subprocess.run(["mkswap", device], check=True, capture_output=True, timeout=60)
         subprocess.run(["swapon", device], check=True, timeout=60)
@@ -197,7 +197,7 @@ def swap() -> Iterator[None]:
 
 
 def swap_out(puppet: Puppet, memory: Memory, rest: int) -> None:
-    """Let the kernel swap it out; its mapping has `rest` pages left in memory."""
+    """Have the kernel swap it out, except `rest` pages of its mapping."""
     puppet.advise(memory, Advice.PAGEOUT)
     until(lambda: sum(puppet.residency(memory).values()) == rest * PAGE)
 
@@ -220,7 +220,7 @@ def test_pages_in_swap(puppet: Puppet, relocate: Any) -> None:
 
 @pytest.mark.usefixtures("swap")
 def test_pages_in_the_swap_cache(puppet: Puppet, relocate: Any) -> None:
-    """Read back from swap, and not written to since: the copy there is still good."""
+    """They were read back from swap and not modified since, so the copy in swap is still valid."""
     memory = puppet.anonymous(PAGES)
     swap_out(puppet, memory, 0)
     puppet.bind(0)
@@ -233,13 +233,13 @@ def test_pages_in_the_swap_cache(puppet: Puppet, relocate: Any) -> None:
 
 
 def line_of(puppet: Puppet, memory: Memory) -> str:
-    """numa_maps of the mapping."""
+    """Return the mapping's line of numa_maps."""
     lines = Path(f"/proc/{puppet.pid}/numa_maps").read_text().splitlines()
     return next(line for line in lines if line.startswith(f"{memory.start:x} "))
 
 
-def test_pages_that_the_process_has_given_up(puppet: Puppet, relocate: Any) -> None:
-    """MADV_FREE: the kernel may drop them, and has not yet."""
+def test_pages_that_the_process_has_released(puppet: Puppet, relocate: Any) -> None:
+    """MADV_FREE: the kernel may drop them, but has not yet."""
     memory = puppet.anonymous(PAGES)
     puppet.advise(memory.part(0, 32), Advice.FREE)
     assert "dirty=32" in line_of(puppet, memory)
@@ -271,7 +271,7 @@ def test_areas_without_access(puppet: Puppet, relocate: Any) -> None:
 
 
 def test_areas_without_access_where_nodes_change_places(run: Any, puppet: Puppet) -> None:
-    """No call of migrate_pages(2) does that: they are counted, and a second way leads round."""
+    """No call of migrate_pages(2) can swap nodes, so they are only counted."""
     memory, other = puppet.anonymous(PAGES), puppet.anonymous(16, 2)
     puppet.protect(memory.part(0, 32), 0)
     hidden = -errno.ENOENT in puppet.status(memory.pages)
@@ -291,8 +291,8 @@ def test_pages_that_numa_balancing_has_marked(run: Any) -> None:
         Puppet() as puppet,
     ):
         memory, busy_with = puppet.anonymous(PAGES), puppet.anonymous(512, 3)
-        os.sched_setaffinity(puppet.pid, {3})  # what lies beside the processor is left alone
-        puppet.bind(None)  # as is memory that is bound
+        os.sched_setaffinity(puppet.pid, {3})  # memory on the processor's node is not marked
+        puppet.bind(None)  # nor is memory that is bound
         scans = int(vmstat("numa_pte_updates"))
 
         def is_marked() -> bool:
@@ -325,7 +325,7 @@ def test_secret_memory(puppet: Puppet, relocate: Any) -> None:
 
 
 def test_areas_registered_with_userfaultfd(puppet: Puppet, relocate: Any) -> None:
-    """Nobody answers its faults: a touch of a missing or a write-protected page would hang."""
+    """No process handles its faults: access to a missing or write-protected page would hang."""
     file = puppet.call(Call.USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
     puppet.call(Call.IOCTL, file, 0xC018AA3F, puppet.pass_bytes(struct.pack("<QQQ", 0xAA, 0, 0)))
     memory = puppet.map(PAGES * PAGE)
@@ -337,7 +337,7 @@ def test_areas_registered_with_userfaultfd(puppet: Puppet, relocate: Any) -> Non
     assert is_complete(relocate(), 32)
     assert puppet.residency(memory) == {2: 32 * PAGE}
     assert puppet.is_intact(memory.part(0, 32))
-    puppet.later(Call.MADVISE, memory.start, PAGE, Advice.DONTNEED)  # no fault: it ends
+    puppet.later(Call.MADVISE, memory.start, PAGE, Advice.DONTNEED)  # without a fault it ends
     until(lambda: puppet.threads() == 1)
 
 
@@ -350,7 +350,7 @@ def huge_bytes(puppet: Puppet) -> int:
 
 
 def test_huge_pages_of_which_a_part_is_mapped(puppet: Puppet, relocate: Any) -> None:
-    """One that lost its first half, one of two protections, one with a hole, and a whole one."""
+    """One without its first half, one with two protections, one with a hole, and a whole one."""
     memory = puppet.map(4 * HUGE, huge=True)
     puppet.fill(memory, 0)
     assert huge_bytes(puppet) == 4 * HUGE
@@ -366,7 +366,7 @@ def test_huge_pages_of_which_a_part_is_mapped(puppet: Puppet, relocate: Any) -> 
 def test_huge_pages_for_which_the_new_node_has_only_small_ones(
     puppet: Puppet, relocate: Any
 ) -> None:
-    """Its free memory lies scattered, and what lies between may not be pushed together."""
+    """Its free memory is fragmented, and compaction may not move what lies in between."""
     drop_caches()
     memory = puppet.map(4 * HUGE, huge=True)
     puppet.fill(memory, 0)
@@ -376,7 +376,7 @@ def test_huge_pages_for_which_the_new_node_has_only_small_ones(
         other.thin(scattered)
         only_what_is_there = 1
         other.call(Call.MLOCK2, scattered.start, scattered.size, only_what_is_there)
-        with setting(pool, free_bytes(2) // HUGE):  # takes every huge page that there is
+        with setting(pool, free_bytes(2) // HUGE):  # takes every free huge page
             assert huge_bytes(puppet) == memory.size
             assert is_complete(relocate("--reserve", 0), memory.size // PAGE)
     assert puppet.residency(memory) == {2: memory.size}
@@ -388,7 +388,7 @@ def test_huge_pages_for_which_the_new_node_has_only_small_ones(
 
 
 class Slow:
-    """A disk that stops and goes on when told to."""
+    """A disk that stops and continues on command."""
 
     def __init__(self, disk: Path, mib: int) -> None:
         subprocess.run(["modprobe", "dm_mod"], check=True, timeout=60)
@@ -423,7 +423,7 @@ def slow() -> Iterator[Slow]:
 
 
 def test_direct_io_in_flight(slow: Slow, puppet: Puppet, relocate: Any) -> None:
-    """The disk may write to, or read from, the pages at any time until it is done."""
+    """The disk may access the pages until it is done."""
     file = puppet.open(slow.device, os.O_WRONLY | os.O_DIRECT)
     memory = puppet.anonymous(PAGES)
     slow.stop()
@@ -468,7 +468,7 @@ def map_file(puppet: Puppet, path: Path) -> Memory:
 
 
 def test_file_systems_that_cannot_move_pages(puppet: Puppet, relocate: Any, tmp_path: Path) -> None:
-    """minix writes a dirty page back first; ramfs can do neither."""
+    """Minix writes a dirty page back first; ramfs supports neither migration nor writeback."""
     with mounted_disk(tmp_path, 16, "minix") as directory:
         memory = map_file(puppet, directory / "file")
         assert "dirty=32" in line_of(puppet, memory)
@@ -486,7 +486,7 @@ def test_file_systems_that_cannot_move_pages(puppet: Puppet, relocate: Any, tmp_
         subprocess.run(["umount", "--lazy", tmp_path], check=True, timeout=60)
 
 
-def test_page_cache_that_nobody_maps(puppet: Puppet, relocate: Any, tmp_path: Path) -> None:
+def test_page_cache_that_no_process_maps(puppet: Puppet, relocate: Any, tmp_path: Path) -> None:
     with mounted_disk(tmp_path, 16) as directory:
         file = puppet.open(directory / "file", os.O_RDWR | os.O_CREAT)
         source = puppet.anonymous(32, 3)
@@ -532,7 +532,7 @@ def test_segments_and_files_in_memory(puppet: Puppet, relocate: Any, tmp_path: P
 
 
 def goes_offline(state: Path) -> bool:
-    """Whether it does now: what others have put there meanwhile may be in use for a moment."""
+    """Return whether it goes offline now; memory allocated there may be in use for a moment."""
     drop_caches()
     with suppress(OSError):
         state.write_text("offline")
@@ -541,14 +541,14 @@ def goes_offline(state: Path) -> bool:
 
 @contextmanager
 def movable_zone(node: int) -> Iterator[None]:
-    """A block of the node's memory as ZONE_MOVABLE, as hot-plugged memory often is."""
+    """Turn a block of the node's memory into ZONE_MOVABLE, as hot-plugged memory often is."""
     blocks = Path(f"/sys/devices/system/node/node{node}").glob("memory*/state")
     drop_caches()
     for state in sorted(blocks, reverse=True):
         try:
             state.write_text("offline")
         except OSError:
-            continue  # the kernel's own memory lies there
+            continue  # it holds memory of the kernel
         state.write_text("online_movable")
         try:
             yield

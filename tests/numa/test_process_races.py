@@ -1,4 +1,4 @@
-"""What processes do while they are moved: every race is met many times, on both sides."""
+"""What processes do while they are moved: each race occurs many times, during and around a move."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ PAGES = 48
 MEMBERS = 16
 ROUNDS = 12
 ENOUGH = 8
-"""Actions in mid-move, and at other times, after which a race counts as met."""
+"""Actions during the move, and as many at other times, after which a race counts as covered."""
 MIDDLE, BESIDE = "in the middle", "before or after"
 PASSING = {"EBUSY", "appeared", "hidden"}
-"""Reasons that a busy process gives; `hidden`: without access just then, on Linux 6.1."""
+"""Reasons that a busy process causes; `hidden`: without access at the moment, on Linux 6.1."""
 
 
 class Crowd:
@@ -63,11 +63,11 @@ class Crowd:
         self._process.stdin.flush()
 
     def members(self) -> list[Member]:
-        """Those that live, once each has done what it was about to do."""
+        """Return the living members, once each has finished its action."""
         found: list[Member] = []
 
         def at_rest() -> bool:
-            with suppress(OSError):  # another program that has no memory there yet
+            with suppress(OSError):  # a new program that has no memory there yet
                 found[:] = self._members()
                 return all(member.image for member in found)
             return False
@@ -78,7 +78,7 @@ class Crowd:
     def _members(self) -> Iterator[Member]:
         for pid in map(int, (self._path / "cgroup.procs").read_text().split()):
             if pid != self.pid:
-                with suppress(FileNotFoundError, ProcessLookupError):  # it has exited just now
+                with suppress(FileNotFoundError, ProcessLookupError):  # it has just exited
                     yield Member.read(pid)
 
     def __enter__(self) -> Crowd:
@@ -94,7 +94,7 @@ class Member:
     pid: int
     image: int
     filled: int
-    """In ns of the monotonic clock."""
+    """Time of filling, in ns of the monotonic clock."""
     residency: dict[int, int]
     is_whole: bool
 
@@ -130,7 +130,10 @@ class Looks:
         self.last.clear()
 
     def met(self, member: Member) -> str:
-        """Where its second image came to be: between the first look at any and the last at it."""
+        """Return when its second image appeared: during the move (MIDDLE) or not (BESIDE).
+
+        The move lasts from the first reading of any process to the last reading of this one.
+        """
         last = self.last.get(member.pid, 0)
         return MIDDLE if min(self.first.values()) < member.filled < last else BESIDE
 
@@ -185,19 +188,19 @@ def test_a_crowd(run: Any, looks: Looks, action: str, strategy: str) -> None:
 
 
 def check(report: dict[str, Any], crowd: Crowd, looks: Looks) -> Counter[str]:
-    """Whatever had been filled when the relocation last looked has moved, or is counted."""
+    """Assert that what was filled before the last reading has moved, or is counted as left."""
     met: Counter[str] = Counter()
-    told = {each["pid"]: each for each in report["processes"]}
+    reported = {each["pid"]: each for each in report["processes"]}
     members = crowd.members()
     for member in members:
         assert member.is_whole
         if member.filled < looks.last.get(member.pid, 0):
-            assert member.residency.get(0, 0) <= told[member.pid]["bytes_left"], member
+            assert member.residency.get(0, 0) <= reported[member.pid]["bytes_left"], member
         if member.image == 2:
             met[looks.met(member)] += 1
     known = {crowd.pid, *(member.pid for member in members)}
-    for pid in told.keys() - known:  # these have exited
-        met[MIDDLE if told[pid]["error"] else BESIDE] += 1
+    for pid in reported.keys() - known:  # these have exited
+        met[MIDDLE if reported[pid]["error"] else BESIDE] += 1
     return met
 
 

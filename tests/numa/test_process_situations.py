@@ -1,4 +1,4 @@
-"""Processes and callers in every state that the kernel treats differently; docs/situations.md."""
+"""Processes and callers in every state that the kernel treats specially; docs/situations.md."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount
 
 @pytest.fixture(scope="module", autouse=True)
 def imports() -> None:
-    """What takes time to import, and some callers may not read."""
+    """Import what takes time, or what some callers may not read."""
     for name in (
         "tenacity",
         "schedhook.cli.commands.doctor",
@@ -53,7 +53,7 @@ def assert_moved(answer: Answer, job: Job, contents: str) -> dict[str, Any]:
 
 
 def assert_refused(answer: Answer, job: Job, *words: str) -> None:
-    """Nothing moved, and one line says why."""
+    """Assert that nothing moved, and that one line says why."""
     assert (answer.status, answer.report["outcome"]) == (4, "refused"), answer
     (line,) = answer.said.splitlines()
     for word in words:
@@ -66,7 +66,7 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
-# -- what has no memory --------------------------------------------------------------------------
+# -- processes without memory --------------------------------------------------------------------
 
 
 def test_a_kernel_thread_is_no_job() -> None:
@@ -76,7 +76,7 @@ def test_a_kernel_thread_is_no_job() -> None:
 
 
 def test_kernel_threads_of_a_cgroup_are_passed_over() -> None:
-    """A virtual machine's cgroup has its vhost threads in it."""
+    """The cgroup of a virtual machine contains its vhost threads."""
     thread = kernel_thread()
     with cgroup("mixed") as path, Job("anon", MIB, 0, cgroup=path) as job:
         contents = job.checksum()
@@ -89,7 +89,7 @@ def test_kernel_threads_of_a_cgroup_are_passed_over() -> None:
 
 
 def kernel_thread() -> int:
-    """One that a cgroup takes in."""
+    """Return the pid of a kernel thread that may be put into a cgroup."""
     return next(
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/comm")
@@ -116,7 +116,7 @@ def test_zombies() -> None:
         assert [each["pid"] for each in report["processes"]] == [job.pid]
 
 
-def test_a_number_without_a_process() -> None:
+def test_a_pid_without_a_process() -> None:
     with Job("anon", MIB, 0) as job:
         job.say("threads 1")
         thread = max(int(task.name) for task in Path(f"/proc/{job.pid}/task").iterdir())
@@ -127,7 +127,7 @@ def test_a_number_without_a_process() -> None:
         assert job.share_on(0) == 1
 
 
-# -- what does not run ---------------------------------------------------------------------------
+# -- processes that do not run -------------------------------------------------------------------
 
 
 def test_a_stopped_process() -> None:
@@ -154,7 +154,7 @@ def test_a_frozen_cgroup_stays_frozen(options: tuple[str, ...]) -> None:
 
 
 def test_a_cgroup_whose_name_looks_like_a_line_about_another() -> None:
-    """Users who may make cgroups may put anything but a newline in their names."""
+    """Users who may create cgroups may use any byte but a newline in their names."""
     with cgroup("victim") as victim, cgroup("x\udcff\r0::") as path:
         (inner := path / "victim").mkdir()
         with Job("anon", MIB, 0, cgroup=inner) as job:
@@ -179,8 +179,8 @@ def ptrace(request: int, pid: int) -> None:
     assert ctypes.CDLL(None).ptrace(request, pid, None, None) == 0
 
 
-def test_a_parent_that_waits_for_its_vfork() -> None:
-    """Both have one address space, which counts for the parent, and changes places once."""
+def test_a_parent_that_waits_in_vfork() -> None:
+    """Both use one address space, which is counted for the parent and moves once."""
     with cgroup("vfork") as path, Job("anon", MIB, 0, cgroup=path) as job:
         contents = job.checksum()
         child = int(job.say("vfork"))
@@ -250,8 +250,8 @@ def test_a_memory_policy_is_no_hindrance_and_stays(orders: list[str], policy: st
 # -- rights --------------------------------------------------------------------------------------
 
 
-def test_a_user_moves_what_is_theirs() -> None:
-    """Yama, which keeps debuggers from it, does not mind: nothing is attached to, only read."""
+def test_a_user_moves_processes_of_their_own() -> None:
+    """Yama denies debuggers access to it, but allows this: it is only read, not attached to."""
     scope = Path("/proc/sys/kernel/yama/ptrace_scope")
     before = scope.read_text()
     with Job("anon", MIB, 0, user=NOBODY, group=NOBODY) as job:
@@ -309,7 +309,7 @@ def test_a_caller_that_a_security_module_confines() -> None:
 
 
 def test_a_security_module_that_lets_no_memory_move() -> None:
-    """As SELinux does for a domain without `setsched`; its hook is asked after all others."""
+    """SELinux does so for a domain without `setsched`; its hook is called after all others."""
     with Job("anon", MIB, 0) as job:
         contents = job.checksum()
         with lsm.denying("task_movememory"):
@@ -333,7 +333,7 @@ def test_a_caller_whose_calls_are_filtered(name: str, error: int) -> None:
     assert "seccomp filter" in found["remedy"]
 
 
-def test_without_migrate_pages_the_other_call_moves_all() -> None:
+def test_without_migrate_pages_move_pages_moves_everything() -> None:
     with Job("anon", MIB, 0) as job:
         contents = job.checksum()
         for error in (errno.EPERM, errno.ENOSYS):
@@ -354,7 +354,7 @@ def test_without_migrate_pages_the_other_call_moves_all() -> None:
 
 
 def test_more_processes_than_files_may_be_open() -> None:
-    """The soft limit is raised; where the hard one is too low nothing moves."""
+    """The soft limit is raised; if the hard one is too low, nothing moves."""
 
     def allow(soft: int, hard: int) -> Callable[[], None]:
         return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -374,7 +374,7 @@ def test_more_processes_than_files_may_be_open() -> None:
 
 @contextmanager
 def contained(path: Path) -> Iterator[tuple[Job, int]]:
-    """A job as the first process of a container in the cgroup, and its number outside."""
+    """Start a job as the first process of a container in the cgroup; yield its pid outside too."""
     with Job("anon", MIB, 0, cgroup=path, prefix=CONTAINER) as job:
         starter = job.pid
         children = Path(f"/proc/{starter}/task/{starter}/children").read_text().split()
@@ -390,7 +390,7 @@ def test_a_container_seen_from_outside() -> None:
 
 
 def enter(pid: int, *names: str) -> Callable[[], None]:
-    """Become a process of the container of which `pid` is one."""
+    """Return a function that joins the container of process `pid`."""
 
     def become() -> None:
         for name in names:
@@ -402,7 +402,7 @@ def enter(pid: int, *names: str) -> Callable[[], None]:
 
 
 def test_a_caller_in_the_container() -> None:
-    """Its root has no more rights over the host than any user."""
+    """Its root user has no more rights over the host than any user."""
     with cgroup("inside") as path, contained(path) as (job, pid):
         contents = job.checksum()
         inside = enter(pid, "cgroup", "user", "pid", "mnt")
@@ -413,8 +413,8 @@ def test_a_caller_in_the_container() -> None:
         assert f"no process {pid}" in answer.said
 
 
-def test_numbers_that_mean_another_process_in_proc() -> None:
-    """A container with the host's /proc: its process 1 is not the host's."""
+def test_pids_that_mean_another_process_in_proc() -> None:
+    """In a container with the host's /proc, pid 1 is not the host's process 1."""
     with cgroup("mismatch") as path, contained(path) as (job, pid):
         inside = enter(pid, "user", "pid")
         answer = call("relocate", "--pid", 1, *AWAY, become=inside)

@@ -1,4 +1,4 @@
-"""The main job on the real kernel: memory follows, and every page that stays has its reason."""
+"""Relocations on the real kernel: memory follows, and every page that stays has a reason."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ pytestmark = pytest.mark.nodes(4)
 
 STRATEGIES = ["move-pages", "migrate-process"]
 BIG = 400
-"""MiB; the size that the project promises something about."""
+"""MiB; the size for which the project makes promises."""
 MEDIUM = 120
-"""Several pieces of work for several threads."""
+"""MiB; several units of work for several threads."""
 SMALL = 64
 ENOUGH = 0.999
 
 
 def relocated(run: Any, job: Job, strategy: str, *arguments: object) -> dict[str, Any]:
-    """Relocate 0 → 2 while the job keeps writing; complete, verified, data unharmed."""
+    """Relocate 0 → 2 while the job writes; assert that all of it moves and data is intact."""
     before = job.checksum()
     job.say("write")
     status, report = run(
@@ -62,7 +62,7 @@ def test_memory_follows(run: Any, kind: str, mib: int, strategy: str) -> None:
 
 
 def huge_bytes(job: Job) -> int:
-    """Memory in transparent huge pages, from smaps."""
+    """Return the bytes in transparent huge pages, from smaps."""
     text = Path(f"/proc/{job.pid}/smaps_rollup").read_text()
     return int(text.partition("AnonHugePages:")[2].split()[0]) << 10
 
@@ -91,7 +91,7 @@ def test_pages_of_a_huge_page_pool(run: Any, huge_pools: Any, strategy: str) -> 
 
 
 def test_without_a_pool_the_kernel_makes_huge_pages_or_says_why(run: Any, huge_pools: Any) -> None:
-    """Kernels differ in whether they take fresh pages; each page must be accounted for."""
+    """Kernels differ in whether they allocate new huge pages; every page must be accounted for."""
     drop_caches()
     assert huge_pools(0, 50) == 50
     with Job("huge", 100, 0) as job:
@@ -136,7 +136,7 @@ def test_a_segment_that_two_processes_map(run: Any, strategy: str) -> None:
             assert job.share_on(2) >= ENOUGH
             assert other.share_on(2) >= ENOUGH
             assert job.checksum() == other.checksum() == before
-            # The segment is there once, and counted once.
+            # The segment exists once, and is counted once.
             assert MEDIUM * MIB <= report["bytes_planned"] < 1.2 * MEDIUM * MIB
     finally:
         path.unlink(missing_ok=True)
@@ -256,7 +256,7 @@ def test_nodes_change_places(run: Any, strategy: str, kind: str) -> None:
 
 
 def anonymous(job: Job) -> dict[int, int]:
-    """Bytes per node of its anonymous mappings, through numastat's own reading."""
+    """Return the bytes per node of its private mappings, as numastat reads them."""
     text = subprocess.run(
         ["numastat", "-p", str(job.pid)], check=True, capture_output=True, text=True, timeout=60
     ).stdout
@@ -265,7 +265,7 @@ def anonymous(job: Job) -> dict[int, int]:
 
 
 def test_shared_pages_change_places_once(run: Any) -> None:
-    """Two processes map the same pages; each sweep must not undo the other's."""
+    """Two processes map the same pages; the sweep of one must not undo that of the other."""
     with cgroup("swap") as path, Job("anon", SMALL, 0, cgroup=path) as job:
         child = int(job.say("fork"))
         status, report = run("relocate", "--cgroup", path, "--map", "0:1,1:0")
@@ -274,7 +274,7 @@ def test_shared_pages_change_places_once(run: Any) -> None:
         assert job.residency(child).get(1, 0) >= ENOUGH * SMALL * MIB
 
 
-def test_nodes_that_hand_on_in_a_chain(run: Any) -> None:
+def test_nodes_in_a_chain(run: Any) -> None:
     with Job("anon", SMALL, 0) as job:
         job.say(f"touch {SMALL // 2} 1")
         status, report = run("relocate", "--pid", job.pid, "--map", "0:1,1:2")
@@ -306,7 +306,7 @@ def test_a_full_destination_is_refused(run: Any) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_full_destination_takes_by_force_what_fits(run: Any, strategy: str) -> None:
+def test_a_full_destination_takes_what_fits_with_force(run: Any, strategy: str) -> None:
     drop_caches()
     with Job("anon", 700, 2), Job("anon", BIG, 0) as job:
         room = free_bytes(2)
@@ -343,8 +343,10 @@ def test_a_cpuset_without_the_destination_is_refused(run: Any) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_caller_whose_own_cpuset_is_narrow_is_refused(run: Any, strategy: str) -> None:
-    """migrate_pages(2) would silently leave out the nodes that the caller may not use, and
-    move_pages(2) fails with ENOMEM although they are empty."""
+    """migrate_pages(2) would silently omit the nodes that the caller may not use.
+
+    move_pages(2) fails with ENOMEM although they are empty.
+    """
     with cgroup("narrow") as path, Job("anon", SMALL, 0) as job:
         (path / "cpuset.mems").write_text("0-1")
         home = CGROUPS / Path("/proc/self/cgroup").read_text().strip().rpartition(":/")[2]
@@ -366,14 +368,14 @@ def test_a_caller_whose_own_cpuset_is_narrow_is_refused(run: Any, strategy: str)
         assert job.share_on(0) == 1
 
 
-def test_a_number_that_was_given_to_another_process_is_not_touched() -> None:
+def test_a_process_that_reuses_the_pid_is_not_touched() -> None:
     first = Job("anon", 4, 0)
     with NativeBackend().attach(first.pid) as target:
         areas = target.areas()
         first.stop()
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(first.pid - 1))
         with Job("anon", 4, 0) as second:
-            assert second.pid == first.pid, "the kernel gave another number"
+            assert second.pid == first.pid, "the kernel gave another pid"
             assert not target.alive()
             for area in areas:
                 with pytest.raises(ProcessGoneError):
@@ -404,7 +406,7 @@ def test_bandwidth_is_bounded(run: Any) -> None:
 def test_another_users_process_is_refused_before_anything_moves(run: Any) -> None:
     with Job("anon", SMALL, 0) as job:
         relocation = ("--pid", job.pid, "--from", 0, "--to", 2)
-        run("plan", *relocation)  # imports what a stranger may not be able to read
+        run("plan", *relocation)  # imports what another user may not be able to read
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
@@ -429,7 +431,7 @@ def test_another_users_process_is_refused_before_anything_moves(run: Any) -> Non
         assert job.share_on(0) == 1
 
 
-def test_show_reads_what_numa_maps_says(run: Any) -> None:
+def test_show_agrees_with_numa_maps(run: Any) -> None:
     with Job("anon", SMALL, 3) as job:
         status, shown = run("show", "--pid", job.pid)
         assert status == 0

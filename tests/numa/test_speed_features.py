@@ -1,4 +1,4 @@
-"""What makes a relocation fast or gentle, as features; how fast and how gentle, benchmarks/ say."""
+"""Features that make a relocation fast or gentle; benchmarks/ measures how much."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZE = 64
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Relocate 0 → 2 in this process; complete."""
+    """Relocate 0 → 2 in this process, and assert that it completes."""
 
     def run(job: Job, *arguments: object) -> dict[str, Any]:
         words = ["relocate", "--from", 0, "--to", 2, *arguments]
@@ -50,7 +50,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 class Calls:
-    """What reached the backend, from which processors, and how the job's cgroup was meanwhile."""
+    """The calls into the backend, the callers' processors, and whether the job was frozen."""
 
     def __init__(self) -> None:
         self.cpus: list[CpuSet] = []
@@ -62,22 +62,22 @@ class Calls:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Watches every sweep and whole-process call."""
+    """Record every sweep and whole-process call."""
     seen = Calls()
     sweep, migrate = NativeTarget.sweep, NativeTarget.migrate
 
-    def note() -> None:
+    def record() -> None:
         seen.cpus.append(CpuSet(os.sched_getaffinity(0)))
         if seen.watched:
             seen.frozen.append("frozen 1" in (seen.watched / "cgroup.events").read_text())
 
     def watched_sweep(self: NativeTarget, *arguments: Any, limits: Limits, **others: Any) -> Sweep:
-        note()
+        record()
         seen.limits.append(limits)
         return sweep(self, *arguments, limits=limits, **others)
 
     def watched_migrate(self: NativeTarget, *arguments: Any) -> int:
-        note()
+        record()
         seen.migrated += 1
         return migrate(self, *arguments)
 
@@ -112,7 +112,7 @@ def test_gentle_calls_are_bounded(run: Any, calls: Calls) -> None:
     assert {limits.call_seconds for limits in calls.limits} == {0.02}
 
 
-def test_holes_are_left_to_the_kernel_where_it_does_not_tell_them(
+def test_sparse_processes_move_whole_if_the_kernel_does_not_report_holes(
     run: Any, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Job("reserve", SIZE, 0) as job, NativeBackend().attach(job.pid) as target:
@@ -126,7 +126,7 @@ def test_holes_are_left_to_the_kernel_where_it_does_not_tell_them(
         assert calls.migrated == 1
 
 
-def test_frames_tell_nodes_as_the_kernel_does() -> None:
+def test_nodes_by_frame_agree_with_the_kernel() -> None:
     spans = node_spans()
     assert {node for *_, node in spans} == {0, 1, 2, 3}
     for node in range(4):
@@ -147,7 +147,7 @@ def test_the_job_is_frozen_while_it_moves(run: Any, calls: Calls) -> None:
         assert job.checksum()
 
 
-def test_a_job_that_was_frozen_stays_so(run: Any) -> None:
+def test_a_job_that_was_frozen_stays_frozen(run: Any) -> None:
     with cgroup("cold") as path, Job("anon", SIZE, 0, cgroup=path) as job:
         (path / "cgroup.freeze").write_text("1")
         run(job, "--freeze", "--cgroup", path)
@@ -164,12 +164,12 @@ def test_a_failure_thaws() -> None:
 
 
 def test_death_thaws() -> None:
-    """SIGKILL leaves no time for anything: the helper has to do it."""
+    """A process cannot handle SIGKILL, so the helper thaws the cgroup."""
     program = (
         "import sys, time; from pathlib import Path\n"
         "from schedhook.control.freezer import freeze_cgroups\n"
         "from schedhook.control.rollback import Rollback\n"
-        "with Rollback() as guard, freeze_cgroups([Path(sys.argv[1])], guard):\n"
+        "with Rollback() as rollback, freeze_cgroups([Path(sys.argv[1])], rollback):\n"
         "    print('frozen', flush=True); time.sleep(600)"
     )
     with cgroup("cold") as path, Job("anon", 4, 0, cgroup=path):
@@ -185,6 +185,6 @@ def test_death_thaws() -> None:
         assert (path / "cgroup.freeze").read_text().strip() == "0"
 
 
-def test_one_does_not_freeze_oneself() -> None:
+def test_the_caller_does_not_freeze_itself() -> None:
     with NativeBackend().attach(os.getpid()) as target, pytest.raises(RefusedError):
         freezer.cgroups_to_freeze([target], None, Path("/"))
