@@ -1,4 +1,4 @@
-"""A job in cgroups as Slurm makes them, without Slurm."""
+"""A job without Slurm, in cgroups as Slurm makes them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
 
 @contextmanager
 def slurm_job(job: str, mib: int) -> Iterator[tuple[Path, list[Job]]]:
-    """The job's cgroup, and its two tasks: on processors 0 and 1, with `mib` of memory each on node
-    0 and 1."""
+    """Yield a job's cgroup and its two tasks, with processor and `mib` MiB on node 0 and 1 each."""
     leaf = SCOPE / f"job_{job}" / "step_0" / "user" / "task_special"
     for path in reversed((leaf, *leaf.parents)):
         if path.is_relative_to(CGROUPS) and path != leaf:
@@ -36,6 +35,6 @@ def slurm_job(job: str, mib: int) -> Iterator[tuple[Path, list[Job]]]:
     for path in (leaf, *leaf.parents[:3]):
         until(lambda path=path: not (path / "cgroup.procs").read_text().strip())
         path.rmdir()
-    with suppress(OSError):  # others may have jobs, or services, there
+    with suppress(OSError):  # other tests may have jobs or services there
         SCOPE.rmdir()
         SCOPE.parent.rmdir()

@@ -1,1 +1,1 @@
-"""Slurm on a virtual machine, for tests."""
+"""Tests with a real Slurm in the virtual machine."""

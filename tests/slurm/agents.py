@@ -1,4 +1,4 @@
-"""The agent beside the test cluster, and `job-migrate`."""
+"""The agent and job-migrate on the test cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOG = "agent"
 
 @contextmanager
 def agent(cluster: Cluster, config: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """The agent as its service runs it, with this configuration. Its log is among the cluster's."""
+    """Run the agent as its service does, with this configuration and a log among the cluster's."""
     file = cluster.directory / "schedhook.toml"
     file.write_text(config)
     SOCKET.unlink(missing_ok=True)
@@ -39,7 +39,7 @@ def agent(cluster: Cluster, config: str = "") -> Iterator[subprocess.Popen[bytes
 
 
 def job_migrate(cluster: Cluster, *arguments: object, **environment: str) -> tuple[int, Any]:
-    """Run the command as root: its exit status and JSON, or the line that it ended with."""
+    """Run job-migrate as root; return its exit status, and its JSON or its error message."""
     done = subprocess.run(
         [*JOB_MIGRATE, *map(str, arguments), "--json"],
         capture_output=True,

@@ -1,7 +1,7 @@
 """A real Slurm on one virtual machine: munged, slurmctld, and a slurmd for each of its hosts.
 
-Everything lives in one directory (/run/slurm-test); the hosts `n1`, `n2` … are slurmds of one
-kernel, which Debian's build allows (and then names its scopes after the host). To play with it:
+All its files are in one directory (/run/slurm-test). The hosts `n1`, `n2` … are slurmds of one
+kernel, which Debian's build allows; it then names its scopes after the host. To try it by hand:
 
     python -m tests.slurm.cluster start
     SLURM_CONF=/run/slurm-test/slurm.conf sinfo
@@ -40,21 +40,21 @@ _FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", 
 
 
 class CannotRun(Exception):
-    """What is missing for a cluster here, and how to get it."""
+    """No cluster can run here; the message names what is missing and how to get it."""
 
 
 class Unexpected(Exception):
-    """The cluster did not do what was waited for; the message has what it did."""
+    """The cluster did not do what was expected; the message tells what it did."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Where the cluster's files are, and what there is in it."""
+    """A Slurm cluster: its files, its hosts and its settings."""
 
     directory: Path = DIRECTORY
     hosts: tuple[str, ...] = ("n1",)
     settings: Mapping[str, str] = field(default_factory=dict)
-    """More lines for slurm.conf, or other values for those that are there."""
+    """Lines of slurm.conf, in addition to the usual ones or instead of them."""
 
     @property
     def conf(self) -> Path:
@@ -67,7 +67,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For every Slurm command."""
+        """The environment of every Slurm command."""
         return {**os.environ, "SLURM_CONF": str(self.conf)}
 
     # -- the daemons ---------------------------------------------------------------------------
@@ -90,7 +90,10 @@ class Cluster:
         return pid is not None and Path(f"/proc/{pid}").exists()
 
     def start(self, seconds: float = 120) -> None:
-        """Start the daemons and wait until every host is idle. CannotRun, Unexpected."""
+        """Start the daemons and wait until every host is idle.
+
+        Raise CannotRun if this machine cannot run them, Unexpected if one does not come up.
+        """
         require_machine()
         prepare_machine()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -101,7 +104,7 @@ class Cluster:
         shutil.chown(self.work, USER, USER)
         self.configure()
         self._start_munged()
-        # slurmctld gives up being root early, so its files have to be its own beforehand.
+        # slurmctld drops root early, so its files must belong to it beforehand.
         (self.directory / "pid/slurmctld").touch()
         shutil.chown(self.directory / "pid/slurmctld", "slurm")
         self._daemon("slurmctld", ["slurmctld", "-c", "-f", str(self.conf)])
@@ -122,7 +125,7 @@ class Cluster:
         self._daemon(f"slurmd-{host}", ["bash", "-c", enter])
 
     def stop_slurmd(self, host: str) -> None:
-        """End a host's slurmd; its jobs go on under their slurmstepds."""
+        """End a host's slurmd; its jobs go on running under their slurmstepds."""
         self._end(f"slurmd-{host}")
 
     def _daemon(self, name: str, command: Sequence[str]) -> None:
@@ -175,7 +178,7 @@ class Cluster:
     # -- configuration -------------------------------------------------------------------------
 
     def configure(self, **settings: str) -> None:
-        """Write slurm.conf with these lines too; daemons that run are not told of it."""
+        """Write slurm.conf with these lines too; running daemons do not read it again."""
         values = {
             "ClusterName": "test",
             "SlurmctldHost": f"{socket.gethostname()}({ADDRESS})",
@@ -200,7 +203,7 @@ class Cluster:
             "JobRequeue": "0",
             "ReturnToService": "2",
             "KillWait": "5",
-            # An emulated machine that also compiles is slow to answer.
+            # An emulated machine on which a compiler runs too is slow to answer.
             "MessageTimeout": "60",
             "SlurmdTimeout": "600",
             "PrologEpilogTimeout": "60",
@@ -215,7 +218,7 @@ class Cluster:
             " ThreadsPerCore=1 RealMemory=3000"
             for number, host in enumerate(self.hosts)
         ]
-        # Hosts in the order of their numbers, and jobs may share none of their processors.
+        # Slurm takes hosts in this order, and gives a processor to one job only.
         lines.append(f"PartitionName=all Nodes={','.join(self.hosts)} Default=YES MaxTime=30")
         self.conf.write_text("\n".join(lines) + "\n")
         self.conf.with_name("cgroup.conf").write_text(
@@ -224,7 +227,7 @@ class Cluster:
         )
 
     def reconfigure(self, **settings: str) -> None:
-        """Give the running daemons these lines, and those of the cluster, and no others."""
+        """Configure the running daemons with the cluster's lines and these, and no others."""
         self.configure(**settings)
         self.command("scontrol", "reconfigure")
 
@@ -233,7 +236,10 @@ class Cluster:
     def command(
         self, *words: str, user: str | None = None, data: str | None = None, seconds: float = 90
     ) -> str:
-        """What a Slurm command prints, run as root or as `user`. Unexpected where it fails."""
+        """Run a Slurm command as root or as `user` and return its output.
+
+        Raise Unexpected if it fails.
+        """
         account = pwd.getpwnam(user) if user else None
         done = subprocess.run(
             words,
@@ -253,27 +259,30 @@ class Cluster:
         return done.stdout
 
     def submit(self, script: str, *options: str, user: str = USER) -> int:
-        """Submit a batch script (without its first line) with options of sbatch; the job."""
+        """Submit a batch script (without its first line) with options of sbatch; return the job."""
         text = "#!/bin/bash\n" + script
         return int(
             self.command("sbatch", "--parsable", "--output=%j.out", *options, user=user, data=text)
         )
 
     def output(self, job: int) -> str:
-        """What the job has printed so far."""
+        """Return what the job has printed so far."""
         path = self.work / f"{job}.out"
         return path.read_text() if path.exists() else ""
 
     def job_state(self, job: int) -> str:
-        """`PENDING`, `RUNNING`, …"""
+        """Return `PENDING`, `RUNNING`, …"""
         return self.job_field(job, "JobState")
 
     def job_field(self, job: int, name: str) -> str:
-        """One `Name=value` of `scontrol show job`."""
+        """Return the value of one `Name=value` of `scontrol show job`."""
         return _field(self.command("scontrol", "-d", "-o", "show", "job", str(job)), name)
 
     def wait_for_state(self, job: int, *states: str, seconds: float = 90) -> str:
-        """Wait until the job is in one of these states; Unexpected when it ends in another."""
+        """Wait until the job is in one of these states and return it.
+
+        Raise Unexpected if it ends in another.
+        """
 
         def there() -> bool:
             state = self.job_state(job)
@@ -285,13 +294,13 @@ class Cluster:
         return self.job_state(job)
 
     def run(self, script: str, *options: str, seconds: float = 120) -> str:
-        """Submit, wait until it has completed, and return what it printed."""
+        """Submit a script, wait until it has completed and return what it printed."""
         job = self.submit(script, *options)
         self.wait_for_state(job, "COMPLETED", seconds=seconds)
         return self.output(job)
 
     def cancel(self, *jobs: int) -> None:
-        """End these jobs and wait until nothing is left of them."""
+        """End these jobs and wait until their cgroups are gone."""
         for job in jobs:
             with contextlib.suppress(Unexpected):
                 self.command("scancel", str(job))
@@ -306,22 +315,22 @@ class Cluster:
     # -- what it runs on -----------------------------------------------------------------------
 
     def host_state(self, host: str = "n1") -> str:
-        """`IDLE`, `MIXED+DRAIN`, …, as `scontrol show node` writes it."""
+        """Return `IDLE`, `MIXED+DRAIN`, … as `scontrol show node` writes it."""
         return _field(self.command("scontrol", "-o", "show", "node", host), "State")
 
     def is_drained(self, host: str = "n1") -> bool:
         return "DRAIN" in self.host_state(host) or "DOWN" in self.host_state(host)
 
     def undrain(self, host: str = "n1") -> None:
-        """Take a drained host back, for the next test."""
+        """Return a drained host to service, for the next test."""
         self.command("scontrol", "update", f"NodeName={host}", "State=RESUME")
 
     def job_cgroup(self, job: int, host: str = "n1") -> Path:
-        """The job's cgroup on a host, whether it exists or not."""
+        """Return the path of the job's cgroup on a host, whether it exists or not."""
         return CGROUPS / f"system.slice/{host}_slurmstepd.scope/job_{job}"
 
     def step_pids(self, job: int, step: str = "0", host: str = "n1") -> list[int]:
-        """The user's processes of a step that have become what they are to run."""
+        """Return the step's processes that already run the user's program."""
         base = self.job_cgroup(job, host) / f"step_{step}/user"
         found = []
         for path in base.glob("**/cgroup.procs"):
@@ -342,12 +351,12 @@ class Cluster:
         return self.step_pids(job, step, host)
 
     def log(self, name: str) -> str:
-        """A daemon's log: `slurmctld`, `slurmd-n1`, …"""
+        """Return the log of a daemon: `slurmctld`, `slurmd-n1`, …"""
         path = self.directory / "log" / name
         return path.read_text(errors="replace") if path.exists() else ""
 
     def diagnosis(self, job: int | None = None) -> str:
-        """The ends of all logs, for a person to read when something did not happen."""
+        """Return the ends of all logs, and the job's output, for the message of a failure."""
         parts = [f"--- output of {job}\n{self.output(job)}"] if job else []
         for path in sorted((self.directory / "log").iterdir()):
             parts.append(f"--- {path.name}\n" + "\n".join(self.log(path.name).splitlines()[-15:]))
@@ -355,20 +364,20 @@ class Cluster:
 
 
 def require_machine() -> None:
-    """CannotRun where this is no virtual machine of tests/vm, or a package is missing."""
+    """Raise CannotRun outside the virtual machine of tests/vm, or if a package is missing."""
     if "virtme" not in Path("/proc/cmdline").read_text() or os.geteuid() != 0:
-        raise CannotRun("a test cluster is started in the virtual machine only: see tests/vm")
+        raise CannotRun("a test cluster runs only in the virtual machine; see tests/vm")
     for program, package in PROGRAMS.items():
         if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
-            raise CannotRun(f"{program} is missing: apt-get install {package}")
+            raise CannotRun(f"{program} is missing: run apt-get install {package}")
 
 
 def prepare_machine() -> None:
-    """Give the guest an address that is not loopback's, a user, and what systemd would set."""
+    """Give the guest an address, a user, and the cgroups that systemd would make."""
     for cgroup in (CGROUPS, CGROUPS / "system.slice"):
         cgroup.mkdir(exist_ok=True)
         (cgroup / "cgroup.subtree_control").write_text("+cpuset +cpu +memory +pids")
-    # glibc's resolver takes a host that has nothing but loopback to be off the network.
+    # glibc's resolver resolves nothing on a host that has only the loopback interface.
     card = next(path.name for path in sorted(Path("/sys/class/net").iterdir()) if path.name != "lo")
     words = ["busybox", "ifconfig", card, ADDRESS, "netmask", "255.255.255.0", "up"]
     subprocess.run(words, check=True)
@@ -391,7 +400,7 @@ def wait_until(
     what: str,
     diagnosis: Callable[[], str] = lambda: "",
 ) -> None:
-    """Poll until the condition holds. Unexpected, with what was waited for, when it does not."""
+    """Poll until the condition holds; raise Unexpected, which names `what`, after the time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -415,7 +424,7 @@ def _field(text: str, name: str) -> str:
 
 @contextlib.contextmanager
 def running(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster up; one that ran before is taken as it is, and left up."""
+    """Run the cluster for the block; one that runs already is used, and left running."""
     if cluster.is_running:
         yield cluster
         return
@@ -427,7 +436,7 @@ def running(cluster: Cluster) -> Iterator[Cluster]:
 
 
 def main() -> int:
-    """Start or stop a cluster by hand, in the guest."""
+    """Start or stop a cluster by hand in the guest."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["start", "stop"])
     parser.add_argument("--hosts", type=int, default=1)

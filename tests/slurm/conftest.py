@@ -1,4 +1,4 @@
-"""A real Slurm for the tests of this tier: started once, swept after each test."""
+"""A real Slurm for the tests of this tier, started once and cleaned up after each test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-# At the end: whatever of schedhook is installed is what the tests are about.
+# At the end, so that the installed schedhook is tested.
 sys.path.append(str(Path(__file__).parents[2]))
 
 from schedhook.hook import delivery
@@ -25,7 +25,7 @@ from tests.slurm.cluster import CannotRun, Cluster, require_machine, running
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Cluster]:
-    """The cluster, with two hosts. Skipped on a developer's host, failed where it has to run."""
+    """The cluster with two hosts; where it cannot run tests are skipped, or fail in CI."""
     try:
         require_machine()
     except CannotRun as error:
@@ -38,9 +38,9 @@ def slurm() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(slurm: Cluster) -> Iterator[Cluster]:
-    """The cluster without a job, and after the test without one again.
+    """The cluster without any job, before the test and after it.
 
-    A test during which a host was drained fails, and leaves the next one an idle host.
+    A test during which a host was drained fails; the host is returned to service for the next test.
     """
     yield slurm
     slurm.cancel_all()
@@ -52,7 +52,7 @@ def cluster(slurm: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def pipeline() -> Callable[[Request], Report]:
-    """The relocation pipeline with its defaults."""
+    """The relocation pipeline with the default configuration."""
     config = Config()
     plugins = load_plugins(config)
     return lambda request: relocate(request, config, plugins)
@@ -60,7 +60,7 @@ def pipeline() -> Callable[[Request], Report]:
 
 @pytest.fixture
 def hooks(cluster: Cluster) -> Iterator[Path]:
-    """The hooks as `install` makes them, in slurm.conf; out of it again afterwards."""
+    """The hooks as `install` writes them, named in slurm.conf until the test has ended."""
     directory = cluster.directory / "hooks"
     install = Path(__file__).parents[2] / "contrib/slurm/install"
     command = [sys.executable, install, "--directory", directory, "--seconds", "4"]

@@ -1,4 +1,4 @@
-"""Jobs with memory (task.c) on the test cluster, and where it lies."""
+"""Jobs on the test cluster whose tasks (task.c) have memory, and the nodes where it lies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 @cache
 def program() -> Path:
-    """The compiled task."""
+    """Compile the task and return its path."""
     command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", BINARY, SOURCE]
     subprocess.run(command, check=True, timeout=120)
     return BINARY
@@ -35,13 +35,13 @@ class Running:
     stop: Path
 
     def finish(self) -> list[str]:
-        """Let the tasks check their memory and end; what they say, sorted."""
+        """Let the tasks check their memory and end; return the lines that they print, sorted."""
         self.stop.touch()
         self.cluster.wait_for_state(self.job, "COMPLETED")
         return sorted(re.findall(r"^rank .*$", self.cluster.output(self.job), re.MULTILINE))
 
     def shares(self, nodes: tuple[int, ...]) -> list[float]:
-        """For each rank the share of its large memory that lies on the node of the same place."""
+        """Return, for each rank, the share of its large areas on the node of the same index."""
         residencies = [residency(pid) for pid in self.tasks]
         return [
             its.get(node, 0) / max(sum(its.values()), 1)
@@ -50,14 +50,14 @@ class Running:
 
 
 def new_stop(cluster: Cluster) -> Path:
-    """A file that tells tasks to end, and that no earlier job has used."""
+    """Return the path of a file that tells tasks to end, which no earlier job has used."""
     return cluster.work / f"{time.time_ns()}.stop"
 
 
 def start(
     cluster: Cluster, *, mib: int = 100, threads: int = 0, bind: str = "map_cpu:0,1"
 ) -> Running:
-    """A job with two tasks on n1, bound to processors 0 and 1, each with `mib` of memory."""
+    """Start a job of two tasks on n1, bound to processors 0 and 1, with `mib` MiB each."""
     stop = new_stop(cluster)
     script = f"srun --cpu-bind={bind} {program()} {mib} {stop} {threads}"
     job = cluster.submit(script, "-n2", "-w", "n1")
@@ -65,7 +65,7 @@ def start(
 
 
 def ready(cluster: Cluster, job: int, stop: Path, *, tasks: int) -> tuple[int, ...]:
-    """Wait until as many tasks have filled their memory; their processes, by rank."""
+    """Wait until as many tasks have filled their memory and return their processes by rank."""
 
     def files() -> list[tuple[int, int]]:
         words = (path.name.rsplit(".", 2)[1:] for path in stop.parent.glob(f"{stop.name}.*.*"))
@@ -79,7 +79,7 @@ def ready(cluster: Cluster, job: int, stop: Path, *, tasks: int) -> tuple[int, .
 
 
 def residency(pid: int, least: int = 16 * MIB) -> dict[int, int]:
-    """Bytes per node in areas of at least `least` bytes, read by other means than the project's."""
+    """Return bytes per node in areas of at least `least` bytes, without schedhook's own reader."""
     total: dict[int, int] = {}
     for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines():
         unit = int((re.search(r"kernelpagesize_kB=(\d+)", line) or [0, "0"])[1]) << 10

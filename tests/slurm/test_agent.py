@@ -1,4 +1,4 @@
-"""The agent beside a real Slurm: it sees what no hook tells, and its troubles are not Slurm's."""
+"""The agent with a real Slurm: it sees what no hook reports, and its failures do not harm Slurm."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_memory_follows_a_cpuset_that_somebody_else_rewrote(cluster: Cluster) -> None:
-    """Only the watcher sees it; the kernel takes the tasks' own binding away."""
+def test_memory_follows_a_cpuset_that_another_process_wrote(cluster: Cluster) -> None:
+    """Only the watcher sees the change; the kernel drops the tasks' bindings."""
     with agent(cluster):
         running = jobs.start(cluster)
         with Journal.open(journal_path(Config())) as journal:
@@ -47,7 +47,7 @@ def test_memory_follows_a_cpuset_that_somebody_else_rewrote(cluster: Cluster) ->
         assert running.finish() == ["rank 0 right", "rank 1 right"]
 
 
-def test_suspended_memory_is_parked_and_comes_back(cluster: Cluster) -> None:
+def test_a_suspended_jobs_memory_is_parked_and_comes_back(cluster: Cluster) -> None:
     with agent(cluster, '[actions]\npark = "2-3"\n'):
         running = jobs.start(cluster)
         with Journal.open(journal_path(Config())) as journal:
@@ -85,10 +85,10 @@ def test_every_job_of_a_burst_is_in_the_journal_once_and_closed(cluster: Cluster
         runs = [int(entry["job"]) for entry in journal.history()]
         assert sorted(job for job in runs if job in submitted) == list(submitted)
         assert not {run.job for run in journal.runs.list_open()} & set(map(str, submitted))
-        told = cluster.command("scontrol", "-o", "show", "job", str(array))
+        text = cluster.command("scontrol", "-o", "show", "job", str(array))
         states = {
             int(job): state
-            for job, state in re.findall(r"^JobId=(\d+).* JobState=(\S+)", told, re.M)
+            for job, state in re.findall(r"^JobId=(\d+).* JobState=(\S+)", text, re.M)
         }
         assert states == dict.fromkeys(submitted, "COMPLETED")
 
@@ -111,7 +111,7 @@ def stopped(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def journal_on(options: str) -> Iterator[Path]:
-    """A file system of its own for the journal."""
+    """Mount a file system for the journal alone."""
     place = journal_path(Config()).parent
     place.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], check=True)
@@ -138,7 +138,7 @@ def disk_full(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def broken_configuration(cluster: Cluster) -> Iterator[None]:
-    """With which no agent starts."""
+    """Write a configuration with which no agent starts."""
     broken = Path("/etc/schedhook/config.toml")
     broken.parent.mkdir(exist_ok=True)
     broken.write_text("[relocation\nstrategy = 7\n")
@@ -151,11 +151,11 @@ def broken_configuration(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hooks")
-@pytest.mark.parametrize("trouble", [killed, stopped, read_only, disk_full, broken_configuration])
-def test_trouble_with_the_agent_is_not_slurms(
-    cluster: Cluster, trouble: Callable[[Cluster], AbstractContextManager[None]]
+@pytest.mark.parametrize("failure", [killed, stopped, read_only, disk_full, broken_configuration])
+def test_a_failing_agent_does_not_harm_slurm(
+    cluster: Cluster, failure: Callable[[Cluster], AbstractContextManager[None]]
 ) -> None:
     """The fixture `cluster` fails the test if a host was drained."""
-    with trouble(cluster):
+    with failure(cluster):
         assert cluster.run("srun echo $((6 * 7))", "-n1", "-w", "n1").split() == ["42"]
         wait_until(lambda: cluster.host_state("n1") == "IDLE", 60, "the epilog", cluster.diagnosis)

@@ -1,4 +1,4 @@
-"""The ground that the tier stands on: what Slurm does with a job on this kernel."""
+"""What the other tests of this tier rely on: how Slurm runs a job on this kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.slurm.cluster import USER_ID, Cluster
 
 
 def test_two_tasks_run_bound_to_their_processors(cluster: Cluster) -> None:
-    """The tasks are where the adapter looks for them, and bound by affinity, not by a cpuset."""
+    """The tasks are in the cgroups that the adapter reads, bound by affinity, not by cpusets."""
     job = cluster.submit("srun --cpu-bind=map_cpu:0,1 sleep 300", "-n2", "-w", "n1")
     pids = cluster.wait_for_step(job, "0", tasks=2)
     assert {Path(f"/proc/{pid}").stat().st_uid for pid in pids} == {USER_ID}
@@ -31,6 +31,6 @@ def test_a_job_of_two_hosts_has_a_cgroup_for_each(cluster: Cluster) -> None:
         assert cluster.job_cgroup(job, host).is_dir()
 
 
-def test_a_job_that_ends_well_leaves_nothing(cluster: Cluster) -> None:
-    """What it printed can be read, and no host is drained (the fixture looks)."""
+def test_a_job_that_completes_leaves_no_drained_host(cluster: Cluster) -> None:
+    """Its output can be read, and no host is drained (the fixture checks that)."""
     assert cluster.run("srun echo $((6 * 7))", "-n1").strip() == "42"

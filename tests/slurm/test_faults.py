@@ -1,7 +1,7 @@
-"""Faults x Slurm's hooks on a real slurmd: jobs that run at one time, each with a fault of its own.
+"""Faults x Slurm's hooks on a real slurmd: concurrent jobs, each with a fault of its own.
 
 No host is drained, every job runs, and one line of the system's log for each hook names the fault.
-tests/unit/faults has the same hooks, and more faults, without Slurm.
+tests/unit/faults tests the same hooks with more faults, without Slurm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.unit.faults.faults import PROGRAM, PYTHON, Fault
 
 HOOKS = ("prolog", "task_prolog", "epilog")
 SECONDS, SECONDS_DEAF = 10, 1
-"""For a hook: enough for those that do end, on an emulated machine that others use as well."""
+"""The time limit of a hook: enough for those that end, on a shared, emulated machine."""
 LOG = Path("/dev/log")
 PWNED = Path("/run/pwned")
 SERVER = """
@@ -55,7 +55,7 @@ LARGE += "srun true; "
 
 @contextmanager
 def served(directory: Path, user: int) -> Iterator[None]:
-    """Something that accepts nothing serves the agent's socket."""
+    """Serve the agent's socket with a program that accepts no connection."""
     command = [PYTHON, "-c", SERVER, directory / "agent.sock", str(user)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -89,7 +89,7 @@ def others_spool(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def an_agent(directory: Path) -> Iterator[None]:
-    """An agent of its own; it keeps the journal that is there."""
+    """Run an agent with its own socket and spool, and with the journal that is there."""
     (directory / "config.toml").write_text(
         f'[agent]\nsocket = "{directory}/agent.sock"\nspool = "{directory}/spool"\n'
         f'[journal]\npath = "{directory}/journal.db"\n'
@@ -125,11 +125,11 @@ def corrupt_journal(directory: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A job, and what is wrong while it comes and goes."""
+    """A job, and the fault that exists while it starts and ends."""
 
     fault: Fault
     during: Callable[[Path], AbstractContextManager[None]] = lambda _: nullcontext()
-    """Brings the fault about in the job's directory."""
+    """Causes the fault in the job's directory."""
     options: tuple[str, ...] = ()
     script: str = ""
 
@@ -188,7 +188,7 @@ CASES = {
 
 @contextmanager
 def system_log() -> Iterator[list[str]]:
-    """The lines that come to the system's log."""
+    """Collect the lines that are written to the system's log."""
     lines: list[str] = []
     LOG.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
@@ -211,7 +211,7 @@ def system_log() -> Iterator[list[str]]:
 
 
 def point_at_jobs(hooks: Path, base: Path) -> None:
-    """Let the hooks use, of each job's directory, the Python, the agent and the spool."""
+    """Make the hooks use the Python, the agent and the spool in each job's directory."""
     site = base / "schedhook"
     site.mkdir()
     for name in ("run.py", "delivery.py"):  # where every user may read them
@@ -236,15 +236,15 @@ def states(cluster: Cluster, jobs: list[int]) -> set[str]:
     return set(cluster.command("squeue", "-h", "-tall", f"-j{listed}", "-o%T").split())
 
 
-def right(name: str, hook: str, lines: list[str]) -> bool:
-    """One line that names the fault; none where there was nothing to tell."""
+def is_expected(name: str, hook: str, lines: list[str]) -> bool:
+    """Return whether one line names the fault, or none if the fault does not concern the hook."""
     fault = CASES[name].fault
     is_users = hook == "task_prolog" and fault.users is not None
     named = fault.users if is_users else fault.named
     return len(lines) == bool(named) and all(re.search(named or "", line) for line in lines)
 
 
-def test_whatever_is_wrong_jobs_run_and_no_host_is_drained(cluster: Cluster, hooks: Path) -> None:
+def test_with_each_fault_jobs_run_and_no_host_is_drained(cluster: Cluster, hooks: Path) -> None:
     """The fixture `cluster` fails the test if a host was drained."""
     base = cluster.directory / "faults"
     (base / "agent").mkdir(parents=True)
@@ -255,7 +255,7 @@ def test_whatever_is_wrong_jobs_run_and_no_host_is_drained(cluster: Cluster, hoo
         TaskProlog=f"{hooks}/task_prolog",
         SchedulerParameters="batch_sched_delay=0,sched_min_interval=0,sched_interval=5",
     )
-    # Those that wait come first: the others run meanwhile.
+    # The slow ones first: the others run at the same time.
     cases = dict(sorted(CASES.items(), key=lambda each: not each[1].fault.waits))
     jobs: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
@@ -287,12 +287,12 @@ def test_whatever_is_wrong_jobs_run_and_no_host_is_drained(cluster: Cluster, hoo
         )
     outputs = {name: cluster.output(job) for name, job in jobs.items()}
     assert outputs == dict.fromkeys(jobs, "42\n")
-    told = {
+    logged = {
         (name, hook): [line for line in log if f" {hook}: job {job}:" in line]
         for name, job in jobs.items()
         for hook in HOOKS
     }
-    wrong = {each: lines for each, lines in told.items() if not right(*each, lines)}
+    wrong = {each: lines for each, lines in logged.items() if not is_expected(*each, lines)}
     assert not wrong
     assert all(line.isprintable() for line in log)
     assert not PWNED.exists()

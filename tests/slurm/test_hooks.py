@@ -1,4 +1,4 @@
-"""contrib/slurm's hooks under a real slurmd: they deliver. test_faults.py has what may be wrong."""
+"""contrib/slurm's hooks deliver events under a real slurmd. test_faults.py tests their failures."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def spooled() -> list[Event]:
 
 
 @pytest.mark.usefixtures("hooks")
-def test_a_job_is_told_of_from_its_start_to_its_end(cluster: Cluster) -> None:
-    """No agent runs, so what root's hooks say waits in the spool; a user's cannot go there."""
+def test_a_jobs_start_and_end_become_events(cluster: Cluster) -> None:
+    """No agent runs, so root's hooks write to the spool, which a user's hook cannot do."""
     assert cluster.run("srun echo $((6 * 7))", "-n2", "-w", "n2").split() == ["42", "42"]
     wait_until(lambda: len(spooled()) >= 2, 30, "the epilog", cluster.diagnosis)
-    told = [(event.point, event.job, event.user, event.host) for event in spooled()]
-    job = told[0][1]
-    assert told == [("prolog", job, USER_ID, "n2"), ("epilog", job, USER_ID, "n2")]
+    events = [(event.point, event.job, event.user, event.host) for event in spooled()]
+    job = events[0][1]
+    assert events == [("prolog", job, USER_ID, "n2"), ("epilog", job, USER_ID, "n2")]
 
 
 def test_a_prolog_that_fails_would_drain_the_host(cluster: Cluster) -> None:
-    """What the others guard against does happen on this Slurm."""
+    """Without this the tests that expect no drained host would prove nothing."""
     cluster.reconfigure(Prolog="/bin/false")
     try:
         cluster.submit("true", "-n1", "-w", "n1")

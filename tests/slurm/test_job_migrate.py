@@ -1,4 +1,4 @@
-"""The administrator's command on a real job, and what the agent makes of its override."""
+"""job-migrate on real jobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def job_migrate(cluster: Cluster) -> Callable[..., Answer]:
     return run
 
 
-def test_a_job_is_moved_and_its_wish_kept(
+def test_a_job_is_moved_and_its_override_recorded(
     cluster: Cluster, job_migrate: Callable[..., Answer]
 ) -> None:
     running = jobs.start(cluster)
@@ -59,7 +59,7 @@ def test_processors_are_chosen_from_nodes(
     assert min(running.shares((2, 3))) >= ENOUGH
 
 
-def test_no_room_is_refused_and_nothing_changes(
+def test_a_move_without_room_is_refused_and_changes_nothing(
     cluster: Cluster, job_migrate: Callable[..., Answer]
 ) -> None:
     running = jobs.start(cluster)
@@ -93,7 +93,7 @@ def test_no_room_is_refused_and_nothing_changes(
         (("1",), "--cpus"),
     ],
 )
-def test_wrong_usage_is_one_line(
+def test_wrong_usage_is_reported_in_one_line(
     job_migrate: Callable[..., Answer], arguments: tuple[str, ...], words: str
 ) -> None:
     status, told = job_migrate(*arguments)
@@ -103,8 +103,7 @@ def test_wrong_usage_is_one_line(
 
 
 def test_a_job_on_two_hosts_is_moved_on_each(cluster: Cluster, tmp_path: Path) -> None:
-    """Through ClusterShell's clush, which starts the command for each host here instead of there:
-    the two hosts share a kernel."""
+    """ClusterShell's clush starts every host's command here, since the hosts share a kernel."""
     (tmp_path / "defaults.conf").write_text("[task.default]\ndistant_workername: exec\n")
     stop = jobs.new_stop(cluster)
     script = f"srun --cpu-bind=map_cpu:0,1 {jobs.program()} 60 {stop} 0"

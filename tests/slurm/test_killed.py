@@ -1,4 +1,4 @@
-"""SIGKILL of job-migrate at random moments: the agent finishes what was begun."""
+"""job-migrate is killed at random moments, and the agent finishes what it began."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_killed_job_migrate_is_finished_by_the_agent(cluster: Cluster) -> None
         killed = begun = 0
 
         def where() -> str | None:
-            """The cpuset where everything agrees with it, and nobody is on the way."""
+            """Return the cpuset if memory and bindings agree with it and no move is under way."""
             override = journal.overrides.get("slurm", job)
             text = cpuset.read_text().strip()
             nodes = places.get(text)
@@ -60,7 +60,7 @@ def test_a_killed_job_migrate_is_finished_by_the_agent(cluster: Cluster) -> None
             wait_until(
                 lambda: where() is not None,
                 60,
-                "the job to be whole",
+                "cpuset, bindings and memory to agree",
                 lambda: (
                     f"{cpuset.read_text()} {journal.overrides.get('slurm', job)}\n"
                     f"{cluster.diagnosis()}"

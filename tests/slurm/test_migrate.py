@@ -1,4 +1,4 @@
-"""job-migrate's core: processors, binding and memory of a real Slurm job."""
+"""Processors, bindings and memory of a real Slurm job move together, or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEW = CpuSet({2, 3})
 
 
 def cpus_in(cluster: Cluster, job: int) -> dict[str, str]:
-    """Every cpuset of the job that was written, by its cgroup."""
+    """Return every cpuset of the job that was written, by its cgroup."""
     top = cluster.job_cgroup(job)
     found = {}
     for path in sorted(top.rglob("cpuset.cpus")):
@@ -33,13 +33,13 @@ def cpus_in(cluster: Cluster, job: int) -> dict[str, str]:
 
 
 def bindings(pids: tuple[int, ...]) -> list[set[frozenset[int]]]:
-    """What the threads of each process may use."""
+    """Return, for each process, the sets of processors that its threads may use."""
     threads = ([int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()] for pid in pids)
     return [{frozenset(os.sched_getaffinity(tid)) for tid in each} for each in threads]
 
 
 def only(*cpus: int) -> list[set[frozenset[int]]]:
-    """For each process: all threads on one processor."""
+    """Return the bindings of processes with all threads on one processor each."""
     return [{frozenset({cpu})} for cpu in cpus]
 
 
@@ -47,7 +47,7 @@ def homes(here: HostJobs, job: int) -> dict[str, Placement]:
     return {task.name: task.placement for task in here.tasks(str(job))}
 
 
-def test_a_job_goes_to_other_processors_task_by_task(cluster: Cluster, pipeline: Pipeline) -> None:
+def test_a_job_moves_task_by_task_or_not_at_all(cluster: Cluster, pipeline: Pipeline) -> None:
     running = jobs.start(cluster, threads=2)
     job = str(running.job)
     before = cpus_in(cluster, running.job)
@@ -78,8 +78,8 @@ def test_a_job_goes_to_other_processors_task_by_task(cluster: Cluster, pipeline:
     assert running.finish() == ["rank 0 right", "rank 1 right"]
 
 
-def test_a_node_without_room_is_refused(cluster: Cluster, pipeline: Pipeline) -> None:
-    """Node 2 is filled by somebody else; the job keeps its place and nothing of it is killed."""
+def test_a_move_to_a_node_without_room_is_refused(cluster: Cluster, pipeline: Pipeline) -> None:
+    """Another process fills node 2; the job keeps its place, and no process of it is killed."""
     running = jobs.start(cluster)
     before = cpus_in(cluster, running.job)
     stop = jobs.new_stop(cluster)
@@ -99,8 +99,10 @@ def test_a_node_without_room_is_refused(cluster: Cluster, pipeline: Pipeline) ->
     assert running.finish() == ["rank 0 right", "rank 1 right"]
 
 
-def test_a_second_step_goes_where_the_job_went(cluster: Cluster, pipeline: Pipeline) -> None:
-    """Slurm writes its own cpuset for it, and takes the first step's processors along."""
+def test_reapplying_the_override_moves_old_and_new_steps(
+    cluster: Cluster, pipeline: Pipeline
+) -> None:
+    """Slurm writes its own cpuset when a step starts, which moves the first step back too."""
     here = HostJobs(host="n1")
     stop, second = jobs.new_stop(cluster), jobs.new_stop(cluster)
     go = cluster.work / f"{stop.name}.go"
@@ -132,7 +134,7 @@ def test_a_second_step_goes_where_the_job_went(cluster: Cluster, pipeline: Pipel
     assert cluster.output(job).count("right") == 4
 
 
-def test_bindings_that_somebody_elses_cpuset_took_away(cluster: Cluster) -> None:
+def test_bindings_that_a_changed_cpuset_dropped_are_restored(cluster: Cluster) -> None:
     running = jobs.start(cluster, mib=10, threads=1)
     here = HostJobs(host="n1")
     job, known = str(running.job), homes(here, running.job)

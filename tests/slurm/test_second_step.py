@@ -1,4 +1,4 @@
-"""A relocation is kept: Slurm writes the old cpuset with each step, and the agent the override."""
+"""A move lasts: Slurm writes the old cpuset for each new step, and the agent the override's."""
 
 from __future__ import annotations
 
