@@ -1,8 +1,8 @@
-"""A scheduler, cgroups and an agent for tests: all of them real, but for the scheduler.
+"""A fake scheduler and a real agent for tests.
 
-The scheduler `fake` keeps its jobs as files: DIR/jobs/ID.json names tasks, DIR/cgroup/job_ID is the
-job's cgroup. `python agentkit.py DIR` runs an agent on it, whose relocations are written to
-DIR/moves.jsonl instead of being carried out.
+The scheduler `fake` keeps its jobs as files: DIR/jobs/ID.json has the tasks, DIR/cgroup/job_ID is
+the job's cgroup. `python agentkit.py DIR` runs an agent for it, which writes relocations to
+DIR/moves.jsonl instead of carrying them out.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ FAST_WATCH = WatchSection(interval_s=0.05, task_interval_s=0.1, debounce_s=0.1)
 
 
 EXITS_WHEN_READ, EXITS_WHEN_ASKED = "exits-when-read", "exits-when-asked"
-"""Jobs at which the adapter breaks, as one does whose library calls sys.exit()."""
+"""Jobs for which the adapter calls sys.exit(), as a library may do."""
 
 
 class FakeScheduler(Scheduler):
-    """An adapter whose answers are files that a test writes."""
+    """An adapter that reads its answers from files that a test writes."""
 
     name = "fake"
 
@@ -107,7 +107,7 @@ class FakeScheduler(Scheduler):
 
 
 def place(directory: Path, job: str, tasks: Mapping[str, tuple[list[int], str, str]]) -> None:
-    """Make job `job` have these tasks: name → (pids, processors, nodes)."""
+    """Give job `job` these tasks: name → (pids, CPUs, nodes)."""
     write_whole(directory / "jobs" / f"{job}.json", json.dumps(tasks))
     cgroup = directory / "cgroup" / f"job_{job}"
     cgroup.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def end(directory: Path, job: str) -> None:
-    """The job is gone, with its cgroup."""
+    """Remove the job and its cgroup."""
     (directory / "jobs" / f"{job}.json").unlink()
     for path in (directory / "cgroup" / f"job_{job}").iterdir():
         path.unlink()
@@ -147,7 +147,7 @@ class _Provider:
 
     @hookimpl
     def schedhook_event(self, event: Event) -> None:
-        """Keep what was believed of an event."""
+        """Append the event, as the agent understood it, to DIR/events.jsonl."""
         told = {"point": event.point, "job": event.job, "user": event.user, "data": event.data}
         told["when"] = time.time()
         with (self._directory / "events.jsonl").open("a") as file:
@@ -155,7 +155,7 @@ class _Provider:
 
 
 def plugins(directory: Path, *more: object) -> Plugins:
-    """The fake scheduler's plug-in, and `more`."""
+    """Return the fake scheduler's plug-in, and `more`."""
     result = Plugins()
     for plugin in (_Provider(directory), *more):
         result.register(PluginSource(name=type(plugin).__name__, package="test"), plugin)
@@ -163,7 +163,7 @@ def plugins(directory: Path, *more: object) -> Plugins:
 
 
 class Moves:
-    """Stands in for the relocation pipeline: keeps requests, and answers as it is told."""
+    """Replaces the relocation pipeline: records requests and reports a given outcome."""
 
     def __init__(
         self, path: Path | None = None, outcome: Outcome = Outcome.COMPLETE, delay: float = 0.0
@@ -195,7 +195,7 @@ class Moves:
 
     @property
     def pairs(self) -> list[dict[int, int]]:
-        """Old → new of each request, as carried out."""
+        """Return {old node: new node} of each request."""
         result = []
         for request in self.requests:
             to = list(request.destinations or ())
@@ -208,8 +208,10 @@ class Moves:
 
 
 class Memory:
-    """Stands in for the relocation pipeline, page by page: DIR/memory/JOB.json tells the node that
-    each of a job's pages is on. It lasts when a process that moves is killed."""
+    """Replaces the relocation pipeline: DIR/memory/JOB.json has the node of each of a job's pages.
+
+    What was moved stays moved if the moving process is killed.
+    """
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
@@ -258,7 +260,7 @@ def make_dispatcher(
     journal: Journal | None = None,
     config: Config | None = None,
 ) -> Dispatcher:
-    """A dispatcher of the fake scheduler's events."""
+    """Return a dispatcher for the fake scheduler's events."""
     return Dispatcher(
         config or Config(),
         plugins(directory, *more),
@@ -267,11 +269,11 @@ def make_dispatcher(
     )
 
 
-# -- an agent in a process of its own ------------------------------------------------------------
+# -- an agent in a process of its own --------------------------------------------------------------
 
 
 def run_agent(directory: Path) -> None:
-    """Serve DIR/agent.sock until SIGTERM. DIR/options.json may say otherwise than usual."""
+    """Serve DIR/agent.sock until SIGTERM, with the options of DIR/options.json."""
     options: dict[str, Any] = {}
     if (directory / "options.json").exists():
         options = json.loads((directory / "options.json").read_text())
@@ -303,7 +305,7 @@ def run_agent(directory: Path) -> None:
 
 
 def fork_agent(directory: Path) -> int:
-    """An agent in a child with all imports done, in a session of its own; its process."""
+    """Fork an agent, with all imports done, into a session of its own; return its pid."""
     child = os.fork()
     if child:
         return child
@@ -319,7 +321,7 @@ def fork_agent(directory: Path) -> int:
 
 @contextmanager
 def agent(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A running agent, ended by SIGTERM where the test has not ended it."""
+    """Run an agent for the block; end it by SIGTERM if the test has not ended it."""
     with (directory / "agent.log").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, str(Path(__file__)), str(directory)],
@@ -341,7 +343,7 @@ def agent(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def answers(path: Path) -> bool:
-    """Whether somebody serves the socket."""
+    """Return whether a process serves the socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -353,8 +355,10 @@ def answers(path: Path) -> bool:
 def hook(
     directory: Path, point: str, job: str, *options: str, **more: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the hook's program as a scheduler would; what it handles itself, it writes below
-    `directory`, not in this host's own journal."""
+    """Run the hook's program as a scheduler would.
+
+    An event that it handles without an agent goes to a journal below `directory`.
+    """
     config = directory / "hook.toml"
     write_whole(config, f'[journal]\npath = "{directory}/hook/journal.db"\n')
     environ = {"FAKE_JOB": job, "FAKE_USER": "1000", "SCHEDHOOK_CONFIG": str(config)}
@@ -376,13 +380,13 @@ def hook(
 def message(
     point: str, job: str, *, user: str = "1000", wait: bool = False, data: bytes = b""
 ) -> bytes:
-    """What such a hook sends."""
+    """Return the message that such a hook sends."""
     environ = {b"FAKE_JOB": job.encode(), b"FAKE_USER": user.encode()}
     return delivery.make_message("fake", point, environ, data, wait)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """What `condition` returns once that is true. AssertionError after `seconds`."""
+    """Wait until `condition()` is true and return it. Raise AssertionError after `seconds`."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         if found := condition():
@@ -392,7 +396,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 def history(directory: Path) -> list[dict[str, Any]]:
-    """What the agent's journal tells."""
+    """Return the runs in the agent's journal."""
     with Journal.open(directory / "state" / "journal.db", create=False) as journal:
         return journal.history()
 
@@ -404,12 +408,12 @@ def homes(journal: Journal, scheduler: str, job: str) -> dict[str, Placement]:
 
 
 def started(directory: Path) -> set[str]:
-    """The jobs of which the agent's journal knows."""
+    """Return the jobs in the agent's journal."""
     return {run["job"] for run in history(directory)}
 
 
 def connect(directory: Path) -> socket.socket:
-    """A connection to the agent."""
+    """Connect to the agent."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(20)
     connection.connect(str(directory / "agent.sock"))
@@ -417,7 +421,7 @@ def connect(directory: Path) -> socket.socket:
 
 
 def say(directory: Path, raw: bytes) -> str:
-    """What the agent answers to these bytes."""
+    """Send these bytes to the agent and return its answer."""
     with connect(directory) as connection:
         connection.sendall(raw)
         connection.shutdown(socket.SHUT_WR)
@@ -425,13 +429,13 @@ def say(directory: Path, raw: bytes) -> str:
 
 
 def processor_time(pid: int) -> float:
-    """Seconds of a processor that the process has used."""
+    """Return the CPU time that the process has used, in seconds; proc(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def moves_of(directory: Path) -> list[dict[str, Any]]:
-    """What the agent has moved."""
+    """Return the relocations that the agent has written down."""
     path = directory / "moves.jsonl"
     if not path.exists():
         return []
@@ -439,12 +443,12 @@ def moves_of(directory: Path) -> list[dict[str, Any]]:
 
 
 def event(point: str, job: str = "1", **data: Any) -> Event:
-    """An event of the fake scheduler."""
+    """Return an event of the fake scheduler."""
     return Event(scheduler="fake", point=point, job=job, data=data)
 
 
 def with_actions(**actions: Any) -> Config:
-    """A configuration with these [actions]."""
+    """Return a configuration with these [actions]."""
     return replace(Config(), actions=ActionsSection(**actions))
 
 

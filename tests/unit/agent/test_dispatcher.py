@@ -73,7 +73,7 @@ def one(tmp_path: Path) -> Set:
     return Set(tmp_path)
 
 
-# -- following -----------------------------------------------------------------------------------
+# -- following -------------------------------------------------------------------------------------
 
 
 def test_a_first_look_moves_nothing(one: Set) -> None:
@@ -273,7 +273,7 @@ def test_what_comes_after_a_jobs_end_does_not_open_it_again(one: Set) -> None:
     assert len(one.journal.history()) == 1
 
 
-# -- adapters' own -------------------------------------------------------------------------------
+# -- adapters' own ---------------------------------------------------------------------------------
 
 
 def test_bindings_that_a_cpuset_took_are_given_back_before_anything_moves(
@@ -519,7 +519,7 @@ def test_an_adapter_may_handle_points_itself(one: Set, monkeypatch: pytest.Monke
     assert one.journal.runs.list_open() == ()
 
 
-# -- suspension ----------------------------------------------------------------------------------
+# -- suspension ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -632,7 +632,7 @@ def test_nothing_is_parked_where_nobody_asked_for_it(one: Set) -> None:
     assert one.moves.requests == []
 
 
-# -- repatriation --------------------------------------------------------------------------------
+# -- repatriation ----------------------------------------------------------------------------------
 
 
 def test_pages_elsewhere_come_home_when_a_neighbour_ends(
@@ -650,7 +650,7 @@ def test_pages_elsewhere_come_home_when_a_neighbour_ends(
     assert one.moves.pairs == [{3: 0}]
 
 
-# -- trouble -------------------------------------------------------------------------------------
+# -- trouble ---------------------------------------------------------------------------------------
 
 
 class Observer:

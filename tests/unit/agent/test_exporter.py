@@ -31,7 +31,7 @@ def serving(tmp_path: Path, render: Any = lambda: b"x 1\n", **more: Any) -> Iter
 
 
 def ask(path: Path, request: bytes = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") -> bytes:
-    """The whole answer."""
+    """Return the whole answer."""
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(10)
         link.connect(str(path))
@@ -53,7 +53,9 @@ def ask(path: Path, request: bytes = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
         (b"schedhook-event-1\0\0", b"400 "),
     ],
 )
-def test_requests(tmp_path: Path, request_line: bytes, status: bytes) -> None:
+def test_requests_are_answered_with_their_status(
+    tmp_path: Path, request_line: bytes, status: bytes
+) -> None:
     with serving(tmp_path) as path:
         answer = ask(path, request_line + b"\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -63,7 +65,7 @@ def test_requests(tmp_path: Path, request_line: bytes, status: bytes) -> None:
 
 
 @pytest.mark.parametrize("error", [SchedhookError, ZeroDivisionError])
-def test_trouble_is_an_answer(tmp_path: Path, error: type[Exception]) -> None:
+def test_a_failure_is_answered_with_status_500(tmp_path: Path, error: type[Exception]) -> None:
     def render() -> bytes:
         raise error("the journal is damaged")
 
@@ -72,7 +74,7 @@ def test_trouble_is_an_answer(tmp_path: Path, error: type[Exception]) -> None:
         assert b"the journal is damaged" in ask(path)
 
 
-def test_it_is_read_once_a_second_at_most(tmp_path: Path) -> None:
+def test_metrics_are_rendered_once_a_second_at_most(tmp_path: Path) -> None:
     calls = []
 
     def render() -> bytes:
@@ -85,22 +87,22 @@ def test_it_is_read_once_a_second_at_most(tmp_path: Path) -> None:
     assert len(calls) < 20
 
 
-def test_clients_that_hang_or_flood_are_left(
+def test_clients_that_do_not_send_or_do_not_read_are_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "_CLIENT_SECONDS", 0.2)
     with (
         serving(tmp_path, lambda: b"x" * (8 * MIB)) as path,
         socket.socket(socket.AF_UNIX) as silent,
-        socket.socket(socket.AF_UNIX) as deaf,
+        socket.socket(socket.AF_UNIX) as never_reads,
     ):
         silent.connect(str(path))
-        deaf.connect(str(path))
-        deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")  # and takes nothing
+        never_reads.connect(str(path))
+        never_reads.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")  # and reads nothing
         assert ask(path).endswith(b"x")
 
 
-def test_a_request_that_is_too_long_is_not_waited_for(
+def test_a_request_that_is_too_long_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "_CLIENT_SECONDS", 60)
@@ -108,7 +110,7 @@ def test_a_request_that_is_too_long_is_not_waited_for(
         assert b" 400 " in ask(path, b"GET /" + b"a" * 9000)
 
 
-def test_the_socket_is_its_owners_or_a_groups(tmp_path: Path) -> None:
+def test_the_socket_is_open_to_its_owner_or_to_the_group(tmp_path: Path) -> None:
     with serving(tmp_path) as path:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not path.exists()
@@ -123,18 +125,18 @@ def test_the_socket_is_its_owners_or_a_groups(tmp_path: Path) -> None:
         assert not path.exists()
 
 
-def test_the_library_waits_until_it_is_wanted() -> None:
+def test_prometheus_client_is_imported_only_if_needed() -> None:
     code = "import sys, schedhook.agent.service; sys.exit('prometheus_client' in sys.modules)"
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
-def test_nothing_runs_where_nothing_is_wanted() -> None:
+def test_no_thread_runs_without_configuration() -> None:
     before = threading.active_count()
     with exporter.export_metrics(MetricsSection(), lambda: b""):
         assert threading.active_count() == before
 
 
-def test_the_agent_exports_and_a_second_one_leaves_it_alone(tmp_path: Path) -> None:
+def test_an_agent_exports_and_a_second_agent_does_not_disturb_it(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(
         f'[journal]\npath = "{tmp_path}/state/journal.db"\n'

@@ -1,5 +1,7 @@
-"""SIGKILL at random moments, of agents and of hooks, on a host whose memory is a file: each event
-is in the journal once and handled to its end, and nothing that a kill left stays half done."""
+"""SIGKILL to agents and hooks at random moments, on a host whose memory is a file.
+
+Each event is in the journal once and is handled, and no relocation stays unfinished.
+"""
 
 from __future__ import annotations
 
@@ -36,25 +38,25 @@ from tests.unit.agentkit import (
 
 KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "100"))
 LONGEST = 0.25
-"""Seconds that an agent lives."""
+"""Seconds after which an agent is killed at the latest."""
 WORKERS = 4
-"""How many events an agent handles at one time."""
+"""Events that an agent handles at a time."""
 LONG_JOBS = 4
 PAGES = 8
 
 
-def chance() -> random.Random:
+def random_moments() -> random.Random:
     return random.Random(os.environ.get("SCHEDHOOK_SEED", "1"))
 
 
 class Records:
-    """An agent's journal, read by other means than the project's."""
+    """An agent's journal, read without the project's code."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "state" / "journal.db"
 
     def ask(self, question: str) -> list[tuple[Any, ...]]:
-        """No rows while there is no journal, or one without tables yet."""
+        """Return the rows; none if there is no journal, or if it has no tables yet."""
         if not self._path.exists():
             return []
         with closing(sqlite3.connect(self._path, timeout=20)) as connection:
@@ -66,16 +68,18 @@ class Records:
         return int(found[0][0]) if found else 0
 
 
-class Firing:
-    """Hooks that give events as fast as they can, those of `LONG_JOBS` after changes of placement.
-    Each event has a number of its own."""
+class HookLoad:
+    """Sends events through hooks as fast as possible, each with a number of its own.
+
+    Events of the long jobs follow changes of their placement.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._stop = threading.Event()
         self._memory = Memory(directory)
-        self.given: set[tuple[str, str, int]] = set()
-        """(job, point, number) of which the hook said that it was taken."""
+        self.accepted: set[tuple[str, str, int]] = set()
+        """(job, point, number) of each event that a hook reported as accepted."""
         self.failed: list[str] = []
         self._threads = [threading.Thread(target=self._long), threading.Thread(target=self._short)]
 
@@ -91,7 +95,7 @@ class Firing:
         for thread in self._threads:
             thread.join()
 
-    def _tell(self, job: str, point: str, number: int) -> None:
+    def _send(self, job: str, point: str, number: int) -> None:
         done = hook(
             self._directory,
             point,
@@ -102,7 +106,7 @@ class Firing:
         )
         if done.returncode:
             self.failed.append(f"{job} {point}: {done.stderr}")
-        self.given.add((job, point, number))
+        self.accepted.add((job, point, number))
 
     def _place(self, number: int, turn: int) -> None:
         first = 2 * (turn % 4)
@@ -110,15 +114,15 @@ class Firing:
         place(self._directory, f"long{number}", {"0": ([os.getpid()], nodes, nodes)})
 
     def _long(self) -> None:
-        """{0,1} → {2,3} → … : each page keeps its place."""
+        """Move the long jobs from nodes {0,1} to {2,3} and on: each page keeps its position."""
         turn = 0
         for number in range(LONG_JOBS):
-            self._tell(f"long{number}", "begin", 0)
+            self._send(f"long{number}", "begin", 0)
         while not self._stop.is_set():
             turn += 1
             for number in range(LONG_JOBS):
                 self._place(number, turn)
-                self._tell(f"long{number}", "resize", turn)
+                self._send(f"long{number}", "resize", turn)
         self.last = 2 * (turn % 4)
 
     def _short(self) -> None:
@@ -126,7 +130,7 @@ class Firing:
         while not self._stop.is_set():
             number += 1
             for point in ("begin", "attach", "end"):
-                self._tell(f"short{number}", point, number)
+                self._send(f"short{number}", point, number)
 
     def is_half_moved(self) -> bool:
         memories = [self._memory.read(f"long{number}") for number in range(LONG_JOBS)]
@@ -138,18 +142,18 @@ class Firing:
 
 
 def check_spool(directory: Path) -> int:
-    """Every file that an agent would read is a whole message. How many there are."""
+    """Assert that each file an agent would read is a whole message; return their number."""
     files = list((directory / "spool").glob("*.event"))
     for file in files:
         assert json.loads(parse_message(file.read_bytes()).data)["job"]
     return len(files)
 
 
-def test_agents_under_fire(here: Path) -> None:
-    moments = chance()
-    records, firing = Records(here), Firing(here)
+def test_no_event_is_lost_if_agents_are_killed(here: Path) -> None:
+    moments = random_moments()
+    records, load = Records(here), HookLoad(here)
     found: Counter[str] = Counter()
-    firing.start()
+    load.start()
     try:
         for _ in range(KILLS):
             process = fork_agent(here)
@@ -159,39 +163,44 @@ def test_agents_under_fire(here: Path) -> None:
             assert os.WIFSIGNALED(status), (here / "agent.log").read_text()[-2000:]
             found["with unfinished events"] += records.unfinished() > 0
             found["with events in the spool"] += check_spool(here) > 0
-            found["in the middle of a relocation"] += firing.is_half_moved()
+            found["in the middle of a relocation"] += load.is_half_moved()
             assert records.ask("PRAGMA integrity_check") in ([], [("ok",)])
     finally:
-        firing.stop()
+        load.stop()
     with agent(here):
         wait_for(lambda: not records.unfinished() and not check_spool(here), 60)
-        wait_for(firing.memory_has_followed, 60)
-    anew = check_events(here, records, firing.given)
-    print(f"{KILLS} agents killed, {dict(found)}; {len(firing.given)} events, {anew} begun anew")
-    assert firing.failed == []
+        wait_for(load.memory_has_followed, 60)
+    repeated = check_events(here, records, load.accepted)
+    events = f"{len(load.accepted)} events, {repeated} begun again"
+    print(f"{KILLS} agents killed, {dict(found)}; {events}")
+    assert load.failed == []
     assert found["in the middle of a relocation"] > KILLS / 10
     assert found["with events in the spool"] > KILLS / 10
-    assert 0 < anew <= KILLS * WORKERS
+    assert 0 < repeated <= KILLS * WORKERS
 
 
-def check_events(directory: Path, records: Records, given: set[tuple[str, str, int]]) -> int:
-    """Each event that was given is in the journal once, finished; and nothing was begun again of
-    which the journal said that it was finished. How many were begun again."""
+def check_events(directory: Path, records: Records, accepted: set[tuple[str, str, int]]) -> int:
+    """Assert that each event is in the journal once, finished, and was not begun again after that.
+
+    Return how many were begun more than once.
+    """
     rows = records.ask(
         "SELECT job, point, json_extract(data, '$.number'), done FROM events"
         " WHERE json_extract(data, '$.number') IS NOT NULL"
     )
     finished = {(job, point, number): done for job, point, number, done in rows}
-    assert len(finished) == len(rows), "an event is there twice"
-    assert set(finished) == given
+    assert len(finished) == len(rows), "an event is in the journal twice"
+    assert set(finished) == accepted
     begun: Counter[tuple[str, str, int]] = Counter()
     for line in (directory / "events.jsonl").read_text().splitlines():
-        told = json.loads(line)
-        if "number" in told["data"]:
-            key = (told["job"], told["point"], told["data"]["number"])
+        handled = json.loads(line)
+        if "number" in handled["data"]:
+            key = (handled["job"], handled["point"], handled["data"]["number"])
             begun[key] += 1
-            assert told["when"] <= finished[key], f"{key} was handled when it was finished"
-    assert set(begun) == given
+            assert handled["when"] <= finished[key], (
+                f"{key} was handled again after it was finished"
+            )
+    assert set(begun) == accepted
     runs = records.ask("SELECT job, count(*), count(ended) FROM runs GROUP BY job")
     for job, count, ended in runs:
         assert (count, ended) == (1, int(job.startswith("short"))), job
@@ -202,14 +211,13 @@ def place_of(text: str) -> Placement:
     return Placement(cpus=CpuSet.parse(text), nodes=NodeSet.parse(text))
 
 
-def wish_and_take_back(path: Path) -> None:
-    """What job-migrate writes down, from 0 to 2 and back, and what comes to nothing."""
+def write_overrides(path: Path) -> None:
+    """Write what job-migrate records for moves from 0 to 2 and back, and for refused ones."""
     with Journal.open(path) as kept:
         override = kept.overrides.get("slurm", "7")
         assert override is not None
-        new = str(
-            override.placement.cpus
-        )  # where what was interrupted has led, once it is finished
+        # The agent finishes an interrupted move, so the job ends up here.
+        new = str(override.placement.cpus)
         with kept.transaction():
             kept.overrides.set("slurm", "7", replace(override, leaving=None))
             kept.placements.record("slurm", "7", {"0.0": override.placement})
@@ -228,9 +236,9 @@ def wish_and_take_back(path: Path) -> None:
                 recorder.end(each)
 
 
-def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
-    moments, path = chance(), tmp_path / "state" / "journal.db"
-    on_their_way = 0
+def test_an_override_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
+    moments, path = random_moments(), tmp_path / "state" / "journal.db"
+    under_way = 0
     with Journal.open(path) as kept:
         first = Task(name="0.0", pids=(1,), placement=place_of("2"))
         kept.overrides.set(
@@ -241,7 +249,7 @@ def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
         process = os.fork()
         if not process:
             try:
-                wish_and_take_back(path)
+                write_overrides(path)
             finally:
                 os._exit(1)
         time.sleep(moments.uniform(0.002, 0.04))
@@ -249,9 +257,9 @@ def test_a_wish_is_old_or_new_as_a_whole(tmp_path: Path) -> None:
         assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
         with Journal.open(path) as kept:
             override, home = kept.overrides.get("slurm", "7"), homes(kept, "slurm", "7")["0.0"]
-        assert override is not None, "there was one all the time"
+        assert override is not None, "there was an override all the time"
         assert override.was == place_of("0")
-        on_their_way += override.under_way
+        under_way += override.under_way
         assert home.cpus == (override.leaving or override.placement.cpus)
-    print(f"{KILLS} killed, {on_their_way} of them between beginning and end")
-    assert 0 < on_their_way < KILLS
+    print(f"{KILLS} killed, {under_way} of them between beginning and end")
+    assert 0 < under_way < KILLS

@@ -1,4 +1,4 @@
-"""The agent: a real process with real sockets, real hooks, and kill -9."""
+"""The agent as a real process, with real sockets, real hooks and SIGKILL."""
 
 from __future__ import annotations
 
@@ -6,29 +6,21 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from schedhook.agent.oneshot import handle_message
 from schedhook.agent.sockets import lock
-from schedhook.agent.systemd import notify_systemd
 from schedhook.hook import delivery
-from schedhook.hook.message import parse_message
 from schedhook.host.processes import boot_time
 from schedhook.journal.journal import Journal
-from schedhook.values.config import Config, JournalSection
 from schedhook.values.errors import UsageError
-from schedhook.values.model import Event
 from tests.unit import agentkit
 from tests.unit.agentkit import (
     EXITS_WHEN_ASKED,
@@ -47,10 +39,10 @@ from tests.unit.agentkit import (
     wait_for,
 )
 
-# -- events in -----------------------------------------------------------------------------------
+# -- accepting events ------------------------------------------------------------------------------
 
 
-def test_a_job_goes_from_hook_to_journal(here: Path) -> None:
+def test_a_job_is_recorded_from_its_hooks(here: Path) -> None:
     with agent(here):
         for point in ("begin", "end"):
             result = hook(here, point, "7", "--strict")
@@ -61,7 +53,7 @@ def test_a_job_goes_from_hook_to_journal(here: Path) -> None:
     assert [event["summary"] for event in run["events"]] == ["started", "ended"]
 
 
-def test_a_burst_of_jobs_is_in_the_journal_each_once_and_closed(here: Path) -> None:
+def test_a_burst_of_jobs_is_recorded_with_each_job_once_and_ended(here: Path) -> None:
     with agent(here), ThreadPoolExecutor(10) as pool:
         for point in ("begin", "end"):
             results = pool.map(
@@ -70,10 +62,10 @@ def test_a_burst_of_jobs_is_in_the_journal_each_once_and_closed(here: Path) -> N
             assert all(result.returncode == 0 for result in results)
         wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 50)
     assert sorted(int(run["job"]) for run in history(here)) == list(range(50))
-    assert not (here / "spool").exists(), "every one went by the socket"
+    assert not (here / "spool").exists(), "every event was sent over the socket"
 
 
-def test_who_waits_hears_what_was_done(here: Path) -> None:
+def test_a_hook_that_waits_gets_the_result(here: Path) -> None:
     place(here, "7", {"0": ([os.getpid()], "0", "0")})
     with agent(here):
         hook(here, "begin", "7", "--wait")
@@ -82,12 +74,12 @@ def test_who_waits_hears_what_was_done(here: Path) -> None:
         result = hook(here, "resize", "7", "--wait", "--strict")
         assert result.stdout in (
             "0: moved 1.0 MiB 0:2, complete\n",
-            "all in place\n",  # the watcher was faster
+            "all in place\n",  # the watcher was faster than the hook
         )
     assert moves_of(here) == [{"job": "7", "pairs": {"0": 2}}]
 
 
-def test_one_jobs_events_wait_for_one_another_and_other_jobs_do_not(here: Path) -> None:
+def test_events_of_one_job_are_handled_in_order_and_do_not_delay_other_jobs(here: Path) -> None:
     (here / "options.json").write_text(json.dumps({"delay": 1.5}))
     place(here, "7", {"0": ([os.getpid()], "0", "0")})
     with agent(here):
@@ -104,7 +96,7 @@ def test_one_jobs_events_wait_for_one_another_and_other_jobs_do_not(here: Path) 
 
 
 def test_an_adapter_that_exits_does_not_end_the_agent(here: Path) -> None:
-    """A library's sys.exit() would end it well, and nothing would start it again."""
+    """A sys.exit() in a library would end it with status 0, and systemd would not restart it."""
     with agent(here):
         assert "SystemExit" in say(here, message("begin", EXITS_WHEN_READ))
         place(here, EXITS_WHEN_ASKED, {"0": ([os.getpid()], "0", "0")})
@@ -116,7 +108,7 @@ def test_an_adapter_that_exits_does_not_end_the_agent(here: Path) -> None:
         wait_for(lambda: "cannot watch" in (here / "agent.log").read_text())
 
 
-# -- strangers -----------------------------------------------------------------------------------
+# -- garbage and slow clients ----------------------------------------------------------------------
 
 
 GARBAGE = {
@@ -134,7 +126,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("raw", GARBAGE.values(), ids=GARBAGE)
-def test_garbage_is_answered_and_changes_nothing(here: Path, raw: bytes) -> None:
+def test_garbage_is_refused_and_changes_nothing(here: Path, raw: bytes) -> None:
     with agent(here):
         answer = say(here, raw)
         assert answer.endswith("\n")
@@ -143,7 +135,7 @@ def test_garbage_is_answered_and_changes_nothing(here: Path, raw: bytes) -> None
         wait_for(lambda: started(here) == {"good"})
 
 
-def test_a_message_without_end_is_cut_off(here: Path) -> None:
+def test_an_endless_message_is_refused(here: Path) -> None:
     with agent(here), connect(here) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for _ in range(64):
@@ -153,7 +145,7 @@ def test_a_message_without_end_is_cut_off(here: Path) -> None:
         assert say(here, message("begin", "7")) == "ok\n"
 
 
-def test_slow_clients_keep_nobody_waiting_and_are_left(here: Path) -> None:
+def test_slow_clients_delay_no_other_client_and_are_dropped(here: Path) -> None:
     with agent(here), contextlib.ExitStack() as stack:
         slow = [stack.enter_context(connect(here)) for _ in range(100)]
         for connection in slow:
@@ -164,7 +156,7 @@ def test_slow_clients_keep_nobody_waiting_and_are_left(here: Path) -> None:
         assert slow[0].recv(100) == b"too slow\n"
 
 
-def test_a_client_that_leaves_without_listening_harms_nobody(here: Path) -> None:
+def test_clients_that_do_not_read_the_result_cost_nothing(here: Path) -> None:
     with agent(here) as process:
         for number in range(20):
             with connect(here) as connection:
@@ -192,27 +184,28 @@ def test_only_one_agent_serves_a_socket(here: Path) -> None:
             pass
 
 
-# -- ends and beginnings -------------------------------------------------------------------------
+# -- stopping, starting, recovering ----------------------------------------------------------------
 
 
-def test_sigterm_ends_it_cleanly(here: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_agent_ends_cleanly_at_a_signal(here: Path, number: int) -> None:
     with agent(here) as process:
         say(here, message("begin", "7", wait=True))
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert process.wait(20) == 0
     assert not (here / "agent.sock").exists()
     assert '"agent stopped"' in (here / "agent.log").read_text()
     assert started(here) == {"7"}
 
 
-def test_an_event_is_accepted_only_when_it_can_no_longer_be_lost(here: Path) -> None:
+def test_an_accepted_event_survives_a_kill(here: Path) -> None:
     (here / "options.json").write_text(json.dumps({"delay": 60}))
     place(here, "7", {"0": ([os.getpid()], "0", "0")})
     with agent(here) as process:
         say(here, message("look", "7", wait=True))
         place(here, "7", {"0": ([os.getpid()], "2", "2")})
         assert say(here, message("resize", "7")) == "ok\n"
-        assert say(here, message("end", "7")) == "ok\n"  # has to wait for the relocation
+        assert say(here, message("end", "7")) == "ok\n"  # waits for the relocation
         process.kill()
         process.wait()
     (here / "options.json").unlink()
@@ -221,7 +214,7 @@ def test_an_event_is_accepted_only_when_it_can_no_longer_be_lost(here: Path) -> 
     assert moves_of(here) == [{"job": "7", "pairs": {"0": 2}}]
 
 
-def test_what_hooks_left_in_the_spool_is_taken_up(here: Path) -> None:
+def test_events_in_the_spool_are_accepted(here: Path) -> None:
     for point in ("begin", "end"):
         for job in ("1", "2"):
             hook(here, point, job)
@@ -231,13 +224,13 @@ def test_what_hooks_left_in_the_spool_is_taken_up(here: Path) -> None:
     with agent(here):
         wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 2)
         assert [path.name for path in (here / "spool").iterdir()] == ["directory.event"]
-        # A hook that found no agent just before this one came.
+        # Written by a hook that found no agent just before this one started.
         delivery.write_spool(message("begin", "3"), str(here / "spool"))
         wait_for(lambda: "3" in started(here))
     assert started(here) == {"1", "2", "3"}
 
 
-def test_a_message_that_came_by_both_ways_counts_once(here: Path) -> None:
+def test_a_message_sent_over_socket_and_spool_counts_once(here: Path) -> None:
     raw = message("begin", "7")
     (here / "spool").mkdir(mode=0o700)
     delivery.write_spool(raw, str(here / "spool"))
@@ -248,7 +241,7 @@ def test_a_message_that_came_by_both_ways_counts_once(here: Path) -> None:
     assert len(run["events"]) == 1
 
 
-def test_jobs_of_before_the_boot_are_over(here: Path) -> None:
+def test_runs_from_before_a_reboot_are_closed(here: Path) -> None:
     with Journal.open(here / "state" / "journal.db") as journal:
         journal.runs.record_start("fake", "old", at=boot_time() - 100)
         journal.runs.record_start("fake", "new")
@@ -257,8 +250,8 @@ def test_jobs_of_before_the_boot_are_over(here: Path) -> None:
     assert [run["job"] for run in history(here) if run["ended"] is None] == ["new"]
 
 
-def test_a_clock_that_is_set_makes_no_boot(here: Path) -> None:
-    """Hosts start with a wrong clock, and jobs before it is set right."""
+def test_a_change_of_the_clock_is_not_taken_for_a_reboot(here: Path) -> None:
+    """A host may boot with a wrong clock, and start jobs before the clock is set."""
     path = here / "state" / "journal.db"
     with Journal.open(path) as journal:
         for job in ("before it was set forward", "of a boot ahead"):
@@ -274,7 +267,7 @@ def test_a_clock_that_is_set_makes_no_boot(here: Path) -> None:
         assert journal.notes.get("fake", "before it was set forward", "key", str) == "kept"
 
 
-def test_a_parked_job_that_went_on_while_no_agent_looked_comes_home(here: Path) -> None:
+def test_a_parked_job_that_was_resumed_without_an_agent_is_moved_back(here: Path) -> None:
     place(here, "7", {"0": ([os.getpid()], "0", "0")})
     with Journal.open(here / "state" / "journal.db") as journal:
         journal.runs.record_start("fake", "7")
@@ -285,7 +278,7 @@ def test_a_parked_job_that_went_on_while_no_agent_looked_comes_home(here: Path) 
     assert [move["pairs"] for move in moves_of(here)] == [{"3": 0}]
 
 
-def test_a_damaged_event_hides_no_other_one(here: Path) -> None:
+def test_a_damaged_event_does_not_hide_others(here: Path) -> None:
     path = here / "state" / "journal.db"
     with Journal.open(path) as journal:
         for number, job in enumerate(("1", "2", "3")):
@@ -301,7 +294,7 @@ def test_a_damaged_event_hides_no_other_one(here: Path) -> None:
     ]
 
 
-def test_while_others_keep_the_journal_locked_events_are_kept_in_the_spool(here: Path) -> None:
+def test_events_are_kept_in_the_spool_while_the_journal_is_locked(here: Path) -> None:
     with agent(here) as process, closing(sqlite3.connect(here / "state" / "journal.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         for job in ("1", "2", "3"):
@@ -321,8 +314,8 @@ def test_while_others_keep_the_journal_locked_events_are_kept_in_the_spool(here:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file over itself")
-def test_what_cannot_be_removed_from_the_spool_keeps_nothing_up(here: Path) -> None:
-    """A file that is immutable, busy or of a broken disk; a directory in the place of a file."""
+def test_a_file_that_cannot_be_removed_from_the_spool_delays_no_event(here: Path) -> None:
+    """It may be immutable, in use or on a broken disk; or it may be a directory."""
     first = Path(delivery.write_spool(message("begin", "1"), str(here / "spool")))
     directory = here / "spool" / "0.tmp"
     directory.mkdir()
@@ -340,8 +333,8 @@ def test_what_cannot_be_removed_from_the_spool_keeps_nothing_up(here: Path) -> N
         subprocess.run(["umount", first], check=True)
 
 
-def test_a_spool_whose_clock_stands_still_is_read(here: Path) -> None:
-    """File systems tell times by ticks, in which much may happen."""
+def test_a_spool_whose_time_of_change_stays_the_same_is_read(here: Path) -> None:
+    """A file system's clock has ticks; files may be added within the same tick."""
     (here / "spool").mkdir(mode=0o700)
     tick = time.time_ns()
 
@@ -355,30 +348,14 @@ def test_a_spool_whose_clock_stands_still_is_read(here: Path) -> None:
             stand_still()
             wait_for(lambda job=job: job in started(here))
             stand_still()
-            time.sleep(0.2)  # several looks
+            time.sleep(0.2)  # the agent looks several times
             delivery.write_spool(message("begin", f"1{job}"), str(here / "spool"))
             stand_still()
             wait_for(lambda job=job: f"1{job}" in started(here))
 
 
-def test_an_event_that_a_killed_agent_had_taken_is_handled_once(tmp_path: Path) -> None:
-    """The hook has not heard `ok`, waits, and handles it itself."""
-    config = replace(Config(), journal=JournalSection(path=str(tmp_path / "state/journal.db")))
-    environ = {b"SLURM_JOB_ID": b"7", b"SLURM_JOB_UID": b"1000"}
-    raw = delivery.make_message("slurm", "prolog", environ, b"", True)
-    with Journal.open(Path(config.journal.path)) as journal:
-        told = Event(scheduler="slurm", point="prolog", job="7", user=1000)
-        journal.events.put(told, parse_message(raw).at)
-        assert handle_message(raw, config).summary == "started"
-        assert journal.events.list_unfinished() == []
-        journal.runs.record_end("slurm", "7")
-        assert handle_message(raw, config).summary == "started"
-        (run,) = journal.history()
-        assert len(run["events"]) == 1
-
-
-def test_a_full_disk_stops_neither_hooks_nor_agent(here: Path) -> None:
-    """The journal's files may not grow: as on a full disk."""
+def test_hooks_and_agent_go_on_with_a_full_disk(here: Path) -> None:
+    """The journal's files must not grow, as on a full disk."""
     limited = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"sys.argv = sys.argv[1:]; sys.path.insert(0, {str(Path(agentkit.__file__).parents[2])!r});"
@@ -403,28 +380,3 @@ def test_a_full_disk_stops_neither_hooks_nor_agent(here: Path) -> None:
             process.terminate()
             log.write(process.communicate(timeout=20)[1])
     assert "the disk" in (here / "agent.log").read_text()
-
-
-# -- systemd -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
-        link.bind(str(tmp_path / "notify"))
-        link.settimeout(10)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        yield link
-
-
-def test_systemd_is_told(manager: socket.socket) -> None:
-    notify_systemd("READY=1")
-    assert manager.recv(100) == b"READY=1"
-
-
-def test_an_agent_that_is_ready_says_so_and_says_when_it_stops(
-    here: Path, manager: socket.socket
-) -> None:
-    with agent(here):
-        assert manager.recv(100) == b"READY=1"
-    assert manager.recv(100) == b"STOPPING=1"

@@ -1,4 +1,4 @@
-"""The detector: cgroups made of plain files, processes that are real."""
+"""The watcher, with plain files as cgroups and real processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ME = os.getpid()
 
 
 class Clock:
-    """A watcher whose time passes as fast as a test likes."""
+    """A watcher whose time passes as fast as a test needs."""
 
     def __init__(self, directory: Path, section: WatchSection = SECTION, **more: Any) -> None:
         self.events: list[Event] = []
@@ -32,7 +32,7 @@ class Clock:
         self.watcher = Watcher([self.adapter], section, self.events.append, **more)
 
     def pass_(self, seconds: float) -> list[tuple[str, str]]:
-        """What is told meanwhile, as (point, job)."""
+        """Let seconds pass; return the events of that time as (point, job)."""
         self.events.clear()
         limit = self.now + seconds
         while self.now < limit:
@@ -56,14 +56,14 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_a_new_job_is_told_and_looked_at_once(clock: Clock, tmp_path: Path) -> None:
+def test_a_new_job_is_reported_and_looked_at_once(clock: Clock, tmp_path: Path) -> None:
     assert clock.pass_(10) == []
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     assert clock.pass_(10) == [("job-started", "1"), ("look", "1")]
     assert clock.pass_(100) == []
 
 
-def test_a_job_that_is_gone_is_told_after_a_while(clock: Clock, tmp_path: Path) -> None:
+def test_a_job_that_has_gone_is_reported_after_a_delay(clock: Clock, tmp_path: Path) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     clock.pass_(10)
     end(tmp_path, "1")
@@ -72,7 +72,9 @@ def test_a_job_that_is_gone_is_told_after_a_while(clock: Clock, tmp_path: Path) 
     assert clock.watcher.jobs == ()
 
 
-def test_between_two_steps_a_job_may_have_no_cgroup(clock: Clock, tmp_path: Path) -> None:
+def test_a_job_without_a_cgroup_between_two_steps_has_not_ended(
+    clock: Clock, tmp_path: Path
+) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     clock.pass_(10)
     end(tmp_path, "1")
@@ -82,7 +84,7 @@ def test_between_two_steps_a_job_may_have_no_cgroup(clock: Clock, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["cpuset.cpus.effective", "cpuset.mems.effective"])
-def test_a_changed_cpuset_is_looked_at_when_it_has_come_to_rest(
+def test_a_changed_cpuset_is_looked_at_after_it_has_settled(
     clock: Clock, tmp_path: Path, name: str
 ) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
@@ -94,7 +96,9 @@ def test_a_changed_cpuset_is_looked_at_when_it_has_come_to_rest(
 
 
 @pytest.mark.parametrize("names", [("cpuset.effective_cpus",), ("cpuset.cpus",), ("cpus",)])
-def test_cpusets_of_version_1(clock: Clock, tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_changes_of_a_version_1_cpuset_are_noticed(
+    clock: Clock, tmp_path: Path, names: tuple[str, ...]
+) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     cgroup = tmp_path / "cgroup" / "job_1"
     (cgroup / "cpuset.cpus.effective").rename(cgroup / names[0])
@@ -103,7 +107,7 @@ def test_cpusets_of_version_1(clock: Clock, tmp_path: Path, names: tuple[str, ..
     assert clock.pass_(3) == [("look", "1")]
 
 
-def test_what_goes_on_changing_is_looked_at_all_the_same(tmp_path: Path) -> None:
+def test_a_job_that_never_settles_is_looked_at_too(tmp_path: Path) -> None:
     clock = Clock(tmp_path, WatchSection(interval_s=0.1, task_interval_s=5, debounce_s=0.5))
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     clock.pass_(10)
@@ -115,26 +119,26 @@ def test_what_goes_on_changing_is_looked_at_all_the_same(tmp_path: Path) -> None
     clock.watcher.close()
 
 
-def test_a_new_step_is_seen(clock: Clock, tmp_path: Path) -> None:
+def test_a_new_step_is_noticed(clock: Clock, tmp_path: Path) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     clock.pass_(10)
     (tmp_path / "cgroup" / "job_1" / "step_1").mkdir()
     assert clock.pass_(3) == [("look", "1")]
 
 
-def test_a_changed_affinity_is_seen(
+def test_a_changed_affinity_is_noticed(
     clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
 ) -> None:
     cpus = sorted(os.sched_getaffinity(child.pid))
     if len(cpus) < 2:
-        pytest.fail("needs a machine with two processors")
+        pytest.fail("needs a host with two CPUs")
     place(tmp_path, "1", {"0": ([child.pid], "0", "0")})
     clock.pass_(10)
     os.sched_setaffinity(child.pid, cpus[:1])
     assert clock.pass_(8) == [("look", "1")]
 
 
-def test_stopped_and_continued(
+def test_a_stopped_job_is_reported_as_suspended_and_then_resumed(
     clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
 ) -> None:
     place(tmp_path, "1", {"0": ([child.pid], "0", "0")})
@@ -144,10 +148,12 @@ def test_stopped_and_continued(
     assert clock.pass_(8) == [("suspended", "1"), ("look", "1")]
     child.send_signal(signal.SIGCONT)
     os.waitpid(child.pid, os.WCONTINUED)
-    assert clock.pass_(3) == [("resumed", "1"), ("look", "1")], "and sooner than it was suspended"
+    assert clock.pass_(3) == [("resumed", "1"), ("look", "1")], (
+        "a suspended job is sampled at every tick"
+    )
 
 
-def test_one_stopped_task_of_two_is_no_suspended_job(
+def test_a_job_is_not_suspended_if_only_one_of_two_tasks_is_stopped(
     clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
 ) -> None:
     place(tmp_path, "1", {"0": ([child.pid], "0", "0"), "1": ([ME], "1", "1")})
@@ -157,7 +163,7 @@ def test_one_stopped_task_of_two_is_no_suspended_job(
     assert clock.pass_(20) == [("look", "1")]
 
 
-def test_the_adapters_word_on_suspension_counts(
+def test_the_adapter_decides_whether_a_job_is_suspended(
     clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
 ) -> None:
     clock.adapter.suspended = lambda job: job == "1"  # type: ignore[attr-defined]
@@ -165,7 +171,7 @@ def test_the_adapters_word_on_suspension_counts(
     assert ("suspended", "1") in clock.pass_(10)
 
 
-def test_processes_that_come_and_go_cost_no_constant_reading(
+def test_short_lived_processes_do_not_cause_constant_reading(
     clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place(tmp_path, "1", {"0": ([2**22 - 1], "0", "0")})
@@ -179,7 +185,7 @@ def test_processes_that_come_and_go_cost_no_constant_reading(
     assert len(calls) <= 600 / 15 + 1
 
 
-def test_many_jobs_at_once_are_read_little_by_little(tmp_path: Path) -> None:
+def test_many_new_jobs_are_read_a_few_per_tick(tmp_path: Path) -> None:
     for number in range(45):
         place(tmp_path, str(number), {"0": ([ME], "0", "0")})
     clock = Clock(tmp_path)
@@ -204,12 +210,12 @@ def test_files_are_closed_with_the_job(tmp_path: Path) -> None:
     for number in range(20):
         end(tmp_path, str(number))
     clock.pass_(10)
-    assert open_files() <= before + 2, "but for the directories above"
+    assert open_files() <= before + 2, "except for the directories above"
     clock.watcher.close()
     assert open_files() == before
 
 
-def test_directories_above_jobs_that_were_removed_are_left(tmp_path: Path) -> None:
+def test_removed_directories_above_jobs_are_closed(tmp_path: Path) -> None:
     before = open_files()
     clock = Clock(tmp_path)
     for _ in range(3):
@@ -223,7 +229,7 @@ def test_directories_above_jobs_that_were_removed_are_left(tmp_path: Path) -> No
     clock.watcher.close()
 
 
-def test_a_job_beside_others_is_seen_at_the_next_look(clock: Clock, tmp_path: Path) -> None:
+def test_a_new_job_beside_others_is_noticed_at_the_next_tick(clock: Clock, tmp_path: Path) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     clock.pass_(11)
     place(tmp_path, "2", {"0": ([ME], "0", "0")})
@@ -231,7 +237,7 @@ def test_a_job_beside_others_is_seen_at_the_next_look(clock: Clock, tmp_path: Pa
 
 
 @pytest.mark.parametrize("job", ["../..", "1 2", ""])
-def test_a_directory_that_is_no_job_is_not_watched(
+def test_an_invalid_job_id_is_not_watched(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
     monkeypatch.setattr(FakeScheduler, "jobs", lambda _self: (job,))
@@ -239,7 +245,7 @@ def test_a_directory_that_is_no_job_is_not_watched(
     assert clock.watcher.jobs == ()
 
 
-def test_a_broken_adapter_is_told_once_and_the_others_go_on(
+def test_a_broken_adapter_is_logged_once_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Broken(FakeScheduler):
@@ -258,7 +264,7 @@ def test_a_broken_adapter_is_told_once_and_the_others_go_on(
     watcher.close()
 
 
-# -- with an agent around it ---------------------------------------------------------------------
+# -- as a part of an agent -------------------------------------------------------------------------
 
 
 def history(here: Path) -> list[dict[str, Any]]:
@@ -266,7 +272,7 @@ def history(here: Path) -> list[dict[str, Any]]:
         return journal.history()
 
 
-def test_memory_follows_without_any_hook(tmp_path: Path) -> None:
+def test_memory_follows_without_a_hook(tmp_path: Path) -> None:
     place(tmp_path, "7", {"0": ([ME], "0", "0")})
     with agent(tmp_path):
         wait_for(lambda: history(tmp_path) and history(tmp_path)[0]["placements"])
@@ -279,7 +285,7 @@ def test_memory_follows_without_any_hook(tmp_path: Path) -> None:
     assert [event["point"] for event in run["events"]] == ["job-started", "look", "job-ended"]
 
 
-def test_what_moved_while_no_agent_ran_is_found_at_its_start(tmp_path: Path) -> None:
+def test_a_move_while_no_agent_ran_is_found_at_the_next_start(tmp_path: Path) -> None:
     place(tmp_path, "7", {"0": ([ME], "0", "0")})
     with agent(tmp_path):
         wait_for(lambda: history(tmp_path) and history(tmp_path)[0]["placements"])
@@ -289,7 +295,7 @@ def test_what_moved_while_no_agent_ran_is_found_at_its_start(tmp_path: Path) -> 
     assert moves_of(tmp_path) == [{"job": "7", "pairs": {"0": 3}}]
 
 
-def test_a_suspended_job_is_parked_and_brought_back(
+def test_a_suspended_job_is_parked_and_moved_back(
     tmp_path: Path, child: subprocess.Popen[bytes]
 ) -> None:
     (tmp_path / "options.json").write_text('{"park": "2"}')

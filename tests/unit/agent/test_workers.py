@@ -17,7 +17,7 @@ from schedhook.values.model import Event
 from tests.unit.agentkit import wait_for
 
 
-def test_workers_keep_each_jobs_order() -> None:
+def test_events_of_one_job_are_handled_in_order() -> None:
     done: list[tuple[str, float]] = []
 
     def work(queued: QueuedEvent) -> EventResult:
@@ -37,7 +37,7 @@ def test_workers_keep_each_jobs_order() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit, GeneratorExit])
-def test_a_worker_survives_what_it_works_on(error: type[BaseException]) -> None:
+def test_a_worker_goes_on_after_an_exception(error: type[BaseException]) -> None:
     def work(queued: QueuedEvent) -> EventResult:
         raise error(queued.event.job)
 
@@ -58,7 +58,7 @@ from schedhook.values.log import get_logger
 from schedhook.values.model import Event
 from schedhook.agent.workers import WorkerPool
 
-get_logger().info("before its files are out of reach")
+get_logger().info("log once, while the library can still be read")
 done = []
 work = lambda queued: done.append(queued.event.job) or EventResult(summary="")
 workers = WorkerPool(2, work, lambda: None)
@@ -77,20 +77,20 @@ workers.stop(5)
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, whose processes are limited")
-def test_what_waits_for_a_thread_that_cannot_be_made_is_done_later() -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="limits the number of another user's processes")
+def test_events_wait_while_no_thread_can_be_started() -> None:
     words = [sys.executable, "-c", NO_THREADS]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, "\n1 2\n"), done.stderr
     assert done.stderr.count("cannot start a worker thread") == 3
 
 
-def test_a_look_that_waits_is_not_put_twice() -> None:
-    gate = threading.Event()
+def test_an_event_that_already_waits_is_not_added_again() -> None:
+    release = threading.Event()
     done: list[str] = []
 
     def work(queued: QueuedEvent) -> EventResult:
-        gate.wait(10)
+        release.wait(10)
         done.append(queued.event.point)
         return EventResult(summary="")
 
@@ -99,7 +99,7 @@ def test_a_look_that_waits_is_not_put_twice() -> None:
     for _ in range(10):
         workers.put(QueuedEvent(look, 0.0))
     workers.put(QueuedEvent(look, 0.0, 17))
-    gate.set()
+    release.set()
     workers.put(QueuedEvent(Event(scheduler="s", point="last", job="1"), 0.0))
     wait_for(lambda: "last" in done)
     assert done.count("look") <= 3

@@ -1,4 +1,4 @@
-"""Footprints on made-up hosts: what lies off the processors' nodes, and what does not count."""
+"""Footprints on fake hosts: which memory is off-node, and which does not count."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ JOB = "system.slice/slurmstepd.scope/job_{}/step_0/user/task_0"
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """Nodes 0, 1 and 8 with two processors each; node 9 has processors alone, next to node 8."""
+    """Return a host with two CPUs each on nodes 0, 1 and 8, and a node 9 without memory near 8."""
     write_host(
         tmp_path,
         [
@@ -70,7 +70,7 @@ def of(host: Path, *pids: int) -> Footprint:
     return read_footprint(tasks_of(pids, read_topology(host), host), host)
 
 
-def test_memory_beside_the_processors_is_at_home_and_the_rest_is_not(host: Path) -> None:
+def test_memory_on_other_nodes_than_the_cpus_is_off_node(host: Path) -> None:
     write_process(host, 100, areas=[heap({0: 3, 8: 5})], cpus="4-5")
     footprint = of(host, 100)
     assert footprint.placement == Placement(cpus=CpuSet({4, 5}), nodes=NodeSet({8}))
@@ -79,7 +79,7 @@ def test_memory_beside_the_processors_is_at_home_and_the_rest_is_not(host: Path)
     assert footprint.processes[0].off_node == {0: 3 * PAGE}
 
 
-def test_processors_without_memory_have_the_nearest(host: Path) -> None:
+def test_cpus_without_memory_use_the_nearest_node(host: Path) -> None:
     write_process(host, 100, areas=[heap({8: 5})], cpus="6")
     assert of(host, 100).bytes_off_node == 0
 
@@ -92,7 +92,7 @@ def test_every_thread_counts_for_the_placement(host: Path) -> None:
     assert (str(footprint.placement.cpus), footprint.bytes_off_node) == ("0,3", 0)
 
 
-def test_files_that_others_map_too_are_not_off_node(host: Path) -> None:
+def test_files_that_other_processes_map_are_not_off_node(host: Path) -> None:
     libc = shared({0: 4}, mappers=9, path="/lib/libc.so")
     own = FakeArea(start=0x800000, size=2 * PAGE, pages={0: 2}, path="/home/a/input", inode=7)
     write_process(host, 100, areas=[libc, own], cpus="2")
@@ -101,8 +101,8 @@ def test_files_that_others_map_too_are_not_off_node(host: Path) -> None:
     assert footprint.off_node == {0: 2 * PAGE}
 
 
-def test_each_task_has_a_home_of_its_own_and_what_they_share_any_of_them(host: Path) -> None:
-    """Two ranks whose memory lies crosswise; the segment that both map lies beside the second."""
+def test_each_task_has_its_own_nodes_and_shared_memory_may_be_on_any_of_them(host: Path) -> None:
+    """Each rank's memory is on the other's node; the segment that both map is on the second's."""
     segment = shared({1: 6})
     write_process(host, 100, areas=[heap({1: 4}), segment], cpus="0")
     write_process(host, 101, areas=[heap({0: 4}), segment], cpus="2")
@@ -121,7 +121,7 @@ def test_shared_memory_off_node_counts_once(host: Path) -> None:
     assert [process.off_node for process in footprint.processes] == [{8: 6 * PAGE}] * 2
 
 
-def test_a_process_that_is_gone_is_passed_over_unless_it_was_asked_for(host: Path) -> None:
+def test_a_process_that_has_exited_is_skipped_unless_it_was_asked_for(host: Path) -> None:
     write_process(host, 100, areas=[heap({0: 1})])
     task = Task(
         name="0", pids=(100, 999), placement=Placement(cpus=CpuSet({0}), nodes=NodeSet({0}))
@@ -133,7 +133,7 @@ def test_a_process_that_is_gone_is_passed_over_unless_it_was_asked_for(host: Pat
 
 @pytest.fixture
 def slurm_host(host: Path) -> Path:
-    """Job 7 is at home, job 8 half away, job 9 all away but small."""
+    """Return a host: job 7 has no off-node memory, job 8 half of its own, job 9 all of little."""
     for job, pid, cpus, pages in (
         ("7", 700, "0", {0: 50}),
         ("8", 800, "2", {0: 10, 1: 10}),
@@ -145,7 +145,7 @@ def slurm_host(host: Path) -> Path:
     return host
 
 
-def test_all_jobs_come_with_the_worst_first(slurm_host: Path) -> None:
+def test_the_job_with_most_off_node_memory_comes_first(slurm_host: Path) -> None:
     found, problems = read_jobs(load_plugins(Config()), slurm_host)
     assert problems == []
     assert [(each.scheduler, each.job, each.bytes_off_node // PAGE) for each in found] == [
@@ -155,7 +155,7 @@ def test_all_jobs_come_with_the_worst_first(slurm_host: Path) -> None:
     ]
 
 
-def test_processes_that_may_not_be_read_are_counted(
+def test_unreadable_processes_are_counted(
     slurm_host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = _proc.read
@@ -176,7 +176,7 @@ def test_processes_that_may_not_be_read_are_counted(
 
 
 class _Broken:
-    """A plug-in whose adapter fails while it lists jobs."""
+    """A plug-in whose adapter fails when it lists jobs."""
 
     name = "broken"
 
@@ -188,13 +188,13 @@ class _Broken:
         raise OSError("no\nlist")
 
 
-def test_a_broken_adapter_hides_no_other(slurm_host: Path) -> None:
+def test_a_broken_adapter_does_not_hide_others(slurm_host: Path) -> None:
     found, problems = read_jobs(load_plugins(Config(), extra=[_Broken()]), slurm_host)
     assert len(found) == 3
     assert problems == ["broken: OSError: no list"]
 
 
-def test_tasks_come_with_the_scheduler_that_knows_them(slurm_host: Path) -> None:
+def test_a_job_is_found_with_its_scheduler(slurm_host: Path) -> None:
     scheduler, tasks = find_tasks(load_plugins(Config()), "8", None, slurm_host)
     assert scheduler == "slurm"
     assert [task.pids for task in tasks] == [(800,)]

@@ -1,4 +1,4 @@
-"""What Prometheus gets to see: numbers, labels, files and the socket."""
+"""Metrics: numbers, labels, the textfile and the dashboard."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def report(outcome: Outcome = Outcome.PARTIAL, seconds: float = 0.7, **more: Any
 
 
 class Jobs:
-    """A scheduler with the jobs that the test names: job → each task's process and nodes."""
+    """A scheduler with given jobs: job → {process of each task: its nodes}."""
 
     name = "fake"
 
@@ -95,7 +95,7 @@ class Schedulers:
 
 
 def plugins_with(**create: Any) -> Plugins:
-    """Only these schedulers: name → adapter's maker."""
+    """Return plug-ins with only these schedulers: name → function that makes the adapter."""
     found = [
         SchedulerPlugin(name=name, summary="for tests", create=make)
         for name, make in create.items()
@@ -106,7 +106,7 @@ def plugins_with(**create: Any) -> Plugins:
 
 
 def values(text: bytes) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Each sample's value by its name and its labels' values, in the labels' alphabetical order."""
+    """Return each sample by its name and its labels' values, in alphabetical order of labels."""
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text.decode())
@@ -121,10 +121,10 @@ def host(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# -- the sums ------------------------------------------------------------------------------------
+# -- counters --------------------------------------------------------------------------------------
 
 
-def test_relocations_are_summed(host: Path) -> None:
+def test_relocations_are_counted_and_summed(host: Path) -> None:
     with Journal.in_memory() as journal:
         journal.reports.add(report(), "slurm", "1")
         journal.reports.add(report(seconds=0.05), "slurm", "2")
@@ -145,14 +145,14 @@ def test_relocations_are_summed(host: Path) -> None:
     assert found["schedhook_relocation_seconds_sum", ("s",)] == pytest.approx(4000.75)
 
 
-def test_a_plan_is_not_counted_and_a_refusal_has_moved_and_left_nothing() -> None:
+def test_a_plan_is_not_counted_and_a_refusal_only_as_a_relocation() -> None:
     with Journal.in_memory() as journal:
         journal.reports.add(report(Outcome.PLANNED))
         journal.reports.add(report(Outcome.REFUSED))
         assert journal.counters.read() == {("relocations", "refused", "s", "none"): 1}
 
 
-def test_sums_outlive_the_process_and_what_is_forgotten(tmp_path: Path) -> None:
+def test_counters_survive_a_restart_and_pruning(tmp_path: Path) -> None:
     path = tmp_path / "state" / "journal.db"
     with Journal.open(path) as journal:
         journal.reports.add(report())
@@ -162,14 +162,14 @@ def test_sums_outlive_the_process_and_what_is_forgotten(tmp_path: Path) -> None:
         assert journal.counters.read()["moved_bytes", "s", "none"] == 14 * MIB
 
 
-def test_what_the_command_relocates_is_kept(tmp_path: Path) -> None:
+def test_a_relocation_by_the_command_is_counted(tmp_path: Path) -> None:
     config = replace(Config(), journal=JournalSection(path=str(tmp_path / "s" / "journal.db")))
     record(report(), config)
     with Journal.open(tmp_path / "s" / "journal.db", create=False) as journal:
         assert journal.counters.read()["relocations", "partial", "s", "none"] == 1
 
 
-# -- what is now ---------------------------------------------------------------------------------
+# -- gauges ----------------------------------------------------------------------------------------
 
 
 def write_heap(host: Path, pid: int, pages: dict[int, int]) -> None:
@@ -177,8 +177,8 @@ def write_heap(host: Path, pid: int, pages: dict[int, int]) -> None:
     write_process(host, pid, areas=[area])
 
 
-def test_a_job_has_the_off_node_memory_that_show_has(host: Path) -> None:
-    """Two tasks beside each other's memory: their job runs on both nodes, and all is off-node."""
+def test_off_node_memory_is_what_show_prints(host: Path) -> None:
+    """Two tasks, each on the node of the other's memory: their job runs on both nodes."""
     write_heap(host, 100, {0: 1, 1: 4})
     write_heap(host, 101, {0: 4, 8: 2})
     jobs = Jobs({"a": {100: "0", 101: "1"}, "ended": {999: "0"}, "bare": {}})
@@ -195,7 +195,7 @@ def test_a_job_has_the_off_node_memory_that_show_has(host: Path) -> None:
     assert found["schedhook_node_free_bytes", ("8",)] == 8 * MIB
 
 
-def test_page_tables_are_walked_for_little_of_the_time(
+def test_page_tables_are_walked_for_a_small_share_of_the_time(
     host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_heap(host, 100, {0: 1})
@@ -231,7 +231,7 @@ def test_page_tables_are_walked_for_little_of_the_time(
     assert (read(), jobs.asked) == (["b"], 4)
 
 
-def test_names_cannot_forge_metrics(host: Path) -> None:
+def test_job_ids_cannot_forge_metrics(host: Path) -> None:
     name = 'x"} 1\nschedhook_jobs{scheduler="evil"} 666\n#\\'
     write_heap(host, 100, {0: 5})
     jobs = Jobs({name: {100: "0"}})
@@ -242,7 +242,7 @@ def test_names_cannot_forge_metrics(host: Path) -> None:
     assert ("schedhook_jobs", ("evil",)) not in found
 
 
-def test_a_broken_scheduler_costs_only_its_own(host: Path) -> None:
+def test_a_broken_adapter_hides_only_its_own_metrics(host: Path) -> None:
     def broken(_: Path) -> Any:
         raise RuntimeError("no")
 
@@ -257,7 +257,7 @@ def test_a_broken_scheduler_costs_only_its_own(host: Path) -> None:
     assert ("schedhook_jobs", ("broken",)) not in found
 
 
-def test_events_that_wait_are_counted(host: Path, tmp_path: Path) -> None:
+def test_waiting_events_are_counted(host: Path, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     for name in ("1.event", "2.event", "3.tmp"):
@@ -274,10 +274,10 @@ def test_events_that_wait_are_counted(host: Path, tmp_path: Path) -> None:
     assert found["schedhook_journal_damaged_rows", ()] == 1
 
 
-# -- the textfile --------------------------------------------------------------------------------
+# -- the textfile ----------------------------------------------------------------------------------
 
 
-def test_a_textfile_is_replaced_whole_and_followed_nowhere(tmp_path: Path) -> None:
+def test_a_textfile_is_replaced_and_links_are_not_followed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("untouched")
     target = tmp_path / "schedhook.prom"
@@ -289,7 +289,7 @@ def test_a_textfile_is_replaced_whole_and_followed_nowhere(tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"other", "schedhook.prom"}
 
 
-def test_a_textfile_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_textfile_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(SchedhookError, match=r"missing/x\.prom: cannot be written"):
         write_textfile(tmp_path / "missing" / "x.prom", b"")
     (tmp_path / "x.prom").mkdir()
@@ -305,7 +305,7 @@ def own_journal(directory: Path) -> Path:
     return config
 
 
-def test_the_command_writes_it(tmp_path: Path) -> None:
+def test_the_command_writes_a_textfile(tmp_path: Path) -> None:
     file = tmp_path / "schedhook.prom"
     command = [sys.executable, "-P", "-m", "schedhook.cli.main", "metrics"]
     environ = os.environ | {PATH_VARIABLE: str(own_journal(tmp_path))}
@@ -313,7 +313,7 @@ def test_the_command_writes_it(tmp_path: Path) -> None:
     assert ("schedhook_build_info") in {name for name, _ in values(file.read_bytes())}
 
 
-def test_without_the_library_it_says_what_to_install(tmp_path: Path) -> None:
+def test_without_prometheus_client_the_error_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "prometheus_client.py").write_text("raise ImportError")
     code = "from schedhook.cli.main import run; run()"
     done = subprocess.run(
@@ -328,7 +328,7 @@ def test_without_the_library_it_says_what_to_install(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-# -- the dashboard -------------------------------------------------------------------------------
+# -- the dashboard ---------------------------------------------------------------------------------
 
 
 def test_the_dashboard_names_only_metrics_and_labels_that_exist(host: Path) -> None:
