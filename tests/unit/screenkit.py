@@ -1,4 +1,4 @@
-"""Made-up hosts to look at: jobs of Slurm that are at home, half away, and hostile."""
+"""Made-up hosts with three Slurm jobs: on-node, half off-node, and with a hostile name."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ from schedhook.testing.hosts import (
 MIB = 1 << 20
 PAGES = MIB // 4096
 HOSTILE = b"\x1b]0;owned\x07<script>alert(1)</script>&\"'[red]\xff\xe2\x80\xae\n"
-"""A command that would set the terminal's title, run in a page, colour and reverse the text."""
+"""A command that tries to set the terminal's title, run a script, and colour and reverse text."""
+AREA = FakeArea(start=0x7F0000000000, size=12 * MIB, pages={0: 2048, 1: 1024})
+"""8 MiB on node 0, 4 on node 1."""
 FOUR = range(4)
 MANY = range(64)
 SCATTERED = (0, 1, 8, 252)
 
 
 def make_host(root: Path, nodes: Iterable[int] = FOUR) -> Path:
-    """A host of these nodes with two processors and 64 GiB each. Job 71 is at home on the first,
-    job 72 has one process of two away from home on the last, job 73 is spread over all nodes and
-    belongs to the second."""
+    """Write a host of these nodes, with two processors and 64 GiB each, and three jobs.
+
+    Job 71 has its memory on the node of its processors, the first. Of job 72's two processes, on
+    the last node, one has its memory on the first. Job 73 runs on the second node, and its memory
+    is spread over all.
+    """
     numbers = list(nodes)
     processors = {node: (2 * i, 2 * i + 1) for i, node in enumerate(numbers)}
     write_host(
@@ -65,7 +70,10 @@ def add_job(
     *,
     command: bytes = b"./simulate --steps 100000 --output /scratch/project/run-7/output.h5",
 ) -> None:
-    """Processes by pid: (processor, MiB per node); every one maps a file that all others do."""
+    """Write a job with processes by pid: (processor, MiB by node).
+
+    Each of them also maps a file that 90 processes map.
+    """
     for rank, (pid, (cpu, sizes)) in enumerate(processes.items()):
         name = f"system.slice/slurmstepd.scope/job_{job}/step_0/user/task_{rank}"
         write_cgroup(root, name, pids=[pid])

@@ -1,0 +1,114 @@
+"""`schedhook relocate`: reports, refusals and wrong usage, on made-up hosts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schedhook.testing.hosts import FakeNode, write_host, write_process
+from tests.unit.clikit import Run
+from tests.unit.screenkit import AREA, MIB
+
+
+def on(host: Path) -> list[object]:
+    """Return the options for process 100 of the host."""
+    return ["--root", host, "--backend", "simulated", "--pid", 100]
+
+
+def test_a_relocation_on_a_simulated_host(run: Run, host: Path) -> None:
+    status, out, _ = run("relocate", *on(host), "--map", "0:1,1:0", "--json")
+    report = json.loads(out)
+    assert (status, report["outcome"], report["mapper"]) == (0, "complete", "given")
+    assert report["processes"][0]["residency_after"] == {"0": 4 * MIB, "1": 8 * MIB}
+
+
+def test_a_refusal_is_on_standard_output_and_standard_error(run: Run, host: Path) -> None:
+    status, out, err = run(
+        "relocate", *on(host), "--from", 0, "--to", 2, "--reserve", 510, "--json"
+    )
+    assert status == 4
+    assert json.loads(out)["outcome"] == "refused"
+    assert "no room" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--from", "zero", "--to", "2"], 2, "zero"),
+        (["--from", "3-1", "--to", "2"], 2, "backwards"),
+        (["--from", "", "--to", "2"], 2, "empty"),
+        (["--from", "0"], 2, "--to"),
+        (["--from", "0", "--to", "7"], 2, "node 7 is not online"),
+        (["--map", "0:1:2"], 2, "0:1:2"),
+        (["--map", "0:1", "--from", "0"], 2, "--map"),
+        (["--from", "0", "--to", "2", "--strategy", "telepathy"], 2, "move-pages"),
+        (["--from", "0", "--to", "2", "--mapper", "treasure"], 2, "nearest"),
+        (["--from", "0", "--to", "2", "--kinds", "swap"], 2, "anon"),
+        (["--from", "0", "--to", "2", "--job", "7"], 2, "one of --pid"),
+        (["--from", "0", "--to", "2", "--pid", "101"], 1, "101"),
+        (["--from", "0", "--to", "2", "--config", "/nonexistent.toml"], 2, "/nonexistent.toml"),
+        (["--from", "0", "--to", "2", "--threads", "0"], 2, "--threads"),
+        (["--from", "0", "--to", "2", "--threads", "9999999999"], 2, "1024"),
+        (["--from", "0", "--to", "2", "--bandwidth", "nan"], 2, "not a finite number"),
+        (["--from", "0", "--to", "2", "--bandwidth", "inf"], 2, "not a finite number"),
+        (["--from", "0", "--to", "2", "--strategy", ""], 2, "'--strategy': it is empty"),
+        (["--from", "0", "--to", "2", "--mapper", " "], 2, "'--mapper': it is empty"),
+        (["--from", "0", "--to", "2", "--backend", ""], 2, "'--backend': it is empty"),
+        (["--from", "0", "--to", "2", "--scheduler", ""], 2, "'--scheduler': it is empty"),
+        (["--from", "0", "--to", "2", "--config", ""], 2, "'--config': it is empty"),
+        (["--from", "0", "--to", "2", "--svg", ""], 2, "'--svg': it is empty"),
+        (["--cpus", "2,9998-9999"], 2, "9998-9999 is online on this host; the online processors"),
+    ],
+)
+def test_errors_are_one_line_and_have_their_status(
+    run: Run, host: Path, arguments: list[str], status: int, words: str
+) -> None:
+    got, out, err = run("relocate", *on(host), *arguments)
+    assert (got, out) == (status, "")
+    assert err.startswith("schedhook: ")
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_without_processes_it_is_wrong_usage(run: Run) -> None:
+    status, _, err = run("relocate", "--from", 0, "--to", 1)
+    assert status == 2
+    assert "--pid" in err
+
+
+def test_a_host_with_one_node_has_nothing_to_do(run: Run, tmp_path: Path) -> None:
+    write_host(tmp_path, nodes=[FakeNode(number=0)])
+    write_process(tmp_path, 100, areas=[AREA], nodes="0-3")
+    status, out, _ = run("relocate", *on(tmp_path), "--from", 0, "--to", 1)
+    assert status == 0
+    assert "nothing-to-do" in out
+    assert "one NUMA node" in out
+
+
+def test_on_a_host_with_one_node_a_target_must_still_exist(run: Run, tmp_path: Path) -> None:
+    write_host(tmp_path, nodes=[FakeNode(number=0)])
+    relocate = ("relocate", "--root", tmp_path, "--backend", "simulated", "--from", 0, "--to", 1)
+    for who, answer in {("--pid", 999): 1, ("--cgroup", "/absent"): 2, ("--job", 7): 2}.items():
+        status, out, err = run(*relocate, *who)
+        assert (status, out) == (answer, ""), who
+        assert str(who[1]) in err
+
+
+def test_relocating_as_json_imports_nothing_for_people() -> None:
+    """Hooks and scripts read JSON; importing rich, tenacity and structlog would delay them."""
+    code = (
+        "import sys; from schedhook.cli.main import main;"
+        "main(['relocate', '--pid', str(__import__('os').getpid()), '--from', '0', '--to', '0',"
+        " '--json'], standalone_mode=False);"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["outcome"] == "nothing-to-do"
+    assert not {"rich", "tenacity", "structlog", "sqlite3", "asyncio"} & set(done.stderr.split())

@@ -1,0 +1,92 @@
+"""`schedhook show`: what it prints as JSON, and how --watch ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.unit.clikit import STOPS, Run, end, on_terminal, started
+from tests.unit.screenkit import MIB
+
+
+def test_bytes_by_process_and_kind(run: Run, host: Path) -> None:
+    status, out, _ = run("show", "--root", host, "--pid", 100, "--json")
+    shown = json.loads(out)
+    assert status == 0
+    assert shown["processes"][0]["residency"] == {"0": 8 * MIB, "1": 4 * MIB}
+    assert shown["processes"][0]["kinds"]["anon"] == {"0": 8 * MIB, "1": 4 * MIB}
+
+
+def test_all_jobs_as_json(run: Run, four: Path) -> None:
+    shown = json.loads(run("show", "--root", four, "--json")[1])
+    assert [job["job"] for job in shown["jobs"]] == ["72", "73", "71"]
+    assert shown["jobs"][0]["bytes_off_node"] == 1100 * MIB
+    assert shown["jobs"][0]["placement"] == {"cpus": "6-7", "nodes": "3"}
+    assert shown["nodes"]["0"]["total"] == 65536 * MIB
+
+
+def test_a_target_and_all_contradict(run: Run, four: Path) -> None:
+    status, _, err = run("show", "--all", "--job", 72, "--root", four)
+    assert status == 2
+    assert "--all" in err
+
+
+def test_watching_takes_no_pictures(run: Run, four: Path, tmp_path: Path) -> None:
+    status, _, err = run("show", "--root", four, "--watch", "--svg", tmp_path / "x.svg")
+    assert status == 2
+    assert "--watch" in err
+
+
+# -- --watch -------------------------------------------------------------------------------------
+
+
+def test_watching_ends_with_the_job(run: Run, four: Path) -> None:
+    status, _, err = run("show", "--watch", "--job", 99, "--root", four)
+    assert status == 2
+    assert "job '99'" in err
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_watching_draws_over_the_screen_and_restores_it(four: Path, number: int) -> None:
+    status, written = on_terminal(
+        "show", "--watch", "0.2", "--root", four, stop_after=b"every 0.2 s", stop_by=number
+    )
+    assert status == 0
+    assert b"\x1b[?1049h" in written  # the alternate screen
+    after = written.rpartition(b"every 0.2 s")[2]
+    assert b"\x1b[?1049l" in after  # and back
+    assert b"\x1b[?25h" in after  # the cursor is visible again
+    assert b"Traceback" not in written
+
+
+def test_watching_ends_when_its_terminal_hangs_up(four: Path) -> None:
+    """The screen cannot be restored any more."""
+    status, _ = on_terminal(
+        "show", "--watch", "0.2", "--root", four, stop_after=b"every 0.2 s", stop_by=None
+    )
+    assert status == 0
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_watching_as_json_prints_an_object_per_line(four: Path, number: int) -> None:
+    with started("show", "--watch", "0.2", "--json", "--root", four) as process:
+        assert process.stdout is not None
+        shown = [json.loads(process.stdout.readline()) for _ in range(2)]
+        assert end(process, number) == 0
+    assert [len(each["jobs"]) for each in shown] == [3, 3]
+
+
+@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP])
+def test_watching_in_the_background_ends_by_sigterm(four: Path, ignored: int) -> None:
+    """As a script's background job, or under nohup: the signal that is ignored does not end it."""
+    command = ("show", "--watch", "0.2", "--json", "--root", four)
+    with started(*command, ignoring=[ignored]) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(ignored)
+        for _ in range(3):
+            assert json.loads(process.stdout.readline())
+        assert end(process, signal.SIGTERM) == 0
