@@ -1,14 +1,13 @@
-"""Where the moving threads run, and what tells nodes from frames."""
+"""How many threads move memory, and on which processors."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import time
 
 import pytest
 
-from schedhook.host.frames import node_spans
-from schedhook.migration.throttle import MOST_THREADS, choose_threads
+from schedhook.migration.throttle import MOST_THREADS, Throttle, choose_threads
 from schedhook.values.sets import CpuSet
 
 
@@ -34,38 +33,18 @@ def test_threads_stay_on_the_jobs_processors(
     assert choose_threads(wanted, cpus(new), cpus(old)) == (threads, cpus(where))
 
 
-def zone(node: int, name: str, spanned: int, start: int) -> str:
-    return (
-        f"Node {node}, zone {name:>8}\n  pages free     5\n        spanned  {spanned}\n"
-        f"        present  {spanned}\n  node_unreclaimable:  0\n  start_pfn:           {start}\n"
-    )
+def test_a_throttle_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = 100.0, list[float]()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    throttle = Throttle(8 << 20)
+    for _ in range(3):
+        throttle.spend(4 << 20)
+    assert slept == [0.5, 1.0, 1.5]
 
 
-def host(root: Path, *zones: str) -> Path:
-    (root / "proc").mkdir()
-    (root / "proc/zoneinfo").write_text("".join(zones))
-    return root
-
-
-def test_zones_tell_the_nodes_of_frames(tmp_path: Path) -> None:
-    root = host(
-        tmp_path, zone(0, "DMA", 4095, 1), zone(0, "DMA32", 1000, 4096), zone(0, "Movable", 0, 0),
-        zone(1, "Normal", 5000, 8192),
-    )  # fmt: skip
-    assert node_spans(root) == [(1, 4096, 0), (4096, 5096, 0), (8192, 13192, 1)]
-
-
-def test_a_zone_within_another_of_its_node(tmp_path: Path) -> None:
-    root = host(
-        tmp_path, zone(0, "Normal", 4096, 0), zone(1, "Normal", 8192, 4096),
-        zone(1, "Movable", 1024, 6144), zone(2, "Normal", 100, 12288),
-    )  # fmt: skip
-    assert node_spans(root) == [(0, 4096, 0), (4096, 12288, 1), (12288, 12388, 2)]
-
-
-def test_interleaved_nodes_are_not_told(tmp_path: Path) -> None:
-    assert node_spans(host(tmp_path, zone(0, "Normal", 100, 1), zone(1, "Normal", 100, 50))) == []
-
-
-def test_no_zoneinfo(tmp_path: Path) -> None:
-    assert node_spans(tmp_path) == []
+def test_a_throttle_cuts_between_huge_pages() -> None:
+    huge = 2 << 20
+    pieces = list(Throttle(10 * huge).pieces(huge // 2, 6 * huge, 4096))
+    assert pieces == [(huge // 2, 2 * huge), (2 * huge, 4 * huge), (4 * huge, 6 * huge)]
+    assert list(Throttle(0).pieces(0, 6 * huge, 4096)) == [(0, 6 * huge)]

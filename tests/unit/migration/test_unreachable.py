@@ -1,4 +1,4 @@
-"""Memory that move_pages(2) does not find is moved otherwise, or counted."""
+"""Memory that move_pages(2) does not find is moved by another call, or counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AT = 0x7F0000000000
 
 @pytest.fixture
 def backend() -> SimulatedBackend:
-    """16 pages on node 0, of which the second and third are hidden, and 8 on node 2."""
+    """Return 16 pages on node 0, the second and third unreachable, and 8 on node 2."""
     backend = SimulatedBackend()
     backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 16 + [2] * 8)])
     for page in (1, 2):
@@ -31,7 +31,7 @@ def residency(report: Report) -> dict[int, int]:
     return {node: size // PAGE for node, size in process.residency_after.items()}
 
 
-def test_the_kernel_moves_it_with_the_whole_process(backend: SimulatedBackend) -> None:
+def test_migrate_pages_moves_it(backend: SimulatedBackend) -> None:
     report = relocate_simulated(backend)
     assert report.outcome is Outcome.COMPLETE
     assert report.bytes_moved == 16 * PAGE
@@ -44,7 +44,7 @@ def test_the_kernel_moves_it_with_the_whole_process(backend: SimulatedBackend) -
     [{"bandwidth_mb_s": 1000.0}, {"gentle": True}, {"kinds": frozenset({"anon"})}],
     ids=str,
 )
-def test_it_is_left_where_one_call_would_break_a_promise(
+def test_it_stays_if_one_call_could_not_keep_to_the_request(
     backend: SimulatedBackend, request_: dict[str, Any]
 ) -> None:
     report = relocate_simulated(backend, **request_)
@@ -53,7 +53,7 @@ def test_it_is_left_where_one_call_would_break_a_promise(
     assert residency(report) == {0: 2, 2: 22}
 
 
-def test_it_is_counted_where_nodes_change_places(backend: SimulatedBackend) -> None:
+def test_it_is_counted_if_nodes_change_places(backend: SimulatedBackend) -> None:
     report = relocate_simulated(backend, node_map="0:2,2:0")
     assert report.outcome is Outcome.PARTIAL
     assert report.left_by_reason == {"hidden": 2 * PAGE}
@@ -61,8 +61,8 @@ def test_it_is_counted_where_nodes_change_places(backend: SimulatedBackend) -> N
     assert residency(report) == {0: 10, 2: 14}
 
 
-def test_what_nothing_moves_is_told_apart_from_what_is_busy(backend: SimulatedBackend) -> None:
-    for page in (1, 2, 7):  # the first two are hidden as well
+def test_it_is_distinguished_from_busy_pages(backend: SimulatedBackend) -> None:
+    for page in (1, 2, 7):  # the first two are unreachable as well
         backend.fail(100, AT + page * PAGE, always=errno.EBUSY)
     report = relocate_simulated(backend)
     assert report.outcome is Outcome.PARTIAL
@@ -76,7 +76,7 @@ class Everything:
     def __init__(self, backend: SimulatedBackend) -> None:
         self.backend = backend
         self.late = False
-        """Hide one more page once it has been asked about."""
+        """Whether one more page becomes unreachable once it has been asked about."""
 
     @hookimpl
     def schedhook_strategies(self) -> list[StrategyPlugin]:
@@ -94,7 +94,7 @@ class Everything:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_strategy_that_decides_page_by_page_is_not_shown_it(
+def test_a_strategy_that_decides_page_by_page_is_not_asked_about_it(
     backend: SimulatedBackend, late: bool
 ) -> None:
     plugin = Everything(backend)

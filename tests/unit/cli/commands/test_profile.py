@@ -27,7 +27,7 @@ from schedhook.values.errors import UsageError
 from schedhook.values.model import MemoryKind, Outcome, Report
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.strategies import profile_guided
-from tests.unit.migration.test_page_plan import AT, Plug, layout, process
+from tests.unit.migration.test_page_choice import AT, Plug, layout, process
 
 HUGE = 2 << 20
 

@@ -1,4 +1,4 @@
-"""The strategy `cpuset` on made-up cgroups, over a kernel that moves what a write tells it to."""
+"""The strategy `cpuset` on fake cgroups, over a fake kernel that moves memory upon each write."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Host:
         return (path / "cpuset.mems").read_text().strip()
 
     def write(self, cgroup: Cgroup, nodes: NodeSet) -> None:
-        """Instead of the write that a kernel would act upon."""
+        """Do what the kernel does upon a write."""
         before = NodeSet.parse(self.mems(cgroup.path))
         if before == nodes:
             return
@@ -98,7 +98,7 @@ class Host:
 
     @hookimpl
     def schedhook_backends(self) -> list[BackendPlugin]:
-        return [BackendPlugin(name="test", summary="a test's", create=lambda _: self.backend)]
+        return [BackendPlugin(name="test", summary="for tests", create=lambda _: self.backend)]
 
 
 @pytest.fixture(params=[2, 1])
@@ -127,7 +127,7 @@ def run(
 
 
 def residency(host: Host, pid: int = 100) -> dict[int, int]:
-    """Pages per node."""
+    """Return the pages per node."""
     total: dict[int, int] = {}
     with host.backend.attach(pid) as target:
         for area in target.areas():
@@ -149,7 +149,7 @@ def test_the_kernel_moves_when_the_cpuset_narrows(host: Host) -> None:
         assert (job / "cpuset.memory_migrate").read_text() == "0"
 
 
-def test_what_the_kernel_leaves_is_swept(host: Host) -> None:
+def test_pages_that_the_kernel_leaves_are_swept(host: Host) -> None:
     host.cgroup("/job", nodes="0", pids=(100,))
     host.process(100, "/job", *[0] * 256, *[1] * 512)
     host.backend.fail(100, AT, [errno.EBUSY])
@@ -160,7 +160,7 @@ def test_what_the_kernel_leaves_is_swept(host: Host) -> None:
     assert "the kernel moved 1.0 MiB, the sweep 2.0 MiB" in report.notes[-1]
 
 
-def test_leftovers_can_be_reported_instead(host: Host) -> None:
+def test_leftovers_are_reported_on_request(host: Host) -> None:
     host.cgroup("/job", nodes="0", pids=(100,))
     host.process(100, "/job", *[0] * 10)
     host.backend.fail(100, AT, [errno.EBUSY])
@@ -185,7 +185,7 @@ def test_a_tree_is_widened_from_the_top_and_narrowed_from_the_bottom(host: Host)
     ("nodes", "node_map", "after"),
     [("0-1", "0:2", "1-2"), ("0-1", "0:1,1:0", "0-1"), ("0-1", "0:1,1:2", "1-2")],
 )
-def test_a_map_that_the_kernel_would_not_keep_to(
+def test_a_map_that_the_kernel_would_not_follow(
     host: Host, nodes: str, node_map: str, after: str
 ) -> None:
     job = host.cgroup("/job", nodes=nodes, pids=(100,))
@@ -199,8 +199,8 @@ def test_a_map_that_the_kernel_would_not_keep_to(
     assert "the kernel moved 0.0 MiB" in report.notes[-1]
 
 
-def test_what_arrives_is_not_taken_for_what_has_to_leave(host: Host) -> None:
-    """The kernel would keep to this map, and the sweep after it would then move too much."""
+def test_pages_that_arrive_are_not_moved_on(host: Host) -> None:
+    """The kernel would follow this map, but the sweep after it would move too much."""
     host.cgroup("/a", nodes="0", pids=(100,))
     host.cgroup("/b", nodes="1", pids=(101,))
     host.process(100, "/a", *[0] * 5)
@@ -210,7 +210,7 @@ def test_what_arrives_is_not_taken_for_what_has_to_leave(host: Host) -> None:
     assert (residency(host), residency(host, 101)) == ({1: 5}, {2: 3})
 
 
-def test_a_bandwidth_is_kept_to(host: Host) -> None:
+def test_a_bandwidth_limit_is_kept(host: Host) -> None:
     job = host.cgroup("/job", nodes="0", pids=(100,))
     host.process(100, "/job", *[0] * 5)
     report = run(host, bandwidth_mb_s=1000.0)
@@ -226,7 +226,7 @@ def test_no_room_is_refused_with_nothing_written(host: Host) -> None:
     assert host.writes == []
 
 
-def test_by_force_what_fits_moves_and_the_cpuset_stays_wide(host: Host) -> None:
+def test_with_force_what_fits_moves_and_the_cpuset_stays_wide(host: Host) -> None:
     job = host.cgroup("/job", nodes="0", pids=(100,))
     host.process(100, "/job", *[0] * MIB_PAGES * 100)
     host.process(101, "/", *[2] * MIB_PAGES * (1024 - 60))
@@ -238,7 +238,7 @@ def test_by_force_what_fits_moves_and_the_cpuset_stays_wide(host: Host) -> None:
     assert any("left wide: node 2" in note for note in report.notes)
 
 
-def test_a_node_that_fills_meanwhile_makes_it_wide_again(
+def test_the_cpuset_is_widened_again_if_a_node_fills_up(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = host.cgroup("/job", nodes="0", pids=(100,))
@@ -255,7 +255,7 @@ def test_a_node_that_fills_meanwhile_makes_it_wide_again(
 
 
 @pytest.mark.parametrize("fails_at", [1, 2])
-def test_a_write_that_fails_puts_all_back(host: Host, fails_at: int) -> None:
+def test_after_a_failed_write_everything_is_restored(host: Host, fails_at: int) -> None:
     host.cgroup("/job", nodes="0-1")
     step = host.cgroup("/job/step", nodes="0", pids=(100,))
     host.process(100, "/job/step", *[0] * 5)
@@ -287,7 +287,7 @@ def test_a_failure_after_the_move_brings_the_memory_back(
     assert (report.bytes_moved, report.left_by_reason) == (0, {"aborted": 5 * PAGE})
 
 
-def test_it_is_not_put_back_to_where_there_is_no_room_any_more(
+def test_the_cpuset_is_not_restored_without_room(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = host.cgroup("/job", nodes="0", pids=(100,))
@@ -305,7 +305,7 @@ def test_it_is_not_put_back_to_where_there_is_no_room_any_more(
 
 
 def refused(host: Host, **request: Any) -> str:
-    """Why, of a dry run as well."""
+    """Assert that a dry run and a real run are refused; return why."""
     for dry_run in (True, False):
         report = run(host, dry_run=dry_run, **request)
         assert report.outcome is Outcome.REFUSED
@@ -367,8 +367,8 @@ def test_a_kernel_that_blocks_the_host_is_refused_unless_allowed(
     assert "keep other jobs and services from starting" in report.notes[0]
 
 
-def test_where_the_scheduler_has_written_the_cpuset_only_the_sweep_is_left(host: Host) -> None:
-    """And then no kernel has to be asked whether it would block."""
+def test_if_the_scheduler_has_written_the_cpuset_only_the_sweep_remains(host: Host) -> None:
+    """Then it does not matter whether the kernel would block the host."""
     (host.root / "proc/kallsyms").unlink()
     host.cgroup("/job", nodes="2", pids=(100,))
     host.process(100, "/job", *[0] * 256)

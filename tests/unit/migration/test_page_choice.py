@@ -1,4 +1,4 @@
-"""Strategies that decide page by page, through the pipeline, on a simulated host."""
+"""Strategies that decide page by page, through the pipeline over a simulated host."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from schedhook.roles.request import Request
 from schedhook.roles.strategy import PageChoice, Pages
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.errors import PluginError
-from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind, Outcome, Report
 from schedhook.values.nodemap import parse_map
 from schedhook.values.sets import CpuSet, NodeSet
@@ -35,7 +34,7 @@ AT = 0x7F0000000000
 
 
 class Plug:
-    """A third party's plug-in."""
+    """A third party's plug-in, with a backend and a strategy."""
 
     def __init__(self, backend: SimulatedBackend, choose: PageChoice) -> None:
         self.backend = backend
@@ -43,11 +42,13 @@ class Plug:
 
     @hookimpl
     def schedhook_backends(self) -> list[BackendPlugin]:
-        return [BackendPlugin(name="test", summary="a test's", create=lambda _: self.backend)]
+        return [BackendPlugin(name="test", summary="for tests", create=lambda _: self.backend)]
 
     @hookimpl
     def schedhook_strategies(self) -> list[StrategyPlugin]:
-        return [StrategyPlugin(name="mine", summary="a test's", choose_nodes=lambda _: self.choose)]
+        return [
+            StrategyPlugin(name="mine", summary="for tests", choose_nodes=lambda _: self.choose)
+        ]
 
 
 def process(*nodes: list[int | None], pid: int = 100, **more: Any) -> SimulatedBackend:
@@ -66,7 +67,7 @@ def run(backend: SimulatedBackend, choose: PageChoice, **request: Any) -> Report
 
 
 def layout(backend: SimulatedBackend, pid: int = 100) -> list[list[int]]:
-    """The nodes of each area's pages."""
+    """Return the nodes of each area's pages."""
     with backend.attach(pid) as target:
         return [
             [
@@ -79,7 +80,7 @@ def layout(backend: SimulatedBackend, pid: int = 100) -> list[list[int]]:
 
 
 def by_number(nodes: dict[int, int]) -> PageChoice:
-    """A choice by the page's number in the first area."""
+    """Return a choice by the page's number in the first area."""
     return lambda pages: [nodes.get((each - AT) // PAGE) for each in pages.addresses]
 
 
@@ -117,13 +118,13 @@ def test_a_plan_moves_nothing() -> None:
     assert layout(backend) == [[0, 0, 1]]
 
 
-def test_leaving_all_is_nothing_to_do() -> None:
+def test_leaving_every_page_is_nothing_to_do() -> None:
     report = run(process([0, 1]), lambda _: None)
     assert report.outcome is Outcome.NOTHING_TO_DO
     assert report.kept == {"left-by-strategy": 2 * PAGE}
 
 
-def test_pages_that_fail_are_tried_again_and_counted() -> None:
+def test_pages_that_fail_are_retried_and_counted() -> None:
     backend = process([0] * 10)
     backend.fail(100, AT, [errno.EBUSY, errno.EBUSY])
     backend.fail(100, AT + 4 * PAGE, always=errno.EBUSY)
@@ -143,7 +144,7 @@ def test_a_node_that_the_process_may_not_use_is_refused(node: int) -> None:
     assert layout(backend) == [[0] * 3]
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_a_choice_that_does_not_fit_is_refused() -> None:
     backend = process([0] * 64)
     backend.add_process(7, areas=[SimulatedArea(start=AT, nodes=[2] * ((1 << 30) // PAGE - 32))])
     report = run(backend, lambda _: 2, reserve=0)
@@ -162,7 +163,7 @@ def test_pages_that_change_places_need_no_room() -> None:
     assert layout(backend) == [[1] * half + [0] * half]
 
 
-def test_an_answer_of_the_wrong_length_is_the_plug_ins_fault() -> None:
+def test_an_answer_of_the_wrong_length_is_an_error() -> None:
     with pytest.raises(PluginError, match="answered 2"):
         run(process([0] * 3), lambda _: [1, 1])
 
@@ -178,17 +179,17 @@ def test_a_choice_that_raises_moves_nothing() -> None:
     assert report.notes[-1] == "strategy 'mine' failed: RuntimeError: out of ideas"
 
 
-def test_a_page_moved_by_others_is_found_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernel NUMA balancing, say: the report goes by what is there in the end."""
+def test_a_page_that_something_else_moves_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's NUMA balancing may move it: the report states where it is in the end."""
     backend = process([0] * 4)
     real = Move.carry_out
 
-    def and_somebody_else(move: Move) -> None:
+    def and_the_kernel(move: Move) -> None:
         real(move)
         (mapping,) = backend._machine.processes[100].mappings
         mapping.memory.place(0, PAGE, 3)
 
-    monkeypatch.setattr(Move, "carry_out", and_somebody_else)
+    monkeypatch.setattr(Move, "carry_out", and_the_kernel)
     report = run(backend, lambda _: 1)
     assert report.outcome is Outcome.PARTIAL
     assert report.left_by_reason == {"elsewhere": PAGE}
@@ -209,10 +210,10 @@ def test_many_nodes_with_gaps() -> None:
     assert layout(backend) == [[onwards[n] for n in numbers]]
 
 
-def test_a_strategy_has_one_way() -> None:
+def test_a_strategy_either_moves_or_chooses_nodes() -> None:
     for ways in ({}, {"move": print, "choose_nodes": print}):
         with pytest.raises(PluginError, match="`move` or `choose_nodes`"):
-            StrategyPlugin(name="both", summary="a test's", **ways)
+            StrategyPlugin(name="both", summary="for tests", **ways)
 
 
 @settings(deadline=None)
@@ -225,21 +226,7 @@ def test_any_choice_is_carried_out(pages: list[tuple[int, int | None]]) -> None:
     assert report.bytes_moved == wanted * PAGE
 
 
-@settings(deadline=None)
-@given(
-    st.sets(st.integers(0, 200)),
-    st.integers(0, 200),
-    st.integers(0, 200),
-)
-def test_extents_are_sets_of_addresses(points: set[int], start: int, end: int) -> None:
-    extents = Extents((point, point + 1) for point in sorted(points))
-    assert extents.size == len(points)
-    assert {each for first, last in extents for each in range(first, last)} == points
-    assert extents.overlap(start, end) == len(points & set(range(start, end)))
-    assert len(extents.raw()) == 16 * len(extents)
-
-
-def test_shared_pages_are_asked_about_once_whoever_maps_them() -> None:
+def test_shared_pages_are_asked_about_once() -> None:
     once = AskedOnce()
 
     def mapping(start: int, offset: int, inode: int = 7, shared: bool = True) -> Area:
@@ -270,10 +257,3 @@ def test_shared_pages_are_asked_about_once_whoever_maps_them() -> None:
     assert fresh(3, mapping(AT, 0, inode=8), (0, 4)) == [(0, 4)]
     private = mapping(4 * AT, 0, shared=False)
     assert fresh(4, private, (0, 4)) == fresh(5, private, (0, 4)) == [(0, 4)]
-
-
-def test_extents_ascend() -> None:
-    extents = Extents([(10, 20)])
-    for pair in ((30, 30), (15, 25)):
-        with pytest.raises(ValueError, match="ascending"):
-            extents.add(*pair)
