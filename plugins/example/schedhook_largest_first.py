@@ -1,6 +1,6 @@
-"""A strategy for jobs of one large process and many small ones: the large one first.
+"""A strategy for jobs with one large process and many small ones: move the large one first.
 
-Most of the remote accesses come from where most of the memory is, so it pays to begin there.
+Most remote accesses are to the process with the most memory, so moving it first helps soonest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from schedhook.values.model import Report
 
 
 def size(process: MovingProcess) -> int:
-    """Bytes in memory, on all nodes."""
+    """Return the process's resident memory in bytes, on all nodes."""
     return sum(process.selection.residency.values())
 
 
@@ -25,9 +25,11 @@ def move(work: Move) -> None:
 
 @hookimpl
 def schedhook_strategies() -> list[StrategyPlugin]:
+    """Register the strategy `largest-first`."""
     return [StrategyPlugin(name="largest-first", summary="the largest process first", move=move)]
 
 
 @hookimpl
 def schedhook_after_migrate(report: Report) -> None:
+    """Log how much a relocation moved."""
     logging.getLogger(__name__).info("moved %d bytes", report.bytes_moved)

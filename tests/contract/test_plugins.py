@@ -1,4 +1,4 @@
-"""What ships keeps to the contracts that are given to authors of plug-ins."""
+"""The plug-ins that ship pass the contracts for authors of plug-ins."""
 
 from __future__ import annotations
 

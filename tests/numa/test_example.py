@@ -1,4 +1,4 @@
-"""A third party's package, installed and used for a real relocation."""
+"""The example plug-in, installed as a third party's package, relocates a real job."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ ENOUGH = 0.999
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """The environment in which the example is installed."""
+    """Return the environment variables with which the example is installed."""
     source, place = tmp_path / "source", tmp_path / "site"
-    shutil.copytree(EXAMPLE, source)  # setuptools writes beside its sources
+    shutil.copytree(EXAMPLE, source)  # setuptools writes next to its sources
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
          "--disable-pip-version-check", "--target", place, source],

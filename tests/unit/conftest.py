@@ -1,4 +1,4 @@
-"""What several of the tests here share."""
+"""Fixtures that several rooms' tests share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import pytest
 from tests.unit.stranger import Stranger, make_stranger
 
 Count = Callable[[int], None]
-"""Told how many hooks have run under a fault."""
+"""Called with the number of hooks that have run under a fault."""
 _KEY = "runs of hooks under faults"
 _RUNS = [0]
 
 
 @pytest.fixture
 def here() -> Iterator[Path]:
-    """A directory that every user may reach, since some tests are another one. Not below pytest's
-    own, which every run of pytest on the host closes to others anew."""
+    """Yield a directory that every user may reach, for tests that run as another user.
+
+    It is not below pytest's own directory, which pytest makes private each time it runs.
+    """
     with tempfile.TemporaryDirectory(prefix="schedhook-") as name:
         path = Path(name)
         path.chmod(0o755)
@@ -29,11 +31,11 @@ def here() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
-    """An author of plug-ins, who has installed schedhook."""
+    """Return an author of plug-ins, who has installed schedhook."""
     return make_stranger(tmp_path_factory.mktemp("stranger"))
 
 
-# -- hooks run under faults, counted here since xdist reads no conftest below at first -----------
+# -- count hooks run under faults; here, since xdist's workers first read only this conftest ------
 
 
 def _count(runs: int) -> None:

@@ -1,4 +1,4 @@
-"""schedhook as somebody else has it: installed into an environment of its own."""
+"""An author of plug-ins, who has schedhook installed in a virtual environment."""
 
 from __future__ import annotations
 
@@ -18,31 +18,38 @@ _BUILT = shutil.ignore_patterns("*.so", "__pycache__", "build", "*.egg-info")
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """An environment, and where its owner works."""
+    """A virtual environment, and the directory in which its owner works."""
 
     directory: Path
 
     @property
     def environ(self) -> dict[str, str]:
-        """Nothing of the environment in which the tests run."""
+        """Return variables without those of the environment in which the tests run."""
         names = ("HOME", "LANG", "PIP_CONFIG_FILE", "PIP_INDEX_URL", "PIP_FIND_LINKS")
         kept = {name: os.environ[name] for name in names if name in os.environ}
-        return {**kept, "PATH": f"{self.directory}/env/bin:/usr/bin:/bin", "COLUMNS": "200"}
+        return {
+            **kept,
+            "PATH": f"{self.directory}/env/bin:/usr/bin:/bin",
+            "COLUMNS": "200",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
 
     def pip_install(self, *what: object) -> None:
+        """Install packages or paths."""
         words = ["pip", "install", "--quiet", *map(str, what)]
         subprocess.run(words, check=True, env=self.environ, timeout=300)
 
     def run(
         self, *words: object, cwd: Path | None = None, **environ: str
     ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the environment, with these variables added."""
         return subprocess.run(
             list(map(str, words)), check=False, capture_output=True, text=True, timeout=120,
             env=self.environ | environ, cwd=cwd or self.directory,
         )  # fmt: skip
 
     def schedhook(self, *words: object, **environ: str) -> dict[str, Any]:
-        """What `schedhook … --json` prints."""
+        """Return what `schedhook … --json` prints."""
         done = self.run("schedhook", *words, "--json", **environ)
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
@@ -51,7 +58,7 @@ class Stranger:
 
 
 def make_stranger(directory: Path) -> Stranger:
-    """A new environment with schedhook and pytest, from a copy of the sources."""
+    """Make a virtual environment with schedhook, installed from a copy of its sources, and pytest."""
     source = directory / "source"
     source.mkdir()
     for name in _SOURCES:

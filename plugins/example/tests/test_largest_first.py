@@ -1,4 +1,4 @@
-"""The strategy over the simulated backend, with the fixtures that schedhook gives to pytest."""
+"""The strategy and the observer on the simulated backend, by schedhook's fixtures for pytest."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from schedhook.values.model import Report
 
 
 class TestContract(StrategyContract):
-    """What every strategy has to do."""
+    """The tests that every strategy must pass."""
 
     plugin = schedhook_largest_first
     name = "largest-first"
 
 
-def test_the_largest_process_goes_first(
+def test_the_largest_process_moves_first(
     schedhook_backend: SimulatedBackend, schedhook_relocate: Callable[..., Report]
 ) -> None:
     for pid, pages in ((100, 5), (101, 50), (102, 20)):
@@ -35,7 +35,7 @@ def test_the_largest_process_goes_first(
     assert moved == [50 * 4096, 70 * 4096, 75 * 4096]
 
 
-def test_the_observer_tells_what_moved(
+def test_the_observer_logs_how_much_moved(
     caplog: pytest.LogCaptureFixture,
     schedhook_backend: SimulatedBackend,
     schedhook_relocate: Callable[..., Report],

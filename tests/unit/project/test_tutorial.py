@@ -1,4 +1,4 @@
-"""The tutorial, done step by step as it says."""
+"""Each step of the tutorial does what the page says."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def test_every_step_does_what_it_says(stranger: Stranger, tmp_path: Path) -> Non
                 assert matches(ended.stdout, expected), (command, ended)
         else:
             file = FILE.search(said.strip())
-            assert file, f"which file is this? {said}"
+            assert file, f"the text does not name the file: {said}"
             mode = "a" if "Add to" in said else "w"
             with (tmp_path / file[1]).open(mode) as stream:
                 stream.write(("\n\n" if mode == "a" else "") + text)
         done.add(kind)
     assert done == {"toml", "python", "console"}
-    assert len(BLOCK.findall(TEXT)) == TEXT.count("\n```") // 2, "a block was passed over"
+    assert len(BLOCK.findall(TEXT)) == TEXT.count("\n```") // 2, "a block was skipped"
 
 
 def commands(text: str) -> list[tuple[str, str]]:
-    """(command, what it prints) for each line with a prompt; `> ` goes on."""
+    """Return (command, expected output) for each `$ ` prompt; `> ` continues a command."""
     found: list[tuple[str, str]] = []
     for line in text.splitlines():
         if line.startswith("$ "):
@@ -46,7 +46,7 @@ def commands(text: str) -> list[tuple[str, str]]:
 
 
 def matches(printed: str, expected: str) -> bool:
-    """`…` stands for anything; blanks at the ends of lines do not count."""
+    """Return whether the output is as expected; `…` is any text, and trailing blanks are ignored."""
     parts = (re.escape(part) for part in expected.strip().split("…"))
     lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
     return re.fullmatch(".*".join(parts), lines, re.DOTALL) is not None

@@ -1,4 +1,4 @@
-"""The example plug-in, installed and used as a stranger would."""
+"""The example plug-in, installed and used as a third party would."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.unit.stranger import Stranger
 
 @pytest.fixture(scope="module")
 def author(stranger: Stranger) -> Stranger:
-    """One who has installed the example, too."""
+    """Return the author, who has installed the example too."""
     stranger.pip_install(stranger.directory / "source/plugins/example")
     return stranger
 
 
 @pytest.fixture
 def relocation(schedhook_host: Path) -> list[object]:
-    """The words of a relocation that the example's strategy is to carry out."""
+    """Return the words of a relocation with the example's strategy."""
     area = FakeArea(start=0x7F0000000000, size=1 << 20, pages={0: 256})
     write_process(schedhook_host, 100, areas=[area], nodes="0-3")
     words = ["relocate", "--root", schedhook_host, "--backend", "simulated", "--pid", 100]
@@ -65,7 +65,7 @@ def test_its_own_tests_pass(author: Stranger) -> None:
 
 
 @pytest.mark.parametrize("names", ["largest-first", "schedhook-largest-first", "other,all"])
-def test_it_is_switched_off_for_a_command(
+def test_it_is_disabled_for_one_command(
     author: Stranger, relocation: list[object], names: str
 ) -> None:
     off = {"SCHEDHOOK_DISABLE_PLUGINS": names}
@@ -77,10 +77,10 @@ def test_it_is_switched_off_for_a_command(
     assert done.stderr.startswith("schedhook: no strategy is called 'largest-first'; there are: ")
 
 
-def test_its_hook_calls_are_traced(author: Stranger, relocation: list[object]) -> None:
+def test_calls_of_its_plug_in_hooks_are_traced(author: Stranger, relocation: list[object]) -> None:
     done = author.run("schedhook", *relocation, "--json", SCHEDHOOK_TRACE_PLUGINS="1")
     assert done.returncode == 0
-    assert json.loads(done.stdout)["outcome"] == "complete", "the log does not go between the data"
+    assert json.loads(done.stdout)["outcome"] == "complete", "the log must not mix with the data"
     lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     calls = [
         (line["event"], line["hook"])

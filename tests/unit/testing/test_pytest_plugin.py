@@ -1,4 +1,4 @@
-"""The fixtures for authors: there without being asked for, and free for those who do not ask."""
+"""The fixtures for authors of plug-ins: always available, and costing nothing if unused."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from schedhook.values.model import Outcome, Report
 PROJECT = Path(__file__).parents[3]
 
 
-def test_a_host(schedhook_host: Path) -> None:
+def test_the_host_has_four_nodes(schedhook_host: Path) -> None:
     assert str(read_topology(schedhook_host).memory_nodes) == "0-3"
 
 
-def test_a_relocation(
+def test_a_relocation_moves_memory(
     schedhook_backend: SimulatedBackend, schedhook_relocate: Callable[..., Report]
 ) -> None:
     schedhook_backend.add_process(100, areas=[SimulatedArea(start=0x10000, nodes=[0] * 5)])
@@ -37,10 +37,10 @@ def test_a_plug_in_that_cannot_be_used_fails_the_test(
         schedhook_relocate(object(), pids=())
 
 
-def test_who_does_not_use_it_loads_nothing_of_schedhook(tmp_path: Path) -> None:
+def test_a_test_without_the_fixtures_loads_nothing_of_schedhook(tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text(
         "import sys\n\n\n"
-        "def test_nothing_is_there():\n"
+        "def test_nothing_is_loaded():\n"
         "    names = sorted(name for name in sys.modules if name.startswith('schedhook'))\n"
         "    plugin = ['schedhook', 'schedhook.testing', 'schedhook.testing.pytest_plugin']\n"
         "    assert names == plugin\n"
@@ -53,7 +53,7 @@ def test_who_does_not_use_it_loads_nothing_of_schedhook(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_only_what_is_for_tests_imports_pytest() -> None:
+def test_only_the_test_kit_imports_pytest() -> None:
     package = Path(schedhook.__file__).parent
     for path in package.rglob("*.py"):
         if "testing" in path.relative_to(package).parts:
