@@ -1,4 +1,4 @@
-"""Takes a name that a built-in mapper has, and a free one."""
+"""Provides a mapper with a built-in name, and one with a new name."""
 
 from schedhook import MapperPlugin, hookimpl
 from schedhook.values.model import NodeMap
@@ -11,6 +11,6 @@ def stay(old, _new, _topology):
 @hookimpl
 def schedhook_mappers():
     return [
-        MapperPlugin(name="relative", summary="not the relative that you know", map=stay),
+        MapperPlugin(name="relative", summary="not the built-in one", map=stay),
         MapperPlugin(name="stay", summary="nothing moves", map=stay),
     ]

@@ -1,4 +1,4 @@
-"""Misspells a hook, beside one that is right."""
+"""Misspells one plug-in hook, and has another that is right."""
 
 from schedhook import hookimpl
 

@@ -1,3 +1,3 @@
-"""Needs a package that is not there."""
+"""Imports a package that does not exist."""
 
-import a_package_that_nobody_has  # noqa: F401
+import a_package_that_does_not_exist  # noqa: F401

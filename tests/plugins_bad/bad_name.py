@@ -1,8 +1,8 @@
-"""Gives a name that cannot be written in a configuration or on a command line."""
+"""Uses a name that has the wrong form for a configuration or a command line."""
 
 from schedhook import MapperPlugin, hookimpl
 
 
 @hookimpl
 def schedhook_mappers():
-    return [MapperPlugin(name="My Mapper", summary="unspeakable", map=print)]
+    return [MapperPlugin(name="My Mapper", summary="the name has a blank", map=print)]

@@ -1,4 +1,4 @@
-"""Forgets the marker."""
+"""Does not mark its function with @hookimpl."""
 
 
 def schedhook_mappers():

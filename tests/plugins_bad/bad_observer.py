@@ -1,4 +1,4 @@
-"""Fails in every observer hook, in its own way."""
+"""Fails in every observer hook, differently in each."""
 
 import sys
 
@@ -7,7 +7,7 @@ from schedhook import MigrationRefused, hookimpl
 
 @hookimpl
 def schedhook_event(event):
-    raise RuntimeError(f"cannot cope with\n{event.point}")
+    raise RuntimeError(f"cannot handle\n{event.point}")
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""A strategy that chooses nodes without a fault, and others with one each."""
+"""A sound strategy that chooses nodes, and others with one fault each."""
 
 import itertools
 

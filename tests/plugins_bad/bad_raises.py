@@ -1,4 +1,4 @@
-"""Fails in one registration hook, with another that works."""
+"""Fails in one registration hook, and has another that works."""
 
 from schedhook import MapperPlugin, hookimpl
 

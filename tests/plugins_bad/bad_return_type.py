@@ -1,4 +1,4 @@
-"""Returns a descriptor of another role beside a right one, and no list at all."""
+"""Returns a descriptor of the wrong role in one list, and a descriptor without a list."""
 
 from schedhook import MapperPlugin, StrategyPlugin, hookimpl
 

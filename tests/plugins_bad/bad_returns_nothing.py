@@ -1,4 +1,4 @@
-"""Forgets to return its list."""
+"""Does not return its list."""
 
 from schedhook import MapperPlugin, hookimpl
 

@@ -1,4 +1,4 @@
-"""An adapter without a fault, and others with one each, which the contract must find."""
+"""A sound adapter, and others with one fault each, which the contract must find."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Wants an argument that the hook does not have."""
+"""Takes an argument that the plug-in hook does not have."""
 
 from schedhook import hookimpl
 

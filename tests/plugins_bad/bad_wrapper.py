@@ -1,4 +1,4 @@
-"""Tries to wrap what others provide."""
+"""Tries to wrap what other plug-ins provide."""
 
 from schedhook import hookimpl
 

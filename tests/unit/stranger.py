@@ -58,7 +58,7 @@ class Stranger:
 
 
 def make_stranger(directory: Path) -> Stranger:
-    """Make a virtual environment with schedhook, installed from a copy of its sources, and pytest."""
+    """Make a virtual environment with pytest, and schedhook from a copy of its sources."""
     source = directory / "source"
     source.mkdir()
     for name in _SOURCES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import pytest
 from schedhook.plugins.loading import load_plugins
 from schedhook.plugins.manager import Plugins
 from schedhook.plugins.registry import DISABLE_VARIABLE
-from schedhook.values import log
 from schedhook.values.config import parse_config
 from schedhook.values.errors import ConfigError
+from tests.unit.pluginkit import Install, logged
 
 FILE = Path("/etc/schedhook/config.toml")
 PLUGIN = """
@@ -26,32 +25,21 @@ def schedhook_strategies():
 """
 
 
-@pytest.fixture(autouse=True)
-def _json_log() -> None:
-    log.configure("json", "info")
-
-
 @pytest.fixture
-def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The module of the installed plug-in `acme` of the package `acme-numa`."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "acme_plugin", raising=False)
-    directory = tmp_path / "acme_numa-1.5.dist-info"
-    directory.mkdir()
-    (directory / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-numa\nVersion: 1.5\n")
-    (directory / "entry_points.txt").write_text("[schedhook]\nacme = acme_plugin\n")
-    module = tmp_path / "acme_plugin.py"
-    module.write_text(PLUGIN)
-    return module
+def acme(install: Install, tmp_path: Path) -> Path:
+    """Install the plug-in `acme` of the package `acme-numa`; return its module."""
+    install("acme_plugin", name="acme", package="acme-numa", source=PLUGIN)
+    return tmp_path / "acme_plugin.py"
 
 
-def load(text: str, *extra: object, environ: dict[str, str] | None = None) -> Plugins:
-    return load_plugins(parse_config(text, FILE), extra=extra, environ=environ or {})
+def load(text: str, environ: dict[str, str] | None = None) -> Plugins:
+    """Load the installed plug-ins with this configuration."""
+    return load_plugins(parse_config(text, FILE), environ=environ or {})
 
 
 def warnings(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    return [line for line in lines if line["event"] == "options not used"]
+    """Return the logged lines about options."""
+    return [line for line in logged(capsys) if line["event"] == "options not used"]
 
 
 def test_a_misspelt_name_is_an_error_that_names_file_key_and_what_exists() -> None:

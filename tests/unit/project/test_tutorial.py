@@ -46,7 +46,7 @@ def commands(text: str) -> list[tuple[str, str]]:
 
 
 def matches(printed: str, expected: str) -> bool:
-    """Return whether the output is as expected; `…` is any text, and trailing blanks are ignored."""
+    """Return whether the output is as expected; `…` is any text, trailing blanks are ignored."""
     parts = (re.escape(part) for part in expected.strip().split("…"))
     lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
     return re.fullmatch(".*".join(parts), lines, re.DOTALL) is not None
