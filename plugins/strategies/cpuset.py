@@ -93,8 +93,7 @@ def _may_block(root: Path) -> bool:
 
 def _not_by_kernel(tree: CpusetTree, work: Move) -> str | None:
     """Return why the kernel must not move these pages when cpuset.mems narrows; None if it may."""
-    options = work.options
-    if options.bandwidth or options.limits.call_seconds:
+    if work.options.is_throttled:
         return "the kernel cannot keep to a bandwidth or to short calls"
     if not tree.kernel_keeps_to(work.node_map):
         return "the kernel pairs nodes by their order, not by this map"

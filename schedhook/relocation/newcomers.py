@@ -16,7 +16,7 @@ def refresh(move: Move, members: Members, notes: list[str]) -> None:
     for process in members.processes:
         if process.gone and (target := members.attach_again(process)) is not None:
             move.replace_target(process, target)
-            notes.append(f"process {process.pid} became another program meanwhile")
+            notes.append(f"process {process.pid} became another program during the relocation")
     move.refresh()
 
 

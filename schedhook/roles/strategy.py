@@ -1,4 +1,4 @@
-"""What a strategy that decides page by page is asked, and what it answers.
+"""The question that a strategy which decides page by page gets, and its answer.
 
 def choose(pages: Pages) -> Choice:
     return [fast if is_hot(address) else None for address in pages.addresses]
@@ -15,20 +15,20 @@ from schedhook.values.sets import NodeSet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
-    """Neighbouring pages of one process, all of one kind, size and node: one question."""
+    """Contiguous pages of one process, of one kind, size and node: one question."""
 
     pid: int
     kind: MemoryKind
     node: int
-    """Where they lie."""
+    """The node on which they lie."""
     page_size: int
     """Bytes of each; a huge page is one page."""
     addresses: range
     """Each page's first address, ascending."""
     allowed: NodeSet
-    """Nodes with memory that the process may use: what may be answered."""
+    """Nodes with memory that the process may use: the possible answers."""
     aliases: Sequence[tuple[int, int]] = ()
-    """Where else the same shared memory is mapped: (process, what to add to the addresses)."""
+    """Other mappings of the same shared memory: (pid, what to add to the addresses)."""
 
     @property
     def start(self) -> int:
@@ -40,6 +40,7 @@ class Pages:
 
 
 Choice = int | None | Sequence[int | None]
-"""A node for all pages asked about, None to leave them where they are, or one of these for each."""
+"""A node for all pages of the question, None to leave them there, or one of these for each page."""
 
 PageChoice = Callable[[Pages], Choice]
+"""Answers the questions about all pages of a relocation, one call for each question."""

@@ -23,7 +23,7 @@ def test_the_memory_of_a_new_program_is_moved() -> None:
     assert report.outcome is Outcome.COMPLETE
     assert residency(backend) == {2: 10}
     assert report.processes[0].error is None
-    assert report.notes == ("process 100 became another program meanwhile",)
+    assert report.notes == ("process 100 became another program during the relocation",)
 
 
 def test_a_new_program_stays_where_nodes_change_places() -> None:
