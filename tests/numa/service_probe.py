@@ -1,10 +1,10 @@
-"""What the agent does to a job, tried in its unit's sandbox by test_service.py.
+"""Try what the agent does to a job, in the sandbox of its unit; run by test_service.py.
 
     service_probe.py PID CGROUP RESULT CAPABILITY=NUMBER...
 
-PID is another user's process in CGROUP, which has a cpuset. The checks are done with all of the
-capabilities, and without each of them; RESULT gets, as JSON, what became of each check: null, or
-the error.
+PID is another user's process in CGROUP, which has a cpuset. The checks run with all of the
+capabilities, and without each of them. RESULT gets a JSON object with the result of each check:
+null, or the error.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from schedhook_plugins.schedulers.slurm.cgroups import rank_in_environment
 
 _VERSION_3 = 0x20080522  # <linux/capability.h>
 EVERYWHERE = NodeSet(range(4))
-"""There are four nodes of one processor each."""
+"""There are four nodes of one CPU each."""
 FEW = 64
 PID, CGROUP = int(sys.argv[1]), sys.argv[2]
 
 
-def finds_its_place() -> None:
-    """What /proc tells everybody, and a cgroup's files that are root's."""
+def reads_status_and_writes_cpuset() -> None:
+    """Read what every user may read in /proc; write files of a cgroup that belong to root."""
     assert read_status(PID).uid != 0
     cgroup = resolve_cgroup(CGROUP, Path("/"))
     write_cpus(cgroup, CpuSet({0, 1}))
@@ -48,11 +48,11 @@ def finds_its_place() -> None:
     write_nodes(cgroup, EVERYWHERE)
 
 
-def reads_where_memory_lies() -> None:
+def reads_residency() -> None:
     assert read_areas(PID)
 
 
-def reads_the_tasks_rank() -> None:
+def reads_task_rank() -> None:
     assert rank_in_environment(PID, Path("/")) == "1"
 
 
@@ -66,31 +66,31 @@ def binds_a_task() -> None:
     assert bind(thread, CpuSet(EVERYWHERE))
 
 
-def moves_what_others_map() -> None:
+def moves_shared_pages() -> None:
     assert NativeBackend().may_move_shared()
 
 
 CHECKS = [
-    finds_its_place,
-    reads_where_memory_lies,
-    reads_the_tasks_rank,
+    reads_status_and_writes_cpuset,
+    reads_residency,
+    reads_task_rank,
     opens_pagemap,
     binds_a_task,
-    moves_what_others_map,
+    moves_shared_pages,
 ]
 
 
 def relocates() -> dict[str, str | None]:
-    """With each strategy, to and fro."""
-    # That it may hold up others is no matter here.
+    """Relocate with each strategy, there and back."""
+    # `cpuset` may block other processes; that does not matter here.
     options = {"cpuset": {"allow_blocking": True}}
     config = Config(plugins=PluginsSection(options=options))
     plugins = load_plugins(config)
     problems = [f"{each.source}: {each.what}" for each in plugins.problems]
-    result: dict[str, str | None] = {"no problem with plug-ins": "; ".join(problems) or None}
+    result: dict[str, str | None] = {"plug-ins load": "; ".join(problems) or None}
     gather = NodeMap(pairs=dict.fromkeys(range(3), 3))
     relocate(Request(pids=(PID,), node_map=gather), config, plugins)
-    # The relocation after those of `cpuset` took half a minute in here once; nobody knows why.
+    # Last, since the relocation after those of `cpuset` once took half a minute; why is not known.
     for name in sorted(plugins.names(StrategyPlugin), key="cpuset".__eq__):
         for old, new in ((3, 0), (0, 3)):
             report = relocate(request(name, old, new), config, plugins)
@@ -103,14 +103,14 @@ def relocates() -> dict[str, str | None]:
 def request(strategy: str, old: int, new: int) -> Request:
     if strategy == "profile-guided":
         return Request(pids=(PID,), strategy=strategy, guidance=used_from(new, old))
-    way = NodeMap(pairs={old: new})
+    node_map = NodeMap(pairs={old: new})
     if strategy == "cpuset":
-        return Request(cgroup=CGROUP, strategy=strategy, node_map=way)
-    return Request(pids=(PID,), strategy=strategy, node_map=way)
+        return Request(cgroup=CGROUP, strategy=strategy, node_map=node_map)
+    return Request(pids=(PID,), strategy=strategy, node_map=node_map)
 
 
 def used_from(node: int, lies_on: int) -> Guidance:
-    """A profile by which the first pages of what lies on one node are used from another."""
+    """Return a profile: `node` uses the first pages of each area that has pages on `lies_on`."""
     profile = Profile()
     for area in read_areas(PID):
         if lies_on in area.residency:
@@ -119,31 +119,31 @@ def used_from(node: int, lies_on: int) -> Guidance:
     return Guidance(accesses={PID: profile.accesses([PID])}, nodes=NodeSet({node}))
 
 
-def tried(check: Callable[[], None]) -> str | None:
+def error_of(check: Callable[[], None]) -> str | None:
     try:
         check()
-    except Exception as error:  # noqa: BLE001 - it is what we want to know
+    except Exception as error:  # noqa: BLE001 - the error is the result
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def without(number: int) -> dict[str, str | None]:
-    """The checks by a child that lacks the capability."""
+    """Run the checks in a child without the capability."""
     out, into = os.pipe()
     child = os.fork()
     if not child:
-        leave(number)
-        os.write(into, json.dumps({each.__name__: tried(each) for each in CHECKS}).encode())
+        drop(number)
+        os.write(into, json.dumps({each.__name__: error_of(each) for each in CHECKS}).encode())
         os._exit(0)
     os.close(into)
     with os.fdopen(out) as reader:
-        told: dict[str, str | None] = json.loads(reader.read())
+        result: dict[str, str | None] = json.loads(reader.read())
     os.waitpid(child, 0)
-    return told
+    return result
 
 
-def leave(number: int) -> None:
-    """capset(2), of this process."""
+def drop(number: int) -> None:
+    """Drop a capability of this process; capset(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
     words = (ctypes.c_uint32 * 6)()
@@ -155,7 +155,7 @@ def leave(number: int) -> None:
 
 def main(result: Path, capabilities: Iterable[str]) -> None:
     found: dict[str, dict[str, str | None]] = {
-        "with all": {each.__name__: tried(each) for each in CHECKS} | relocates()
+        "with all": {each.__name__: error_of(each) for each in CHECKS} | relocates()
     }
     for each in capabilities:
         name, _, number = each.partition("=")

@@ -1,6 +1,6 @@
-"""The unit as shipped, under a real systemd: what its sandbox allows is enough, and no more.
+"""The unit as shipped, under a real systemd: its sandbox allows what the agent needs, and no more.
 
-systemd is the first process of a namespace of its own. Jobs are started in there, by another user.
+systemd is the first process of a PID namespace of its own. Another user's jobs are started in it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ UNIT = PROJECT / "contrib/systemd/schedhook-agent.service"
 TMPFILES = PROJECT / "contrib/systemd/schedhook.tmpfiles.conf"
 HERE = Path("/run/schedhook-test")
 PREFIX = Path("/opt/schedhook-test")
-"""Where the installation appears in there: the unit hides /root and /home."""
+"""Where the installation is mounted in that namespace: the unit hides /root and /home."""
 SOCKET = "/run/schedhook/agent.sock"
 SPOOL = Path("/var/spool/schedhook")
 STATE = Path("/var/lib/schedhook")
@@ -47,7 +47,7 @@ BIG = 40
 ENOUGH = 0.999
 PATIENCE = 120
 NUMBERS = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19, "CAP_SYS_NICE": 23}
-"""<linux/capability.h>"""
+"""Numbers of capabilities; <linux/capability.h>."""
 
 COMMAND = f"""#!{PREFIX}/bin/python -I
 from schedhook.cli.main import main
@@ -66,7 +66,7 @@ from schedhook import StrategyPlugin, hookimpl
 
 @hookimpl
 def schedhook_strategies():
-    return [StrategyPlugin(name="theirs", summary="a test's", move=lambda work: work.sweep())]
+    return [StrategyPlugin(name="theirs", summary="for tests", move=lambda work: work.sweep())]
 """
 
 
@@ -83,13 +83,13 @@ def capabilities() -> list[str]:
 
 @dataclass(kw_only=True)
 class Host:
-    """A host of which systemd is the first process, and a job on it."""
+    """A host with systemd as its first process, and a job."""
 
     first: int
-    """systemd's number."""
+    """systemd's process, as seen from outside."""
     cgroup: Path
     tasks: list[Job] = field(default_factory=list)
-    """Two, on nodes 0 and 1 at first."""
+    """Two tasks, on nodes 0 and 1 at first."""
 
     def systemctl(self, *arguments: str) -> str:
         inside = ["nsenter", "--target", str(self.first), "--pid", "--mount"]
@@ -120,8 +120,8 @@ def wait_for(condition: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def born_in(first: int) -> Iterator[None]:
-    """Children of this process are born in the namespace of `first`; no thread can start."""
+def children_born_in(first: int) -> Iterator[None]:
+    """Create children in the PID namespace of `first` for the block; no thread can start in it."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path(f"/proc/{first}/ns/pid").open() as theirs, Path("/proc/self/ns/pid").open() as ours:
         assert libc.setns(theirs.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
@@ -131,7 +131,7 @@ def born_in(first: int) -> Iterator[None]:
             assert libc.setns(ours.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
 
 
-def lay_out() -> None:
+def write_units() -> None:
     units = HERE / "units"
     shutil.rmtree(HERE, ignore_errors=True)
     Path("/run/systemd/private").unlink(missing_ok=True)
@@ -141,11 +141,11 @@ def lay_out() -> None:
     (HERE / "schedhook").write_text(COMMAND)
     (HERE / "schedhook").chmod(0o755)
     (units / "schedhook-agent.service").write_text(unit_text())
-    # There is no journald here.
+    # No journald runs here.
     (units / "schedhook-agent.service.d/log.conf").write_text(
         f"[Service]\nStandardError=append:{HERE}/agent.log\n"
     )
-    # Like slurmd's: systemd hands the controllers down to it, and to what lies beside it.
+    # As slurmd's unit: systemd enables the controllers for it, and for the cgroups beside it.
     (units / "slurmd.service").write_text(
         f"{BARE}[Service]\nDelegate=yes\nExecStart=/bin/sleep infinity\n"
     )
@@ -161,7 +161,7 @@ def lay_out() -> None:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    lay_out()
+    write_units()
     with ExitStack() as stack:
         log_file = stack.enter_context((HERE / "systemd.log").open("wb"))
         outer = subprocess.Popen(
@@ -185,7 +185,7 @@ def host() -> Iterator[Host]:
                 (path / "cgroup.subtree_control").write_text("+cpuset")
         (host.cgroup / "cpuset.cpus").write_text("0-1")
         for rank in range(2):
-            with born_in(first):
+            with children_born_in(first):
                 task = Job("anon", BIG, rank, user=NOBODY, env={"SLURM_PROCID": str(rank)})
             host.tasks.append(stack.enter_context(task))
             (leaf / "cgroup.procs").write_text(str(task.pid))
@@ -203,7 +203,7 @@ def host() -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("question", [["verify"], ["security", "--offline=true", "--threshold=30"]])
-def test_systemd_has_nothing_to_say_against_it(host: Host, question: list[str]) -> None:
+def test_systemd_analyze_accepts_the_unit(host: Host, question: list[str]) -> None:
     unit = HERE / "units/schedhook-agent.service"
     assert unit.exists(), host
     done = subprocess.run(
@@ -218,7 +218,7 @@ def test_systemd_has_nothing_to_say_against_it(host: Host, question: list[str]) 
     assert done.returncode == 0, done.stdout
 
 
-def test_it_is_ready_with_what_the_unit_gives_it(host: Host) -> None:
+def test_the_agent_starts_with_the_capabilities_of_the_unit(host: Host) -> None:
     assert host.systemctl("is-active", "schedhook-agent.service") == "active", log()
     inside = int(host.systemctl("show", "--value", "-p", "MainPID", "schedhook-agent.service"))
     status = next(
@@ -232,7 +232,7 @@ def test_it_is_ready_with_what_the_unit_gives_it(host: Host) -> None:
     assert "Seccomp:\t2" in status
 
 
-def test_it_answers_hooks_and_reads_the_spool(host: Host) -> None:
+def test_the_agent_answers_hooks_and_reads_the_spool(host: Host) -> None:
     environ = {b"SLURM_JOB_ID": JOB.encode(), b"SLURM_JOB_UID": b"%d" % NOBODY}
     prolog = delivery.make_message("slurm", "prolog", environ, b"", False)
     delivery.send(prolog, SOCKET, 60.0, False)
@@ -243,7 +243,7 @@ def test_it_answers_hooks_and_reads_the_spool(host: Host) -> None:
     assert (STATE / "journal.db").stat().st_mode & 0o777 == 0o600
 
 
-def test_another_users_memory_follows_and_its_task_is_bound(host: Host) -> None:
+def test_memory_of_another_user_follows_and_the_tasks_are_bound(host: Host) -> None:
     wait_for(lambda: host.history() and len(host.history()[0]["placements"]) >= len(host.tasks))
     (host.cgroup / "cpuset.cpus").write_text("2-3")
     for node, task in zip((2, 3), host.tasks, strict=True):
@@ -253,7 +253,7 @@ def test_another_users_memory_follows_and_its_task_is_bound(host: Host) -> None:
     assert {each["outcome"] for each in host.history()[0]["reports"]} == {"complete"}
 
 
-def test_it_rewrites_cpusets_where_a_wish_has_been_undone(host: Host) -> None:
+def test_an_override_that_was_undone_is_reapplied_to_cpusets(host: Host) -> None:
     def place(cpus: str) -> Placement:
         return Placement(cpus=CpuSet.parse(cpus), nodes=NodeSet.parse(cpus))
 
@@ -265,13 +265,13 @@ def test_it_rewrites_cpusets_where_a_wish_has_been_undone(host: Host) -> None:
     wait_for(lambda: (host.cgroup / "cpuset.cpus").read_text().strip() == "2-3")
 
 
-def test_each_capability_is_needed_and_all_are_enough(host: Host) -> None:
+def test_each_capability_is_needed_and_together_they_are_enough(host: Host) -> None:
     host.systemctl("stop", "schedhook-agent.service")
     (host.cgroup / "cpuset.cpus").write_text("0-3")
-    told = STATE / "probe.json"
+    result = STATE / "probe.json"
     status = Path(f"/proc/{host.tasks[1].pid}/status").read_text()
     (inside,) = re.findall(r"^NSpid:.*\t(\d+)$", status, re.MULTILINE)
-    words = [f"{PREFIX}/bin/python", HERE / "probe.py", inside, host.cgroup, told]
+    words = [f"{PREFIX}/bin/python", HERE / "probe.py", inside, host.cgroup, result]
     words += [f"{name}={NUMBERS[name]}" for name in capabilities()]
     (HERE / "units/probe.service").write_text(
         re.sub("(?m)^(ExecStart|Type|Restart)=.*$", "", unit_text())
@@ -282,8 +282,8 @@ def test_each_capability_is_needed_and_all_are_enough(host: Host) -> None:
     )
     host.systemctl("daemon-reload")
     host.systemctl("start", "--no-block", "probe.service")
-    wait_for(lambda: told.exists() and told.read_text())
-    found = json.loads(told.read_text())
+    wait_for(lambda: result.exists() and result.read_text())
+    found = json.loads(result.read_text())
     print(json.dumps(found, indent=1))
     assert {name: error for name, error in found.pop("with all").items() if error} == {}
     fails = {
@@ -293,7 +293,7 @@ def test_each_capability_is_needed_and_all_are_enough(host: Host) -> None:
 
 
 def documented() -> dict[str, set[str]]:
-    """docs/security.md's table: what fails without a capability."""
+    """Return the table of docs/security.md: which checks fail without which capability."""
     text = (PROJECT / "docs/security.md").read_text()
     rows = re.findall(r"^\| (CAP_\w+) \|.*\| (.*) \|$", text, re.MULTILINE)
     return {name: set(re.findall(r"`(\w+)`", checks)) for name, checks in rows}

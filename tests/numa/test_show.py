@@ -1,4 +1,4 @@
-"""`show` on the real kernel: a job that lost its processors, until its memory follows."""
+"""`show` on the real kernel: a job that got other CPUs, before and after its memory follows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.nodes(4)
 
 SIZE = 64
 STRAY = 2 * MIB
-"""Of the program itself: its stack, its data."""
+"""Bytes of the program itself at most: its stack, its data."""
 
 
 @pytest.fixture
 def job() -> Iterator[Job]:
-    """A process with memory on node 0 in a cgroup such as Slurm makes for its job 72."""
+    """Return a process with memory on node 0, in a cgroup as Slurm makes it for a job 72."""
     with cgroup("slurmstepd.scope") as scope:
         leaf = scope / "job_72/step_0/user/task_0"
         leaf.mkdir(parents=True)
@@ -33,23 +33,23 @@ def job() -> Iterator[Job]:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call the command in this process: starting an interpreter takes seconds in the guest."""
+    """Return a function that calls the command in this process: a new one starts slowly."""
 
     def run(*arguments: object) -> dict[str, Any]:
         capsys.readouterr()
         main([str(each) for each in arguments] + ["--json"], standalone_mode=False)
         printed = capsys.readouterr().out
-        print(printed)  # shown where the test fails
+        print(printed)  # shown if the test fails
         found: dict[str, Any] = json.loads(printed)
         return found
 
     return run
 
 
-def test_a_job_is_off_node_until_its_memory_follows(run: Any, job: Job, tmp_path: Path) -> None:
+def test_memory_is_off_node_until_it_follows_the_job(run: Any, job: Job, tmp_path: Path) -> None:
     (there,) = run("show")["jobs"]
     assert there["placement"]["nodes"] == str(read_topology().memory_nodes)
-    assert there["bytes_off_node"] == 0  # bound nowhere, at home everywhere
+    assert there["bytes_off_node"] == 0  # not bound, so no node is off-node
 
     os.sched_setaffinity(job.pid, read_topology().cpus_of([2]))
     (away,) = run("show")["jobs"]
@@ -66,7 +66,7 @@ def test_a_job_is_off_node_until_its_memory_follows(run: Any, job: Job, tmp_path
     assert "job 72: complete" in picture.read_text()
 
 
-def test_a_thread_elsewhere_is_at_home_there(run: Any, job: Job) -> None:
+def test_memory_on_the_node_of_any_thread_is_not_off_node(run: Any, job: Job) -> None:
     job.say("threads 1")
     os.sched_setaffinity(job.pid, read_topology().cpus_of([2]))
     shown = run("show", "--pid", job.pid)

@@ -1,5 +1,4 @@
-"""The agent on the real kernel: cgroups as Slurm makes them, and memory that follows without a
-hook's word."""
+"""The agent on the real kernel: with cgroups as Slurm makes them, memory follows without hooks."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ JOB = "4711"
 BIG = 32
 ENOUGH = 0.999
 PATIENCE = 300
-"""Seconds, of an emulated machine whose files come over a network."""
+"""Seconds; the machine is emulated, and its files come over a network."""
 AGENT = "from schedhook.cli.commands.agent import command; command()"
 UNIT_CAPABILITIES = "-all,+sys_nice,+sys_ptrace,+dac_read_search"
 """CapabilityBoundingSet of contrib/systemd/schedhook-agent.service."""
@@ -46,7 +45,7 @@ class Host:
             return journal.history(JOB)
 
     def is_known(self) -> bool:
-        """Whether the agent has seen where the job is."""
+        """Return whether the agent has recorded the job's placement."""
         path = self.directory / "state" / "journal.db"
         if not path.exists():
             return False
@@ -54,12 +53,12 @@ class Host:
         return bool(runs) and len(runs[0]["placements"]) >= len(self.tasks)
 
     def shares(self, *nodes: int) -> list[float]:
-        """The share of each task's memory on its node."""
+        """Return the share of each task's memory on its node."""
         return [task.share_on(node) for task, node in zip(self.tasks, nodes, strict=True)]
 
     @contextmanager
     def agent(self, config: str = "", *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
-        """An agent, until SIGTERM; `prefix` is a command that runs it."""
+        """Run an agent for the block, and end it by SIGTERM; `prefix` is a command that runs it."""
         file = self.directory / "config.toml"
         file.write_text(
             f'[log]\nlevel = "debug"\n'
@@ -84,10 +83,10 @@ class Host:
         return (self.directory / "log").read_text()[-3000:]
 
 
-def wait_for(condition: Callable[[], Any], told: Callable[[], str] = str) -> None:
+def wait_for(condition: Callable[[], Any], describe: Callable[[], str] = str) -> None:
     limit = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < limit, told()
+        assert time.monotonic() < limit, describe()
         time.sleep(0.1)
 
 
@@ -97,7 +96,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
         yield Host(directory=tmp_path, cgroup=cgroup, tasks=tasks)
 
 
-def test_each_task_follows_when_only_the_cpuset_has_changed(host: Host) -> None:
+def test_memory_of_each_task_follows_a_change_of_the_cpuset_alone(host: Host) -> None:
     sums = [task.checksum() for task in host.tasks]
     assert min(host.shares(0, 1)) > ENOUGH
     with host.agent():
@@ -111,7 +110,7 @@ def test_each_task_follows_when_only_the_cpuset_has_changed(host: Host) -> None:
     assert all(report["outcome"] == "complete" for report in reports)
 
 
-def test_a_task_follows_its_affinity(host: Host) -> None:
+def test_memory_of_a_task_follows_its_affinity(host: Host) -> None:
     (host.cgroup / "cpuset.cpus").write_text("0-3")
     os.sched_setaffinity(host.tasks[0].pid, {0})
     os.sched_setaffinity(host.tasks[1].pid, {1})
@@ -121,12 +120,12 @@ def test_a_task_follows_its_affinity(host: Host) -> None:
         assert host.tasks[0].share_on(0) > ENOUGH
 
 
-def test_a_frozen_job_is_parked_at_once_and_comes_back(host: Host) -> None:
-    """The kernel announces freezing: this looks at tasks once an hour."""
+def test_a_frozen_job_is_parked_at_once_and_moved_back(host: Host) -> None:
+    """The kernel notifies of freezing; the agent itself reads tasks only once an hour here."""
     config = '[watch]\ntask_interval_s = 3600.0\n[actions]\npark = "2-3"\n'
     user = host.cgroup / "step_0" / "user"
     with host.agent(config):
-        time.sleep(3)  # what the start has set off is over
+        time.sleep(3)  # until the events of the start are handled
         (user / "cgroup.freeze").write_text("1")
         wait_for(lambda: min(host.shares(2, 2)) >= ENOUGH, host.log)
         (user / "cgroup.freeze").write_text("0")
@@ -135,7 +134,7 @@ def test_a_frozen_job_is_parked_at_once_and_comes_back(host: Host) -> None:
     assert [point for point in points if point != "look"] == ["job-started", "suspended", "resumed"]
 
 
-def test_a_stopped_job_is_parked_and_comes_back(host: Host) -> None:
+def test_a_stopped_job_is_parked_and_moved_back(host: Host) -> None:
     with host.agent('[actions]\npark = "3"\n'):
         for task in host.tasks:
             task.process.send_signal(signal.SIGSTOP)
@@ -145,7 +144,7 @@ def test_a_stopped_job_is_parked_and_comes_back(host: Host) -> None:
         wait_for(lambda: min(host.shares(0, 1)) >= ENOUGH, host.log)
 
 
-def test_the_services_capabilities_are_enough(host: Host) -> None:
+def test_the_capabilities_of_the_service_are_enough(host: Host) -> None:
     for task in host.tasks:
         assert Path(f"/proc/{task.pid}").stat().st_uid == 0
     prefix = ("setpriv", "--bounding-set", UNIT_CAPABILITIES, "--inh-caps", "-all")
@@ -157,7 +156,7 @@ def test_the_services_capabilities_are_enough(host: Host) -> None:
         wait_for(lambda: min(host.shares(2, 3)) >= ENOUGH, host.log)
 
 
-def test_a_full_disk_costs_the_record_and_not_the_job(host: Host, tmp_path: Path) -> None:
+def test_with_a_full_disk_memory_follows_without_a_record(host: Host, tmp_path: Path) -> None:
     small = tmp_path / "state"
     small.mkdir(mode=0o700)
     subprocess.run(
