@@ -18,7 +18,7 @@ from schedhook.migration.selection import Selection
 from schedhook.migration.sweeper import Sweeper
 from schedhook.migration.units import map_units, planned_units
 from schedhook.migration.view import View
-from schedhook.migration.whole_process import WholeProcess
+from schedhook.migration.whole_process import WholeProcessMover
 from schedhook.roles.backend import Backend, Target
 from schedhook.roles.request import Progress
 from schedhook.roles.strategy import PageChoice
@@ -68,7 +68,7 @@ class Move:
         self._backend = backend
         self._view = View(processes, node_map.sources if sources is None else sources, selection)
         self._sweeper = Sweeper(backend, options)
-        self._whole = WholeProcess(self._view, self._sweeper, node_map, options, self.notes)
+        self._whole = WholeProcessMover(self._view, self._sweeper, node_map, options, self.notes)
 
     # -- for strategies --------------------------------------------------------------------------
 

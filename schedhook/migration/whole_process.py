@@ -22,7 +22,7 @@ Calls = Sequence[tuple[NodeSet, NodeSet]]
 """(sources, destinations) of migrate_pages(2) calls, one after the other."""
 
 
-class WholeProcess:
+class WholeProcessMover:
     """Moves processes whole, and records in them what residency shows to have moved."""
 
     def __init__(

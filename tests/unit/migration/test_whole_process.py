@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import pytest
 
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.backends.simulated.target import SimulatedTarget
+from schedhook.migration import whole_process
 from schedhook.values.errors import (
     from_errno,
 )
@@ -45,3 +47,29 @@ def test_memory_of_a_process_that_exits_has_not_moved(call: int) -> None:
     report = run(backend, strategy="migrate-process")
     assert report.processes[0].error
     assert (report.outcome, report.bytes_moved) == (Outcome.NOTHING_TO_DO, 0)
+
+
+def test_denied_calls_are_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(target: SimulatedTarget, *_: NodeSet) -> int:
+        raise from_errno(errno.EPERM, target.pid, "migrate_pages")
+
+    monkeypatch.setattr(SimulatedTarget, "migrate", deny)
+    backend = host([0] * 10, [1] * 10)
+    backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0] * 10)])
+    report = run(backend, pids=(100, 101), strategy="migrate-process", node_map="0:2,1:3")
+    assert report.outcome is Outcome.COMPLETE
+    (note,) = report.notes
+    assert "not permitted" in note
+
+
+@pytest.mark.parametrize("request_", [{}, {"bandwidth_mb_s": 1000.0}], ids=["free", "throttled"])
+def test_a_sparse_process_moves_whole_first_if_holes_cost_time(
+    monkeypatch: pytest.MonkeyPatch, request_: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(SimulatedTarget, "skips_holes", False)
+    monkeypatch.setattr(whole_process, "MOST_HOLES", 20 * PAGE)
+    backend = host([0] * 4 + [None] * 30 + [0] * 4)
+    backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0] * 10)])
+    report = run(backend, pids=(100, 101), **request_)
+    assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 18 * PAGE)
+    assert ("process 100 as a whole first" in str(report.notes)) == (not request_)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schedhook.backends.simulated import PAGE
 from schedhook.migration.move import Move
-from schedhook.relocation.verify import explain
+from schedhook.relocation.verify import explain, judge
 from schedhook.roles.backend import Limits
 from schedhook.values.model import Outcome, Reason
 from tests.unit.relocation.simulation import host, run
@@ -50,3 +51,23 @@ def test_bytes_that_moved_with_other_pages_are_counted() -> None:
     report = run(backend, strategies={"along": move}, strategy="along")
     assert report.outcome is Outcome.COMPLETE
     assert report.bytes_moved == 12 * PAGE
+
+
+@pytest.mark.parametrize(
+    ("moved", "by_reason", "outcome"),
+    [
+        (0, {}, Outcome.NOTHING_TO_DO),
+        (1 << 20, {}, Outcome.COMPLETE),
+        (1 << 20, {"EBUSY": 4096}, Outcome.PARTIAL),
+        (1 << 20, {"appeared": 64 << 10}, Outcome.COMPLETE),
+        (1 << 20, {"appeared": (64 << 10) + 1}, Outcome.PARTIAL),
+        (1 << 30, {"appeared": 1 << 20}, Outcome.COMPLETE),
+        (1 << 30, {"appeared": 1 << 21}, Outcome.PARTIAL),
+        (0, {"appeared": 4096}, Outcome.PARTIAL),
+    ],
+)
+def test_a_busy_job_may_leave_a_little(
+    moved: int, by_reason: dict[str, int], outcome: Outcome
+) -> None:
+    assert judge(moved, by_reason, None) is outcome
+    assert judge(moved, by_reason, "out of coffee") is Outcome.FAILED
