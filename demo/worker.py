@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 
 def content(block: int, version: int) -> bytes:
-    """The MiB that belongs into a block: known from its number and how often it was written."""
+    """Return the MiB of a block, made from its number and how often it was written."""
     return random.Random(f"{block} {version}").randbytes(4096) * (MIB // 4096)
 
 

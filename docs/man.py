@@ -15,12 +15,12 @@ from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 
 
 def write(directory: Path) -> None:
-    """A page for schedhook, for each of its commands, and for job-migrate."""
+    """Write a page for schedhook, for each of its commands, and for job-migrate."""
     directory.mkdir(parents=True, exist_ok=True)
     commands = {name: import_module(f"schedhook.cli.commands.{name}").command for name in COMMANDS}
     for name, summary in COMMANDS.items():
         commands[name].short_help = summary
-    # The group that the program has loads a command when it is called; here all are wanted.
+    # The program's group imports a command only if it is called; a page needs all of them.
     whole = click.Group("schedhook", commands, params=main.params, help=main.help)
     whole.short_help = "make a job's memory follow the job between NUMA nodes"
     job_migrate.short_help = "give a running Slurm job other processors, and its memory with it"

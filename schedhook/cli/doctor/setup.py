@@ -13,7 +13,7 @@ from schedhook.values.config import Config
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """This host with its configuration and plug-ins; /proc and /sys are read below `root`."""
+    """A host with its configuration and plug-ins; /proc and /sys are read below `root`."""
 
     config: Config
     plugins: Plugins
