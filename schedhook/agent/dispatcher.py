@@ -26,6 +26,7 @@ from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Placement, Report
+from schedhook.values.text import describe_error
 
 if TYPE_CHECKING:
     from schedhook.plugins.manager import Plugins
@@ -90,7 +91,7 @@ class Dispatcher:
             handled = EventResult(summary=f"failed: {error}", ok=False)
         except PLUGIN_ERRORS as error:  # adapters are plug-ins, and the agent goes on
             _log.error("event failed", job=event.job, point=event.point, exc_info=True)
-            handled = EventResult(summary=f"failed: {type(error).__name__}: {error}", ok=False)
+            handled = EventResult(summary=f"failed: {describe_error(error)}", ok=False)
         quiet = _log.info if handled.acted else _log.debug
         write = quiet if handled.ok else _log.error
         write(

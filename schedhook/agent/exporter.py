@@ -22,6 +22,7 @@ from schedhook.jobs.metrics import CONTENT_TYPE, write_textfile
 from schedhook.values.config import MetricsSection
 from schedhook.values.errors import SchedhookError
 from schedhook.values.log import get_logger
+from schedhook.values.text import describe_error
 
 _log = get_logger()
 
@@ -108,7 +109,7 @@ def _cached(render: Render) -> Render:
             except SchedhookError:
                 raise
             except Exception as error:
-                raise SchedhookError(f"{type(error).__name__}: {error}") from error
+                raise SchedhookError(describe_error(error)) from error
             rendered = (time.monotonic(), text)
         return text
 

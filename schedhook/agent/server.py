@@ -35,6 +35,7 @@ from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
+from schedhook.values.text import describe_error
 
 _log = get_logger()
 
@@ -193,7 +194,7 @@ class Agent:
             # A user who has found such a bug must not fill the log with it.
             write = _log.error if client.trusted else _log.debug
             write("cannot read event", exc_info=True)
-            self._answer_and_drop(client, f"{type(error).__name__}: {error}")
+            self._answer_and_drop(client, describe_error(error))
         else:
             if queued is not None:
                 self._workers.put(queued)

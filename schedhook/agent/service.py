@@ -21,6 +21,7 @@ from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError, UsageError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
+from schedhook.values.text import describe_error
 
 _log = get_logger()
 
@@ -82,6 +83,6 @@ def _make_watcher(
         except PLUGIN_ERRORS as error:
             if wanted:
                 raise
-            problem = f"{type(error).__name__}: {error}"
+            problem = describe_error(error)
             _log.error("cannot watch jobs", scheduler=name, problem=problem)
     return lambda emit, poller: Watcher(adapters, config.watch, emit, poller, root)

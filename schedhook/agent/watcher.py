@@ -23,6 +23,7 @@ from schedhook.values.config import WatchSection
 from schedhook.values.errors import PLUGIN_ERRORS
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
+from schedhook.values.text import describe_error
 
 _log = get_logger()
 
@@ -209,5 +210,5 @@ class Watcher:
     def _log_failure(self, scheduler: str, error: BaseException) -> None:
         if scheduler not in self._failed:  # once, not every second
             self._failed.add(scheduler)
-            problem = f"{type(error).__name__}: {error}"
+            problem = describe_error(error)
             _log.error("cannot watch jobs", scheduler=scheduler, problem=problem)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from schedhook.agent.events import QueuedEvent
 from schedhook.agent.followup import EventResult
 from schedhook.values.log import get_logger
+from schedhook.values.text import describe_error
 
 _log = get_logger()
 
@@ -107,7 +108,7 @@ class WorkerPool:
             return self._handle(queued)
         except BaseException as error:  # noqa: BLE001 - a lost thread would be a job not followed
             _log.error("worker failed", job=queued.event.job, exc_info=True)
-            return EventResult(summary=f"failed: {type(error).__name__}: {error}", ok=False)
+            return EventResult(summary=f"failed: {describe_error(error)}", ok=False)
 
     def _finish(self, queued: QueuedEvent, result: EventResult) -> None:
         job = queued.job_key

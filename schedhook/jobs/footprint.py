@@ -33,6 +33,7 @@ from schedhook.values.errors import (
 )
 from schedhook.values.model import Area, MemoryKind, Placement, Residency, add_residency, by_name
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.text import describe_error
 
 _ObjectKey = tuple[str, int, int]
 
@@ -168,7 +169,7 @@ def read_jobs(
         except PLUGIN_ERRORS as error:  # an adapter is a plug-in
             if scheduler and isinstance(error, SchedhookError):
                 raise
-            problems.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")
+            problems.append(f"{name}: {describe_error(error)}")
     found.sort(key=lambda each: (-each.bytes_off_node, each.scheduler or "", each.job or ""))
     return found, problems
 

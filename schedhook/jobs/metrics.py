@@ -26,6 +26,7 @@ from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.files import replace_file
 from schedhook.values.log import get_logger
+from schedhook.values.text import describe_error
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -150,7 +151,7 @@ class _Collector:
             try:
                 yield from part()
             except Exception as error:  # noqa: BLE001 - the other parts are still useful
-                problem = f"{type(error).__name__}: {error}"
+                problem = describe_error(error)
                 _log.warning("metrics left out", part=name, problem=problem)
 
 
@@ -218,7 +219,7 @@ def _job_metrics(
                 memory[name, each.job or ""] = sum(each.residency.values())
                 off_node[name, each.job or ""] = each.bytes_off_node
         except PLUGIN_ERRORS as error:  # adapters are plug-ins
-            problem = f"{type(error).__name__}: {error}"
+            problem = describe_error(error)
             _log.warning("scheduler left out", scheduler=name, problem=problem)
     labels = ("scheduler", "job")
     yield _gauge("schedhook_jobs", "Jobs on this host.", ("scheduler",), running)

@@ -10,6 +10,7 @@ from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.roles.guidance import Guidance
 from schedhook.values.errors import PLUGIN_ERRORS, RefusedError, SchedhookError
 from schedhook.values.model import Outcome
+from schedhook.values.text import describe_error
 
 
 class StrategyFailedError(SchedhookError):
@@ -59,6 +60,4 @@ def strategy_errors(name: str) -> Iterator[None]:
     except SchedhookError:
         raise
     except PLUGIN_ERRORS as error:
-        raise StrategyFailedError(
-            f"strategy {name!r} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise StrategyFailedError(f"strategy {name!r} failed: {describe_error(error)}") from error

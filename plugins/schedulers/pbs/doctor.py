@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from schedhook.plugins.findings import Finding, note, ok, problem
+from schedhook.values.text import describe_error
 
 _CONFIGURATION = "etc/pbs.conf"
 _HOOK = "schedhook"
@@ -59,7 +60,7 @@ def _program(configuration: Path, root: Path) -> Iterable[Finding]:
         program = json.loads(configuration.read_text())["program"]
         path = root / str(program if isinstance(program, str) else program[0]).lstrip("/")
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        what = f"{configuration} does not say its program: {type(error).__name__}: {error}"
+        what = f"{configuration} does not say its program: {describe_error(error)}"
         yield problem("pbs hook", what, f"mend schedhook.CF and run {_INSTALL}")
         return
     if path.is_file() and os.access(path, os.X_OK):
