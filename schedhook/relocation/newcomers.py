@@ -5,6 +5,7 @@ from __future__ import annotations
 from schedhook.migration.move import Move
 from schedhook.migration.processes import MovingProcess
 from schedhook.relocation.members import Members
+from schedhook.relocation.notes import note_on_new_program
 
 _ROUNDS = 3
 """Sweeps for processes and pages that appeared during the move."""
@@ -16,7 +17,7 @@ def refresh(move: Move, members: Members, notes: list[str]) -> None:
     for process in members.processes:
         if process.gone and (target := members.attach_again(process)) is not None:
             move.replace_target(process, target)
-            notes.append(f"process {process.pid} became another program during the relocation")
+            notes.append(note_on_new_program(process))
     move.refresh()
 
 

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from schedhook.control.rollback import Rollback, recover
 from schedhook.host.topology import Topology
 from schedhook.jobs.lookup import find_pids
-from schedhook.migration.move import Move, MoveOptions
-from schedhook.migration.processes import MovingProcess
-from schedhook.migration.selection import Selection
-from schedhook.migration.throttle import choose_threads
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.carry_out import carry_out
 from schedhook.relocation.context import Context
+from schedhook.relocation.make_move import make_move
 from schedhook.relocation.members import Members
 from schedhook.relocation.newcomers import refresh
 from schedhook.relocation.nodes import map_nodes
+from schedhook.relocation.notes import (
+    RECOVERED,
+    note_on_one_node,
+    notes_on_map,
+    notes_on_memory,
+)
 from schedhook.relocation.plan import make_plan
 from schedhook.relocation.report import brief_report, plan_report
 from schedhook.relocation.settings import resolve_settings
 from schedhook.relocation.strategy import choose_nodes
 from schedhook.roles.request import Progress, Request
 from schedhook.values.config import Config
-from schedhook.values.errors import ProcessGoneError, RefusedError
+from schedhook.values.errors import RefusedError
 from schedhook.values.model import NodeMap, Outcome, Report
-
-_MIB = 1 << 20
 
 
 def relocate(
@@ -53,7 +52,7 @@ def relocate(
     )
     began, notes = time.monotonic(), list[str]()
     if recover():
-        notes.append("an earlier relocation was killed; its changes were rolled back first")
+        notes.append(RECOVERED)
     with Rollback() as rollback, members:
         report = _relocate(
             Context(
@@ -79,9 +78,9 @@ def _relocate(context: Context) -> Report:
         return brief_report(context, ended, request.node_map or NodeMap(pairs={}))
 
     node_map = map_nodes(context.settings, context.plugins, topology, context.members, context.root)
-    move = _make_move(context, node_map, topology)
+    move = make_move(context, node_map, topology)
     refresh(move, context.members, notes)
-    notes += _notes_on_nodes(node_map) + _notes_on_memory(move.processes)
+    notes += notes_on_map(node_map) + notes_on_memory(move.processes)
 
     ended = choose_nodes(context.settings.strategy, move, request.guidance, notes)
     if ended is not None:
@@ -105,67 +104,6 @@ def _attach(context: Context, topology: Topology) -> Outcome | None:
             context.notes.append(str(refusal))
             return Outcome.REFUSED
     if has_one_node:
-        context.notes.append(
-            f"this host has one NUMA node with memory ({topology.memory_nodes}):"
-            " there is nowhere to move to"
-        )
+        context.notes.append(note_on_one_node(topology.memory_nodes))
         return Outcome.NOTHING_TO_DO
     return None
-
-
-def _make_move(context: Context, node_map: NodeMap, topology: Topology) -> Move:
-    settings, request = context.settings, context.settings.request
-    threads, cpus = choose_threads(
-        settings.threads,
-        request.cpus or topology.cpus_of(node_map.destinations),
-        topology.cpus_of(node_map.sources),
-    )
-    return Move(
-        backend=context.backend,
-        node_map=node_map,
-        processes=context.members.processes,
-        selection=Selection(
-            kinds=settings.kinds,
-            shared=settings.shared,
-            may_move_shared=context.backend.may_move_shared(),
-        ),
-        options=MoveOptions(
-            threads=threads,
-            cpus=cpus,
-            bandwidth=settings.bandwidth,
-            limits=settings.limits,
-            retry=settings.retry,
-            reserve=settings.reserve,
-            sweep_leftovers=request.sweep_leftovers,
-        ),
-        sources=None if node_map.pairs else topology.memory_nodes,
-        guidance=request.guidance,
-        member_pids=context.members.pids,
-        cgroup=request.cgroup,
-        plugin_options=settings.plugin_options,
-        root=context.root,
-        notes=context.notes,
-    )
-
-
-def _notes_on_nodes(node_map: NodeMap) -> list[str]:
-    return [node_map.note] if node_map.note else []
-
-
-def _notes_on_memory(processes: Sequence[MovingProcess]) -> list[str]:
-    """Return notes on memory that the bytes of the report leave out."""
-    notes, swapped = list[str](), 0
-    for process in processes:
-        with suppress(ProcessGoneError):
-            swapped += process.target.swapped()
-    if swapped:
-        notes.append(
-            f"{swapped / _MIB:.1f} MiB are in swap, on no node, and are not counted; they return"
-            " to nodes that the process may use at that time"
-        )
-    return notes + [
-        f"process {process.pid} has no memory of its own: it uses that of process"
-        f" {process.memory_owner_pid}, with which it is counted"
-        for process in processes
-        if process.memory_owner_pid is not None
-    ]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from schedhook.migration.move import Move
 from schedhook.relocation.context import Context
+from schedhook.relocation.notes import note_on_empty_plan
 from schedhook.relocation.verify import judge, verify
 from schedhook.values.model import NodeMap, Outcome, Plan, ProcessReport, Reason, Report
 
@@ -29,12 +30,7 @@ def brief_report(context: Context, outcome: Outcome, node_map: NodeMap) -> Repor
 def plan_report(context: Context, outcome: Outcome, plan: Plan) -> Report:
     """Return the report of a plan that is not carried out: `outcome` is PLANNED or REFUSED."""
     if outcome is Outcome.PLANNED and not plan.bytes_planned:
-        sources = plan.node_map.sources
-        context.notes.append(
-            f"nothing lies on node {sources}"
-            if sources
-            else "the strategy leaves every page where it is"
-        )
+        context.notes.append(note_on_empty_plan(plan))
     reasons = {Reason.SKIPPED.value: plan.bytes_planned} if plan.bytes_planned else {}
     return replace(
         brief_report(context, outcome, plan.node_map),

@@ -1,0 +1,49 @@
+"""Make the `Move` that the strategy of a relocation works with."""
+
+from __future__ import annotations
+
+from schedhook.host.topology import Topology
+from schedhook.migration.move import Move, MoveOptions
+from schedhook.migration.selection import Selection
+from schedhook.migration.throttle import choose_threads
+from schedhook.relocation.context import Context
+from schedhook.values.model import NodeMap
+
+
+def make_move(context: Context, node_map: NodeMap, topology: Topology) -> Move:
+    """Return the move of the context's processes by this map.
+
+    An empty map is for a strategy that chooses nodes page by page, from all nodes with memory.
+    """
+    settings, request = context.settings, context.settings.request
+    threads, cpus = choose_threads(
+        settings.threads,
+        request.cpus or topology.cpus_of(node_map.destinations),
+        topology.cpus_of(node_map.sources),
+    )
+    return Move(
+        backend=context.backend,
+        node_map=node_map,
+        processes=context.members.processes,
+        selection=Selection(
+            kinds=settings.kinds,
+            shared=settings.shared,
+            may_move_shared=context.backend.may_move_shared(),
+        ),
+        options=MoveOptions(
+            threads=threads,
+            cpus=cpus,
+            bandwidth=settings.bandwidth,
+            limits=settings.limits,
+            retry=settings.retry,
+            reserve=settings.reserve,
+            sweep_leftovers=request.sweep_leftovers,
+        ),
+        sources=None if node_map.pairs else topology.memory_nodes,
+        guidance=request.guidance,
+        member_pids=context.members.pids,
+        cgroup=request.cgroup,
+        plugin_options=settings.plugin_options,
+        root=context.root,
+        notes=context.notes,
+    )

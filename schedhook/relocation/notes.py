@@ -1,0 +1,56 @@
+"""The notes for people that the pipeline adds to a report, besides refusals and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from schedhook.migration.processes import MovingProcess
+from schedhook.values.errors import ProcessGoneError
+from schedhook.values.model import NodeMap, Plan
+from schedhook.values.sets import NodeSet
+
+_MIB = 1 << 20
+
+RECOVERED = "an earlier relocation was killed; its changes were rolled back first"
+
+
+def note_on_one_node(nodes: NodeSet) -> str:
+    """Return the note for a host on which memory cannot move."""
+    return f"this host has one NUMA node with memory ({nodes}): there is nowhere to move to"
+
+
+def notes_on_map(node_map: NodeMap) -> list[str]:
+    """Return what the mapper has to say about the map."""
+    return [node_map.note] if node_map.note else []
+
+
+def notes_on_memory(processes: Sequence[MovingProcess]) -> list[str]:
+    """Return notes on memory that the bytes of the report leave out."""
+    notes, swapped = list[str](), 0
+    for process in processes:
+        with suppress(ProcessGoneError):
+            swapped += process.target.swapped()
+    if swapped:
+        notes.append(
+            f"{swapped / _MIB:.1f} MiB are in swap, on no node, and are not counted; they return"
+            " to nodes that the process may use at that time"
+        )
+    return notes + [
+        f"process {process.pid} has no memory of its own: it uses that of process"
+        f" {process.memory_owner_pid}, with which it is counted"
+        for process in processes
+        if process.memory_owner_pid is not None
+    ]
+
+
+def note_on_empty_plan(plan: Plan) -> str:
+    """Return why a plan moves nothing."""
+    if sources := plan.node_map.sources:
+        return f"nothing lies on node {sources}"
+    return "the strategy leaves every page where it is"
+
+
+def note_on_new_program(process: MovingProcess) -> str:
+    """Return the note for a process of which the old memory is gone."""
+    return f"process {process.pid} became another program during the relocation"
