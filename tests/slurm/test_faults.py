@@ -160,13 +160,13 @@ CASES = {
     "agent accepts nothing": Case(
         fault=Fault(named="timed out", waits=True), during=lambda path: served(path, 0)
     ),
-    "agent somebody else's": Case(
+    "agent of another user": Case(
         fault=Fault(named="served by user 54321"), during=lambda path: served(path, 54321)
     ),
     "spool's disk full": Case(
         fault=Fault(named="No space left", users="No such file"), during=full_spool
     ),
-    "spool somebody else's": Case(
+    "spool of another user": Case(
         fault=Fault(named="this user's own", users="No such file"), during=others_spool
     ),
     "journal newer": Case(fault=Fault(named=""), during=newer_journal),

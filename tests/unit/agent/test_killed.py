@@ -14,23 +14,14 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from schedhook.hook.message import parse_message
-from schedhook.journal.journal import Journal
-from schedhook.roles.scheduler import Task
-from schedhook.values.model import Placement, PlacementOverride
-from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.slurm.adapter import HostJobs
-from schedhook_plugins.schedulers.slurm.migrate import JobMove
-from schedhook_plugins.schedulers.slurm.override import OverrideRecorder
 from tests.unit.agentkit import (
     Memory,
     agent,
     fork_agent,
-    homes,
     hook,
     place,
     wait_for,
@@ -205,61 +196,3 @@ def check_events(directory: Path, records: Records, accepted: set[tuple[str, str
     for job, count, ended in runs:
         assert (count, ended) == (1, int(job.startswith("short"))), job
     return begun.total() - len(begun)
-
-
-def place_of(text: str) -> Placement:
-    return Placement(cpus=CpuSet.parse(text), nodes=NodeSet.parse(text))
-
-
-def write_overrides(path: Path) -> None:
-    """Write what job-migrate records for moves from 0 to 2 and back, and for refused ones."""
-    with Journal.open(path) as kept:
-        override = kept.overrides.get("slurm", "7")
-        assert override is not None
-        # The agent finishes an interrupted move, so the job ends up here.
-        new = str(override.placement.cpus)
-        with kept.transaction():
-            kept.overrides.set("slurm", "7", replace(override, leaving=None))
-            kept.placements.record("slurm", "7", {"0.0": override.placement})
-        while True:
-            old, new = new, "2" if new == "0" else "0"
-            before, after = (
-                (Task(name="0.0", pids=(1,), placement=place_of(each)),) for each in (old, new)
-            )
-            move = JobMove(
-                job="7", old=place_of(old), new=place_of(new), before=before, after=after
-            )
-            refused = replace(move, new=place_of("3"), after=before, failure="no room")
-            for each in (refused, move):
-                recorder = OverrideRecorder(kept, HostJobs(path.parent), "7")
-                recorder.begin(each)
-                recorder.end(each)
-
-
-def test_an_override_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
-    moments, path = random_moments(), tmp_path / "state" / "journal.db"
-    under_way = 0
-    with Journal.open(path) as kept:
-        first = Task(name="0.0", pids=(1,), placement=place_of("2"))
-        kept.overrides.set(
-            "slurm", "7", PlacementOverride(was=place_of("0"), placement=place_of("2"))
-        )
-        kept.placements.record("slurm", "7", {first.name: first.placement})
-    for _ in range(KILLS):
-        process = os.fork()
-        if not process:
-            try:
-                write_overrides(path)
-            finally:
-                os._exit(1)
-        time.sleep(moments.uniform(0.002, 0.04))
-        os.kill(process, signal.SIGKILL)
-        assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
-        with Journal.open(path) as kept:
-            override, home = kept.overrides.get("slurm", "7"), homes(kept, "slurm", "7")["0.0"]
-        assert override is not None, "there was an override all the time"
-        assert override.was == place_of("0")
-        under_way += override.under_way
-        assert home.cpus == (override.leaving or override.placement.cpus)
-    print(f"{KILLS} killed, {under_way} of them between beginning and end")
-    assert 0 < under_way < KILLS
