@@ -16,6 +16,7 @@ from schedhook.cli.running import carry_out, print_report
 from schedhook.roles.request import Request
 from schedhook.values.errors import UsageError
 from schedhook.values.nodemap import parse_map
+from schedhook.values.report_json import report_to_dict
 
 relocation_options = grouped(
     process_options, node_map_options, moving_options, picture_options, json_option, common_options
@@ -35,7 +36,7 @@ def run_relocation(
     if pictures:
         from schedhook.cli.output.report_chart import chart_report
 
-        pictures.write(chart_report(report.to_dict()))
+        pictures.write(chart_report(report_to_dict(report)))
     return report.outcome.exit_status
 
 

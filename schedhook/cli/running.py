@@ -18,6 +18,7 @@ from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Progress, Request
 from schedhook.values.config import Config
 from schedhook.values.model import Outcome, Report
+from schedhook.values.report_json import report_to_dict
 
 _KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
 
@@ -49,7 +50,7 @@ def record(report: Report, config: Config) -> None:
 def print_report(report: Report, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
     """Print the report for people, or as one JSON object with the keys of `more` added."""
     if as_json:
-        click.echo(json.dumps({**report.to_dict(), **(more or {})}, ensure_ascii=False))
+        click.echo(json.dumps({**report_to_dict(report), **(more or {})}, ensure_ascii=False))
         if report.outcome in (Outcome.REFUSED, Outcome.FAILED):
             complain(f"schedhook: {report.outcome.value}: {report.notes[-1]}")
     else:

@@ -31,7 +31,8 @@ from schedhook.values.errors import (
     ProcessGoneError,
     SchedhookError,
 )
-from schedhook.values.model import Area, MemoryKind, Placement, Residency, add_residency, by_name
+from schedhook.values.model import Area, MemoryKind, Placement, Residency, add_residency
+from schedhook.values.report_json import by_name
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.text import describe_error
 

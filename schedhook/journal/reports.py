@@ -8,6 +8,7 @@ import time
 from schedhook.journal.counters import Counters
 from schedhook.journal.database import Database
 from schedhook.values.model import Report
+from schedhook.values.report_json import report_to_dict
 
 
 class Reports:
@@ -30,7 +31,7 @@ class Reports:
                     scheduler,
                     job if job is not None else report.job,
                     report.outcome.value,
-                    json.dumps(report.to_dict()),
+                    json.dumps(report_to_dict(report)),
                 ),
             )
             self._counters.add(report, scheduler)

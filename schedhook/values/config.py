@@ -1,6 +1,8 @@
-"""The configuration file, as frozen values. A section is a dataclass: its fields are the keys, its
-types and defaults what is allowed and what holds without a file. To add a key, add a field; to
-add a section, add a dataclass and a field of Config.
+"""The configuration file, as frozen values.
+
+A section is a dataclass: its fields are the keys, their types say what is allowed, and their
+defaults apply if a key is missing. To add a key, add a field; to add a section, add a dataclass and
+a field of Config.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ _NOT_A_KEY: Mapping[str, Any] = {"key": False}
 
 
 class LogFormat(StrEnum):
-    """How log lines look."""
+    """The format of log lines."""
 
     AUTO = "auto"
-    """`console` where standard error is a terminal, else `json`."""
+    """`console` if standard error is a terminal, else `json`."""
     CONSOLE = "console"
     JSON = "json"
 
@@ -46,13 +48,13 @@ class LogLevel(StrEnum):
 
 
 def at_least(least: float, default: float) -> Any:
-    """A number with a lower bound."""
+    """Return a field for a number of at least `least`."""
     return field(default=default, metadata={"least": least})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelocationSection:
-    """[relocation]: what the command line leaves open."""
+    """[relocation]: defaults for what the command line does not set."""
 
     strategy: str = "move-pages"
     mapper: str = "relative"
@@ -60,24 +62,24 @@ class RelocationSection:
     shared: Shared = Shared.JOB
     kinds: tuple[MemoryKind, ...] = field(default=tuple(MemoryKind), metadata={"fill": True})
     threads: int = at_least(0, 0)
-    """0: as many as the host and the plan suggest."""
+    """0: chosen from the host's processors and the plan."""
     bandwidth_mb_s: float = at_least(0, 0.0)
-    """Most that is moved in a second, in units of 1,000,000 bytes; 0: no bound."""
+    """Maximum rate, in units of 1,000,000 bytes per second; 0: no limit."""
     reserve_mb: int = at_least(0, 64)
-    """What stays free on every destination node, in units of 1,048,576 bytes."""
+    """What must stay free on each destination node, in units of 1,048,576 bytes."""
     batch_kb: int = at_least(4, 32768)
-    """Most that one system call moves, in units of 1,024 bytes."""
+    """The most that one system call moves, in units of 1,024 bytes."""
     call_ms: float = at_least(0, 0.0)
-    """Bound on one system call's duration; 0: none, with `gentle` 20."""
+    """Limit on the duration of one system call; 0: no limit, or 20 with `gentle`."""
     gentle: bool = False
-    """Short calls and, unless `threads` says otherwise, one thread."""
+    """Short calls and one thread, unless `threads` is set."""
     freeze: bool = False
     """Freeze the processes' cgroups (version 2) while their memory moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrySection:
-    """[retry]: how long to go on trying pages that stayed for a reason that may pass."""
+    """[retry]: how often to retry pages that stayed for a reason that can pass."""
 
     attempts: int = at_least(1, 5)
     first_wait_s: float = at_least(0, 0.05)
@@ -95,7 +97,7 @@ class LogSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginsSection:
-    """[plugins]: plug-ins of third parties."""
+    """[plugins]: third-party plug-ins."""
 
     third_party: bool = True
     """Whether installed packages are searched for plug-ins."""
@@ -107,56 +109,56 @@ class PluginsSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalSection:
-    """[journal]: what was seen and done, per job."""
+    """[journal]: the record of events, placements and reports, per job."""
 
     path: str = ""
     """Empty: /var/lib/schedhook/journal.db as root, else below $XDG_STATE_HOME."""
     keep_days: int = at_least(1, 90)
-    """After which what is over is forgotten."""
+    """Days after which records of ended jobs are deleted."""
     keep_per_job: int = at_least(10, 1000)
-    """Events and reports of one job, and placements of one task, of which older ones are forgotten
-    within the hour: a job that changes all the time does not fill the disk."""
+    """The number of events and reports kept per job, and of placements per task. Older ones are
+    deleted within the hour, so a job that changes all the time does not fill the disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSection:
-    """[agent]: the process that takes events from schedulers' hooks."""
+    """[agent]: the process that handles events from schedulers' hooks."""
 
     socket: str = "/run/schedhook/agent.sock"
     spool: str = "/var/spool/schedhook"
-    """Where hooks leave events while no agent runs. Give the hooks' scripts both names, too."""
+    """Where hooks leave events while no agent runs. The hooks' scripts need both paths, too."""
     workers: int = at_least(1, 4)
-    """Jobs whose events are handled at one time."""
+    """The number of jobs whose events are handled at the same time."""
     retry_s: float = at_least(1, 60.0)
-    """After how long a relocation that was refused is tried again."""
+    """Seconds after which a refused relocation is tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchSection:
-    """[watch]: finding out what no hook tells."""
+    """[watch]: detection of changes that no hook reports."""
 
     schedulers: tuple[str, ...] = ()
-    """Whose jobs to watch; empty: those of every adapter that can list jobs."""
+    """The schedulers whose jobs to watch; empty: all whose adapters can list jobs."""
     interval_s: float = at_least(0.05, 1.0)
-    """Between two looks at jobs' cpusets."""
+    """Seconds between two reads of the jobs' cpusets."""
     task_interval_s: float = at_least(0.05, 5.0)
-    """Between two looks at tasks' affinity and state."""
+    """Seconds between two reads of the tasks' affinity and state."""
     debounce_s: float = at_least(0, 0.5)
-    """How long things have to stay as they are before they are acted on."""
+    """Seconds for which a change must last before it is acted on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSection:
-    """[metrics]: what the agent, and the watcher, tell Prometheus; nothing by default."""
+    """[metrics]: what the agent and the watcher export to Prometheus; nothing by default."""
 
     textfile: str = ""
-    """A file for node_exporter's textfile collector; its name has to end in `.prom`."""
+    """A file for node_exporter's textfile collector; its name must end in `.prom`."""
     interval_s: float = at_least(1, 15.0)
-    """Between two writings of the textfile."""
+    """Seconds between two writes of the textfile."""
     socket: str = ""
     """A local socket that answers `GET /metrics`, such as /run/schedhook/metrics.sock."""
     group: str = ""
-    """Whose members may read from the socket; empty: only the agent's own user and root."""
+    """The group that may read from the socket; empty: only the agent's user and root."""
 
 
 class OnRelocation(StrEnum):
@@ -183,7 +185,7 @@ class ActionsSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A whole configuration. `Config()` is what holds without a file."""
+    """A whole configuration. `Config()` applies if there is no file."""
 
     relocation: RelocationSection = field(default_factory=RelocationSection)
     retry: RetrySection = field(default_factory=RetrySection)
@@ -195,14 +197,14 @@ class Config:
     log: LogSection = field(default_factory=LogSection)
     plugins: PluginsSection = field(default_factory=PluginsSection)
     source: Path | None = field(default=None, metadata=_NOT_A_KEY)
-    """The file it was read from, None where there was none."""
+    """The file that it was read from; None if there was none."""
 
 
 def load_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """Read `path`, else the file that $SCHEDHOOK_CONFIG names, else /etc/schedhook/config.toml.
 
-    Only the last may be missing. ConfigError for a file that cannot be read or used, or that others
-    than root may write; whoever gives `path` knows whose it is.
+    Only the last may be missing. Raise ConfigError if the file cannot be read or used. As root,
+    also raise it if another user may write the file, unless it was given as `path`.
     """
     named = path or (Path(environ[PATH_VARIABLE]) if environ.get(PATH_VARIABLE) else None)
     source = named or DEFAULT_PATH
@@ -222,16 +224,16 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
 
 
 def _check(source: Path) -> None:
-    """That nobody named on the command line: a hook must not wait for a pipe, or obey others."""
+    """Check a file that no argument named: a hook must not wait for a pipe or obey other users."""
     status = source.stat()
     if stat.S_ISFIFO(status.st_mode):
-        raise ConfigError(f"{source}: this is a pipe and no file; move it away")
+        raise ConfigError(f"{source}: is a pipe, not a file; move it away")
     if os.geteuid() == 0 and (others := explain_untrusted(source, status)):
-        raise ConfigError(f"{others}, so root does not go by it; chown root and chmod go-w")
+        raise ConfigError(f"{others}, so it is not trusted; run chown root and chmod go-w on it")
 
 
 def parse_config(text: str, source: Path) -> Config:
-    """Read a configuration's text. ConfigError names `source`, the key and what is allowed."""
+    """Parse a configuration. Raise ConfigError, which names `source`, the key and the rule."""
     import tomllib  # noqa: PLC0415 - most hosts that run a hook have no file to read
 
     try:
@@ -269,7 +271,7 @@ def _read(
 
 
 def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
-    """`value` as the field's type, or ConfigError."""
+    """Return `value` as the field's type. Raise ConfigError if it does not fit."""
     if get_origin(hint) is tuple:
         _expect(isinstance(value, list), source, where, "a list, in [ ]", value)
         return tuple(_convert(item, get_args(hint)[0], source, where) for item in value)
@@ -289,7 +291,7 @@ def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise ConfigError(f"{source}: {where}: has to be a smaller number") from None
+            raise ConfigError(f"{source}: {where}: must be a smaller number") from None
     elif hint is str:
         _expect(isinstance(value, str), source, where, "a text, in quotes", value)
     else:
@@ -304,7 +306,7 @@ def _convert_nodes(value: Any, source: str, where: str) -> NodeSet:
     try:
         return NodeSet.parse(value)
     except ValueError:
-        raise ConfigError(f"{source}: {where}: has to be {allowed}, not {value!r}") from None
+        raise ConfigError(f"{source}: {where}: must be {allowed}, not {value!r}") from None
 
 
 def _check_bounds(value: Any, key: Field[Any], source: str, where: str) -> None:
@@ -317,7 +319,7 @@ def _check_bounds(value: Any, key: Field[Any], source: str, where: str) -> None:
 
 def _expect(holds: bool, source: str, where: str, allowed: str, value: Any) -> None:
     if not holds:
-        raise ConfigError(f"{source}: {where}: has to be {allowed}, not {value!r}")
+        raise ConfigError(f"{source}: {where}: must be {allowed}, not {value!r}")
 
 
 def _unknown(key: str, keys: Mapping[str, Field[Any]]) -> str:

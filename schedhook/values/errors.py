@@ -1,7 +1,7 @@
-"""What can go wrong, one class per thing that a caller may want to tell apart.
+"""The errors, one class for each kind that a caller may need to distinguish.
 
-Every message is one line that says what, where and what to do; the command line prints it as it
-is. `exit_status` is what the command line ends with.
+Every message is one line: what failed, why, and what to do. The command line prints it unchanged
+and exits with `exit_status`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 
 PLUGIN_ERRORS = (Exception, SystemExit)
-"""What to catch where a plug-in is called: that it calls sys.exit() is no reason to end with it,
-and with its exit status."""
+"""The exceptions to catch around a plug-in's code. One that calls sys.exit() must not end this
+process."""
 
 
 class SchedhookError(Exception):
@@ -34,17 +34,17 @@ class PluginError(UsageError):
 
 
 class RefusedError(SchedhookError):
-    """Nothing was moved, on purpose: it would not fit, is not allowed, or cannot be said."""
+    """Nothing was moved, on purpose: it does not fit, is not allowed, or cannot be expressed."""
 
     exit_status = 4
 
 
 class MigrationRefused(RefusedError):
-    """Raised by an observer's `schedhook_before_migrate` to stop a relocation before it starts."""
+    """An observer's `schedhook_before_migrate` raises this to prevent a relocation."""
 
 
 class NoPermissionError(RefusedError):
-    """A capability or a ptrace right is missing."""
+    """A capability or ptrace permission is missing."""
 
 
 class KernelThreadError(UsageError):
@@ -56,9 +56,9 @@ class ProcessGoneError(SchedhookError):
 
 
 class BackendError(SchedhookError):
-    """The kernel refused a whole call for a reason that no retry mends.
+    """A whole call failed for a reason that a retry does not resolve.
 
-    `errno` is the kernel's number, 0 where there is none.
+    `errno` is the kernel's number, 0 if there is none.
     """
 
     def __init__(self, message: str, number: int = 0) -> None:
@@ -67,7 +67,7 @@ class BackendError(SchedhookError):
 
 
 def from_errno(number: int, pid: int, call: str) -> SchedhookError:
-    """The domain error for a whole call that failed with errno `number` on process `pid`.
+    """Return the error for a whole call that failed with errno `number` on process `pid`.
 
     The meanings are those of migrate_pages(2) and move_pages(2).
     """

@@ -1,4 +1,4 @@
-"""Lists of address ranges, 16 bytes each: the pages of a large process by the million."""
+"""Compact lists of address ranges, 16 bytes each, for millions of pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 
 class Extents:
-    """Ranges [start, end) in ascending order. Ranges that touch become one."""
+    """Ranges [start, end) in ascending order. Adjacent ranges are joined."""
 
     __slots__ = ("_bounds",)
 
@@ -18,7 +18,7 @@ class Extents:
             self.add(start, end)
 
     def add(self, start: int, end: int) -> None:
-        """Append a range. ValueError where it is empty or begins before the last one's end."""
+        """Append a range. Raise ValueError if it is empty, or begins before the last one ends."""
         bounds = self._bounds
         if end <= start or (bounds and start < bounds[-1]):
             raise ValueError(f"{start:#x}-{end:#x} is empty, or not in ascending order")
@@ -28,7 +28,7 @@ class Extents:
             bounds.extend((start, end))
 
     def overlap(self, start: int, end: int) -> int:
-        """Bytes of [start, end) that lie within."""
+        """Return how many bytes of [start, end) lie in the ranges."""
         total = 0
         index = bisect_right(self._bounds, start) // 2 * 2
         while index < len(self._bounds) and self._bounds[index] < end:
@@ -37,12 +37,12 @@ class Extents:
         return total
 
     def raw(self) -> bytes:
-        """Starts and ends by turns, as the machine's 64-bit words."""
+        """Return start and end of each range, as 64-bit words in the machine's byte order."""
         return self._bounds.tobytes()
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The sum of the ranges' sizes in bytes."""
         return sum(end - start for start, end in self)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

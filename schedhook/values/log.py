@@ -1,7 +1,7 @@
-"""Structured log lines on standard error; standard output belongs to results.
+"""Structured log lines on standard error; standard output is for results.
 
-structlog is imported with the first line that is written, not before: a scheduler's hook that has
-nothing to say does not wait for it.
+structlog is imported when the first line is written: a scheduler's hook that logs nothing does not
+pay for the import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SEVERITY = {
 
 
 class _Settings:
-    """What `configure` said; `logger` is made from it when it is first needed."""
+    """The settings of `configure`; `logger` is made from them when it is first needed."""
 
     format = LogFormat.AUTO
     level = LogLevel.INFO
@@ -34,14 +34,14 @@ class _Settings:
 
 
 def configure(format: LogFormat | str, level: LogLevel | str) -> None:  # noqa: A002 - the key's name
-    """Choose how lines look and which are written; holds for loggers that exist, too."""
+    """Choose the format and the least severe level; existing loggers change too."""
     _Settings.format = LogFormat(format)
     _Settings.level = LogLevel(level)
     _Settings.logger = None
 
 
 def get_logger() -> FilteringBoundLogger:
-    """A logger, to be called as `get_logger().info("what happened", pid=7)`; costs nothing."""
+    """Return a logger, for calls such as `get_logger().info("what happened", pid=7)`."""
     return cast("FilteringBoundLogger", _WhenUsed())
 
 
@@ -53,8 +53,10 @@ class _WhenUsed:
 
 
 class _StandardError:
-    """Writes lines, and loses them where nobody can receive them: a closed pipe or a full disk is
-    no reason to leave a relocation half done."""
+    """Writes lines, and ignores errors.
+
+    A closed pipe or a full disk must not interrupt a relocation.
+    """
 
     def msg(self, line: str) -> None:
         stream = sys.stderr
@@ -85,7 +87,7 @@ def _make_logger() -> FilteringBoundLogger:
             ),
         ]
     else:
-        # str, so that a node set reads 0-3.
+        # str: a node set is written as 0-3.
         as_json = structlog.processors.JSONRenderer(default=str)
         renderers = [structlog.processors.format_exc_info, _lead, as_json]
     logger: FilteringBoundLogger = structlog.wrap_logger(
@@ -105,7 +107,7 @@ def _make_logger() -> FilteringBoundLogger:
 def _without_controls(
     _logger: object, _method: str, line: MutableMapping[str, Any]
 ) -> Mapping[str, Any]:
-    """A terminal obeys what it is shown, and some names are users' to choose."""
+    """Escape control characters, which a terminal would obey; users choose some names."""
     from schedhook.values.text import printable  # noqa: PLC0415 - for consoles only
 
     return {
@@ -114,14 +116,16 @@ def _without_controls(
 
 
 def _lead(_logger: object, _method: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Put first what people look for first."""
+    """Put the keys first that readers look for first."""
     return {key: line.pop(key) for key in ("timestamp", "level", "event")} | dict(line)
 
 
 @contextmanager
 def _without_rich() -> Iterator[None]:
-    """structlog imports rich where it finds it, for tracebacks that we do not want; that would be
-    a good part of what a hook costs."""
+    """Keep structlog from importing rich.
+
+    It would do so for tracebacks that are not used here, at a large part of a hook's cost.
+    """
     if "rich" in sys.modules:
         yield
         return

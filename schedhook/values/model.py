@@ -1,7 +1,7 @@
-"""The values that travel through a relocation. All are frozen; sizes are bytes, times seconds.
+"""The values that a relocation passes on. All are frozen; sizes are bytes, times seconds.
 
-Words: a *host* is a machine, a *node* a NUMA node, *residency* bytes per node, a *relocation* the
-way from an old placement to a new one.
+Words: a *host* is a machine, a *node* is a NUMA node, *residency* is bytes per node, a *relocation*
+moves memory from an old placement to a new one.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class MemoryKind(StrEnum):
 
 
 class Shared(StrEnum):
-    """Which pages that several processes map are moved."""
+    """Which of the pages that several processes map are moved."""
 
     NONE = "none"
     """Only pages that one process maps (MPOL_MF_MOVE)."""
     JOB = "job"
-    """Anonymous, shmem and huge pages always; file pages when only the job's processes map them."""
+    """Anonymous, shmem and huge pages; file pages only if no process outside the job maps them."""
     ALL = "all"
-    """Everything, the system's own libraries included."""
+    """All pages, including those of system libraries."""
 
 
 class Outcome(StrEnum):
@@ -67,27 +67,27 @@ class Reason(StrEnum):
     """Why a page did not move; the keys of a report's `left_by_reason`."""
 
     BUSY = "EBUSY"
-    """In use just now, or pinned for long (RDMA, io_uring): not isolated, or not migrated."""
+    """In use at the moment, or pinned (RDMA, io_uring): not isolated, or not migrated."""
     NO_MEMORY = "ENOMEM"
     """No free page of its size on the destination node."""
     SHARED = "shared"
-    """Other processes map it, and moving shared pages was not allowed or not asked for (EACCES)."""
+    """Other processes map it, and moving shared pages was not permitted or requested (EACCES)."""
     ELSEWHERE = "elsewhere"
-    """A strategy placed it, and it is found on another node: put or moved there meanwhile."""
+    """A strategy chose a node for it, but it was found on another one: moved or allocated there."""
     HIDDEN = "hidden"
-    """In memory, and move_pages(2) does not find it: see schedhook.migration.unreachable."""
+    """In memory, but move_pages(2) does not find it; see schedhook.migration.unreachable."""
     APPEARED = "appeared"
-    """The job put it on a source node after the move had passed there."""
+    """The job allocated it on a source node after the move had passed that address."""
     SKIPPED = "skipped"
     """The strategy decided to leave it."""
     ABORTED = "aborted"
     """An error ended the relocation before the page was tried."""
     UNEXPLAINED = "unexplained"
-    """Still there after a whole-process call; the kernel does not say why."""
+    """Still on the node after a whole-process call; the kernel does not report why."""
 
     @classmethod
     def of_errno(cls, number: int) -> str:
-        """The reason for a page's status of -`number`, move_pages(2); others by errno name."""
+        """Return the reason for a page's status -`number`, move_pages(2), or the errno's name."""
         known = _REASON_OF_ERRNO.get(number)
         return known.value if known else errno.errorcode.get(number, f"errno-{number}")
 
@@ -102,7 +102,7 @@ _REASON_OF_ERRNO = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Area:
-    """One mapping of a process, as /proc/PID/maps and numa_maps tell it; see proc(5), numa(7)."""
+    """One mapping of a process, from /proc/PID/maps and numa_maps; see proc(5), numa(7)."""
 
     start: int
     end: int
@@ -112,11 +112,11 @@ class Area:
     path: str = ""
     """The backing file's name, empty for anonymous memory."""
     policy: str = "default"
-    """The memory policy, as numa_maps writes it: `default`, `bind:0`, `prefer:1`, …"""
+    """The memory policy as in numa_maps: `default`, `bind:0`, `prefer:1`, …"""
     is_shared: bool = False
     """Mapped MAP_SHARED."""
     object_key: tuple[str, int, int] | None = None
-    """(device, inode, offset) of a shared object; the same memory in two processes has one key."""
+    """(device, inode, offset) of a shared object; two mappings of the same memory have one key."""
     most_mappers: int = 1
     """The largest number of processes that map one of its pages (numa_maps' mapmax)."""
 
@@ -129,13 +129,13 @@ class Area:
         return sum(self.residency.values())
 
     def resident_on(self, nodes: NodeSet) -> int:
-        """Bytes on any of `nodes`."""
+        """Return the bytes that are on any of `nodes`."""
         return sum(size for node, size in self.residency.items() if node in nodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """A job's, or a task's, processors and nodes on one host."""
+    """The processors and nodes of a job, or of a task, on one host."""
 
     cpus: CpuSet
     nodes: NodeSet
@@ -143,29 +143,34 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementOverride:
-    """A placement that is to hold, whatever the scheduler writes, until the job ends."""
+    """A placement that overrides what the scheduler writes until the job ends."""
 
     was: Placement
-    """What the scheduler gave the job, and goes on writing."""
+    """The placement that the scheduler gave the job, and may write again."""
     placement: Placement
+    """The placement that overrides it."""
     leaving: CpuSet | None = None
-    """The processors that the job is being moved away from; None once it has arrived."""
+    """The processors that the job is being moved away from; None after the move."""
     reapplying: bool = False
-    """It is being made to hold again."""
+    """It is being applied again after the scheduler undid it."""
     at: float = 0.0
+    """When it was made, in seconds since the epoch."""
 
     @property
     def under_way(self) -> bool:
-        """Whoever finds it so, with nobody at work on the job, finishes what was interrupted."""
+        """Whether a move or a reapplication has begun and not ended.
+
+        If no process holds the job's lock, it was interrupted, and the finder completes it.
+        """
         return self.leaving is not None or self.reapplying
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeMap:
-    """Old node → new node. Nodes that stay where they are may be named or left out.
+    """Old node → new node. Nodes that keep their pages may be named or left out.
 
-    `mapper` is the name of what made it, `note` a sentence for people where the rule did something
-    that one could overlook (a wrap, say).
+    `mapper` is the name of the mapper that made it. `note` is a sentence for people if the rule
+    did something that is easily overlooked, such as wrapping round.
     """
 
     pairs: Mapping[int, int]
@@ -179,15 +184,17 @@ class NodeMap:
 
     @property
     def sources(self) -> NodeSet:
+        """The nodes that pages leave."""
         return NodeSet(self.moves)
 
     @property
     def destinations(self) -> NodeSet:
+        """The nodes that pages move to."""
         return NodeSet(self.moves.values())
 
     @property
     def overlaps(self) -> bool:
-        """Whether a page that arrived could be taken for one that has yet to leave."""
+        """Whether a node is both: a page that arrived there looks like one that must leave."""
         return bool(self.sources & self.destinations)
 
     def __str__(self) -> str:
@@ -196,7 +203,7 @@ class NodeMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that a scheduler said about a job on this host."""
+    """An event that a scheduler reported about a job on this host."""
 
     scheduler: str
     point: str
@@ -215,7 +222,7 @@ class ProcessPlan:
     residency: Residency
     moves: Mapping[tuple[int, int], int]
     kept: Mapping[str, int] = field(default_factory=dict)
-    """Bytes on a source node that the request leaves alone, by why (`shared-file`, `file`, …)."""
+    """Bytes on source nodes that the request leaves there, by reason (`shared-file`, …)."""
     error: str | None = None
 
     @property
@@ -233,11 +240,11 @@ class Plan:
     processes: tuple[ProcessPlan, ...]
     job: str | None = None
     free: Residency = field(default_factory=dict)
-    """Free bytes on each destination node, as the kernel counts them."""
+    """Free bytes on each destination node (MemFree)."""
     reserve: int = 0
-    """Bytes that have to stay free on each destination node."""
+    """Bytes that must stay free on each destination node."""
     refusal: str | None = None
-    """Why it must not be carried out; None where it may."""
+    """Why it must not be carried out; None if it may."""
 
     @property
     def moves(self) -> dict[tuple[int, int], int]:
@@ -255,7 +262,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessReport:
-    """What became of one process."""
+    """The result for one process. Sizes are bytes."""
 
     pid: int
     command: str
@@ -268,8 +275,10 @@ class ProcessReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a relocation did. bytes_planned = bytes_moved + bytes_left; bytes_left is the sum of
-    left_by_reason and comes from reading residency again."""
+    """The result of a relocation. bytes_planned = bytes_moved + bytes_left.
+
+    bytes_left is the sum of left_by_reason and comes from reading residency again.
+    """
 
     outcome: Outcome
     strategy: str
@@ -281,73 +290,13 @@ class Report:
     bytes_left: int = 0
     left_by_reason: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
-    """Bytes on source nodes that the request did not ask to move, by why; not in bytes_left."""
+    """Bytes on source nodes that the request did not ask to move, by reason; not in bytes_left."""
     attempts: int = 0
     seconds: float = 0.0
     processes: tuple[ProcessReport, ...] = ()
     notes: tuple[str, ...] = ()
-    """Sentences for people: a wrap of the node map, a refusal's reason, what fell back to what."""
+    """Sentences for people: a node map that wraps, the reason of a refusal, a fallback."""
     plan: Plan | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The object that `relocate --json` prints."""
-        result: dict[str, Any] = {
-            "outcome": self.outcome.value,
-            "job": self.job,
-            "strategy": self.strategy,
-            "backend": self.backend,
-            "mapper": self.node_map.mapper,
-            "node_map": by_name(self.node_map.pairs),
-            "bytes_planned": self.bytes_planned,
-            "bytes_moved": self.bytes_moved,
-            "bytes_left": self.bytes_left,
-            "left_by_reason": dict(self.left_by_reason),
-            "bytes_kept": dict(self.kept),
-            "attempts": self.attempts,
-            "seconds": round(self.seconds, 6),
-            "processes": [
-                {
-                    "pid": process.pid,
-                    "command": process.command,
-                    "residency_before": by_name(process.residency_before),
-                    "residency_after": by_name(process.residency_after),
-                    "bytes_moved": process.bytes_moved,
-                    "bytes_left": process.bytes_left,
-                    "error": process.error,
-                }
-                for process in self.processes
-            ],
-            "notes": list(self.notes),
-        }
-        if self.plan is not None:
-            result["plan"] = {
-                "moves": [
-                    {"from": old, "to": new, "bytes": size}
-                    for (old, new), size in sorted(self.plan.moves.items())
-                ],
-                "free": by_name(self.plan.free),
-                "reserve": self.plan.reserve,
-                "refusal": self.plan.refusal,
-                "processes": [
-                    {
-                        "pid": process.pid,
-                        "command": process.command,
-                        "bytes_planned": process.bytes_planned,
-                        "moves": [
-                            {"from": old, "to": new, "bytes": size}
-                            for (old, new), size in sorted(process.moves.items())
-                        ],
-                        "error": process.error,
-                    }
-                    for process in self.plan.processes
-                ],
-            }
-        return result
-
-
-def by_name(residency: Mapping[int, int]) -> dict[str, int]:
-    """JSON's form of a mapping with node numbers as keys, in ascending order."""
-    return {str(node): value for node, value in sorted(residency.items())}
 
 
 def add_residency(total: dict[int, int], more: Residency) -> None:

@@ -1,4 +1,4 @@
-"""Node maps: reading them, the kernel's rule for making them, and saying one to the kernel."""
+"""Node maps: parse them, make them by the kernel's rule, express them as kernel calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schedhook.values.sets import NodeSet
 
 
 def parse_map(text: str) -> NodeMap:
-    """Read `0:1,1:0` (old:new). UsageError for anything else and for an old node named twice."""
+    """Parse `0:1,1:0` (old:new). Raise UsageError, also for an old node that is named twice."""
     pairs: dict[int, int] = {}
     for part in text.split(","):
         old_text, colon, new_text = part.partition(":")
@@ -26,12 +26,12 @@ def parse_map(text: str) -> NodeMap:
 
 
 def kernel_rule(sources: NodeSet, destinations: NodeSet) -> dict[int, int]:
-    """The new node of each source in one migrate_pages(2) call, as do_migrate_pages() in the
-    kernel's mm/mempolicy.c has it.
+    """Return the new node of each source in one migrate_pages(2) call.
 
-    The n-th source goes to the n-th destination, counted round where there are fewer of those.
-    Where the sets differ in size, a source that is also a destination stays (it counts
-    nevertheless). UsageError for an empty set.
+    The rule is that of do_migrate_pages() in the kernel's mm/mempolicy.c: the n-th source goes to
+    the n-th destination, starting over if there are fewer destinations. If the sets differ in size,
+    a source that is also a destination keeps its pages (but is counted). Raise UsageError for an
+    empty set.
     """
     if not sources or not destinations:
         which = "old" if not sources else "new"
@@ -45,16 +45,16 @@ def kernel_rule(sources: NodeSet, destinations: NodeSet) -> dict[int, int]:
 
 
 def as_kernel_calls(moves: Mapping[int, int]) -> list[tuple[NodeSet, NodeSet]] | None:
-    """Calls of migrate_pages(2) that, one after the other, perform exactly this map.
+    """Return calls of migrate_pages(2) that, in this order, perform exactly this map.
 
-    One call where the kernel's rule says it, else several, each of which fills only nodes that
-    have been vacated before. None where nodes change places: no order of calls tells what has
-    arrived on a node from what has yet to leave it.
+    One call suffices if the kernel's rule yields the map; else there are several, each of which
+    fills only nodes that earlier calls have vacated. Return None if nodes exchange their pages: no
+    order of calls distinguishes pages that have arrived on a node from those that must leave it.
     """
     left = {old: new for old, new in sorted(moves.items()) if old != new}
     if not left:
         return []
-    # A node that stays can be what makes the n-th meet the n-th, so try without and with.
+    # Nodes that keep their pages can shift the n-th to the right place, so try without and with.
     for whole in (left, moves):
         sources, destinations = NodeSet(whole), NodeSet(whole.values())
         if kernel_rule(sources, destinations) == whole:
@@ -70,8 +70,10 @@ def as_kernel_calls(moves: Mapping[int, int]) -> list[tuple[NodeSet, NodeSet]] |
 
 
 def _rising(pairs: Mapping[int, int]) -> list[tuple[NodeSet, NodeSet]]:
-    """Split pairs so that within each call old and new nodes rise together, as the kernel pairs
-    them."""
+    """Split the pairs so that in each call old and new nodes ascend together.
+
+    That is how the kernel pairs them.
+    """
     groups: list[dict[int, int]] = []
     for old, new in sorted(pairs.items()):
         group = next((group for group in groups if max(group.values()) < new), None)

@@ -1,5 +1,4 @@
-"""Whether others than root, and the user of this process, can change what it acts on; and
-directories of which they cannot."""
+"""Checks that only root and this process's user can change what it acts on."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def is_root_or_self(uid: int) -> bool:
-    """Whether user `uid` may tell this process what to do."""
+    """Return whether this process trusts user `uid`."""
     return uid in (0, os.geteuid())
 
 
 def explain_untrusted(path: Path, status: os.stat_result | None = None) -> str | None:
-    """Who else may change this file or directory, in words; None where nobody may.
+    """Return who else may change this file or directory, in words; None if no other user may.
 
-    `status`: of the file as it is open. OSError where there is nothing to look at.
+    `status`: that of the open file, if it is open. Raise OSError if the file cannot be examined.
     """
     status = path.stat() if status is None else status
     if not is_root_or_self(status.st_uid):
@@ -31,11 +30,11 @@ def explain_untrusted(path: Path, status: os.stat_result | None = None) -> str |
 
 
 def explain_untrusted_parents(path: Path) -> str | None:
-    """The same for the directories that lead to `path`, by its name and by where that leads.
+    """Return the same for the directories above `path`, and above the file that it links to.
 
-    In a directory like /tmp (sticky) nobody can replace what belongs to another.
+    In a sticky directory like /tmp, users cannot replace each other's files.
     """
-    for directory in _ways(path):
+    for directory in _parents(path):
         status = directory.stat()
         if not (status.st_mode & stat.S_ISVTX and is_root_or_self(status.st_uid)):
             found = explain_untrusted(directory, status)
@@ -45,24 +44,21 @@ def explain_untrusted_parents(path: Path) -> str | None:
 
 
 def make_directory(path: Path, mode: int) -> None:
-    """Make `path` with this mode where there is none, and those above it with 0755, whatever umask
-    a scheduler or an administrator's shell has given to this process: neither writable by others
-    nor closed to users who are to pass. OSError."""
+    """Make the directory `path` with this mode, and missing ones above it with 0755.
+
+    The umask does not matter: whatever a scheduler or an administrator's shell has set, the
+    directories above are neither writable nor closed to other users. Raise OSError.
+    """
     if path.is_dir():
         return
     make_directory(path.parent, 0o755)
-    with contextlib.suppress(FileExistsError):  # another process was faster
+    with contextlib.suppress(FileExistsError):  # another process has just made it
         path.mkdir(mode=mode)
         path.chmod(mode)
 
 
-def _ways(path: Path) -> Iterator[Path]:
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - symbolic links are to stay
-    yield from dict.fromkeys((*absolute.parents, *absolute.resolve().parents))
-
-
 def explain_untrusted_tree(path: Path) -> str | None:
-    """The same for a file, or a directory and all that is in it."""
+    """Return the same for a file, or for a directory and everything in it."""
     found = explain_untrusted(path)
     if found or not path.is_dir():
         return found
@@ -72,3 +68,8 @@ def explain_untrusted_tree(path: Path) -> str | None:
             if found:
                 return found
     return None
+
+
+def _parents(path: Path) -> Iterator[Path]:
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - keeps symbolic links
+    yield from dict.fromkeys((*absolute.parents, *absolute.resolve().parents))

@@ -9,7 +9,7 @@ from typing import Self
 _LARGEST_ID = 1 << 16
 _MOST_DIGITS = 20
 _LONG = 64
-"""Bits."""
+"""Bits in a word of a mask."""
 
 
 class IdSet(frozenset[int]):
@@ -23,7 +23,7 @@ class IdSet(frozenset[int]):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `0-3,8`; a blank text is the empty set. ValueError says which part is wrong."""
+        """Parse `0-3,8`; blank text is the empty set. Raise ValueError and name the wrong part."""
         ids: set[int] = set()
         total = 0
         for part in filter(None, (part.strip() for part in text.strip().split(","))):
@@ -34,12 +34,12 @@ class IdSet(frozenset[int]):
                 raise ValueError(f"{part[:40]!r} is larger than any node or processor number")
             low, high = int(first), int(last) if dash else int(first)
             if high < low:
-                raise ValueError(f"the range {part!r} runs backwards")
+                raise ValueError(f"the range {part!r} is descending; write the lower number first")
             if high > _LARGEST_ID:
                 raise ValueError(f"{part!r} is larger than any node or processor number")
             total += high - low + 1
             if total > 2 * _LARGEST_ID:
-                raise ValueError(f"{text[:40]!r}… names the same numbers again and again")
+                raise ValueError(f"{text[:40]!r}… repeats the same numbers too often")
             ids.update(range(low, high + 1))
         return cls(ids)
 
@@ -62,8 +62,10 @@ class IdSet(frozenset[int]):
         return f"{type(self).__name__}({str(self)!r})"
 
     def mask(self, size: int = 0) -> bytes:
-        """A bit for each number, in whole longs as system calls take them: room for the numbers
-        below `size` and for all that it has."""
+        """Return a bit mask in whole longs, as system calls take it.
+
+        It has room for the numbers below `size` and for all members.
+        """
         bits = sum(1 << number for number in self)
         longs = (max(size, bits.bit_length(), 1) + _LONG - 1) // _LONG
         words = (bits >> at * _LONG & (1 << _LONG) - 1 for at in range(longs))
@@ -80,13 +82,13 @@ class IdSet(frozenset[int]):
 
 
 class NodeSet(IdSet):
-    """NUMA nodes."""
+    """A set of NUMA nodes."""
 
     __slots__ = ()
 
 
 class CpuSet(IdSet):
-    """Logical processors."""
+    """A set of logical processors."""
 
     __slots__ = ()
 

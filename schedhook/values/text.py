@@ -1,10 +1,10 @@
-"""Text that others have written, made fit for a terminal or a log."""
+"""Text from untrusted sources, made safe for a terminal or a log."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """`text` with control characters, and those that reorder or hide text, written as escapes."""
+    """Return `text` with escapes for control characters and those that reorder or hide text."""
     if text.isprintable():
         return text
     return "".join(

@@ -29,6 +29,7 @@ from schedhook.roles.request import Relocate, Request
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Outcome, Placement, Report
+from schedhook.values.report_json import report_to_dict
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import NAME, HostJobs
 from schedhook_plugins.schedulers.slurm.migrate import JobMove, cpus_of_nodes, migrate
@@ -235,7 +236,7 @@ def _result(host: str, move: JobMove, notes: Sequence[str], *, dry_run: bool) ->
             {"task": task.name, "pids": list(task.pids), **_placement(task.placement)}
             for task in move.after
         ],
-        "reports": [report.to_dict() for report in move.reports],
+        "reports": [report_to_dict(report) for report in move.reports],
         "notes": list(notes),
     }
 

@@ -21,14 +21,14 @@ errno.
 _Range = tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]
 
 def migrate_pages(pid: int, pidfd: int, task: int, from_mask: bytes, to_mask: bytes, /) -> int:
-    """Call migrate_pages(2) unless the process (or thread, see _Range) has ended.
+    """Move a process from old to new nodes, unless it has ended; migrate_pages(2).
 
     Return the kernel's count of folios that did not move. The masks are of one size, in whole
-    longs. Fail with ESRCH if the process has ended.
+    longs. Fail with ESRCH if the process (or thread, see _Range) has ended.
     """
 
 def bind(tid: int, task: int, mask: bytes, /) -> bool:
-    """Call sched_setaffinity(2) unless the thread has ended.
+    """Let a thread use only these processors, unless it has ended; sched_setaffinity(2).
 
     `task` is a descriptor of /proc/PID/task/TID/comm, which is unreadable once the thread has
     ended. Return False if it ended during the call; fail with ESRCH if it had ended before.

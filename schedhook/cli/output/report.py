@@ -11,6 +11,7 @@ from schedhook.cli.output.report_chart import Change, chart_report, read_changes
 from schedhook.cli.output.tables import Column, make_table
 from schedhook.cli.output.text import count, size
 from schedhook.values.model import Outcome, ProcessReport, Report
+from schedhook.values.report_json import report_to_dict
 from schedhook.values.text import printable
 
 _COLOURS = {
@@ -70,7 +71,7 @@ def _print_bytes(report: Report, console: Console) -> None:
 
 def _print_changes(report: Report, console: Console) -> None:
     """Print residency before and after, and a table of processes if there are several."""
-    shown = report.to_dict()
+    shown = report_to_dict(report)
     chart = chart_report(shown)
     if chart.groups:
         console.print()

@@ -392,7 +392,7 @@ ENVIRONMENT: Mapping[str, Fault] = {
     "user no number": Fault(environ={"SLURM_JOB_UID": "root"}, named="not a user's number"),
     "local number a command": Fault(environ={"SLURM_LOCALID": "! -e / -o x ="}, named=""),
     "another hook's environment": Fault(
-        environ={"SLURM_SCRIPT_CONTEXT": "prolog_slurmctld"}, named="has to be"
+        environ={"SLURM_SCRIPT_CONTEXT": "prolog_slurmctld"}, named="this is Slurm's"
     ),
     "Python's variables": Fault(
         environ={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from schedhook.backends.simulated import PAGE
 from schedhook.values.model import Outcome
+from schedhook.values.report_json import report_to_dict
 from tests.unit.relocation.simulation import host, residency, run
 
 
@@ -27,5 +28,5 @@ def test_a_dry_run_plans_and_moves_nothing() -> None:
     assert report.outcome is Outcome.PLANNED
     assert report.plan is not None
     assert report.plan.moves == {(0, 2): 10 * PAGE}
-    assert report.to_dict()["plan"]["moves"] == [{"from": 0, "to": 2, "bytes": 10 * PAGE}]
+    assert report_to_dict(report)["plan"]["moves"] == [{"from": 0, "to": 2, "bytes": 10 * PAGE}]
     assert residency(backend) == {0: 10}

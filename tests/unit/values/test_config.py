@@ -98,7 +98,7 @@ def test_every_key_is_read() -> None:
 
 
 def another(hint: Any, default: Any) -> tuple[str, Any]:
-    """A value for a key that is not its default, as TOML and as it has to be read."""
+    """A value for a key that is not its default, as TOML and as it must be read."""
     if get_origin(hint) is tuple:
         text, value = another(get_args(hint)[0], None)
         return f"[{text}]", (value,)
@@ -160,7 +160,7 @@ def test_a_wrong_type_names_the_key_and_what_is_allowed(section: str, key: str, 
         wrong = ["7", "{ a = 1 }", "[]"]
     for value in wrong:
         message = complaint(f"[{section}]\n{key} = {value}\n")
-        assert message.startswith(f"{section}.{key}: has to be ")
+        assert message.startswith(f"{section}.{key}: must be ")
         assert ", not " in message
 
 
@@ -169,24 +169,24 @@ def test_a_wrong_type_names_the_key_and_what_is_allowed(section: str, key: str, 
     [
         (
             '[relocation]\nshared = "some"\n',
-            "relocation.shared: has to be one of none, job, all, not 'some'",
+            "relocation.shared: must be one of none, job, all, not 'some'",
         ),
         (
             '[relocation]\nkinds = ["anon", "swap"]\n',
-            "relocation.kinds: has to be one of anon, file, shmem, huge, not 'swap'",
+            "relocation.kinds: must be one of anon, file, shmem, huge, not 'swap'",
         ),
         (
             "[relocation]\nkinds = []\n",
-            "relocation.kinds: has to be a list with at least one entry, not []",
+            "relocation.kinds: must be a list with at least one entry, not []",
         ),
-        ("[retry]\nattempts = 0\n", "retry.attempts: has to be a number of at least 1, not 0"),
+        ("[retry]\nattempts = 0\n", "retry.attempts: must be a number of at least 1, not 0"),
         (
             "[relocation]\nthreads = 1.5\n",
-            "relocation.threads: has to be a whole number, not 1.5",
+            "relocation.threads: must be a whole number, not 1.5",
         ),
-        ("retry = 3\n", "retry: has to be a section, [retry], not 3"),
-        ("[[retry]]\n", "retry: has to be a section, [retry], not [{}]"),
-        ("[plugins]\noptions = 1\n", "plugins.options: has to be sections, [plugins.options.NAME]"),
+        ("retry = 3\n", "retry: must be a section, [retry], not 3"),
+        ("[[retry]]\n", "retry: must be a section, [retry], not [{}]"),
+        ("[plugins]\noptions = 1\n", "plugins.options: must be sections, [plugins.options.NAME]"),
         (
             "[retry]\nattemps = 3\n",
             "retry.attemps: no such key; did you mean attempts? "
@@ -262,7 +262,7 @@ def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
     """Whoever names one on the command line may mean the output of a program."""
     pipe = tmp_path / "config.toml"
     os.mkfifo(pipe)
-    with pytest.raises(ConfigError, match="this is a pipe"):
+    with pytest.raises(ConfigError, match="is a pipe"):
         load_config(environ={"SCHEDHOOK_CONFIG": str(pipe)})
     with ThreadPoolExecutor(1) as pool:
         written = pool.submit(pipe.write_text, "retry.attempts = 2")

@@ -40,7 +40,7 @@ def test_a_refusal_is_on_standard_output_and_standard_error(run: Run, host: Path
     ("arguments", "status", "words"),
     [
         (["--from", "zero", "--to", "2"], 2, "zero"),
-        (["--from", "3-1", "--to", "2"], 2, "backwards"),
+        (["--from", "3-1", "--to", "2"], 2, "descending"),
         (["--from", "", "--to", "2"], 2, "empty"),
         (["--from", "0"], 2, "--to"),
         (["--from", "0", "--to", "7"], 2, "node 7 is not online"),
