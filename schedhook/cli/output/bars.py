@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console, JustifyMethod, RenderableType
 from rich.console import Group as Lines
 from rich.table import Table
@@ -30,7 +32,7 @@ _MAY_VANISH = (Tone.SHARED, Tone.OTHER)
 
 def draw(group: Group, console: Console) -> RenderableType:
     """Return the group's title, its bars, one per line, and its note, as wide as the console."""
-    label = _Column("left", [Text(bar.label) for bar in group.bars])
+    label = _Column("left", [Text(bar.caption) for bar in group.bars])
     when = _Column("left", [Text(_when(bar)) for bar in group.bars])
     total = _Column("right", [Text(size(bar.size)) for bar in group.bars])
     free = _Column("right", [Text(_free(bar)) for bar in group.bars])
@@ -38,7 +40,7 @@ def draw(group: Group, console: Console) -> RenderableType:
     left = console.width - sum(each.width + _GAP for each in (label, when, total, free))
     width = _bar_width(left, note.width)
     note.cut(left - width - _GAP)
-    bars = _Column("left", [draw_bar(bar, group.scale, width, console) for bar in group.bars])
+    bars = _Column("left", [draw_bar(bar.parts, group.scale, width, console) for bar in group.bars])
     title = [Text(group.title, style="bold", no_wrap=True)] if group.title else []
     below = [Text(group.note, style="bright_black")] if group.note else []
     return Lines(*title, _grid(label, when, bars, total, free, note), *below)
@@ -87,15 +89,15 @@ def _free(bar: Bar) -> str:
     return "" if bar.free is None else f"{size(bar.free)} free"
 
 
-def draw_bar(bar: Bar, scale: int, width: int, console: Console) -> Text:
-    """Return the bar's parts, `width` cells standing for `scale` bytes.
+def draw_bar(parts: Sequence[tuple[Tone, int]], scale: int, width: int, console: Console) -> Text:
+    """Return a bar of the parts (what, bytes), `width` cells standing for `scale` bytes.
 
     A part that is not empty has at least one cell, unless it may vanish.
     """
-    needed = [int(part > 0 and tone not in _MAY_VANISH) for tone, part in bar.parts]
+    needed = [int(part > 0 and tone not in _MAY_VANISH) for tone, part in parts]
     text = Text(no_wrap=True)
     seen, drawn = 0, 0
-    for index, (tone, part) in enumerate(bar.parts):
+    for index, (tone, part) in enumerate(parts):
         seen += part
         until = min(round(seen * width / scale), width - sum(needed[index + 1 :]))
         cells = max(until - drawn, needed[index])

@@ -35,22 +35,26 @@ class Tone(Enum):
 class Bar:
     """One node, or one node at one time."""
 
-    node: int | None
-    """None: the same node as the bar above."""
+    node: int
     parts: tuple[tuple[Tone, int], ...]
     """(what, bytes), side by side."""
     is_home: bool = False
     """Whether the processors are on this node."""
+    is_continued: bool = False
+    """Whether it shows the same node as the bar above."""
     free: int | None = None
     """Bytes free on the node; None: not shown."""
     note: str = ""
 
     @property
     def label(self) -> str:
-        """`node 3`, with a mark if it is the processors' node; empty if as the bar above."""
-        if self.node is None:
-            return ""
+        """`node 3`, with a mark if it is the processors' node."""
         return f"node {self.node}{_HOME_MARK if self.is_home else ''}"
+
+    @property
+    def caption(self) -> str:
+        """The label, empty if the bar above has it already."""
+        return "" if self.is_continued else self.label
 
     @property
     def size(self) -> int:

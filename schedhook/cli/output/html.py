@@ -46,9 +46,7 @@ def _add_table(body: Element, group: Group) -> None:
 
 def _rows(group: Group) -> Iterator[tuple[str, str, str, str]]:
     """Yield (node, what, size, bytes) for each part that is not empty."""
-    label = ""
     for bar in group.bars:
-        label = bar.label or label
         for tone, part in bar.parts:
             if part:
-                yield label, tone.value, size(part), count(part, "byte")
+                yield bar.label, tone.value, size(part), count(part, "byte")

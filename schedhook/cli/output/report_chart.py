@@ -82,7 +82,7 @@ def _change_group(change: Change, named: set[int]) -> Group:
             others += 1
             continue
         bars.append(Bar(node=node, parts=((Tone.BEFORE, was),)))
-        bars.append(Bar(node=None, parts=((Tone.AFTER, now),)))
+        bars.append(Bar(node=node, is_continued=True, parts=((Tone.AFTER, now),)))
     note = f"unchanged on {count(others, 'other node')}" if others else ""
     return make_group(change.title, bars, note=note)
 

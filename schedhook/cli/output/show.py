@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schedhook.cli.output.bars import draw, draw_bar, draw_legend
-from schedhook.cli.output.charts import Bar, Tone
+from schedhook.cli.output.charts import Tone
 from schedhook.cli.output.footprint_chart import chart_footprint, chart_jobs
 from schedhook.cli.output.tables import WIDE, Column, make_table
 from schedhook.cli.output.text import BAD_SHARE, by_number, count, percent, size, when
@@ -91,7 +91,7 @@ def _job_table(shown: Json, console: Console) -> Table:
     def bar(job: Json) -> Text:
         off = job["bytes_off_node"]
         parts = ((Tone.HOME, job["bytes"] - off), (Tone.OFF, off))
-        return draw_bar(Bar(node=None, parts=parts), scale, width, console)
+        return draw_bar(parts, scale, width, console)
 
     columns: tuple[Column[Json], ...] = (
         Column("job", lambda job: f"{job['scheduler']} {job['job']}", shrinks=True),

@@ -105,7 +105,7 @@ def _draw_group(drawing: Element, y: int, group: Group) -> int:
         _text(drawing, _MARGIN, y + 12, title, {"font-weight": "bold"})
         y += _LINE
     for bar in group.bars:
-        if bar.node is not None:
+        if not bar.is_continued:
             y += 4
         _draw_bar(drawing, y + 12, bar, group.scale)
         y += _ROW
@@ -116,13 +116,13 @@ def _draw_group(drawing: Element, y: int, group: Group) -> int:
 
 
 def _draw_bar(drawing: Element, y: int, bar: Bar, scale: int) -> None:
-    _text(drawing, _MARGIN, y, bar.label)
+    _text(drawing, _MARGIN, y, bar.caption)
     x = float(_BAR_LEFT)
     for tone, part in bar.parts:
         if part:
             width = max(1.0, part / scale * _BAR_WIDTH)
             box = _box(drawing, x, y, width, _COLOURS[tone])
-            SubElement(box, "title").text = f"{bar.label} {tone.value}: {size(part)}".strip()
+            SubElement(box, "title").text = f"{bar.label} {tone.value}: {size(part)}"
             x += width
     _text(drawing, _SIZE_RIGHT, y, size(bar.size), {"text-anchor": "end"})
     _text(drawing, _NOTE_LEFT, y, cut(bar.note, _NOTE_LENGTH), {"fill": _FAINT})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console  # noqa: TID253 - what bars are drawn on
 
 from schedhook.cli.output.bars import draw_bar
-from schedhook.cli.output.charts import Bar, Tone
+from schedhook.cli.output.charts import Tone
 from tests.unit.clikit import SCHEDHOOK, Run
 
 COLOURS = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-7]|9[0-7])m")
@@ -25,8 +25,9 @@ COLOURS = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-7]|9[0-7])m")
     width=st.integers(8, 60),
 )
 def test_a_bar_has_its_width_and_shows_every_part(parts: list[int], more: int, width: int) -> None:
-    bar = Bar(node=0, parts=tuple(zip(Tone, parts, strict=False)))
-    text = draw_bar(bar, max(sum(parts) + more, 1), width, Console(file=None)).plain
+    text = draw_bar(
+        list(zip(Tone, parts, strict=False)), max(sum(parts) + more, 1), width, Console(file=None)
+    ).plain
     assert len(text) == width
     assert ("█" in text) == (parts[0] > 0)
     assert ("▒" in text) == (parts[1] > 0)
