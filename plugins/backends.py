@@ -18,7 +18,7 @@ def _native(root: Path) -> Backend:
 
 
 def _simulated(root: Path) -> Backend:
-    from schedhook.backends.simulated import SimulatedBackend  # noqa: PLC0415 - seldom wanted
+    from schedhook.backends.simulated import SimulatedBackend  # noqa: PLC0415 - seldom used
 
     return SimulatedBackend(root)
 

@@ -1,4 +1,4 @@
-"""The mappers `relative` and `nearest`; docs/node-maps.md states both rules with examples."""
+"""The mappers `relative` and `nearest`; the page on node maps states both rules with examples."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from schedhook.values.sets import NodeSet
 
 
 def relative(old: NodeSet, new: NodeSet, _topology: Topology) -> NodeMap:
-    """As migrate_pages(2) pairs nodes: the n-th old one with the n-th new one, counted round.
+    """Pair nodes as migrate_pages(2) does: the n-th old node with the n-th new one, wrapping round.
 
-    Where the sets differ in size, nodes that lie in both keep their pages. UsageError for an
+    If the sets differ in size, nodes that are in both keep their pages. Raise UsageError for an
     empty set.
     """
     pairs = kernel_rule(old, new)
@@ -24,11 +24,12 @@ def relative(old: NodeSet, new: NodeSet, _topology: Topology) -> NodeMap:
 
 
 def nearest(old: NodeSet, new: NodeSet, topology: Topology) -> NodeMap:
-    """The map of least total distance between old and new nodes that spreads evenly.
+    """Return the map with the least total distance among those that spread old nodes evenly.
 
-    Nodes in both sets keep their pages. Every new node serves the same number of old ones, or one
-    more where that does not come out even. Among maps of the same total, the first old node gets
-    the lowest possible new node, then the second, and so on. UsageError for an empty set.
+    Nodes that are in both sets keep their pages. Each new node gets the same number of old nodes;
+    if the division leaves a remainder, some get one more. Among maps of the same total, the first
+    old node gets the lowest possible new node, then the second, and so on. Raise UsageError for an
+    empty set.
     """
     if not old or not new:
         raise UsageError(
@@ -37,8 +38,8 @@ def nearest(old: NodeSet, new: NodeSet, topology: Topology) -> NodeMap:
     staying = old & new
     movers = list(old - new)
     fair, rest = divmod(len(old), len(new))
-    # A place takes one old node. Each new node has `fair` places that have to be taken and, where
-    # the division left a rest, one more that may be; a node that keeps its own uses up one.
+    # A place takes one old node. Each new node has `fair` places that must be taken and, if the
+    # division left a remainder, one more that may be. A node that keeps its own pages takes one.
     places: list[tuple[int, bool]] = []
     for node in new:
         own = [True] * fair + [False] * bool(rest)
@@ -58,11 +59,11 @@ def _costs(
     new: Sequence[int],
     topology: Topology,
 ) -> list[list[int]]:
-    """What each mover costs in each place.
+    """Return the cost of each mover (row) in each place (column).
 
-    One whole number holds three things, the weightier above the lighter: that a place which has
-    to be taken is, the distance, and the position among the new nodes, with the first mover's
-    weighing more than all later ones' together.
+    One integer combines three criteria, in this order: places that must be taken are taken; the
+    distance is least; and the position among the new nodes is lowest, where the first mover's
+    position weighs more than those of all later movers together.
     """
     distance = {(mover, node): topology.distance(mover, node) for mover in movers for node in new}
     farther_than_all = len(movers) * (max(distance.values()) + 1)
@@ -79,20 +80,20 @@ def _costs(
 
 
 def cheapest(costs: Sequence[Sequence[int]]) -> list[int]:
-    """A column for each row, no column twice, with the least sum; at least as many columns as
-    rows.
+    """Return a column for each row, each column at most once, with the least sum of costs.
 
-    The Hungarian method with potentials, in time rows² · columns. One row after the other is
-    added; a shortest path over the reduced costs (Dijkstra's, they are never negative) ends in a
-    free column, and the columns on it change hands.
+    There must be at least as many columns as rows. This is the Hungarian method with potentials,
+    in time rows² · columns: rows are added one by one. For each, Dijkstra's algorithm finds a
+    shortest path over the reduced costs, which are never negative, to a column without a row; then
+    each row on the path moves to the next column of the path.
     """
     columns = range(len(costs[0]))
     row_price = [0] * len(costs)
     column_price = [0] * len(columns)
     owner: list[int | None] = [None] * len(columns)
     for new_row in range(len(costs)):
-        reach: list[int | None] = [None] * len(columns)  # cheapest way to each column so far
-        before: list[int | None] = [None] * len(columns)  # the column ahead of it on that way
+        reach: list[int | None] = [None] * len(columns)  # least price of a path to each column
+        before: list[int | None] = [None] * len(columns)  # the column before it on that path
         done: set[int] = set()
         row, via, paid = new_row, None, 0
         while True:
@@ -126,7 +127,7 @@ def cheapest(costs: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _note(pairs: Mapping[int, int], new: NodeSet, sharing: str) -> str:
-    """A sentence on what is easily overlooked: several nodes become one, some get nothing."""
+    """Return a sentence for the report: which old nodes share a new one, which nodes get none."""
     guests: dict[int, list[int]] = {}
     for old_node, new_node in pairs.items():
         guests.setdefault(new_node, []).append(old_node)

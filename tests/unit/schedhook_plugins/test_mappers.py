@@ -1,4 +1,4 @@
-"""Node maps: the two rules, against the kernel's algorithm and against brute force."""
+"""The two rules for node maps, compared with the kernel's algorithm and with brute force."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from schedhook.values.nodemap import as_kernel_calls, kernel_rule, parse_map
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.mappers import cheapest, nearest, relative
 
-"""Other tests may be using the processor."""
 DOCUMENT = Path(__file__).parents[3] / "docs/node-maps.md"
 FLAT = Topology(nodes={})
-"""A host that knows no distances: the kernel's default for all."""
+"""A host without distances; the kernel's default is used for all."""
 
 
 def node_sets(most: int = 9, largest: int = 12) -> st.SearchStrategy[NodeSet]:
@@ -55,8 +54,11 @@ class Memory:
         self.pages = {node: [node] for node in nodes}
 
     def migrate_pages(self, sources: NodeSet, destinations: NodeSet) -> None:
-        """The loop of do_migrate_pages(), written after the kernel's: of the sources that are
-        left, one whose destination is not itself a source goes next, else the last one seen."""
+        """Move pages as the kernel's do_migrate_pages() does.
+
+        Of the sources that are left, the next is one whose destination is not itself a source; if
+        there is none, the last one seen.
+        """
         left = set(sources)
         while True:
             pair: tuple[int, int] | None = None
@@ -156,7 +158,7 @@ def test_nearest_is_the_best_of_all_even_maps(
 @given(st.integers(1, 5), st.integers(0, 2), st.randoms(use_true_random=False))
 def test_cheapest_assignment(rows: int, spare: int, random: Random) -> None:
     columns = range(rows + spare)
-    # Many matrices in one example: those that need a chain of changes are few.
+    # Many matrices in one example: few of them need a chain of changes.
     for _ in range(20):
         costs = [[random.randint(-9, 9) for _ in columns] for _ in range(rows)]
 
@@ -168,7 +170,7 @@ def test_cheapest_assignment(rows: int, spare: int, random: Random) -> None:
         assert total(chosen) == min(map(total, itertools.permutations(columns, rows)))
 
 
-def test_nearest_leaves_no_new_node_out_though_others_are_nearer() -> None:
+def test_nearest_uses_every_new_node_even_if_others_are_nearer() -> None:
     near = {4: 11, 5: 12, 6: 40}
     topology = Topology(nodes={node: Node(number=node, distances=near) for node in range(4)})
     assert nearest(NodeSet(range(4)), NodeSet({4, 5, 6}), topology).pairs == {
@@ -180,14 +182,14 @@ def test_nearest_leaves_no_new_node_out_though_others_are_nearer() -> None:
 
 
 def test_nearest_on_a_large_host_pairs_every_node_with_its_neighbour() -> None:
-    """64 nodes in a ring of 128, each old one between two new ones; brute force would not end."""
+    """64 nodes in a ring of 128, each old one between two new ones: too many for brute force."""
     size = 128
     ring = {
         a: {b: 10 + min(abs(a - b), size - abs(a - b)) for b in range(size)} for a in range(size)
     }
     topology = Topology(nodes={a: Node(number=a, distances=ring[a]) for a in ring})
     node_map = nearest(NodeSet(range(0, size, 2)), NodeSet(range(1, size, 2)), topology)
-    # Up or down all round the ring costs the same; the lowest node decides for up.
+    # Both directions round the ring cost the same; the lowest first node decides.
     assert node_map.pairs == {node: node + 1 for node in range(0, size, 2)}
 
 
@@ -204,14 +206,14 @@ def test_kernel_calls_perform_the_map_and_nothing_else(pairs: dict[int, int]) ->
 
 
 @given(maps())
-def test_every_map_without_a_cycle_can_be_said(pairs: dict[int, int]) -> None:
+def test_every_map_without_a_cycle_has_kernel_calls(pairs: dict[int, int]) -> None:
     assert (as_kernel_calls(pairs) is None) == has_cycle(pairs)
 
 
 @given(node_sets(), node_sets())
-def test_what_the_rule_makes_takes_one_call(old: NodeSet, new: NodeSet) -> None:
+def test_a_map_by_the_rule_takes_one_call(old: NodeSet, new: NodeSet) -> None:
     pairs = kernel_rule(old, new)
-    # A new node that nothing goes to counts in the kernel's rule, but a map does not tell of it.
+    # The kernel's rule counts a new node that gets no pages, but a map does not contain it.
     assume(NodeSet(pairs.values()) == new)
     calls = as_kernel_calls(pairs)
     assert calls is not None
