@@ -1,1 +1,1 @@
-"""What a scheduler's hook runs: built-in modules only."""
+"""What a scheduler's hook runs (run.py, delivery.py: built-in modules only), and what reads it."""

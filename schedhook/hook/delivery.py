@@ -1,11 +1,12 @@
-"""Hand a scheduler's event to the agent, else to the spool, and be gone.
+"""Deliver a scheduler's event to the agent, or to the spool if no agent answers.
 
-Every job's start on every host runs this, by way of run.py. It imports built-in modules only (no
-os, json, socket, typing: each would cost more than all the rest), reads no configuration, and lets
-the agent find out what the event means.
+Each start of a job on each host runs this, through run.py. It imports built-in modules only: os,
+json, socket or typing would each take longer than everything else. It reads no configuration, and
+leaves the meaning of the event to the agent.
 
-A message is a row of NUL-ended fields: magic, "wait" or "", time, scheduler, point, number of
-variables, the variables as NAME=VALUE; after the last NUL come the bytes of standard input.
+A message is a sequence of fields, each ended by NUL: magic, "wait" or "", time, scheduler, point,
+number of variables, and the variables as NAME=VALUE. The bytes of standard input follow the last
+NUL.
 """
 
 import _signal  # type: ignore[import-not-found]  # not in typeshed
@@ -18,13 +19,14 @@ SOCKET = "/run/schedhook/agent.sock"
 SPOOL = "/var/spool/schedhook"
 MAGIC = b"schedhook-event-1"
 MOST_BYTES = 1 << 20
-"""Of one message."""
+"""The size limit of one message."""
 MOST_SPOOLED = 10_000
-"""Files in the spool; more means that no agent has run for long."""
+"""The limit of files in the spool; it is reached if no agent has run for long."""
 
 ENVIRONMENT_ONLY = ("slurm",)
-"""Schedulers whose events are all environment. Their standard input may be the job's own."""
+"""Schedulers that pass events in the environment only. Standard input may be the job's own."""
 SECRETS = (b"SLURM_JWT", b"PBS_JOBCOOKIE")
+"""Variables that are never sent."""
 
 _LONGEST_LINE = 1000
 _LONGEST_ANSWER = 1 << 16
@@ -33,21 +35,21 @@ _TIMEOUT_WAIT = 25.0
 
 
 class NotDelivered(Exception):
-    """Nobody has taken the event."""
+    """Neither the agent nor the spool has accepted the event."""
 
 
 class Refused(Exception):
-    """The agent does not want the event: not this user's job, or unreadable."""
+    """The agent refuses the event: it is malformed, or the job is not this user's."""
 
 
-class _Late(Exception):
+class _TimedOut(Exception):
     pass
 
 
 def make_message(
     scheduler: str, point: str, environ: dict[bytes, bytes], data: bytes, wait: bool
 ) -> bytes:
-    """The event as it travels. Only variables that begin with the scheduler's name go along."""
+    """Return the message, with the variables whose names begin with the scheduler's name."""
     prefix = scheduler.upper().encode()
     variables = [
         name + b"=" + value
@@ -70,8 +72,10 @@ def make_message(
 
 
 def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
-    """Give the message to the agent; its last word comes back once it has accepted the event, with
-    `wait` once it has handled it. NotDelivered where no agent answers, Refused where it will not.
+    """Send the message to the agent, and return once it has accepted the event.
+
+    With `wait`, return what the agent says once it has handled the event. Raise NotDelivered if no
+    agent answers, Refused if it refuses the event or does not finish in time.
     """
     end = time.monotonic() + timeout
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -85,13 +89,13 @@ def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
             connection.sendall(message)
             connection.shutdown(_socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # an agent that reads no more may have said why
+            pass  # the agent may have answered why it stopped reading
         while len(answer) <= _LONGEST_ANSWER:
             connection.settimeout(max(end - time.monotonic(), 0.001))
             try:
                 part = connection.recv(65536)
             except ConnectionResetError:
-                part = b""  # it has hung up, with some of the message unread
+                part = b""  # the agent closed the connection before it had read the whole message
             answer += part
             accepted = accepted or answer.startswith(b"ok\n")
             if not part or (accepted and not wait):
@@ -99,39 +103,41 @@ def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
     except OSError as error:
         if not accepted:
             raise NotDelivered(f"{path}: {error.strerror or error}") from None
-        raise Refused("accepted, but not done in time; the agent goes on with it") from None
+        raise Refused("accepted, but not finished in time; the agent continues") from None
     finally:
         connection.close()
     lines = answer.decode("utf-8", "replace").split("\n")
     if not accepted:
         if len(answer) > _LONGEST_ANSWER:
-            raise NotDelivered(f"{path}: the agent talks without end")
+            raise NotDelivered(f"{path}: the agent's answer has more than {_LONGEST_ANSWER} bytes")
         if lines[0]:
             raise Refused(lines[0])
-        raise NotDelivered(f"{path}: the agent hung up")
+        raise NotDelivered(f"{path}: the agent closed the connection without an answer")
     return lines[1] if len(lines) > 1 else ""
 
 
 def _check_server(connection: _socket.socket, path: str) -> None:
-    """Only root's agent, or this user's own, gets events; SO_PEERCRED of unix(7)."""
+    """Raise NotDelivered unless the agent is root's or this user's; see SO_PEERCRED in unix(7)."""
     peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
     user = int.from_bytes(peer[4:8], sys.byteorder)
     if user not in (0, posix.geteuid()):
-        raise NotDelivered(f"{path} is served by user {user}, which is no agent of ours")
+        raise NotDelivered(f"refusing untrusted agent: {path} is served by uid {user}")
 
 
 def write_spool(message: bytes, directory: str) -> str:
-    """Keep the message for an agent to come: complete on the disk, or not there at all. Where."""
+    """Write the message to the spool atomically, and return its path."""
     name = f"{directory}/{time.time_ns():020d}-{posix.getpid()}"
     try:
         try:
             posix.mkdir(directory, 0o700)
-            posix.chmod(directory, 0o700)  # whatever the umask
+            posix.chmod(directory, 0o700)  # the umask may have removed bits
         except FileExistsError:
             pass
         check_spool(directory)
         if len(posix.listdir(directory)) >= MOST_SPOOLED:
-            raise NotDelivered(f"{directory} is full: does the agent ever run?")
+            raise NotDelivered(
+                f"{directory} is full: it has {MOST_SPOOLED} events; start the agent"
+            )
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
         handle = posix.open(name + ".tmp", flags, 0o600)
         try:
@@ -156,16 +162,16 @@ def write_spool(message: bytes, directory: str) -> str:
 
 
 def check_spool(directory: str) -> None:
-    """NotDelivered where others than its owner, this user, could put events into the directory."""
+    """Raise NotDelivered unless the directory is this user's and no other user can write to it."""
     status = posix.lstat(directory)
     if status.st_mode & 0o170000 != 0o040000:
         raise NotDelivered(f"{directory} is not a directory")
     if status.st_uid != posix.geteuid() or status.st_mode & 0o022:
-        raise NotDelivered(f"{directory} has to be this user's own and writable by no other")
+        raise NotDelivered(f"{directory} must belong to this user and be writable by no other user")
 
 
 def read_input() -> bytes:
-    """Standard input, empty where it is closed or a terminal."""
+    """Return standard input, empty if it is closed or a terminal."""
     parts = []
     size = 0
     try:
@@ -182,29 +188,34 @@ def read_input() -> bytes:
 
 
 def deliver(message: bytes, path: str, spool: str, timeout: float, wait: bool) -> str | None:
-    """Agent first, then the spool. What the agent said, or None where it is to be handled in this
-    process: nobody answered, and the caller wants to wait."""
+    """Deliver the message to the agent, else to the spool; return the agent's answer.
+
+    The answer is empty for the spool. Return None if no agent answers and the caller waits for the
+    result: then the event must be handled without an agent.
+    """
     try:
         return send(message, path, timeout, wait)
     except NotDelivered as problem:
         if wait:
             return None
         if posix.geteuid() != 0 and spool == SPOOL:
-            raise  # the host's spool is root's
+            raise  # the host's spool belongs to root
         try:
             write_spool(message, spool)
         except NotDelivered as second:
             raise NotDelivered(f"{problem}; {second}") from None
         words = b" ".join(message.split(b"\0", 5)[3:5]).decode("ascii", "replace")
-        _to_syslog(f"{_about(words)}: {problem}; the event waits in {spool}")
+        _to_syslog(f"{_about(words)}: {problem}; the event is kept in {spool} for the agent")
         return ""
 
 
 def handle_here(message: bytes) -> int:
-    """Have the event handled by a process with all of schedhook loaded, and wait for it, as long
-    as `_limit` lets us: its exit status. It has a session of its own and outlives its parent,
-    since schedulers kill a hook's whole process group."""
-    # Where it is ignored nobody hears how a child has ended.
+    """Handle the event in a child process that loads all of schedhook; return its exit status.
+
+    `_limit` limits the wait. The child has its own session and outlives this process, since
+    schedulers kill a hook's whole process group.
+    """
+    # If SIGCHLD is ignored, the kernel discards the child's exit status.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     handle = posix.memfd_create("schedhook-event")
     posix.write(handle, message)
@@ -212,7 +223,7 @@ def handle_here(message: bytes) -> int:
     try:
         child = posix.fork()
     except OSError as error:
-        raise NotDelivered(f"no process to be had: {error.strerror}") from None
+        raise NotDelivered(f"cannot start a process: {error.strerror}") from None
     if child == 0:
         try:
             posix.setsid()
@@ -232,14 +243,14 @@ def handle_here(message: bytes) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """0 unless --strict and the event was not taken."""
+    """Return the exit status: 0, or 1 if the event was not accepted and --strict was given."""
     strict = "--strict" in arguments
     about = _about(" ".join(arguments[:2]))
     try:
         return _run(arguments)
-    except (NotDelivered, Refused, _Late) as problem:
+    except (NotDelivered, Refused, _TimedOut) as problem:
         _complain(f"{about}: {problem}")
-    except Exception as error:  # noqa: BLE001 - no job is to fail for our bugs
+    except Exception as error:  # noqa: BLE001 - a bug here must not fail a job
         _complain(f"{about}: {type(error).__name__}: {error}")
     return 1 if strict else 0
 
@@ -271,26 +282,26 @@ def _run(arguments: list[str]) -> int:
     answer = deliver(message, path, spool, timeout, wait)
     if answer is None:
         if handle_here(message):
-            raise NotDelivered("handled in process, with the trouble that it has told of")
+            raise NotDelivered("handled without an agent; failed, see the messages above")
     elif answer:
         posix.write(1, answer.encode() + b"\n")
     return 0
 
 
 def _limit(seconds: float) -> None:
-    """Whatever hangs (a pipe that never ends, a dead file system) is left after this time."""
+    """Give up after this time, whatever hangs: a pipe that never ends, a dead file system."""
 
-    def ring(_number: int, _frame: object) -> None:
-        raise _Late(f"not done after {seconds:g} s")
+    def time_out(_number: int, _frame: object) -> None:
+        raise _TimedOut(f"not finished after {seconds:g} s")
 
-    _signal.signal(_signal.SIGALRM, ring)
+    _signal.signal(_signal.SIGALRM, time_out)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
-    # A moment more than the agent gets, whose silence has a better message.
+    # Slightly later than the timeout for the agent, whose message is more specific.
     _signal.setitimer(_signal.ITIMER_REAL, seconds + 0.5)
 
 
 def _fill_standard_streams() -> None:
-    """No file of ours shall get the number of a stream that was closed before we were started."""
+    """Open /dev/null for each standard stream that is closed, so that no file gets its number."""
     try:
         while (handle := posix.open("/dev/null", posix.O_RDWR)) <= 2:
             posix.set_inheritable(handle, True)
@@ -300,7 +311,7 @@ def _fill_standard_streams() -> None:
 
 
 def _about(words: str) -> str:
-    """What a line of the log is about; of PBS's jobs PBS's own log tells."""
+    """Return the beginning of a log line, with the job if it is Slurm's; PBS logs its own."""
     job = posix.environ.get(b"SLURM_JOB_ID", b"").decode("utf-8", "replace")[:40]
     return f"schedhook: {words}: job {job}" if job else f"schedhook: {words}"
 
@@ -308,20 +319,20 @@ def _about(words: str) -> str:
 def _complain(line: str) -> None:
     try:  # noqa: SIM105
         posix.write(2, _one_line(line).encode() + b"\n")
-    except (OSError, _Late):
+    except (OSError, _TimedOut):
         pass
     _to_syslog(line)
 
 
 def _to_syslog(line: str) -> None:
     try:
-        import syslog  # noqa: PLC0415 - only where something went wrong
+        import syslog  # noqa: PLC0415 - only needed after a failure
 
         syslog.syslog(syslog.LOG_WARNING, _one_line(line))
-    except Exception:  # noqa: BLE001 - not even memory or a descriptor for it
+    except Exception:  # noqa: BLE001 - there may be no memory or descriptor left
         pass
 
 
 def _one_line(text: str) -> str:
-    """What others have written must not look like lines of ours."""
+    """Return one printable line, so that text from elsewhere cannot imitate a log line."""
     return "".join(char if char.isprintable() else "?" for char in text[:_LONGEST_LINE])

@@ -1,4 +1,4 @@
-"""What a hook sent, read back; `schedhook.hook.delivery` tells the format."""
+"""Parse a hook's message; `schedhook.hook.delivery` describes the format."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ _OLDEST = 30 * 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What a hook sent, not yet understood; `schedhook.hook.delivery` tells the format."""
+    """A hook's message, whose meaning only the scheduler's adapter knows."""
 
     scheduler: str
     point: str
     environ: Mapping[str, str]
     data: bytes
     at: float
-    """When the hook ran, in seconds after the epoch, by its own account."""
+    """When the hook ran, in seconds after the epoch, by its own clock."""
     wait: bool
 
 
 def parse_message(raw: bytes) -> Message:
-    """UsageError for anything that `delivery.make_message` would not have made."""
+    """Parse a message. Raise UsageError for one that `delivery.make_message` cannot have made."""
     if len(raw) > delivery.MOST_BYTES:
         raise UsageError(f"the message has more than {delivery.MOST_BYTES} bytes")
     parts = raw.split(b"\0", 6)
     if len(parts) < 7 or parts[0] != delivery.MAGIC or parts[1] not in (b"", b"wait"):
-        raise UsageError("this is not a message of a schedhook hook")
+        raise UsageError("not a message of a schedhook hook")
     scheduler, point = (part.decode("ascii", "replace") for part in parts[3:5])
     if not (_WORD.fullmatch(scheduler) and _WORD.fullmatch(point)):
-        raise UsageError("the message names no scheduler and no point of it")
+        raise UsageError("the message has no valid scheduler or point")
     try:
         at, count = float(parts[2]), int(parts[5])
     except ValueError:
-        raise UsageError("the message's time or its count of variables is no number") from None
+        raise UsageError("the message's time or number of variables is not a number") from None
     if not 0 <= count <= len(parts[6]):
         raise UsageError(f"the message cannot have {count} variables")
     *variables, data = parts[6].split(b"\0", count) if count else [parts[6]]
@@ -53,7 +53,7 @@ def parse_message(raw: bytes) -> Message:
         point=point,
         environ=dict(_variable(variable) for variable in variables),
         data=data,
-        # A clock that is wrong must not put an event before the job's, or after everything.
+        # A wrong clock must not put the event before the job's start, or after all other events.
         at=at if math.isfinite(at) and now - _OLDEST < at <= now else now,
         wait=bool(parts[1]),
     )

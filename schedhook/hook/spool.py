@@ -1,4 +1,4 @@
-"""The spool: messages that hooks leave for an agent to come."""
+"""Read the spool: messages that hooks left while no agent answered."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _STALE_SECONDS = 3600.0
 
 
 def read_spool(directory: Path) -> Iterator[tuple[Path, bytes]]:
-    """The messages that wait, oldest first; whoever has dealt with one unlinks its file.
+    """Yield each message with its path, oldest first; the caller deletes those that it accepts.
 
-    SchedhookError where others could have put them there. What hooks left half-written is removed
-    after an hour.
+    Incomplete files that killed hooks left are deleted after an hour. Raise SchedhookError if
+    another user could have written to the directory.
     """
     try:
         delivery.check_spool(str(directory))
@@ -29,10 +29,10 @@ def read_spool(directory: Path) -> Iterator[tuple[Path, bytes]]:
     except OSError as error:
         raise SchedhookError(f"{directory}: {error.strerror}") from error
     except delivery.NotDelivered as problem:
-        raise SchedhookError(f"the spool is not used: {problem}") from None
+        raise SchedhookError(f"spool not used: {problem}") from None
     for name in names:
         path = directory / name
-        with contextlib.suppress(OSError):  # gone meanwhile, or not to be removed
+        with contextlib.suppress(OSError):  # deleted since, or not deletable
             if name.endswith(".event"):
                 raw = _read_message(path)
                 if raw is not None:
@@ -42,7 +42,7 @@ def read_spool(directory: Path) -> Iterator[tuple[Path, bytes]]:
 
 
 def count_spool(directory: Path) -> int:
-    """How many messages wait. SchedhookError where this user may not look."""
+    """Return the number of messages. Raise SchedhookError if this user may not list them."""
     try:
         return sum(1 for entry in directory.iterdir() if entry.name.endswith(".event"))
     except FileNotFoundError:
@@ -52,7 +52,7 @@ def count_spool(directory: Path) -> int:
 
 
 def _read_message(path: Path) -> bytes | None:
-    """None for what is no plain file of this user."""
+    """Return the message, None if the file is not a regular file of this user."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:

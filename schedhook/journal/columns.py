@@ -1,5 +1,6 @@
-"""Read columns of the journal's rows. Each function raises ValueError, which says what is wrong, if
-the value is damaged.
+"""Read columns of the journal's rows.
+
+Each function raises ValueError, which says what is wrong, if the value is damaged.
 """
 
 from __future__ import annotations

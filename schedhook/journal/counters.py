@@ -1,5 +1,6 @@
-"""Counters: sums over all reports. They outlive processes and pruned reports, so that a Prometheus
-counter made of them never goes back.
+"""Counters: sums over all reports.
+
+They outlive processes and pruned reports, so a Prometheus counter made of them never goes back.
 """
 
 from __future__ import annotations

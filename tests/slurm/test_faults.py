@@ -161,7 +161,7 @@ CASES = {
         fault=Fault(named="timed out", waits=True), during=lambda path: served(path, 0)
     ),
     "agent of another user": Case(
-        fault=Fault(named="served by user 54321"), during=lambda path: served(path, 54321)
+        fault=Fault(named="served by uid 54321"), during=lambda path: served(path, 54321)
     ),
     "spool's disk full": Case(
         fault=Fault(named="No space left", users="No such file"), during=full_spool

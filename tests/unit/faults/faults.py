@@ -232,13 +232,14 @@ HOST: Mapping[str, Fault] = {
         named="timed out",
         waits=True,
     ),
-    "agent talks without end": Fault(
+    "agent answers without end": Fault(
         during=answering("[connection.sendall(b'x' * 65536) for _ in range(9999)]"),
-        named="talks without end",
+        named="answer has more than",
     ),
-    "agent somebody else's": Fault(during=served(SILENT, 54321), named="served by user 54321"),
+    "agent somebody else's": Fault(during=served(SILENT, 54321), named="served by uid 54321"),
     "agent hangs up": Fault(
-        during=answering("connection.close()"), named="hung up|reset by peer|Broken pipe"
+        during=answering("connection.close()"),
+        named="closed the connection|reset by peer|Broken pipe",
     ),
     "agent talks garbage": Fault(
         during=answering(
@@ -249,7 +250,7 @@ HOST: Mapping[str, Fault] = {
     ),
     "agent dies in mid-word": Fault(
         during=answering("connection.recv(10); os._exit(1)"),
-        named="hung up|reset by peer|Broken pipe|refused",
+        named="closed the connection|reset by peer|Broken pipe|refused",
     ),
     "socket a file": Fault(
         during=shell(f"mkdir /run/schedhook && echo > {SOCKET} && chmod 666 {SOCKET}"),
@@ -270,7 +271,7 @@ HOST: Mapping[str, Fault] = {
     "spool's disk full": Fault(during=shell(FULL), named="No space left", users=UNREACHED),
     "spool somebody else's": Fault(
         during=shell(f"mkdir -m 700 {SPOOL} && chown {NOBODY} {SPOOL}"),
-        named="this user's own",
+        named="must belong to this user",
         users=UNREACHED,
     ),
     "spool open to all": Fault(

@@ -445,7 +445,7 @@ def test_a_hook_tells_no_impostor_anything(here: Path) -> None:
         assert b"FAKE_JOB=7" in raw
         waits = hook(here, "begin", "7", "--socket", str(path), "--wait")
         assert waits.stdout == ""
-        with pytest.raises(delivery.NotDelivered, match="served by user 65534"):
+        with pytest.raises(delivery.NotDelivered, match="served by uid 65534"):
             delivery.send(raw, str(path), 5.0, False)
         wait_for((place_of / "kept").exists)
     assert (place_of / "kept").read_bytes() == b""

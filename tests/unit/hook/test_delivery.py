@@ -123,7 +123,7 @@ def test_endless_input_delays_a_hook_for_a_bounded_time(tmp_path: Path) -> None:
     os.close(read)
     os.close(write)
     assert result.returncode == 0
-    assert "not done after 0.3 s" in result.stderr
+    assert "not finished after 0.3 s" in result.stderr
 
 
 def test_a_refused_event_is_reported_and_not_spooled(tmp_path: Path) -> None:

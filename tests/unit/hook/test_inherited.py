@@ -55,7 +55,7 @@ def test_a_hook_ends_in_time_whatever_signals_it_was_left(tmp_path: Path, given:
     endless = "reader, writer = os.pipe(); os.dup2(reader, 0); os.set_inheritable(writer, True)"
     done = hook(tmp_path, f"{given}\n{endless}", "pbs", "begin", "--timeout", "0.2")
     assert done.returncode == 1
-    assert "not done after 0.2 s" in done.stderr
+    assert "not finished after 0.2 s" in done.stderr
 
 
 def test_a_command_hears_how_programs_end() -> None:
