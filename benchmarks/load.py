@@ -1,8 +1,8 @@
-"""A busy host: `python -m benchmarks.load [--jobs N] [--hooks N] [--spooled N] [--rows N]`.
+"""Measure a busy host: `python -m benchmarks.load [--jobs N] [--hooks N] [--spooled N] [--rows N]`.
 
 A tree of files stands for a host with a thousand Slurm jobs of eight processes. An agent watches
-them, finds ten thousand events in its spool, and two hundred hooks call it at once. Then a journal
-of a million rows is read. Exit status 1 where an event was lost or counted twice, or where
+them and finds ten thousand events in its spool, while two hundred hooks call it at once. Then a
+journal of a million rows is read. The exit status is 1 if an event was lost or handled twice, or if
 `schedhook history` takes a second or more.
 """
 
@@ -38,32 +38,32 @@ FIRST_JOB = 1000
 FIRST_SPOOLED = 1_000_000
 FIRST_HOOKED = 2_000_000
 FIRST_PID = 5_000_000
-"""Higher than the kernel's own, so that no process of this host is meant."""
+"""Higher than the kernel's process ids, so that none is a process of this host."""
 SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What became of it. Times in seconds, sizes in bytes."""
+    """The result. Times are in seconds, sizes in bytes."""
 
     jobs: int
     hooks: int
     spooled: int
     lost: int
-    """Events that the journal has not, or not as handled."""
+    """Events that are not in the journal, or not as handled."""
     twice: int
-    """Events that it has more than once."""
+    """Events that are in the journal more than once."""
     hooks_seconds: float
-    """Until the last of the hooks, which began at once, had ended."""
+    """Time until the last of the hooks, which all start at once, has ended."""
     events_seconds: float
-    """Until every event was handled and every job known."""
+    """Time until every event is handled and every job is in the journal."""
     idle_share: float
-    """Of one processor, afterwards."""
+    """CPU time of the agent afterwards, as a share of one CPU."""
     peak_memory: int
 
 
 def make_jobs(root: Path, jobs: int) -> None:
-    """A host with Slurm's cgroups for this many jobs, with a step of eight tasks each."""
+    """Write a host with Slurm's cgroups for this many jobs, each with one step of eight tasks."""
     write_host(root, [FakeNode(number=node, cpus=f"{4 * node}-{4 * node + 3}") for node in (0, 1)])
     write_cgroup_mounts(root)
     pid = FIRST_PID
@@ -79,7 +79,7 @@ def make_jobs(root: Path, jobs: int) -> None:
 
 
 def spool_events(spool: Path, count: int) -> None:
-    """Begins and ends of jobs, as hooks leave them."""
+    """Write starts and ends of jobs to the spool, as hooks do."""
     spool.mkdir(mode=0o700)
     for number in range(count):
         job = FIRST_SPOOLED + number // 2
@@ -91,7 +91,7 @@ def spool_events(spool: Path, count: int) -> None:
 
 @contextmanager
 def agent(directory: Path) -> Iterator[int]:
-    """A real agent on the host below `directory`; its process."""
+    """Run a real agent for the host below `directory`; yield its pid."""
     (directory / "config.toml").write_text(
         f'[journal]\npath = "{directory}/state/journal.db"\n'
         '[watch]\nschedulers = ["slurm"]\n[log]\nlevel = "error"\n'
@@ -109,7 +109,7 @@ def agent(directory: Path) -> Iterator[int]:
 
 
 def call_hooks(directory: Path, count: int) -> float:
-    """Start so many hooks at once; how long they took. AssertionError where one failed."""
+    """Start `count` hooks at once; return their seconds. Raise AssertionError if one fails."""
     words = [sys.executable, "-I", "-S", str(HOOK), "slurm", "prolog", "--strict"]
     words += [f"--socket={directory}/agent.sock", f"--spool={directory}/spool"]
     began = time.monotonic()
@@ -126,7 +126,7 @@ def call_hooks(directory: Path, count: int) -> float:
 
 
 def measure(directory: Path, *, jobs: int, hooks: int, spooled: int) -> Load:
-    """Put the load on an agent, and look into its journal afterwards."""
+    """Put the load on an agent, and check its journal afterwards."""
     make_jobs(directory / "host", jobs)
     spool_events(directory / "spool", spooled)
     wanted = spooled + hooks
@@ -135,11 +135,11 @@ def measure(directory: Path, *, jobs: int, hooks: int, spooled: int) -> Load:
         hooks_seconds = call_hooks(directory, hooks)
         with closing(Journal.open(directory / "state" / "journal.db", create=False)) as journal:
 
-            def all_is_done() -> bool:
+            def is_done() -> bool:
                 handled = len(events(journal, finished=True))
                 return handled >= wanted and known_jobs(journal) >= jobs + wanted - spooled // 2
 
-            wait_until(all_is_done)
+            wait_until(is_done)
             events_seconds = time.monotonic() - began
             time.sleep(1.0)
             before, since = processor_time(pid), time.monotonic()
@@ -148,16 +148,11 @@ def measure(directory: Path, *, jobs: int, hooks: int, spooled: int) -> Load:
             peak = peak_memory(pid)
             counted = Counter(events(journal))
             done = Counter(events(journal, finished=True))
-    expected = [(str(FIRST_HOOKED + number), "prolog") for number in range(hooks)]
-    expected += [
-        (str(FIRST_SPOOLED + number // 2), "epilog" if number % 2 else "prolog")
-        for number in range(spooled)
-    ]
     return Load(
         jobs=jobs,
         hooks=hooks,
         spooled=spooled,
-        lost=sum(1 for event in expected if not done[event]),
+        lost=sum(1 for event in expected_events(hooks, spooled) if not done[event]),
         twice=sum(1 for count in counted.values() if count > 1),
         hooks_seconds=hooks_seconds,
         events_seconds=events_seconds,
@@ -166,8 +161,17 @@ def measure(directory: Path, *, jobs: int, hooks: int, spooled: int) -> Load:
     )
 
 
+def expected_events(hooks: int, spooled: int) -> list[tuple[str, str]]:
+    """Return (job, point) of each event of the load."""
+    expected = [(str(FIRST_HOOKED + number), "prolog") for number in range(hooks)]
+    for number in range(spooled):
+        point = "epilog" if number % 2 else "prolog"
+        expected.append((str(FIRST_SPOOLED + number // 2), point))
+    return expected
+
+
 def events(journal: Journal, *, finished: bool = False) -> list[tuple[str, str]]:
-    """(job, point) of each event that hooks told of."""
+    """Return (job, point) of each event that a hook sent."""
     rows = journal.database.connection.execute(
         "SELECT job, point FROM events WHERE point IN ('prolog', 'epilog')"
         " AND (done IS NOT NULL OR NOT ?)",
@@ -177,25 +181,25 @@ def events(journal: Journal, *, finished: bool = False) -> list[tuple[str, str]]
 
 
 def known_jobs(journal: Journal) -> int:
-    """How many jobs it has."""
+    """Return the number of runs in the journal."""
     found: int = journal.database.connection.execute("SELECT count(*) FROM runs").fetchone()[0]
     return found
 
 
 def processor_time(pid: int) -> float:
-    """Seconds of a processor that a process has used; proc(5)."""
+    """Return the CPU time that a process has used, in seconds; proc(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory(pid: int) -> int:
-    """Most bytes that a process has had resident; proc(5), VmHWM."""
+    """Return the most bytes that a process has had resident; proc(5), VmHWM."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
 def wait_until(condition: object) -> None:
-    """AssertionError where it does not come true."""
+    """Wait until the condition is true. Raise AssertionError after ten minutes."""
     end = time.monotonic() + SECONDS
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
@@ -206,8 +210,10 @@ def wait_until(condition: object) -> None:
 
 
 def write_history(path: Path, rows: int) -> int:
-    """A journal of `rows` rows: jobs of the last 80 days with 4 events, 4 placements and a report
-    each. The number of jobs."""
+    """Write a journal of `rows` rows, and return the number of jobs.
+
+    The jobs are of the last 80 days, each with 4 events, 4 placements and a report.
+    """
     Journal.open(path).close()
     jobs = rows // 10
     report = (
@@ -246,7 +252,7 @@ def write_history(path: Path, rows: int) -> int:
 
 
 def history_seconds(path: Path, *arguments: str) -> float:
-    """How long `schedhook history` takes, the start of Python included."""
+    """Return how long `schedhook history` takes, in seconds, including the start of Python."""
     config = path.with_name("config.toml")
     config.write_text(f'[journal]\npath = "{path}"\n')
     program = "from schedhook.cli.main import run; run()"
@@ -256,8 +262,8 @@ def history_seconds(path: Path, *arguments: str) -> float:
     return time.monotonic() - began
 
 
-def forget_a_day(path: Path) -> tuple[int, float]:
-    """(jobs, seconds): what the agent does within the hour, where a day has become too old."""
+def delete_a_day(path: Path) -> tuple[int, float]:
+    """Delete the oldest day as the agent does every hour; return (jobs, seconds)."""
     with closing(Journal.open(path)) as journal:
         began = time.monotonic()
         jobs = journal.prune(79, 1000)
@@ -276,21 +282,21 @@ def main() -> int:
     print(
         f"{load.jobs} jobs of {PROCESSES} processes watched, {load.spooled} events in the spool,"
         f" {load.hooks} hooks at once:\n"
-        f"  lost {load.lost}, twice {load.twice}; hooks done after {load.hooks_seconds:.1f} s,"
+        f"  lost {load.lost}, twice {load.twice}; hooks ended after {load.hooks_seconds:.1f} s,"
         f" all handled after {load.events_seconds:.1f} s\n"
         f"  agent: at most {load.peak_memory / (1 << 20):.0f} MiB, afterwards"
-        f" {load.idle_share:.2%} of one processor"
+        f" {load.idle_share:.2%} of one CPU"
     )
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "journal.db")
         jobs = write_history(path, options.rows)
         size = path.stat().st_size / (1 << 20)
         times = [min(history_seconds(path, *more) for _ in range(3)) for more in ((), ("77",))]
-        forgotten, seconds = forget_a_day(path)
+        deleted, seconds = delete_a_day(path)
     print(
         f"journal of {options.rows} rows, {jobs} jobs, {size:.0f} MiB:"
         f" history {times[0]:.2f} s, history JOB {times[1]:.2f} s (limit 1 s),"
-        f" forgetting {forgotten} jobs {seconds:.2f} s"
+        f" deleting {deleted} jobs {seconds:.2f} s"
     )
     return 0 if load.lost == load.twice == 0 and max(times) < 1.0 else 1
 

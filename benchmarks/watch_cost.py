@@ -1,8 +1,8 @@
-"""What the watcher costs while nothing happens: `python benchmarks/watch_cost.py [--jobs N]`.
+"""Measure the watcher's cost while nothing happens: `python benchmarks/watch_cost.py [--jobs N]`.
 
-As root on a host where Slurm does not run: makes the cgroups that Slurm makes for N jobs, each with
-a step of two tasks (processes that sleep), watches them with the Slurm adapter as the agent does by
-default, and prints the processor time as a share of one processor.
+Run it as root on a host without Slurm. It makes the cgroups that Slurm makes for N jobs, each with
+a step of two tasks (processes that sleep), watches them as the agent does by default, and prints
+the CPU time as a share of one CPU.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @contextlib.contextmanager
 def jobs(count: int) -> Iterator[str]:
-    """Slurm's cgroups, of version 2 where that has the cpuset controller, else 1; which one."""
+    """Make Slurm's cgroups and yield their version: 2 if it has the cpuset controller, else 1."""
     version_2 = "cpuset" in _read(CGROUP / "cgroup.controllers").split()
     top = CGROUP / "system.slice/slurmstepd.scope" if version_2 else CGROUP / "cpuset/slurm"
     if top.exists():
-        raise SystemExit(f"{top} is there: Slurm runs on this host")
+        raise SystemExit(f"{top} exists: Slurm runs on this host; use another one")
     step = "step_0/user/task_0" if version_2 else "step_0/task_0"
     job = "job_{}" if version_2 else "uid_1000/job_{}"
     processes: list[subprocess.Popen[bytes]] = []
@@ -73,7 +73,7 @@ def _read(path: Path) -> str:
 
 
 def main() -> int:
-    """Exit status 1 where the watcher costs more than it may."""
+    """Return the exit status: 1 if the watcher costs more than the limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=120.0)
@@ -86,19 +86,19 @@ def main() -> int:
         while len(watcher.jobs) < options.jobs:
             watcher.tick(time.monotonic())
         wait(watcher, poller, 5.0)
-        told = len(events)
+        reported = len(events)
         files = sum(1 for _ in Path("/proc/self/fd").iterdir())
         before, began = time.process_time(), time.monotonic()
         wait(watcher, poller, options.seconds)
         share = (time.process_time() - before) / (time.monotonic() - began)
         watcher.close()
     print(
-        f"{share:.3%} of one processor (limit {LIMIT:.1%}) for {options.jobs} idle jobs of two"
+        f"{share:.3%} of one CPU (limit {LIMIT:.1%}) for {options.jobs} idle jobs of two"
         f" tasks, cgroup v{version}, {files} files open, over {options.seconds:.0f} s"
     )
-    odd = [event for event in events[told:] if event.point != "look"]
-    if odd:
-        raise SystemExit(f"the jobs were not idle: {odd[:3]}")
+    unexpected = [event for event in events[reported:] if event.point != "look"]
+    if unexpected:
+        raise SystemExit(f"the jobs were not idle: {unexpected[:3]}")
     return 0 if share <= LIMIT else 1
 
 
