@@ -1,4 +1,4 @@
-"""Where plug-ins come from, and what a listing says about them."""
+"""Where plug-ins come from, and the lines of their listing."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class NativeSubject(NativeProcess):
 
 
 class NativeHooks(OneNodeContract):
-    """The methods that a contract for the native backend inherits, beside a contract."""
+    """The native backend's methods for a contract; inherit from this and from the contract."""
 
     def make_backend(self) -> Backend:
         return NativeBackend()

@@ -94,12 +94,12 @@ def relocate_simulated(
 
 
 def send_event(event: Event, *plugins: object, root: Path = Path("/")) -> None:
-    """Send an event to the observers of these plug-ins, in the order in which the agent does.
+    """Send an event to the observers of these plug-ins, as the agent does.
 
-    These are `schedhook_event`, except for an event that only asks for a look, and then, by the
-    event's kind, `schedhook_job_started` or `schedhook_job_ended`. The kind is what the adapter
-    of the event's scheduler says, or, if there is none, what hooks of that name usually mean.
-    `root` is where the adapter's host lies. Raise AssertionError if an observer fails.
+    First `schedhook_event` is called, unless the event's kind is LOOK, then, if the kind says so,
+    `schedhook_job_started` or `schedhook_job_ended`. The kind is that of the scheduler's adapter,
+    whose host is in the directory `root`; without an adapter, it follows from the point's name.
+    Raise AssertionError if an observer fails.
     """
     loaded = load_given(*plugins)
     kind = _adapter(loaded, event.scheduler, root).kind_of(event)

@@ -104,7 +104,7 @@ class PluginsSection:
     disabled: tuple[str, ...] = ()
     """Names of plug-ins (entry points) or of packages that are not loaded."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """[plugins.options.NAME]: whatever the plug-in of that name understands; not checked here."""
+    """[plugins.options.NAME]: what that plug-in understands. Loading plug-ins checks the names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
