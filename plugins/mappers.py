@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from schedhook import MapperPlugin, hookimpl
 from schedhook.host.topology import Topology
@@ -13,10 +14,10 @@ from schedhook.values.sets import NodeSet
 
 
 def relative(old: NodeSet, new: NodeSet, _topology: Topology) -> NodeMap:
-    """Pair nodes as migrate_pages(2) does: the n-th old node with the n-th new one, wrapping round.
+    """Pair the n-th old node with the n-th new one, as migrate_pages(2) does.
 
-    If the sets differ in size, nodes that are in both keep their pages. Raise UsageError for an
-    empty set.
+    If there are fewer new nodes, their order starts over. If the sets differ in size, nodes in both
+    keep their pages. Raise UsageError for an empty set.
     """
     pairs = kernel_rule(old, new)
     sharing = "the map wraps round" if len(old) > len(new) else "old nodes share a new one"
@@ -24,12 +25,11 @@ def relative(old: NodeSet, new: NodeSet, _topology: Topology) -> NodeMap:
 
 
 def nearest(old: NodeSet, new: NodeSet, topology: Topology) -> NodeMap:
-    """Return the map with the least total distance among those that spread old nodes evenly.
+    """Return the map with the least total distance that spreads evenly over the new nodes.
 
-    Nodes that are in both sets keep their pages. Each new node gets the same number of old nodes;
-    if the division leaves a remainder, some get one more. Among maps of the same total, the first
-    old node gets the lowest possible new node, then the second, and so on. Raise UsageError for an
-    empty set.
+    Nodes in both sets keep their pages. Every new node serves the same number of old ones, or one
+    more if the division leaves a remainder. Among maps with the same total, the first old node gets
+    the lowest possible new node, then the second, and so on. Raise UsageError for an empty set.
     """
     if not old or not new:
         raise UsageError(
@@ -37,20 +37,24 @@ def nearest(old: NodeSet, new: NodeSet, topology: Topology) -> NodeMap:
         )
     staying = old & new
     movers = list(old - new)
-    fair, rest = divmod(len(old), len(new))
-    # A place takes one old node. Each new node has `fair` places that must be taken and, if the
-    # division left a remainder, one more that may be. A node that keeps its own pages takes one.
-    places: list[tuple[int, bool]] = []
-    for node in new:
-        own = [True] * fair + [False] * bool(rest)
-        places += [(node, must) for must in own[node in staying :]]
     pairs = {node: node for node in staying}
     if movers:
-        table = _costs(movers, places, list(new), topology)
-        chosen = cheapest(table)
+        places = _places(new, staying, len(old))
+        chosen = cheapest(_costs(movers, places, list(new), topology))
         pairs |= {mover: places[place][0] for mover, place in zip(movers, chosen, strict=True)}
     note = _note(pairs, new, "old nodes share a new one")
     return NodeMap(pairs=dict(sorted(pairs.items())), mapper="nearest", note=note)
+
+
+def _places(new: NodeSet, staying: NodeSet, old_count: int) -> list[tuple[int, bool]]:
+    """Return the places for old nodes as (new node, whether the place must be taken).
+
+    Each new node has its fair share of places that must be taken and, if the division leaves a
+    remainder, one more that may be. A node that keeps its own pages uses up one.
+    """
+    fair, rest = divmod(old_count, len(new))
+    own = [True] * fair + [False] * bool(rest)
+    return [(node, must) for node in new for must in own[node in staying :]]
 
 
 def _costs(
@@ -59,11 +63,11 @@ def _costs(
     new: Sequence[int],
     topology: Topology,
 ) -> list[list[int]]:
-    """Return the cost of each mover (row) in each place (column).
+    """Return the cost of each place for each mover.
 
-    One integer combines three criteria, in this order: places that must be taken are taken; the
-    distance is least; and the position among the new nodes is lowest, where the first mover's
-    position weighs more than those of all later movers together.
+    One integer combines three criteria, most significant first: whether the place must be taken,
+    the distance, and the position among the new nodes. The position of an earlier mover outweighs
+    those of all later movers together.
     """
     distance = {(mover, node): topology.distance(mover, node) for mover in movers for node in new}
     farther_than_all = len(movers) * (max(distance.values()) + 1)
@@ -80,54 +84,75 @@ def _costs(
 
 
 def cheapest(costs: Sequence[Sequence[int]]) -> list[int]:
-    """Return a column for each row, each column at most once, with the least sum of costs.
+    """Return a column for each row, all different, with the least sum of costs.
 
     There must be at least as many columns as rows. This is the Hungarian method with potentials,
-    in time rows² · columns: rows are added one by one. For each, Dijkstra's algorithm finds a
-    shortest path over the reduced costs, which are never negative, to a column without a row; then
-    each row on the path moves to the next column of the path.
+    in time rows² · columns: it adds one row after the other, and the columns on the cheapest path
+    from that row to a free column change their rows.
     """
     columns = range(len(costs[0]))
     row_price = [0] * len(costs)
     column_price = [0] * len(columns)
     owner: list[int | None] = [None] * len(columns)
-    for new_row in range(len(costs)):
-        reach: list[int | None] = [None] * len(columns)  # least price of a path to each column
-        before: list[int | None] = [None] * len(columns)  # the column before it on that path
-        done: set[int] = set()
-        row, via, paid = new_row, None, 0
-        while True:
-            for column in columns:
-                if column in done:
-                    continue
-                price = paid + costs[row][column] - row_price[row] - column_price[column]
-                known = reach[column]
-                if known is None or price < known:
-                    reach[column], before[column] = price, via
-            open_columns = ((price, c) for c, price in enumerate(reach) if price is not None)
-            paid, via = min(entry for entry in open_columns if entry[1] not in done)
-            done.add(via)
-            occupant = owner[via]
-            if occupant is None:
-                break
-            row = occupant
-        row_price[new_row] += paid
-        for column in done:
-            saved = paid - (reach[column] or 0)
+    for row in range(len(costs)):
+        path = _cheapest_path(costs, row, owner, row_price, column_price)
+        row_price[row] += path.length
+        for column, reached in path.reached.items():
+            saved = path.length - reached
             column_price[column] -= saved
             if (held_by := owner[column]) is not None:
                 row_price[held_by] += saved
-        end: int = via
-        while (previous := before[end]) is not None:
+        end = path.end
+        while (previous := path.before[end]) is not None:
             owner[end] = owner[previous]
             end = previous
-        owner[end] = new_row
+        owner[end] = row
     column_of = {row: column for column, row in enumerate(owner) if row is not None}
     return [column_of[row] for row in range(len(costs))]
 
 
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """The cheapest path from a row to a free column."""
+
+    end: int
+    length: int
+    reached: Mapping[int, int]
+    """The length of the cheapest path to each column that was visited."""
+    before: Sequence[int | None]
+    """The column ahead of each column on the path to it."""
+
+
+def _cheapest_path(
+    costs: Sequence[Sequence[int]],
+    row: int,
+    owner: Sequence[int | None],
+    row_price: Sequence[int],
+    column_price: Sequence[int],
+) -> _Path:
+    """Find the path by Dijkstra's algorithm over the reduced costs, which are never negative."""
+    columns = range(len(costs[0]))
+    length: dict[int, int] = {}
+    before: list[int | None] = [None] * len(columns)
+    reached: dict[int, int] = {}
+    last, paid = None, 0
+    while True:
+        for column in columns:
+            if column in reached:
+                continue
+            price = paid + costs[row][column] - row_price[row] - column_price[column]
+            if column not in length or price < length[column]:
+                length[column], before[column] = price, last
+        paid, last = min((length[column], column) for column in columns if column not in reached)
+        reached[last] = paid
+        occupant = owner[last]
+        if occupant is None:
+            return _Path(last, paid, reached, before)
+        row = occupant
+
+
 def _note(pairs: Mapping[int, int], new: NodeSet, sharing: str) -> str:
-    """Return a sentence for the report: which old nodes share a new one, which nodes get none."""
+    """Return a sentence on what is easily overlooked: shared new nodes, and unused ones."""
     guests: dict[int, list[int]] = {}
     for old_node, new_node in pairs.items():
         guests.setdefault(new_node, []).append(old_node)
@@ -142,6 +167,7 @@ def _note(pairs: Mapping[int, int], new: NodeSet, sharing: str) -> str:
 
 @hookimpl
 def schedhook_mappers() -> list[MapperPlugin]:
+    """Register both mappers."""
     return [
         MapperPlugin(
             name="relative",

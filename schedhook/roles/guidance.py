@@ -1,4 +1,4 @@
-"""What a strategy can know of a profile, and what its choice does to the accesses."""
+"""The part of a profile that a strategy uses, and the effect of its choice on the accesses."""
 
 from __future__ import annotations
 
@@ -25,34 +25,37 @@ class Effect:
 
     @property
     def total(self) -> int:
+        """All accesses."""
         return sum(self.before.values())
 
     @property
     def local_before(self) -> int:
+        """Accesses to memory on the accessing node, before the move."""
         return _local(self.before)
 
     @property
     def local_after(self) -> int:
+        """Accesses to memory on the accessing node, after the move."""
         return _local(self.after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guidance:
-    """A profile of the processes that a request is about, and how much of it is evidence."""
+    """A profile of a request's processes, with the thresholds for acting on it."""
 
     accesses: Mapping[int, Accesses]
     """By process."""
     nodes: NodeSet
-    """Nodes with processors on which the processes may run: the job's placement."""
+    """The nodes on whose processors the processes may run: the job's placement."""
     min_samples: int = MIN_SAMPLES
-    """Accesses below which a page is left alone."""
+    """A page with fewer accesses is left alone."""
     min_share: float = MIN_SHARE
-    """The share of a page's accesses that its new node has to have, 0 to 1."""
+    """The share of a page's accesses that its new node must have, 0 to 1."""
     effects: dict[int, Effect] = field(default_factory=dict)
-    """By process: what the strategy's choice does; filled in as it chooses."""
+    """The effect of the strategy's choice, by process; `watch` fills it in."""
 
     def sampled(self, pages: Pages) -> Iterator[tuple[int, dict[int, int]]]:
-        """The pages that were accessed: (index in `addresses`, accesses by node), ascending.
+        """Yield the pages that were accessed: (index in `addresses`, accesses by node), ascending.
 
         Accesses of other processes to the same shared memory are included.
         """
@@ -68,7 +71,7 @@ class Guidance:
         yield from sorted(found.items())
 
     def watch(self, choose: PageChoice) -> PageChoice:
-        """The same choice, with its effect on the accesses noted."""
+        """Return the same choice, which also records its effect on the accesses."""
 
         def watched(pages: Pages) -> Choice:
             choice = choose(pages)

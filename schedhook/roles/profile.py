@@ -1,7 +1,7 @@
-"""How often each page was accessed from each node, in bounded memory.
+"""The number of accesses to each page from each node, in bounded memory.
 
-Counts are per 4 KiB page, whatever a page's size is later: a huge page's are added up when it is
-asked about.
+Counts are per 4 KiB page, whatever the page size is later; those of a huge page are added up when
+they are queried.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ PAGE_BITS = 12
 _NODE_BITS = 10
 MOST_NODES = 1 << _NODE_BITS
 CAPACITY = 2_000_000
-"""Counters that are kept at most, one for each page and node; about 130 bytes each."""
+"""The maximum number of counters, one for each page and node; about 130 bytes each."""
 _CHECK_EVERY = 1 << 16
 
 
 class Profile:
-    """Counters by the number under which the accesses were recorded, a process's or a thread's.
+    """Counters by the number of the process or thread for which accesses were recorded.
 
-    Where there are more than `capacity` counters, as is looked at every so often, the lowest are
-    dropped, and what they had counted is added to `dropped`.
+    The number of counters is checked from time to time. If there are more than `capacity`, the
+    lowest are dropped, and their accesses are added to `dropped`.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -43,15 +43,15 @@ class Profile:
 
     @property
     def numbers(self) -> list[int]:
-        """Processes and threads that occur."""
+        """The numbers of the processes and threads in the profile."""
         return list(self._counts)
 
     def total(self, number: int) -> int:
-        """Accesses that are counted for this process or thread."""
+        """Return the number of accesses of this process or thread."""
         return sum(self._counts.get(number, {}).values())
 
     def accesses(self, numbers: Iterable[int]) -> Accesses:
-        """Those of a process: of its own number and those of its threads."""
+        """Return a process's accesses; `numbers` are its own number and those of its threads."""
         parts = [self._counts[number] for number in numbers if number in self._counts]
         if len(parts) == 1:
             return Accesses(parts[0])
@@ -62,7 +62,7 @@ class Profile:
         return Accesses(total)
 
     def _thin(self) -> None:
-        """Where there are too many counters, drop the lowest, so that a quarter becomes free."""
+        """If there are too many counters, drop the lowest ones until a quarter is free."""
         entries = sum(map(len, self._counts.values()))
         if entries <= self._capacity:
             return
@@ -82,7 +82,7 @@ class Profile:
 
 
 class Accesses:
-    """One process's accesses, 16 bytes for each page and node."""
+    """The accesses of one process, 16 bytes for each page and node."""
 
     def __init__(self, counts: Mapping[int, int]) -> None:
         self._keys = array("Q", sorted(counts))
@@ -90,20 +90,21 @@ class Accesses:
 
     @property
     def total(self) -> int:
+        """All accesses."""
         return sum(self._counts)
 
     def __len__(self) -> int:
-        """Counters: pages, each as often as nodes have used it."""
+        """Return the number of counters, one for each page and node."""
         return len(self._keys)
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """(page's address, accessing node, accesses) of the pages in [start, end), ascending."""
+        """Yield (page's address, accessing node, accesses) for [start, end), ascending."""
         for index in range(self._index(start), self._index(end)):
             key = self._keys[index]
             yield key >> _NODE_BITS << PAGE_BITS, key & MOST_NODES - 1, self._counts[index]
 
     def count(self, start: int, end: int) -> int:
-        """Accesses to the pages in [start, end)."""
+        """Return the number of accesses to the pages in [start, end)."""
         return sum(self._counts[self._index(start) : self._index(end)])
 
     def _index(self, address: int) -> int:

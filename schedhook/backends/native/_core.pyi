@@ -21,10 +21,10 @@ errno.
 _Range = tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]
 
 def migrate_pages(pid: int, pidfd: int, task: int, from_mask: bytes, to_mask: bytes, /) -> int:
-    """Move a process from old to new nodes, unless it has ended; migrate_pages(2).
+    """Move the memory of a process to other nodes, unless the process has ended.
 
-    Return the kernel's count of folios that did not move. The masks are of one size, in whole
-    longs. Fail with ESRCH if the process (or thread, see _Range) has ended.
+    This is migrate_pages(2). Return its count of folios that did not move. The masks are of one
+    size, in whole longs. Fail with ESRCH if the process (or thread, see _Range) has ended.
     """
 
 def bind(tid: int, task: int, mask: bytes, /) -> bool:

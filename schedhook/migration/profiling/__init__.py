@@ -1,1 +1,1 @@
-"""Profiles of memory accesses: reading what a profiler recorded, and what follows for pages."""
+"""Profiles of memory accesses: reading a profiler's log, and what it says about pages."""

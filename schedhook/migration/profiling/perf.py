@@ -1,15 +1,15 @@
-"""What `perf script` prints, perf-script(1): one line a sample, with the fields that -F asks for.
+"""The output of `perf script`, perf-script(1): one line per sample, with the fields of option -F.
 
-Understood are lines with a process or thread, a processor, and an address, be it the field `addr`
-or the text of the tracepoint exceptions:page_fault_user:
+A sample is a line with a process or thread, a processor, and an address: the field `addr`, or the
+text of the tracepoint exceptions:page_fault_user:
 
     stream  4711/4713  [005]  812.053124:      1000 cpu/mem-loads,ldlat=30/P:  7f2c40a1b2c0 …
     stream  4713 [005] 812.053124: exceptions:page_fault_user: address=0x7f2c40a1b2c0 ip=…
 
-Without `addr` among the fields perf prints the instruction's address, symbol and file in its place:
-such a line is no sample. Fields come in perf's own order whatever -F says. A weight is a latency
-there, not a number of accesses: it says more of a remote node than of a local one, so each sample
-counts once.
+Without the field `addr`, perf prints the instruction's address, symbol and file in its place; that
+line is not a sample. Fields come in perf's own order, whatever the order in -F. A weight is a
+latency, not a number of accesses; it would count accesses to remote nodes more than local ones, so
+each sample counts once.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from schedhook.migration.profiling.samples import Collector
 
 _LINE = re.compile(
     rb"""
-    (?:^|[ \t])(\d{1,9})(?:/[ ]*\d+)?   # process, or thread where perf does not print both
+    (?:^|[ \t])(\d{1,9})(?:/[ ]*\d+)?   # process, or thread if perf does not print both
     [ \t]+\[(\d{1,9})\]                 # processor
     (?:[ \t]+[\d.]+:)?                  # time
     (?:(?:[ \t]+\d+)?[ \t]+\S+:)?       # period and event
     [ \t]+(?:address=)?(?:0x)?
-    (?:([0-9a-f]{1,13})[0-9a-f]{3}|[0-9a-f]{1,3})(?![^\s])   # address, less its offset in the page
-    (?![ \t]+\|OP)                      # or else it was the number of data_src
+    (?:([0-9a-f]{1,13})[0-9a-f]{3}|[0-9a-f]{1,3})(?![^\s])   # address, its page only
+    (?![ \t]+\|OP)                      # else it was the number of data_src
     (?![ \t]++(?![0-9a-f]{5,16}[ \t])[^\n|]*\)[ \t\r]*$)  # or the instruction's address
-    (?:[^\n|]*\|OP[^\n|]*\|LVL[ ]([^\n|]*))?                 # level that answered
+    (?:[^\n|]*\|OP[^\n|]*\|LVL[ ]([^\n|]*))?                 # memory level that answered
     [^\n]*
     """,
     re.MULTILINE | re.VERBOSE,
 )
-_SAID = re.compile(rb"^[ \t\r]*[^\s#]", re.MULTILINE)
+_NOT_BLANK = re.compile(rb"^[ \t\r]*[^\s#]", re.MULTILINE)
 _CACHED = re.compile(rb"(?:L[1-4]|LFB)\b[^|]*\bhit")
 _AT_ONCE = 1 << 17
 
@@ -43,16 +43,16 @@ _Found = Counter[tuple[bytes, bytes, bytes, bytes]]
 
 
 def read(blocks: Iterable[bytes], collector: Collector) -> None:
-    """Read blocks of whole lines. Samples that are alike are counted before they are looked at."""
+    """Read blocks of complete lines. Equal samples are counted before they are interpreted."""
     pending: _Found = Counter()
     for block in blocks:
         found = _LINE.findall(block)
         pending.update(found)
-        said = block.count(b"\n")
-        if said != len(found):
-            said = max(len(found), len(_SAID.findall(block)))
-        collector.tally.lines += said
-        collector.bad(said - len(found))
+        lines = block.count(b"\n")
+        if lines != len(found):
+            lines = max(len(found), len(_NOT_BLANK.findall(block)))
+        collector.tally.lines += lines
+        collector.bad(lines - len(found))
         if len(pending) >= _AT_ONCE:
             _hand_over(pending, collector)
     _hand_over(pending, collector)

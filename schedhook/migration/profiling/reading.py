@@ -1,4 +1,4 @@
-"""Reading a profiler's log, of whatever length and format, in one pass."""
+"""Read a profiler's log, of any length and any known format, in one pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_LINE = 64 << 10
 
 
 class Format(StrEnum):
-    """How a log is written."""
+    """The format of a log."""
 
     AUTO = "auto"
     PERF = "perf"
@@ -43,7 +43,7 @@ def read_profile(
 ) -> tuple[Profile, Tally]:
     """Read samples of accesses up to the end of `log`.
 
-    Lines that are no samples are counted and passed over. UsageError where no sample is usable.
+    Lines that are not samples are counted and skipped. Raise UsageError if no sample is usable.
     """
     profile = Profile(capacity)
     collector = Collector(profile, topology, count_cache_hits=count_cache_hits)
@@ -60,7 +60,7 @@ def read_profile(
 
 
 def detect(block: bytes) -> Format:
-    """The format by the first line that says something."""
+    """Return the format of the first line that is neither blank nor a comment."""
     for line in block.decode("utf-8", "replace").splitlines():
         text = line.strip()
         if text and not text.startswith("#"):
@@ -71,7 +71,7 @@ def detect(block: bytes) -> Format:
 
 
 def _blocks(log: BinaryIO, collector: Collector) -> Iterator[bytes]:
-    """The log in blocks of whole lines. A line that has no end is left out and counted."""
+    """Yield the log in blocks of complete lines. Overlong lines are skipped and counted."""
     rest, skipping = b"", False
     while chunk := log.read(_BLOCK):
         if skipping:
@@ -98,7 +98,7 @@ def _why(tally: Tally, kind: Format) -> str:
         return "it is empty"
     hint = " (print them by `perf script -F comm,pid,tid,cpu,event,addr`)"
     counts = (
-        (tally.bad_lines, f"are no samples{hint if kind is Format.PERF else ''}"),
+        (tally.bad_lines, f"are not samples{hint if kind is Format.PERF else ''}"),
         (tally.no_address, "have no address (record with `perf record -d`)"),
         (tally.kernel, "are the kernel's own accesses"),
         (tally.unknown_node, "come from a processor that is not online here"),

@@ -1,4 +1,4 @@
-"""A profile in numbers: what was read, what of it counts, and what placing pages by it changes."""
+"""A profile in numbers: what was read, what was used, and what placing pages by it changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schedhook.roles.guidance import Effect, Guidance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSummary:
-    """Accesses from one node to memory on another, or the same."""
+    """Accesses from one node to memory on the same or another node."""
 
     accessing: int
     memory: int
@@ -22,7 +22,7 @@ class PairSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSummary:
-    """Accesses of one process; `after` is how it will be when the plan is carried out."""
+    """Accesses of one process; `after`: as they will be once the plan is carried out."""
 
     pid: int
     accesses: int
@@ -33,26 +33,26 @@ class ProcessSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """samples = accesses + the sum of `unused`."""
+    """The accesses of all processes; samples = accesses + the sum of `unused`."""
 
     lines: int
     bad_lines: int
     samples: int
     accesses: int
-    """Samples that are evidence: to pages in question, of the processes in question."""
+    """Samples that were used: accesses of the selected processes to the selected pages."""
     unused: Mapping[str, int]
-    """The others, by why."""
+    """The other samples, by reason."""
     local_before: int
     local_after: int
     nodes: str
-    """Where the processes may run, so what is proposed at most; in the kernel's list format."""
+    """The nodes on which the processes may run, in the kernel's list format."""
     min_samples: int
     min_share: float
     processes: tuple[ProcessSummary, ...]
 
 
 def summarise(tally: Tally, found: Survey, guidance: Guidance) -> Summary:
-    """Call it when the strategy has chosen."""
+    """Return the summary; the strategy must have chosen before."""
     processes = tuple(_process(pid, each) for pid, each in sorted(guidance.effects.items()))
     accesses = sum(each.accesses for each in processes)
     known = sum(each.total for each in found.accesses.values())

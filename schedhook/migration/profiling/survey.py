@@ -1,4 +1,4 @@
-"""Whose accesses a profile has: told to the processes that run now."""
+"""Attribute the accesses of a profile to the processes that run now."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from schedhook.values.sets import CpuSet, NodeSet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """A profile's accesses by running process, and those that belong to none of these."""
+    """The accesses of a profile by running process, and those of no such process."""
 
     accesses: dict[int, Accesses]
     nodes: NodeSet
-    """Those with memory for the processors that the processes, with all their threads, may use."""
+    """The nodes with memory of all processors that a thread of the processes may use."""
     gone: int
-    """Accesses of processes that have exited, or whose number belongs to another by now."""
+    """Accesses of processes that have exited, also if another process has got the number."""
     others: int
-    """Accesses of processes that were not asked about."""
+    """Accesses of processes that were not selected."""
     unmapped: int
-    """Accesses to addresses at which the process maps nothing (any more)."""
+    """Accesses to addresses at which nothing is mapped (any more)."""
 
 
 def survey(
@@ -39,9 +39,12 @@ def survey(
     recorded: float | None = None,
     root: Path = Path("/"),
 ) -> Survey:
-    """Tell accesses to `pids`. A process or thread that began after `recorded` (seconds after the
-    epoch; None: not known) cannot have been seen by the profiler: its accesses are an earlier
-    one's. Processes that exit meanwhile are gone, too."""
+    """Attribute accesses to `pids`.
+
+    `recorded` is when the log ended, in seconds since the epoch; None: unknown. A process or thread
+    that started later cannot be in the log: the accesses are those of an earlier one with the same
+    number. Processes that exit during the survey count as gone, too.
+    """
     boot = boot_time(root)
     accesses: dict[int, Accesses] = {}
     cpus = CpuSet()
@@ -80,7 +83,7 @@ def _cpus(threads: Iterable[int], root: Path) -> CpuSet:
 
 
 def _lived(number: int, recorded: float | None, boot: float, root: Path) -> bool:
-    """Whether the process or thread runs, and did when the log ended."""
+    """Return whether the process or thread runs, and ran when the log ended."""
     try:
         began = _began(number, boot, root)
     except ProcessGoneError:
@@ -89,5 +92,5 @@ def _lived(number: int, recorded: float | None, boot: float, root: Path) -> bool
 
 
 def _began(pid: int, boot: float, root: Path) -> float:
-    """Seconds after the epoch."""
+    """Return when the process started, in seconds since the epoch."""
     return boot + read_identity(pid, root).start_time / os.sysconf("SC_CLK_TCK")

@@ -1,9 +1,9 @@
-"""Logs with named fields: CSV with a header line, and JSON with an object a line.
+"""Logs with named fields: CSV with a header line, and JSON with one object per line.
 
 Fields, by any of these names: the process (`pid`, `process`) or thread (`tid`, `thread`), the
-`address` (`addr`), where the access came from (`node`, or `cpu`, `processor`), and if it stands for
-several, how many (`weight`, `count`, `samples`, `accesses`). Numbers are decimal, or hexadecimal
-after 0x. Other fields are passed over.
+`address` (`addr`), the origin of the access (`node`, or `cpu`, `processor`), and optionally the
+number of accesses (`weight`, `count`, `samples`, `accesses`). Numbers are decimal, or hexadecimal
+after 0x. Other fields are ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WEIGHT = ("weight", "count", "samples", "accesses")
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
-    """The names under which a log has what is needed."""
+    """The names of the fields that are used."""
 
     who: str
     where: str
@@ -35,11 +35,12 @@ class _Fields:
 
     @property
     def from_cpu(self) -> bool:
-        """Whether a processor is told, not a node."""
+        """Whether the origin is a processor, not a node."""
         return self.origin != "node"
 
     @classmethod
     def among(cls, names: Iterable[str]) -> _Fields | None:
+        """Return the fields among `names`; None if one is missing."""
         known = list(names)
         who, where = first_of(_WHO, known), first_of(_WHERE, known)
         origin = first_of(_FROM, known)
@@ -49,12 +50,12 @@ class _Fields:
 
 
 def names_fields(line: str) -> bool:
-    """Whether this is the header line of a CSV log."""
+    """Return whether this is the header line of a CSV log."""
     return _Fields.among(_header(line)) is not None
 
 
 def read_csv(blocks: Iterable[bytes], collector: Collector) -> None:
-    """UsageError where the first line does not name the fields that are needed."""
+    """Read blocks of lines. Raise UsageError if the first line does not name the needed fields."""
     pick: Callable[[Sequence[str]], tuple[str, ...]] | None = None
     from_cpu, columns = False, 0
     for block in blocks:
@@ -64,7 +65,7 @@ def read_csv(blocks: Iterable[bytes], collector: Collector) -> None:
             fields = _Fields.among(header)
             if fields is None:
                 raise UsageError(
-                    "the first line of a CSV log has to name its fields, such as"
+                    "the first line of a CSV log must name its fields, such as"
                     " pid,cpu,address or pid,node,address,weight"
                 )
             wanted = [fields.who, fields.origin, fields.where]
@@ -87,7 +88,7 @@ def read_csv(blocks: Iterable[bytes], collector: Collector) -> None:
 
 
 def read_json_lines(blocks: Iterable[bytes], collector: Collector) -> None:
-    """Each object says by itself which fields it has."""
+    """Read blocks of lines, each an object with its own fields."""
     for block in blocks:
         for line in _text(block):
             if not line.strip():
@@ -118,7 +119,7 @@ def _header(line: str) -> list[str]:
 
 
 def _cells(line: str) -> list[str]:
-    """Line by line, so that a quote that is not closed does not swallow what follows."""
+    """Split one line at a time, so that an unclosed quote does not swallow the next lines."""
     if '"' not in line:
         return line.split(",")
     try:

@@ -165,7 +165,7 @@ def test_formats_are_told_apart(line: str, kind: Format) -> None:
     [
         ("", "empty"),
         ("\n# nothing\n", "empty"),
-        ("hello\nworld\n", "2 are no samples"),
+        ("hello\nworld\n", "2 are not samples"),
         ("1/1 [000] 0\n", "perf record -d"),
         ("1/1 [077] 7f0000000000\n", "not online"),
         ("pid,cpu,addr\n", "empty"),
