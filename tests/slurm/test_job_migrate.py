@@ -35,16 +35,16 @@ def test_a_job_is_moved_and_its_override_recorded(
     cluster: Cluster, job_migrate: Callable[..., Answer]
 ) -> None:
     running = jobs.start(cluster)
-    status, told = job_migrate(running.job, "--cpus", "2-3")
-    assert (status, told["outcome"]) == (0, "complete"), told
-    assert (told["old"]["cpus"], told["new"]["cpus"]) == ("0-1", "2-3")
+    status, result = job_migrate(running.job, "--cpus", "2-3")
+    assert (status, result["outcome"]) == (0, "complete"), result
+    assert (result["old"]["cpus"], result["new"]["cpus"]) == ("0-1", "2-3")
     assert min(running.shares((2, 3))) >= ENOUGH
     assert [os.sched_getaffinity(pid) for pid in running.tasks] == [{2}, {3}]
     with Journal.open(journal_path(Config())) as journal:
         override = journal.overrides.get("slurm", str(running.job))
         assert override is not None
         assert str(override.placement.cpus) == "2-3"
-        status, told = job_migrate(running.job, "--release")
+        status, result = job_migrate(running.job, "--release")
         assert status == 0
         assert journal.overrides.get("slurm", str(running.job)) is None
     assert running.finish() == ["rank 0 right", "rank 1 right"]
@@ -54,8 +54,8 @@ def test_processors_are_chosen_from_nodes(
     cluster: Cluster, job_migrate: Callable[..., Answer]
 ) -> None:
     running = jobs.start(cluster)
-    status, told = job_migrate(running.job, "--to-nodes", "2-3")
-    assert (status, told["new"]["cpus"]) == (0, "2-3"), told
+    status, result = job_migrate(running.job, "--to-nodes", "2-3")
+    assert (status, result["new"]["cpus"]) == (0, "2-3"), result
     assert min(running.shares((2, 3))) >= ENOUGH
 
 
@@ -74,12 +74,12 @@ def test_a_move_without_room_is_refused_and_changes_nothing(
             120,
             "node 3 to be full",
         )
-        status, told = job_migrate(running.job, "--cpus", "2-3")
+        status, result = job_migrate(running.job, "--cpus", "2-3")
     finally:
         hog.kill()
         hog.wait()
-    assert (status, told["outcome"]) == (4, "refused"), told
-    assert "room" in told["failure"]
+    assert (status, result["outcome"]) == (4, "refused"), result
+    assert "room" in result["failure"]
     assert min(running.shares((0, 1))) >= ENOUGH
     assert [os.sched_getaffinity(pid) for pid in running.tasks] == [{0}, {1}]
     assert running.finish() == ["rank 0 right", "rank 1 right"]
@@ -96,10 +96,10 @@ def test_a_move_without_room_is_refused_and_changes_nothing(
 def test_wrong_usage_is_reported_in_one_line(
     job_migrate: Callable[..., Answer], arguments: tuple[str, ...], words: str
 ) -> None:
-    status, told = job_migrate(*arguments)
+    status, result = job_migrate(*arguments)
     assert status == 2
-    assert words in told["error"]
-    assert told["error"].count("\n") == 1
+    assert words in result["error"]
+    assert result["error"].count("\n") == 1
 
 
 def test_a_job_on_two_hosts_is_moved_on_each(cluster: Cluster, tmp_path: Path) -> None:
@@ -109,16 +109,16 @@ def test_a_job_on_two_hosts_is_moved_on_each(cluster: Cluster, tmp_path: Path) -
     script = f"srun --cpu-bind=map_cpu:0,1 {jobs.program()} 60 {stop} 0"
     job = cluster.submit(script, "-N2", "-n4", "--ntasks-per-node=2")
     tasks = jobs.ready(cluster, job, stop, tasks=4)
-    status, told = agents.job_migrate(
+    status, result = agents.job_migrate(
         cluster, job, "--cpus", "2-3", CLUSTERSHELL_CFGDIR=str(tmp_path)
     )
-    assert status == 0, told
-    assert [(each["host"], each["outcome"]) for each in told["hosts"]] == [
+    assert status == 0, result
+    assert [(each["host"], each["outcome"]) for each in result["hosts"]] == [
         ("n1", "complete"),
         ("n2", "complete"),
     ]
     assert [[task["task"] for task in each["tasks"] if task["task"].startswith("0.")]
-            for each in told["hosts"]] == [["0.0", "0.1"], ["0.2", "0.3"]]  # fmt: skip
+            for each in result["hosts"]] == [["0.0", "0.1"], ["0.2", "0.3"]]  # fmt: skip
     assert [os.sched_getaffinity(pid) for pid in tasks] == [{2}, {3}, {2}, {3}]
     assert all(
         jobs.residency(pid).get(2 + rank % 2, 0) >= ENOUGH * sum(jobs.residency(pid).values())
@@ -143,10 +143,10 @@ def test_a_host_that_cannot_be_reached_does_not_stop_the_others(
     )
     (unreachable / "clush").chmod(0o755)
     path = f"{unreachable}:{os.environ['PATH']}"
-    status, told = agents.job_migrate(
+    status, result = agents.job_migrate(
         cluster, job, "--cpus", "3", CLUSTERSHELL_CFGDIR=str(tmp_path), PATH=path
     )
     assert status == 1
-    one, two = told["hosts"]
-    assert (one["outcome"], two["outcome"]) == ("complete", "failed"), told
+    one, two = result["hosts"]
+    assert (one["outcome"], two["outcome"]) == ("complete", "failed"), result
     assert two["failure"] == "n2: no route to host"

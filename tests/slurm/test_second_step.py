@@ -18,8 +18,8 @@ def test_a_second_step_starts_where_the_job_was_moved(cluster: Cluster) -> None:
     with agents.agent(cluster) as agent:
         job = cluster.submit(script, "-n2", "-w", "n1")
         one = jobs.ready(cluster, job, first, tasks=2)
-        status, told = agents.job_migrate(cluster, job, "--cpus", "2-3", "--host", "n1")
-        assert status == 0, told
+        status, result = agents.job_migrate(cluster, job, "--cpus", "2-3", "--host", "n1")
+        assert status == 0, result
         go.touch()
         two = jobs.ready(cluster, job, second, tasks=2)
 

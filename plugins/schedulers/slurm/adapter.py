@@ -117,7 +117,7 @@ def _word(text: str) -> str:
 
 
 class HostJobs:
-    """Slurm's jobs on this host, read anew at each call."""
+    """Slurm's jobs on this host, read again at each call."""
 
     def __init__(self, root: Path = Path("/"), host: str | None = None) -> None:
         self.root = root
@@ -191,7 +191,7 @@ class HostJobs:
         """Return whether Slurm seems about to bind and start tasks of a step here.
 
         Slurm writes cpusets first and binds later. If the processors change in between, the tasks
-        lose their binding, and it can no longer be told which task belongs where.
+        lose their binding, and no reader can tell which task belongs where.
         """
         return any(cgroups.starting_steps(cgroup, self.root) for cgroup in self.cgroups(job))
 

@@ -70,8 +70,8 @@ def _number(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _expand(told: Mapping[str, Any], key: str) -> Hosts:
-    hosts = told.get(key, ...)
+def _expand(answer: Mapping[str, Any], key: str) -> Hosts:
+    hosts = answer.get(key, ...)
     if hosts is None:
         return ()
     if not isinstance(hosts, str):

@@ -66,7 +66,8 @@ def move_job(
     """Give the job's cpusets and threads other processors, and move the memory in between.
 
     The job's own cpuset becomes `cpus`, those of its steps `step_cpus`, and each thread is bound as
-    `bind` says. A failure puts everything back and is told in the result; see `move_processors`.
+    `bind` says. If it fails, everything is put back, and the result has
+    the reason; see `move_processors`.
     """
     changes = [
         change

@@ -64,7 +64,7 @@ def migrate(
 
     `relocate` is the pipeline; `begin` is called before anything changes. Raise UsageError if the
     job has no process here, or if `cpus` is empty or not online, RefusedError if the job's cpusets
-    cannot have them. A later failure is told in the result.
+    cannot have them. A later failure is reported in the result.
     """
     _await_steps(here, job)
     cgroups = here.cgroups(job)

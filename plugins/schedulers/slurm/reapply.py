@@ -122,7 +122,7 @@ def _task_pairs(
     pairs = [(task, node_pairs(starts[task.name], goal.was, goal.want, topology)) for task in tasks]
     moves = {move for _, its in pairs for move in its.items() if move[0] != move[1]}
     if {old for old, _ in moves} & {new for _, new in moves}:
-        # On a node that is both old and new it cannot be told which memory has already arrived.
+        # On a node that is both old and new memory that has arrived looks like memory that has not.
         known = goal.settled if not under_way else {**goal.settled, **goal.leaving}
         return [(task, its) for task, its in pairs if task.name not in known]
     return pairs
