@@ -8,8 +8,11 @@ import click
 
 from schedhook.agent.service import serve
 from schedhook.cli.loading import load
-from schedhook.cli.options.common import common_options
+from schedhook.cli.options.common import common_options, configured
 from schedhook.cli.options.types import PathType
+from schedhook.values.config import AgentSection
+
+_DEFAULTS = AgentSection()
 
 
 @click.command("agent")
@@ -17,14 +20,13 @@ from schedhook.cli.options.types import PathType
     "--socket",
     type=PathType(),
     metavar="FILE",
-    help="Serve the hooks on this socket; default: `socket` in [agent], /run/schedhook/agent.sock.",
+    help=f"Serve the hooks on this socket. {configured(_DEFAULTS.socket)}",
 )
 @click.option(
     "--spool",
     type=PathType(),
     metavar="DIR",
-    help="Take the events that hooks left in this directory; default: `spool` in [agent],"
-    " /var/spool/schedhook.",
+    help=f"Take the events that hooks left in this directory. {configured(_DEFAULTS.spool)}",
 )
 @click.option("--no-watch", is_flag=True, help="Only serve the hooks; do not watch jobs.")
 @common_options

@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 
 from schedhook.cli.errors import complain
-from schedhook.cli.options.common import config_option
+from schedhook.cli.options.common import config_option, configured
 from schedhook.hook import delivery
-from schedhook.values.config import PATH_VARIABLE, Config, load_config
+from schedhook.values.config import PATH_VARIABLE, AgentSection, Config, load_config
 from schedhook.values.errors import ConfigError
+
+_DEFAULTS = AgentSection()
 
 
 @click.command("event")
@@ -31,11 +33,13 @@ from schedhook.values.errors import ConfigError
     metavar="SECONDS",
     help="Give up after so many seconds; default: 3, with --wait 25.",
 )
-@click.option("--socket", metavar="FILE", help="The agent's socket; default: as configured.")
+@click.option(
+    "--socket", metavar="FILE", help=f"The agent's socket. {configured(_DEFAULTS.socket)}"
+)
 @click.option(
     "--spool",
     metavar="DIR",
-    help="Where to leave the event if no agent runs; default: as configured.",
+    help=f"Where to leave the event if no agent runs. {configured(_DEFAULTS.spool)}",
 )
 @config_option
 def command(

@@ -57,6 +57,7 @@ class Since(click.ParamType[float]):
 @click.option(
     "--limit",
     type=click.IntRange(1, 1 << 31),
+    metavar="N",
     default=1000,
     show_default=True,
     help="At most so many runs, the latest.",

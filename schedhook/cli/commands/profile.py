@@ -42,11 +42,12 @@ from schedhook.values.errors import UsageError
     type=click.Choice([each.value for each in Format]),
     default=Format.AUTO.value,
     show_default=True,
-    help="The log's format; auto: recognised by the log's first lines.",
+    help="The log's format; auto: recognised from the log's first lines.",
 )
 @click.option(
     "--min-samples",
     type=click.IntRange(min=1),
+    metavar="N",
     default=MIN_SAMPLES,
     show_default=True,
     help="Only move a page if the log has at least so many accesses to it.",
@@ -54,6 +55,7 @@ from schedhook.values.errors import UsageError
 @click.option(
     "--min-share",
     type=NumberType(min=0, max=1),
+    metavar="SHARE",
     default=MIN_SHARE,
     show_default=True,
     help="Only move a page if one node makes at least this share of its accesses.",
@@ -64,6 +66,7 @@ from schedhook.values.errors import UsageError
 @click.option(
     "--most-counters",
     type=click.IntRange(min=1000),
+    metavar="N",
     default=CAPACITY,
     show_default=True,
     help="Keep at most so many counters, one per page and node, 130 bytes each; the lowest are"
@@ -107,8 +110,8 @@ def command(
     """Propose for each page the node that uses it most, by LOG, a profiler's record of accesses.
 
     LOG is the output of `perf script`, CSV, or JSON lines; `-` is standard input. Only nodes on
-    whose processors the processes may run are proposed. Nothing moves without --move. Exit status:
-    as of `schedhook relocate`.
+    whose processors the processes may run are proposed. Nothing moves without --move. Exit status
+    as for `schedhook relocate`.
     """
     check_processes(pids, cgroup, job)
     config, plugins = load(config_path)

@@ -8,8 +8,16 @@ import click
 
 from schedhook.cli.relocation import relocation_options, run_relocation
 
+_EXAMPLES = """\b
+Examples:
+  schedhook relocate --pid 4711 --from 0 --to 2
+  schedhook relocate --job 7 --map 0:1,1:0 --gentle
+  schedhook relocate --cgroup /batch/job_7 --cpus 8-15
+"""
+"""click does not wrap what follows a backspace."""
 
-@click.command("relocate")
+
+@click.command("relocate", epilog=_EXAMPLES)
 @click.option(
     "--dry-run", is_flag=True, help="Only show what would move, as `schedhook plan` does."
 )

@@ -59,7 +59,7 @@ def command(
     config_path: Path | None,
     root: Path,
 ) -> int:
-    """Show where memory is, and how much of it is off-node: on no node of the processors using it.
+    """Show where memory is, and how much of it is off-node: not where its processors are.
 
     Shows processes, a cgroup or a job; without any of these every job on this host, the one with
     most off-node memory first. Memory that several processes map counts in each, and once in the

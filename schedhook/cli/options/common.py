@@ -24,6 +24,11 @@ def grouped(*options: Decorator) -> Decorator:
     return add
 
 
+def configured(default: object) -> str:
+    """Return how help says that the configuration decides, and what `default` it has."""
+    return f"[default: as configured, else {default}]"
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of text for people."
 )
@@ -44,8 +49,7 @@ common_options = grouped(
         default=Path("/"),
         show_default=True,
         metavar="DIR",
-        help="Read /proc and /sys below this directory; with --backend simulated: a snapshot of a"
-        " host.",
+        help="Read /proc and /sys below this directory, a snapshot of a host.",
     ),
 )
 """--config and --root."""

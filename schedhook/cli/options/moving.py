@@ -7,13 +7,15 @@ from typing import Any
 import click
 
 from schedhook.cli.completion import names_of
-from schedhook.cli.options.common import grouped
+from schedhook.cli.options.common import configured, grouped
 from schedhook.cli.options.types import NAME, NumberType
 from schedhook.plugins.descriptors import BackendPlugin
+from schedhook.values.config import RelocationSection
 from schedhook.values.errors import UsageError
 from schedhook.values.model import MemoryKind, Shared
 
 _KINDS = ", ".join(MemoryKind)
+_DEFAULTS = RelocationSection()
 
 moving_options = grouped(
     click.option(
@@ -21,47 +23,52 @@ moving_options = grouped(
         type=NAME,
         metavar="NAME",
         shell_complete=names_of(BackendPlugin),
-        help="What makes the system calls; default: native. See `schedhook plugins`.",
+        help="What moves the pages: native, the kernel; simulated, which only pretends to, on the"
+        f" snapshot below --root; or one that a plug-in adds. {configured(_DEFAULTS.backend)}",
     ),
     click.option(
         "--kinds",
         metavar="KIND,…",
         help=f"Move only memory of these kinds, such as anon,shmem; there are {_KINDS}."
-        " Default: all.",
+        f" {configured('all')}",
     ),
     click.option(
         "--shared",
         type=click.Choice([each.value for each in Shared]),
-        help="Which pages that several processes map are moved: none; job (default: all but the"
-        " pages of files that processes outside the job map too); all.",
+        help="Which pages that several processes map are moved: none; job: all but the pages of"
+        f" files that processes outside the job map too; all. {configured(_DEFAULTS.shared.value)}",
     ),
     click.option(
         "--threads",
         type=click.IntRange(1, 1024),
-        help="Threads that move pages; default: by the host and the plan.",
+        metavar="N",
+        help=f"Move pages with so many threads. {configured('chosen by the host and the plan')}",
     ),
     click.option(
         "--bandwidth",
         type=NumberType(min=0, min_open=True),
         metavar="MB/S",
-        help="Move at most so many MB (1,000,000 bytes) per second, such as 500; default: no"
-        " limit.",
+        help="Move at most so many MB (1,000,000 bytes) per second, such as 500."
+        f" {configured('no limit')}",
     ),
     click.option(
         "--gentle/--no-gentle",
         default=None,
-        help="Disturb the job less: system calls of at most 20 ms, on one thread. Default: no.",
+        help="Disturb the job less: system calls of at most 20 ms, on one thread."
+        f" {configured('no')}",
     ),
     click.option(
         "--freeze/--no-freeze",
         default=None,
-        help="Freeze the processes' cgroup (version 2) while their memory moves. Default: no.",
+        help="Freeze the processes' cgroup (version 2) while their memory moves."
+        f" {configured('no')}",
     ),
     click.option(
         "--reserve",
         type=click.IntRange(min=0),
         metavar="MIB",
-        help="Leave so many MiB free on each destination node; default: 64.",
+        help="Leave so many MiB (1,048,576 bytes) free on each destination node, such as 512."
+        f" {configured(_DEFAULTS.reserve_mb)}",
     ),
     click.option(
         "--force",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import click
 
 from schedhook.cli.completion import names_of
-from schedhook.cli.options.common import grouped
+from schedhook.cli.options.common import configured, grouped
 from schedhook.cli.options.sets import CPUS, NODES
 from schedhook.cli.options.types import NAME
 from schedhook.plugins.descriptors import MapperPlugin, StrategyPlugin
+from schedhook.values.config import RelocationSection
+
+_DEFAULTS = RelocationSection()
 
 node_map_options = grouped(
     click.option("--from", "sources", type=NODES, help="Old nodes, such as 0-1."),
@@ -30,14 +33,16 @@ node_map_options = grouped(
         type=NAME,
         metavar="NAME",
         shell_complete=names_of(StrategyPlugin),
-        help="How pages are moved; default: move-pages. See `schedhook plugins`.",
+        help="How pages are moved; `schedhook plugins` lists the strategies."
+        f" {configured(_DEFAULTS.strategy)}",
     ),
     click.option(
         "--mapper",
         type=NAME,
         metavar="NAME",
         shell_complete=names_of(MapperPlugin),
-        help="How old and new nodes are paired; default: relative. See `schedhook plugins`.",
+        help="How old and new nodes are paired; `schedhook plugins` lists the mappers."
+        f" {configured(_DEFAULTS.mapper)}",
     ),
     click.option(
         "--leftovers",

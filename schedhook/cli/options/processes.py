@@ -17,7 +17,7 @@ process_options = grouped(
         type=click.IntRange(min=1),
         multiple=True,
         metavar="PID",
-        help="This process; repeat the option for several.",
+        help="This process, such as 4711; repeat the option for several.",
     ),
     click.option(
         "--cgroup",
@@ -37,7 +37,8 @@ process_options = grouped(
         type=NAME,
         metavar="NAME",
         shell_complete=names_of(SchedulerPlugin),
-        help="The job's scheduler: slurm, pbs, or one that a plug-in adds; default: all are asked.",
+        help="The job's scheduler: slurm, pbs, or one that a plug-in adds; default: the first that"
+        " knows the job.",
     ),
 )
 

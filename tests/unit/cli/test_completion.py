@@ -21,7 +21,7 @@ ENVIRON = {"PATH": f"{SCHEDHOOK.parent}:{os.environ['PATH']}"}
 
 
 def ask(line: str, **more: str) -> tuple[list[str], str]:
-    """What would be offered at the end of a line, and standard error."""
+    """Return what is offered at the end of a line, and standard error."""
     done = subprocess.run(
         [SCHEDHOOK],
         env={
@@ -67,13 +67,13 @@ def test_a_list_is_completed_at_its_end() -> None:
     assert [each.value for each in complete_set([0, 1, 12], "0-3,1")] == ["0-3,1", "0-3,12"]
 
 
-def test_a_broken_configuration_is_no_noise(tmp_path: Path) -> None:
+def test_a_broken_configuration_prints_nothing(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("nonsense")
     assert ask("schedhook relocate --strategy ", SCHEDHOOK_CONFIG=str(file)) == ([], "")
 
 
-def test_a_broken_plug_in_is_no_noise(tmp_path: Path) -> None:
+def test_a_broken_plug_in_prints_nothing(tmp_path: Path) -> None:
     metadata = tmp_path / "broken-1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
@@ -82,7 +82,7 @@ def test_a_broken_plug_in_is_no_noise(tmp_path: Path) -> None:
     assert ask(line, PYTHONPATH=str(tmp_path)) == (["migrate-process"], "")
 
 
-def test_bash_takes_it_up() -> None:
+def test_bash() -> None:
     script = """
         source <(_SCHEDHOOK_COMPLETE=bash_source schedhook)
         COMP_WORDS=(schedhook relocate --strategy mo); COMP_CWORD=3
@@ -101,7 +101,7 @@ def test_bash_takes_it_up() -> None:
 COMPLETED = "schedhook relocate --strategy migrate-process"
 
 
-def test_fish_takes_it_up() -> None:
+def test_fish() -> None:
     script = """
         _SCHEDHOOK_COMPLETE=fish_source schedhook | source
         for line in "schedhook relo" "schedhook relocate --strat" "schedhook plan --strategy mi"
@@ -119,8 +119,8 @@ def test_fish_takes_it_up() -> None:
     assert offered == ["relocate", "--strategy", "migrate-process"]
 
 
-def test_zsh_takes_it_up() -> None:
-    """Its completion works where somebody types, so somebody has to."""
+def test_zsh() -> None:
+    """Type on a terminal, since zsh completes nothing else."""
     ready = (
         "autoload -U compinit; compinit -u -D; source <(_SCHEDHOOK_COMPLETE=zsh_source schedhook)"
     )
@@ -128,20 +128,22 @@ def test_zsh_takes_it_up() -> None:
     if process == 0:
         os.execvpe("zsh", ["zsh", "-f", "-i"], ENVIRON | {"TERM": "dumb", "PS1": ""})
     try:
-        said(terminal, f"{ready}; print al-ready\n".replace("al-ready", "al''-ready"), "\nal-ready")
+        type_and_expect(
+            terminal, f"{ready}; print al-ready\n".replace("al-ready", "al''-ready"), "\nal-ready"
+        )
         # What has been completed is printed by the shell itself.
         for typed in ("schedhook relo\t", "--strat\t", "mi\t"):
             os.write(terminal, typed.encode())
             time.sleep(0.1)
-        said(terminal, "\x01print -r -- \n", f"\n{COMPLETED}")
+        type_and_expect(terminal, "\x01print -r -- \n", f"\n{COMPLETED}")
     finally:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         os.close(terminal)
 
 
-def said(terminal: int, typed: str, expected: str) -> None:
-    """Type this, and wait until the terminal has shown that."""
+def type_and_expect(terminal: int, typed: str, expected: str) -> None:
+    """Type `typed`, and wait until the terminal has shown `expected`."""
     os.write(terminal, typed.encode())
     text, end = "", time.monotonic() + 60
     while expected not in text.replace("\r", ""):

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from schedhook.cli.main import run as run_command
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, ProcessReport, Report
 from schedhook.values.sets import CpuSet, NodeSet
+from tests.unit.clikit import Run
 
 MIB = 1 << 20
 HOUR = 3600.0
-Run = Callable[..., tuple[int, str, str]]
 
 PARTIAL = Report(
     outcome=Outcome.PARTIAL,
@@ -47,8 +44,11 @@ PARTIAL = Report(
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Job 71 ended a day ago, job 72 runs since two hours and has been moved, 73 has just begun;
-    and one that a plug-in has named to harm a terminal."""
+    """Return a configuration with a journal of four jobs.
+
+    Job 71 ended a day ago; job 72 has run for two hours and was relocated; job 73 has just started;
+    the name of a fourth, of a plug-in's scheduler, tries to clear the terminal.
+    """
     directory = tmp_path / "journal"
     directory.mkdir(mode=0o700)
     now = time.time()
@@ -71,18 +71,13 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object, columns: int = 80) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", str(columns))
-        words = ["schedhook", "history", *arguments, "--config", config]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-        with pytest.raises(SystemExit) as leave:
-            run_command()
-        printed = capsys.readouterr()
-        assert isinstance(leave.value.code, int)
-        return leave.value.code, printed.out, printed.err
+def run(run: Run, config: Path) -> Run:
+    """Return how to run `schedhook history` on the journal."""
 
-    return run
+    def history(*arguments: object, columns: int = 80) -> tuple[int, str, str]:
+        return run("history", *arguments, "--config", config, columns=columns)
+
+    return history
 
 
 def jobs(printed: str) -> list[str]:
@@ -90,7 +85,7 @@ def jobs(printed: str) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_a_line_for_each_run(run: Run, columns: int) -> None:
+def test_one_line_per_run(run: Run, columns: int) -> None:
     status, out, _ = run(columns=columns)
     lines = [line.rstrip() for line in out.splitlines()]
     assert status == 0
@@ -99,7 +94,7 @@ def test_a_line_for_each_run(run: Run, columns: int) -> None:
     assert row[-5:] == ["1000.0", "MiB", "100.0", "MiB", "partial"]
     assert "open" in row
     assert any("pbs 73.server" in line for line in lines)
-    assert any("plug-in \\x" in line for line in lines)  # cut where it is narrow
+    assert any("plug-in \\x" in line for line in lines)  # cut if the terminal is narrow
     assert "\x1b" not in out
 
 
@@ -119,7 +114,7 @@ def test_a_job_in_full_is_wrapped_and_never_cut(run: Run, columns: int) -> None:
     ("since", "expected"),
     [
         ("3h", ["72", "73.server"]),
-        ("90m", ["72", "73.server"]),  # it still runs
+        ("90m", ["72", "73.server"]),  # job 72 still runs
         ("25h", ["71", "72", "73.server"]),
         ("38h", ["71", "72", "73.server"]),
         ("4w", ["\x1b[2J", "71", "72", "73.server"]),
@@ -132,17 +127,17 @@ def test_since(run: Run, since: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize("since", ["yesterday", "3", "-2h", "2h30m", ""])
-def test_what_is_no_time(run: Run, since: str) -> None:
+def test_a_time_that_cannot_be_parsed(run: Run, since: str) -> None:
     status, out, err = run("--since", since)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "write it like 90m" in err
 
 
-def test_limit_takes_the_latest(run: Run) -> None:
+def test_limit_keeps_the_latest_runs(run: Run) -> None:
     assert jobs(run("--limit", 1, "--json")[1]) == ["73.server"]
 
 
-def test_a_job_that_had_ended_by_then(run: Run) -> None:
+def test_a_job_that_had_ended_before_since(run: Run) -> None:
     status, _, err = run(71, "--since", "3h")
     assert status == 2
     assert "no job '71' since then" in err
