@@ -1,5 +1,8 @@
-"""Files that end in the middle, as after a power cut: the journal has what was written before, or
-says what to do, and no half message is taken for another one."""
+"""Truncate files as a power cut may.
+
+The journal has what was committed before, or its error names a remedy; a truncated message is
+never read as another one.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ FRAME, PAGE, WAL_HEAD = 24, 4096, 32
 
 @pytest.fixture
 def written(tmp_path: Path) -> tuple[bytes, bytes, list[int]]:
-    """A journal's file, its log with four events, and how long that was after each of them."""
+    """Return a journal, its log with four events, and the log's length after each event."""
     path = tmp_path / "state" / "journal.db"
     Journal.open(path).close()
     log, ends = path.with_name("journal.db-wal"), []
@@ -41,7 +44,7 @@ def open_cut(directory: Path, file: bytes, log: bytes) -> Path:
     return path
 
 
-def test_a_log_that_was_cut_has_what_was_committed_before(
+def test_a_truncated_log_has_what_was_committed_before(
     tmp_path: Path, written: tuple[bytes, bytes, list[int]]
 ) -> None:
     file, log, ends = written
@@ -60,7 +63,7 @@ def test_a_log_that_was_cut_has_what_was_committed_before(
     print(f"{len(cuts)} cuts")
 
 
-def test_a_file_that_was_cut_opens_or_says_what_to_do(
+def test_a_truncated_file_opens_or_is_an_error_with_a_remedy(
     tmp_path: Path, written: tuple[bytes, bytes, list[int]]
 ) -> None:
     file, refused, damaged = written[0], 0, 0
@@ -76,15 +79,15 @@ def test_a_file_that_was_cut_opens_or_says_what_to_do(
         except JournalError as error:
             refused += 1
             assert "move it away" in str(error), error
-        # Nobody has to wait for a file like that.
+        # The agent goes on with such a file.
         with open_journal(Config(journal=JournalSection(path=str(path)))) as journal:
             assert journal.path in (None, path)
     print(f"{len(cuts)} cuts, {refused} refused at once, {damaged} when it was written")
     assert 0 < refused < len(cuts)
 
 
-def test_a_spool_file_that_was_cut_is_no_other_event(here: Path) -> None:
-    """At each byte, as a power cut might where a disk lies about what it has written."""
+def test_a_truncated_spool_file_is_dropped(here: Path) -> None:
+    """A disk may report data as written that a power cut then loses, so try every length."""
     environ = {b"SLURM_JOB_ID": b"71", b"SLURM_JOB_UID": b"1000"}
     whole = delivery.make_message("slurm", "prolog", environ, b"", False)
     told = delivery.make_message("pbs", "begin", {}, b'{"job": {"id": "71.n1"}}', False)
