@@ -167,7 +167,7 @@ CASES = {
         fault=Fault(named="No space left", users="No such file"), during=full_spool
     ),
     "spool of another user": Case(
-        fault=Fault(named="this user's own", users="No such file"), during=others_spool
+        fault=Fault(named="must belong to this user", users="No such file"), during=others_spool
     ),
     "journal newer": Case(fault=Fault(named=""), during=newer_journal),
     "journal corrupt": Case(fault=Fault(named=""), during=corrupt_journal),
