@@ -1,4 +1,4 @@
-/* Python's door to the engine: parse, call with the GIL released, return. Limited API. */
+/* Python's interface to the engine: parse, call with the GIL released, return. Limited API. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -31,17 +31,17 @@ static PyObject *core_migrate_pages(PyObject *self, PyObject *args)
                           &to, &to_size))
         return NULL;
     if (from_size != to_size || from_size % (Py_ssize_t)sizeof(long)) {
-        PyErr_SetString(PyExc_ValueError, "both masks must be of one size, in whole longs");
+        PyErr_SetString(PyExc_ValueError, "both masks must have the same size, in whole longs");
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-        /* Nothing between: what comes in between gives another process the time to get the number.
-         * The kernel reads maxnode - 1 bits. */
+        /* Nothing must come between check and call: it would give another process time to get the
+         * number. The kernel reads maxnode - 1 bits. */
         errno = ESRCH;
-    if (!sh_exited(pidfd, task))
-        left = syscall(SYS_migrate_pages, pid, (unsigned long)from_size * 8 + 1, from, to);
-    Py_END_ALLOW_THREADS return left < 0 ? PyErr_SetFromErrno(PyExc_OSError)
-                                         : PyLong_FromLong(left);
+        if (!sh_exited(pidfd, task))
+            left = syscall(SYS_migrate_pages, pid, (unsigned long)from_size * 8 + 1, from, to);
+    Py_END_ALLOW_THREADS
+    return left < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(left);
 }
 
 static PyObject *core_bind(PyObject *self, PyObject *args)
@@ -55,13 +55,16 @@ static PyObject *core_bind(PyObject *self, PyObject *args)
     (void)self;
     if (!PyArg_ParseTuple(args, "iiy#:bind", &tid, &task, &mask, &size))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS errno = ESRCH;
-    if (!sh_exited(-1, task))
-        result = syscall(SYS_sched_setaffinity, tid, (size_t)size, mask);
-    int error = errno;
-    ended = sh_exited(-1, task);
-    errno = error;
-    Py_END_ALLOW_THREADS if (result < 0 && !ended) return PyErr_SetFromErrno(PyExc_OSError);
+    Py_BEGIN_ALLOW_THREADS
+        errno = ESRCH;
+        if (!sh_exited(-1, task))
+            result = syscall(SYS_sched_setaffinity, tid, (size_t)size, mask);
+        int error = errno;
+        ended = sh_exited(-1, task);
+        errno = error;
+    Py_END_ALLOW_THREADS
+    if (result < 0 && !ended)
+        return PyErr_SetFromErrno(PyExc_OSError);
     return PyBool_FromLong(!ended);
 }
 
@@ -77,12 +80,12 @@ static int parse_range(PyObject *args, struct sh_range *range)
                           &spans_size))
         return -1;
     if (spans_size % (Py_ssize_t)sizeof(struct sh_span)) {
-        PyErr_SetString(PyExc_ValueError, "spans are (start, end, node), of 64 bits each");
+        PyErr_SetString(PyExc_ValueError, "spans must be (start, end, node), 64 bits each");
         return -1;
     }
     if (!base_size || !page_size || page_size % base_size || folio_size % base_size ||
         start % page_size || end % page_size || end < start) {
-        PyErr_SetString(PyExc_ValueError, "the range does not consist of whole pages");
+        PyErr_SetString(PyExc_ValueError, "the range must consist of whole pages");
         return -1;
     }
     *range = (struct sh_range){.pid = pid,
@@ -96,8 +99,7 @@ static int parse_range(PyObject *args, struct sh_range *range)
                                .folio_size = folio_size,
                                .use_scan = use_scan,
                                .kpageflags = kpageflags};
-    /* Bytes objects are aligned for anything, but nothing promises it; they live as long as `args`.
-     */
+    /* Bytes objects are aligned, though nothing guarantees it; they live as long as `args`. */
     if ((uintptr_t)spans % _Alignof(struct sh_span) == 0) {
         range->spans = (const struct sh_span *)(const void *)spans;
         range->span_count = (size_t)spans_size / sizeof(struct sh_span);
@@ -159,7 +161,7 @@ static PyObject *core_sweep(PyObject *self, PyObject *args)
         return NULL;
     if (only_size % (Py_ssize_t)sizeof(struct sh_extent) ||
         (uintptr_t)only % _Alignof(struct sh_extent)) {
-        PyErr_SetString(PyExc_ValueError, "extents are (start, end), of 64 bits each");
+        PyErr_SetString(PyExc_ValueError, "extents must be (start, end), 64 bits each");
         return NULL;
     }
     options.only = (const struct sh_extent *)(const void *)only;
@@ -168,7 +170,7 @@ static PyObject *core_sweep(PyObject *self, PyObject *args)
     options.flags = shared ? MPOL_MF_MOVE_ALL : MPOL_MF_MOVE;
     options.batch_bytes = batch_bytes ? batch_bytes : 1;
     options.call_ns = call_ns;
-    /* Bytes objects are aligned for anything, but nothing promises it. */
+    /* Bytes objects are suitably aligned, but that is not guaranteed. */
     int32_t *table = malloc(size ? (size_t)size : 1);
     result = calloc(1, sizeof *result);
     if (table && result)
@@ -182,17 +184,18 @@ static PyObject *core_sweep(PyObject *self, PyObject *args)
         ((char *)table)[i] = destinations[i];
     options.destination = table;
 
-    Py_BEGIN_ALLOW_THREADS error = sh_sweep(&range, &options, result);
+    Py_BEGIN_ALLOW_THREADS
+        error = sh_sweep(&range, &options, result);
     Py_END_ALLOW_THREADS
-
-        PyObject *answer = NULL;
+    PyObject *answer = NULL;
     if (error == SH_NO_LOCAL_MEMORY) {
         PyErr_NoMemory();
     } else {
         moved = moved_to_python(result, &options);
         failures = moved ? failures_to_python(result) : NULL;
         if (failures)
-            answer = Py_BuildValue("(OOKi)", moved, failures, (unsigned long long)result->calls, error);
+            answer =
+                Py_BuildValue("(OOKi)", moved, failures, (unsigned long long)result->calls, error);
         Py_XDECREF(moved);
         Py_XDECREF(failures);
     }
@@ -212,9 +215,10 @@ static PyObject *core_locate(PyObject *self, PyObject *args)
     (void)self;
     if (parse_range(args, &range) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS error = sh_locate(&range, &runs);
-    Py_END_ALLOW_THREADS if (error)
-    {
+    Py_BEGIN_ALLOW_THREADS
+        error = sh_locate(&range, &runs);
+    Py_END_ALLOW_THREADS
+    if (error) {
         free(runs.items);
         return error == SH_NO_LOCAL_MEMORY ? PyErr_NoMemory() : raise_errno(error);
     }
@@ -242,7 +246,7 @@ static PyObject *core_can_scan(PyObject *self, PyObject *args)
     return PyBool_FromLong(sh_can_scan(pagemap));
 }
 
-/* Asking where one page is needs the same right as moving it, and moves nothing. */
+/* Querying the node of a page needs the same permission as moving it, and moves nothing. */
 static PyObject *core_check_access(PyObject *self, PyObject *args)
 {
     int pid, status = 0;
@@ -256,7 +260,7 @@ static PyObject *core_check_access(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* MPOL_MF_MOVE_ALL is checked against CAP_SYS_NICE before the number of pages, here none. */
+/* The kernel checks CAP_SYS_NICE for MPOL_MF_MOVE_ALL before the number of pages, which is 0. */
 static PyObject *core_may_move_shared(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -279,21 +283,21 @@ static PyObject *core_shares_memory(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"migrate_pages", core_migrate_pages, METH_VARARGS,
-     "migrate_pages(pid, pidfd, task, from, to): migrate_pages(2) with two node masks; folios not"
-     " moved."},
+     "migrate_pages(pid, pidfd, task, from, to): call migrate_pages(2) with two node masks; return"
+     " the folios not moved."},
     {"bind", core_bind, METH_VARARGS,
-     "bind(tid, task, mask): sched_setaffinity(2), see _core.pyi."},
+     "bind(tid, task, mask): call sched_setaffinity(2); see _core.pyi."},
     {"sweep", core_sweep, METH_VARARGS,
-     "sweep(range, destinations, only, shared, batch_bytes, call_ns): see _core.pyi."},
-    {"locate", core_locate, METH_VARARGS, "locate(*range): runs of pages, see _core.pyi."},
+     "sweep(range, destinations, only, shared, batch_bytes, call_ns): move pages; see _core.pyi."},
+    {"locate", core_locate, METH_VARARGS, "locate(*range): return runs of pages; see _core.pyi."},
     {"can_scan", core_can_scan, METH_VARARGS,
-     "can_scan(pagemap): whether the PAGEMAP_SCAN ioctl works there."},
+     "can_scan(pagemap): return whether the PAGEMAP_SCAN ioctl works on it."},
     {"check_access", core_check_access, METH_VARARGS,
-     "check_access(pid): OSError where this process's pages may not be asked for."},
+     "check_access(pid): raise OSError if the caller may not query the process's pages."},
     {"may_move_shared", core_may_move_shared, METH_NOARGS,
-     "may_move_shared(): whether MPOL_MF_MOVE_ALL is permitted."},
+     "may_move_shared(): return whether MPOL_MF_MOVE_ALL is permitted."},
     {"shares_memory", core_shares_memory, METH_VARARGS,
-     "shares_memory(pid, other): whether both have one address space; kcmp(2)."},
+     "shares_memory(pid, other): return whether both have the same address space; kcmp(2)."},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};
@@ -301,7 +305,7 @@ static PyModuleDef_Slot slots[] = {{0, NULL}};
 static struct PyModuleDef module = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "schedhook.backends.native._core",
-    .m_doc = "System calls that move and find pages.",
+    .m_doc = "System calls that find and move pages.",
     .m_size = 0,
     .m_methods = methods,
     .m_slots = slots,

@@ -1,303 +1,21 @@
 #include "engine.h"
+#include "scanner.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 
 _Static_assert(sizeof(void *) == sizeof(uint64_t),
-               "addresses are handed to the kernel as they are");
+               "addresses are passed to the kernel as they are");
 
 #define BATCH_ENTRIES 8192
-#define PAGEMAP_ENTRIES 4096
-#define SCAN_REGIONS 128
-#define SCAN_PAGES 16384 /* bounds how long one scan holds the target's mmap lock */
 #define FULL_AFTER 4
 #define SMALLEST_BATCH (64u << 10)
 
-/* No node and no errno: what a status holds until the kernel writes it; and what is noted for a
- * page that the kernel did not come to. */
+/* Neither a node nor an errno: a status before the kernel has written it, and the status of a page
+ * that the kernel did not reach. */
 #define UNTOUCHED INT_MIN
 #define NOT_TRIED (INT_MIN + 1)
-/* A page's node, when only a question to the kernel can tell. */
-#define UNKNOWN (INT_MIN + 2)
-
-#define PAGEMAP_PRESENT (1ull << 63)
-#define PAGEMAP_FRAME ((1ull << 55) - 1)
-
-/* /proc/kpageflags */
-#define FLAG_COMPOUND_TAIL (1ull << 16)
-
-/* Linux 6.7's struct page_region and struct pm_scan_arg, and the categories used here. */
-struct scan_region {
-    uint64_t start, end, categories;
-};
-
-struct scan_arguments {
-    uint64_t size, flags, start, end, walk_end, regions, region_count, max_pages;
-    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-#define SCAN_IS_PRESENT (1u << 3)
-#define SCAN_IS_ZERO_FRAME (1u << 5)
-#define SCAN_IS_HUGE (1u << 6)
-
-/* ---- finding present pages ------------------------------------------------------------------ */
-
-struct scanner {
-    const struct sh_range *range;
-    uint64_t position; /* next address to hand out */
-    /* PAGEMAP_SCAN */
-    struct scan_region regions[SCAN_REGIONS];
-    size_t region, region_count;
-    uint64_t walked; /* scanned up to here */
-    /* pagemap as text of 64-bit entries */
-    uint64_t *entries;
-    size_t entry_room;
-    uint64_t entries_start, entries_end; /* addresses that `entries` describes */
-};
-
-struct page {
-    uint64_t address;
-    uint64_t size;
-    int node; /* UNKNOWN where no frame number was seen */
-};
-
-static void scanner_close(struct scanner *scanner)
-{
-    free(scanner->entries);
-}
-
-static int scanner_open(struct scanner *scanner, const struct sh_range *range)
-{
-    memset(scanner, 0, sizeof *scanner);
-    scanner->range = range;
-    scanner->position = scanner->walked = range->start;
-    scanner->entries_start = scanner->entries_end = range->start;
-    if (!range->use_scan) {
-        scanner->entry_room = PAGEMAP_ENTRIES;
-        if (range->folio_size / range->base_size > scanner->entry_room)
-            scanner->entry_room = range->folio_size / range->base_size;
-        scanner->entries = malloc(scanner->entry_room * sizeof *scanner->entries);
-        if (!scanner->entries)
-            return SH_NO_LOCAL_MEMORY;
-    }
-    return 0;
-}
-
-/* A whole transparent huge page may start at `address` and end within `limit`. */
-static bool folio_fits(const struct sh_range *range, uint64_t address, uint64_t limit)
-{
-    return range->folio_size && range->page_size == range->base_size &&
-           address % range->folio_size == 0 && limit - address >= range->folio_size;
-}
-
-/* The process has exited or replaced its address space: then pagemap reads as an empty file. */
-static bool address_space_gone(const struct sh_range *range)
-{
-    uint64_t entry;
-    ssize_t got;
-
-    do
-        got = sh_read_pagemap(range->pagemap, &entry, sizeof entry,
-                              range->start / range->base_size * sizeof entry);
-    while (got < 0 && errno == EINTR);
-    return got == 0;
-}
-
-static int scan_more(struct scanner *scanner)
-{
-    const struct sh_range *range = scanner->range;
-    struct scan_arguments arguments = {
-        .size = sizeof arguments,
-        .start = scanner->walked,
-        .end = range->end,
-        .regions = (uint64_t)(uintptr_t)scanner->regions,
-        .region_count = SCAN_REGIONS,
-        .max_pages = SCAN_PAGES,
-        .category_inverted = SCAN_IS_ZERO_FRAME,
-        .category_mask = SCAN_IS_PRESENT | SCAN_IS_ZERO_FRAME,
-        .return_mask = SCAN_IS_PRESENT | SCAN_IS_HUGE,
-    };
-    int found;
-
-    /* A hugetlb page is counted as its base pages: leave room for one at least. */
-    if (range->page_size / range->base_size > arguments.max_pages)
-        arguments.max_pages = range->page_size / range->base_size;
-    do
-        found = sh_scan_pagemap(range->pagemap, &arguments);
-    while (found < 0 && errno == EINTR);
-    if (found < 0)
-        return errno;
-    /* A scan of an address space that is gone succeeds and finds nothing. */
-    if (!found && address_space_gone(range))
-        return ESRCH;
-    scanner->region = 0;
-    scanner->region_count = (size_t)found;
-    scanner->walked = arguments.walk_end > scanner->walked ? arguments.walk_end : range->end;
-    return 0;
-}
-
-static int next_scanned(struct scanner *scanner, struct page *page)
-{
-    const struct sh_range *range = scanner->range;
-
-    for (;;) {
-        while (scanner->region < scanner->region_count) {
-            const struct scan_region *region = &scanner->regions[scanner->region];
-            uint64_t address =
-                scanner->position > region->start ? scanner->position : region->start;
-
-            if (address >= region->end) {
-                scanner->region++;
-                continue;
-            }
-            page->address = address;
-            page->size = range->page_size;
-            page->node = UNKNOWN;
-            if ((region->categories & SCAN_IS_HUGE) && folio_fits(range, address, region->end))
-                page->size = range->folio_size;
-            scanner->position = address + page->size;
-            return 0;
-        }
-        if (scanner->walked >= range->end) {
-            page->size = 0;
-            return 0;
-        }
-        int error = scan_more(scanner);
-        if (error)
-            return error;
-    }
-}
-
-/* Whether these entries are one transparent huge page. Its frames follow each other; so can those
- * of small pages, so the kernel's flags decide. Folios are aligned to their size: a frame half-way
- * that is no folio's first can only belong to one that covers all of these frames. Without the
- * right to see frames (CAP_SYS_ADMIN) or flags it goes as small pages, which costs more calls and
- * moves it all the same. */
-static bool is_folio(const struct scanner *scanner, const uint64_t *entries, size_t count)
-{
-    uint64_t first = entries[0] & PAGEMAP_FRAME, flags;
-
-    if (!first || first % count || scanner->range->kpageflags < 0)
-        return false;
-    for (size_t i = 1; i < count; i++)
-        if (!(entries[i] & PAGEMAP_PRESENT) || (entries[i] & PAGEMAP_FRAME) != first + i)
-            return false;
-    return sh_read_pagemap(scanner->range->kpageflags, &flags, sizeof flags,
-                           (first + count / 2) * sizeof flags) == sizeof flags &&
-           (flags & FLAG_COMPOUND_TAIL);
-}
-
-/* The node that a frame belongs to, or UNKNOWN. */
-static int node_of_frame(const struct sh_range *range, uint64_t frame)
-{
-    size_t low = 0, high = range->span_count;
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        const struct sh_span *span = &range->spans[middle];
-
-        if (frame < span->start)
-            high = middle;
-        else if (frame >= span->end)
-            low = middle + 1;
-        else
-            return frame ? (int)span->node : UNKNOWN;
-    }
-    return UNKNOWN;
-}
-
-/* Where to stop reading, at `end` at most: a huge page never lies across two reads. */
-static uint64_t before_torn_folio(const struct sh_range *range, uint64_t start, uint64_t end)
-{
-    uint64_t aligned = range->folio_size ? end / range->folio_size * range->folio_size : end;
-
-    return aligned > start ? aligned : end;
-}
-
-static int read_more(struct scanner *scanner)
-{
-    const struct sh_range *range = scanner->range;
-    uint64_t base = range->base_size, end = range->end;
-    size_t wanted;
-    ssize_t got;
-
-    if (range->page_size > base) { /* hugetlb: the entry of each page's head says it all */
-        end = scanner->position + range->page_size;
-        wanted = 1;
-    } else {
-        if (end - scanner->position > scanner->entry_room * base) {
-            end = scanner->position + scanner->entry_room * base;
-            end = before_torn_folio(range, scanner->position, end);
-        }
-        wanted = (end - scanner->position) / base;
-    }
-    do
-        got = sh_read_pagemap(range->pagemap, scanner->entries, wanted * sizeof(uint64_t),
-                              scanner->position / base * sizeof(uint64_t));
-    while (got < 0 && errno == EINTR);
-    if (got < 0)
-        return errno;
-    if ((size_t)got < sizeof(uint64_t)) /* the address space is gone */
-        return ESRCH;
-    scanner->entries_start = scanner->position;
-    if ((size_t)got / sizeof(uint64_t) < wanted) {
-        end = scanner->position + (size_t)got / sizeof(uint64_t) * base;
-        end = before_torn_folio(range, scanner->position, end);
-    }
-    scanner->entries_end = end;
-    return 0;
-}
-
-static int next_read(struct scanner *scanner, struct page *page)
-{
-    const struct sh_range *range = scanner->range;
-
-    while (scanner->position < range->end) {
-        if (scanner->position >= scanner->entries_end) {
-            int error = read_more(scanner);
-            if (error)
-                return error;
-        }
-        uint64_t address = scanner->position;
-        size_t index = (address - scanner->entries_start) / range->base_size;
-
-        page->address = address;
-        page->size = range->page_size;
-        if (!(scanner->entries[index] & PAGEMAP_PRESENT)) {
-            scanner->position += page->size;
-            continue;
-        }
-        if (folio_fits(range, address, scanner->entries_end) &&
-            is_folio(scanner, &scanner->entries[index], range->folio_size / range->base_size))
-            page->size = range->folio_size;
-        page->node = node_of_frame(range, scanner->entries[index] & PAGEMAP_FRAME);
-        scanner->position += page->size;
-        return 0;
-    }
-    page->size = 0;
-    return 0;
-}
-
-/* The next present page or huge page; size 0 at the end. Returns 0 or errno. */
-static int scanner_next(struct scanner *scanner, struct page *page)
-{
-    return scanner->range->use_scan ? next_scanned(scanner, page) : next_read(scanner, page);
-}
-
-/* Make scanner_next return this page once more. */
-static void scanner_return(struct scanner *scanner, const struct page *page)
-{
-    scanner->position = page->address;
-}
-
-bool sh_can_scan(int pagemap)
-{
-    struct scan_arguments arguments = {.size = sizeof arguments};
-
-    return sh_scan_pagemap(pagemap, &arguments) == 0;
-}
 
 /* ---- moving --------------------------------------------------------------------------------- */
 
@@ -305,13 +23,13 @@ struct batch {
     size_t count;
     uint64_t address[BATCH_ENTRIES];
     uint64_t size[BATCH_ENTRIES];
-    int node[BATCH_ENTRIES];   /* where each was when last asked, or a negative errno */
-    int before[BATCH_ENTRIES]; /* where each was before the move, -1: counted already */
-    int error[BATCH_ENTRIES];  /* why a huge page stayed, to be looked at closer */
-    bool told[BATCH_ENTRIES];  /* the kernel itself said that it moved */
+    int node[BATCH_ENTRIES];      /* where each was at the last query, or a negative errno */
+    int before[BATCH_ENTRIES];    /* where each was before the move, -1: already counted */
+    int error[BATCH_ENTRIES];     /* why a huge page stayed; its parts are checked later */
+    bool reported[BATCH_ENTRIES]; /* the kernel reported that it moved */
 };
 
-/* Pages of a batch on their way to one node: what is handed to the kernel. */
+/* The pages of a batch that go to one node: the arguments of a call. */
 struct group {
     size_t count;
     void *page[BATCH_ENTRIES];
@@ -325,28 +43,28 @@ struct mover {
     const struct sh_options *options;
     struct sh_result *result;
     uint64_t batch_bytes;
-    unsigned *no_memory; /* [nodes]: calls in a row that gave ENOMEM and moved nothing there */
+    unsigned *no_memory; /* [nodes]: consecutive calls with ENOMEM that moved nothing there */
     struct batch batch, parts;
     struct group group;
 };
 
-/* Whether the number may mean another process by now. What was asked or done before is the right
- * one's where this is false afterwards, and may be another's where it is not. */
-static bool is_anothers(const struct sh_range *range)
+/* Whether the number may mean another process. If this is false after a call, the call reached the
+ * right process; if it is true, it may have reached another one. */
+static bool may_be_another(const struct sh_range *range)
 {
     return sh_exited(range->pidfd, range->task);
 }
 
-static int ask(const struct sh_range *range, size_t count, void *const *pages, int *status)
+static int query(const struct sh_range *range, size_t count, void *const *pages, int *status)
 {
     if (count && sh_move_pages(range->pid, count, pages, NULL, status, 0) < 0)
         return errno;
     return 0;
 }
 
-static int ask_batch(const struct sh_range *range, struct batch *batch)
+static int query_batch(const struct sh_range *range, struct batch *batch)
 {
-    return ask(range, batch->count, (void *const *)(uintptr_t)batch->address, batch->node);
+    return query(range, batch->count, (void *const *)(uintptr_t)batch->address, batch->node);
 }
 
 static void add_failure(struct sh_result *result, uint64_t address, uint64_t size, int error)
@@ -358,8 +76,8 @@ static void add_failure(struct sh_result *result, uint64_t address, uint64_t siz
             same = &result->failures[i];
             break;
         }
-    /* Out of room: the last range of this error grows to cover the page. The last slots are for
-     * errors that have no range yet. */
+    /* Without room, the last range of this error is extended to the page. The last slots are
+     * reserved for errors that have no range yet. */
     bool room = result->failure_count < (same ? SH_MAX_FAILURES - 32 : SH_MAX_FAILURES);
     if (same && (same->end == address || !room)) {
         same->start = address < same->start ? address : same->start;
@@ -368,7 +86,7 @@ static void add_failure(struct sh_result *result, uint64_t address, uint64_t siz
         same->page_size = size;
         return;
     }
-    if (!room) { /* more kinds of errors than there are: count it with the last */
+    if (!room) { /* more different errors than exist: count it with the last */
         same = &result->failures[SH_MAX_FAILURES - 1];
         same->start = address < same->start ? address : same->start;
         same->end = address + size > same->end ? address + size : same->end;
@@ -379,7 +97,7 @@ static void add_failure(struct sh_result *result, uint64_t address, uint64_t siz
         .start = address, .end = address + size, .size = size, .page_size = size, .error = error};
 }
 
-/* A page stayed. A huge one may have been split, and stayed only in part. */
+/* Count a page that stayed. A huge page may have been split, so that only parts stayed. */
 static void stayed(struct mover *mover, struct batch *batch, size_t index, int error)
 {
     if (batch->size[index] > mover->range->page_size)
@@ -388,8 +106,8 @@ static void stayed(struct mover *mover, struct batch *batch, size_t index, int e
         add_failure(mover->result, batch->address[index], batch->size[index], error);
 }
 
-/* Let the batch follow the bound on a call's duration. A call of few pages says little about one
- * of many, so the batch grows only where twice its size at the same speed keeps the bound. */
+/* Adapt the batch size to the limit on a call's duration. A call for few pages says little about a
+ * call for many, so the batch grows only if twice its size would keep the limit at this speed. */
 static void adapt(struct mover *mover, uint64_t took, uint64_t bytes)
 {
     const struct sh_options *options = mover->options;
@@ -407,7 +125,7 @@ static void adapt(struct mover *mover, uint64_t took, uint64_t bytes)
     }
 }
 
-/* One move_pages call on the group, timed. */
+/* Make one move_pages(2) call for the group, and adapt the batch size to its duration. */
 static long submit(struct mover *mover, const struct batch *batch)
 {
     struct group *group = &mover->group;
@@ -418,7 +136,7 @@ static long submit(struct mover *mover, const struct batch *batch)
         group->status[i] = UNTOUCHED;
         bytes += batch->size[group->index[i]];
     }
-    if (is_anothers(mover->range)) /* nothing comes between this and the call */
+    if (may_be_another(mover->range)) /* nothing must come between this and the call */
         return -ESRCH;
     left = sh_move_pages(mover->range->pid, group->count, group->page, group->node, group->status,
                          mover->options->flags);
@@ -429,27 +147,27 @@ static long submit(struct mover *mover, const struct batch *batch)
     return left;
 }
 
-/* How many pages of the group the call came to. The kernel collects pages until one cannot be
- * collected (or is there already), writes that one's status, moves what it has and writes theirs;
- * it stops where such a move fails. So pages without a status ahead of one with mean that it
- * stopped at the latter; else those without a status are the last collection, which was tried. */
+/* The number of pages of the group that the call reached. The kernel collects pages until one
+ * cannot be collected (or is already there), writes the status of that page, moves the collected
+ * pages and writes their status; it stops if such a move fails. So if pages without a status
+ * precede one with a status, the call stopped at the latter; else the pages without a status are
+ * the last collection, which was tried. */
 static size_t count_tried(const struct group *group)
 {
-    size_t first_open = group->count, last_told = 0;
+    size_t first_open = group->count, last_reported = 0;
 
     for (size_t i = 0; i < group->count; i++) {
         if (group->status[i] != UNTOUCHED)
-            last_told = i;
+            last_reported = i;
         else if (first_open == group->count)
             first_open = i;
     }
-    return first_open < last_told ? last_told : group->count;
+    return first_open < last_reported ? last_reported : group->count;
 }
 
-/* Take out of the group what the kernel says has moved, and ask where the others are. An error is
- * not believed: a page that is busy may have gone with an earlier address of its folio, one that
- * is not there may just have been on its way. Pages without a status moved, failed, or were never
- * tried. */
+/* Remove the pages from the group that the kernel reports as moved, and query the others. An error
+ * is not conclusive: a busy page may have moved with an earlier address of its folio, and a missing
+ * one may have been in transit. Pages without a status moved, failed, or were not tried. */
 static int settle(struct mover *mover, struct batch *batch, int node)
 {
     struct group *group = &mover->group;
@@ -461,30 +179,29 @@ static int settle(struct mover *mover, struct batch *batch, int node)
 
         if (status == node) {
             batch->node[index] = node;
-            batch->told[index] = true;
+            batch->reported[index] = true;
             continue;
         }
         group->page[open] = group->page[i];
         group->index[open] = index;
-        /* What the kernel said, beside what it answers now. */
+        /* Keep what the kernel reported; the query below overwrites the status. */
         group->node[open] = status == UNTOUCHED && i >= tried ? NOT_TRIED : status;
         open++;
     }
     group->count = open;
-    return ask(mover->range, open, group->page, group->status);
+    return query(mover->range, open, group->page, group->status);
 }
 
-/* The errno of a page that was tried and is where it was. */
+/* The errno of a page that was tried and did not move. */
 static int why(int said)
 {
-    if (said == -ENOENT) /* somebody else was about to move it */
+    if (said == -ENOENT) /* another process, or the kernel, was moving it */
         return EBUSY;
     return said == UNTOUCHED ? EAGAIN : -said;
 }
 
-/* One page can get ENOMEM for itself: a pinned huge page does, which the kernel wants to split.
- * Only when several calls in a row find no room, and nothing moves, is the node taken to be full.
- */
+/* A single page can fail with ENOMEM, such as a pinned huge page that the kernel tries to split.
+ * The node counts as full only if several consecutive calls find no room and move nothing. */
 static bool is_full(const struct mover *mover, int node)
 {
     return mover->no_memory[node] >= FULL_AFTER;
@@ -500,8 +217,8 @@ static void note_room(struct mover *mover, int node, long left)
     mover->no_memory[node] = moved ? 0 : mover->no_memory[node] + 1;
 }
 
-/* Move what the group holds to `node`; afterwards batch->node says where each page is, and what
- * stayed has been counted. Returns 0 or the errno of a whole call. */
+/* Move the pages of the group to `node`. Afterwards batch->node is where each page is, and pages
+ * that stayed are counted. Returns 0 or the errno of a call that failed as a whole. */
 static int move_group(struct mover *mover, struct batch *batch, int node)
 {
     struct group *group = &mover->group;
@@ -526,10 +243,12 @@ static int move_group(struct mover *mover, struct batch *batch, int node)
             int said = group->node[i], now = group->status[i];
             bool silent = said == UNTOUCHED || said == NOT_TRIED;
 
-            if (now != batch->node[index]) { /* moved after all, or gone, or moved by others */
+            if (now !=
+                batch->node[index]) { /* moved after all, or freed, or moved by another process */
                 batch->node[index] = now;
             } else if (silent && left == -ENOMEM && (is_full(mover, node) || !found_culprit)) {
-                /* The kernel goes by order, so it stopped at the first that is still there. */
+                /* The kernel proceeds in order, so it stopped at the first page that is still
+                 * there. */
                 found_culprit = true;
                 stayed(mover, batch, index, ENOMEM);
             } else if (said == NOT_TRIED || (silent && left == -ENOMEM)) {
@@ -544,7 +263,7 @@ static int move_group(struct mover *mover, struct batch *batch, int node)
     return 0;
 }
 
-/* Where the pages of node `node` go, -1: they stay. */
+/* The destination of pages on `node`, -1: they stay. */
 static int destination_of(const struct sh_options *options, int node)
 {
     if (node < 0 || (size_t)node >= options->nodes || options->destination[node] == node)
@@ -555,7 +274,7 @@ static int destination_of(const struct sh_options *options, int node)
 static int move_batch(struct mover *mover, struct batch *batch, int origin);
 
 /* Fill `parts` with the pages of a huge page from `offset` on. Returns the next offset. */
-static uint64_t take_parts(struct mover *mover, const struct batch *batch, size_t index,
+static uint64_t fill_parts(struct mover *mover, const struct batch *batch, size_t index,
                            uint64_t offset)
 {
     struct batch *parts = &mover->parts;
@@ -569,8 +288,8 @@ static uint64_t take_parts(struct mover *mover, const struct batch *batch, size_
     return offset;
 }
 
-/* Move page by page what was a huge page on node `origin` (-1: unknown). One that is still whole
- * where it was is a failure, and not tried again: each of its addresses would fail alike. */
+/* Move, page by page, what was a huge page on node `origin` (-1: unknown). If it is still whole and
+ * has not moved, it is a failure and is not retried: each of its addresses would fail equally. */
 static int move_parts(struct mover *mover, struct batch *batch, size_t index, int origin)
 {
     struct batch *parts = &mover->parts;
@@ -579,8 +298,8 @@ static int move_parts(struct mover *mover, struct batch *batch, size_t index, in
     int error;
 
     for (uint64_t offset = 0; whole && offset < size;) {
-        offset = take_parts(mover, batch, index, offset);
-        error = ask_batch(mover->range, parts);
+        offset = fill_parts(mover, batch, index, offset);
+        error = query_batch(mover->range, parts);
         if (error)
             return error;
         for (size_t i = 0; i < parts->count; i++)
@@ -591,7 +310,7 @@ static int move_parts(struct mover *mover, struct batch *batch, size_t index, in
         return 0;
     }
     for (uint64_t offset = 0; offset < size;) {
-        offset = take_parts(mover, batch, index, offset);
+        offset = fill_parts(mover, batch, index, offset);
         error = move_batch(mover, parts, origin);
         if (error)
             return error;
@@ -606,8 +325,8 @@ static bool is_on_the_way(const struct mover *mover, const struct batch *batch, 
            (origin < 0 || destination_of(mover->options, origin) >= 0);
 }
 
-/* Look at both ends of the huge pages of which the kernel says that they moved: it may have moved a
- * split one's head only. Those not whole are no longer `told`. */
+/* Query both ends of the huge pages that the kernel reports as moved: of a split one it may have
+ * moved only the head. Those that are not whole are no longer `reported`. */
 static int probe_huge_pages(struct mover *mover, struct batch *batch, const int *before)
 {
     struct group *group = &mover->group;
@@ -619,25 +338,25 @@ static int probe_huge_pages(struct mover *mover, struct batch *batch, const int 
         for (group->count = 0; next < batch->count && group->count < BATCH_ENTRIES; next++) {
             uint64_t address = batch->address[next];
 
-            if (!batch->told[next] || !is_on_the_way(mover, batch, next, before[next]))
+            if (!batch->reported[next] || !is_on_the_way(mover, batch, next, before[next]))
                 continue;
             group->page[group->count] = (void *)(uintptr_t)(address + base);
             group->index[group->count++] = next;
             group->page[group->count] = (void *)(uintptr_t)(address + batch->size[next] - base);
             group->index[group->count++] = next;
         }
-        error = ask(mover->range, group->count, group->page, group->status);
+        error = query(mover->range, group->count, group->page, group->status);
         if (error)
             return error;
         for (size_t i = 0; i < group->count; i++)
             if (group->status[i] != batch->node[group->index[i]])
-                batch->told[group->index[i]] = false;
+                batch->reported[group->index[i]] = false;
     }
     return 0;
 }
 
-/* Huge pages that the kernel may have split: it does so where the destination has no free huge
- * page, or the process gave back a part. `before` is set to -1 for those that were counted here. */
+/* Finish huge pages that the kernel may have split: it does so if the destination has no free huge
+ * page, or the process has freed a part. Sets `before` to -1 for those that are counted here. */
 static int finish_huge_pages(struct mover *mover, struct batch *batch, int *before)
 {
     int error = probe_huge_pages(mover, batch, before);
@@ -645,7 +364,7 @@ static int finish_huge_pages(struct mover *mover, struct batch *batch, int *befo
     for (size_t i = 0; i < batch->count && !error; i++) {
         int origin = before[i];
 
-        if (batch->told[i] || !is_on_the_way(mover, batch, i, origin))
+        if (batch->reported[i] || !is_on_the_way(mover, batch, i, origin))
             continue;
         error = move_parts(mover, batch, i, origin);
         before[i] = -1;
@@ -653,8 +372,8 @@ static int finish_huge_pages(struct mover *mover, struct batch *batch, int *befo
     return error;
 }
 
-/* Whether the frames have told where all pages are. The zero page has a frame, too, and stays: what
- * is not even tried, since its destination is full, has to be asked for. */
+/* Whether the frames give the nodes of all pages. The zero page has a frame, too, but never moves;
+ * so pages that are not even tried, since their destination is full, must be queried. */
 static bool is_known(const struct mover *mover, const struct batch *batch)
 {
     if (batch == &mover->parts)
@@ -662,29 +381,29 @@ static bool is_known(const struct mover *mover, const struct batch *batch)
     for (size_t i = 0; i < batch->count; i++) {
         int target = destination_of(mover->options, batch->node[i]);
 
-        if (batch->node[i] == UNKNOWN || (target >= 0 && is_full(mover, target)))
+        if (batch->node[i] == SH_UNKNOWN_NODE || (target >= 0 && is_full(mover, target)))
             return false;
     }
     return true;
 }
 
-/* Ask where the batch's pages are, unless their frames have told, and move those that should.
- * `origin`: they are parts of what was a huge page there, so those at its destination have moved
- * already; -1: nothing is known. */
+/* Query the nodes of the batch's pages, unless their frames give them, and move the pages to their
+ * destinations. `origin`: they are parts of what was a huge page on that node, so parts at its
+ * destination have already moved; -1: not known. */
 static int move_batch(struct mover *mover, struct batch *batch, int origin)
 {
     const struct sh_options *options = mover->options;
     int *before = batch->before;
-    int error = is_known(mover, batch) ? 0 : ask_batch(mover->range, batch);
+    int error = is_known(mover, batch) ? 0 : query_batch(mover->range, batch);
 
-    if (!error && is_anothers(mover->range))
+    if (!error && may_be_another(mover->range))
         error = ESRCH;
     if (error)
         return error;
     for (size_t i = 0; i < batch->count; i++) {
         before[i] = batch->node[i];
         batch->error[i] = 0;
-        batch->told[i] = false;
+        batch->reported[i] = false;
         if (origin >= 0 && before[i] != origin) {
             if (before[i] == destination_of(options, origin))
                 mover->result->moved[origin] += batch->size[i];
@@ -711,7 +430,7 @@ static int move_batch(struct mover *mover, struct batch *batch, int origin)
     }
     if (!error && batch != &mover->parts)
         error = finish_huge_pages(mover, batch, before);
-    if (is_anothers(mover->range)) /* whose pages these answers are about, nobody knows */
+    if (may_be_another(mover->range)) /* the results may be about another process's pages */
         return ESRCH;
     for (size_t i = 0; i < batch->count; i++) {
         int target = destination_of(options, before[i]);
@@ -722,9 +441,9 @@ static int move_batch(struct mover *mover, struct batch *batch, int origin)
     return error;
 }
 
-/* Whether the page is among those that are meant. Pages come in ascending order, so `next` is the
- * first extent that can hold one. A huge page is meant as a whole or not at all. */
-static bool is_meant(const struct sh_options *options, const struct page *page, size_t *next)
+/* Whether the page is selected. Pages come in ascending order, so `next` is the first extent that
+ * can contain one. A huge page is selected as a whole or not at all. */
+static bool is_selected(const struct sh_options *options, const struct sh_page *page, size_t *next)
 {
     if (!options->only_count)
         return true;
@@ -734,20 +453,20 @@ static bool is_meant(const struct sh_options *options, const struct page *page, 
            page->address + page->size <= options->only[*next].end;
 }
 
-/* What ended a sweep. Of a process whose address space is gone the kernel says EINVAL, and of one
- * that has become another program perhaps that it may not be touched. */
+/* The errno that ended a sweep. If the address space is gone, calls fail with EINVAL; if the
+ * process has become another program, they can fail with EPERM. */
 static int explain(const struct sh_range *range, int error)
 {
-    return error && address_space_gone(range) ? ESRCH : error;
+    return error && sh_address_space_gone(range) ? ESRCH : error;
 }
 
 int sh_sweep(const struct sh_range *range, const struct sh_options *options,
              struct sh_result *result)
 {
-    struct scanner scanner;
+    struct sh_scanner scanner;
     struct mover *mover = NULL;
     size_t extent = 0;
-    int error = scanner_open(&scanner, range);
+    int error = sh_scanner_open(&scanner, range);
 
     if (error)
         return error;
@@ -762,25 +481,25 @@ int sh_sweep(const struct sh_range *range, const struct sh_options *options,
     mover->options = options;
     mover->result = result;
     mover->batch_bytes = options->batch_bytes;
-    /* With a bound on the call's duration, start small and grow. */
+    /* With a limit on the call's duration, start small and grow. */
     if (options->call_ns && mover->batch_bytes > 16 * SMALLEST_BATCH)
         mover->batch_bytes = 16 * SMALLEST_BATCH;
 
     for (bool more = true; more && !error;) {
         struct batch *batch = &mover->batch;
         uint64_t gathered = 0;
-        struct page page;
+        struct sh_page page;
 
         batch->count = 0;
         while (batch->count < BATCH_ENTRIES) {
-            error = scanner_next(&scanner, &page);
+            error = sh_scanner_next(&scanner, &page);
             more = !error && page.size;
             if (!more)
                 break;
-            if (!is_meant(options, &page, &extent))
+            if (!is_selected(options, &page, &extent))
                 continue;
             if (batch->count && gathered + page.size > mover->batch_bytes) {
-                scanner_return(&scanner, &page);
+                sh_scanner_return(&scanner, &page);
                 break;
             }
             batch->address[batch->count] = page.address;
@@ -795,11 +514,11 @@ out:
     if (mover)
         free(mover->no_memory);
     free(mover);
-    scanner_close(&scanner);
+    sh_scanner_close(&scanner);
     return explain(range, error);
 }
 
-/* ---- asking --------------------------------------------------------------------------------- */
+/* ---- locating ------------------------------------------------------------------------------- */
 
 static int add_run(struct sh_runs *runs, uint64_t start, uint64_t page_size, int node)
 {
@@ -829,9 +548,9 @@ static int add_run(struct sh_runs *runs, uint64_t start, uint64_t page_size, int
 
 int sh_locate(const struct sh_range *range, struct sh_runs *runs)
 {
-    struct scanner scanner;
+    struct sh_scanner scanner;
     struct batch *batch = NULL;
-    int error = scanner_open(&scanner, range);
+    int error = sh_scanner_open(&scanner, range);
 
     if (error)
         return error;
@@ -839,11 +558,11 @@ int sh_locate(const struct sh_range *range, struct sh_runs *runs)
     if (!batch)
         error = SH_NO_LOCAL_MEMORY;
     for (bool more = true; more && !error;) {
-        struct page page;
+        struct sh_page page;
 
         batch->count = 0;
         while (batch->count < BATCH_ENTRIES) {
-            error = scanner_next(&scanner, &page);
+            error = sh_scanner_next(&scanner, &page);
             more = !error && page.size;
             if (!more)
                 break;
@@ -851,14 +570,14 @@ int sh_locate(const struct sh_range *range, struct sh_runs *runs)
             batch->size[batch->count++] = page.size;
         }
         if (!error)
-            error = ask_batch(range, batch);
-        if (!error && is_anothers(range))
+            error = query_batch(range, batch);
+        if (!error && may_be_another(range))
             error = ESRCH;
         for (size_t i = 0; !error && i < batch->count; i++)
             if (batch->node[i] >= 0)
                 error = add_run(runs, batch->address[i], batch->size[i], batch->node[i]);
     }
     free(batch);
-    scanner_close(&scanner);
+    sh_scanner_close(&scanner);
     return explain(range, error);
 }

@@ -1,5 +1,5 @@
-/* The page mover: finds present pages, asks where they are, moves them, counts what became of each.
- * No Python in here and no policy: the caller says which node goes where.
+/* The page mover: finds present pages, queries their nodes, moves them, and counts the result of
+ * each. It contains no Python and no policy: the caller says which node's pages go where.
  * Sources: move_pages(2), migrate_pages(2), Documentation/admin-guide/mm/pagemap.rst. */
 #ifndef SCHEDHOOK_ENGINE_H
 #define SCHEDHOOK_ENGINE_H
@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* The kernel as the engine sees it; syscalls.c is the real one, a test brings its own. */
+/* The engine's calls to the kernel. syscalls.c makes them; a test provides its own. */
 long sh_move_pages(pid_t pid, size_t count, void *const *pages, const int *nodes, int *status,
                    int flags);
 ssize_t sh_read_pagemap(int fd, void *buffer, size_t size, uint64_t offset);
@@ -27,17 +27,17 @@ struct sh_span {
 struct sh_range {
     pid_t pid;
     int pidfd;   /* readable once the process has exited */
-    int task;    /* /proc/PID/task/TID/comm where `pid` is not the first thread's number,
-                  * else -1: unreadable once that thread has ended */
-    int pagemap; /* /proc/PID/pagemap: bound to the address space, not to the number */
+    int task;    /* /proc/PID/task/TID/comm if `pid` is not the first thread's number, else -1;
+                  * unreadable once that thread has ended */
+    int pagemap; /* /proc/PID/pagemap; it belongs to the address space, not to the number */
     uint64_t start, end;
     uint64_t page_size;          /* of the mapping: the base page, or a hugetlb page */
     uint64_t base_size;          /* the processor's base page */
-    uint64_t folio_size;         /* a transparent huge page; 0 where there are none */
+    uint64_t folio_size;         /* a transparent huge page; 0 if there are none */
     bool use_scan;               /* PAGEMAP_SCAN works here */
-    const struct sh_span *spans; /* ascending; tells a page's node from its frame's number */
-    size_t span_count;           /* 0: the kernel is asked */
-    int kpageflags; /* /proc/kpageflags, -1: not readable; tells huge pages without a scan */
+    const struct sh_span *spans; /* ascending; they give a page's node from its frame's number */
+    size_t span_count;           /* 0: query the kernel */
+    int kpageflags;              /* /proc/kpageflags, or -1; identifies huge pages without a scan */
 };
 
 /* Addresses [start, end). */
@@ -46,17 +46,17 @@ struct sh_extent {
 };
 
 struct sh_options {
-    const int32_t *destination;   /* [nodes], -1: leave what is there */
-    const struct sh_extent *only; /* ascending; pages that lie in none of them stay */
-    size_t only_count;            /* 0: all pages are meant */
+    const int32_t *destination;   /* [nodes], -1: leave the node's pages */
+    const struct sh_extent *only; /* ascending; pages outside of them stay */
+    size_t only_count;            /* 0: all pages */
     size_t nodes;
     int flags; /* MPOL_MF_MOVE or MPOL_MF_MOVE_ALL */
     uint64_t batch_bytes;
-    uint64_t call_ns; /* bound on one call, 0: none */
+    uint64_t call_ns; /* limit on one call, 0: none */
 };
 
 struct sh_failure {
-    uint64_t start, end; /* covers the pages that stayed, perhaps others in between */
+    uint64_t start, end; /* covers the pages that stayed, and possibly others in between */
     uint64_t size;       /* bytes that stayed */
     uint64_t page_size;  /* of the last page added */
     int error;
@@ -73,7 +73,7 @@ struct sh_result {
 
 struct sh_run {
     uint64_t start, end;
-    uint64_t page_size; /* what moves as one */
+    uint64_t page_size; /* bytes that move as one */
     int node;
 };
 
@@ -82,9 +82,9 @@ struct sh_runs {
     size_t count, room;
 };
 
-/* Both return 0, or a positive errno: ESRCH when the process exited (or replaced its address
- * space), SH_NO_LOCAL_MEMORY when this process has no memory, else what a whole call failed with.
- * What was done until then is in the result. */
+/* Both return 0 or a positive errno: ESRCH if the process exited (or replaced its address space),
+ * SH_NO_LOCAL_MEMORY if this process is out of memory, else the errno of a call that failed as a
+ * whole. The result covers what was done until then. */
 #define SH_NO_LOCAL_MEMORY 4096
 
 int sh_sweep(const struct sh_range *range, const struct sh_options *options,

@@ -1,4 +1,4 @@
-/* The engine's kernel calls, as thin as they can be. */
+/* The engine's calls to the kernel, without any logic. */
 #include "engine.h"
 
 #include <poll.h>
@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* _IOWR('f', 16, struct pm_scan_arg), 12 words of 64 bits; Linux 6.7's <linux/fs.h>. */
+/* _IOWR('f', 16, struct pm_scan_arg), 12 words of 64 bits; <linux/fs.h> of Linux 6.7. */
 #define SH_PAGEMAP_SCAN _IOC(_IOC_READ | _IOC_WRITE, 'f', 16, 96)
 
 long sh_move_pages(pid_t pid, size_t count, void *const *pages, const int *nodes, int *status,

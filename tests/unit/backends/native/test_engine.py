@@ -39,7 +39,11 @@ def engine_test(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(directory: Path) -> Path:
     """The program that drives the engine over the fake kernel."""
     program = directory / "engine_test"
-    sources = [HERE / "engine_test.c", HERE / "fake_kernel.c", NATIVE / "engine.c"]
+    sources = [
+        HERE / "engine_test.c",
+        HERE / "fake_kernel.c",
+        *(NATIVE / name for name in ("engine.c", "scanner.c")),
+    ]
     run(
         *COMPILER,
         *("-g", "-O1", *STRICT, *SANITIZE, f"-I{NATIVE}", f"-I{HERE}", "-o", program),

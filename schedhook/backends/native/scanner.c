@@ -1,0 +1,257 @@
+#include "scanner.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGEMAP_ENTRIES 4096
+#define SCAN_PAGES 16384 /* limits how long one scan holds the target's mmap lock */
+
+#define PAGEMAP_PRESENT (1ull << 63)
+#define PAGEMAP_FRAME ((1ull << 55) - 1)
+
+/* /proc/kpageflags */
+#define FLAG_COMPOUND_TAIL (1ull << 16)
+
+/* struct pm_scan_arg of Linux 6.7, and the categories that are used here. */
+struct scan_arguments {
+    uint64_t size, flags, start, end, walk_end, regions, region_count, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+#define SCAN_IS_PRESENT (1u << 3)
+#define SCAN_IS_ZERO_FRAME (1u << 5)
+#define SCAN_IS_HUGE (1u << 6)
+
+void sh_scanner_close(struct sh_scanner *scanner)
+{
+    free(scanner->entries);
+}
+
+int sh_scanner_open(struct sh_scanner *scanner, const struct sh_range *range)
+{
+    memset(scanner, 0, sizeof *scanner);
+    scanner->range = range;
+    scanner->position = scanner->walked = range->start;
+    scanner->entries_start = scanner->entries_end = range->start;
+    if (!range->use_scan) {
+        scanner->entry_room = PAGEMAP_ENTRIES;
+        if (range->folio_size / range->base_size > scanner->entry_room)
+            scanner->entry_room = range->folio_size / range->base_size;
+        scanner->entries = malloc(scanner->entry_room * sizeof *scanner->entries);
+        if (!scanner->entries)
+            return SH_NO_LOCAL_MEMORY;
+    }
+    return 0;
+}
+
+/* A whole transparent huge page may start at `address` and end within `limit`. */
+static bool folio_fits(const struct sh_range *range, uint64_t address, uint64_t limit)
+{
+    return range->folio_size && range->page_size == range->base_size &&
+           address % range->folio_size == 0 && limit - address >= range->folio_size;
+}
+
+bool sh_address_space_gone(const struct sh_range *range)
+{
+    uint64_t entry;
+    ssize_t got;
+
+    do
+        got = sh_read_pagemap(range->pagemap, &entry, sizeof entry,
+                              range->start / range->base_size * sizeof entry);
+    while (got < 0 && errno == EINTR);
+    return got == 0;
+}
+
+static int scan_more(struct sh_scanner *scanner)
+{
+    const struct sh_range *range = scanner->range;
+    struct scan_arguments arguments = {
+        .size = sizeof arguments,
+        .start = scanner->walked,
+        .end = range->end,
+        .regions = (uint64_t)(uintptr_t)scanner->regions,
+        .region_count = SH_SCAN_REGIONS,
+        .max_pages = SCAN_PAGES,
+        .category_inverted = SCAN_IS_ZERO_FRAME,
+        .category_mask = SCAN_IS_PRESENT | SCAN_IS_ZERO_FRAME,
+        .return_mask = SCAN_IS_PRESENT | SCAN_IS_HUGE,
+    };
+    int found;
+
+    /* A hugetlb page counts as its base pages: leave room for at least one. */
+    if (range->page_size / range->base_size > arguments.max_pages)
+        arguments.max_pages = range->page_size / range->base_size;
+    do
+        found = sh_scan_pagemap(range->pagemap, &arguments);
+    while (found < 0 && errno == EINTR);
+    if (found < 0)
+        return errno;
+    /* A scan of an address space that is gone succeeds and finds nothing. */
+    if (!found && sh_address_space_gone(range))
+        return ESRCH;
+    scanner->region = 0;
+    scanner->region_count = (size_t)found;
+    scanner->walked = arguments.walk_end > scanner->walked ? arguments.walk_end : range->end;
+    return 0;
+}
+
+static int next_scanned(struct sh_scanner *scanner, struct sh_page *page)
+{
+    const struct sh_range *range = scanner->range;
+
+    for (;;) {
+        while (scanner->region < scanner->region_count) {
+            const struct sh_scan_region *region = &scanner->regions[scanner->region];
+            uint64_t address =
+                scanner->position > region->start ? scanner->position : region->start;
+
+            if (address >= region->end) {
+                scanner->region++;
+                continue;
+            }
+            page->address = address;
+            page->size = range->page_size;
+            page->node = SH_UNKNOWN_NODE;
+            if ((region->categories & SCAN_IS_HUGE) && folio_fits(range, address, region->end))
+                page->size = range->folio_size;
+            scanner->position = address + page->size;
+            return 0;
+        }
+        if (scanner->walked >= range->end) {
+            page->size = 0;
+            return 0;
+        }
+        int error = scan_more(scanner);
+        if (error)
+            return error;
+    }
+}
+
+/* Whether these entries are one transparent huge page. Its frames are consecutive; those of small
+ * pages can be, too, so the kernel's flags decide. Folios are aligned to their size: a frame in the
+ * middle that is not the first of a folio can only belong to one that covers all of these frames.
+ * Without permission to see frames (CAP_SYS_ADMIN) or flags, the page is treated as small pages,
+ * which takes more calls and moves it as well. */
+static bool is_folio(const struct sh_scanner *scanner, const uint64_t *entries, size_t count)
+{
+    uint64_t first = entries[0] & PAGEMAP_FRAME, flags;
+
+    if (!first || first % count || scanner->range->kpageflags < 0)
+        return false;
+    for (size_t i = 1; i < count; i++)
+        if (!(entries[i] & PAGEMAP_PRESENT) || (entries[i] & PAGEMAP_FRAME) != first + i)
+            return false;
+    return sh_read_pagemap(scanner->range->kpageflags, &flags, sizeof flags,
+                           (first + count / 2) * sizeof flags) == sizeof flags &&
+           (flags & FLAG_COMPOUND_TAIL);
+}
+
+/* The node of a frame, or SH_UNKNOWN_NODE. */
+static int node_of_frame(const struct sh_range *range, uint64_t frame)
+{
+    size_t low = 0, high = range->span_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct sh_span *span = &range->spans[middle];
+
+        if (frame < span->start)
+            high = middle;
+        else if (frame >= span->end)
+            low = middle + 1;
+        else
+            return frame ? (int)span->node : SH_UNKNOWN_NODE;
+    }
+    return SH_UNKNOWN_NODE;
+}
+
+/* The end of the next read, at most `end`: a huge page must not span two reads. */
+static uint64_t before_torn_folio(const struct sh_range *range, uint64_t start, uint64_t end)
+{
+    uint64_t aligned = range->folio_size ? end / range->folio_size * range->folio_size : end;
+
+    return aligned > start ? aligned : end;
+}
+
+static int read_more(struct sh_scanner *scanner)
+{
+    const struct sh_range *range = scanner->range;
+    uint64_t base = range->base_size, end = range->end;
+    size_t wanted;
+    ssize_t got;
+
+    if (range->page_size > base) { /* hugetlb: the entry of each page's head suffices */
+        end = scanner->position + range->page_size;
+        wanted = 1;
+    } else {
+        if (end - scanner->position > scanner->entry_room * base) {
+            end = scanner->position + scanner->entry_room * base;
+            end = before_torn_folio(range, scanner->position, end);
+        }
+        wanted = (end - scanner->position) / base;
+    }
+    do
+        got = sh_read_pagemap(range->pagemap, scanner->entries, wanted * sizeof(uint64_t),
+                              scanner->position / base * sizeof(uint64_t));
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return errno;
+    if ((size_t)got < sizeof(uint64_t)) /* the address space is gone */
+        return ESRCH;
+    scanner->entries_start = scanner->position;
+    if ((size_t)got / sizeof(uint64_t) < wanted) {
+        end = scanner->position + (size_t)got / sizeof(uint64_t) * base;
+        end = before_torn_folio(range, scanner->position, end);
+    }
+    scanner->entries_end = end;
+    return 0;
+}
+
+static int next_read(struct sh_scanner *scanner, struct sh_page *page)
+{
+    const struct sh_range *range = scanner->range;
+
+    while (scanner->position < range->end) {
+        if (scanner->position >= scanner->entries_end) {
+            int error = read_more(scanner);
+            if (error)
+                return error;
+        }
+        uint64_t address = scanner->position;
+        size_t index = (address - scanner->entries_start) / range->base_size;
+
+        page->address = address;
+        page->size = range->page_size;
+        if (!(scanner->entries[index] & PAGEMAP_PRESENT)) {
+            scanner->position += page->size;
+            continue;
+        }
+        if (folio_fits(range, address, scanner->entries_end) &&
+            is_folio(scanner, &scanner->entries[index], range->folio_size / range->base_size))
+            page->size = range->folio_size;
+        page->node = node_of_frame(range, scanner->entries[index] & PAGEMAP_FRAME);
+        scanner->position += page->size;
+        return 0;
+    }
+    page->size = 0;
+    return 0;
+}
+
+int sh_scanner_next(struct sh_scanner *scanner, struct sh_page *page)
+{
+    return scanner->range->use_scan ? next_scanned(scanner, page) : next_read(scanner, page);
+}
+
+void sh_scanner_return(struct sh_scanner *scanner, const struct sh_page *page)
+{
+    scanner->position = page->address;
+}
+
+bool sh_can_scan(int pagemap)
+{
+    struct scan_arguments arguments = {.size = sizeof arguments};
+
+    return sh_scan_pagemap(pagemap, &arguments) == 0;
+}

@@ -1,0 +1,51 @@
+/* Finds the present pages of a range, by the PAGEMAP_SCAN ioctl or by reading pagemap. */
+#ifndef SCHEDHOOK_SCANNER_H
+#define SCHEDHOOK_SCANNER_H
+
+#include "engine.h"
+
+#include <limits.h>
+
+/* The node of a page that only a query to the kernel can tell. */
+#define SH_UNKNOWN_NODE (INT_MIN + 2)
+
+#define SH_SCAN_REGIONS 128
+
+/* struct page_region of Linux 6.7. */
+struct sh_scan_region {
+    uint64_t start, end, categories;
+};
+
+struct sh_scanner {
+    const struct sh_range *range;
+    uint64_t position; /* next address to return */
+    /* PAGEMAP_SCAN */
+    struct sh_scan_region regions[SH_SCAN_REGIONS];
+    size_t region, region_count;
+    uint64_t walked; /* scanned up to here */
+    /* pagemap as an array of 64-bit entries */
+    uint64_t *entries;
+    size_t entry_room;
+    uint64_t entries_start, entries_end; /* addresses that `entries` describes */
+};
+
+struct sh_page {
+    uint64_t address;
+    uint64_t size;
+    int node; /* SH_UNKNOWN_NODE if no frame number was seen */
+};
+
+/* Returns 0 or SH_NO_LOCAL_MEMORY. */
+int sh_scanner_open(struct sh_scanner *scanner, const struct sh_range *range);
+void sh_scanner_close(struct sh_scanner *scanner);
+
+/* Store the next present page or huge page; its size is 0 at the end. Returns 0 or errno. */
+int sh_scanner_next(struct sh_scanner *scanner, struct sh_page *page);
+
+/* Make sh_scanner_next return this page again. */
+void sh_scanner_return(struct sh_scanner *scanner, const struct sh_page *page);
+
+/* Whether the process has exited or replaced its address space: then pagemap reads as empty. */
+bool sh_address_space_gone(const struct sh_range *range);
+
+#endif
