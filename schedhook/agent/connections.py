@@ -66,8 +66,7 @@ class Connections:
             self._poller.modify(self._server, select.EPOLLIN)
         for client in list(self._clients.values()):
             if now > client.deadline and not client.complete:
-                client.answer("too slow")
-                self.drop(client)
+                self.answer_and_drop(client, "too slow")
 
     def drop(self, client: Client) -> None:
         """Close the client's connection. It may be closed already."""
@@ -75,6 +74,11 @@ class Connections:
             with contextlib.suppress(OSError, ValueError):
                 self._poller.unregister(client.connection)
         client.connection.close()
+
+    def answer_and_drop(self, client: Client, line: str) -> None:
+        """Send the client a line, and close its connection."""
+        client.answer(line)
+        self.drop(client)
 
     def close(self) -> None:
         """Close all connections, and remove the socket."""
@@ -133,8 +137,8 @@ class Connections:
             return None
         client.received += part
         if len(client.received) > client.max_bytes:
-            client.answer(f"the message has more than {client.max_bytes} bytes")
-            self.drop(client)
+            line = f"the message has more than {client.max_bytes} bytes"
+            self.answer_and_drop(client, line)
             return None
         if part:
             return None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from schedhook.agent.clients import Client
 from schedhook.hook.message import Message
 from schedhook.roles.scheduler import EventKind, Scheduler, check_job
 from schedhook.values.errors import RefusedError
@@ -33,7 +34,7 @@ class QueuedEvent:
     at: float
     """When it happened, in seconds after the epoch."""
     receipt: Receipt = None
-    client: object = None
+    client: Client | None = None
     """The client that waits for the result, if one does."""
 
     @property

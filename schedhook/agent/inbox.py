@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from schedhook.agent.clients import Client
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.agent.events import SEEN_BY_WATCHER, QueuedEvent, read_event
+from schedhook.agent.events import SEEN_BY_WATCHER, QueuedEvent, read_event, read_users_event
 from schedhook.agent.followup import PARKED, EventResult
+from schedhook.agent.owners import JobOwners
 from schedhook.agent.spool_reader import SpoolReader
-from schedhook.hook.message import parse_message
+from schedhook.hook.message import Message, parse_message
 from schedhook.host.processes import boot_time
 from schedhook.journal.errors import JournalBusyError, JournalError
 from schedhook.journal.journal import Journal
@@ -39,29 +42,23 @@ class Inbox:
     def __init__(self, dispatcher: Dispatcher, journal: Journal, spool: Path | None) -> None:
         self._dispatcher = dispatcher
         self._journal = journal
+        self._owners = JobOwners(journal)
         self._spool = SpoolReader(spool) if spool is not None else None
 
-    def accept_event(
-        self, event: Event, at: float, raw: bytes, client: object
-    ) -> QueuedEvent | None:
-        """Keep an event that was sent as the message `raw`, and return it to be handled.
+    def accept_message(self, message: Message, raw: bytes, client: Client) -> QueuedEvent | None:
+        """Keep the event of a client's message, and return it to be handled.
 
-        Return None if it need not be handled now: it was sent before, or it is in the spool and no
-        `client` waits for its result.
+        Return None if it need not be handled now: it was sent before, or it is in the spool and the
+        client does not wait for its result. Raise SchedhookError if the event is refused.
         """
-        try:
-            return self._write_journal(event, at, client)
-        except JournalBusyError as error:
-            problem = str(error)
-        path = self._spool.write(raw) if self._spool is not None else None
-        if self._spool is None or path is None:
-            _log.error("event kept only in memory", job=event.job, problem=problem)
-            return QueuedEvent(event, at, client=client)
-        _log.warning("event kept in the spool", job=event.job, problem=problem)
-        if client is None:
-            return None  # it is handled once the journal can be written
-        self._spool.claim(path)
-        return QueuedEvent(event, at, path, client)
+        adapter = self._dispatcher.adapter(message.scheduler)
+        waiting = client if message.wait else None
+        if client.trusted:
+            return self._keep(read_event(message, adapter), message.at, raw, waiting)
+        # Not written to the journal: only root's events are, and the next agent looks anyway.
+        owner = partial(self._owners.owner, adapter)
+        event = read_users_event(message, adapter, client.uid, owner)
+        return QueuedEvent(event, time.time(), client=waiting)
 
     def read_spool(self) -> tuple[list[QueuedEvent], bool]:
         """Accept events from the spool; return them, and whether more are left.
@@ -130,6 +127,24 @@ class Inbox:
         if self._spool is not None and isinstance(receipt, Path):
             self._spool.remove(receipt)
 
+    def _keep(
+        self, event: Event, at: float, raw: bytes, client: Client | None
+    ) -> QueuedEvent | None:
+        """Write an event to the journal, or its message to the spool if the journal is locked."""
+        try:
+            return self._write_journal(event, at, client)
+        except JournalBusyError as error:
+            problem = str(error)
+        path = self._spool.write(raw) if self._spool is not None else None
+        if self._spool is None or path is None:
+            _log.error("event kept only in memory", job=event.job, problem=problem)
+            return QueuedEvent(event, at, client=client)
+        _log.warning("event kept in the spool", job=event.job, problem=problem)
+        if client is None:
+            return None  # it is handled once the journal can be written
+        self._spool.claim(path)
+        return QueuedEvent(event, at, path, client)
+
     def _accept_spooled(self, path: Path, raw: bytes) -> list[QueuedEvent]:
         """Return the event of a file in the spool; nothing if it is damaged or was sent before.
 
@@ -146,7 +161,7 @@ class Inbox:
             return []
         return [queued] if queued is not None else []
 
-    def _write_journal(self, event: Event, at: float, client: object) -> QueuedEvent | None:
+    def _write_journal(self, event: Event, at: float, client: Client | None) -> QueuedEvent | None:
         """Write an event to the journal and return it to be handled.
 
         Return None if the journal has it already and no client waits. An event that cannot be

@@ -10,26 +10,23 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from schedhook.agent.clients import Client
 from schedhook.agent.connections import Connections
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.agent.events import QueuedEvent, make_retry, read_event, read_users_event
+from schedhook.agent.events import QueuedEvent, make_retry
 from schedhook.agent.followup import EventResult
 from schedhook.agent.inbox import Inbox
-from schedhook.agent.owners import JobOwners
 from schedhook.agent.sockets import lock
 from schedhook.agent.systemd import notify_systemd
 from schedhook.agent.timers import DelayedEvents
 from schedhook.agent.watcher import Watcher
 from schedhook.agent.workers import WorkerPool
 from schedhook.control.rollback import recover
-from schedhook.hook.message import Message, parse_message
+from schedhook.hook.message import parse_message
 from schedhook.journal.errors import JournalError
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
@@ -75,7 +72,6 @@ class Agent:
         self._poller.register(self._wakeup, select.EPOLLIN)
         self._connections = Connections(self._poller)
         self._inbox = Inbox(dispatcher, self._journal, spool)
-        self._owners = JobOwners(self._journal)
         self._workers = WorkerPool(config.agent.workers, self._handle, self._wake)
         self._delayed = DelayedEvents()
         self._watcher = watcher(self._submit, self._poller) if watcher else None
@@ -108,15 +104,6 @@ class Agent:
         """Make `run` return soon. May be called from a signal handler or another thread."""
         self._stopping = True
         self._wake()
-
-    def install_signals(self) -> None:
-        """Stop the agent at SIGTERM, SIGINT and SIGHUP.
-
-        An ignored SIGHUP stays ignored, as nohup(1) wants it.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, lambda *_: self.stop())
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -187,37 +174,22 @@ class Agent:
         """Accept a client's message, and answer `ok` or why it was refused."""
         try:
             message = parse_message(raw)
-            queued = self._accept(client, message, raw)
+            queued = self._inbox.accept_message(message, raw, client)
         except SchedhookError as error:
-            self._answer_and_drop(client, str(error))
+            self._connections.answer_and_drop(client, str(error))
         except PLUGIN_ERRORS as error:  # an adapter's bug must not end the agent
             # A user who has found such a bug must not fill the log with it.
             write = _log.error if client.trusted else _log.debug
             write("cannot read event", exc_info=True)
-            self._answer_and_drop(client, describe_error(error))
+            self._connections.answer_and_drop(client, describe_error(error))
         else:
+            if client.trusted:
+                self._scan_soon()
             if queued is not None:
                 self._workers.put(queued)
             client.answer("ok")
             if not message.wait:
                 self._connections.drop(client)
-
-    def _answer_and_drop(self, client: Client, line: str) -> None:
-        client.answer(line)
-        self._connections.drop(client)
-
-    def _accept(self, client: Client, message: Message, raw: bytes) -> QueuedEvent | None:
-        """Return the event to handle, None if there is nothing to do now. Raise SchedhookError."""
-        adapter = self._dispatcher.adapter(message.scheduler)
-        waiting = client if message.wait else None
-        if client.trusted:
-            event = read_event(message, adapter)
-            self._scan_soon()
-            return self._inbox.accept_event(event, message.at, raw, waiting)
-        # Not written to the journal: only root's events are, and the next agent looks anyway.
-        owner = partial(self._owners.owner, adapter)
-        event = read_users_event(message, adapter, client.uid, owner)
-        return QueuedEvent(event, time.time(), client=waiting)
 
     def _read_spool(self) -> bool:
         """Accept events from the spool, and return whether more are left."""
@@ -249,8 +221,8 @@ class Agent:
         """Answer the clients that wait, and schedule the events that follow."""
         now = time.monotonic()
         for queued, result in self._workers.finished():
-            if isinstance(queued.client, Client):
-                self._answer_and_drop(queued.client, result.summary)
+            if queued.client is not None:
+                self._connections.answer_and_drop(queued.client, result.summary)
             for event in result.more:
                 self._delayed.add(event, now + _AFTER_END_SECONDS)
             if result.retry_after is not None:

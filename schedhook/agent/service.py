@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -57,8 +58,18 @@ def serve(
                 config.metrics, lambda: render_metrics(config, plugins, journal, root, footprints)
             ),
         )
-        agent.install_signals()
+        stop_at_signals(agent.stop)
         agent.run()
+
+
+def stop_at_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` at SIGTERM, SIGINT and SIGHUP.
+
+    An ignored SIGHUP stays ignored, as nohup(1) wants it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop())
 
 
 def _lock_agent(stack: ExitStack, socket: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.server import Agent
+from schedhook.agent.service import stop_at_signals
 from schedhook.agent.watcher import Watcher
 from schedhook.hook import delivery
 from schedhook.journal.journal import Journal, open_journal
@@ -299,7 +300,7 @@ def run_agent(directory: Path) -> None:
         spool=directory / "spool",
         watcher=lambda emit, poller: Watcher([adapter], config.watch, emit, poller),
     )
-    agent.install_signals()
+    stop_at_signals(agent.stop)
     agent.run()
     journal.close()
 
