@@ -1,7 +1,7 @@
-"""A program with a lot of memory that it keeps changing, and that notices if a byte is wrong.
+"""Keep checking and rewriting a lot of memory, and notice if a byte is wrong.
 
-Usage: worker.py MIB. Prints a line when its memory is filled; SIGTERM makes it check everything,
-print the verdict, and exit with status 0 if every byte is as it should be.
+Usage: worker.py MIB. Prints a line when its memory is filled. At SIGTERM it checks everything,
+prints the result, and exits with status 0 if every byte is right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def content(block: int, version: int) -> bytes:
 
 
 def main(blocks: int) -> int:
-    """Fill, then check and rewrite one block after another until told to stop."""
+    """Fill the memory, then check and rewrite block after block until SIGTERM."""
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     memory = mmap.mmap(-1, blocks * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -51,7 +51,7 @@ def main(blocks: int) -> int:
         if stopped:
             break
     wrong += sum(not is_right(block) for block in range(blocks))
-    print(f"{rewritten} MiB checked and rewritten meanwhile, {wrong} wrong", flush=True)
+    print(f"{rewritten} MiB checked and rewritten, {wrong} wrong", flush=True)
     return 0 if wrong == 0 else 1
 
 

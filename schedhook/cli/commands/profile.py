@@ -11,12 +11,11 @@ from typing import Any, BinaryIO
 
 import click
 
-from schedhook.cli.completion import names_of
 from schedhook.cli.loading import load
 from schedhook.cli.options.common import common_options, json_option
 from schedhook.cli.options.moving import moving_arguments, moving_options
 from schedhook.cli.options.processes import check_processes, process_options
-from schedhook.cli.options.types import NAME, NumberType
+from schedhook.cli.options.profile import profile_options
 from schedhook.cli.running import carry_out, print_report
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
@@ -25,10 +24,8 @@ from schedhook.migration.profiling.reading import Format, read_profile
 from schedhook.migration.profiling.samples import Tally
 from schedhook.migration.profiling.summary import Summary, summarise
 from schedhook.migration.profiling.survey import Survey, survey
-from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.plugins.manager import Plugins
-from schedhook.roles.guidance import MIN_SAMPLES, MIN_SHARE, Guidance
-from schedhook.roles.profile import CAPACITY
+from schedhook.roles.guidance import Guidance
 from schedhook.roles.request import Request
 from schedhook.values.errors import UsageError
 
@@ -36,52 +33,7 @@ from schedhook.values.errors import UsageError
 @click.command("profile")
 @click.argument("log")
 @process_options
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice([each.value for each in Format]),
-    default=Format.AUTO.value,
-    show_default=True,
-    help="The log's format; auto: recognised from the log's first lines.",
-)
-@click.option(
-    "--min-samples",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=MIN_SAMPLES,
-    show_default=True,
-    help="Only move a page if the log has at least so many accesses to it.",
-)
-@click.option(
-    "--min-share",
-    type=NumberType(min=0, max=1),
-    metavar="SHARE",
-    default=MIN_SHARE,
-    show_default=True,
-    help="Only move a page if one node makes at least this share of its accesses.",
-)
-@click.option(
-    "--cache-hits", is_flag=True, help="Also count accesses that a processor's cache answered."
-)
-@click.option(
-    "--most-counters",
-    type=click.IntRange(min=1000),
-    metavar="N",
-    default=CAPACITY,
-    show_default=True,
-    help="Keep at most so many counters, one per page and node, 130 bytes each; the lowest are"
-    " dropped.",
-)
-@click.option(
-    "--strategy",
-    type=NAME,
-    metavar="NAME",
-    default="profile-guided",
-    show_default=True,
-    shell_complete=names_of(StrategyPlugin),
-    help="The strategy that decides which page moves; see `schedhook plugins`.",
-)
-@click.option("--move", is_flag=True, help="Move the pages; without it, only show the plan.")
+@profile_options
 @moving_options
 @json_option
 @common_options

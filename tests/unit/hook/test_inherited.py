@@ -56,17 +56,3 @@ def test_a_hook_ends_in_time_whatever_signals_it_was_left(tmp_path: Path, given:
     done = hook(tmp_path, f"{given}\n{endless}", "pbs", "begin", "--timeout", "0.2")
     assert done.returncode == 1
     assert "not finished after 0.2 s" in done.stderr
-
-
-def test_a_command_hears_how_programs_end() -> None:
-    """With SIGCHLD ignored, as some daemons have it, a scontrol that failed had done its work."""
-    program = """
-import subprocess, sys
-from signal import SIG_IGN, SIGCHLD, signal
-import click
-from schedhook.cli.errors import run_command
-signal(SIGCHLD, SIG_IGN)
-command = click.command()(lambda: subprocess.run(["false"], check=False).returncode + 6)
-run_command(command, "it")
-"""
-    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 7
