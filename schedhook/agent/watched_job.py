@@ -67,7 +67,7 @@ class WatchedJob:
         self.read_tasks(now)
 
     def read_tasks(self, now: float) -> None:
-        """Get the job's tasks from the adapter, and sample their processes anew."""
+        """Get the job's tasks from the adapter, and sample their processes again."""
         self._close_tasks()
         tasks = self.adapter.tasks(self.job)
         self._sample = ProcessSample(tasks, self._root)

@@ -177,7 +177,7 @@ class Watcher:
     # -- jobs that change ------------------------------------------------------------------------
 
     def _act(self, watched: WatchedJob, now: float) -> None:
-        """Read the job's tasks anew, and report what has changed."""
+        """Read the job's tasks again, and report what has changed."""
         watched.debounce.reset()
         try:
             self._unregister(watched)

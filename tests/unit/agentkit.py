@@ -149,10 +149,10 @@ class _Provider:
     @hookimpl
     def schedhook_event(self, event: Event) -> None:
         """Append the event, as the agent understood it, to DIR/events.jsonl."""
-        told = {"point": event.point, "job": event.job, "user": event.user, "data": event.data}
-        told["when"] = time.time()
+        seen = {"point": event.point, "job": event.job, "user": event.user, "data": event.data}
+        seen["when"] = time.time()
         with (self._directory / "events.jsonl").open("a") as file:
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps(seen) + "\n")
 
 
 def plugins(directory: Path, *more: object) -> Plugins:

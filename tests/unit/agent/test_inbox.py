@@ -1,0 +1,80 @@
+"""Accepting events while another process keeps the journal locked."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from schedhook.agent.clients import Client
+from schedhook.agent.events import QueuedEvent
+from schedhook.agent.followup import EventResult
+from schedhook.agent.inbox import Inbox
+from schedhook.hook.message import parse_message
+from schedhook.journal.journal import Journal
+from tests.unit.agentkit import Moves, make_dispatcher, message
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal.open(tmp_path / "state" / "journal.db") as journal:
+        yield journal
+
+
+@contextmanager
+def locked(journal: Journal) -> Iterator[None]:
+    """Keep the journal locked for the block."""
+    with closing(sqlite3.connect(str(journal.path))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def make_inbox(tmp_path: Path, journal: Journal, spool: Path | None) -> Inbox:
+    dispatcher = make_dispatcher(tmp_path, Moves(), journal=journal)
+    return Inbox(dispatcher, journal.reopen(0.1), spool)
+
+
+def accept(inbox: Inbox, *, wait: bool) -> QueuedEvent | None:
+    """Accept the start of job 7 from a client that is root or this user."""
+    raw = message("begin", "7", wait=wait)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        return inbox.accept_message(parse_message(raw), raw, Client(ours))
+
+
+def test_an_event_is_left_in_the_spool_if_no_client_waits(tmp_path: Path, journal: Journal) -> None:
+    inbox = make_inbox(tmp_path, journal, tmp_path / "spool")
+    with locked(journal):
+        assert accept(inbox, wait=False) is None
+        assert inbox.read_spool() == ([], False)
+    accepted, _ = inbox.read_spool()
+    assert [isinstance(queued.receipt, int) for queued in accepted] == [True]
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_an_event_with_a_waiting_client_is_handled_at_once(
+    tmp_path: Path, journal: Journal
+) -> None:
+    inbox = make_inbox(tmp_path, journal, tmp_path / "spool")
+    with locked(journal):
+        queued = accept(inbox, wait=True)
+    assert queued is not None
+    assert isinstance(queued.receipt, Path)
+    assert inbox.read_spool() == ([], False), "its file is claimed"
+    inbox.record_result(queued, EventResult(summary="started"))
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert journal.events.find(queued.event, queued.at) == (1, "started")
+
+
+def test_an_event_that_can_be_kept_nowhere_is_still_handled(
+    tmp_path: Path, journal: Journal
+) -> None:
+    inbox = make_inbox(tmp_path, journal, None)
+    with locked(journal):
+        queued = accept(inbox, wait=False)
+    assert queued is not None
+    assert queued.receipt is None
