@@ -1,0 +1,44 @@
+"""Where the agent makes its socket, and where it refuses to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from schedhook.agent.sockets import listen, lock
+from schedhook.values.errors import SchedhookError
+
+NOBODY = 65534
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user")
+
+
+def test_no_socket_is_made_in_a_directory_that_others_may_write(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(SchedhookError, match="written by others"), lock(tmp_path / "agent.sock"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_root
+def test_no_socket_is_made_in_a_directory_of_another_user(tmp_path: Path) -> None:
+    os.chown(tmp_path, NOBODY, NOBODY)
+    with pytest.raises(SchedhookError, match="belongs to user 65534"), lock(tmp_path / "a.sock"):
+        pass
+
+
+def test_a_file_in_the_place_of_the_socket_is_not_replaced(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "agent.sock"
+    for make in (lambda: path.symlink_to(victim), lambda: path.write_text("x"), path.mkdir):
+        make()
+        with pytest.raises(SchedhookError, match="is not a socket"):
+            listen(path, 0o600)
+        path.rmdir() if path.is_dir() else path.unlink()
+    path.with_name("agent.sock.lock").symlink_to(victim)
+    with pytest.raises(SchedhookError), lock(path):
+        pass
+    assert victim.read_text() == "precious"
