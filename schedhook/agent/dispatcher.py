@@ -1,31 +1,33 @@
-"""What is done about an event: the journal is kept, observers are told, memory follows.
+"""Routing of events: each is recorded, plug-ins are notified, and the work on jobs begins.
 
-One `Dispatcher` serves the agent, the watcher and hooks that are handled in process. Events of one
-job have to come one after the other; those of several jobs may come from several threads.
+One `Dispatcher` serves the agent, the watcher and hooks whose events are handled without an agent.
+Events of one job must be handled one after the other; those of several jobs may be handled in
+several threads at a time.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from schedhook.agent.followup import EventResult, JobFollower
-from schedhook.journal.errors import JobLockedError, JournalError
+from schedhook.agent.followup import follow_up
+from schedhook.agent.job import Job, is_from_hook
+from schedhook.agent.overrides import StartingSteps
+from schedhook.agent.records import Records
+from schedhook.agent.results import EventResult
+from schedhook.jobs.notes import journal_notes
+from schedhook.journal.errors import JobLockedError
 from schedhook.journal.journal import Journal
-from schedhook.journal.placements import KnownTask
-from schedhook.journal.runs import JobRun
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import EventKind, Scheduler
-from schedhook.values.config import Config
+from schedhook.values.config import Config, Repatriate
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger
-from schedhook.values.model import Event, Placement, Report
+from schedhook.values.model import Event, Report
 from schedhook.values.text import describe_error
 
 if TYPE_CHECKING:
@@ -33,17 +35,13 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_WAIT_SECONDS = 30.0
-_HOLD_SECONDS = 20.0
-"""How long one hook of a job waits for another: a resume for the suspension before it, say."""
-
 _log = get_logger()
 
 
 class Dispatcher:
     """Handles events with one configuration, one set of plug-ins and one journal.
 
-    `carry_out` stands in for the relocation pipeline.
+    `carry_out` is used in place of the relocation pipeline.
     """
 
     def __init__(
@@ -56,35 +54,38 @@ class Dispatcher:
         carry_out: Relocate | None = None,
     ) -> None:
         self.journal = journal
+        self._records = Records(journal)
         self._config = config
         self._plugins = plugins
         self._root = root
         self._carry_out = carry_out or (
             lambda request: relocate(request, config, plugins, root=root)
         )
+        self._starting = StartingSteps()
         self._adapters: dict[str, Scheduler] = {}
         self._lock = threading.Lock()
-        self._unsaved: dict[tuple[str, str], dict[str, KnownTask]] = {}
-        """What the journal could not take, so that a full disk costs the record, not the job."""
-        self._waiting: dict[tuple[str, str], float] = {}
-        """Since when work on a job has been put off, in seconds of time.monotonic()."""
+        plugins.notes = journal_notes(journal)
 
     def adapter(self, name: str) -> Scheduler:
-        """The scheduler's adapter, made once. PluginError where there is none of that name."""
+        """Return the scheduler's adapter, made once; raise PluginError if there is none."""
         with self._lock:
             if name not in self._adapters:
-                self._adapters[name] = self._plugins.scheduler(name).create(self._root)
+                self._adapters[name] = self._plugins.adapter(name, self._root)
             return self._adapters[name]
+
+    def ask(self, read: Callable[[], _T], default: _T) -> _T:
+        """Return what `read` finds in the journal, or `default` if it cannot be read."""
+        return self._records.ask(read, default)
 
     def handle(self, event: Event, at: float) -> EventResult:
         """Do what the event asks for; `at` is when it happened, in seconds after the epoch.
 
-        Never raises: what went wrong is in the result, and in the log.
+        Raise nothing: what went wrong is in the result, and in the log.
         """
         try:
-            handled = self._handle(event, at)
+            handled = self._route(event, at)
         except JobLockedError as error:
-            # If its holder dies in mid-work, the look afterwards finds what it left.
+            # If the lock's holder dies, the next look finds what it left.
             retry = self._config.agent.retry_s / 10
             handled = EventResult(summary=str(error), retry_after=retry)
         except SchedhookError as error:
@@ -103,219 +104,135 @@ class Dispatcher:
         )
         return handled
 
-    def _handle(self, event: Event, at: float) -> EventResult:
+    def _route(self, event: Event, at: float) -> EventResult:
         adapter = self.adapter(event.scheduler)
         kind = adapter.kind_of(event)
         if kind is not EventKind.LOOK:
             self._plugins.notify("schedhook_event", event=event)
-        if event.point not in adapter.points_handled:
-            return self._default(event, at, adapter, kind)
-        if kind is EventKind.JOB_ENDED:
-            own = self._adapters_own(event, adapter)
-            handled = self._default(event, at, adapter, kind)
-        elif kind in (EventKind.JOB_STARTED, EventKind.STEP_STARTED):
-            handled = self._default(event, at, adapter, kind)
-            own = self._adapters_own(event, adapter)
-        else:
-            return self._adapters_own(event, adapter)
-        summary = f"{handled.summary}; {own.summary}"
-        return replace(handled, summary=summary, ok=handled.ok and own.ok)
-
-    def _default(self, event: Event, at: float, adapter: Scheduler, kind: EventKind) -> EventResult:
         if kind is EventKind.JOB_STARTED:
-            return self._started(event, at)
+            return self._job_started(event, at, adapter)
         if kind is EventKind.JOB_ENDED:
-            return self._ended(event, at)
-        if kind is EventKind.IGNORE or (_is_watchers(event) and _handles(adapter, kind)):
+            return self._job_ended(event, at)
+        if kind is EventKind.IGNORE:
             return EventResult(summary="nothing to do", acted=False)
         if not event.job:
-            return self._look_at_all(adapter)
-        return JobFollower(self, adapter, event).act(kind)
-
-    def _adapters_own(self, event: Event, adapter: Scheduler) -> EventResult:
-        """Let the adapter handle the event, with nobody else at work on the job."""
-        own: Callable[[Event, Journal, Relocate], str] = adapter.handle  # type: ignore[attr-defined]
-        held = (
-            self.locked(event.scheduler, event.job, _HOLD_SECONDS) if event.job else nullcontext()
+            return self._look_at_all(event, at, adapter)
+        job = Job(
+            event=event,
+            kind=kind,
+            adapter=adapter,
+            actions=self._config.actions.of(event.scheduler),
+            records=self._records,
+            relocate=self._recorder(event),
+            retry_s=self._config.agent.retry_s,
+            root=self._root,
         )
-        with held:
-            try:
-                return EventResult(summary=own(event, self.journal, self.recorder(event)))
-            except SchedhookError as error:
-                return EventResult(summary=f"failed: {error}", ok=False)
+        if is_from_hook(event):
+            adapter.record_event(event)
+        return follow_up(job, self._starting)
 
-    def _started(self, event: Event, at: float) -> EventResult:
-        summary = self.write_journal(
-            "started",
+    def _recorder(self, event: Event) -> Relocate:
+        """Return the pipeline for the work on this event: it records its reports for the job."""
+
+        def carry_out(request: Request) -> Report:
+            request = request if request.job else replace(request, job=event.job)
+            report = self._carry_out(request)
+            if not request.dry_run:
+                reports = self.journal.reports
+                self._records.write(lambda: reports.add(report, event.scheduler, request.job))
+            return report
+
+        return carry_out
+
+    # -- start and end of jobs -------------------------------------------------------------------
+
+    def _job_started(self, event: Event, at: float, adapter: Scheduler) -> EventResult:
+        hooked = not _is_watchers(event)
+        problem = self._records.write(
             lambda: self.journal.runs.record_start(
-                event.scheduler, event.job, event.user, at, hooked=not _is_watchers(event)
-            ),
+                event.scheduler, event.job, event.user, at, hooked=hooked
+            )
         )
+        if is_from_hook(event):
+            adapter.record_event(event)
+        if granted := adapter.granted(event.job):
+            known = self._records.known(event.scheduler, event.job)
+            new = {task: placement for task, placement in granted.items() if task not in known}
+            self._records.remember(event.scheduler, event.job, new, {})
         self._plugins.notify("schedhook_job_started", event=event)
-        return EventResult(summary=summary)
+        return EventResult(summary="; ".join(filter(None, ("started", problem))))
 
-    def _ended(self, event: Event, at: float) -> EventResult:
+    def _job_ended(self, event: Event, at: float) -> EventResult:
         if _is_watchers(event):
-            run = self.ask(lambda: self.journal.runs.latest(event.scheduler, event.job), None)
+            run = self._records.run(event.scheduler, event.job)
             if run is not None and (run.hooked or run.ended is not None):
-                # Between two steps a job may have no cgroup here; a hook will tell of its end.
+                # Between two steps a job may have no cgroup here; a hook will report its end.
                 return EventResult(summary="no cgroup any more")
-        with self._lock:
-            self._unsaved.pop((event.scheduler, event.job), None)
-            self._waiting.pop((event.scheduler, event.job), None)
-        summary = self.write_journal(
-            "ended", lambda: self.journal.runs.record_end(event.scheduler, event.job, at)
+        self._records.forget(event.scheduler, event.job)
+        self._starting.forget(event.scheduler, event.job)
+        problem = self._records.write(
+            lambda: self.journal.runs.record_end(event.scheduler, event.job, at)
         )
         self._plugins.notify("schedhook_job_ended", event=event)
-        return EventResult(summary=summary, more=self._neighbours(event))
+        summary = "; ".join(filter(None, ("ended", problem)))
+        return EventResult(summary=summary, more=self._look_at_others(event))
 
-    def write_journal(self, summary: str, write: Callable[[], object]) -> str:
-        """Write in the journal; `summary`, and what went wrong."""
-        try:
-            write()
-        except JournalError as error:
-            _log.error("not in the journal", problem=str(error))
-            return f"{summary}; not in the journal: {error}"
-        return summary
+    def _look_at_others(self, event: Event) -> tuple[Event, ...]:
+        """Return an event for each job that the end of this one has made room for.
 
-    def _neighbours(self, event: Event) -> tuple[Event, ...]:
-        """The end of a job has made room: others may go home, or where they could not go."""
-        everybody = self._config.actions.repatriate
-        none: tuple[JobRun, ...] = ()
-        runs = self.ask(lambda: self.journal.runs.list_open(unsettled_only=not everybody), none)
+        Those are jobs whose memory could not go where they are, and all others if configured.
+        """
+        unsettled = self._records.open_runs(unsettled_only=True)
+        everyone = {
+            run: self._config.actions.of(run.scheduler).repatriate is Repatriate.ALL
+            for run in self._records.open_runs()
+        }
         return tuple(
             Event(
                 scheduler=run.scheduler,
                 point=EventKind.LOOK.value,
                 job=run.job,
                 user=run.user,
-                data={"because": f"job {event.job} ended", "repatriate": True},
+                data={
+                    "seen_by": "agent",
+                    "because": f"job {event.job} ended",
+                    "repatriate": repatriates,
+                },
             )
-            for run in runs
-            if (run.scheduler, run.job) != (event.scheduler, event.job)
+            for run, repatriates in everyone.items()
+            if (repatriates or run in unsettled)
+            and (run.scheduler, run.job) != (event.scheduler, event.job)
         )
 
-    def _look_at_all(self, adapter: Scheduler) -> EventResult:
-        jobs = adapter.jobs()
-        more = tuple(
-            Event(scheduler=adapter.name, point=EventKind.LOOK.value, job=job) for job in jobs
+    # -- all jobs --------------------------------------------------------------------------------
+
+    def _look_at_all(self, event: Event, at: float, adapter: Scheduler) -> EventResult:
+        """Return an event for each job here, and for those whose end no hook has reported."""
+        if is_from_hook(event):
+            adapter.record_event(event)
+        here = set(adapter.jobs())
+        told = adapter.jobs_told(event)
+        gone: set[str] = set()
+        if told is not None:
+            here |= told
+            runs = self._records.open_runs(adapter.name)
+            gone = {run.job for run in runs if run.started < at} - here
+        by_agent: dict[str, Any] = {"seen_by": "agent", "because": event.point}
+        ends = (
+            Event(scheduler=adapter.name, point=EventKind.JOB_ENDED.value, job=job, data=by_agent)
+            for job in sorted(gone)
         )
-        return EventResult(summary=f"{len(more)} jobs to look at", more=more)
-
-    # -- for one job's work ----------------------------------------------------------------------
-
-    def relocate(self, request: Request, scheduler: str) -> Report:
-        """Carry out a request and keep its report."""
-        report = self._carry_out(request)
-        self.write_journal("", lambda: self.journal.reports.add(report, scheduler, request.job))
-        return report
-
-    @contextmanager
-    def locked(self, scheduler: str, job: str, wait: float = 0) -> Iterator[None]:
-        """Meanwhile nobody else is at work on the job. JobLockedError where somebody still is after
-        `wait` seconds; a journal that cannot be written costs the certainty, not the work."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self.journal.locks.acquire(scheduler, job, wait))
-            except JournalError as error:
-                _log.error("not held", job=job, problem=str(error))
-            yield
-
-    def recorder(self, event: Event) -> Relocate:
-        """The pipeline for an adapter to call: what it does is written down for the event's job."""
-
-        def carry_out(request: Request) -> Report:
-            request = request if request.job else replace(request, job=event.job)
-            return self.relocate(request, event.scheduler)
-
-        return carry_out
-
-    def known(self, scheduler: str, job: str) -> dict[str, KnownTask]:
-        """What is known of the job's tasks."""
-        with self._lock:
-            unsaved = self._unsaved.get((scheduler, job))
-        if unsaved is not None:
-            return unsaved
-        return self.ask(lambda: self.journal.placements.known_tasks(scheduler, job), {})
-
-    def ask(self, read: Callable[[], _T], default: _T) -> _T:
-        """What the journal says, or `default` where it cannot be read."""
-        try:
-            return read()
-        except JournalError as error:
-            _log.error("journal not readable", problem=str(error))
-            return default
-
-    def waits(self, scheduler: str, job: str, reason: bool) -> bool:
-        """Whether work on the job shall wait because of `reason`: not for ever."""
-        with self._lock:
-            if not reason:
-                self._waiting.pop((scheduler, job), None)
-                return False
-            now = time.monotonic()
-            if now - self._waiting.setdefault((scheduler, job), now) < _WAIT_SECONDS:
-                return True
-            del self._waiting[scheduler, job]
-            return False
-
-    def bindings(self, scheduler: str, job: str, tasks: Collection[str]) -> dict[str, Placement]:
-        """How these tasks of the job were bound last; see Journal.bindings."""
-        with self._lock:
-            unsaved = self._unsaved.get((scheduler, job))
-        if unsaved is not None:
-            return {name: seen.last for name, seen in unsaved.items() if name in tasks}
-        return self.ask(lambda: self.journal.placements.bindings(scheduler, job, tasks), {})
-
-    def remember(
-        self,
-        scheduler: str,
-        job: str,
-        at_home: Mapping[str, Placement],
-        away: Mapping[str, Placement],
-    ) -> None:
-        """Write tasks' placements down, all at one time; in memory where the journal fails.
-        `at_home`: the memory lies there; `away`: it may lie there by now."""
-        if not at_home and not away:
-            return
-        at = time.time()
-        try:
-            with self.journal.transaction():
-                self.journal.placements.record(scheduler, job, at_home, at=at)
-                self.journal.placements.record(scheduler, job, away, settled=False, at=at)
-        except JournalError as error:
-            _log.error("not in the journal", job=job, problem=str(error))
-        else:
-            with self._lock:
-                if (scheduler, job) not in self._unsaved:
-                    return
-        known = self.known(scheduler, job)
-        for tasks, settled in ((at_home, True), (away, False)):
-            now = {
-                name: KnownTask.after(known.get(name), its, settled) for name, its in tasks.items()
-            }
-            known = known | now
-        with self._lock:
-            self._unsaved[scheduler, job] = known
-
-    @property
-    def config(self) -> Config:
-        return self._config
-
-    @property
-    def root(self) -> Path:
-        return self._root
+        data = by_agent | {"repatriate": True}
+        looks = (
+            Event(scheduler=adapter.name, point=EventKind.LOOK.value, job=job, data=data)
+            for job in sorted(here)
+        )
+        summary = f"{len(here)} jobs to look at"
+        if gone:
+            summary += f"; {', '.join(sorted(gone))} ended without notice"
+        return EventResult(summary=summary, more=(*ends, *looks))
 
 
 def _is_watchers(event: Event) -> bool:
-    """Whether the watcher made the event up; else a hook told of it."""
+    """Return whether the event comes from the watcher, not from a hook."""
     return event.data.get("seen_by") == "watch"
-
-
-_SUSPENSION = frozenset({EventKind.SUSPENDED, EventKind.RESUMING, EventKind.RESUMED})
-
-
-def _handles(adapter: Scheduler, kind: EventKind) -> bool:
-    """Whether the adapter sees to suspension itself, told by hooks of its scheduler."""
-    points = adapter.points_handled
-    kinds = {adapter.kind_of(Event(scheduler=adapter.name, point=each, job="")) for each in points}
-    return kind in _SUSPENSION and bool(kinds & _SUSPENSION)

@@ -14,8 +14,9 @@ from pathlib import Path
 from schedhook.agent.clients import Client
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.events import SEEN_BY_WATCHER, QueuedEvent, read_event, read_users_event
-from schedhook.agent.followup import PARKED, EventResult
 from schedhook.agent.owners import JobOwners
+from schedhook.agent.parking import PARKED
+from schedhook.agent.results import EventResult
 from schedhook.agent.spool_reader import SpoolReader
 from schedhook.hook.message import Message, parse_message
 from schedhook.host.processes import boot_time

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.events import read_event
-from schedhook.agent.followup import EventResult
+from schedhook.agent.results import EventResult
 from schedhook.hook import delivery
 from schedhook.hook.message import parse_message
 from schedhook.journal.errors import JournalError

@@ -18,8 +18,8 @@ from schedhook.agent.clients import Client
 from schedhook.agent.connections import Connections
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.events import QueuedEvent, make_retry
-from schedhook.agent.followup import EventResult
 from schedhook.agent.inbox import Inbox
+from schedhook.agent.results import EventResult
 from schedhook.agent.sockets import lock
 from schedhook.agent.systemd import notify_systemd
 from schedhook.agent.timers import DelayedEvents

@@ -14,6 +14,7 @@ from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.agent.watcher import Watcher
 from schedhook.jobs.metrics import FootprintCache, render_metrics
+from schedhook.jobs.notes import JournalNotes
 from schedhook.journal.journal import open_journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
@@ -25,6 +26,9 @@ from schedhook.values.model import Event
 from schedhook.values.text import describe_error
 
 _log = get_logger()
+
+_JOURNAL_SECONDS = 0.5
+"""How long the watcher waits for other writers of the journal."""
 
 
 def serve(
@@ -47,13 +51,14 @@ def serve(
             _lock_agent(stack, Path(config.agent.socket))
         journal = stack.enter_context(open_journal(config))
         dispatcher = Dispatcher(config, plugins, journal, root=root)
+        watcher = _make_watcher(config, plugins, dispatcher, root, stack) if watch else None
         footprints = FootprintCache()
         agent = Agent(
             dispatcher,
             config,
             path=path,
             spool=spool,
-            watcher=_make_watcher(config, plugins, dispatcher, root) if watch else None,
+            watcher=watcher,
             exporter=export_metrics(
                 config.metrics, lambda: render_metrics(config, plugins, journal, root, footprints)
             ),
@@ -83,17 +88,24 @@ def _lock_agent(stack: ExitStack, socket: Path) -> None:
 
 
 def _make_watcher(
-    config: Config, plugins: Plugins, dispatcher: Dispatcher, root: Path
+    config: Config, plugins: Plugins, dispatcher: Dispatcher, root: Path, stack: ExitStack
 ) -> Callable[[Callable[[Event], None], epoll], Watcher]:
     """Return a function that makes the watcher of [watch]'s schedulers, or of all of them."""
+    # The watcher runs in the thread that must not wait while others write the journal.
+    journal = dispatcher.journal.reopen(_JOURNAL_SECONDS)
+    if journal is not dispatcher.journal:
+        stack.enter_context(journal)
     wanted = config.watch.schedulers
     adapters: list[Scheduler] = []
     for name in wanted or plugins.names(SchedulerPlugin):
         try:
-            adapters.append(dispatcher.adapter(name))
+            adapter = plugins.adapter(name, root)
         except PLUGIN_ERRORS as error:
             if wanted:
                 raise
             problem = describe_error(error)
             _log.error("cannot watch jobs", scheduler=name, problem=problem)
+        else:
+            adapter.notes = JournalNotes(journal, name)
+            adapters.append(adapter)
     return lambda emit, poller: Watcher(adapters, config.watch, emit, poller, root)

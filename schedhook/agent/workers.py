@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 
 from schedhook.agent.events import QueuedEvent
-from schedhook.agent.followup import EventResult
+from schedhook.agent.results import EventResult
 from schedhook.values.log import get_logger
 from schedhook.values.text import describe_error
 

@@ -36,7 +36,7 @@ def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
         return []
     for name in plugins.names(SchedulerPlugin):
         try:
-            jobs += plugins.scheduler(name).create(_root(ctx)).jobs()
+            jobs += plugins.adapter(name, _root(ctx)).jobs()
         except PLUGIN_ERRORS:  # an adapter that fails offers nothing
             continue
     return _starting_with(incomplete, jobs)

@@ -164,7 +164,7 @@ def read_jobs(
     problems: list[str] = []
     for name in scheduler_names(plugins, scheduler):
         try:
-            adapter = plugins.scheduler(name).create(root)
+            adapter = plugins.adapter(name, root)
             jobs = (read_job(adapter, job, root) for job in adapter.jobs())
             found += [each for each in jobs if each is not None]
         except PLUGIN_ERRORS as error:  # an adapter is a plug-in

@@ -26,7 +26,7 @@ def find_tasks(
     check_job(job)
     names = scheduler_names(plugins, scheduler)
     for name in names:
-        tasks = plugins.scheduler(name).create(root).tasks(job)
+        tasks = plugins.adapter(name, root).tasks(job)
         if tasks:
             return name, tasks
     asked = ", ".join(names) or "no scheduler"

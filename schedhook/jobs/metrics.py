@@ -212,7 +212,7 @@ def _job_metrics(
     off_node: dict[Series, float] = {}
     for name in schedulers or plugins.names(SchedulerPlugin):
         try:
-            adapter = plugins.scheduler(name).create(root)
+            adapter = plugins.adapter(name, root)
             jobs = adapter.jobs()
             running[name,] = len(jobs)
             for each in footprints.read(adapter, jobs, root):

@@ -12,6 +12,7 @@ from schedhook.plugins.manager import ObserverFailed, Plugins
 from schedhook.plugins.options import check_options, unknown_options
 from schedhook.plugins.registry import DISABLE_VARIABLE
 from schedhook.plugins.sources import BUILT_IN, GROUP, PluginSource
+from schedhook.roles.notes import JobNotes, LazyNotes
 from schedhook.values.errors import PLUGIN_ERRORS
 from schedhook.values.text import describe_error
 
@@ -42,6 +43,7 @@ def load_plugins(
     """
     trace = environ.get(TRACE_VARIABLE, "") not in ("", "0")
     plugins = Plugins(trace=trace, observer_failed=observer_failed)
+    plugins.notes = lambda scheduler: LazyNotes(partial(_open_notes, config, scheduler))
     for module in import_module("schedhook_plugins").BUILT_IN:
         _add(plugins, PluginSource(name=module, package=BUILT_IN), partial(import_module, module))
     excluded = {name.strip() for name in environ.get(DISABLE_VARIABLE, "").split(",")}
@@ -60,6 +62,13 @@ def load_plugins(
                 left_out.add(source)
         check_options(config, plugins, unknown, left_out)
     return plugins
+
+
+def _open_notes(config: Config, scheduler: str) -> JobNotes:
+    from schedhook.jobs.notes import open_notes  # noqa: PLC0415 - few commands need the journal
+    from schedhook.journal.file import journal_path  # noqa: PLC0415
+
+    return open_notes(journal_path(config), scheduler)
 
 
 def _add(plugins: Plugins, source: PluginSource, load: Callable[[], object]) -> None:

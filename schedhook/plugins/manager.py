@@ -6,7 +6,8 @@ A plug-in that is broken is recorded and left out; what does not use it is not a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from schedhook.plugins import hookspecs
 from schedhook.plugins.calls import HookCalls
@@ -19,9 +20,13 @@ from schedhook.plugins.descriptors import (
 )
 from schedhook.plugins.registry import REGISTRATION_HOOKS, Registry
 from schedhook.plugins.sources import ListedPlugin, PluginProblem, PluginSource
+from schedhook.roles.notes import JobNotes, MemoryNotes
 from schedhook.values.errors import PLUGIN_ERRORS, MigrationRefused, PluginError
 from schedhook.values.log import get_logger
 from schedhook.values.text import describe_error
+
+if TYPE_CHECKING:
+    from schedhook.roles.scheduler import Scheduler
 
 ANSWERING_HOOKS = ("schedhook_doctor",)
 """Plug-in hooks whose answers `Plugins.ask` yields."""
@@ -46,6 +51,8 @@ class Plugins:
         self._observer_failed = observer_failed or _log_failure
         self._registry = Registry()
         self._problems: list[PluginProblem] = []
+        self.notes: Callable[[str], JobNotes] = lambda _: MemoryNotes()
+        """Make the notes of a scheduler's adapter out of the scheduler's name."""
 
     @property
     def problems(self) -> tuple[PluginProblem, ...]:
@@ -67,6 +74,12 @@ class Plugins:
     def scheduler(self, name: str) -> SchedulerPlugin:
         """Return the scheduler's descriptor; raise PluginError as `strategy` does."""
         return self._registry.get(SchedulerPlugin, name, self._hint())
+
+    def adapter(self, name: str, root: Path) -> Scheduler:
+        """Make the scheduler's adapter, with its notes; raise PluginError as `strategy` does."""
+        adapter = self.scheduler(name).create(root)
+        adapter.notes = self.notes(name)
+        return adapter
 
     def names(self, role: type[Descriptor]) -> list[str]:
         """Return the names that exist for a role, sorted."""

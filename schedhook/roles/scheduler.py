@@ -11,9 +11,11 @@ from pathlib import Path
 from schedhook.host.cgroups import cgroup_of, frozen
 from schedhook.host.processes import read_status
 from schedhook.host.vanishing import read_living
+from schedhook.roles.notes import JobNotes, MemoryNotes
 from schedhook.roles.request import Relocate
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Event, Placement, PlacementOverride
+from schedhook.values.sets import NodeSet
 
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+\[\]-]{0,127}")
 
@@ -25,13 +27,13 @@ class EventKind(StrEnum):
     JOB_ENDED = "job-ended"
     STEP_STARTED = "step-started"
     RELOCATED = "relocated"
-    """The job may have other processors or nodes now."""
+    """The job may have other CPUs or nodes now."""
     SUSPENDED = "suspended"
     RESUMING = "resuming"
-    """It is about to go on, and waits for the answer."""
+    """The job is about to resume, and the scheduler waits for the answer."""
     RESUMED = "resumed"
     LOOK = "look"
-    """Compare with the journal whatever there is; without a job: every job."""
+    """Compare the job's placement with the journal; without a job: every job's."""
     IGNORE = "ignore"
 
 
@@ -56,15 +58,25 @@ class Task:
     """A part of a job that has a placement of its own: an MPI rank with its threads, say."""
 
     name: str
-    """As the scheduler calls it: `0.1` for step 0, task 1, or `job` where it tells no tasks."""
+    """The scheduler's name, `0.1` for step 0, task 1; `job` if the scheduler tells no tasks."""
     pids: tuple[int, ...]
     placement: Placement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """What an adapter did to give a stopped job other CPUs."""
+
+    summary: str
+    """One line for people."""
+    moved: bool = False
+    """Whether the job has other CPUs now and its memory is on their nodes."""
 
 
 class Scheduler:
     """One scheduler on this host: the base class of every adapter.
 
-    `tasks` and `read_event` are an adapter's own; everything else has a default that is right for
+    An adapter must implement `tasks` and `read_event`; every other method has a default that suits
     a scheduler of which nothing more is known. Every method may be called while jobs come and go,
     from several threads at a time.
     """
@@ -72,15 +84,15 @@ class Scheduler:
     name: str = ""
     """As in events, in the journal and on the command line."""
     kinds: Mapping[str, EventKind] = {}
-    """Point → what it means, where the point's name alone does not say it; see `kind_of`."""
+    """Point → what it means, for points whose name alone does not say it; see `kind_of`."""
     can_reapply: bool = False
-    """Whether `reapply` is there: whether a relocation lasts though the scheduler undoes it."""
-    points_handled: frozenset[str] = frozenset()
-    """Points whose events `handle` acts on."""
+    """Whether `reapply` is implemented: a relocation can last although the scheduler undoes it."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
-        """Where the host's files lie (/proc, /sys): `/` on a live host."""
+        """The directory that holds the host's /proc and /sys: `/` on a live host."""
+        self.notes: JobNotes = MemoryNotes()
+        """What `record_event` remembers; schedhook replaces it by notes that its journal keeps."""
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -100,6 +112,20 @@ class Scheduler:
         point = event.point.replace("-", "_")
         return _KINDS.get(point, _KINDS.get(event.point, EventKind.IGNORE))
 
+    def record_event(self, event: Event) -> None:
+        """Write in `notes` what a hook's event tells and nothing else on this host does.
+
+        Called once for each event of a hook, before anything else is done about it, except at the
+        job's end. Default: nothing is remembered.
+        """
+
+    def jobs_told(self, event: Event) -> frozenset[str] | None:  # noqa: ARG002
+        """Return all jobs that the scheduler has here, if an event without a job tells them.
+
+        A job that neither it nor `jobs` names has ended. Default: None, the event does not tell.
+        """
+        return None
+
     # -- jobs on this host -----------------------------------------------------------------------
 
     def jobs(self) -> tuple[str, ...]:
@@ -109,6 +135,14 @@ class Scheduler:
     def tasks(self, job: str) -> tuple[Task, ...]:
         """Return the job's tasks on this host, each process once; none if it has none here."""
         raise NotImplementedError(f"the scheduler {self.name!r} finds no tasks")
+
+    def granted(self, job: str) -> Mapping[str, Placement]:  # noqa: ARG002
+        """Return the placement of each task to which the scheduler granted nodes, by task name.
+
+        Memory on other nodes does not belong there. A job may have such a placement before its
+        first process starts. Default: none, nodes only follow from CPUs.
+        """
+        return {}
 
     def cgroups(self, job: str) -> tuple[Path, ...]:  # noqa: ARG002
         """Return the job's cgroups, topmost only, one for each hierarchy. Default: none."""
@@ -127,8 +161,10 @@ class Scheduler:
         return bool(pids) and all(_is_stopped(pid, self.root) for pid in pids)
 
     def starting(self, job: str) -> bool:  # noqa: ARG002
-        """Return whether the scheduler is just starting a part of the job, and binds its tasks
-        later: nothing may be re-placed meanwhile. Default: never."""
+        """Return whether the scheduler is starting a part of the job, and binds its tasks later.
+
+        The job must not be re-placed before that. Default: never.
+        """
         return False
 
     # -- placing a job again ---------------------------------------------------------------------
@@ -140,18 +176,61 @@ class Scheduler:
         relocate: Relocate,
         homes: Mapping[str, Placement],
     ) -> str:
-        """Give the job the processors, bindings and memory of `override` again, after the
-        scheduler has undone it.
+        """Give the job the CPUs, bindings and memory of an override that the scheduler has undone.
 
         `homes` tells where each task's memory was brought to last. Return one line for
-        people. Raise SchedhookError if it failed and processors are as they were.
+        people. Raise SchedhookError if it failed and CPUs are as they were.
         """
         raise NotImplementedError(f"the scheduler {self.name!r} places no job again")
 
     def rebind(self, job: str, bound: Mapping[str, Placement]) -> bool:  # noqa: ARG002
-        """Bind the tasks again that a changed cpuset has unbound, each to what stands in the place
-        of its binding in `bound` (by task). Return whether any was. Default: none."""
+        """Bind the tasks again that a changed cpuset has unbound; return whether any was.
+
+        Each gets the CPUs that correspond to its earlier binding in `bound` (by task). Default:
+        none.
+        """
         return False
+
+    # -- a suspended job -------------------------------------------------------------------------
+
+    def allow_nodes(self, job: str, nodes: NodeSet) -> bool:  # noqa: ARG002
+        """Let a suspended job's memory lie on `nodes` too; return whether a cpuset was widened.
+
+        A second call may name more nodes. `restore_nodes` undoes all of them, also in another
+        process. Default: the scheduler does not confine memory, nothing is widened.
+        """
+        return False
+
+    def restore_nodes(self, job: str) -> None:
+        """Undo `allow_nodes`, once the memory has left those nodes; nothing if there is nothing."""
+
+    def resolve_sharing(
+        self,
+        job: str,  # noqa: ARG002
+        parked: Mapping[int, int],  # noqa: ARG002
+        relocate: Relocate,  # noqa: ARG002
+        *,
+        replace: bool,  # noqa: ARG002
+    ) -> Replacement | None:
+        """Find out whether a job that is about to resume would share CPUs with other jobs.
+
+        If so and if `replace` is true, give it free CPUs and move its memory to their nodes; all of
+        it or nothing. `parked` maps the nodes whose memory is parked to those on which it is.
+        Return what was found or done, None if there is nothing to say. Default: None.
+        """
+        return None
+
+    def finish_interrupted(
+        self,
+        job: str,  # noqa: ARG002
+        parked: Mapping[int, int],  # noqa: ARG002
+        relocate: Relocate,  # noqa: ARG002
+    ) -> Replacement | None:
+        """Finish a replacement whose process was killed; return None if there is none.
+
+        Called before anything else is done about the job. Default: None.
+        """
+        return None
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -169,6 +248,6 @@ def _is_stopped(pid: int, root: Path) -> bool:
 
 
 def check_job(job: str, *, may_be_empty: bool = False) -> None:
-    """UsageError for what no scheduler calls a job, and what could be taken for a path."""
+    """Raise UsageError for a name that no job has, and that could be taken for a path."""
     if not (_JOB.fullmatch(job) or (may_be_empty and not job)):
         raise UsageError(f"{job[:40]!r} is not a job's id")

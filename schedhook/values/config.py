@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from schedhook.values.errors import ConfigError
@@ -47,7 +48,7 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def at_least(least: float, default: float) -> Any:
+def at_least(least: float, default: float | None) -> Any:
     """Return a field for a number of at least `least`."""
     return field(default=default, metadata={"least": least})
 
@@ -170,17 +171,83 @@ class OnRelocation(StrEnum):
     """Only write it down."""
 
 
+class AnyNode(StrEnum):
+    """A value of `park`."""
+
+    ANY = "any"
+    """The agent chooses nodes that have room; see schedhook.agent.park_nodes."""
+
+
+class Repatriate(StrEnum):
+    """Which memory outside of a job's nodes to bring to them, and when."""
+
+    NEVER = "never"
+    REPORT = "report"
+    """Only say how much memory is outside of the nodes that the scheduler granted."""
+    GRANTED = "granted"
+    """At the scheduler's periodic event: what is outside of the nodes that it granted."""
+    ALL = "all"
+    """Also when another job ends, and for jobs whose nodes follow only from their CPUs."""
+
+
+class OnSharedProcessors(StrEnum):
+    """What to do before a job resumes on CPUs that other jobs use by now."""
+
+    LEAVE = "leave"
+    REPORT = "report"
+    """Say so in the scheduler's log, with the CPUs that are free."""
+    REPLACE = "replace"
+    """Give the job free CPUs of its own, and move its memory to their nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerActions:
+    """A table of [actions] for one scheduler's jobs. None: as in [actions]."""
+
+    on_relocation: OnRelocation | None = None
+    park: AnyNode | NodeSet | None = None
+    repatriate: Repatriate | None = None
+    repatriate_least_mb: int | None = at_least(0, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PbsActions(SchedulerActions):
+    """[actions.pbs]: what differs for OpenPBS, and what only its hooks make possible."""
+
+    on_shared_processors: OnSharedProcessors = OnSharedProcessors.REPORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actions:
+    """What to do for one scheduler's jobs; see `ActionsSection`."""
+
+    on_relocation: OnRelocation = OnRelocation.FOLLOW
+    park: AnyNode | NodeSet = field(default_factory=NodeSet)
+    repatriate: Repatriate = Repatriate.GRANTED
+    repatriate_least_mb: int = 16
+    on_shared_processors: OnSharedProcessors = OnSharedProcessors.LEAVE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionsSection:
     """[actions]: what to do when something has happened."""
 
     on_relocation: OnRelocation = OnRelocation.FOLLOW
-    park: NodeSet = field(default_factory=NodeSet)
-    """Where a suspended job's memory waits, such as `"2-3"`; empty: it stays where it is."""
-    repatriate: bool = False
-    """When a job ends, bring other jobs' pages home that lie outside their nodes."""
+    park: AnyNode | NodeSet = field(default_factory=NodeSet)
+    """Nodes to which a suspended job's memory moves, such as `"2-3"`; empty: it stays."""
+    repatriate: Repatriate = Repatriate.GRANTED
     repatriate_least_mb: int = at_least(0, 16)
-    """What is worth it, for one task, in units of 1,048,576 bytes."""
+    """The least memory of one task on a node that is worth it, in units of 1,048,576 bytes."""
+    pbs: PbsActions = field(default_factory=PbsActions)
+    slurm: SchedulerActions = field(default_factory=SchedulerActions)
+
+    def of(self, scheduler: str) -> Actions:
+        """Return the actions for this scheduler's jobs: its own table, completed by [actions]."""
+        own = {"pbs": self.pbs, "slurm": self.slurm}.get(scheduler, SchedulerActions())
+        keys = [each.name for each in fields(SchedulerActions)]
+        common = {key: getattr(self, key) for key in keys}
+        given = {each.name: getattr(own, each.name) for each in fields(own)}
+        return Actions(**common | {key: value for key, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +339,8 @@ def _read(
 
 def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
     """Return `value` as the field's type. Raise ConfigError if it does not fit."""
+    if isinstance(hint, UnionType):
+        return _convert_either(value, get_args(hint), source, where)
     if get_origin(hint) is tuple:
         _expect(isinstance(value, list), source, where, "a list, in [ ]", value)
         return tuple(_convert(item, get_args(hint)[0], source, where) for item in value)
@@ -300,8 +369,20 @@ def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
     return value
 
 
-def _convert_nodes(value: Any, source: str, where: str) -> NodeSet:
-    allowed = 'nodes in quotes, such as "0-3,8"'
+def _convert_either(value: Any, hints: Sequence[Any], source: str, where: str) -> Any:
+    """Return the value as the first type that it can be; None stands for a key that is left out."""
+    given = [hint for hint in hints if hint is not NoneType]
+    if AnyNode in given:
+        if value == AnyNode.ANY:
+            return AnyNode.ANY
+        return _convert_nodes(value, source, where, 'nodes in quotes, such as "0-3,8", or "any"')
+    (hint,) = given
+    return _convert(value, hint, source, where)
+
+
+def _convert_nodes(
+    value: Any, source: str, where: str, allowed: str = 'nodes in quotes, such as "0-3,8"'
+) -> NodeSet:
     _expect(isinstance(value, str), source, where, allowed, value)
     try:
         return NodeSet.parse(value)

@@ -1,5 +1,7 @@
-"""SIGKILL at random moments of what acts for PBS's hook, on the kernel: the next event of the job
-makes up for it."""
+"""SIGKILL at random moments of what handles PBS's events, on the kernel.
+
+The next event of the job finishes what was interrupted.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,19 @@ import pytest
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.journal.journal import Journal
 from schedhook.plugins.loading import load_plugins
-from schedhook.values.config import Config, PluginsSection
+from schedhook.values.config import (
+    ActionsSection,
+    Config,
+    OnSharedProcessors,
+    PbsActions,
+    PluginsSection,
+)
 from schedhook.values.model import Event
-from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs.state import JobState
+from schedhook_plugins.schedulers.pbs.notes import REPLACING
 from tests.numa.jobs import CGROUPS, Job
 from tests.numa.killing import chance, in_child, kill_after
 from tests.numa.test_killed_moves import KILLS
-from tests.numa.test_pbs import exec_vnode, forget, service
+from tests.numa.test_pbs import exec_vnode, service
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -38,7 +45,10 @@ class Host:
         self.log = directory / "log"
         self._cgroups = cgroups
         self._journal = directory / "journal.db"
-        self._config = Config(plugins=PluginsSection(third_party=False))
+        pbs = PbsActions(on_shared_processors=OnSharedProcessors.REPLACE)
+        self._config = Config(
+            actions=ActionsSection(pbs=pbs), plugins=PluginsSection(third_party=False)
+        )
         self._plugins = load_plugins(self._config)
 
     @contextmanager
@@ -59,37 +69,43 @@ class Host:
         cpus, mems = (self._cgroups / name / f"cpuset.{each}" for each in ("cpus", "mems"))
         return cpus.read_text().strip(), mems.read_text().strip()
 
-    @property
-    def state(self) -> JobState:
-        """What is put down of the job, for whoever comes after a kill."""
-        state = PbsScheduler(Path("/")).states.get(NAME)
-        assert state is not None
-        return state
+    def is_following(self) -> bool:
+        """Return whether the job's memory is recorded as being on its way."""
+        with Journal.open(self._journal) as journal:
+            known = journal.placements.known_tasks("pbs", NAME)
+        return any(task.visited for task in known.values())
 
-    def tell(self, point: str, name: str, node: int, **actions: str) -> int:
+    def is_replacing(self) -> bool:
+        """Return whether it is recorded that the job is being given other CPUs."""
+        with Journal.open(self._journal) as journal:
+            text = journal.notes.get("pbs", NAME, REPLACING, str)
+        return text not in (None, "{}")
+
+    def tell(self, point: str, name: str, node: int) -> int:
         """Let a child handle an event of the job, or exechost_periodic; its process."""
         about = {"id": name, "exec_vnode": exec_vnode(str(node))}
-        data: dict[str, Any] = {"actions": actions, "job": about, "jobs": []}
+        data: dict[str, Any] = {"job": about, "jobs": []}
         if point == "periodic":
             name, data["job"], data["jobs"] = "", None, [about]
         event = Event(scheduler="pbs", point=point, job=name, host="n1", data=data)
 
         def work() -> None:
             with Journal.open(self._journal) as journal:
-                Dispatcher(self._config, self._plugins, journal).handle(event, time.time())
+                dispatcher = Dispatcher(self._config, self._plugins, journal)
+                for more in dispatcher.handle(event, time.time()).more:
+                    dispatcher.handle(more, time.time())
 
         return in_child(work, self.log)
 
-    def finish(self, point: str, name: str, node: int, **actions: str) -> bool:
+    def finish(self, point: str, name: str, node: int) -> bool:
         """Let the event be handled to its end."""
-        return kill_after(self.tell(point, name, node, **actions), 120) == 0
+        return kill_after(self.tell(point, name, node), 120) == 0
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     with service(CGROUPS, 2) as cgroups:
         yield Host(tmp_path, cgroups)
-        forget()
 
 
 def kill_some(work: Callable[[], int], begun: Callable[[], bool]) -> Iterator[None]:
@@ -122,7 +138,7 @@ def test_a_resize_that_was_killed_is_made_up_for(host: Host) -> None:
             host.place(NAME, node, fenced=False)
             return host.tell("resize", NAME, node)
 
-        for _ in kill_some(resize, lambda: host.state.following is not None):
+        for _ in kill_some(resize, host.is_following):
             assert host.finish("periodic", NAME, node)
             assert job.share_on(node) >= ENOUGH, host.log.read_text()[-2000:]
             assert host.cpuset(NAME) == (str(node), "")
@@ -139,15 +155,15 @@ def test_another_place_after_a_suspension_is_found_as_a_whole(host: Host) -> Non
             host.place("13.n1", node)
             job.process.send_signal(signal.SIGSTOP)
             assert host.finish("postsuspend", NAME, node)
-            return host.tell("preresume", NAME, node, preresume="replace")
+            return host.tell("preresume", NAME, node)
 
         def wholly_on() -> int | None:
             cpus, mems = host.cpuset(NAME)
             whole = cpus == mems and cpus.isdigit() and job.share_on(int(cpus)) >= ENOUGH
             return int(cpus) if whole else None
 
-        for _ in kill_some(resume, lambda: host.state.replacing is not None):
-            assert host.finish("preresume", NAME, node, preresume="replace")
+        for _ in kill_some(resume, host.is_replacing):
+            assert host.finish("preresume", NAME, node)
             then = wholly_on()
             assert then is not None, (host.cpuset(NAME), host.log.read_text()[-2000:])
             elsewhere += then != node

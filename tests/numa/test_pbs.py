@@ -6,11 +6,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 BIG = 32
 ENOUGH = 0.999
 ALARM = 120
+REPLACE = 'on_shared_processors = "replace"'
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -41,8 +41,7 @@ class Pbs:
     version: int
     fenced: bool
     """mem_fences=true: the cgroups hook writes cpuset.mems, too."""
-    running: list[Job] = field(default_factory=list)
-    actions: dict[str, str] = field(default_factory=dict)
+    running: dict[str, Job] = field(default_factory=dict)
 
     def place(self, job: str, nodes: str) -> Path:
         """What the cgroups hook does at begin and at resize; processor N is node N's here."""
@@ -59,7 +58,7 @@ class Pbs:
         path = self.place(job, nodes)
         assert_accepted(self.event("begin", job, nodes))
         process = Job("anon", mib, memory_on, cgroup=path)
-        self.running.append(process)
+        self.running[job] = process
         assert process.share_on(memory_on) == 1
         return process
 
@@ -72,23 +71,19 @@ class Pbs:
         return self.mom.run(f"{kind}_{point}", **told)
 
     def periodic(self, job: str, nodes: str) -> str:
-        """pbs_mom does not wait for this event, so the hook does not: what the agent made of it."""
+        """Let the hook see exechost_periodic, and return what the agent logs of the look at jobs.
+
+        The hook does not wait for it, as pbs_mom does not.
+        """
         log = self.program.with_name("log")
         before = len(log.read_text())
         assert_accepted(self.event("periodic", job, nodes))
-        until(lambda: '"point": "periodic"' in log.read_text()[before:], 120)
+        until(lambda: '"point": "look"' in log.read_text()[before:], 120)
         return log.read_text()[before:]
 
     def configure(self) -> None:
-        self.mom.import_config(
-            json.dumps(
-                {
-                    "program": str(self.program),
-                    "seconds": {"default": ALARM / 2},
-                    "actions": self.actions,
-                }
-            )
-        )
+        config = {"program": str(self.program), "seconds": {"default": ALARM / 2}}
+        self.mom.import_config(json.dumps(config))
 
 
 def exec_vnode(nodes: str) -> str:
@@ -104,12 +99,29 @@ def assert_accepted(result: Result) -> str:
     return line
 
 
+Agents = Callable[[str], Path]
+"""From [actions] to the program that hands events to an agent that is configured so."""
+
+
 @pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The agent, and beside its socket the program that hands events to it."""
-    directory = tmp_path_factory.mktemp("agent")
-    config, socket = directory / "config.toml", directory / "agent.sock"
-    config.write_text(f'[journal]\npath = "{directory}/journal.db"\n')
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
+    """One agent for each configuration that is asked for."""
+    programs: dict[str, Path] = {}
+    with contextlib.ExitStack() as stack:
+
+        def program(actions: str) -> Path:
+            if actions not in programs:
+                directory = tmp_path_factory.mktemp("agent")
+                programs[actions] = stack.enter_context(agent(directory, actions))
+            return programs[actions]
+
+        yield program
+
+
+@contextlib.contextmanager
+def agent(directory: Path, actions: str) -> Iterator[Path]:
+    """Run an agent; the program that hands events to it is beside its socket."""
+    config, socket = configure(directory, actions), directory / "agent.sock"
     words = [sys.executable, "-I", "-c", "from schedhook.cli.main import run; run()", "agent"]
     words += ["--socket", socket, "--spool", directory / "spool", "--no-watch", "--config", config]
     with (directory / "log").open("wb") as log:
@@ -120,13 +132,22 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         process.wait(60)
 
 
+def configure(directory: Path, actions: str) -> Path:
+    config = directory / "config.toml"
+    config.write_text(f'[journal]\npath = "{directory}/journal.db"\n[actions.pbs]\n{actions}')
+    return config
+
+
 def hand_over(directory: Path, *options: object) -> Path:
-    """A program that does as `schedhook event`, and starts in a fraction of the time."""
+    """Make a program that does as `schedhook event`, and starts in a fraction of the time."""
     program = directory / "schedhook"
     hook = Path(schedhook.__file__).with_name("hook") / "run.py"
     words = shlex.join([sys.executable, "-I", "-S", str(hook)])
     more = shlex.join(map(str, options))
-    program.write_text(f'#!/bin/sh\n[ "$1" = event ] && shift && exec {words} "$@" {more}\n')
+    program.write_text(
+        f"#!/bin/sh\nexport SCHEDHOOK_CONFIG={shlex.quote(str(directory / 'config.toml'))}\n"
+        f'[ "$1" = event ] && shift && exec {words} "$@" {more}\n'
+    )
     program.chmod(0o755)
     return program
 
@@ -141,6 +162,12 @@ def layout() -> str:
 
 
 @pytest.fixture
+def actions() -> str:
+    """What stands in [actions.pbs]."""
+    return ""
+
+
+@pytest.fixture
 def in_process() -> bool:
     """Whether events are handled without an agent."""
     return False
@@ -148,7 +175,7 @@ def in_process() -> bool:
 
 @pytest.fixture
 def pbs(
-    layout: str, in_process: bool, tmp_path: Path, request: pytest.FixtureRequest
+    layout: str, actions: str, in_process: bool, agents: Agents, tmp_path: Path
 ) -> Iterator[Pbs]:
     version, fenced = int(layout[1]), layout.endswith("fenced")
     with contextlib.ExitStack() as stack:
@@ -157,20 +184,17 @@ def pbs(
         mom = Mom(directory=tmp_path / "pbs", alarm=ALARM)
         mom.import_hook(PROJECT / "contrib/pbs/schedhook.PY")
         if in_process:
+            configure(tmp_path, actions)
             nowhere = tmp_path / "nowhere"
             program = hand_over(tmp_path, "--socket", nowhere, "--spool", nowhere)
         else:
-            program = request.getfixturevalue("agent")
+            program = agents(actions)
         here = Pbs(mom=mom, program=program, jobs=jobs, version=version, fenced=fenced)
         yield here
-        for job in here.running:
+        for name, job in here.running.items():
             job.stop()
-        forget()
-
-
-def forget() -> None:
-    """As after a reboot."""
-    shutil.rmtree("/run/schedhook/pbs", ignore_errors=True)
+            if not in_process:
+                assert_accepted(here.event("end", name, "0"))
 
 
 @contextlib.contextmanager
@@ -225,35 +249,38 @@ def test_resize_brings_the_memory_along(pbs: Pbs) -> None:
 
 
 @pytest.mark.parametrize("in_process", [True])
-def test_resize_of_a_job_that_nobody_remembers(pbs: Pbs) -> None:
+def test_resize_of_a_job_that_is_unknown(pbs: Pbs) -> None:
+    """Without an agent, begin waits for one: the journal does not know the job."""
     job = pbs.begin("12[3].n1", "0,2", memory_on=0)
-    forget()
     pbs.place("12[3].n1", "2")
     line = assert_accepted(pbs.event("resize", "12[3].n1", "2"))
     assert resident_on(job, 2) >= ENOUGH, line
 
 
+@pytest.mark.parametrize("actions", ['on_relocation = "none"'])
 def test_a_resize_can_be_left_alone(pbs: Pbs) -> None:
-    pbs.actions = {"resize": "leave"}
     job = pbs.begin("12.n1", "0,2", memory_on=0)
     pbs.place("12.n1", "2")
-    assert "left alone" in assert_accepted(pbs.event("resize", "12.n1", "2"))
+    assert "as configured" in assert_accepted(pbs.event("resize", "12.n1", "2"))
     assert resident_on(job, 0) == 1
 
 
 # -- suspend and resume --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("actions", ['park = "3"', 'park = "any"'])
 @pytest.mark.parametrize("layout", ["v1-fenced", "v2-fenced", "v2"])
-def test_suspended_memory_is_parked_and_comes_back(pbs: Pbs) -> None:
-    pbs.actions = {"postsuspend": "park", "park_nodes": "3"}
+def test_suspended_memory_is_parked_and_comes_back(pbs: Pbs, actions: str) -> None:
     job = pbs.begin("12.n1", "0", memory_on=0)
     before = job.checksum()
     mems = (pbs.jobs / "12.n1/cpuset.mems").read_text()
 
     job.process.send_signal(signal.SIGSTOP)
     line = assert_accepted(pbs.event("postsuspend", "12.n1", "0"))
-    assert resident_on(job, 3) >= ENOUGH, line
+    if "any" in actions:
+        assert resident_on(job, 0) <= 1 - ENOUGH, line
+    else:
+        assert resident_on(job, 3) >= ENOUGH, line
 
     line = assert_accepted(pbs.event("preresume", "12.n1", "0"))
     assert resident_on(job, 0) >= ENOUGH, line
@@ -270,19 +297,21 @@ def test_a_resumed_job_beside_another_is_reported(pbs: Pbs) -> None:
 
     line = assert_accepted(pbs.event("preresume", "12.n1", "0"))
 
-    assert "processors 0 are shared with 13.n1, 1 of node 1 are free" in line
+    assert "CPUs 0 are shared with 13.n1, 1 of node 1 are free" in line
     assert (pbs.jobs / "12.n1/cpuset.cpus").read_text() == "0\n"
     assert resident_on(job, 0) == 1
 
 
 @pytest.mark.parametrize(
-    ("layout", "parked"),
-    [("v1-fenced", True), ("v1", False), ("v2-fenced", False), ("v2", True)],
+    ("layout", "actions"),
+    [
+        ("v1-fenced", f'{REPLACE}\npark = "3"'),
+        ("v1", REPLACE),
+        ("v2-fenced", REPLACE),
+        ("v2", f'{REPLACE}\npark = "3"'),
+    ],
 )
-def test_a_resumed_job_gets_a_place_of_its_own(pbs: Pbs, parked: bool) -> None:
-    pbs.actions = {"preresume": "replace"}
-    if parked:
-        pbs.actions |= {"postsuspend": "park", "park_nodes": "3"}
+def test_a_resumed_job_gets_a_place_of_its_own(pbs: Pbs) -> None:
     job = pbs.begin("12.n1", "0", memory_on=0)
     before, unfenced = job.checksum(), (pbs.jobs / "12.n1/cpuset.mems").read_text()
     job.process.send_signal(signal.SIGSTOP)
@@ -314,7 +343,7 @@ def test_strays_are_brought_back(pbs: Pbs) -> None:
     assert resident_on(job, 1) >= ENOUGH, said
 
 
-def test_what_somebody_moved_outside_of_pbs_is_followed(pbs: Pbs) -> None:
+def test_a_job_that_was_moved_outside_of_pbs_is_followed(pbs: Pbs) -> None:
     job = pbs.begin("12.n1", "1", memory_on=1)
     pbs.place("12.n1", "2")  # PBS knows nothing of it
     said = pbs.periodic("12.n1", "1")

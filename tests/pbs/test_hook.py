@@ -216,7 +216,7 @@ def handed_over(
 @pytest.mark.parametrize("event", EVENTS)
 def test_hands_over_what_happened(handed_over: Callable[..., dict[str, Any]], event: str) -> None:
     point = event.partition("_")[2]
-    data = handed_over(event, {"actions": {"postsuspend": "park"}}, **told_by(event))
+    data = handed_over(event, **told_by(event))
 
     assert data["arguments"][:2] == ["pbs", point] or data["arguments"][:3] == [
         "event",
@@ -225,7 +225,7 @@ def test_hands_over_what_happened(handed_over: Callable[..., dict[str, Any]], ev
     ]
     assert data["point"] == point
     assert data["host"] == "n1"
-    assert data["actions"] == {"postsuspend": "park"}
+    assert "actions" not in data, "config.toml has them"
     assert data["pid"] == (99 if event == "execjob_attach" else None)
     expected = JOB | {"on_primary": True}
     assert data["job"] == (None if event.startswith("exechost") else expected)

@@ -1,20 +1,13 @@
-"""Processors that jobs share, and free ones that one of them could have instead."""
+"""Free CPUs that a job could have instead of those that it shares."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
-from schedhook.host.cgroups import configured_cpus
-from schedhook.host.processes import read_status
 from schedhook.host.topology import Topology
-from schedhook.values.errors import ProcessGoneError
 from schedhook.values.sets import CpuSet, NodeSet
-
-if TYPE_CHECKING:
-    from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,36 +17,17 @@ class Neighbour:
     job: str
     cpus: CpuSet
     running: bool
-    """Not stopped: some process of it could run."""
+    """Whether one of its processes could run: not all are stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Free processors for a job, node by node."""
+    """Free CPUs for a job, node by node."""
 
     cpus: Mapping[int, int]
-    """Old processor → new one."""
+    """Old CPU → new one."""
     nodes: Mapping[int, int]
     """Old node → new one."""
-
-
-def neighbours(scheduler: PbsScheduler, job: str) -> list[Neighbour]:
-    """The other jobs here whose cpuset names processors of its own."""
-    found = []
-    for other in scheduler.jobs():
-        cpuset = scheduler.cpuset(other) if other != job else None
-        cpus = configured_cpus(cpuset) if cpuset else CpuSet()
-        if cpus:
-            running = any(_runs(scheduler, pid) for pid in scheduler.pids(other))
-            found.append(Neighbour(job=other, cpus=cpus, running=running))
-    return found
-
-
-def _runs(scheduler: PbsScheduler, pid: int) -> bool:
-    try:
-        return read_status(pid, scheduler.root).state not in "TtZX"
-    except ProcessGoneError:
-        return False
 
 
 def find_place(
@@ -64,12 +38,12 @@ def find_place(
     topology: Topology,
     reserve: int = 0,
 ) -> Place | None:
-    """Free processors in place of `cpus`: for each of their nodes another one, with as many free
-    processors and, with `reserve` to spare, room for what the job has there. None where a node
-    finds no other.
+    """Find free CPUs in place of `cpus`; None if a node finds no other one.
 
-    `needed` is bytes per node, `taken` what other jobs have, `allowed` what this one may have. The
-    nearest node is taken; of nodes that are equally near, the lowest.
+    Each of their nodes gets another one, with as many free CPUs and with room for what the job has
+    there and `reserve` bytes more. `needed` is bytes per node, `taken` what other jobs have,
+    `allowed` what this one may have. The nearest node is taken; of nodes that are equally near, the
+    lowest.
     """
     free = allowed - CpuSet(taken) - cpus
     old_nodes = topology.nodes_of(cpus) | NodeSet(node for node, size in needed.items() if size)
@@ -91,36 +65,5 @@ def find_place(
     return Place(cpus=new_cpus, nodes=new_nodes)
 
 
-def park_nodes(
-    occupied: NodeSet,
-    needed: Mapping[int, int],
-    candidates: NodeSet,
-    topology: Topology,
-    reserve: int,
-) -> dict[int, int] | None:
-    """For each node that holds memory another one with room, no two the same, so that what was
-    apart stays apart; None where there are too few. Nodes that no job occupies come first, and of
-    those the ones without processors (CXL, say), then the nearest."""
-    chosen: dict[int, int] = {}
-    for old in sorted(node for node, size in needed.items() if size):
-        fitting = [
-            node
-            for node in candidates - NodeSet(needed) - NodeSet(chosen.values())
-            if topology.free(node) >= needed[old] + reserve
-        ]
-        if not fitting:
-            return None
-        chosen[old] = min(
-            fitting, key=partial(_fitness_to_park, topology, old, frozenset(occupied))
-        )
-    return chosen
-
-
 def _nearness(topology: Topology, old: int, node: int) -> tuple[int, int]:
     return topology.distance(old, node), node
-
-
-def _fitness_to_park(
-    topology: Topology, old: int, occupied: frozenset[int], node: int
-) -> tuple[bool, bool, int, int]:
-    return node in occupied, bool(topology.node(node).cpus), *_nearness(topology, old, node)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from schedhook.agent import dispatcher
+from schedhook.agent import overrides
 from schedhook.agent.dispatcher import Dispatcher
-from schedhook.journal.errors import JournalError
+from schedhook.journal.errors import JobLockedError, JournalError
 from schedhook.journal.journal import Journal
 from schedhook.journal.locks import JobLocks
 from schedhook.journal.notes import Notes
@@ -22,9 +22,19 @@ from schedhook.journal.runs import Runs
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
-from schedhook.values.config import Config, OnRelocation
+from schedhook.testing.hosts import FakeNode, write_host, write_process
+from schedhook.values.config import Config, OnRelocation, Repatriate
 from schedhook.values.errors import ProcessGoneError, SchedhookError
-from schedhook.values.model import Event, Outcome, Placement, PlacementOverride, Report
+from schedhook.values.model import (
+    Event,
+    NodeMap,
+    Outcome,
+    Placement,
+    PlacementOverride,
+    Plan,
+    ProcessPlan,
+    Report,
+)
 from schedhook.values.sets import CpuSet, NodeSet
 from tests.unit.agentkit import (
     FakeScheduler,
@@ -33,6 +43,7 @@ from tests.unit.agentkit import (
     homes,
     make_dispatcher,
     place,
+    plugins,
     with_actions,
 )
 
@@ -204,7 +215,10 @@ def test_a_process_that_goes_during_the_move_does_not_stop_the_others(
 def test_a_job_that_another_process_holds_is_left_alone(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one.journal.locks, "is_locked", lambda *_: True)
+    def refuse(*_: object) -> Iterator[None]:
+        raise JobLockedError("process 7 is working on job 1")
+
+    monkeypatch.setattr(one.journal.locks, "acquire", refuse)
     one.put("2", "3")
     handled = one.dispatcher.handle(event("look"), 3.0)
     assert one.moves.requests == []
@@ -252,7 +266,7 @@ def test_what_may_have_arrived_already_is_not_moved_on(one: Set) -> None:
     """{0,1} → {1,2}, killed on the way: a page on node 1 may be one of node 0's."""
     one.put("0-1", "1")
     one.look()
-    one.dispatcher.remember("fake", "1", {"0.0": at("0-1", "0-1")}, {})
+    one.dispatcher._records.remember("fake", "1", {"0.0": at("0-1", "0-1")}, {})
     one.put("1-2", "1")
     interrupt(one)
     one.look()
@@ -409,7 +423,7 @@ def test_a_wish_waits_for_a_step_that_starts_but_not_for_ever(
     """What Slurm has yet to bind could not be bound any more."""
     reapplied = wish_for(one, monkeypatch)
     clock, starting = [100.0], [True]
-    monkeypatch.setattr(dispatcher.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(overrides.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(FakeScheduler, "starting", lambda *_: starting[0], raising=False)
     one.put("0", "1", "0")
 
@@ -506,19 +520,6 @@ def test_a_wish_gives_way_to_somebody_who_moves_the_job_elsewhere(
     assert one.journal.overrides.get("fake", "1") is None
 
 
-def test_an_adapter_may_handle_points_itself(one: Set, monkeypatch: pytest.MonkeyPatch) -> None:
-    def handle(_self: object, what: Event, journal: Journal, relocate: Any) -> str:
-        assert journal.locks.is_locked("fake", "1") is False, "its own hold is no obstacle"
-        report = relocate(Request(sources=NodeSet({0}), destinations=NodeSet({1})))
-        return f"own {what.point} of job {report.job}"
-
-    monkeypatch.setattr(FakeScheduler, "points_handled", {"resize", "end"}, raising=False)
-    monkeypatch.setattr(FakeScheduler, "handle", handle, raising=False)
-    assert one.look("resize") == "own resize of job 1"
-    assert one.look("end") == "ended; own end of job 1"
-    assert one.journal.runs.list_open() == ()
-
-
 # -- suspension ------------------------------------------------------------------------------------
 
 
@@ -527,13 +528,17 @@ def parking(tmp_path: Path) -> Set:
     return Set(tmp_path, with_actions(park=NodeSet.parse("2-3")))
 
 
-def test_parked_memory_comes_back_to_where_it_was(parking: Set) -> None:
+def test_parked_memory_comes_back_to_where_it_was(
+    parking: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parking.put("0-1", "1")
     parking.look()
+    monkeypatch.setattr(FakeScheduler, "suspended", lambda *_: True)
     parking.look("postsuspend")
     assert parking.moves.pairs == [{0: 2, 1: 3}, {1: 2}]
     parking.look("postsuspend")
     assert parking.look() == "all in place"
+    assert parking.look("resize") == "parked: nothing moves before the job resumes"
     assert len(parking.moves.requests) == 2, "parked once"
     parking.moves.requests.clear()
     parking.look("preresume")
@@ -541,6 +546,45 @@ def test_parked_memory_comes_back_to_where_it_was(parking: Set) -> None:
     parking.moves.requests.clear()
     parking.look("resumed")
     assert parking.moves.requests == []
+
+
+def test_a_resume_that_was_missed_is_made_up_for_by_a_look(parking: Set) -> None:
+    parking.look("postsuspend")
+    parking.moves.requests.clear()
+    parking.look()
+    assert parking.moves.pairs == [{2: 0}, {2: 1}]
+
+
+def test_no_two_nodes_are_parked_on_one(tmp_path: Path) -> None:
+    one = Set(tmp_path, with_actions(park=NodeSet({3})))
+    one.put("0,2", "1")
+    one.look()
+    summary = one.look("postsuspend")
+    assert summary.startswith("0.0: not parked: nodes 0,2 need a node each, and there are nodes 3")
+    assert one.moves.pairs == [{1: 3}]
+
+
+def test_a_cpuset_is_widened_for_parked_memory_and_restored(
+    parking: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def allow_nodes(_self: object, _job: str, nodes: NodeSet) -> bool:
+        assert len(parking.moves.requests) == len(calls), "before memory moves"
+        calls.append(f"allow {nodes}")
+        return True
+
+    monkeypatch.setattr(FakeScheduler, "allow_nodes", allow_nodes)
+    monkeypatch.setattr(FakeScheduler, "restore_nodes", lambda *_: calls.append("restore"))
+    parking.look("postsuspend")
+    assert calls == ["allow 2", "allow 2"]
+    parking.moves.outcome = Outcome.PARTIAL
+    handled = parking.dispatcher.handle(event("preresume"), 4.0)
+    assert handled.retry_after is not None
+    assert calls[2:] == [], "narrower than its memory, it might be killed"
+    parking.moves.outcome = Outcome.COMPLETE
+    parking.look("preresume")
+    assert calls[2:] == ["restore"]
 
 
 @pytest.mark.parametrize(
@@ -598,8 +642,7 @@ def test_parking_survives_a_crash_in_the_middle(parking: Set) -> None:
     with pytest.raises(KeyboardInterrupt):
         dispatcher.handle(event("postsuspend"), 3.0)
     parking.look("preresume")
-    assert [request.sources for request in parking.moves.requests] == [{2, 3}]
-    assert [request.destinations for request in parking.moves.requests] == [{0}]
+    assert parking.moves.pairs == [{2: 0}]
 
 
 def test_a_job_that_was_frozen_for_a_moment_only_is_not_parked(
@@ -613,19 +656,6 @@ def test_a_job_that_was_frozen_for_a_moment_only_is_not_parked(
     assert len(parking.moves.requests) == 2
 
 
-def test_an_adapter_that_sees_to_suspension_is_not_helped_by_the_watcher(
-    parking: Set, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("schedhook.roles.scheduler._is_stopped", lambda *_: True)
-    monkeypatch.setattr(FakeScheduler, "points_handled", {"preresume"}, raising=False)
-    for point in ("suspended", "resumed"):
-        assert parking.look(point, seen_by="watch") == "nothing to do"
-    assert parking.moves.requests == []
-    parking.put("5", "6")
-    parking.look("look", seen_by="watch")
-    assert parking.moves.pairs == [{0: 5}, {1: 6}]
-
-
 def test_nothing_is_parked_where_nobody_asked_for_it(one: Set) -> None:
     one.look("postsuspend")
     one.look("preresume")
@@ -635,19 +665,80 @@ def test_nothing_is_parked_where_nobody_asked_for_it(one: Set) -> None:
 # -- repatriation ----------------------------------------------------------------------------------
 
 
-def test_pages_elsewhere_come_home_when_a_neighbour_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = Set(tmp_path, with_actions(repatriate=True, repatriate_least_mb=1))
-    away = {ME: {0: 8 << 20, 3: 2 << 20, 2: 100}, PARENT: {1: 8 << 20}}
-    monkeypatch.setattr("schedhook.agent.followup.read_areas", lambda pid, _root: pid)
-    monkeypatch.setattr("schedhook.agent.followup.residency", lambda pid: away[pid])
-    one.dispatcher.handle(event("begin", "2"), 4.0)
-    (more,) = one.dispatcher.handle(event("end", "2"), 5.0).more
-    one.dispatcher.handle(more, 6.0)
+class Strays:
+    """Stands in for the pipeline on a host of four nodes: job 1's memory, in bytes by node."""
+
+    def __init__(self, directory: Path, config: Config, residency: dict[int, int]) -> None:
+        write_host(directory, [FakeNode(number=n, cpus=str(n)) for n in range(4)])
+        for pid in (ME, PARENT):
+            write_process(directory, pid)
+        self.moves = Moves()
+        self.journal = Journal.in_memory()
+        self.residency = residency
+        self.dispatcher = Dispatcher(
+            config, plugins(directory), self.journal, root=directory, carry_out=self.carry_out
+        )
+        place(directory, "1", {"0.0": ([ME], "0", "0")})
+        for point in ("begin", "look"):
+            self.dispatcher.handle(event(point), 1.0)
+
+    def carry_out(self, request: Request) -> Report:
+        if not request.dry_run:
+            return self.moves(request)
+        assert request.sources is not None
+        held = {node: size for node, size in self.residency.items() if node in request.sources}
+        moves = {(node, 0): size for node, size in held.items()}
+        its = ProcessPlan(pid=ME, command="", residency=self.residency, moves=moves)
+        node_map = NodeMap(pairs=dict.fromkeys(request.sources, 0))
+        plan = Plan(strategy="s", backend="b", node_map=node_map, processes=(its,))
+        return Report(
+            outcome=Outcome.PLANNED, strategy="s", backend="b", node_map=node_map, plan=plan
+        )
+
+    def end_another(self) -> None:
+        """Let another job end, and what follows from it happen."""
+        self.dispatcher.handle(event("begin", "2"), 4.0)
+        for more in self.dispatcher.handle(event("end", "2"), 5.0).more:
+            self.dispatcher.handle(more, 6.0)
+
+
+STRAYS = {0: 8 << 20, 3: 2 << 20, 2: 100}
+
+
+def test_pages_elsewhere_come_home_when_another_job_ends(tmp_path: Path) -> None:
+    config = with_actions(repatriate=Repatriate.ALL, repatriate_least_mb=1)
+    one = Strays(tmp_path, config, STRAYS)
+    one.end_another()
     (request,) = one.moves.requests
     assert (request.pids, request.mapper) == ((ME,), "nearest")
     assert one.moves.pairs == [{3: 0}]
+    assert len(one.journal.history("1")[0]["reports"]) == 1, "what is only planned is not recorded"
+
+
+@pytest.mark.parametrize("repatriate", [Repatriate.NEVER, Repatriate.GRANTED, Repatriate.REPORT])
+def test_pages_elsewhere_stay_unless_configured(tmp_path: Path, repatriate: Repatriate) -> None:
+    one = Strays(tmp_path, with_actions(repatriate=repatriate, repatriate_least_mb=1), STRAYS)
+    one.end_another()
+    one.dispatcher.handle(event("look", repatriate=True), 7.0)
+    assert one.moves.requests == []
+
+
+@pytest.mark.parametrize("repatriate", [Repatriate.GRANTED, Repatriate.REPORT, Repatriate.ALL])
+def test_pages_outside_of_granted_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repatriate: Repatriate
+) -> None:
+    one = Strays(tmp_path, with_actions(repatriate=repatriate, repatriate_least_mb=1), STRAYS)
+    monkeypatch.setattr(FakeScheduler, "granted", lambda *_: {"0.0": at("0", "0")})
+    done = one.dispatcher.handle(event("look", repatriate=True), 7.0)
+    assert done.summary.startswith("2.0 MiB of 0.0 outside of nodes 0")
+    assert bool(one.moves.requests) == (repatriate is not Repatriate.REPORT)
+
+
+def test_a_share_that_is_too_small_is_left(tmp_path: Path) -> None:
+    config = with_actions(repatriate=Repatriate.ALL, repatriate_least_mb=1)
+    one = Strays(tmp_path, config, STRAYS | {0: 1 << 30})
+    one.end_another()
+    assert one.moves.requests == []
 
 
 # -- trouble ---------------------------------------------------------------------------------------
@@ -714,7 +805,7 @@ def test_with_a_journal_that_cannot_even_be_read(
         (Placements, "known_tasks"),
         (Overrides, "get"),
         (Notes, "get"),
-        (JobLocks, "is_locked"),
+        (JobLocks, "acquire"),
         (Reports, "add"),
     ):
         monkeypatch.setattr(table, name, broken)

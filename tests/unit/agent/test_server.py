@@ -271,7 +271,7 @@ def test_a_parked_job_that_was_resumed_without_an_agent_is_moved_back(here: Path
     place(here, "7", {"0": ([os.getpid()], "0", "0")})
     with Journal.open(here / "state" / "journal.db") as journal:
         journal.runs.record_start("fake", "7")
-        parked = {"0": {"home": "0", "park": "3", "pairs": {"0": 3}}}
+        parked = {"tasks": {"0": {"home": "0", "nodes": {"0": 3}}}, "widened": False}
         journal.notes.set("fake", "7", "parked", json.dumps(parked))
     with agent(here):
         wait_for(lambda: moves_of(here))

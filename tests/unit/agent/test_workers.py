@@ -11,7 +11,7 @@ import time
 import pytest
 
 from schedhook.agent.events import QueuedEvent
-from schedhook.agent.followup import EventResult
+from schedhook.agent.results import EventResult
 from schedhook.agent.workers import WorkerPool
 from schedhook.values.model import Event
 from tests.unit.agentkit import wait_for
@@ -53,7 +53,7 @@ def test_a_worker_goes_on_after_an_exception(error: type[BaseException]) -> None
 NO_THREADS = """
 import os, resource, sys, time
 from schedhook.agent.events import QueuedEvent
-from schedhook.agent.followup import EventResult
+from schedhook.agent.results import EventResult
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
 from schedhook.agent.workers import WorkerPool

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.events import read_users_event
-from schedhook.agent.followup import EventResult
+from schedhook.agent.results import EventResult
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.control.rollback import Rollback
@@ -34,8 +34,7 @@ from schedhook.roles.scheduler import EventKind, Scheduler
 from schedhook.values.config import Config, load_config
 from schedhook.values.errors import ConfigError, RefusedError, UsageError
 from schedhook.values.model import Event
-from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs.state import JobState, States
+from schedhook_plugins.schedulers.pbs.scheduler import PbsScheduler
 from schedhook_plugins.schedulers.slurm.scheduler import Slurm
 from tests.unit.agentkit import (
     FakeScheduler,
@@ -418,7 +417,6 @@ def test_directories_have_their_modes_whatever_the_umask(
         with Rollback() as guard:
             guard.record_file(here / "nothing", "")
             guard.commit()
-        States(here).put(JobState(job="7.host"))
         with lock(here / "run/agent/agent.sock"):
             pass
         Journal.open(here / "lib/schedhook/journal.db").close()
@@ -426,7 +424,7 @@ def test_directories_have_their_modes_whatever_the_umask(
     finally:
         os.umask(before)
     modes = {str(each.relative_to(here)): each.stat().st_mode & 0o777 for each in here.rglob("*/")}
-    private = {"run/schedhook/pbs", "lib/schedhook", "spool"}
+    private = {"lib/schedhook", "spool"}
     if os.geteuid() == 0:  # else records have no files
         private |= {"run/schedhook/rollback"}
     open_to_users = {"run", "run/schedhook", "run/agent", "lib"}

@@ -36,12 +36,13 @@ from schedhook.host._proc import stat_fields
 from schedhook.journal.columns import json_object
 from schedhook.journal.journal import Journal
 from schedhook.migration.profiling.reading import Format, read_profile
+from schedhook.roles.notes import MemoryNotes
 from schedhook.values.config import parse_config
 from schedhook.values.errors import ConfigError, SchedhookError, UsageError
 from schedhook.values.model import MemoryKind
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs.state import JobState
+from schedhook_plugins.schedulers.pbs.notes import FENCE, REPLACING, TOLD, PbsNotes
+from schedhook_plugins.schedulers.pbs.scheduler import PbsScheduler
 from schedhook_plugins.schedulers.pbs.vnodes import nodes_on_host, parse_exec_vnode
 from schedhook_plugins.schedulers.slurm import answers as slurm_answers
 from schedhook_plugins.schedulers.slurm import cgroups as slurm_cgroups
@@ -208,9 +209,12 @@ def read_pbs_event(data: bytes) -> None:
         event.host.encode()
 
 
-def read_pbs_state(data: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        JobState.from_json(_text(data)).to_json()
+def read_pbs_notes(data: bytes) -> None:
+    notes = MemoryNotes()
+    for key in (TOLD, FENCE, REPLACING):
+        notes.set("7", key, _text(data))
+    kept = PbsNotes(lambda: notes)
+    kept.told("7"), kept.fence("7"), kept.replacing("7")
 
 
 def read_config(data: bytes) -> None:
@@ -312,9 +316,10 @@ _SLURM_NEW = b"""{"jobs": [{"job_id": {"set": true, "number": 7}, "nodes": "n1"}
 _SLURM_OLD = b"""{"jobs": [{"job_id": 6}, {"job_id": 7, "nodes": "n[1-2]"}]}"""
 _PYSLURM = b"""{"hosts": "n[1-2]"}"""
 _PBS = b"""{"job": {"id": "7.n1", "euser": "a", "session_id": 9}, "jobs": [{"id": "8"}],
-"host": "n1", "actions": {"resize": "follow"}, "pid": 1}"""
-_STATE = b"""{"job": "7", "sessions": [4], "nodes": "0-1", "parked": {"node_map": {"0": 2}, "mems":
-""}}"""
+"host": "n1", "pid": 1}"""
+_TOLD = b'{"exec_vnode": "(n1[0])", "host": "n1", "user": 7, "sessions": [4], "suspended": true}'
+_FENCE = b'{"before": "0", "wide": "0-1"}'
+_REPLACING = b'{"cpus": {"0": 4}, "nodes": {"0": 2}, "cpus_before": "0", "mems_before": "0"}'
 _CONFIG = b"""[relocation]\nthreads = 4\nkinds = ["anon"]\ncall_ms = 1.5\n[actions]\npark = "2-3"
 [plugins.options.x]\ny = 1\n[log]\nlevel = "info"\n"""
 _MESSAGES = tuple(
@@ -399,7 +404,7 @@ TARGETS: Mapping[str, Target] = {
     "pyslurm": Target(read_pyslurm, (_PYSLURM,)),
     "message": Target(read_message, _MESSAGES),
     "pbs-event": Target(read_pbs_event, (_PBS,)),
-    "pbs-state": Target(read_pbs_state, (_STATE,)),
+    "pbs-notes": Target(read_pbs_notes, (_TOLD, _FENCE, _REPLACING)),
     "config": Target(read_config, (_CONFIG,)),
     "profile": Target(
         read_log,

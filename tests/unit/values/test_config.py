@@ -7,13 +7,22 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
 from schedhook.values import config as config_module
-from schedhook.values.config import Config, load_config, parse_config
+from schedhook.values.config import (
+    AnyNode,
+    Config,
+    OnSharedProcessors,
+    Repatriate,
+    load_config,
+    parse_config,
+)
 from schedhook.values.errors import ConfigError
 from schedhook.values.model import MemoryKind, Shared
 from schedhook.values.sets import NodeSet
@@ -54,13 +63,30 @@ depth = { least = 1 }
 
 
 def keys() -> Iterator[tuple[str, str, Any]]:
-    """(section, key, type) of every key."""
-    sections = get_type_hints(Config)
-    for section in dataclasses.fields(Config):
-        if dataclasses.is_dataclass(sections[section.name]):
-            hints = get_type_hints(sections[section.name])
-            for key in dataclasses.fields(sections[section.name]):
-                yield section.name, key.name, hints[key.name]
+    """Yield (section, key, type) of every key; a section within one is called `outer.inner`."""
+    yield from keys_of(Config, "")
+
+
+def keys_of(section: type, prefix: str) -> Iterator[tuple[str, str, Any]]:
+    hints = get_type_hints(section)
+    for each in dataclasses.fields(section):
+        hint = hints[each.name]
+        if dataclasses.is_dataclass(hint):
+            yield from keys_of(hint, f"{prefix}{each.name}.")
+        elif prefix:
+            yield prefix[:-1], each.name, hint
+
+
+def with_key(section: str, key: str, value: Any) -> Config:
+    """Return what `[section] key = value` makes of the defaults."""
+    outer, _, inner = section.partition(".")
+    changed = getattr(Config(), outer)
+    if inner:
+        its = dataclasses.replace(getattr(changed, inner), **{key: value})
+        changed = dataclasses.replace(changed, **{inner: its})
+    else:
+        changed = dataclasses.replace(changed, **{key: value})
+    return dataclasses.replace(Config(), source=FILE, **{outer: changed})
 
 
 def complaint(text: str) -> str:
@@ -99,6 +125,9 @@ def test_every_key_is_read() -> None:
 
 def another(hint: Any, default: Any) -> tuple[str, Any]:
     """A value for a key that is not its default, as TOML and as it must be read."""
+    if isinstance(hint, UnionType):
+        hint = next(each for each in get_args(hint) if each not in (AnyNode, NoneType))
+        default = 0 if default is None else default
     if get_origin(hint) is tuple:
         text, value = another(get_args(hint)[0], None)
         return f"[{text}]", (value,)
@@ -117,11 +146,10 @@ def another(hint: Any, default: Any) -> tuple[str, Any]:
 
 @pytest.mark.parametrize(("section", "key", "hint"), [*keys()])
 def test_every_key_has_an_effect_on_itself_alone(section: str, key: str, hint: Any) -> None:
-    text, value = another(hint, getattr(getattr(Config(), section), key))
+    text, value = another(hint, attrgetter(f"{section}.{key}")(Config()))
     config = parse_config(f"[{section}]\n{key} = {text}\n", FILE)
-    changed = dataclasses.replace(getattr(Config(), section), **{key: value})
-    assert changed != getattr(Config(), section)
-    assert config == dataclasses.replace(Config(), source=FILE, **{section: changed})
+    assert config == with_key(section, key, value)
+    assert config != dataclasses.replace(Config(), source=FILE)
 
 
 def test_defaults() -> None:
@@ -146,6 +174,8 @@ def test_a_file_may_say_only_some_things() -> None:
 
 @pytest.mark.parametrize(("section", "key", "hint"), [*keys()])
 def test_a_wrong_type_names_the_key_and_what_is_allowed(section: str, key: str, hint: Any) -> None:
+    if isinstance(hint, UnionType):
+        hint = next(each for each in get_args(hint) if each is not NoneType)
     if get_origin(hint) is tuple:
         wrong = ["7", '"anon"', "[7]", "{ a = 1 }"]
     elif hint is bool:
@@ -196,6 +226,14 @@ def test_a_wrong_type_names_the_key_and_what_is_allowed(section: str, key: str, 
             "[relocate]\n",
             "relocate: no such key; did you mean relocation? allowed here: relocation, retry, ",
         ),
+        (
+            "[actions.slurm]\non_shared_processors = 1\n",
+            "actions.slurm.on_shared_processors: no such key; allowed here: on_relocation, park, ",
+        ),
+        (
+            '[actions]\npark = "some"\n',
+            'actions.park: must be nodes in quotes, such as "0-3,8", or "any", not \'some\'',
+        ),
         ("[zzz]\n", "zzz: no such key; allowed here: relocation, "),
         ('source = "/etc/passwd"\n', "source: no such key; "),
         ("[retry\n", "not TOML: "),
@@ -204,6 +242,17 @@ def test_a_wrong_type_names_the_key_and_what_is_allowed(section: str, key: str, 
 )
 def test_complaints(text: str, expected: str) -> None:
     assert complaint(text).startswith(expected)
+
+
+def test_actions_of_a_scheduler_complete_its_table_by_the_common_one() -> None:
+    text = '[actions]\npark = "2-3"\nrepatriate = "never"\n[actions.pbs]\npark = "any"\n'
+    actions = parse_config(text, FILE).actions
+    pbs, slurm = actions.of("pbs"), actions.of("slurm")
+    assert (pbs.park, slurm.park) == (AnyNode.ANY, NodeSet({2, 3}))
+    assert (pbs.repatriate, slurm.repatriate) == (Repatriate.NEVER, Repatriate.NEVER)
+    assert pbs.on_shared_processors is OnSharedProcessors.REPORT
+    assert slurm.on_shared_processors is OnSharedProcessors.LEAVE
+    assert actions.of("another") == slurm
 
 
 def test_exit_status_is_that_of_wrong_usage() -> None:

@@ -1,5 +1,7 @@
-"""PBS's worker killed before each of its writes in turn, on a made-up host: the job is made whole
-by whoever comes next: the event is handled again, or only exechost_periodic comes by."""
+"""A process that handles PBS's events, killed before each of its writes in turn, on a made-up host.
+
+The next process makes the job whole: the event is handled again, or only exechost_periodic comes.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.agent.parking import ParkedTask
+from schedhook.journal.database import Database
+from schedhook.journal.journal import Journal
 from schedhook.roles.request import Request
+from schedhook.values.config import AnyNode, OnSharedProcessors
 from schedhook.values.model import Report
 from schedhook.values.sets import NodeSet
-from schedhook_plugins.schedulers.pbs.state import Parked
-from tests.unit.schedhook_plugins.schedulers.pbs.test_actions import JOB, MIB, Host
+from schedhook_plugins.schedulers.pbs.notes import Fence
+from tests.unit.schedhook_plugins.schedulers.pbs.host import JOB, MIB, Host, put_parked
 
 KILLED = 9
 
@@ -48,6 +54,14 @@ class Lasting(Host):
     def residency(self, _: object) -> None:
         """The base class begins with none."""
 
+    def open_journal(self) -> Journal:
+        return Journal.open(self.root / "journal.db")
+
+    def reopen(self) -> None:
+        """Open the journal anew, in a child: SQLite's connections do not survive a fork."""
+        self.journal = self.open_journal()
+        self.pbs = self.open_adapter()
+
     def relocate(self, request: Request) -> Report:
         if not request.dry_run:
             assert request.job
@@ -62,28 +76,42 @@ class Lasting(Host):
         return super().relocate(request)
 
 
-def killed_before(write: int, work: Callable[[], object], root: Path) -> bool:
-    """Whether `work`, in a child, was killed: before the `write`-th time that it opens a file below
-    `root` for writing, renames or removes one."""
+def killed_before(write: int, host: Lasting, work: Callable[[], object]) -> bool:
+    """Return whether `work`, in a child, was killed before its `write`-th write.
+
+    Writes are transactions of the journal, and files below the host's root that are opened for
+    writing, renamed or removed.
+    """
     child = os.fork()
     if child:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert status in (0, KILLED)
         return status == KILLED
     count = 0
+    status = 1
+
+    def count_write() -> None:
+        nonlocal count
+        count += 1
+        if count == write:
+            os._exit(KILLED)
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal count
         writes = event in ("os.rename", "os.remove") or (
             event == "open" and isinstance(arguments[2], int) and arguments[2] & 3 != os.O_RDONLY
         )
-        if writes and str(arguments[0]).startswith(str(root)):
-            count += 1
-            if count == write:
-                os._exit(KILLED)
+        path = str(arguments[0])
+        if writes and path.startswith(str(host.root)) and "journal.db" not in path:
+            count_write()
 
-    status = 1
+    def begin(database: Database) -> None:
+        count_write()
+        begin_transaction(database)
+
+    begin_transaction = Database._begin
     try:
+        host.reopen()
+        Database._begin = begin  # type: ignore[method-assign]
         sys.addaudithook(watch)
         work()
         status = 0
@@ -98,7 +126,7 @@ def resize(host: Host) -> None:
 
 
 def to_park(host: Host) -> None:
-    host.actions = {"postsuspend": "park"}
+    host.actions = {"park": AnyNode.ANY}
     host.job(JOB, "0-1", "0", n0=64)
     host.event("begin", vnodes="0")
     host.stop(JOB)
@@ -116,12 +144,13 @@ def shared(host: Host) -> None:
     host.job("14.n1", "2", "1")
     host.stop(JOB)
     host.event("postsuspend")
-    host.actions = {"preresume": "replace"}
+    host.actions = {"on_shared_processors": OnSharedProcessors.REPLACE}
 
 
 def shared_and_parked(host: Host) -> None:
     shared(host)
-    host.pbs.states.update(JOB, parked=Parked(node_map={0: 3}, mems="0"))
+    put_parked(host, {"job": ParkedTask(home=NodeSet({0}), nodes={0: 3})}, widened=True)
+    host.notes.set_fence(JOB, Fence(before="0", wide="0,3"))
     host.residency[JOB] = {3: 64 * MIB}
     host.place(JOB, "0-1", "0,3")
 
@@ -161,21 +190,21 @@ def test_a_killed_worker_is_made_up_for(tmp_path: Path, name: str, again: bool) 
         write += 1
         host = Lasting(tmp_path / str(write))
         begin(host)
-        if not killed_before(write, lambda h=host: h.event(point, vnodes=vnodes(h)), host.root):
+        if not killed_before(write, host, lambda h=host: h.event(point, vnodes=vnodes(h))):
             break
         if again:
             host.event(point, vnodes=vnodes(host))
         else:
             host.event("periodic", vnodes=vnodes(host))
         found = (host.cpuset(), {n: size for n, size in host.residency[JOB].items() if size})
-        state = host.pbs.states.get(JOB)
-        if not again and state and state.suspended:
-            assert write <= 2, "it was killed before it had put down that the job goes on"
+        if not again and host.pbs.suspended(JOB):
+            assert write <= 2, "it was killed before it had recorded that the job goes on"
             continue
-        assert found in ends, f"killed before write {write}: {state}"
-        assert state is not None
-        assert (state.replacing, state.following) == (None, None)
-        assert not state.parked
+        assert found in ends, f"killed before write {write}"
+        assert (host.notes.replacing(JOB), host.notes.fence(JOB)) == (None, None)
+        assert host.parked() is None
+        known = host.journal.placements.known_tasks("pbs", JOB)["job"]
+        assert not known.visited
     print(f"{name}: killed before each of {write - 1} writes")
     assert write > 3
 
@@ -186,7 +215,7 @@ def test_a_killed_parking_can_be_taken_back(tmp_path: Path) -> None:
         write += 1
         host = Lasting(tmp_path / str(write))
         to_park(host)
-        if not killed_before(write, lambda h=host: h.event("postsuspend"), host.root):
+        if not killed_before(write, host, lambda h=host: h.event("postsuspend")):
             break
         host.event("preresume", vnodes="0")
         assert host.cpuset() == ("0-1", "0")
@@ -203,7 +232,7 @@ def test_a_job_that_goes_elsewhere_after_a_kill(tmp_path: Path, cpus: str, mems:
         write += 1
         host = Lasting(tmp_path / str(write))
         resize(host)
-        if not killed_before(write, lambda h=host: h.event("resize", vnodes="2-3"), host.root):
+        if not killed_before(write, host, lambda h=host: h.event("resize", vnodes="2-3")):
             break
         host.place(JOB, cpus, mems)
         host.event("resize", vnodes=mems)
@@ -221,7 +250,7 @@ def test_what_may_have_arrived_is_not_moved_on(tmp_path: Path) -> None:
         host.job(JOB, "0-3", "0-1", n0=64, n1=32)
         host.event("begin", vnodes="0-1")
         host.place(JOB, "2-5", "1-2")
-        if not killed_before(write, lambda h=host: h.event("resize", vnodes="1-2"), host.root):
+        if not killed_before(write, host, lambda h=host: h.event("resize", vnodes="1-2")):
             break
         host.event("resize", vnodes="1-2")
         its = host.residency[JOB]

@@ -1,14 +1,10 @@
-"""The PBS adapter on made-up hosts: which jobs, whose processes, where they belong."""
+"""Jobs of PBS on made-up hosts: which there are, their processes, CPUs and nodes."""
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from schedhook.testing.hosts import (
     FakeNode,
@@ -18,9 +14,11 @@ from schedhook.testing.hosts import (
     write_process,
 )
 from schedhook.values.errors import UsageError
+from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.pbs.adapter import PbsScheduler
-from schedhook_plugins.schedulers.pbs.state import JobState, Parked, States
+from schedhook_plugins.schedulers.pbs.jobs import session_of
+from schedhook_plugins.schedulers.pbs.notes import Fence, PbsNotes, Told
+from schedhook_plugins.schedulers.pbs.scheduler import PbsScheduler
 
 JOBS = "pbs_jobs.service/jobid"
 
@@ -55,36 +53,6 @@ def add_job(
         write_process(root, pid, cpus=cpus, nodes=nodes)
 
 
-def told(job: str | None, **more: object) -> bytes:
-    about = None if job is None else {"id": job, "euser": "root", "exec_vnode": None}
-    return json.dumps({"job": about, "host": "n1", "jobs": [], **more}).encode()
-
-
-# -- events --------------------------------------------------------------------------------------
-
-
-def test_an_event_is_read(tmp_path: Path) -> None:
-    event = PbsScheduler(tmp_path).read_event("resize", {}, told("12[3].n1"))
-    assert (event.scheduler, event.point, event.job) == ("pbs", "resize", "12[3].n1")
-    assert (event.user, event.host) == (0, "n1")
-    assert PbsScheduler(tmp_path).read_event("periodic", {}, told(None)).job == ""
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"[]", b"7", b'{"job": 7}', b'{"jobs": {"1": 2}}', b'{"job": "x"}', b"["]
-)
-def test_what_is_no_event_is_a_usage_error(tmp_path: Path, data: bytes) -> None:
-    with pytest.raises(UsageError, match="PBS event begin: "):
-        PbsScheduler(tmp_path).read_event("begin", {}, data)
-
-
-@given(st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists, max_leaves=5))
-def test_whatever_a_job_is_said_to_be(value: object) -> None:
-    data = json.dumps({"job": {"id": value, "euser": value, "exec_vnode": value}, "host": value})
-    event = PbsScheduler(Path("/nowhere")).read_event("begin", {}, data.encode())
-    assert isinstance(event.job, str)
-
-
 # -- jobs ----------------------------------------------------------------------------------------
 
 
@@ -93,7 +61,7 @@ def test_jobs_and_their_processes_are_those_of_cgroups(host: Path, version: int)
     add_job(host, "13[2].n1", version, pids=(102,), cpus="2", nodes="1")
     pbs = PbsScheduler(host)
     assert pbs.jobs() == ("12.n1", "13[2].n1")
-    assert pbs.pids("12.n1") == (100, 101)
+    assert pbs.tasks("12.n1")[0].pids == (100, 101)
     (task,) = pbs.tasks("13[2].n1")
     assert (task.name, task.pids) == ("job", (102,))
     assert (task.placement.cpus, task.placement.nodes) == (CpuSet({2}), NodeSet({1}))
@@ -103,9 +71,8 @@ def test_jobs_and_their_processes_are_those_of_cgroups(host: Path, version: int)
 def test_a_short_id_will_do_where_it_says_enough(host: Path, version: int) -> None:
     add_job(host, "12.n1", version, cpus="0", nodes="0")
     pbs = PbsScheduler(host)
-    assert pbs.full_id("12") == "12.n1"
+    assert pbs.tasks("12") == pbs.tasks("12.n1") != ()
     add_job(host, "12.n2", version, cpus="0", nodes="0")
-    assert pbs.full_id("12") == "12"
     assert pbs.tasks("12") == ()
 
 
@@ -128,7 +95,7 @@ def test_cgroups_of_several_hierarchies_are_one_job(host: Path, version: int) ->
     memory.mkdir(parents=True)
     (memory / "cgroup.procs").write_text("100\n105\n")
     pbs = PbsScheduler(host)
-    assert pbs.pids("12.n1") == (100, 105)
+    assert pbs.tasks("12.n1")[0].pids == (100, 105)
     assert [path.parts[-4] for path in pbs.cgroups("12.n1")] == ["cpuset", "memory"]
 
 
@@ -140,14 +107,18 @@ def test_without_cgroups_sessions_tell_the_processes(host: Path) -> None:
         set_session(host, pid, 200)
     pbs = PbsScheduler(host)
     assert pbs.tasks("14.n1") == ()
-    pbs.states.put(JobState(job="14.n1", sessions=(200,), user=1000))
+    notes_of(pbs).set_told("14.n1", Told(sessions=(200,), user=1000))
     (task,) = pbs.tasks("14.n1")
     # 202 has the same session's number, but is somebody else's.
     assert task.pids == (200, 201)
     assert (task.placement.cpus, task.placement.nodes) == (CpuSet({4, 5}), NodeSet({2}))
     assert pbs.jobs() == ("14.n1",)
-    assert pbs.session_of(201) == 200
-    assert pbs.session_of(999) is None
+    assert session_of(201, host) == 200
+    assert session_of(999, host) is None
+
+
+def notes_of(scheduler: PbsScheduler) -> PbsNotes:
+    return PbsNotes(lambda: scheduler.notes)
 
 
 def set_session(root: Path, pid: int, session: int) -> None:
@@ -185,11 +156,21 @@ def test_nodes_of_a_job(
 ) -> None:
     add_job(host, "12.n1", version, cpus=cpus, nodes=mems)
     pbs = PbsScheduler(host)
-    pbs.states.put(JobState(job="12.n1", exec_vnode=vnodes, host="n1"))
-    placement = pbs.placement("12.n1")
-    assert placement is not None
-    assert (placement.cpus, placement.nodes) == (CpuSet.parse(cpus), NodeSet.parse(nodes))
-    assert pbs.granted_nodes("12.n1") == (NodeSet.parse(nodes) if granted else None)
+    notes_of(pbs).set_told("12.n1", Told(exec_vnode=vnodes, host="n1"))
+    (task,) = pbs.tasks("12.n1")
+    assert task.placement == Placement(cpus=CpuSet.parse(cpus), nodes=NodeSet.parse(nodes))
+    assert pbs.granted("12.n1") == ({"job": task.placement} if granted else {})
+
+
+@pytest.mark.parametrize(("wide", "nodes"), [("0-2", "0"), ("0-3", "0-2")])
+def test_a_fence_that_was_widened_is_what_it_was(
+    host: Path, version: int, wide: str, nodes: str
+) -> None:
+    """Unless PBS has written it since."""
+    add_job(host, "12.n1", version, cpus="0", nodes="0-2")
+    pbs = PbsScheduler(host)
+    notes_of(pbs).set_fence("12.n1", Fence(before="0", wide=wide))
+    assert pbs.tasks("12.n1")[0].placement.nodes == NodeSet.parse(nodes)
 
 
 def test_processors_of_a_node_without_memory_stand_for_the_nearest(tmp_path: Path) -> None:
@@ -204,72 +185,10 @@ def test_processors_of_a_node_without_memory_stand_for_the_nearest(tmp_path: Pat
     )
     write_cgroup_mounts(tmp_path, version=2)
     add_job(tmp_path, "12.n1", 2, cpus="0", nodes="1-2")
-    placement = PbsScheduler(tmp_path).placement("12.n1")
-    assert placement is not None
-    assert placement.nodes == NodeSet({2})
+    (task,) = PbsScheduler(tmp_path).tasks("12.n1")
+    assert task.placement.nodes == NodeSet({2})
 
 
-def test_no_placement_of_a_job_that_is_not_here(host: Path) -> None:
-    assert PbsScheduler(host).placement("99.n1") is None
-
-
-# -- state ---------------------------------------------------------------------------------------
-
-STATES = st.builds(
-    JobState,
-    job=st.text(min_size=1, max_size=12).filter(lambda text: "\0" not in text and "/" not in text),
-    exec_vnode=st.none() | st.text(max_size=9),
-    host=st.text(max_size=5),
-    user=st.none() | st.integers(0, 9999),
-    sessions=st.lists(st.integers(2, 9999), max_size=3).map(tuple),
-    nodes=st.none() | st.sets(st.integers(0, 9)).map(NodeSet),
-    suspended=st.booleans(),
-    parked=st.none()
-    | st.builds(
-        Parked,
-        node_map=st.dictionaries(st.integers(0, 9), st.integers(0, 9), max_size=2),
-        mems=st.text("0123-,", max_size=4),
-    ),
-)
-
-
-@given(STATES)
-def test_a_state_survives_its_file(state: JobState) -> None:
-    assert JobState.from_json(state.to_json()) == state
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"job": "1", "nodes": "x"}', '{"job": "1", "sessions": 7}', "\xff"]
-)
-def test_a_broken_state_is_none(tmp_path: Path, text: str) -> None:
-    states = States(tmp_path)
-    states.put(JobState(job="1.n1"))
-    (file,) = (tmp_path / "run/schedhook/pbs").iterdir()
-    file.write_text(text, encoding="latin-1")
-    assert states.get("1.n1") is None
-    assert states.update("1.n1", host="n1") == JobState(job="1.n1", host="n1")
-
-
-@pytest.mark.parametrize("job", ["12[3].n1", ".", "..", ".hidden", "a/b", "ü%2E"])
-def test_a_state_of_any_job(tmp_path: Path, job: str) -> None:
-    states = States(tmp_path)
-    states.put(JobState(job=job, host="x"))
-    assert states.jobs() == (job,)
-    assert states.get(job) == JobState(job=job, host="x")
-    assert [path.parent for path in tmp_path.rglob("*") if path.is_file()] == [
-        tmp_path / "run/schedhook/pbs"
-    ]
-    states.forget(job)
-    assert states.jobs() == ()
-
-
-def test_states_are_roots_own(tmp_path: Path) -> None:
-    States(tmp_path).put(JobState(job="1"))
-    assert os.stat(tmp_path / "run/schedhook/pbs").st_mode & 0o777 == 0o700  # noqa: PTH116
-
-
-def test_a_name_that_is_no_text_is_a_name(tmp_path: Path) -> None:
-    states = States(tmp_path)
-    states.put(JobState(job="7\udcff.n1"))
-    assert states.jobs() == ("7\udcff.n1",)
-    assert states.get("7\udcff.n1") is not None
+def test_nothing_of_a_job_that_is_not_here(host: Path) -> None:
+    pbs = PbsScheduler(host)
+    assert (pbs.tasks("99.n1"), pbs.granted("99.n1"), pbs.cgroups("99.n1")) == ((), {}, ())

@@ -1,0 +1,193 @@
+"""Giving a stopped job other CPUs, because other jobs run on its own by now.
+
+Both places are allowed until its memory has left the old one. All of it is done, or nothing. What
+is being done is a note in the journal, written before anything changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from schedhook.control.cpu_move import CpusetChange, move_processors
+from schedhook.control.cpusets import write_cpus, write_nodes
+from schedhook.host.cgroups import (
+    Cgroup,
+    configured_cpus,
+    configured_nodes,
+    effective_cpus,
+    effective_nodes,
+)
+from schedhook.host.processes import read_status
+from schedhook.host.topology import read_topology
+from schedhook.host.vanishing import read_living
+from schedhook.roles.request import Relocate, Request
+from schedhook.roles.scheduler import Replacement
+from schedhook.values.errors import RefusedError
+from schedhook.values.model import NodeMap, Outcome, Report
+from schedhook.values.sets import CpuSet, NodeSet
+from schedhook_plugins.schedulers.pbs.events import NAME
+from schedhook_plugins.schedulers.pbs.free_nodes import Neighbour, find_place
+from schedhook_plugins.schedulers.pbs.jobs import PbsJobs
+from schedhook_plugins.schedulers.pbs.notes import Replacing
+
+_MIB = 1 << 20
+_RESERVE = 64 * _MIB
+"""Bytes that stay free on a node that is chosen here; the pipeline has its own bound."""
+_LEAST_SHARE = 0.01
+_ARRIVED = (Outcome.COMPLETE, Outcome.NOTHING_TO_DO)
+
+
+class Replacer:
+    """Works on jobs that are stopped; `relocate` is the pipeline."""
+
+    def __init__(self, jobs: PbsJobs, relocate: Relocate) -> None:
+        self._jobs = jobs
+        self._relocate = relocate
+
+    def resolve(self, job: str, parked: Mapping[int, int], *, replace: bool) -> Replacement | None:
+        """See Scheduler.resolve_sharing."""
+        cpuset = self._jobs.cpuset(job)
+        cpus = configured_cpus(cpuset) if cpuset else CpuSet()
+        if cpuset is None or not cpus:
+            return None
+        others = find_neighbours(self._jobs, job)
+        rivals = [other for other in others if other.running and other.cpus & cpus]
+        if not rivals:
+            return None
+        shared = CpuSet(cpu for rival in rivals for cpu in rival.cpus & cpus)
+        found = f"CPUs {shared} are shared with {', '.join(rival.job for rival in rivals)}"
+        place = find_place(
+            cpus,
+            self._needed(job, parked),
+            (cpu for other in others for cpu in other.cpus),
+            effective_cpus(_parent(cpuset), self._jobs.root),
+            read_topology(self._jobs.root),
+            _RESERVE,
+        )
+        if place is None:
+            return Replacement(summary=f"{found}; no node is free for it")
+        where = f"{CpuSet(place.cpus.values())} of node {NodeSet(place.nodes.values())}"
+        if not replace:
+            wanted = 'on_shared_processors = "replace"'
+            return Replacement(summary=f"{found}, {where} are free: {wanted} would use them")
+        replacing = Replacing(
+            cpus=place.cpus,
+            nodes=place.nodes,
+            cpus_before=str(cpus),
+            mems_before=self._mems_before(job, cpuset),
+        )
+        self._jobs.notes.set_replacing(job, replacing)
+        done = self._carry_out(job, cpuset, replacing, parked)
+        return Replacement(summary=f"{found}, gets {where}: {done.summary}", moved=done.moved)
+
+    def finish(self, job: str, parked: Mapping[int, int]) -> Replacement | None:
+        """See Scheduler.finish_interrupted."""
+        replacing, cpuset = self._jobs.notes.replacing(job), self._jobs.cpuset(job)
+        if replacing is not None and cpuset is not None:
+            return self._carry_out(job, cpuset, replacing, parked)
+        self._jobs.notes.set_replacing(job, None)
+        return None
+
+    def _mems_before(self, job: str, cpuset: Cgroup) -> str:
+        """Return the cpuset.mems that PBS wrote, without the nodes of parked memory."""
+        now = str(configured_nodes(cpuset))
+        widened = self._jobs.notes.fence(job)
+        return widened.before if widened is not None and widened.wide == now else now
+
+    def _carry_out(
+        self, job: str, cpuset: Cgroup, place: Replacing, parked: Mapping[int, int]
+    ) -> Replacement:
+        old_cpus, mems = CpuSet.parse(place.cpus_before), NodeSet.parse(place.mems_before)
+        new_cpus = CpuSet(place.cpus.get(cpu, cpu) for cpu in old_cpus)
+        node_map = {parked.get(old, old): new for old, new in place.nodes.items()}
+        wide = mems | NodeSet(node_map) | NodeSet(place.nodes.values())
+        said = ""
+
+        def move() -> None:
+            nonlocal said
+            if mems:
+                write_nodes(cpuset, wide)
+            report = self._relocate(_request(job, node_map))
+            said = summary(report)
+            if report.outcome not in _ARRIVED:
+                raise RefusedError(said)
+
+        def bind(_pid: int, had: CpuSet) -> CpuSet:
+            # A rank that was bound to one of the old CPUs gets the one in its place.
+            if had <= new_cpus:
+                return had
+            kept = had & old_cpus
+            bound = kept != old_cpus and bool(kept)
+            return CpuSet(place.cpus.get(cpu, cpu) for cpu in kept) if bound else new_cpus
+
+        change = CpusetChange(cgroup=cpuset, cpus=new_cpus)
+        done = move_processors([change], lambda: self._jobs.pids(job), bind, move, self._jobs.root)
+        if not done.done:
+            write_cpus(cpuset, old_cpus)
+            if mems:
+                self._narrow(job, cpuset, mems, parked)
+            self._jobs.notes.set_replacing(job, None)
+            return Replacement(summary=f"not done: {done.failure}")
+        home = mems
+        if home and home != effective_nodes(_parent(cpuset), self._jobs.root):
+            home = NodeSet(place.nodes.get(node, node) for node in home)
+        write_nodes(cpuset, home)
+        self._jobs.notes.set_fence(job, None)
+        self._jobs.notes.set_replacing(job, None)
+        return Replacement(summary=said, moved=True)
+
+    def _narrow(self, job: str, cpuset: Cgroup, mems: NodeSet, parked: Mapping[int, int]) -> None:
+        """Allow what was allowed before, and the nodes of parked memory, which is still there."""
+        widened = self._jobs.notes.fence(job)
+        write_nodes(cpuset, NodeSet.parse(widened.wide) if widened and parked else mems)
+
+    def _needed(self, job: str, parked: Mapping[int, int]) -> dict[int, int]:
+        """Return the bytes that the job has on each node, parked ones counted at their home.
+
+        A few pages, such as every process has on some other node, do not count.
+        """
+        nodes = list(read_topology(self._jobs.root).memory_nodes)
+        if len(nodes) < 2:
+            return {}
+        # A map from every node, so that the plan tells what is on each of them.
+        ring = dict(zip(nodes, [*nodes[1:], nodes[0]], strict=True))
+        plan = self._relocate(_request(job, ring, dry_run=True)).plan
+        home = {at: old for old, at in parked.items()}
+        held: dict[int, int] = {}
+        for (old, _), size in plan.moves.items() if plan else ():
+            held[home.get(old, old)] = held.get(home.get(old, old), 0) + size
+        least = max(_MIB, int(_LEAST_SHARE * sum(held.values())))
+        return {node: size for node, size in held.items() if size >= least}
+
+
+def find_neighbours(jobs: PbsJobs, job: str) -> list[Neighbour]:
+    """Return the other jobs here whose cpuset names CPUs of its own."""
+    found = []
+    for other in jobs.names():
+        cpuset = jobs.cpuset(other) if other != job else None
+        cpus = configured_cpus(cpuset) if cpuset else CpuSet()
+        if cpus:
+            states = read_living(jobs.pids(other), lambda pid: read_status(pid, jobs.root).state)
+            running = any(state not in "TtZX" for _, state in states)
+            found.append(Neighbour(job=other, cpus=cpus, running=running))
+    return found
+
+
+def summary(report: Report) -> str:
+    """Return a report in a line."""
+    pairs = ",".join(f"{old}:{new}" for old, new in report.node_map.moves.items())
+    line = f"moved {report.bytes_moved / _MIB:.1f} MiB {pairs}, {report.outcome}"
+    if report.bytes_left:
+        line += f", {report.bytes_left / _MIB:.1f} MiB left ({', '.join(report.left_by_reason)})"
+    if report.outcome in (Outcome.REFUSED, Outcome.FAILED) and report.notes:
+        line += f": {report.notes[-1]}"
+    return line
+
+
+def _request(job: str, pairs: Mapping[int, int], *, dry_run: bool = False) -> Request:
+    node_map = NodeMap(pairs=dict(pairs))
+    return Request(job=job, scheduler=NAME, node_map=node_map, dry_run=dry_run, force=dry_run)
+
+
+def _parent(cgroup: Cgroup) -> Cgroup:
+    return Cgroup(path=cgroup.path.parent, version=cgroup.version, mount=cgroup.mount)

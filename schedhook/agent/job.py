@@ -1,0 +1,116 @@
+"""A job that an event is about, and moving its tasks' memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from schedhook.agent.records import Records
+from schedhook.agent.results import Step
+from schedhook.host.vanishing import call_with_living
+from schedhook.journal.placements import KnownTask
+from schedhook.roles.request import Relocate, Request
+from schedhook.roles.scheduler import EventKind, Scheduler, Task
+from schedhook.values.config import Actions
+from schedhook.values.model import Event, Outcome, Placement, Plan, Report
+
+MIB = 1 << 20
+SETTLED = frozenset({Outcome.COMPLETE, Outcome.NOTHING_TO_DO, Outcome.PARTIAL})
+"""Outcomes after which nothing is tried again: what is left stays for a reason that lasts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job, the event that is about it, and what the work on it needs."""
+
+    event: Event
+    kind: EventKind
+    adapter: Scheduler
+    actions: Actions
+    records: Records
+    relocate: Relocate
+    """The pipeline; it records its reports for this job."""
+    retry_s: float
+    """Seconds after which a relocation that was refused is tried again."""
+    root: Path = Path("/")
+
+    @property
+    def scheduler(self) -> str:
+        """The scheduler's name."""
+        return self.event.scheduler
+
+    @property
+    def name(self) -> str:
+        """The job's id."""
+        return self.event.job
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Return the job's tasks as they are now."""
+        return self.adapter.tasks(self.name)
+
+    def known(self) -> dict[str, KnownTask]:
+        """Return what the journal knows of each task."""
+        return self.records.known(self.scheduler, self.name)
+
+    def remember(
+        self, at_home: Mapping[str, Placement], away: Mapping[str, Placement] | None = None
+    ) -> None:
+        """Record placements; see `Records.remember`."""
+        self.records.remember(self.scheduler, self.name, at_home, away or {})
+
+
+def is_from_hook(event: Event) -> bool:
+    """Return whether a hook of the scheduler sent the event, so that all of it can be believed.
+
+    Others come from the watcher, from users, or again because a part of the work failed.
+    """
+    return "seen_by" not in event.data
+
+
+def placements(tasks: Sequence[Task]) -> dict[str, Placement]:
+    """Return each task's placement by its name."""
+    return {task.name: task.placement for task in tasks}
+
+
+def move(job: Job, tasks: Sequence[Task], request: Request) -> tuple[Report | None, Step]:
+    """Relocate the memory of these tasks' processes; report None if none of them lives any more."""
+    pids = [pid for task in tasks for pid in task.pids]
+    request = replace(request, job=job.name, scheduler=job.scheduler)
+    report = call_with_living(
+        pids, lambda living: job.relocate(replace(request, pids=living)), job.root
+    )
+    if report is None:
+        return None, Step()
+    names = ", ".join(task.name for task in tasks)
+    settled = report.outcome in SETTLED
+    return report, Step(lines=(f"{names}: {describe(report)}",), ok=settled)
+
+
+def make_plan(job: Job, tasks: Sequence[Task], request: Request) -> Plan | None:
+    """Return what the request would move of these tasks' memory; None if none of them lives."""
+    pids = [pid for task in tasks for pid in task.pids]
+    dry = replace(request, job=job.name, scheduler=job.scheduler, dry_run=True, force=True)
+    report = call_with_living(
+        pids, lambda living: job.relocate(replace(dry, pids=living)), job.root
+    )
+    return report.plan if report else None
+
+
+def by_source(plan: Plan) -> dict[int, int]:
+    """Return how many bytes a plan would move from each of its source nodes."""
+    held: dict[int, int] = {}
+    for (old, _), size in plan.moves.items():
+        held[old] = held.get(old, 0) + size
+    return held
+
+
+def describe(report: Report) -> str:
+    """Return one line: `moved 104.0 MiB 0:2, complete`."""
+    line = f"moved {report.bytes_moved / MIB:.1f} MiB {report.node_map}, {report.outcome.value}"
+    if report.bytes_left:
+        why = ", ".join(report.left_by_reason)
+        line += f", {report.bytes_left / MIB:.1f} MiB left ({why})"
+    if report.outcome in (Outcome.REFUSED, Outcome.FAILED) and report.notes:
+        line += f": {report.notes[-1]}"
+    return line

@@ -1,0 +1,77 @@
+"""Choosing the nodes on which a suspended job's memory is parked, if none are configured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from schedhook.agent.job import Job, by_source, make_plan
+from schedhook.host.topology import Topology, read_topology
+from schedhook.roles.request import Request
+from schedhook.roles.scheduler import Task
+from schedhook.values.model import NodeMap
+from schedhook.values.sets import CpuSet, NodeSet
+
+_MIB = 1 << 20
+_RESERVE = 64 * _MIB
+"""Bytes that stay free on a node that is chosen here; the pipeline has its own bound."""
+_LEAST_SHARE = 0.01
+
+
+def choose_nodes(job: Job, task: Task, home: NodeSet) -> dict[int, int] | None:
+    """Return for each node of home that holds memory of the task another one with room for it.
+
+    None if there are too few; see `match_nodes`. A few pages, such as every process has on some
+    other node, do not count.
+    """
+    topology = read_topology(job.root)
+    # A map from every node to another one: the plan then tells what is on each of them.
+    nodes = list(topology.memory_nodes)
+    ring = {
+        old: new for old, new in zip(nodes, [*nodes[1:], *nodes[:1]], strict=True) if old != new
+    }
+    plan = make_plan(job, [task], Request(node_map=NodeMap(pairs=ring))) if ring else None
+    held = by_source(plan) if plan else {}
+    least = max(_MIB, int(_LEAST_SHARE * sum(held.values())))
+    needed = {node: size for node, size in held.items() if node in home and size >= least}
+    candidates = topology.memory_nodes - home
+    return match_nodes(needed, _occupied(job, topology), candidates, topology, _RESERVE)
+
+
+def _occupied(job: Job, topology: Topology) -> NodeSet:
+    """Return the nodes whose CPUs other jobs may use."""
+    others = (other for other in job.adapter.jobs() if other != job.name)
+    tasks = (task for other in others for task in job.adapter.tasks(other))
+    return topology.nodes_of(CpuSet(cpu for task in tasks for cpu in task.placement.cpus))
+
+
+def match_nodes(
+    needed: Mapping[int, int],
+    occupied: NodeSet,
+    candidates: NodeSet,
+    topology: Topology,
+    reserve: int,
+) -> dict[int, int] | None:
+    """Return for each node in `needed` (bytes by node) a candidate with room, no two the same.
+
+    Nodes that no job occupies are preferred, of those the ones without CPUs (CXL memory, say),
+    then the nearest. None if there are too few.
+    """
+    chosen: dict[int, int] = {}
+    for old in sorted(node for node, size in needed.items() if size):
+        fitting = [
+            node
+            for node in candidates - NodeSet(needed) - NodeSet(chosen.values())
+            if topology.free(node) >= needed[old] + reserve
+        ]
+        if not fitting:
+            return None
+        chosen[old] = min(fitting, key=partial(_rank, topology, old, occupied))
+    return chosen
+
+
+def _rank(
+    topology: Topology, old: int, occupied: NodeSet, node: int
+) -> tuple[bool, bool, int, int]:
+    has_cpus = bool(topology.node(node).cpus)
+    return node in occupied, has_cpus, topology.distance(old, node), node

@@ -1,0 +1,364 @@
+"""What is done at PBS's events, on a made-up host with a relocation that only keeps accounts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schedhook.agent.parking import ParkedTask
+from schedhook.testing.hosts import write_file
+from schedhook.values.config import AnyNode, OnRelocation, OnSharedProcessors, Repatriate
+from schedhook.values.errors import SchedhookError
+from schedhook.values.model import Outcome
+from schedhook.values.sets import NodeSet
+from schedhook_plugins.schedulers.pbs.notes import Fence, Told
+from tests.unit.schedhook_plugins.schedulers.pbs.host import JOB, MIB, UNUSED, Host, put_parked
+
+REPLACE = {"on_shared_processors": OnSharedProcessors.REPLACE}
+PARK = {"park": AnyNode.ANY}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+# -- remembering ---------------------------------------------------------------------------------
+
+
+def test_begin_remembers_and_end_forgets(host: Host) -> None:
+    host.job(JOB, "0-1", "0")
+    assert host.event("begin", vnodes="0") == "started"
+    told = host.notes.told(JOB)
+    assert (told.exec_vnode, told.host) == ("(n1[0]:ncpus=2)", "n1")
+    assert host.home() == NodeSet({0})
+    assert host.event("end") == "ended"
+    assert host.notes.told(JOB) == Told()
+    assert host.home() is None
+
+
+def test_begin_remembers_the_nodes_of_a_job_that_has_no_process_yet(host: Host) -> None:
+    host.place(JOB, "0-1", "0")
+    host.event("begin", vnodes="0")
+    assert host.home() == NodeSet({0})
+
+
+def test_a_new_run_has_nothing_of_the_old_one(host: Host) -> None:
+    host.job(JOB, "0-1", "0")
+    host.notes.set_told(JOB, Told(suspended=True, sessions=(7,)))
+    host.event("begin", vnodes="0")
+    told = host.notes.told(JOB)
+    assert (told.suspended, told.sessions) == (False, ())
+
+
+def test_launch_and_attach_tell_sessions(host: Host) -> None:
+    host.job(JOB, "0-1", "0")
+    host.event("begin")
+    host.event("launch", about={"session_id": 4711})
+    for session in (1, 4800):
+        write_file(host.root, f"proc/{UNUSED + 50}/stat", f"{UNUSED + 50} (a b) S 1 1 {session} 0")
+        host.event("attach", pid=UNUSED + 50)
+    host.event("attach", pid=UNUSED + 51)  # gone by now
+    assert host.notes.told(JOB).sessions == (4711, 4800)
+
+
+@pytest.mark.parametrize("session", [None, "4711", 0, 1, -5, True, 1.5])
+def test_sessions_that_are_none(host: Host, session: object) -> None:
+    host.event("launch", about={"session_id": session})
+    assert host.notes.told(JOB).sessions == ()
+
+
+# -- resize --------------------------------------------------------------------------------------
+
+
+def test_resize_follows_to_what_is_left(host: Host) -> None:
+    host.job(JOB, "0,4", "0,2", n0=100, n2=50)
+    host.event("begin", vnodes="0,2")
+    host.place(JOB, "4", "2")
+    assert host.event("resize", vnodes="2") == "job: moved 100.0 MiB 0:2,2:2, complete"
+    assert host.residency[JOB] == {2: 150 * MIB}
+    assert host.event("resize", vnodes="2") == "all in place"
+    assert host.home() == NodeSet({2})
+
+
+def test_resize_without_fences_goes_by_vnodes(host: Host) -> None:
+    host.job(JOB, "0,4", "0-3", n0=100)
+    host.event("begin", vnodes="0,2")
+    host.place(JOB, "4", "0-3")
+    host.event("resize", vnodes="2")
+    assert host.moved == [{0: 2}]
+
+
+def test_resize_of_an_unknown_job_collects_from_everywhere(host: Host) -> None:
+    host.job(JOB, "4", "2", n0=100, n1=10)
+    host.event("resize", vnodes="2")
+    assert host.residency[JOB] == {2: 110 * MIB}
+
+
+def test_resize_that_could_not_be_done_is_not_forgotten(host: Host) -> None:
+    host.job(JOB, "0,4", "0,2", n0=100)
+    host.event("begin", vnodes="0,2")
+    host.place(JOB, "4", "2")
+    host.outcome = Outcome.REFUSED
+    assert host.event("resize", vnodes="2").endswith("refused, 100.0 MiB left (): no room")
+    host.outcome = Outcome.COMPLETE
+    assert "moved 100.0 MiB 0:2" in host.event("periodic", vnodes="2")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_resize_left_alone(host: Host, known: bool) -> None:
+    host.actions = {"on_relocation": OnRelocation.NONE}
+    host.job(JOB, "4", "2", n0=100)
+    if known:
+        host.place(JOB, "0", "0")
+        host.event("begin")
+        host.place(JOB, "4", "2")
+    assert "as configured" in host.event("resize", vnodes="2")
+    assert host.requests == []
+
+
+@pytest.mark.parametrize("vnodes", ["(n1[0", "left+right", "", None])
+def test_an_exec_vnode_that_cannot_be_read_moves_nothing(host: Host, vnodes: str | None) -> None:
+    host.job(JOB, "0-7", "0-3", n0=100)
+    host.event("begin")
+    assert host.event("resize", about={"exec_vnode": vnodes}) == "all in place"
+    assert host.requests == []
+
+
+def test_a_job_that_is_not_here(host: Host) -> None:
+    assert host.event("resize", vnodes="1") == "no processes here"
+    assert host.event("preresume", vnodes="1") == "no processes here"
+
+
+# -- suspend and resume --------------------------------------------------------------------------
+
+
+def test_suspended_memory_stays_unless_configured(host: Host) -> None:
+    host.job(JOB, "0", "0", n0=100)
+    assert host.event("postsuspend") == "all in place"
+    assert host.requests == []
+    assert host.pbs.suspended(JOB)
+    host.event("preresume")
+    assert not host.pbs.suspended(JOB)
+
+
+def test_parked_and_back(host: Host) -> None:
+    host.actions = PARK
+    host.job(JOB, "0-3", "0-1", n0=100, n1=50, n3=0)
+    host.event("begin", vnodes="0-1")
+    seen = []
+    host.on_move = lambda: seen.append(host.cpuset()[1])
+    assert host.event("postsuspend") == "job: moved 150.0 MiB 0:2,1:3, complete"
+    assert seen == ["0-3"], "the cpuset has to allow what comes"
+    assert host.residency[JOB] == {2: 100 * MIB, 3: 50 * MIB}
+    assert host.event("postsuspend") == "all in place"
+    assert host.event("periodic", vnodes="0-1") == "1 jobs to look at"
+    assert host.event("preresume") == "job: moved 150.0 MiB 2:0,3:1, complete"
+    assert host.residency[JOB] == {0: 100 * MIB, 1: 50 * MIB}
+    assert host.cpuset() == ("0-3", "0-1")
+    assert host.event("preresume") == "all in place"
+
+
+def test_parked_on_configured_nodes(host: Host) -> None:
+    host.actions = {"park": NodeSet({3})}
+    host.job(JOB, "0-1", "0", n0=100)
+    host.event("postsuspend")
+    assert host.residency[JOB] == {3: 100 * MIB}
+    host.event("preresume")
+    assert host.residency[JOB] == {0: 100 * MIB}
+    assert host.cpuset() == ("0-1", "0")
+
+
+def test_not_parked_if_nodes_would_be_mixed(host: Host) -> None:
+    host.actions = {"park": NodeSet({3})}
+    host.job(JOB, "0-3", "0-1", n0=100, n1=50)
+    assert "not parked" in host.event("postsuspend")
+    assert host.moved == []
+
+
+def test_a_refused_parking_leaves_no_trace(host: Host) -> None:
+    host.actions = PARK
+    host.job(JOB, "0", "0", n0=100)
+    host.outcome = Outcome.REFUSED
+    host.event("postsuspend")
+    assert host.cpuset() == ("0", "0")
+    assert host.parked() is None
+
+
+def test_a_return_that_fails_is_tried_again(host: Host) -> None:
+    host.actions = PARK
+    host.job(JOB, "0", "0", n0=100)
+    host.event("begin", vnodes="0")
+    host.event("postsuspend")
+    host.outcome = Outcome.PARTIAL
+    host.event("preresume")
+    assert host.cpuset() == ("0", "0-1"), "narrower than its memory, it might be killed"
+    host.outcome = Outcome.COMPLETE
+    assert "moved 100.0 MiB 1:0" in host.event("periodic", vnodes="0")
+    assert host.cpuset() == ("0", "0")
+
+
+def test_a_cpuset_that_pbs_wrote_meanwhile_is_left(host: Host) -> None:
+    host.actions = PARK
+    host.job(JOB, "0", "0", n0=100)
+    host.event("begin", vnodes="0")
+    host.event("postsuspend")
+    host.place(JOB, "6", "3")
+    host.event("preresume", vnodes="3")
+    assert host.cpuset() == ("6", "3")
+    assert host.residency[JOB] == {3: 100 * MIB}
+
+
+def shared(host: Host) -> None:
+    """12.n1 stopped, 13.n1 runs on its CPUs, 14.n1 on those of node 1."""
+    host.job(JOB, "0-1", "0", n0=100)
+    host.event("begin", vnodes="0")
+    host.job("13.n1", "0-1", "0")
+    host.job("14.n1", "2", "1")
+    host.stop(JOB)
+
+
+def test_sharing_is_reported(host: Host) -> None:
+    shared(host)
+    line = host.event("preresume")
+    assert line == (
+        "CPUs 0-1 are shared with 13.n1, 4-5 of node 2 are free:"
+        ' on_shared_processors = "replace" would use them'
+    )
+    assert host.moved == []
+
+
+def test_sharing_is_resolved(host: Host) -> None:
+    shared(host)
+    host.actions = REPLACE
+    seen = []
+    host.on_move = lambda: seen.append(host.cpuset())
+    line = host.event("preresume")
+    assert "gets 4-5 of node 2: moved 100.0 MiB 0:2, complete" in line
+    assert seen == [("0-1,4-5", "0,2")]
+    assert host.cpuset() == ("4-5", "2")
+    assert host.cpuset("13.n1") == ("0-1", "0")
+    assert host.event("preresume") == "all in place"
+    assert host.home() == NodeSet({2})
+
+
+def test_a_job_without_a_fence_gets_none(host: Host) -> None:
+    shared(host)
+    host.place(JOB, "0-1", "0-3")
+    host.actions = REPLACE
+    host.event("preresume")
+    assert host.cpuset() == ("4-5", "0-3")
+
+
+def parked_on_3(host: Host) -> None:
+    put_parked(host, {"job": ParkedTask(home=NodeSet({0}), nodes={0: 3})}, widened=True)
+    host.notes.set_fence(JOB, Fence(before="0", wide="0,3"))
+    host.residency[JOB] = {3: 100 * MIB}
+    host.place(JOB, "0-1", "0,3")
+    host.actions = REPLACE
+
+
+def test_sharing_is_resolved_from_where_memory_is_parked(host: Host) -> None:
+    shared(host)
+    parked_on_3(host)
+    assert "moved 100.0 MiB 3:2" in host.event("preresume")
+    assert host.cpuset() == ("4-5", "2")
+    assert host.parked() is None
+
+
+def test_memory_stays_allowed_where_it_is_parked_if_a_place_cannot_be_had(host: Host) -> None:
+    shared(host)
+    parked_on_3(host)
+    host.outcome = Outcome.PARTIAL
+    host.event("preresume")
+    assert host.cpuset() == ("0-1", "0,3")
+    assert host.parked() is not None
+
+
+def test_a_place_that_cannot_be_had_changes_nothing(host: Host) -> None:
+    shared(host)
+    host.actions = REPLACE
+    host.outcome = Outcome.PARTIAL
+    assert "not done: " in host.event("preresume")
+    assert host.cpuset() == ("0-1", "0")
+
+
+@pytest.mark.parametrize("why", ["stopped", "leave"])
+def test_no_sharing_to_resolve(host: Host, why: str) -> None:
+    shared(host)
+    host.actions = REPLACE
+    if why == "stopped":
+        host.stop("13.n1")
+    else:
+        host.actions = {"on_shared_processors": OnSharedProcessors.LEAVE}
+    assert host.event("preresume") == "all in place"
+
+
+def test_no_free_node(host: Host) -> None:
+    shared(host)
+    host.job("15.n1", "4-5", "2")
+    host.job("16.n1", "7", "3")
+    host.actions = REPLACE
+    assert host.event("preresume").endswith("; no node is free for it")
+
+
+# -- periodic ------------------------------------------------------------------------------------
+
+
+def test_strays_go_home(host: Host) -> None:
+    host.job(JOB, "2-3", "1", n1=100, n3=40)
+    assert host.event("periodic", vnodes="1") == (
+        "1 jobs to look at; 12.n1: 40.0 MiB of job outside of nodes 1;"
+        " job: moved 40.0 MiB 3:1, complete"
+    )
+    assert host.event("periodic", vnodes="1") == "1 jobs to look at"
+
+
+@pytest.mark.parametrize(
+    ("mib", "home"),
+    [({"n3": 10}, 0), ({"n3": 20}, 5000)],
+)
+def test_few_strays_may_stay(host: Host, mib: dict[str, int], home: int) -> None:
+    host.job(JOB, "2-3", "1", n1=home, **mib)
+    assert host.event("periodic", vnodes="1") == "1 jobs to look at"
+    assert host.moved == []
+
+
+def test_strays_only_reported(host: Host) -> None:
+    host.actions = {"repatriate": Repatriate.REPORT}
+    host.job(JOB, "2-3", "1", n3=40)
+    assert "12.n1: 40.0 MiB of job outside of nodes 1" in host.event("periodic", vnodes="1")
+    assert host.moved == []
+
+
+def test_memory_elsewhere_stays_if_pbs_granted_no_nodes(host: Host) -> None:
+    host.job(JOB, "2-3", "0-3", n3=40)
+    assert host.event("periodic") == "1 jobs to look at"
+    assert host.requests == []
+
+
+def test_one_jobs_trouble_is_not_the_others(host: Host) -> None:
+    host.job(JOB, "2-3", "1", n3=40)
+    host.job("13.n1", "4", "2", n3=40)
+    for job in (JOB, "13.n1"):
+        host.event("begin", job=job)
+
+    def break_first() -> None:
+        host.on_move = lambda: None
+        raise SchedhookError("broken")
+
+    host.on_move = break_first
+    line = host.event("periodic")
+    assert "12.n1: failed: broken" in line
+    assert "13.n1: 40.0 MiB of job outside" in line
+
+
+@pytest.mark.parametrize("point", ["startup", "periodic"])
+def test_jobs_whose_end_was_missed_are_closed(host: Host, point: str) -> None:
+    host.job(JOB, "0", "0")
+    for job in (JOB, "11.n1"):
+        host.event("begin", job=job)
+    assert "11.n1 ended without notice" in host.event(point, job="")
+    assert [run.job for run in host.journal.runs.list_open()] == [JOB]
+    assert host.pbs.notes.jobs("pbs-told") == (JOB,)
