@@ -18,12 +18,13 @@ from schedhook.values.sets import CpuSet
 OLD, NEW = CpuSet({0, 1}), CpuSet({2, 3})
 JOB, STEP, TASK = Path("/job"), Path("/job/step/user"), Path("/job/step/user/task")
 TREE = {JOB: OLD, STEP: OLD, TASK: CpuSet({1})}
-"""By parents first."""
+"""Parents come before their children."""
 
 
 class Kernel:
-    """cpusets as version 1 has them: a child's lies in its parent's, and a change binds every
-    thread below to all of it. Versions since 6.2 keep bindings (`keeps`)."""
+    """Cpusets of version 1: a child's is inside its parent's, and a change binds every thread in it
+    to all its processors. Kernels since 6.2 keep bindings (`keeps`).
+    """
 
     def __init__(self, *, keeps: bool = False, fails_at: int | None = None) -> None:
         self.cpus = dict(TREE)
@@ -37,7 +38,7 @@ class Kernel:
     def _call(self) -> None:
         self.calls += 1
         if self.calls == self.fails_at:
-            raise RefusedError("the kernel says no")
+            raise RefusedError("the kernel refuses")
         self.after_each()
 
     def configured(self, cgroup: Cgroup) -> CpuSet:
@@ -104,7 +105,7 @@ def boot(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kernel]:
     return start
 
 
-def levels() -> list[CpusetChange]:
+def changes() -> list[CpusetChange]:
     return [
         CpusetChange(
             cgroup=Cgroup(path=path, version=1, mount=Path("/")), cpus=relative(cpus, OLD, NEW)
@@ -117,26 +118,28 @@ def move(kernel: Kernel, memory: Callable[[], None] = lambda: None) -> CpuMoveRe
     def bind(_pid: int, had: CpuSet) -> CpuSet:
         return relative(had, OLD, NEW)
 
-    return move_processors(levels(), kernel.pids, bind, memory)
+    return move_processors(changes(), kernel.pids, bind, memory)
 
 
 MOVED = {10: CpuSet({2}), 11: CpuSet({2, 3}), 20: CpuSet({3}), 30: CpuSet({2, 3})}
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_all_of_it_moves(boot: Callable[..., Kernel], keeps: bool) -> None:
+def test_the_whole_tree_moves(boot: Callable[..., Kernel], keeps: bool) -> None:
     kernel = boot(keeps=keeps)
     seen = []
     done = move(kernel, lambda: seen.append((dict(kernel.cpus), dict(kernel.bound))))
     assert done == CpuMoveResult(threads=4)
     assert kernel.cpus == {JOB: NEW, STEP: NEW, TASK: CpuSet({3})}
     assert kernel.bound == MOVED
-    # While the memory moves, the tasks run on the new processors, and the way back is open.
+    # While the memory moves, the tasks run on the new processors and the cpusets have both.
     assert seen == [({JOB: OLD | NEW, STEP: OLD | NEW, TASK: CpuSet({1, 3})}, MOVED)]
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_wherever_it_fails_everything_is_put_back(boot: Callable[..., Kernel], keeps: bool) -> None:
+def test_a_failure_at_any_call_restores_everything(
+    boot: Callable[..., Kernel], keeps: bool
+) -> None:
     kernel = boot(keeps=keeps)
     move(kernel)
     calls = kernel.calls
@@ -145,15 +148,15 @@ def test_wherever_it_fails_everything_is_put_back(boot: Callable[..., Kernel], k
         kernel = boot(keeps=keeps, fails_at=fails_at)
         before = dict(kernel.bound)
         done = move(kernel)
-        # Narrowing is tried again, so a kernel that says no once there does not stop it.
+        # Narrowing is retried, so one refusal there does not stop the move.
         if done.done:
             assert kernel.bound == MOVED
             continue
-        assert done.failure == "the kernel says no"
+        assert done.failure == "the kernel refuses"
         assert (kernel.cpus, kernel.bound, done.not_restored) == (TREE, before, ())
 
 
-def test_memory_that_cannot_follow_stops_it(boot: Callable[..., Kernel]) -> None:
+def test_memory_that_cannot_move_stops_the_move(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
     before = dict(kernel.bound)
 
@@ -165,7 +168,7 @@ def test_memory_that_cannot_follow_stops_it(boot: Callable[..., Kernel]) -> None
     assert (kernel.cpus, kernel.bound) == (TREE, before)
 
 
-def test_an_interruption_puts_back_and_goes_on(boot: Callable[..., Kernel]) -> None:
+def test_an_interruption_restores_everything_and_is_raised(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
     before = dict(kernel.bound)
 
@@ -177,49 +180,49 @@ def test_an_interruption_puts_back_and_goes_on(boot: Callable[..., Kernel]) -> N
     assert (kernel.cpus, kernel.bound) == (TREE, before)
 
 
-def test_threads_that_appear_or_end_meanwhile(boot: Callable[..., Kernel]) -> None:
+def test_threads_that_appear_or_end_during_the_move(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
 
-    def come_and_go() -> None:
+    def fork_and_end() -> None:
         if kernel.calls == 5:
             kernel.fork(40, 10)
             del kernel.threads[30], kernel.bound[30]
 
-    kernel.after_each = come_and_go
+    kernel.after_each = fork_and_end
     done = move(kernel)
     assert done.done
-    # What it comes from was bound to processor 0, so its child goes where that went.
+    # Its parent was bound to processor 0, so the child goes to that processor's successor.
     assert kernel.bound == {key: value for key, value in MOVED.items() if key != 30} | {
         40: CpuSet({2})
     }
 
 
-def test_somebody_else_writes_once(boot: Callable[..., Kernel]) -> None:
+def test_another_process_writes_once(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
     again = [True]
 
-    def meddle() -> None:
+    def interfere() -> None:
         if kernel.cpus[JOB] == NEW and again:
             again.clear()
             kernel.cpus = dict.fromkeys(TREE, OLD | NEW)
 
-    kernel.after_each = meddle
+    kernel.after_each = interfere
     assert move(kernel).done
     assert kernel.cpus[JOB] == NEW
     assert kernel.bound == MOVED
 
 
-def test_somebody_else_goes_on_writing(boot: Callable[..., Kernel]) -> None:
+def test_another_process_keeps_writing(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
     before = dict(kernel.bound)
     narrowed = [0]
 
-    def meddle() -> None:
+    def interfere() -> None:
         if kernel.cpus[JOB] == NEW:
             narrowed[0] += 1
             kernel.cpus = dict.fromkeys(TREE, OLD | NEW)
 
-    kernel.after_each = meddle
+    kernel.after_each = interfere
     done = move(kernel)
     assert done.failure
     assert "do not stay" in done.failure
@@ -227,7 +230,7 @@ def test_somebody_else_goes_on_writing(boot: Callable[..., Kernel]) -> None:
     assert (kernel.cpus, kernel.bound) == (TREE, before)
 
 
-def test_what_cannot_be_put_back_is_told(boot: Callable[..., Kernel]) -> None:
+def test_errors_of_the_restoration_are_reported(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
 
     def broken() -> None:
@@ -242,9 +245,9 @@ def test_what_cannot_be_put_back_is_told(boot: Callable[..., Kernel]) -> None:
     assert "read-only" in done.not_restored
 
 
-def test_a_level_that_serves_others_stays_wide(boot: Callable[..., Kernel]) -> None:
+def test_a_cpuset_that_other_jobs_use_stays_wide(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
-    first, *rest = levels()
+    first, *rest = changes()
     user = CpusetChange(cgroup=first.cgroup, cpus=NEW, stays_wide=True)
     done = move_processors(
         [user, *rest], kernel.pids, lambda _, had: relative(had, OLD, NEW), print

@@ -1,4 +1,4 @@
-"""Freezing over directories that look like cgroups; the real ones are tests/numa's."""
+"""Freeze directories that look like cgroups; tests/numa has real ones."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def state(group: Path) -> str:
     return (group / "cgroup.freeze").read_text().strip()
 
 
-def test_frozen_within_the_block_only(group: Path) -> None:
+def test_a_cgroup_is_frozen_for_the_block_only(group: Path) -> None:
     with freeze_cgroups([group], Rollback()):
         assert state(group) == "1"
     assert state(group) == "0"
 
 
-def test_what_was_frozen_stays_so(group: Path) -> None:
+def test_a_cgroup_that_was_frozen_stays_frozen(group: Path) -> None:
     (group / "cgroup.freeze").write_text("1\n")
     with freeze_cgroups([group], Rollback()):
         assert state(group) == "1"
     assert state(group) == "1"
 
 
-def test_an_error_thaws(group: Path) -> None:
+def test_an_error_thaws_it(group: Path) -> None:
     with pytest.raises(ZeroDivisionError), freeze_cgroups([group], Rollback()):
         _ = 1 / 0
     assert state(group) == "0"
@@ -51,12 +51,12 @@ def test_one_that_cannot_be_frozen_leaves_none_frozen(group: Path, tmp_path: Pat
     assert state(group) == "0"
 
 
-def test_being_killed_thaws(group: Path) -> None:
+def test_sigkill_thaws_it(group: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
         "from schedhook.control.freezer import freeze_cgroups\n"
         "from schedhook.control.rollback import Rollback\n"
-        "with Rollback() as guard, freeze_cgroups([Path(sys.argv[1])], guard):\n"
+        "with Rollback() as rollback, freeze_cgroups([Path(sys.argv[1])], rollback):\n"
         "    print('frozen', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-P", "-c", program, str(group)]

@@ -1,4 +1,4 @@
-"""Binding threads, and not whoever has their numbers later; with real ones."""
+"""Bind real threads, and not later ones with their numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from schedhook.values.errors import RefusedError
 from schedhook.values.sets import CpuSet
 
 NOWHERE = CpuSet({4095})
-"""A processor that no host of ours has: who is bound there for good is told."""
+"""A processor that no host has: binding a thread to it is refused."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def thread(sleeper: int) -> Thread:
 
 
 def earlier(thread: Thread) -> Thread:
-    """One that had the number before."""
+    """Return an earlier thread with the same number."""
     return replace(thread, start_time=thread.start_time - 1)
 
 
@@ -47,7 +47,7 @@ def test_a_thread_is_bound(thread: Thread) -> None:
     assert os.sched_getaffinity(thread.tid) == affinity(thread) == one
 
 
-def test_every_thread_is_told_by_its_own_start() -> None:
+def test_all_threads_of_a_process_are_found() -> None:
     stop = threading.Event()
     another = threading.Thread(target=stop.wait)
     another.start()
@@ -57,17 +57,17 @@ def test_every_thread_is_told_by_its_own_start() -> None:
     assert {os.getpid(), another.native_id} <= tids
 
 
-def test_what_no_cpuset_allows_is_refused(thread: Thread) -> None:
+def test_processors_that_no_cpuset_allows_are_refused(thread: Thread) -> None:
     with pytest.raises(RefusedError, match=f"thread {thread.tid} may not use processors 4095"):
         bind(thread, NOWHERE)
 
 
-def test_another_one_with_its_number_is_left_alone(thread: Thread) -> None:
+def test_a_later_thread_with_its_number_is_left_alone(thread: Thread) -> None:
     assert not bind(earlier(thread), NOWHERE)
     assert affinity(earlier(thread)) == CpuSet()
 
 
-def test_one_that_has_ended_is_no_error() -> None:
+def test_a_thread_that_has_ended_is_skipped() -> None:
     stop = threading.Event()
     another = threading.Thread(target=stop.wait)
     another.start()
@@ -81,17 +81,17 @@ def test_one_that_has_ended_is_no_error() -> None:
     assert affinity(thread) == CpuSet()
 
 
-def test_a_number_that_is_not_told_again_is_a_strangers(sleeper: int) -> None:
-    told = iter([[os.getpid(), sleeper], [os.getpid()]])
-    assert {thread.pid for thread in member_threads(lambda: next(told))} == {os.getpid()}
+def test_a_process_that_is_not_listed_again_is_left_out(sleeper: int) -> None:
+    listed = iter([[os.getpid(), sleeper], [os.getpid()]])
+    assert {thread.pid for thread in member_threads(lambda: next(listed))} == {os.getpid()}
 
 
-def test_neither_undone_nor_frozen_once_it_is_another_one(
+def test_a_later_process_with_the_number_is_neither_bound_nor_frozen(
     thread: Thread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     had = os.sched_getaffinity(thread.tid)
-    with Rollback() as guard, NativeBackend().attach(thread.pid) as target:
-        binding = Binding(guard)
+    with Rollback() as rollback, NativeBackend().attach(thread.pid) as target:
+        binding = Binding(rollback)
         binding.bind([target], CpuSet(had))
         assert binding._before == {thread: CpuSet(had)}
         binding._before = {earlier(thread): NOWHERE}
