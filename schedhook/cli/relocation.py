@@ -24,9 +24,14 @@ relocation_options = grouped(
 
 
 def run_relocation(
-    *, config_path: Path | None, root: Path, svg: Path | None, html: Path | None, as_json: bool,
+    *,
+    config_path: Path | None,
+    root: Path,
+    svg: Path | None,
+    html: Path | None,
+    as_json: bool,
     **options: Any,
-) -> int:  # fmt: skip
+) -> int:
     """Relocate as the `relocation_options` and `dry_run` say, and return the exit status."""
     pictures = Pictures(svg=svg, html=html, root=root)
     request = make_request(**options)

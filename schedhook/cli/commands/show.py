@@ -18,7 +18,7 @@ from schedhook.cli.options.pictures import picture_options
 from schedhook.cli.options.processes import check_processes, process_options
 from schedhook.cli.options.types import NumberType
 from schedhook.cli.output.files import Pictures
-from schedhook.cli.stopping import until_stopped
+from schedhook.cli.signals import until_stopped
 from schedhook.values.errors import UsageError
 
 _SECONDS = 2.0

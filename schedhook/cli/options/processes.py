@@ -47,4 +47,6 @@ def check_processes(pids: tuple[int, ...], cgroup: str | None, job: str | None) 
     """Raise UsageError unless exactly one of --pid, --cgroup and --job was given."""
     named = sum((bool(pids), cgroup is not None, job is not None))
     if named != 1:
-        raise UsageError("say which processes: one of --pid PID (again for more), --cgroup, --job")
+        raise UsageError(
+            "name the processes: one of --pid PID (repeat it for several), --cgroup PATH, --job ID"
+        )

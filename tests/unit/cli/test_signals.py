@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.cli.stopping import until_stopped
+from schedhook.cli.signals import until_stopped
 from tests.unit.clikit import STOPS, end, started
 
 
