@@ -30,7 +30,7 @@ def test_a_zombie_is_gone() -> None:
             NativeBackend().attach(process.pid)
 
 
-def test_a_thread_is_no_process() -> None:
+def test_a_thread_is_not_a_process() -> None:
     program = "import threading; threading.Timer(60, int).start(); print('up', flush=True)"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
@@ -46,7 +46,7 @@ def test_a_thread_is_no_process() -> None:
             child.kill()
 
 
-def test_shared_memory_is_asked_about_wherever_it_is_mapped() -> None:
+def test_shared_memory_is_queried_wherever_it_is_mapped() -> None:
     """Two processes share a segment, and each has touched its own half, and one page of both."""
     with (
         NativeProcess(nodes=[0] * 16 + [None] * 16, shared=True) as one,
@@ -65,7 +65,7 @@ def test_shared_memory_is_asked_about_wherever_it_is_mapped() -> None:
         assert asked == [(one.pid, 0, 16), (two.pid, 16, 16)]
 
 
-def test_descriptors_are_given_back() -> None:
+def test_descriptors_are_closed() -> None:
     before = open_descriptors()
     backend = NativeBackend()
     with NativeProcess(nodes=[0]) as process:

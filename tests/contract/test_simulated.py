@@ -167,7 +167,7 @@ def test_a_full_destination_takes_what_fits() -> None:
     assert target.areas()[0].residency == {1: 6 * PAGE, 2: 10 * PAGE}
 
 
-def test_memory_that_is_not_there_cannot_be_given() -> None:
+def test_memory_that_is_not_free_cannot_be_allocated() -> None:
     backend = SimulatedBackend()
     with pytest.raises(UsageError):
         backend.add_process(1, areas=[SimulatedArea(start=0, nodes=[0] * 513, page_size=HUGE)])
@@ -188,7 +188,7 @@ def test_huge_pages_need_a_pool() -> None:
     assert free == {0: 8, 2: 5, 3: 8}
 
 
-def test_a_folio_that_is_partly_meant_moves_whole() -> None:
+def test_a_folio_that_is_partly_selected_moves_as_a_whole() -> None:
     backend = SimulatedBackend()
     area = SimulatedArea(start=START, nodes=[0] * 2, folio_size=HUGE)
     backend.add_process(100, areas=[area])
@@ -201,7 +201,7 @@ def test_a_folio_that_is_partly_meant_moves_whole() -> None:
     ]
 
 
-def test_a_process_exits_within_a_sweep() -> None:
+def test_a_process_exits_during_a_sweep() -> None:
     backend = one_process(exit_after=2)
     target = backend.attach(100)
     (area,) = target.areas()
@@ -215,7 +215,7 @@ def test_a_process_exits_within_a_sweep() -> None:
 
 
 @pytest.mark.parametrize("call", ["areas", "migrate", "locate"])
-def test_a_process_exits_within_another_call(call: str) -> None:
+def test_a_process_exits_during_another_call(call: str) -> None:
     backend = one_process(exit_after=2)
     target = backend.attach(100)
     (area,) = target.areas()
@@ -228,7 +228,7 @@ def test_a_process_exits_within_another_call(call: str) -> None:
         calls[call]()
 
 
-def test_a_number_that_is_used_again_is_another_process() -> None:
+def test_a_reused_number_is_another_process() -> None:
     backend = one_process()
     target = backend.attach(100)
     backend.end_process(100)
@@ -253,7 +253,7 @@ def test_a_process_forks() -> None:
     assert target.areas()[0].residency == {1: 16 * PAGE}
 
 
-def test_cgroups_hold_what_lies_below() -> None:
+def test_cgroups_include_those_below() -> None:
     backend = one_process(cgroup="/jobs/1/step")
     backend.add_process(101, cgroup="jobs/1")
     backend.add_process(102, cgroup="jobs/10")
@@ -262,7 +262,7 @@ def test_cgroups_hold_what_lies_below() -> None:
     assert list(backend.cgroup_pids("jobs/1")) == [100]
 
 
-def test_rights_are_those_of_the_manual() -> None:
+def test_permissions_are_those_of_the_manual_pages() -> None:
     backend = SimulatedBackend(may_move_shared=False, allowed_nodes=NodeSet({0, 1, 2}))
     area = SimulatedArea(start=START, nodes=[0] * 16)
     backend.add_process(100, areas=[area], allowed_nodes=NodeSet({0, 1, 3}))
@@ -302,7 +302,7 @@ def test_a_migration_counts_only_some_of_what_stayed() -> None:
     assert target.areas()[0].residency == {0: 2 * PAGE, 1: 14 * PAGE}
 
 
-def test_a_snapshot_stands_for_its_host(tmp_path: Path) -> None:
+def test_a_snapshot_simulates_its_host(tmp_path: Path) -> None:
     write_host(tmp_path, [FakeNode(number=n, cpus=str(n)) for n in (0, 2)])
     write_cgroup_mounts(tmp_path)
     write_cgroup(tmp_path, "job", pids=[10, 11])

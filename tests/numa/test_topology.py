@@ -12,7 +12,7 @@ NODES = Path("/sys/devices/system/node")
 
 
 @pytest.mark.nodes(4)
-def test_memory_bound_to_a_node_lies_there() -> None:
+def test_memory_bound_to_a_node_is_there() -> None:
     """Each of four nodes can hold a process's memory, as numa_maps(5) tells it."""
     for node in range(4):
         bound = ["numactl", f"--membind={node}", "cat", "/proc/self/numa_maps"]

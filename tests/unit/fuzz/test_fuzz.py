@@ -75,7 +75,7 @@ def test_what_fuzzing_has_found(name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_each_has_something_to_begin_with(name: str) -> None:
+def test_each_target_has_seeds(name: str) -> None:
     for seed in TARGETS[name].seeds:
         TARGETS[name].run(seed)
 

@@ -191,7 +191,7 @@ names = st.text(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names)
-def test_any_file_name_comes_through_and_hides_no_count(tmp_path: Path, name: str) -> None:
+def test_any_file_name_is_read_and_hides_no_count(tmp_path: Path, name: str) -> None:
     path = f"/data/{name} N0=9 huge"
     area = only(tmp_path, FakeArea(start=PAGE, size=4 * PAGE, pages={0: 1, 1: 3}, path=path))
     assert area.residency == {0: PAGE, 1: 3 * PAGE}
@@ -200,12 +200,12 @@ def test_any_file_name_comes_through_and_hides_no_count(tmp_path: Path, name: st
         assert area.path == path
 
 
-def test_a_name_that_looks_escaped_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_name_that_looks_escaped_is_not_changed(tmp_path: Path) -> None:
     area = only(tmp_path, FakeArea(start=PAGE, size=PAGE, pages={0: 1}, path="/data/a\\040b"))
     assert area.path == "/data/a\\040b"
 
 
-def test_fields_that_later_kernels_may_add_are_passed_over(tmp_path: Path) -> None:
+def test_fields_that_later_kernels_may_add_are_ignored(tmp_path: Path) -> None:
     write_process(tmp_path, 5, areas=[FakeArea(start=PAGE, size=PAGE, pages={0: 1})])
     path = tmp_path / "proc/5/numa_maps"
     path.write_bytes(path.read_bytes().replace(b" N0=1", b" Nice=4 new=3 newer N0=1 N1=2"))
@@ -233,7 +233,7 @@ def test_residency_adds_up(tmp_path: Path, counts: list[dict[int, int]]) -> None
     assert residency(read_areas(5, tmp_path)) == expected
 
 
-class TestChangesBetweenTheTwoReadings:
+class TestChangesBetweenTheTwoReads:
     """numa_maps is as it was, maps as it is a moment later."""
 
     def read(self, root: Path, before: list[FakeArea], after: list[FakeArea]) -> list[Area]:
@@ -321,7 +321,7 @@ class TestChangesBetweenTheTwoReadings:
         assert all(area.start < area.end for area in areas)
         assert all(one.end <= two.start for one, two in pairwise(areas))
 
-    def test_a_line_that_was_cut_short(self, tmp_path: Path) -> None:
+    def test_a_truncated_line(self, tmp_path: Path) -> None:
         area = FakeArea(start=PAGE, size=PAGE, pages={0: 1})
         write_process(tmp_path, 5, areas=[area])
         path = tmp_path / "proc/5/numa_maps"
@@ -330,7 +330,7 @@ class TestChangesBetweenTheTwoReadings:
 
 
 class TestProcessesWithoutMemory:
-    def test_none_of_that_number(self, tmp_path: Path) -> None:
+    def test_no_process_with_the_number(self, tmp_path: Path) -> None:
         write_process(tmp_path, 5)
         with pytest.raises(ProcessGoneError, match="6"):
             read_areas(6, tmp_path)
@@ -345,7 +345,9 @@ class TestProcessesWithoutMemory:
         with pytest.raises(ProcessGoneError, match="5"):
             read_areas(5, tmp_path)
 
-    def test_newer_kernels_say_esrch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_newer_kernels_fail_with_esrch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         write_process(tmp_path, 5, state="Z")
         write_process(tmp_path, 6, kernel_thread=True)
         read = Path.read_bytes
@@ -398,7 +400,7 @@ def test_a_kernel_without_numa_has_everything_on_node_0(tmp_path: Path) -> None:
     assert file.most_mappers > 1
 
 
-def test_the_share_of_memory_that_others_map_too(tmp_path: Path) -> None:
+def test_the_share_of_memory_that_other_processes_map(tmp_path: Path) -> None:
     areas = [
         FakeArea(start=PAGE, size=8 * PAGE, pages={0: 8}, path="/Rss: 1 kB", mappers=4),
         FakeArea(start=HUGE, size=HUGE, pages={0: 1}, page_size=HUGE, is_huge=True),

@@ -41,7 +41,7 @@ class TestResolve:
         "text",
         [SLURM, f"/{SLURM}", f"/sys/fs/cgroup/{SLURM}", f"/{SLURM}/", f"sys/fs/cgroup/{SLURM}"],
     )
-    def test_every_way_to_write_one(self, v2: Path, text: str) -> None:
+    def test_every_form_of_a_name(self, v2: Path, text: str) -> None:
         path = write_cgroup(v2, SLURM)
         found = cgroups.resolve_cgroup(text, v2)
         assert (found.path, found.version) == (path, 2)
@@ -55,13 +55,13 @@ class TestResolve:
         found = cgroups.resolve_cgroup("/", v2)
         assert (found.path, found.name) == (v2 / "sys/fs/cgroup", "/")
 
-    def test_version_1_looks_where_cpusets_are_first(self, v1: Path) -> None:
+    def test_version_1_searches_the_cpuset_hierarchy_first(self, v1: Path) -> None:
         path = write_cgroup(v1, PBS, version=1)
         write_file(v1, f"sys/fs/cgroup/memory/{PBS}/cgroup.procs", "")
         found = cgroups.resolve_cgroup(PBS, v1)
         assert (found.path, found.version) == (path, 1)
 
-    def test_version_1_takes_another_hierarchy_where_it_is_named(self, v1: Path) -> None:
+    def test_version_1_takes_another_hierarchy_if_it_is_named(self, v1: Path) -> None:
         write_cgroup(v1, PBS, version=1)
         write_file(v1, f"sys/fs/cgroup/memory/{PBS}/cgroup.procs", "")
         found = cgroups.resolve_cgroup(f"/sys/fs/cgroup/memory/{PBS}", v1)
@@ -97,7 +97,7 @@ class TestResolve:
         write_file(tmp_path, "my groups/a/cgroup.procs", "")
         assert cgroups.resolve_cgroup("a", tmp_path).path == tmp_path / "my groups/a"
 
-    def test_none_of_that_name_tells_what_was_tried(self, v2: Path) -> None:
+    def test_an_unknown_name_lists_what_was_tried(self, v2: Path) -> None:
         with pytest.raises(UsageError) as caught:
             cgroups.resolve_cgroup("/job_8", v2)
         message = str(caught.value)
@@ -108,12 +108,12 @@ class TestResolve:
     @pytest.mark.parametrize(
         "text", ["", " ", "\0", "..", "/a/../..", "sys/fs", "x" * 5000, "a\nb\x1b[2J"]
     )
-    def test_nonsense_is_refused_in_one_line(self, v2: Path, text: str) -> None:
+    def test_invalid_names_are_refused_in_one_line(self, v2: Path, text: str) -> None:
         with pytest.raises(UsageError) as caught:
             cgroups.resolve_cgroup(text, v2)
         assert str(caught.value).isprintable()
 
-    def test_a_plain_directory_is_no_cgroup(self, v2: Path) -> None:
+    def test_a_plain_directory_is_not_a_cgroup(self, v2: Path) -> None:
         (v2 / "sys/fs/cgroup/empty").mkdir()
         with pytest.raises(UsageError):
             cgroups.resolve_cgroup("empty", v2)
@@ -170,7 +170,7 @@ class TestOfProcess:
             with pytest.raises(SchedhookError, match=f"process {pid}"):
                 cgroups.cgroup_of(pid, tmp_path)
 
-    def test_a_cgroup_above_what_the_container_sees_is_not_looked_for(self, v2: Path) -> None:
+    def test_a_cgroup_above_what_the_container_sees_is_not_searched(self, v2: Path) -> None:
         write_file(v2, "sys/fs/other/cgroup.procs", "5\n")
         write_process(v2, 5, cgroup="0::/../other\n")
         with pytest.raises(SchedhookError, match="process 5"):
@@ -190,7 +190,7 @@ class TestPids:
         job = cgroups.resolve_cgroup(SLURM, v2)
         assert cgroups.pids(job, v2) == [10, 20, 30]
 
-    def test_those_of_other_namespaces_have_no_number(self, v2: Path) -> None:
+    def test_processes_of_other_namespaces_have_no_number(self, v2: Path) -> None:
         write_cgroup(v2, "job", pids=[0, 5, 0])
         assert cgroups.pids(cgroups.resolve_cgroup("job", v2), v2) == [5]
 
@@ -249,7 +249,7 @@ class TestCpusets:
         assert cgroups.configured_cpus(job) == CpuSet.parse("0-3")
         assert cgroups.configured_nodes(job) == NodeSet()
 
-    def test_where_the_controller_is_not_enabled_the_nearest_above_counts(self, v2: Path) -> None:
+    def test_without_the_controller_the_nearest_cpuset_above_counts(self, v2: Path) -> None:
         write_cgroup(v2, "", effective_cpus="0-7", effective_nodes="0-3")
         write_cgroup(v2, "job", effective_cpus="2-3", effective_nodes="1")
         write_cgroup(v2, "job/step/user/task")
@@ -258,7 +258,7 @@ class TestCpusets:
         assert cgroups.effective_nodes(task, v2) == {1}
         assert cgroups.configured_nodes(task) == NodeSet()
 
-    def test_no_cpuset_in_sight_means_everything(self, v2: Path) -> None:
+    def test_without_a_cpuset_everything_is_allowed(self, v2: Path) -> None:
         write_host(v2, [FakeNode(number=0, cpus="0"), FakeNode(number=2, cpus="4")])
         write_cgroup(v2, "job")
         job = cgroups.resolve_cgroup("job", v2)
@@ -275,7 +275,7 @@ class TestCpusets:
         assert cgroups.configured_cpus(job) == CpuSet.parse("0-3")
         assert cgroups.configured_nodes(job) == {0, 1}
 
-    def test_version_1_of_old_has_no_effective_sets(self, v1: Path) -> None:
+    def test_old_kernels_have_no_effective_sets_in_version_1(self, v1: Path) -> None:
         write_cgroup(v1, PBS, version=1, cpus="2-3", nodes="1")
         job = cgroups.resolve_cgroup(PBS, v1)
         assert cgroups.effective_cpus(job, v1) == {2, 3}
@@ -298,7 +298,7 @@ def test_frozen_in_version_2(v2: Path) -> None:
     assert not cgroups.frozen(cgroups.resolve_cgroup("/", v2), v2)
 
 
-def test_frozen_in_version_1_is_the_freezers_to_say(v1: Path) -> None:
+def test_in_version_1_the_freezers_hierarchy_decides(v1: Path) -> None:
     write_cgroup(v1, PBS, version=1)
     job = cgroups.resolve_cgroup(PBS, v1)
     assert not cgroups.frozen(job, v1)
@@ -311,7 +311,7 @@ STRANGE = ("x\r0::/victim", "x\x0b0::/victim", "\x85\u2028\udcff\x1b[m")
 
 
 @pytest.mark.parametrize("name", [f"user.slice/{strange}" for strange in STRANGE])
-def test_a_name_is_no_more_than_a_name(v2: Path, name: str) -> None:
+def test_a_name_can_contain_any_character(v2: Path, name: str) -> None:
     """Only a newline cannot be in it: users make cgroups, and call them what they like."""
     write_file(v2, f"sys/fs/cgroup/{name}/cgroup.procs", "10\n")
     write_file(v2, "proc/10/cgroup", os.fsencode(f"9:name=systemd:/{name}\n0::/{name}\n"))

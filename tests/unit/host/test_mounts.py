@@ -19,7 +19,7 @@ LINES = (
 )
 
 
-def test_names_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_names_are_not_changed(tmp_path: Path) -> None:
     write_file(tmp_path, "proc/self/mountinfo", b"\n".join(LINES) + b"\n")
     assert read_mounts(tmp_path) == [
         Mount("/a b", "/sys/fs/c\\d\t\n", "cgroup2", "rw,nsdelegate"),
@@ -28,14 +28,14 @@ def test_names_are_taken_as_they_are(tmp_path: Path) -> None:
     ]
 
 
-def test_an_older_table_will_do_and_none_is_empty(tmp_path: Path) -> None:
+def test_the_older_table_is_the_fallback(tmp_path: Path) -> None:
     assert read_mounts(tmp_path) == []
     write_file(tmp_path, "proc/mounts", b"none /x\ry cgroup2 rw 0 0\nhalf a\n")
     assert read_mounts(tmp_path) == [Mount("/", "/x\ry", "cgroup2", "rw")]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
-def test_a_mount_of_a_strange_name_leaves_the_journal_usable(tmp_path: Path) -> None:
+def test_a_mount_with_a_strange_name_does_not_affect_the_journal(tmp_path: Path) -> None:
     """A user of fusermount(1) must not keep root's agent from starting."""
     program = (
         "import pathlib, sys, schedhook.journal.journal as it\n"

@@ -54,7 +54,7 @@ def test_without_cpusets_every_online_node_is_allowed(tmp_path: Path) -> None:
     assert status.allowed_cpus == {0, 1, 2}
 
 
-def test_a_status_without_sense(tmp_path: Path) -> None:
+def test_an_invalid_status(tmp_path: Path) -> None:
     write_file(tmp_path, "proc/7/status", "nonsense\n")
     with pytest.raises(SchedhookError, match="proc/7/status"):
         processes.read_status(7, tmp_path)
@@ -88,17 +88,17 @@ class TestCommand:
         write_process(tmp_path, 7, arguments=[b"/bin/solve", b"--steps", b"9", b"caf\xc3\xa9"])
         assert processes.read_command(7, tmp_path) == "/bin/solve --steps 9 café"
 
-    def test_a_title_with_blanks_left_over(self, tmp_path: Path) -> None:
+    def test_a_title_with_trailing_blanks(self, tmp_path: Path) -> None:
         write_process(tmp_path, 7, arguments=[b"server: idle", b"", b"", b""])
         assert processes.read_command(7, tmp_path) == "server: idle"
 
-    def test_nothing_reaches_a_terminal_raw(self, tmp_path: Path) -> None:
+    def test_control_characters_are_escaped(self, tmp_path: Path) -> None:
         nasty = "\x1b[2J\r\n\u202e\u200b\x9b".encode() + b"\xff"
         write_process(tmp_path, 7, arguments=[nasty])
         expected = r"\x1b[2J\r\n\u202e\u200b\x9b\xff"
         assert processes.read_command(7, tmp_path) == expected
 
-    def test_long_ones_are_cut(self, tmp_path: Path) -> None:
+    def test_long_commands_are_truncated(self, tmp_path: Path) -> None:
         write_process(tmp_path, 7, arguments=[b"x" * 500])
         command = processes.read_command(7, tmp_path)
         assert len(command) == 80
@@ -144,7 +144,7 @@ def test_a_live_thread_is_found_behind_a_first_one_that_has_exited(tmp_path: Pat
         smaps.read_pss,
     ],
 )
-def test_every_reader_says_that_a_process_is_gone(tmp_path: Path, reader: object) -> None:
+def test_every_reader_reports_that_a_process_is_gone(tmp_path: Path, reader: object) -> None:
     assert callable(reader)
     write_process(tmp_path, 1)
     with pytest.raises(ProcessGoneError, match="12345"):
@@ -156,7 +156,7 @@ def test_a_host_without_proc(tmp_path: Path) -> None:
         processes.all_pids(tmp_path)
 
 
-def test_a_file_that_was_missing_and_is_there_is_another_processs(tmp_path: Path) -> None:
+def test_a_file_that_appears_belongs_to_another_process(tmp_path: Path) -> None:
     """The process that was to be read has exited, and its number is given again."""
     write_process(tmp_path, 7)
     for name in ("stat", "task/8/stat", "task/7/stat"):

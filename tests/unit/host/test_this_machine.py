@@ -47,7 +47,7 @@ def test_topology() -> None:
     assert 0 < total <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_myself() -> None:
+def test_this_process() -> None:
     status = processes.read_status(ME)
     assert status.uid == os.getuid()
     assert status.tgid == ME
@@ -215,7 +215,7 @@ def test_every_process_of_this_machine_is_read_or_refused_for_a_reason() -> None
     assert read >= 1
 
 
-def test_my_cgroup_holds_me() -> None:
+def test_the_cgroup_of_this_process_contains_it() -> None:
     cgroup = cgroups.cgroup_of(ME)
     assert ME in cgroups.pids(cgroup)
     assert os.sched_getaffinity(0) <= cgroups.effective_cpus(cgroup)

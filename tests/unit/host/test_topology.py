@@ -85,7 +85,7 @@ def test_unknown_distances_are_the_kernels_defaults(tmp_path: Path) -> None:
     assert (topology.distance(7, 7), topology.distance(7, 8)) == (10, 20)
 
 
-def test_a_table_of_another_moments_nodes_is_not_believed(tmp_path: Path) -> None:
+def test_a_distance_table_of_other_nodes_is_ignored(tmp_path: Path) -> None:
     write_host(tmp_path, [FakeNode(number=0, cpus="0"), FakeNode(number=1, cpus="1")])
     write_file(tmp_path, "sys/devices/system/node/node0/distance", "10 31 32 33\n")
     assert read_topology(tmp_path).distance(0, 1) == 20
@@ -98,7 +98,7 @@ def test_an_older_table_may_have_a_column_per_possible_node(tmp_path: Path) -> N
     assert (topology.distance(1, 0), topology.distance(1, 1)) == (21, 10)
 
 
-def test_blanks_before_the_values_are_passed_over(tmp_path: Path) -> None:
+def test_blanks_before_the_values_are_ignored(tmp_path: Path) -> None:
     write_host(tmp_path, [FakeNode(number=0, cpus=" 0-1"), FakeNode(number=1, cpus="2")])
     write_file(tmp_path, "sys/devices/system/node/online", " 0-1\n")
     write_file(tmp_path, "sys/devices/system/node/node0/distance", "  10  21\n")
@@ -129,13 +129,13 @@ def test_a_kernel_without_numa_is_one_node(tmp_path: Path) -> None:
     assert topology.distance(0, 0) == 10
 
 
-def test_a_directory_that_is_no_host_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_host_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(SchedhookError, match="meminfo") as caught:
         read_topology(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_memory_that_is_dirty_does_not_count_as_reclaimable(tmp_path: Path) -> None:
+def test_dirty_memory_is_not_reclaimable(tmp_path: Path) -> None:
     write_host(tmp_path, [FakeNode(number=0, cpus="0"), FakeNode(number=1, cpus="1")])
     write_file(
         tmp_path,

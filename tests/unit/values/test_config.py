@@ -166,7 +166,7 @@ def test_defaults() -> None:
     assert config.plugins.third_party
 
 
-def test_a_file_may_say_only_some_things() -> None:
+def test_a_file_may_set_only_some_keys() -> None:
     config = parse_config("[retry]\nattempts = 9\n", FILE)
     assert config.retry == config_module.RetrySection(attempts=9)
     assert config.relocation == Config().relocation
@@ -240,7 +240,7 @@ def test_a_wrong_type_names_the_key_and_what_is_allowed(section: str, key: str, 
         ("[retry]\nattempts = 1\nattempts = 2\n", "not TOML: "),
     ],
 )
-def test_complaints(text: str, expected: str) -> None:
+def test_errors_name_the_key_and_the_rule(text: str, expected: str) -> None:
     assert complaint(text).startswith(expected)
 
 
@@ -283,7 +283,7 @@ def test_the_argument_wins_over_the_environment_and_that_over_the_default(
     assert load_config(tmp_path / "argument", environ).source == tmp_path / "argument"
 
 
-def test_a_file_that_was_named_has_to_exist(tmp_path: Path) -> None:
+def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
     with pytest.raises(ConfigError, match=f"^{missing}: no such configuration file$"):
         load_config(missing, {})
@@ -307,7 +307,7 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
         load_config(path, {})
 
 
-def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_the_file_is_an_error(tmp_path: Path) -> None:
     """Whoever names one on the command line may mean the output of a program."""
     pipe = tmp_path / "config.toml"
     os.mkfifo(pipe)

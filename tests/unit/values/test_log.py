@@ -78,7 +78,7 @@ def test_levels(capsys: pytest.CaptureFixture[str], level: str, written: list[st
     assert [json.loads(line)["level"] for line in lines] == written
 
 
-def test_a_logger_that_exists_follows_the_configuration(
+def test_an_existing_logger_follows_the_configuration(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     log.configure("json", "error")
@@ -133,7 +133,7 @@ class _Full(io.StringIO):
 
 
 @pytest.mark.parametrize("format_", ["json", "console"])
-def test_a_terminal_is_told_nothing_by_names(
+def test_control_characters_in_names_do_not_reach_a_terminal(
     capsys: pytest.CaptureFixture[str], format_: str
 ) -> None:
     log.configure(format_, "info")
@@ -145,7 +145,7 @@ def test_a_terminal_is_told_nothing_by_names(
 
 @pytest.mark.parametrize("kind", ["full", "closed", "none"])
 @pytest.mark.parametrize("format_", ["json", "console", "auto"])
-def test_nobody_to_write_to_is_no_error(
+def test_a_closed_or_full_output_is_not_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, format_: str
 ) -> None:
     stream = {"full": _Full(), "closed": io.StringIO(), "none": None}[kind]

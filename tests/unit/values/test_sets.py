@@ -14,12 +14,12 @@ ids = st.sets(st.integers(0, 300), max_size=60)
 
 
 @given(ids)
-def test_what_is_written_reads_back_the_same(numbers: set[int]) -> None:
+def test_the_written_form_parses_to_the_same_set(numbers: set[int]) -> None:
     assert NodeSet.parse(str(NodeSet(numbers))) == numbers
 
 
 @given(ids)
-def test_the_written_form_is_ascending_and_has_no_runs_left_to_join(numbers: set[int]) -> None:
+def test_the_written_form_is_ascending_with_joined_ranges(numbers: set[int]) -> None:
     text = str(NodeSet(numbers))
     ends = [[int(end) for end in part.split("-")] for part in text.split(",") if part]
     assert [end for pair in ends for end in pair] == sorted(end for pair in ends for end in pair)
@@ -45,7 +45,7 @@ def test_operations_are_those_of_sets_and_keep_the_type(first: set[int], second:
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9)), max_size=8))
-def test_order_and_overlap_of_the_parts_say_nothing(ranges: list[tuple[int, int]]) -> None:
+def test_order_and_overlap_of_the_parts_do_not_matter(ranges: list[tuple[int, int]]) -> None:
     text = ",".join(f"{low}-{low + width}" for low, width in ranges)
     expected = {number for low, width in ranges for number in range(low, low + width + 1)}
     assert NodeSet.parse(text) == expected
@@ -83,14 +83,14 @@ def test_reads(text: str, expected: list[int]) -> None:
         ("0-3:1/2", "'0-3:1/2'"),
     ],
 )
-def test_names_the_part_that_is_wrong(text: str, part: str) -> None:
+def test_an_error_names_the_wrong_part(text: str, part: str) -> None:
     with pytest.raises(ValueError, match=r"number|range") as caught:
         IdSet.parse(text)
     assert part in str(caught.value)
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_read_or_refused_with_one_line(text: str) -> None:
+def test_any_text_is_parsed_or_refused_in_one_line(text: str) -> None:
     try:
         numbers = NodeSet.parse(text)
     except ValueError as error:
@@ -99,5 +99,5 @@ def test_any_text_is_read_or_refused_with_one_line(text: str) -> None:
         assert all(number >= 0 for number in numbers)
 
 
-def test_shows_its_type_and_content() -> None:
+def test_repr_shows_type_and_content() -> None:
     assert repr(NodeSet({2, 0, 1})) == "NodeSet('0-2')"

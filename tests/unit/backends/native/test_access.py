@@ -23,7 +23,7 @@ def pidfd() -> Iterator[int]:
     os.close(descriptor)
 
 
-def test_this_host_lets_us() -> None:
+def test_this_host_allows_every_call() -> None:
     assert dict(access.probe()) == {
         "move_pages": None,
         "migrate_pages": None,
@@ -42,7 +42,7 @@ def test_this_host_lets_us() -> None:
         (None, RefusedError),  # no /proc
     ],
 )
-def test_proc_has_to_mean_the_same_process(
+def test_proc_must_mean_the_same_process(
     tmp_path: Path, pidfd: int, known_as: str | None, error: type[Exception]
 ) -> None:
     if known_as is not None:
@@ -66,7 +66,7 @@ def test_proc_has_to_mean_the_same_process(
         (errno.EACCES, 0, "a security module denies move_pages(2)"),
     ],
 )
-def test_a_call_that_is_denied_to_all_says_by_whom(
+def test_a_call_that_is_always_denied_names_what_denies_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, mode: int, words: str
 ) -> None:
     def deny(_: int) -> None:
@@ -80,6 +80,6 @@ def test_a_call_that_is_denied_to_all_says_by_whom(
     assert ": " in str(refusal), "says what to do"
 
 
-def test_a_right_that_lacks_for_one_process_only() -> None:
+def test_a_permission_that_is_missing_for_one_process_only() -> None:
     for number in (errno.EPERM, errno.EACCES):
         assert isinstance(access.attach_error(ME, number, Path("/")), NoPermissionError)

@@ -41,7 +41,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PYTHONPATH": str(directory),
         "PYTHONSAFEPATH": "1",
         "LD_PRELOAD": runtime,
-        # The interpreter itself keeps what it has; test_nothing_is_kept looks for leaks of ours.
+        # The interpreter itself keeps what it has; test_nothing_leaks looks for leaks of ours.
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
     }
 
@@ -117,14 +117,14 @@ print("kept nothing")
 """
 
 
-def test_nothing_is_kept() -> None:
+def test_nothing_leaks() -> None:
     """10,000 rounds of 18 calls each, good ones and bad ones: no descriptor, no memory."""
     environ = {**os.environ, "PYTHONSAFEPATH": "1"}
     said = run_again("10000", "plain", environ=environ)
     assert said == "kept nothing\n"
 
 
-def test_calls_good_and_bad_under_the_sanitizers(sanitized: dict[str, str]) -> None:
+def test_valid_and_invalid_calls_under_the_sanitizers(sanitized: dict[str, str]) -> None:
     # It keeps freed memory for a while on purpose, so there is no telling what is kept.
     environ = {**sanitized, "ASAN_OPTIONS": f"{sanitized['ASAN_OPTIONS']}:quarantine_size_mb=1"}
     assert run_again("500", environ=environ) == "kept nothing\n"

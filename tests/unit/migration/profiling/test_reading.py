@@ -77,7 +77,7 @@ def test_what_perf_script_prints(line: str, process: int | None) -> None:
     assert (tally.lines, tally.samples, tally.bad_lines) == (1, 1, 0)
 
 
-def test_what_is_no_sample_is_counted() -> None:
+def test_lines_that_are_not_samples_are_counted() -> None:
     log = f"""# captured on: today
 
  1/1  [000]     {PAGE:x}
@@ -98,13 +98,13 @@ Samples for 'page-faults' event do not have CPU attribute set.
     "code",
     ["7f0925122e64 [unknown] (/lib/libz.so)", "7f0925122e64 std::f<a, b>(int)+0x5b (/x (deleted))"],
 )
-def test_the_address_of_code_is_no_access(code: str) -> None:
+def test_the_address_of_code_is_not_an_access(code: str) -> None:
     """What `perf script` prints of events by default."""
     with pytest.raises(UsageError, match="-F comm,pid,tid,cpu,event,addr"):
         read(f"  app   210 [000]    68.052951:          1 page-faults:      {code}\n")
 
 
-def test_what_a_cache_answered_is_no_evidence() -> None:
+def test_accesses_that_a_cache_answered_do_not_count() -> None:
     levels = ["L1 hit", "LFB/MAB or LFB/MAB hit", "L3 or L3 hit", "L3 miss", "Local RAM hit", "N/A"]
     log = "".join(f"1/1 [000] {PAGE:x} 1 |OP LOAD|LVL {level}|SNP N/A\n" for level in levels)
     found, tally = read(log)
@@ -156,7 +156,7 @@ def test_json_lines() -> None:
         ("", Format.PERF),
     ],
 )
-def test_formats_are_told_apart(line: str, kind: Format) -> None:
+def test_formats_are_recognised(line: str, kind: Format) -> None:
     assert detect(line.encode()) is kind
 
 
@@ -195,7 +195,7 @@ class Endless(io.RawIOBase):
         return b"" if part is None else part or b"x" * size
 
 
-def test_a_line_without_end_does_not_fill_the_memory() -> None:
+def test_an_endless_line_does_not_fill_the_memory() -> None:
     log = Endless(f"1/1 [000] {PAGE:x}\n".encode() * 3)
     tracemalloc.start()
     profile, tally = read_profile(log, TWO)  # type: ignore[arg-type]
@@ -231,7 +231,7 @@ _PIECES = st.sampled_from(
 @example(b"\r\x00", Format.CSV)
 @example(b'pid,cpu,addr\n"\r\x00",1,1', Format.CSV)
 @example(b'{"pid":1,"cpu":0,"addr":1e400}\n{"pid":1,"cpu":0,"addr":NaN}', Format.JSONL)
-def test_no_input_is_too_strange(log: bytes, kind: Format) -> None:
+def test_any_input_is_read_or_refused(log: bytes, kind: Format) -> None:
     """Either it has a usable sample, or the error is the one for that; each line has its count."""
     try:
         _, tally = read(log, kind=kind)
@@ -264,7 +264,7 @@ def test_each_access_is_counted_once(samples: list[tuple[int, int, int, int]]) -
     assert {(p, page, node): n for p, rows in found.items() for page, node, n in rows} == expected
 
 
-def test_memory_is_bounded_and_the_least_used_pages_go() -> None:
+def test_memory_is_bounded_and_the_least_used_pages_are_dropped() -> None:
     profile = Profile(capacity=10_000)
     tracemalloc.start()
     for index in range(1_000_000):

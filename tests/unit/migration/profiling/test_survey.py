@@ -34,7 +34,7 @@ def topology_of(root: Path) -> Topology:
     return SimulatedBackend(root).topology()
 
 
-def test_accesses_by_whose_they_are(host: Path) -> None:
+def test_accesses_are_attributed_to_processes(host: Path) -> None:
     profile = Profile()
     for number, address, count in (
         (100, AT, 1), (101, AT, 2), (100, AT + 16 * PAGE, 4), (300, AT, 8), (999, AT, 16),
