@@ -32,6 +32,7 @@ def progress_bar() -> Iterator[ProgressFunction]:
         transient=True,
         disable=not console.is_interactive,
     ) as bar:
+        console.show_cursor()  # a hidden one would stay hidden if a signal kills the relocation
         task = bar.add_task("reading", total=None)
         yield lambda moved, planned: bar.update(
             task, description="moving", completed=min(moved, planned), total=planned
