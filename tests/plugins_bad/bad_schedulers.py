@@ -4,6 +4,7 @@ import json
 
 from schedhook import SchedulerPlugin, hookimpl
 from schedhook.host.topology import read_topology
+from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.errors import UsageError
 from schedhook.values.model import Event, Placement
@@ -129,6 +130,30 @@ class CannotReapply(Good):
 
 class OtherName(Good):
     name = "lsf"
+
+
+class GrantsOtherNodes(Good):
+    def granted(self, job):
+        other = NodeSet({3})
+        return {
+            task.name: Placement(cpus=task.placement.cpus, nodes=other) for task in self.tasks(job)
+        }
+
+
+class ForgetsToRestore(Good):
+    def allow_nodes(self, job, nodes):
+        (self._top() / job / "cpuset.mems").write_text(str(nodes))
+        return True
+
+
+class ReplacesWithoutNeed(Good):
+    def resolve_sharing(self, job, _parked, relocate, *, replace):
+        return relocate(Request(job=job, scheduler=self.name)) if replace else None
+
+
+class CannotRecord(Good):
+    def record_event(self, event):
+        self.notes.set(event.job, "user", event.data["user"])
 
 
 class _Plugin:

@@ -22,9 +22,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from schedhook.roles.request import Request
 from schedhook.roles.scheduler import EventKind, Scheduler, Task, check_job
 from schedhook.testing.contracts.plugin import PluginContract
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_host, write_process
@@ -165,6 +167,27 @@ class SchedulerContract(PluginContract):
             assert scheduler.suspended(job.id) is False
             assert scheduler.starting(job.id) is False
             assert scheduler.rebind(job.id, {}) is False
+            assert scheduler.finish_interrupted(job.id, {}, _relocate_nothing) is None
+            assert scheduler.resolve_sharing(job.id, {}, _relocate_nothing, replace=True) is None
+
+    def test_granted_nodes_are_those_of_the_job(
+        self, scheduler: Scheduler, jobs: Sequence[FakeJob]
+    ) -> None:
+        for job in jobs:
+            names = {task.name for task in tasks_of(scheduler, job.id)}
+            for task, placement in scheduler.granted(job.id).items():
+                assert task in names
+                assert str(placement.nodes) == job.nodes
+
+    def test_allowed_nodes_are_restored(
+        self, scheduler: Scheduler, jobs: Sequence[FakeJob]
+    ) -> None:
+        before = [scheduler.tasks(job.id) for job in jobs]
+        for job in jobs:
+            assert isinstance(scheduler.allow_nodes(job.id, NodeSet({3})), bool)
+            for _ in range(2):
+                scheduler.restore_nodes(job.id)
+        assert [scheduler.tasks(job.id) for job in jobs] == before
 
     def test_a_process_may_end_at_any_time(
         self, scheduler: Scheduler, root: Path, jobs: Sequence[FakeJob]
@@ -210,6 +233,16 @@ class SchedulerContract(PluginContract):
                 assert event.job == job
                 assert scheduler.kind_of(event) is call.kind, call.point
 
+    def test_events_are_recorded(self, scheduler: Scheduler, jobs: Sequence[FakeJob]) -> None:
+        for job in jobs:
+            for call in self.hook_calls(job.id):
+                event = scheduler.read_event(call.point, call.environ, call.data)
+                scheduler.record_event(event)
+                told = scheduler.jobs_told(event)
+                assert told is None or (
+                    isinstance(told, frozenset) and all(isinstance(each, str) for each in told)
+                )
+
     def test_points_have_known_kinds(self, scheduler: Scheduler) -> None:
         for point, kind in scheduler.kinds.items():
             assert isinstance(kind, EventKind), point
@@ -234,6 +267,10 @@ class SchedulerContract(PluginContract):
         assert isinstance(event.job, str)
         assert isinstance(event.user, int | None)
         assert isinstance(scheduler.kind_of(event), EventKind)
+
+
+def _relocate_nothing(request: Request) -> NoReturn:
+    raise AssertionError(f"the adapter relocates a job that needs nothing: {request}")
 
 
 def tasks_of(scheduler: Scheduler, job: str) -> tuple[Task, ...]:

@@ -73,6 +73,10 @@ FAULTS = {
     "CrashesOnGarbage": "test_an_event_is_read_or_refused",
     "AlwaysSuspended": "test_a_running_job_needs_nothing",
     "CannotReapply": "test_what_it_can_reapply_it_has_a_method_for",
+    "GrantsOtherNodes": "test_granted_nodes_are_those_of_the_job",
+    "ForgetsToRestore": "test_allowed_nodes_are_restored",
+    "ReplacesWithoutNeed": "test_a_running_job_needs_nothing",
+    "CannotRecord": "test_events_are_recorded",
     "OtherName": "test_it_has_its_name",
 }
 
