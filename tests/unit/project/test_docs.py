@@ -1,4 +1,4 @@
-"""The documents keep up with the code."""
+"""The documentation agrees with the code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOOKS = [name for name in vars(hookspecs) if name.startswith("schedhook_")]
 
 
 def sections() -> dict[str, str]:
-    """The hook reference: text by heading."""
+    """Return the text of the plug-in hook reference, by heading."""
     parts = re.split(r"^##+ (.*)$", (PROJECT / "docs/hooks.md").read_text(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -42,7 +42,7 @@ def test_every_hook_is_documented_as_it_is(name: str) -> None:
     returns = signature.return_annotation
     arrow = "" if returns == "None" else f" -> {returns}"
     text = sections()[f"`{name}({', '.join(signature.parameters)}){arrow}`"]
-    assert len(text.split()) > 4, "says nothing"
+    assert len(text.split()) > 4, "the section has no text"
     for word in re.findall(r"\w+Plugin", returns):
         for field in fields(getattr(schedhook, word)):
             assert re.search(rf"\b{field.name}\b", text), f"{word}.{field.name}"
@@ -60,7 +60,7 @@ def test_every_hook_has_a_test(name: str) -> None:
 
 
 def rows(page: str, heading: str) -> set[str]:
-    """What the first column of the first table below a heading of a page names."""
+    """Return the names in the first column of the first table below a heading of a page."""
     text = (PROJECT / "docs" / page).read_text()
     table = text.partition(f"\n## {heading}")[2].partition("\n|---")[2].partition("\n\n")[0]
     return set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE))
@@ -75,13 +75,13 @@ SITUATIONS = (PROJECT / "docs/situations.md").read_text()
 
 
 def situations() -> list[list[str]]:
-    """The cells of each row of the tables of situations, the last being its tests."""
+    """Return the cells of each row of the tables of situations; the last cell names its tests."""
     tables = re.findall(r"^\| situation \|.*\n\|---.*\n((?:\|.*\n)+)", SITUATIONS, re.MULTILINE)
     return [row.strip("| ").split(" | ") for table in tables for row in table.splitlines()]
 
 
-def test_the_situations_name_tests_that_there_are() -> None:
-    """So that a row's proof is not renamed or dropped without it."""
+def test_situations_name_tests_that_exist() -> None:
+    """Ensure that a test that a row names is not renamed or removed alone."""
     contracts = (PROJECT / "schedhook/testing/contracts").glob("*.py")
     files = [*(PROJECT / "tests").rglob("*.py"), *contracts]
     there = {name for file in files for name in re.findall(r"def (test_\w+)\(", file.read_text())}
@@ -95,7 +95,7 @@ def test_the_situations_name_tests_that_there_are() -> None:
 @pytest.mark.parametrize(
     "file", sorted(PROJECT.glob("tests/numa/test_*situations*.py")), ids=lambda file: str(file.stem)
 )
-def test_every_test_of_situations_is_named_by_one(file: Path) -> None:
+def test_every_test_of_a_situation_is_named_in_a_row(file: Path) -> None:
     named = {test for cells in situations() for test in re.findall(r"`(test_\w+)`", cells[-1])}
     assert set(re.findall(r"^def (test_\w+)\(", file.read_text(), re.MULTILINE)) <= named
 
@@ -111,7 +111,7 @@ def toml_blocks(page: Path) -> list[str]:
     return re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_the_documented_configuration_is_the_default_and_whole() -> None:
+def test_the_documented_configuration_is_complete_and_the_default() -> None:
     guide = PROJECT / "docs/operating.md"
     text = "\n".join(toml_blocks(guide))
     assert replace(parse_config(text, guide), source=None) == Config()
@@ -127,7 +127,7 @@ def test_the_documented_configuration_is_the_default_and_whole() -> None:
 def test_documented_configuration_is_accepted(page: Path) -> None:
     known = {each.name for each in fields(Config)}
     for text in toml_blocks(page):
-        if set(tomllib.loads(text)) <= known:  # else another program's
+        if set(tomllib.loads(text)) <= known:  # otherwise for another program
             parse_config(text, page)
 
 
@@ -150,7 +150,7 @@ COMMANDS = {"schedhook": main, "job-migrate": job_migrate}
 
 
 def command_lines(page: Path) -> Iterator[tuple[str, bool]]:
-    """Each with whether it stands in a block (fenced, or set in) or only in the running text."""
+    """Yield each command line, and whether it is in a code block and not in running text."""
     text = page.read_text()
     lines = [
         (line, True)
@@ -181,7 +181,9 @@ def test_every_command_line_parses(page: Path) -> None:
         except click.exceptions.Exit:
             pass  # --help, --version
         except click.MissingParameter as error:
-            assert not in_block, f"{line}: {error.format_message()}"  # else a command's mere name
+            assert not in_block, (
+                f"{line}: {error.format_message()}"
+            )  # otherwise only a command's name
         except click.ClickException as error:
             pytest.fail(f"{line}: {error.format_message()}")
 
