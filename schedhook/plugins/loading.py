@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from schedhook.plugins.manager import ObserverFailed, Plugins
@@ -53,7 +54,7 @@ def load_plugins(
         if not source.names & excluded:
             _add(plugins, source, partial(_import, entry))
     for plugin in extra:
-        name = getattr(plugin, "__name__", type(plugin).__name__)
+        name = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__name__
         plugins.register(PluginSource(name=name, package="given"), plugin)
     if unknown := unknown_options(config, plugins):
         left_out = {problem.source for problem in plugins.problems}

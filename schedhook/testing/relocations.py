@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -56,7 +57,8 @@ def load_given(*plugins: object, config: Config = _QUICK) -> Plugins:
     An observer that fails makes the test fail too, while schedhook itself only logs it. Raise
     ConfigError if the configuration has options for a name that does not exist.
     """
-    given = [each for each in plugins if getattr(each, "__name__", "") not in BUILT_IN]
+    ours = [import_module(name) for name in BUILT_IN]
+    given = [each for each in plugins if not any(each is module for module in ours)]
     loaded = load_plugins(config, extra=given, environ={}, observer_failed=_fail)
     for problem in loaded.problems:
         raise AssertionError(f"{problem.source}: {problem.what}")

@@ -181,9 +181,8 @@ def test_every_command_line_parses(page: Path) -> None:
         except click.exceptions.Exit:
             pass  # --help, --version
         except click.MissingParameter as error:
-            assert not in_block, (
-                f"{line}: {error.format_message()}"
-            )  # otherwise only a command's name
+            # In running text it may be only the name of a command.
+            assert not in_block, f"{line}: {error.format_message()}"
         except click.ClickException as error:
             pytest.fail(f"{line}: {error.format_message()}")
 
