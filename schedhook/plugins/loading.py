@@ -54,7 +54,7 @@ def load_plugins(
         if not source.names & excluded:
             _add(plugins, source, partial(_import, entry))
     for plugin in extra:
-        name = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__name__
+        name = plugin.__name__ if isinstance(plugin, ModuleType | type) else type(plugin).__name__
         plugins.register(PluginSource(name=name, package="given"), plugin)
     if unknown := unknown_options(config, plugins):
         left_out = {problem.source for problem in plugins.problems}
