@@ -1,4 +1,4 @@
-"""The native backend on a host with one node: all that needs no second one."""
+"""The native backend on a host with one node."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_thread_is_not_a_process() -> None:
 
 
 def test_shared_memory_is_queried_wherever_it_is_mapped() -> None:
-    """Two processes share a segment, and each has touched its own half, and one page of both."""
+    """Two processes share a segment: each has touched its own half, and both one page."""
     with (
         NativeProcess(nodes=[0] * 16 + [None] * 16, shared=True) as one,
         NativeProcess(nodes=[None] * 15 + [0] * 17, share_with=one) as two,

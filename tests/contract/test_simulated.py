@@ -1,4 +1,4 @@
-"""The contract over the simulated backend, and what that one lets a test script."""
+"""The contract over the simulated backend, and what a test can script there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HUGE = 2 << 20
 
 
 def with_pools(free: int = 8) -> Topology:
-    """Four nodes with a pool of huge pages each."""
+    """Return four nodes with a pool of huge pages each."""
     plain = four_nodes()
     pool = HugePool(size=HUGE, total=8, free=free)
     return Topology(
@@ -41,7 +41,7 @@ def with_pools(free: int = 8) -> Topology:
 
 
 class SimulatedSubject:
-    """A process of the backend that the test scripts."""
+    """A process of the scripted backend."""
 
     def __init__(self, backend: SimulatedBackend, pid: int, area: SimulatedArea) -> None:
         self.backend, self.pid = backend, pid
@@ -62,7 +62,7 @@ class SimulatedSubject:
             self.backend.end_process(self.pid)
 
     def residency(self) -> dict[int, int]:
-        """From the free memory of the nodes, since nothing else uses them."""
+        """Return bytes per node from the nodes' free memory: nothing else uses them."""
         used = {}
         for number, node in self.backend.topology().nodes.items():
             pools = sum((pool.total - pool.free) * pool.size for pool in node.huge_pools)
@@ -112,7 +112,7 @@ class TestContract(BackendContract):
 
 
 def one_process(count: int = 16, **more: object) -> SimulatedBackend:
-    """Process 100 with so many pages on node 0."""
+    """Return a backend with process 100 and this many pages on node 0."""
     backend = SimulatedBackend()
     area = SimulatedArea(start=START, nodes=[0] * count)
     backend.add_process(100, areas=[area], **more)  # type: ignore[arg-type]
@@ -275,10 +275,10 @@ def test_permissions_are_those_of_the_manual_pages() -> None:
     assert caught.value.errno == errno.EACCES
     with pytest.raises(NoPermissionError):
         target.migrate(NodeSet({0}), NodeSet({2}))
-    with pytest.raises(BackendError) as caught:  # outside the caller's
+    with pytest.raises(BackendError) as caught:  # outside the caller's cpuset
         target.migrate(NodeSet({0}), NodeSet({3}))
     assert caught.value.errno == errno.EINVAL
-    # Narrowed to {1} without a word.
+    # Silently narrowed to {1}.
     assert target.migrate(NodeSet({0}), NodeSet({1, 3})) == 0
     assert target.areas()[0].residency == {1: 16 * PAGE}
 
@@ -289,7 +289,7 @@ def test_a_migration_vacates_destinations_first() -> None:
     target = backend.attach(100)
     target.migrate(NodeSet({0, 1}), NodeSet({1, 2}))
     assert target.areas()[0].residency == {1: 4 * PAGE, 2: 2 * PAGE}
-    assert target.migrate(NodeSet({1, 2}), NodeSet({2, 1})) == 0  # masks know no order
+    assert target.migrate(NodeSet({1, 2}), NodeSet({2, 1})) == 0  # masks have no order
     assert target.areas()[0].residency == {1: 4 * PAGE, 2: 2 * PAGE}
 
 

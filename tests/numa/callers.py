@@ -1,4 +1,4 @@
-"""`schedhook` called by somebody else, or from somewhere else, than these tests."""
+"""`schedhook` run by another user, or in another environment, than these tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Answer:
     status: int
     printed: str
     said: str
-    """On standard error."""
+    """The text on standard error."""
 
     @property
     def report(self) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class Answer:
 
 
 def call(*words: object, become: Callable[[], object] = lambda: None) -> Answer:
-    """`schedhook words` in a child of this process, whose imports are done, after `become`."""
+    """Run `schedhook words` in a child of this process, which has the imports, after `become`."""
     with TemporaryFile() as out, TemporaryFile() as error:
         child = os.fork()
         if not child:
@@ -64,7 +64,7 @@ def call(*words: object, become: Callable[[], object] = lambda: None) -> Answer:
             file.seek(0)
             texts.append(file.read().decode())
     answer = Answer(status, *texts)
-    print(words, answer)  # shown where the test fails
+    print(words, answer)  # shown if the test fails
     return answer
 
 
@@ -75,14 +75,14 @@ def be_nobody() -> None:
 
 
 def go_on_in_child() -> None:
-    """Return in a child; here, wait for it and end as it does."""
+    """Return in a child; in the parent, wait for it and exit with its status."""
     child = os.fork()
     if child:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def private_mounts() -> None:
-    """See to it that what is mounted from now on shows to this process alone."""
+    """Hide the mounts that follow from other processes."""
     _check(_libc.unshare(CLONE_NEWNS), "unshare")
     mount("none", "/", "", MS_REC | MS_PRIVATE)
 
@@ -93,8 +93,10 @@ def mount(what: str, where: str, kind: str, flags: int = 0, options: str = "") -
 
 
 def deny(calls: Iterable[str], error: int) -> None:
-    """Let these system calls fail with `error` from now on: a seccomp(2) filter, such as container
-    runtimes set."""
+    """Let these system calls fail with `error` from now on, by a seccomp(2) filter.
+
+    Container runtimes set such filters.
+    """
     rows = [(0x20, 0, 0, 0)]  # load the call's number
     numbers = [SYSCALLS[name] for name in calls]
     for index, number in enumerate(numbers):

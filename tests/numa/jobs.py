@@ -1,4 +1,4 @@
-"""Jobs to be moved (job.c), and where the kernel says their memory lies."""
+"""Jobs to be moved (job.c), and the nodes of their memory according to the kernel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Job:
-    """A running job.c. `prefix` are words to start it with, `options` are Popen's."""
+    """A running job.c. `prefix`: words before its command line; `options`: those of Popen."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Job:
         self.start, self.bytes = int(start, 16), int(size)
 
     def say(self, line: str) -> str:
-        """Give an order, return the answer."""
+        """Send a command and return the answer."""
         assert self.process.stdin
         self.process.stdin.write(line + "\n")
         return self._line()
@@ -60,12 +60,14 @@ class Job:
         return self.say("sum")
 
     def residency(self, pid: int | None = None) -> dict[int, int]:
-        """Bytes per node of the memory that it filled, read from numa_maps by other means than
-        the project's."""
+        """Return bytes per node of the memory that it filled.
+
+        They come from numa_maps, without the project's readers.
+        """
         return numa_maps_of(pid or self.pid, self.start, self.start + self.bytes)
 
     def share_on(self, node: int) -> float:
-        """The share of its memory that lies on `node`."""
+        """Return the share of its memory that is on `node`."""
         residency = self.residency()
         return residency.get(node, 0) / max(sum(residency.values()), 1)
 
@@ -91,7 +93,7 @@ class Job:
 
 @contextmanager
 def cgroup(name: str, controllers: str = "+cpuset +memory") -> Iterator[Path]:
-    """A cgroup v2 of that name, with controllers, removed in the end with all in it."""
+    """Make a cgroup v2 with controllers; remove it at the end with its processes."""
     (CGROUPS / "cgroup.subtree_control").write_text(controllers)
     path = CGROUPS / name
     path.mkdir()
@@ -110,7 +112,7 @@ def cgroup(name: str, controllers: str = "+cpuset +memory") -> Iterator[Path]:
 
 
 def cannot_run(why: str) -> NoReturn:
-    """Skip on a developer's host; fail where the tier has to run."""
+    """Skip on a developer's host; fail if the tier must run."""
     if {"CI", "TESTS_IN_VM"} & set(os.environ):
         pytest.fail(why)
     pytest.skip(why)
@@ -118,7 +120,7 @@ def cannot_run(why: str) -> NoReturn:
 
 @contextmanager
 def cpuset_v1(directory: Path) -> Iterator[Path]:
-    """The cpuset controller in a hierarchy of version 1."""
+    """Mount the cpuset controller in a hierarchy of version 1."""
     controlled = CGROUPS.rglob("cgroup.subtree_control")
     for path in sorted(controlled, key=lambda path: -len(path.parts)):  # those below first
         with suppress(OSError):
@@ -150,13 +152,13 @@ def cpuset_v1(directory: Path) -> Iterator[Path]:
 
 
 def cgroups_with(controller: str) -> int:
-    """As /proc/cgroups counts them, the root and those removed but not gone among them."""
+    """Return the count in /proc/cgroups, which includes the root and removed ones in use."""
     rows = [line.split() for line in Path("/proc/cgroups").read_text().splitlines()]
     return next(int(row[2]) for row in rows if row[0] == controller)
 
 
 def numa_maps_of(pid: int, start: int, end: int) -> dict[int, int]:
-    """Bytes per node of the mappings that begin within [start, end), as numa_maps tells them."""
+    """Return bytes per node of the mappings that begin in [start, end), from numa_maps."""
     total: dict[int, int] = {}
     for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines():
         if not start <= int(line.split()[0], 16) < end:
@@ -175,19 +177,19 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def free_bytes(node: int) -> int:
-    """MemFree of a node."""
+    """Return MemFree of a node in bytes."""
     text = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text()
     return int(text.partition("MemFree:")[2].split()[0]) << 10
 
 
 def drop_caches() -> None:
-    """Leave no page cache behind that fills a node."""
+    """Drop the page cache, which could fill a node."""
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 @contextmanager
 def disk(mib: int) -> Iterator[Path]:
-    """A disk in memory."""
+    """Make a disk in memory."""
     load = ["modprobe", "brd", "rd_nr=1", f"rd_size={mib << 10}"]
     subprocess.run(load, check=True, timeout=60)
     try:
@@ -198,7 +200,7 @@ def disk(mib: int) -> Iterator[Path]:
 
 @contextmanager
 def mounted_disk(directory: Path, mib: int, file_system: str = "ext4") -> Iterator[Path]:
-    """A real file system, on a disk in memory."""
+    """Mount a real file system on a disk in memory."""
     options = {"ext4": ["-q", "-F", "-m0"], "minix": ["-3"]}
     point = directory / "mnt"
     point.mkdir()

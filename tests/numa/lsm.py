@@ -1,6 +1,6 @@
-"""A security module's refusal: a BPF program on a hook of the kernel's; bpf(2), <linux/bpf.h>.
+"""Denials by a security module: a BPF program on a hook of the kernel; bpf(2), <linux/bpf.h>.
 
-SELinux refuses on the same hook, and with the same EACCES.
+SELinux denies on the same hook, with the same EACCES.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PER_MEMBER = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 
 @contextmanager
 def denying(hook: str) -> Iterator[None]:
-    """Let the kernel's hook, such as task_movememory, answer EACCES within the block."""
+    """Let the kernel's hook, such as task_movememory, return EACCES during the block."""
     code = struct.pack("<BBhi", 0xB7, 0, 0, -errno.EACCES)  # r0 = -EACCES
     code += struct.pack("<BBhi", 0x95, 0, 0, 0)  # return r0
     instructions = ctypes.create_string_buffer(code)
@@ -48,7 +48,7 @@ def denying(hook: str) -> Iterator[None]:
 
 
 def _function(name: str) -> int:
-    """The number of a function among the kernel's types."""
+    """Return the id of a function in the kernel's BTF type data."""
     data = _BTF.read_bytes()
     head, types, types_size, strings = struct.unpack_from("<4xIIII", data)
     wanted = data.index(b"\0" + name.encode() + b"\0", head + strings) + 1 - head - strings

@@ -1,8 +1,10 @@
-"""The C programs of these tests. In an emulated guest a compiler takes seconds for each, so
+"""The C programs of these tests.
+
+In an emulated guest the compiler takes seconds for each, so
 
     python -m tests.numa.programs
 
-compiles them beforehand, on its host; what is missing or old then is compiled where it is needed.
+compiles them beforehand on the host. A missing or outdated program is compiled when it is needed.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from pathlib import Path
 HERE = Path(__file__).parent
 READY = HERE.parents[1] / "build/tests"
 MEMORY = Path("/dev/shm")
-"""Where the tests find them: their files' pages are to be on no disk."""
+"""Where the tests run them: the pages of their files must not be on a disk."""
 THREADS, STATIC = "-pthread", "-static"
 PROGRAMS = {
     "job": ("job.c", "churn.c", THREADS),
-    # Few mappings make a short relocation, and so more of them.
+    # Few mappings make a relocation short, so that more of them fit in a test.
     "crowd": ("crowd.c", STATIC),
-    # Pages of a shared libc lie wherever they were first read to.
+    # Pages of a shared libc are on the node that read them first.
     "puppet": ("puppet.c", THREADS, STATIC),
     "profiled": ("profiled.c", THREADS),
     "recycle": ("recycle.c", THREADS),
@@ -29,7 +31,7 @@ PROGRAMS = {
 
 @cache
 def program(name: str, node: int | None = None) -> Path:
-    """The path of a program, whose file lies on `node` where that is said."""
+    """Return the path of a program, whose file's pages are on `node` if one is given."""
     binary, ready = MEMORY / f"schedhook-test-{name}", READY / name
     command = ["cp", "--remove-destination", ready, binary]
     if not is_ready(name):

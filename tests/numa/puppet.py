@@ -1,4 +1,4 @@
-"""A process that does what a test says (puppet.c), and what the kernel says of its pages."""
+"""A process that a test controls (puppet.c), and the kernel's view of its pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.numa.programs import program
 PAGE = mmap.PAGESIZE
 HUGE = 2 << 20
 HOME = 3
-"""The node of everything that a test has not asked for: the program's own memory."""
+"""The node of the program's own memory, which no test asked for."""
 
 _FIRST_ADDRESS, _APART = 0x1000_0000_0000, 1 << 32
 _MPOL_DEFAULT, _MPOL_BIND = 0, 2
@@ -74,12 +74,12 @@ class Memory:
         return range(self.start, self.start + self.size, PAGE)
 
     def part(self, first: int, last: int) -> Memory:
-        """Its pages number `first` up to, not including, `last`."""
+        """Return its pages from number `first` up to, not including, `last`."""
         return Memory(self.start + first * PAGE, (last - first) * PAGE)
 
 
 class Puppet:
-    """The process. Its own memory is on node HOME: a test can count every page elsewhere."""
+    """The process. Its own memory is on node HOME, so a test can count all pages elsewhere."""
 
     def __init__(self, *, user: int | None = None) -> None:
         self.process = subprocess.Popen(
@@ -105,7 +105,7 @@ class Puppet:
             assert stream
             stream.close()
 
-    # -- orders ----------------------------------------------------------------------------------
+    # -- commands --------------------------------------------------------------------------------
 
     def say(self, *words: object) -> int:
         assert self.process.stdin
@@ -114,17 +114,17 @@ class Puppet:
         return self._answer()
 
     def call(self, number: Call, *arguments: int) -> int:
-        """A system call that has to succeed; its result."""
+        """Make a system call, which must succeed; return its result."""
         result = self.say("call", number, *arguments)
         assert result >= 0, f"{number.name}: {os.strerror(-result)}"
         return result
 
     def later(self, number: Call, *arguments: int) -> None:
-        """A system call in another thread, whose end nobody waits for."""
+        """Make a system call in another thread; do not wait for its end."""
         assert self.say("later", number, *arguments) == 0
 
     def pass_bytes(self, data: bytes) -> int:
-        """Put an argument that is passed by address there; the address."""
+        """Store an argument that is passed by address; return the address."""
         assert self.say("poke", self.scratch, data.hex()) == len(data)
         return self.scratch
 
@@ -140,7 +140,7 @@ class Puppet:
         protection: int = mmap.PROT_READ | mmap.PROT_WRITE,
         huge: bool = False,
     ) -> Memory:
-        """A mapping that no other merges with, untouched; aligned to huge pages."""
+        """Make a mapping that does not merge with others, untouched, aligned to huge pages."""
         start = self.call(
             Call.MMAP, self._next, size, protection, flags | _MAP_FIXED_NOREPLACE, file, 0
         )
@@ -151,13 +151,13 @@ class Puppet:
         return memory
 
     def fill(self, memory: Memory, node: int, period: int = 1 << 40) -> None:
-        """Write to it, on that node; pages that are `period` apart get the same content."""
+        """Write to it on that node; pages that are `period` apart get the same content."""
         self.bind(node)
         self.say("fill", memory.start, memory.size, period)
         self.bind(HOME)
 
     def bind(self, node: int | None) -> None:
-        """Have all its next pages on that node; None: wherever the kernel likes."""
+        """Allocate all its next pages on that node; None: as the kernel chooses."""
         if node is None:
             self.call(Call.SET_MEMPOLICY, _MPOL_DEFAULT, 0, 0)
             return
@@ -165,7 +165,7 @@ class Puppet:
         self.call(Call.SET_MEMPOLICY, _MPOL_BIND, mask, 65)
 
     def anonymous(self, pages: int, node: int = 0) -> Memory:
-        """So many small pages on a node."""
+        """Map and fill this many small pages on a node."""
         memory = self.map(pages * PAGE)
         self.fill(memory, node)
         return memory
@@ -174,19 +174,19 @@ class Puppet:
         self.call(Call.MADVISE, memory.start, memory.size, advice)
 
     def thin(self, memory: Memory) -> None:
-        """Give back every other page."""
+        """Free every other page."""
         assert self.say("thin", memory.start, memory.size) == 0
 
     def fork(self) -> int:
-        """Make a child that shares all its pages; the child's number."""
+        """Make a child that shares all its pages; return the child's number."""
         return self.say("fork", 0)
 
     def threads(self) -> int:
-        """How many it has: one, unless calls of `later` are not over."""
+        """Return the number of its threads: one, unless calls of `later` still run."""
         return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
 
     def waits(self) -> bool:
-        """Whether a call of `later` has come as far as to wait for a disk."""
+        """Return whether a call of `later` is waiting for a disk."""
         tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
         return any(stat.read_text().rpartition(")")[2].split()[0] == "D" for stat in tasks)
 
@@ -197,18 +197,20 @@ class Puppet:
         return self.say("read", memory.start, memory.size)
 
     def is_intact(self, memory: Memory, period: int = 1 << 40) -> bool:
-        """Whether it holds what was filled in."""
+        """Return whether the memory has the content that was written."""
         return self.say("check", memory.start, memory.size, period) == 0
 
-    # -- what the kernel says --------------------------------------------------------------------
+    # -- the kernel's view ------------------------------------------------------------------------
 
     def residency(self, memory: Memory) -> dict[int, int]:
-        """Bytes per node, read from numa_maps by other means than the project's."""
+        """Return bytes per node from numa_maps, without the project's readers."""
         return numa_maps_of(self.pid, memory.start, memory.start + memory.size)
 
     def status(self, addresses: Sequence[int], node: int | None = None) -> list[int]:
-        """What move_pages(2) says of each page: the node where it is, or -errno; with `node` after
-        trying to move it there."""
+        """Return the status of each page from move_pages(2): its node, or -errno.
+
+        With `node`, try to move the pages there first.
+        """
         count = len(addresses)
         status = (ctypes.c_int * count)(*[-9999] * count)
         nodes = None if node is None else (ctypes.c_int * count)(*[node] * count)

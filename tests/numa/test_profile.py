@@ -1,4 +1,4 @@
-"""From a real profiler's log to pages on the nodes that use them, on the real kernel."""
+"""Record a profile with perf, and move pages to the nodes that use them, on a real kernel."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ pytestmark = pytest.mark.nodes(4)
 
 WITHOUT_MODULES = ("unshare", "--mount", "sh", "-c")
 WITHOUT_MODULES += ('mount -t tmpfs none /lib/modules && exec "$@"', "sh")
-"""perf looks at the file of every module there is, thousands, before it records anything."""
+"""perf reads the files of all modules, thousands of them, before it records anything."""
 PAGE = 4096
 PAGES = 1024
 ROUNDS = 3
 ODD = range(1, PAGES, 2)
 BOTH = set(range(63, PAGES, 64))
 MOVING = [index for index in ODD if index not in BOTH]
-"""The pages that node 1 alone uses."""
+"""The pages that only node 1 uses."""
 
 
 class Profiled:
@@ -51,7 +51,7 @@ class Profiled:
         return self._line()
 
     def nodes(self) -> list[int]:
-        """Where each page lies, as the kernel tells the job itself."""
+        """Return the node of each page, as the job itself reads it from the kernel."""
         return [int(digit) for digit in self.say("nodes")]
 
     def _line(self) -> str:
@@ -69,7 +69,7 @@ def job() -> Iterator[Profiled]:
 
 @contextmanager
 def recording(pid: int, directory: Path, *options: str) -> Iterator[None]:
-    """`perf record` of a process, from the first access within to the last."""
+    """Run `perf record` on a process during the block."""
     control, answer = directory / "control", directory / "answer"
     for fifo in (control, answer):
         fifo.unlink(missing_ok=True)
@@ -89,7 +89,7 @@ def recording(pid: int, directory: Path, *options: str) -> Iterator[None]:
 
 
 def record(job: Profiled, directory: Path, options: str, fields: str) -> Path:
-    """What `perf script` says of some rounds."""
+    """Return the output of `perf script` for some rounds."""
     with recording(job.pid, directory, *options.split()):
         for _ in range(ROUNDS):
             assert job.say("round") == "done"
@@ -101,7 +101,7 @@ def record(job: Profiled, directory: Path, options: str, fields: str) -> Path:
 
 
 def from_other_nodes(log: Path, job: Profiled) -> int:
-    """Accesses from another node than the page's, counted without the project's means."""
+    """Return the accesses from other nodes than the page's, counted without the project's code."""
     nodes, count, seen = job.nodes(), 0, 0
     for cpu, address in re.findall(
         r"\[(\d+)\] .*?(?:page-faults: +|address=0x)([0-9a-f]+)", log.read_text()
@@ -121,7 +121,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
         capsys.readouterr()
         status = main(["profile", *map(str, arguments), "--json"], standalone_mode=False)
         report = json.loads(capsys.readouterr().out)
-        print(json.dumps(report))  # shown where the test fails
+        print(json.dumps(report))  # shown if the test fails
         return status, report
 
     return run

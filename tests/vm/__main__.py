@@ -12,7 +12,7 @@ from tests.vm import machine, once, serve, tiers
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="python -m tests.vm", description=machine.__doc__)
     commands = top.add_subparsers(required=True, dest="name")
 
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def act(options: argparse.Namespace, setup: machine.Setup) -> int:
-    """Do what may need a guest."""
+    """Run a subcommand that may need a guest."""
     match options.name:
         case "serve":
             directory = options.directory.resolve()
@@ -70,8 +70,8 @@ def act(options: argparse.Namespace, setup: machine.Setup) -> int:
 
 
 def main() -> int:
-    """Parse and do."""
-    # So that a guest ends with us: an exception leaves the block that runs it.
+    """Parse the arguments and run the subcommand."""
+    # The guest must end with this process: an exception leaves the block that runs it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = parser().parse_args()
     if options.name == "run":

@@ -29,13 +29,13 @@ PROGRAMS = {
     "mke2fs": "e2fsprogs",
 }
 KERNEL_OPTIONS = [
-    # With --verbose below: the console tells of warnings and worse.
+    # With --verbose below: the console shows warnings and errors.
     "loglevel=5",
     # The kernel's own balancing would move the pages that a test or a measurement watches.
     "numa_balancing=disable",
-    # memfd_secret(2); before 6.5 only on request.
+    # memfd_secret(2); before 6.5 it is off by default.
     "secretmem.enable=1",
-    # Needed by nobody here, and a third of the boot under emulation.
+    # Not needed here, and a third of the boot time under emulation.
     "modprobe.blacklist=kvm_amd,kvm_intel,ahci,aesni_intel,sha1_ssse3,sha256_ssse3,sha512_ssse3,"
     "ghash_clmulni_intel,acpi_cpufreq,powernow_k8",
 ]
@@ -43,7 +43,7 @@ IMAGE_LIMIT_MIB = 400
 
 
 class CannotBoot(Exception):
-    """What is missing, and how to install it."""
+    """A program or a kernel is missing; the message says how to install it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +54,23 @@ class Shape:
     mib_per_node: int = 1024
 
     def distance(self, one: int, other: int) -> int:
-        """Near are 0 and 1, 2 and 3, and so on; farther 0 and 2, 1 and 3; farthest the rest."""
+        """Return distances: near 0-1 and 2-3 and so on; farther 0-2 and 1-3; farthest the rest."""
         return {0: 10, 1: 12, 2: 20}.get(one ^ other, 24)
 
     def options(self) -> list[str]:
-        """The shape as options of vng(1)."""
+        """Return the shape as options of vng(1)."""
         options = ["--cpus", str(self.nodes), "--memory", f"{self.nodes * self.mib_per_node}M"]
         for node in range(self.nodes):
             options += ["--numa", f"{self.mib_per_node}M,cpus={node}"]
         for one, other in itertools.combinations(range(self.nodes), 2):
             options += ["--numa-distance", f"{one},{other}={self.distance(one, other)}"]
-        # A socket per node, or else the kernel warns of a cache that two nodes share.
+        # One socket per node: else the kernel warns of a cache that two nodes share.
         return [*options, f"--qemu-opts=-smp {self.nodes},sockets={self.nodes}"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What to boot. ``None`` means: the newest kernel, KVM where the processor offers it."""
+    """What to boot. ``None``: the newest kernel; KVM if the processor offers it."""
 
     shape: Shape = Shape()
     kernel: Path | None = None
@@ -78,7 +78,7 @@ class Setup:
 
 
 def newest_kernel(boot: Path = Path("/boot")) -> Path:
-    """The installed kernel of the highest version."""
+    """Return the installed kernel with the highest version."""
 
     def version(path: Path) -> list[int]:
         return [int(number) for number in re.findall(r"\d+", path.name)]
@@ -90,13 +90,13 @@ def newest_kernel(boot: Path = Path("/boot")) -> Path:
 
 
 def has_kvm() -> bool:
-    """Whether the processor really offers virtualisation; /dev/kvm alone may open and then hang."""
+    """Return whether the processor offers virtualisation; /dev/kvm can open and then hang."""
     flags = set(Path("/proc/cpuinfo").read_text().split())
     return bool(flags & {"vmx", "svm"}) and os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
 def virtme() -> str:
-    """The path of vng(1), once everything that it needs is there."""
+    """Return the path of vng(1). Raise if something that it needs is missing."""
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             raise CannotBoot(f"{program} is missing: apt-get install {package}")
@@ -108,8 +108,8 @@ def virtme() -> str:
 
 
 def image(directory: Path, path: Path) -> Path:
-    """A read-only file system (ext4) of ``directory`` in the file ``path``."""
-    # Room for many small files and the tables of their inodes.
+    """Write an image of a file system (ext4) with ``directory`` to the file ``path``."""
+    # Room for many small files and their inode tables.
     mib = 32 + mib_of(directory) * 4 // 3
     path.touch()
     options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-i", "4096"]
@@ -118,7 +118,7 @@ def image(directory: Path, path: Path) -> Path:
 
 
 def mib_of(directory: Path) -> int:
-    """The disk space that ``directory`` takes, in MiB."""
+    """Return the disk space of ``directory`` in MiB."""
     du = subprocess.run(
         ["du", "--summarize", "--block-size=1M", directory],
         check=True,
@@ -129,10 +129,10 @@ def mib_of(directory: Path) -> int:
 
 
 def python_directories() -> list[Path]:
-    """This Python's virtual environment and standard library, as far as they are small.
+    """Return this Python's virtual environment and standard library, without large ones.
 
-    Over 9p, which looks every file up on the host, imports are three to six times as slow as
-    from a disk image.
+    Over 9p, which looks up every file on the host, imports are three to six times as slow as from
+    a disk image.
     """
     directories = [Path(sysconfig.get_path("stdlib"))]
     if sys.prefix != sys.base_prefix:
@@ -141,25 +141,25 @@ def python_directories() -> list[Path]:
 
 
 def private_directories(path: Path = Path(__file__)) -> list[Path]:
-    """The directories above ``path`` that only their owner enters, outermost first.
+    """Return the directories above ``path`` that only their owner may enter, outermost first.
 
-    A clone in /root is one such case; tests that run jobs as other users need the way in.
+    A clone in /root is such a case; tests that run jobs as other users need access.
     """
     return [above for above in reversed(path.resolve().parents) if not above.stat().st_mode & 1]
 
 
 def start_script(script: str, mounts: Sequence[Path], private: Sequence[Path]) -> str:
-    """What the guest runs: mounts the disks, makes it like a host under systemd, then ``script``.
+    """Return what the guest runs: mount the disks, prepare it like systemd, run ``script``.
 
-    Its end powers the guest off.
+    The guest powers off at the end.
     """
     lines = ["#!/bin/bash", *(f"chmod a+x {shlex.quote(str(path))}" for path in private)]
     for letter, directory in zip("abcdefgh", mounts, strict=False):
         lines.append(f"mount -o ro /dev/vd{letter} {shlex.quote(str(directory))} || exit 125")
     lines += [
-        # virtme-ng's layer over it is for root alone where there is no systemd to mend that.
+        # virtme-ng's overlay on it is for root only, and there is no systemd to correct that.
         "chmod 1777 /tmp",
-        # What a schedhook on the host has is none of the guest's.
+        # The files of a schedhook on the host must not affect the guest.
         "rm -rf /etc/schedhook /var/lib/schedhook",
         "echo '+cpuset +cpu +memory +pids' > /sys/fs/cgroup/cgroup.subtree_control",
         "export HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1",
@@ -172,7 +172,7 @@ def start_script(script: str, mounts: Sequence[Path], private: Sequence[Path]) -
 def running(
     script: str, *, shared: Path, seconds: float, setup: Setup | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A guest that runs the bash ``script``, for at most ``seconds``; killed at the block's end.
+    """Run the bash ``script`` in a guest for at most ``seconds``; kill it at the block's end.
 
     ``shared`` is read-write on both sides; console.log there gets the guest's console.
     """
@@ -186,10 +186,10 @@ def running(
     with tempfile.TemporaryDirectory(prefix="numa-vm-") as temporary, contextlib.ExitStack() as end:
         command = [vng, "--verbose", "--run", str(kernel), "--name", f"{shared.name}-{os.getpid()}"]
         command += setup.shape.options()
-        # virtme-ng tries Debian 12's virtiofsd for ten seconds before it takes 9p.
+        # virtme-ng tries Debian 12's virtiofsd for ten seconds before it uses 9p.
         command += ["--force-9p", "--network", "loop", "--cwd", "/", "--rwdir", str(shared)]
         command += [] if kvm else ["--disable-kvm"]
-        # The host's files are read-only in the guest, except where a layer of the guest's own lies.
+        # The host's files are read-only in the guest, except under the guest's own overlays.
         for path in private[:1]:
             command += ["--overlay-rwdir", str(path)]
         for option in KERNEL_OPTIONS:
@@ -199,12 +199,12 @@ def running(
             command.append(f"--qemu-opts=-drive file={disk},if=virtio,format=raw,readonly=on")
         console = end.enter_context((shared / "console.log").open("wb"))
         guest = subprocess.Popen(
-            # timeout(1) outlives us, so that no guest stays behind when we are killed.
+            # timeout(1) outlives this process, so no guest is left behind if it is killed.
             ["timeout", "--kill-after=10", str(seconds), *command, "--", str(start)],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,
-            # virtme-ng calls virtme-run by name, which lies beside it.
+            # virtme-ng calls virtme-run, which is in the same directory, by name.
             env={**os.environ, "PATH": f"{Path(vng).parent}:{os.environ.get('PATH', os.defpath)}"},
             start_new_session=True,
         )
@@ -217,7 +217,7 @@ def running(
 
 
 def follow(path: Path, position: int) -> int:
-    """Print what ``path`` holds from ``position`` on; the new position."""
+    """Print the contents of ``path`` from ``position`` on; return the new position."""
     if not path.exists():
         return position
     with path.open("rb") as stream:
@@ -229,7 +229,7 @@ def follow(path: Path, position: int) -> int:
 
 
 def wait_for(path: Path, guest: subprocess.Popen[bytes]) -> bool:
-    """Wait until ``path`` exists; False when the guest ended without it."""
+    """Wait until ``path`` exists; return False if the guest ended before."""
     while not path.exists():
         if guest.poll() is not None:
             return path.exists()

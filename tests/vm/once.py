@@ -1,4 +1,4 @@
-"""Run one command where there are several NUMA nodes: on this host, or else in a guest."""
+"""Run one command with several NUMA nodes: on this host if it has them, else in a guest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HUNG = 124
 
 
 def memory_nodes(root: Path = Path("/sys/devices/system/node")) -> int:
-    """How many NUMA nodes of this host have memory."""
+    """Return how many NUMA nodes of this host have memory."""
     try:
         ranges = (root / "has_memory").read_text().strip()
     except FileNotFoundError:
@@ -27,21 +27,21 @@ def memory_nodes(root: Path = Path("/sys/devices/system/node")) -> int:
 
 
 def where(nodes: int | None) -> str:
-    """Where a command that needs ``nodes`` nodes runs; None asks for a guest anyway."""
+    """Return where a command that needs ``nodes`` nodes runs; None: in a guest anyway."""
     return "a virtual machine" if nodes is None or memory_nodes() < nodes else "this host"
 
 
 def run(
     command: list[str], results: Path, *, seconds: float, nodes: int | None, setup: machine.Setup
 ) -> int:
-    """Run ``command`` from the project's directory, printing its output; its exit status."""
+    """Run ``command`` in the project's directory, print its output, return its exit status."""
     if where(nodes) == "this host":
         return run_on_host(command, seconds)
     return run_in_guest(command, results, seconds, setup)
 
 
 def run_in_guest(command: list[str], results: Path, seconds: float, setup: machine.Setup) -> int:
-    """Run ``command`` in a guest with the directory ``results``, which gets out and status."""
+    """Run ``command`` in a guest; the directory ``results`` gets its output and status."""
     output, status, new = results / "out", results / "status", results / "status.new"
     exported = {name: os.environ[name] for name in ("CI",) if name in os.environ}
     exported["TESTS_IN_VM"] = "1"
@@ -73,6 +73,6 @@ def run_in_guest(command: list[str], results: Path, seconds: float, setup: machi
 
 
 def run_on_host(command: list[str], seconds: float) -> int:
-    """Run ``command`` here, with its children bounded by timeout(1)."""
+    """Run ``command`` here, with a time limit for it and its children by timeout(1)."""
     bounded = ["timeout", "--kill-after=10", str(seconds), *command]
     return subprocess.run(bounded, cwd=PROJECT, check=False).returncode

@@ -1,4 +1,4 @@
-"""A guest that stays up and runs what it is sent, so that a try does not cost a boot."""
+"""A guest that stays up and runs the commands that it is sent, to save the time of a boot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.vm import machine
 
 
 def serve(directory: Path, *, seconds: float, setup: machine.Setup) -> int:
-    """Keep a guest up until ``directory``/stop appears or time is over."""
+    """Keep a guest up until ``directory``/stop appears or the time limit is reached."""
     for name in ("in", "out"):
         shutil.rmtree(directory / name, ignore_errors=True)
         (directory / name).mkdir(parents=True)
@@ -33,7 +33,7 @@ def serve(directory: Path, *, seconds: float, setup: machine.Setup) -> int:
 
 
 def run(directory: Path, words: list[str], *, seconds: float) -> int:
-    """Run a command, or a script (one word, or standard input), in ``directory``'s guest."""
+    """Run a command, or a script (one word, or standard input), in the guest of ``directory``."""
     if not (directory / "ready").exists():
         print(f"no guest serves {directory}", file=sys.stderr)
         return 125

@@ -16,7 +16,7 @@ NODES_NEEDED = 4
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """How the tests of a tier ended, as pytest's junit.xml says."""
+    """The results of a tier's tests, from pytest's junit.xml."""
 
     passed: int
     failed: int
@@ -24,7 +24,7 @@ class Count:
 
     @classmethod
     def read(cls, path: Path) -> Count:
-        """Sum over the suites of the file."""
+        """Return the sum over the suites of the file."""
         suites = list(ElementTree.parse(path).getroot().iter("testsuite"))
 
         def total(attribute: str) -> int:
@@ -36,18 +36,18 @@ class Count:
 
 
 def pytest_command(tier: Path, results: Path) -> list[str]:
-    """Pytest over ``tier``, naming each test so that a hang shows where."""
-    # Imports of unused plug-ins take seconds in the guest, and so does rewriting the assertions of
-    # packages that bring one, ours among them: it has nowhere to keep the result.
+    """Return the pytest command for ``tier``; it names each test, so that a hang is located."""
+    # In the guest, importing unused plug-ins takes seconds. So does rewriting the assertions of
+    # packages with a pytest plug-in, such as this one: the guest cannot cache the result.
     command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"]
     command += [sys.executable, "-P", "-m", "pytest", str(tier), "-vv", "--durations=5"]
     command += ["-p", "no:cacheprovider"]
-    # A test that takes this long shows where it is, before the guest is stopped.
+    # A test that takes this long prints its stack before the guest is stopped.
     return [*command, "-o", "faulthandler_timeout=300", f"--junit-xml={results}/junit.xml"]
 
 
 def test(tiers: list[Path], *, seconds: float, force_vm: bool, setup: machine.Setup) -> int:
-    """Run each tier; 0 only if each ran at least one test and all passed."""
+    """Run each tier; return 0 only if each ran at least one test and all passed."""
     good = True
     for tier in tiers:
         results = RESULTS / tier.name
@@ -66,7 +66,7 @@ def test(tiers: list[Path], *, seconds: float, force_vm: bool, setup: machine.Se
 
 
 def summary(names: list[str]) -> int:
-    """Print the count of each tier in results/ and, last, the sum; 1 if any failed or is missing.
+    """Print the counts of each tier and their sum; return 1 if a test failed or is missing.
 
     A tier without a result counts as one failure.
     """

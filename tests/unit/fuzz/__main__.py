@@ -1,11 +1,11 @@
 """Coverage-guided fuzzing with atheris: `python -m tests.unit.fuzz [--runs N] [TARGET…]`.
 
-Each target runs in a process of its own, on inputs of up to 4 KiB, each of which may take five
-seconds and the process 2 GiB. What breaks one is kept in corpus/TARGET and run by test_fuzz.py from
-then on. `engine` is the page mover in C, which reads pagemap, over a fake kernel, in worlds made by
-chance. Nothing guides it: with the named scenarios of engine_test.c 400 worlds run 95.7 % of its
-lines and 20,000 run 96.4 % (gcov); the rest is for memory and system calls that fail. Exit status 1
-where something broke.
+Each target runs in a process of its own, on inputs of up to 4 KiB; an input may take five seconds,
+and the process 2 GiB. Inputs that fail are kept in corpus/TARGET, and test_fuzz.py runs them from
+then on. `engine` is the page mover in C over a fake kernel, with random mappings. It is not guided:
+with the named scenarios of engine_test.c, 400 random seeds cover 95.7 % of its lines and 20,000
+cover 96.4 % (gcov); the rest handles lack of memory and failing system calls. The exit status is 1
+if an input failed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENGINE = "engine"
 
 
 def fuzz(name: str, runs: int) -> bool:
-    """Whether the target has stood `runs` inputs."""
+    """Return whether the target handled `runs` inputs without a failure."""
     found = CORPUS / name
     found.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as seeds:
@@ -37,12 +37,12 @@ def fuzz(name: str, runs: int) -> bool:
     if done.returncode:
         print("\n".join(said[-40:]), file=sys.stderr)
     with contextlib.suppress(OSError):
-        found.rmdir()  # where nothing was found
+        found.rmdir()  # if nothing was found
     return done.returncode == 0
 
 
 def fuzz_engine(runs: int) -> bool:
-    """Whether the page mover in C has stood `runs` worlds made by chance, under the sanitizers."""
+    """Return whether the page mover passed `runs` random seeds under the sanitizers."""
     from tests.unit.backends.native.test_engine import build  # noqa: PLC0415 - only here
 
     with tempfile.TemporaryDirectory() as directory:
@@ -54,11 +54,11 @@ def fuzz_engine(runs: int) -> bool:
 
 
 def one(name: str, arguments: list[str]) -> None:
-    """Fuzz one target in this process, which ends with it."""
+    """Fuzz one target in this process, and exit."""
     import atheris  # noqa: PLC0415 - it is not wanted elsewhere
 
     with atheris.instrument_imports(include=["schedhook", "schedhook_plugins"]):
-        # At the end: what is installed is what is fuzzed.
+        # Last in the path, so that the installed package is fuzzed.
         sys.path.append(str(Path(__file__).parents[3]))
         from tests.unit.fuzz.targets import TARGETS  # noqa: PLC0415 - to be instrumented
     target = TARGETS[name]

@@ -1,7 +1,7 @@
-"""What reads text that others wrote: each parser, with the errors that its documentation allows.
+"""The parsers of untrusted text, each with the errors that its documentation allows.
 
-A target takes any bytes. Whatever it raises is a bug; so is an input of a few kilobytes that takes
-long or much memory.
+A target takes any bytes. Any exception is a bug; so is an input of a few kilobytes that takes much
+time or memory.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from schedhook_plugins.schedulers.slurm.scheduler import Slurm
 
 _NOWHERE = Path("/nowhere")
 _SEPARATOR = b"\n====\n"
-"""Between the files of a target that reads several."""
+"""Separates the files of a target that reads several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A parser, and inputs to begin with."""
+    """A parser, and its seeds."""
 
     run: Callable[[bytes], None]
     seeds: tuple[bytes, ...]
@@ -245,7 +245,7 @@ _ROWS = {
 
 
 def read_rows(data: bytes) -> None:
-    """A row in each table, of whatever type, read back: what is damaged is set aside."""
+    """Write a row of any types to each table and read it back: damaged rows are set aside."""
     parts = iter(data.split(b"\n"))
     database = _JOURNAL.database.connection
     database.execute("BEGIN")
@@ -279,7 +279,7 @@ def read_rows(data: bytes) -> None:
 
 
 def _value(raw: bytes) -> Any:
-    """NULL for nothing, a number or bytes for what says so, else text."""
+    """Return NULL for empty input, a number or bytes after a mark, else text."""
     if raw.startswith(b"#"):
         with contextlib.suppress(ValueError):
             number = float(raw[1:])

@@ -1,6 +1,6 @@
-"""Parsers on what nobody should have written: only documented errors, in bounded time and memory.
+"""Parsers on invalid input: they raise only documented errors, in bounded time and memory.
 
-`make fuzz` tries a million inputs each, led by what they reach; what it found is here.
+`make fuzz` tries a million inputs each, guided by coverage; its finds are run here.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_any_bytes(name: str, data: bytes) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_seeds_with_holes(name: str, data: st.DataObject) -> None:
-    """Parts of good inputs, cut, repeated and with something else between them."""
+    """Valid inputs, cut, repeated, and with other bytes in between."""
     text = data.draw(st.sampled_from(TARGETS[name].seeds))
     for _ in range(data.draw(st.integers(1, 3))):
         first, last = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))

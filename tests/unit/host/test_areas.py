@@ -69,7 +69,7 @@ def test_policies_with_blanks_and_flags(tmp_path: Path, policy: str, path: str) 
         (FakeArea(start=PAGE, size=PAGE, path="/lib/libc.so"), MemoryKind.FILE),
         (FakeArea(start=PAGE, size=PAGE, path="/dev/shm/x", device="0:23"), MemoryKind.SHMEM),
         (FakeArea(start=PAGE, size=PAGE, path="/run/x", device="0:23"), MemoryKind.SHMEM),
-        # A mount of another namespace: no table names the device.
+        # A mount of another namespace: no mount table lists the device.
         (FakeArea(start=PAGE, size=PAGE, path="/dev/shm/x", device="0:99"), MemoryKind.SHMEM),
         (
             FakeArea(
@@ -196,7 +196,7 @@ def test_any_file_name_is_read_and_hides_no_count(tmp_path: Path, name: str) -> 
     area = only(tmp_path, FakeArea(start=PAGE, size=4 * PAGE, pages={0: 1, 1: 3}, path=path))
     assert area.residency == {0: PAGE, 1: 3 * PAGE}
     assert area.kind is MemoryKind.FILE
-    if "\\012" not in path:  # maps writes this and a line end alike
+    if "\\012" not in path:  # maps writes this like a newline
         assert area.path == path
 
 
@@ -234,7 +234,7 @@ def test_residency_adds_up(tmp_path: Path, counts: list[dict[int, int]]) -> None
 
 
 class TestChangesBetweenTheTwoReads:
-    """numa_maps is as it was, maps as it is a moment later."""
+    """numa_maps is from before a change, maps from after it."""
 
     def read(self, root: Path, before: list[FakeArea], after: list[FakeArea]) -> list[Area]:
         write_process(root, 5, areas=before)

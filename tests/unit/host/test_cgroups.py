@@ -229,7 +229,7 @@ class TestPids:
 
 
 def fail_to_read(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
-    """Reading any file whose path ends in `name` fails as the kernel can make it fail."""
+    """Let reading any file whose path ends in `name` fail with the errno `number`."""
     read = Path.read_bytes
 
     def failing(path: Path) -> bytes:
@@ -312,7 +312,7 @@ STRANGE = ("x\r0::/victim", "x\x0b0::/victim", "\x85\u2028\udcff\x1b[m")
 
 @pytest.mark.parametrize("name", [f"user.slice/{strange}" for strange in STRANGE])
 def test_a_name_can_contain_any_character(v2: Path, name: str) -> None:
-    """Only a newline cannot be in it: users make cgroups, and call them what they like."""
+    """Only a newline is impossible: users can make cgroups and choose their names."""
     write_file(v2, f"sys/fs/cgroup/{name}/cgroup.procs", "10\n")
     write_file(v2, "proc/10/cgroup", os.fsencode(f"9:name=systemd:/{name}\n0::/{name}\n"))
     assert cgroups.memberships(10, v2) == (("name=systemd", f"/{name}"), ("", f"/{name}"))

@@ -1,4 +1,4 @@
-"""The table of mounts, with names that users may choose."""
+"""The table of mounts, with names that users choose."""
 
 from __future__ import annotations
 

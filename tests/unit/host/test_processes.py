@@ -1,4 +1,4 @@
-"""Who a process is and what it may use."""
+"""Identity, rights and placement of a process."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_host_without_proc(tmp_path: Path) -> None:
 
 
 def test_a_file_that_appears_belongs_to_another_process(tmp_path: Path) -> None:
-    """The process that was to be read has exited, and its number is given again."""
+    """The process has exited before the read, and another one has got its number."""
     write_process(tmp_path, 7)
     for name in ("stat", "task/8/stat", "task/7/stat"):
         with pytest.raises(ProcessGoneError), _proc.translated(7, name, tmp_path):

@@ -1,4 +1,4 @@
-"""The readers on the running kernel's own files: formats as they are, not as we think they are."""
+"""The readers on the running kernel's own files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_topology() -> None:
         assert 0 <= node.memory_reclaimable <= node.memory_total
         assert topology.distance(number, number) == 10
     total = sum(node.memory_total for node in topology.nodes.values())
-    # Less where a virtual machine's balloon has not given everything to a node.
+    # Less if a virtual machine's balloon has not given everything to a node.
     assert 0 < total <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -165,7 +165,7 @@ def test_another_process_and_its_end(child: subprocess.Popen[bytes]) -> None:
     while processes.read_status(child.pid).state != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    # Not yet waited for: the number is taken, the memory is gone.
+    # Not yet waited for: the number is still in use, the memory is gone.
     with pytest.raises(ProcessGoneError):
         processes.read_areas(child.pid)
     child.wait()

@@ -1,4 +1,4 @@
-"""Nodes, processors, distances and memory, on hosts of every odd shape."""
+"""Nodes, processors, distances and memory, on hosts of unusual shapes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_numbers_with_gaps_and_offline_nodes(tmp_path: Path) -> None:
 def test_nodes_without_memory_and_without_processors(tmp_path: Path) -> None:
     nodes = [
         FakeNode(number=0, cpus="0-3"),
-        # It has directories of huge pages none the less.
+        # It has directories of huge pages nevertheless.
         FakeNode(number=1, cpus="4-7", memory=0, free=0, huge_pools=[(2 * MIB, 0, 0)]),
         FakeNode(number=2, distances={1: 17}),
     ]

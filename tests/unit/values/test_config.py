@@ -1,4 +1,4 @@
-"""The configuration file: what holds without one, and what is said about a wrong one."""
+"""The configuration file: the defaults, and the errors for a wrong file."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_every_key_is_read() -> None:
 
 
 def another(hint: Any, default: Any) -> tuple[str, Any]:
-    """A value for a key that is not its default, as TOML and as it must be read."""
+    """Return a value other than the default, as TOML and as it must be read."""
     if isinstance(hint, UnionType):
         hint = next(each for each in get_args(hint) if each not in (AnyNode, NoneType))
         default = 0 if default is None else default
@@ -308,7 +308,7 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
 
 
 def test_a_pipe_instead_of_the_file_is_an_error(tmp_path: Path) -> None:
-    """Whoever names one on the command line may mean the output of a program."""
+    """A path given on the command line may be a pipe: the output of a program."""
     pipe = tmp_path / "config.toml"
     os.mkfifo(pipe)
     with pytest.raises(ConfigError, match="is a pipe"):

@@ -1,4 +1,4 @@
-"""Log lines: their form, their severity, and that they can do no harm."""
+"""Log lines: their format, their severity, and that they do no harm."""
 
 from __future__ import annotations
 

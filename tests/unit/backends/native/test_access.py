@@ -1,4 +1,4 @@
-"""What keeps a caller from processes, as far as a host without nodes can show it."""
+"""Denied access to processes, as far as a host with one node can show it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_this_host_allows_every_call() -> None:
     ("known_as", "error"),
     [
         ("ANOTHER", RefusedError),  # another pid namespace's /proc
-        ("0", RefusedError),  # one in which this process is not
+        ("0", RefusedError),  # a pid namespace without this process
         ("-1", ProcessGoneError),
         ("ME", NoPermissionError),  # known, but hidden
         (None, RefusedError),  # no /proc

@@ -1,4 +1,4 @@
-"""The page mover in C, over a fake kernel, with the compiler's sanitizers watching."""
+"""The page mover in C over a fake kernel, under the compiler's sanitizers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEEDS = 4000
 
 
 def run(*command: str | Path, timeout: float) -> subprocess.CompletedProcess[str]:
-    """The finished command; a failure shows what it said."""
+    """Run a command; a failure shows its output."""
     done = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
@@ -37,7 +37,7 @@ def engine_test(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(directory: Path) -> Path:
-    """The program that drives the engine over the fake kernel."""
+    """Build the program that runs the engine over the fake kernel."""
     program = directory / "engine_test"
     sources = [
         HERE / "engine_test.c",
@@ -54,7 +54,7 @@ def build(directory: Path) -> Path:
 
 
 def test_every_page_is_accounted_for_once(engine_test: Path) -> None:
-    """Named scenarios and random ones; `engine_test SEED 1` repeats the one that failed."""
+    """Run named and random scenarios; `engine_test SEED 1` repeats one that failed."""
     said = run(engine_test, "0", str(SEEDS), timeout=60).stdout
     named = (HERE / "engine_test.c").read_text().count("\n    run(")
     assert said.count("ok ") == named + 1

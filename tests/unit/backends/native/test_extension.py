@@ -1,4 +1,4 @@
-"""The C core as Python has it: under the compiler's sanitizers, and called again and again."""
+"""The C core called from Python: under the compiler's sanitizers, and many times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = Path(__file__).parents[4]
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment in which `schedhook` is one whose core the sanitizers watch."""
+    """Return an environment in which schedhook's core is built with the sanitizers."""
     directory = tmp_path_factory.mktemp("sanitized")
     shutil.copytree(Path(schedhook.__file__).parent, directory / "schedhook")
     for built in (directory / "schedhook/backends/native").glob("_core*.so"):
@@ -41,7 +41,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PYTHONPATH": str(directory),
         "PYTHONSAFEPATH": "1",
         "LD_PRELOAD": runtime,
-        # The interpreter itself keeps what it has; test_nothing_leaks looks for leaks of ours.
+        # The interpreter itself does not free everything; test_nothing_leaks checks the core.
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
     }
 
@@ -118,14 +118,14 @@ print("kept nothing")
 
 
 def test_nothing_leaks() -> None:
-    """10,000 rounds of 18 calls each, good ones and bad ones: no descriptor, no memory."""
+    """10,000 rounds of 18 calls, valid and invalid, leave no descriptor and no memory behind."""
     environ = {**os.environ, "PYTHONSAFEPATH": "1"}
     said = run_again("10000", "plain", environ=environ)
     assert said == "kept nothing\n"
 
 
 def test_valid_and_invalid_calls_under_the_sanitizers(sanitized: dict[str, str]) -> None:
-    # It keeps freed memory for a while on purpose, so there is no telling what is kept.
+    # The sanitizer keeps freed memory for a while, so memory use is not checked here.
     environ = {**sanitized, "ASAN_OPTIONS": f"{sanitized['ASAN_OPTIONS']}:quarantine_size_mb=1"}
     assert run_again("500", environ=environ) == "kept nothing\n"
 

@@ -1,4 +1,4 @@
-"""Logs of accesses: what is understood of each format, and what becomes of the rest."""
+"""Logs of accesses: what is read of each format, and how the rest is counted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Found = dict[int, list[tuple[int, int, int]]]
 
 
 def read(text: str | bytes, **more: object) -> tuple[Found, Tally]:
-    """(page, node, accesses) by process."""
+    """Return (page, node, accesses) by process."""
     raw = text.encode() if isinstance(text, str) else text
     profile, tally = read_profile(io.BytesIO(raw), TWO, **more)  # type: ignore[arg-type]
     found = {
@@ -99,7 +99,7 @@ Samples for 'page-faults' event do not have CPU attribute set.
     ["7f0925122e64 [unknown] (/lib/libz.so)", "7f0925122e64 std::f<a, b>(int)+0x5b (/x (deleted))"],
 )
 def test_the_address_of_code_is_not_an_access(code: str) -> None:
-    """What `perf script` prints of events by default."""
+    """Lines that `perf script` prints for events by default."""
     with pytest.raises(UsageError, match="-F comm,pid,tid,cpu,event,addr"):
         read(f"  app   210 [000]    68.052951:          1 page-faults:      {code}\n")
 
@@ -114,7 +114,7 @@ def test_accesses_that_a_cache_answered_do_not_count() -> None:
 
 
 def test_csv() -> None:
-    log = f"""# by somebody's tool
+    log = f"""# by some tool
 time, Address,CPU,pid,weight
 1,{PAGE + 5:#x},1,7,3
 2,"{PAGE}",3,7,"2"
@@ -185,7 +185,7 @@ def test_a_csv_log_names_its_fields() -> None:
 
 
 class Endless(io.RawIOBase):
-    """Some lines, 64 MiB without a line's end, and some more lines."""
+    """Some lines, 64 MiB without a newline, and some more lines."""
 
     def __init__(self, lines: bytes) -> None:
         self.parts = [lines, *[b""] * 64, b"\n" + lines, None]
@@ -232,7 +232,7 @@ _PIECES = st.sampled_from(
 @example(b'pid,cpu,addr\n"\r\x00",1,1', Format.CSV)
 @example(b'{"pid":1,"cpu":0,"addr":1e400}\n{"pid":1,"cpu":0,"addr":NaN}', Format.JSONL)
 def test_any_input_is_read_or_refused(log: bytes, kind: Format) -> None:
-    """Either it has a usable sample, or the error is the one for that; each line has its count."""
+    """A log has a usable sample or is refused; each line is counted."""
     try:
         _, tally = read(log, kind=kind)
     except UsageError as error:

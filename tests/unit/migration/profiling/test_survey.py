@@ -1,4 +1,4 @@
-"""Which accesses of a profile are of the processes in question, and which of others."""
+"""The attribution of accesses to selected and to other processes."""
 
 from __future__ import annotations
 
