@@ -1,4 +1,4 @@
-"""End a command that runs until it is told to: by SIGINT, SIGTERM or SIGHUP."""
+"""Stop a command that runs until SIGINT, SIGTERM or SIGHUP."""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ def command(
     if as_json:
         click.echo(json.dumps(runs, indent=2))
     elif job is not None and not runs:
-        raise UsageError(f"{path}: no job {job!r}" + (" since then" if since is not None else ""))
+        when = " since then" if since is not None else ""
+        raise UsageError(f"{path}: no job {job!r}{when}; `schedhook history` lists all jobs")
     else:
         from schedhook.cli.output.history import print_runs
 

@@ -130,12 +130,12 @@ def _survey(log: str, members: tuple[int, ...], root: Path, **how: Any) -> tuple
             profile, tally = read_profile(file, topology, **how)
             recorded = _last_written(file)
     except OSError as error:
-        raise UsageError(f"{log}: {error.strerror}") from error
+        raise UsageError(f"cannot read {log}: {error.strerror}") from error
     found = survey(profile, members, topology, recorded=recorded, root=root)
     if not any(each.total for each in found.accesses.values()):
         raise UsageError(
-            f"{log}: no usable sample is of these processes: {found.gone} are of processes that"
-            f" have exited, {found.others} of others"
+            f"{log}: no usable sample of these processes: {found.gone} are of processes that have"
+            f" exited, {found.others} of other processes; record these while they run"
         )
     return tally, found
 

@@ -1,4 +1,4 @@
-"""Charts of `schedhook show`: where memory is, held against where its processors are."""
+"""Charts of `schedhook show`: where memory is, compared with where its processors are."""
 
 from __future__ import annotations
 

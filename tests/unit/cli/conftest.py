@@ -20,7 +20,7 @@ def run(
     capsys: pytest.CaptureFixture[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
-    """Return how to run `schedhook`, on 80 columns unless told otherwise, with its own journal."""
+    """Return how to run `schedhook`, on 80 columns by default, with a journal of its own."""
     config = tmp_path_factory.mktemp("config") / "config.toml"
     config.write_text(f'[journal]\npath = "{config.parent}/journal.db"\n')
 

@@ -95,7 +95,7 @@ def test_the_log_from_standard_input(run: Run, log: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--pid", "300"], 2, "no usable sample is of these processes: 1 are of processes"),
+        (["--pid", "300"], 2, "no usable sample of these processes: 1 are of processes"),
         (["--pid", "100", "--min-share", "2"], 2, "--min-share"),
         (["--pid", "100", "--format", "csv"], 2, "pid,cpu,address"),
         (["--pid", "100", "--kinds", "swap"], 2, "anon"),
