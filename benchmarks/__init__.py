@@ -1,1 +1,1 @@
-"""How fast memory follows, against a peer and against the bare system call: see docs/speed.md."""
+"""Measure the speed against a peer and against the bare system call; see docs/speed.md."""

@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Here. Results are written after each part, so that a part that fails costs only itself."""
+    """Measure here. Write the results after each part, so that a failing part loses only itself."""
     if not suite.nodes_are_there():
         print("this host has no NUMA nodes 0 and 2: leave out --here", file=sys.stderr)
         return 1
@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def in_guest(options: argparse.Namespace) -> int:
-    """The same in a virtual machine."""
+    """Measure in a virtual machine."""
     shape = machine.Shape(mib_per_node=options.mib_per_node)
     setup = machine.Setup(shape=shape, kernel=options.kernel)
     with tempfile.TemporaryDirectory(prefix="numa-bench-") as shared:

@@ -1,11 +1,11 @@
-/* What the kernel can do: nothing but the system call, over addresses that are known beforehand.
+/* The kernel's speed: only the system call, over addresses that are known beforehand.
  *
  *   bare move PID START BYTES STEP NODE THREADS BATCH    move_pages(2), BATCH addresses a call
  *   bare migrate PID FROM TO                             migrate_pages(2), one call
  *
- * STEP is the distance of two addresses: a base page or a huge page. Threads take the next batch as
- * they are free. Prints the seconds that the calls took, and how many pages the kernel says it
- * left. */
+ * STEP is the distance between two addresses: a base page or a huge page. Each thread takes the
+ * next batch when it is free. Prints the seconds that the calls took, and how many pages the kernel
+ * reports as not moved. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>

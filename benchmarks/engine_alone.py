@@ -1,4 +1,4 @@
-"""Moves one mapping with the page mover alone: no plan, no check, no command line.
+"""Move one mapping with the page mover alone: no plan, no check, no command line.
 
     engine_alone.py PID START OLD NEW THREADS BATCH_KIB
 
@@ -21,7 +21,7 @@ def main() -> None:
     limits = Limits(batch_bytes=batch << 10)
     with NativeBackend().attach(pid) as target, ThreadPoolExecutor(threads) as pool:
         area = next(area for area in target.areas() if area.start <= start < area.end)
-        list(pool.map(lambda _: time.sleep(0.05), range(threads)))  # the threads are there
+        list(pool.map(lambda _: time.sleep(0.05), range(threads)))  # starts the threads
 
         def sweep(piece: tuple[int, int]) -> tuple[int, int]:
             done = target.sweep(area, *piece, {old: new}, shared=True, limits=limits)

@@ -1,8 +1,8 @@
-"""What a prolog costs with the agent running: `python benchmarks/hook_cost.py [--runs N]`.
+"""Measure a prolog's cost with the agent running: `python benchmarks/hook_cost.py [--runs N]`.
 
 Prints the time of contrib/slurm's prolog as a ratio to `python3 -I -S -c pass`, each the median of
-many runs that take turns. Every prolog's event has to be in the agent's journal afterwards, or else
-the figures are not worth printing.
+many runs that take turns. Every prolog's event must be in the agent's journal afterwards; else no
+figures are printed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PROLOG = {
 
 @contextmanager
 def agent(directory: Path, python: str) -> Iterator[Path]:
-    """A real agent, as a service would start it; the path of its socket."""
+    """Run a real agent, started like a service; yield the path of its socket."""
     path = directory / "agent.sock"
     (directory / "config.toml").write_text(
         f'[journal]\npath = "{directory}/state/journal.db"\n[log]\nlevel = "warning"\n'
@@ -60,14 +60,14 @@ def agent(directory: Path, python: str) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds from start to end, and of processor time, of one process."""
+    """Elapsed seconds and seconds of processor time of one process."""
 
     wall: float
     processor: float
 
 
 def install(directory: Path, python: str, socket: Path) -> Path:
-    """The prolog as it is installed, but for the agent's socket."""
+    """Write the prolog as it is installed, with another socket of the agent; return its path."""
     command = [python, str(INSTALL), "--directory", str(directory)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     prolog = directory / "prolog"
@@ -76,7 +76,7 @@ def install(directory: Path, python: str, socket: Path) -> Path:
 
 
 def timed(command: Sequence[str], environ: dict[str, str]) -> Cost:
-    """Run a command. CalledProcessError where it fails."""
+    """Run a command. Raise CalledProcessError if it fails."""
     before = time.perf_counter()
     process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -88,7 +88,7 @@ def timed(command: Sequence[str], environ: dict[str, str]) -> Cost:
 
 
 def main() -> int:
-    """Exit status 1 where the hook costs more than it may."""
+    """Return the exit status: 1 if the hook costs more than the limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--python", default=sys.executable, help="the hooks' interpreter")
@@ -102,7 +102,7 @@ def main() -> int:
             base = [options.python, "-I", "-S", "-c", "pass"]
             for run in range(options.runs + 1):
                 job = {**PROLOG, "SLURM_JOB_ID": str(run + 1)}
-                # In turns, and each goes first as often, so that a busy machine is fair to both.
+                # In turns, each first equally often, so that a busy machine affects both alike.
                 for which in (0, 1) if run % 2 else (1, 0):
                     if which:
                         hooks.append(timed(hook, job))

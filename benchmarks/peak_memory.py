@@ -1,4 +1,4 @@
-"""Runs a schedhook command and says on standard error what resident memory it took at most, KiB."""
+"""Run a schedhook command and print its peak resident memory in KiB on standard error."""
 
 import contextlib
 import resource

@@ -1,4 +1,4 @@
-"""How fast logs of accesses are read, and in how much memory: `python benchmarks/profile_log.py`.
+"""Measure the speed and memory of reading access logs: `python benchmarks/profile_log.py`.
 
 Each row is a process of its own that reads so many samples, made as they are read; the time that
 making them takes is not counted. `hot`: most accesses go to a tenth of half a million pages, as in
@@ -49,7 +49,7 @@ SPREADS = {"hot": hot, "wide": wide}
 
 
 class Log(io.RawIOBase):
-    """A log that is made while it is read."""
+    """A log that is generated while it is read."""
 
     def __init__(self, kind: Format, spread: Callable[[random.Random], int], samples: int) -> None:
         self.seconds = 0.0
@@ -77,7 +77,7 @@ class Log(io.RawIOBase):
 
 
 def one(kind: Format, spread: str, samples: int) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     log = Log(kind, SPREADS[spread], samples)
     began, began_here = time.monotonic(), time.process_time()
     profile, tally = read_profile(log, four_nodes(), kind=kind)  # type: ignore[arg-type]

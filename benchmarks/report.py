@@ -14,7 +14,7 @@ WIDTH, HEIGHT, MARGIN = 480, 320, 56
 
 
 def table(results: Results) -> str:
-    """Text, for people."""
+    """Return the table as text."""
     lines = [f"{'what':42} {'runs':>4} {'median':>9} {'least':>9} {'most':>9} {'GB/s':>7}"]
     for each in results.series.values():
         rate = f"{gigabytes(each):7.3f}" if each.mib else ""
@@ -32,12 +32,12 @@ def table(results: Results) -> str:
 
 
 def gigabytes(series: Series) -> float:
-    """Moved in a second, in units of 1,000,000,000 bytes."""
+    """Return the rate in units of 1,000,000,000 bytes per second."""
     return series.mib * (1 << 20) / series.median / 1e9
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """Everything, for programs."""
+    """Return all results as JSON."""
     return {
         "kernel": platform.release(),
         "series": [
@@ -53,13 +53,13 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def points(results: Results, pattern: str) -> list[tuple[float, float]]:
-    """(number in the name, median) of the series whose names match."""
+    """Return (number in the name, median) of the series whose names match."""
     found = ((re.fullmatch(pattern, name), each) for name, each in results.series.items())
     return [(float(match[1]), each.median) for match, each in found if match]
 
 
 def plot(title: str, below: str, found: list[tuple[float, float]]) -> str:
-    """A line through the points, both axes from zero, as SVG."""
+    """Return a line through the points as SVG, with both axes from zero."""
     right, top = max(x for x, _ in found), max(y for _, y in found)
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -90,7 +90,7 @@ def plot(title: str, below: str, found: list[tuple[float, float]]) -> str:
 
 
 def write(results: Results, directory: Path) -> None:
-    """table.txt, results.json, and the plots of what was measured."""
+    """Write table.txt, results.json, and the plots of the parts that were measured."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "table.txt").write_text(table(results) + "\n")
     (directory / "results.json").write_text(json.dumps(as_json(results), indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What is measured: contenders that take turns over one target, and what is promised of them."""
+"""The measurements: programs that take turns on one target, and the limits of their ratios."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from benchmarks import tools
 from benchmarks.tools import MIB, Target
 
 BATCH_KIB = 32768
-"""What both the engine and the bare loop hand to one call; the default of `batch_kb`."""
+"""Bytes per call of both the engine and the bare loop; the default of `batch_kb`."""
 
 Contender = Callable[[Target, int, int], float]
-"""Moves the target's memory from a node to another; returns seconds."""
+"""Moves the target's memory from one node to another; returns the seconds."""
 
 
 @dataclass(slots=True)
 class Series:
-    """Repeated measurements of one thing, in seconds unless `unit` says otherwise."""
+    """Repeated measurements of one quantity, in seconds unless `unit` is given."""
 
     name: str
     values: list[float] = field(default_factory=list)
     mib: int = 0
-    """How much memory moved each time; 0: nothing did."""
+    """Bytes that moved each time; 0 if nothing moves."""
     unit: str = "s"
 
     @property
@@ -37,19 +37,19 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """One series against another, by their medians; `most` is what the project promises."""
+    """The ratio of two series' medians; `most` is its limit."""
 
     name: str
     ours: str
     against: str
     most: float | None = None
     scale: float = 1.0
-    """What the second one's median is multiplied by, as for another size."""
+    """The factor for the second median, if the sizes differ."""
 
 
 @dataclass(slots=True)
 class Results:
-    """Everything that was measured, in order."""
+    """All results, in order."""
 
     series: dict[str, Series] = field(default_factory=dict)
     ratios: list[Ratio] = field(default_factory=list)
@@ -63,11 +63,11 @@ class Results:
         return ours / (against * ratio.scale)
 
 
-# -- contenders -----------------------------------------------------------------------------------
+# -- programs that are compared --------------------------------------------------------------------
 
 
 def timed(*command: object) -> float:
-    """The wall time of a command, with its start."""
+    """Return the elapsed time of a command, including its start."""
     began = time.monotonic()
     tools.call(*command)
     return time.monotonic() - began
@@ -78,7 +78,7 @@ def migratepages(target: Target, old: int, new: int) -> float:
 
 
 def relocate(*options: object) -> Contender:
-    """The report's `seconds`: plan, move, verify."""
+    """Return the report's `seconds`: plan, move, verify."""
 
     def run(target: Target, old: int, new: int) -> float:
         report = tools.schedhook(
@@ -92,7 +92,7 @@ def relocate(*options: object) -> Contender:
 
 
 def bare(threads: int, batch_kib: int = BATCH_KIB) -> Contender:
-    """Nothing but move_pages(2), one address for each page or huge page."""
+    """Use move_pages(2) alone, with one address for each page or huge page."""
 
     def run(target: Target, old: int, new: int) -> float:  # noqa: ARG001
         step = tools.huge_page() if target.kind == "thp" else tools.PAGE
@@ -106,7 +106,7 @@ def bare(threads: int, batch_kib: int = BATCH_KIB) -> Contender:
 
 
 def engine(threads: int, batch_kib: int = BATCH_KIB) -> Contender:
-    """The page mover alone, with the same threads and batches as the bare loop."""
+    """Use the page mover alone, with the same threads and batches as the bare loop."""
 
     def run(target: Target, old: int, new: int) -> float:
         said = tools.call(
@@ -125,7 +125,7 @@ def take_turns(
     rounds: int,
     after: Callable[[str, Target], None] | None = None,
 ) -> None:
-    """Each moves the same memory in each round, beginning with another one every time."""
+    """Let each program move the same memory in each round; another one begins each time."""
     names = list(contenders)
     for number in range(rounds):
         first = number % len(names)
@@ -140,11 +140,11 @@ def take_turns(
                 after(name, target)
 
 
-# -- what is measured -----------------------------------------------------------------------------
+# -- the parts ----------------------------------------------------------------------------------
 
 
 def against_peers(results: Results, rounds: int, mib: int, kind: str) -> None:
-    """Our two strategies, the engine alone and the bare loop, against migratepages."""
+    """Compare both strategies, the engine alone and the bare loop with migratepages."""
     few = ("--threads", 2)
     with tools.target(kind, mib, 0) as target:
         take_turns(
@@ -183,7 +183,7 @@ def against_peers(results: Results, rounds: int, mib: int, kind: str) -> None:
 
 
 def stalls(results: Results, rounds: int, mib: int) -> None:
-    """How long the job is kept waiting at most."""
+    """Measure the longest time for which the job has to wait."""
 
     def note(name: str, target: Target) -> None:
         touch, mapping = target.stall()
@@ -212,7 +212,7 @@ def stalls(results: Results, rounds: int, mib: int) -> None:
 
 
 def sparse(results: Results, rounds: int) -> None:
-    """1 TiB of address space with 100 MiB in it, against 100 MiB in one piece."""
+    """Compare 100 MiB in 1 TiB of address space with 100 MiB in one piece."""
     move = relocate("--threads", 2)
     with tools.target("sparse", 100, 0) as wide, tools.target("anon", 100, 0) as dense:
         for _ in range(rounds):
@@ -229,7 +229,7 @@ def sparse(results: Results, rounds: int) -> None:
 
 
 def sizes(results: Results, rounds: int, mibs: Sequence[int]) -> None:
-    """Time and the mover's memory, by size."""
+    """Measure time and the mover's memory by size."""
     smallest, largest = mibs[0], mibs[-1]
     for mib in mibs:
         tools.tidy()
@@ -249,7 +249,7 @@ def sizes(results: Results, rounds: int, mibs: Sequence[int]) -> None:
 
 
 def memory(target: Target, old: int, new: int) -> float:
-    """The greatest resident size of the command, in MiB (its interpreter included)."""
+    """Return the peak resident memory of the command, with its interpreter, in MiB."""
     command = [
         sys.executable, "-P", str(tools.HERE / "peak_memory.py"),
         "relocate", "--pid", str(target.pid), "--from", str(old), "--to", str(new), "--json",
@@ -260,20 +260,20 @@ def memory(target: Target, old: int, new: int) -> float:
 
 
 def threads(results: Results, rounds: int, mib: int, counts: Sequence[int]) -> None:
-    """Time by the number of threads."""
+    """Measure time by the number of threads."""
     with tools.target("anon", mib, 0) as target:
         contenders = {f"{count} threads": relocate("--threads", count) for count in counts}
         take_turns(results, target, contenders, rounds)
 
 
 def batches(results: Results, rounds: int, mib: int, kibs: Sequence[int]) -> None:
-    """Time by batch size, of the engine alone."""
+    """Measure the engine's time by batch size."""
     with tools.target("anon", mib, 0) as target:
         take_turns(results, target, {f"batch {kib} KiB": engine(2, kib) for kib in kibs}, rounds)
 
 
 def start(results: Results, rounds: int) -> None:
-    """What the interpreter and the imports take, which no report's seconds contain."""
+    """Measure the interpreter and the imports, which a report's seconds do not contain."""
     for _ in range(rounds):
         results.add("start: python3 -c pass", timed(sys.executable, "-c", "pass"))
         help_ = (sys.executable, "-P", "-m", "schedhook.cli.main", "relocate", "--help")
@@ -283,7 +283,7 @@ def start(results: Results, rounds: int) -> None:
 def everything(
     rounds: int, mib: int, largest: int
 ) -> Iterator[tuple[str, Callable[[Results], None]]]:
-    """The parts, by name."""
+    """Run the named parts."""
     yield "start", lambda results: start(results, rounds)
     yield "anon", lambda results: against_peers(results, rounds, mib, "anon")
     yield "thp", lambda results: against_peers(results, rounds, mib, "thp")
@@ -296,7 +296,7 @@ def everything(
 
 
 def largest_size(wanted: int) -> int:
-    """MiB that fit on both nodes, `wanted` at most."""
+    """Return the MiB that fit on both nodes, at most `wanted`."""
     free = min(tools.free_bytes(node) for node in (0, 2)) // MIB - 128
     return max(100, min(wanted, free))
 

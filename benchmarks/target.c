@@ -1,12 +1,12 @@
-/* A process whose memory is moved, and which notices when it is kept waiting.
+/* A process whose memory is moved, and which measures how long it has to wait.
  *
  *   target KIND MIB NODE
  *
  * KIND: anon (small pages), thp (transparent huge pages), sparse (1 TiB of address space, of which
- * MIB are used, in scattered runs of 64 KiB). Says `ready START BYTES`, then obeys lines: `probe`
- * starts a thread that writes to one page after the other and maps and unmaps a page in between, as
- * an allocator does; `stall` prints the longest write and the longest map-and-unmap, in ns, since
- * it was last asked. */
+ * MIB are used, in scattered runs of 64 KiB). Prints `ready START BYTES` and reads commands, one
+ * per line: `probe` starts a thread that writes to one page after the other and maps and unmaps a
+ * page in between, as an allocator does; `stall` prints the longest write and the longest
+ * map-and-unmap since the last `stall`, in ns. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -43,7 +43,7 @@ static uint64_t now(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* The page of this number among those in use. */
+/* The page with this number among those in use. */
 static char *page(size_t number)
 {
     return memory + number / (RUN / PAGE) * stride + number % (RUN / PAGE) * PAGE;
@@ -71,7 +71,7 @@ static void *probe(void *unused)
         if (extra == MAP_FAILED || munmap(extra, PAGE))
             die("mmap");
         note(&longest_map, now() - began);
-        usleep(500); /* an emulated machine has few processors to spare */
+        usleep(500); /* an emulated machine has few processors */
     }
     return unused;
 }

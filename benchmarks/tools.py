@@ -25,7 +25,7 @@ TIMEOUT = 600
 
 @cache
 def compiled(name: str) -> Path:
-    """The program of `name`.c, compiled."""
+    """Compile `name`.c and return the program's path."""
     binary = Path(f"/dev/shm/schedhook-bench-{name}")
     command = ["gcc", "-O2", "-pthread", "-o", str(binary), str(HERE / f"{name}.c")]
     subprocess.run(command, check=True, timeout=120)
@@ -33,7 +33,7 @@ def compiled(name: str) -> Path:
 
 
 def call(*words: object) -> str:
-    """Standard output of a command, which has to succeed."""
+    """Run a command, which must succeed; return its standard output."""
     command = [str(word) for word in words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if done.returncode:
@@ -42,7 +42,7 @@ def call(*words: object) -> str:
 
 
 def schedhook(*words: object) -> dict[str, Any]:
-    """What `schedhook … --json` prints. -P: the installed package, not this checkout, is meant."""
+    """Return what `schedhook … --json` prints. -P: use the installed package, not this checkout."""
     text = call(sys.executable, "-P", "-m", "schedhook.cli.main", *words, "--json")
     answer: dict[str, Any] = json.loads(text)
     return answer
@@ -66,23 +66,23 @@ class Target:
         self.start, self.size = int(start, 16), int(size)
 
     def probe(self) -> None:
-        """Start the thread that notices when it is kept waiting."""
+        """Start the thread that measures how long it has to wait."""
         self._say("probe")
         time.sleep(0.3)
         self.stall()
 
     def stall(self) -> tuple[float, float]:
-        """The longest write and the longest map-and-unmap since the last question, in seconds."""
+        """Return the longest write and map-and-unmap since the last call, in seconds."""
         touch, mapping = self._say("stall").split()
         return int(touch) / 1e9, int(mapping) / 1e9
 
     def huge_bytes(self) -> int:
-        """Memory in transparent huge pages."""
+        """Return the bytes in transparent huge pages."""
         text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         return int(text.partition("AnonHugePages:")[2].split()[0]) << 10
 
     def share_on(self, node: int) -> float:
-        """The share of its memory that lies on `node`, from numa_maps."""
+        """Return the share of its memory that is on `node`, from numa_maps."""
         pages: dict[int, int] = {}
         for line in Path(f"/proc/{self.pid}/numa_maps").read_text().splitlines():
             if self.start <= int(line.split()[0], 16) < self.start + self.size:
@@ -112,7 +112,7 @@ class Target:
 
 @contextlib.contextmanager
 def target(kind: str, mib: int, node: int) -> Iterator[Target]:
-    """A target, for a while."""
+    """Run a target during the block."""
     running = Target(kind, mib, node)
     try:
         if kind == "thp" and running.huge_bytes() < 0.99 * running.used:
@@ -123,17 +123,17 @@ def target(kind: str, mib: int, node: int) -> Iterator[Target]:
 
 
 def huge_page() -> int:
-    """The size of a transparent huge page."""
+    """Return the size of a transparent huge page in bytes."""
     return int(Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").read_text())
 
 
 def free_bytes(node: int) -> int:
-    """MemFree of a node."""
+    """Return MemFree of a node in bytes."""
     text = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text()
     return int(text.partition("MemFree:")[2].split()[0]) << 10
 
 
 def tidy() -> None:
-    """Leave no page cache and no scattered free pages behind that one tool would pay for."""
+    """Drop the page cache and compact memory, so that no program pays for another's traces."""
     Path("/proc/sys/vm/drop_caches").write_text("3")
     Path("/proc/sys/vm/compact_memory").write_text("1")

@@ -1,5 +1,5 @@
-/* A thread that changes its process's memory without end, in one way: unmap, dontneed, remap,
- * protect, truncate, fork or threads. See job.c. */
+/* A thread that keeps changing its process's memory in one way: unmap, dontneed, remap, protect,
+ * truncate, fork or threads. See job.c. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -30,7 +30,7 @@ static void check(int good, const char *what)
     }
 }
 
-/* What is written is found again, whatever happens to the pages meanwhile. */
+/* Check that what was written is still there, whatever happened to the pages. */
 static void fill(char *start, size_t bytes)
 {
     for (char *page = start; page < start + bytes; page += PAGE)
@@ -62,7 +62,7 @@ static void dontneed(char *piece)
     check(!madvise(piece, PIECE, MADV_DONTNEED), "madvise");
 }
 
-/* To and fro; the pages go along. */
+/* Remap to another address and back; the pages move with the mapping. */
 static void remap(char *piece)
 {
     char *away = mremap(piece, PIECE, PIECE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
@@ -90,7 +90,7 @@ static void fork_child(char *piece)
     pid_t child = fork();
 
     if (!child) {
-        fill(piece, PIECE); /* its own copies from here on */
+        fill(piece, PIECE); /* from here on its own copies */
         _exit(0);
     }
     check(child > 0 && waitpid(child, NULL, 0) == child, "fork");
@@ -124,7 +124,7 @@ static void *churn(void *given)
 {
     size_t kind = (size_t)given;
 
-    /* From here on on the node where it runs, not where its creator is bound. */
+    /* Allocate on the node where it runs, not on the node to which its creator is bound. */
     check(!syscall(SYS_set_mempolicy, 0, NULL, 0ul), "set_mempolicy");
     for (;; count++) {
         char *piece = memory + count * PIECE % length;
@@ -134,7 +134,7 @@ static void *churn(void *given)
             verify(piece, PIECE);
         else
             fill(piece, PIECE);
-        usleep(300); /* an emulated machine has few processors to spare */
+        usleep(300); /* an emulated machine has few processors */
     }
     return NULL;
 }
@@ -144,7 +144,7 @@ unsigned long churn_count(void)
     return count;
 }
 
-/* The memory is filled by the caller's thread, where its policy says. */
+/* The caller's thread fills the memory, on the nodes of its policy. */
 void churn_start(const char *kind, size_t bytes)
 {
     pthread_t thread;

@@ -1,14 +1,16 @@
-/* Many small processes that do something at moments of their own while they are moved.
+/* Many small processes, each of which acts at a random moment while they are moved.
  *
  *   crowd COUNT PAGES NODE ACTION MICROSECONDS
  *
- * Each fills PAGES pages at a fixed address, bound to NODE. All say `ready`; a line lets each wait
- * for a random part of the time and then act: `exec` becomes another program with the same amount
- * of other memory, bound to NODE too; `exit` exits; `fork` makes a child that writes all pages, and
- * so gets its own on NODE. Every second one does nothing but wait.
+ * Each fills PAGES pages at a fixed address, bound to NODE. Together they print `ready`; after a
+ * line on standard input, each waits for a random part of the time and then acts: `exec` becomes
+ * another program with the same amount of other memory, also bound to NODE; `exit` exits; `fork`
+ * makes a child that writes all pages and so gets its own copies on NODE. Every second process only
+ * waits.
  *
- * Page 0 holds the number of the image (1, or 2 after the action, 0 until it is filled) and when it
- * was filled, in ns of CLOCK_MONOTONIC; each other page its address times the image's number. */
+ * Page 0 holds the number of the image (1, or 2 after the action, 0 until it is filled) and the
+ * time when it was filled, in ns of CLOCK_MONOTONIC; each other page holds its address times the
+ * image's number. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdatomic.h>

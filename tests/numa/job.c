@@ -3,15 +3,15 @@
  *   job KIND MIB NODE [PATH]
  *
  * KIND: anon, thp, huge, mlock, file, shm (PATH names the file of the last two), reserve (1 TiB of
- * address space of which MIB are used, in scattered pieces). Says `ready START BYTES`, then obeys
- * lines: `sum` prints the checksum; `write` starts a thread that rewrites every page's first word;
- * `threads N` starts sleeping threads; `fork` makes a child that shares and obeys nothing but
- * being killed, and prints its pid; `vfork` makes one for which it waits, and which becomes
- * sleep(1) at SIGCONT; `leave` ends the first thread and leaves the others; `touch MIB NODE` adds
- * memory; `pin` pins the first 16 pages; `free` unmaps all; `policy MODE NODE` and `home NODE` give
- * the memory, and what comes, a policy; `undumpable` closes the process to others of its user;
- * `churn KIND MIB` lets a thread work on further memory without end, `churned` prints how often it
- * has (churn.c). */
+ * address space of which MIB are used, in scattered pieces). It prints `ready START BYTES` and then
+ * reads commands, one per line: `sum` prints the checksum; `write` starts a thread that rewrites
+ * every page's first word; `threads N` starts sleeping threads; `fork` makes a child that shares
+ * the memory and only waits to be killed, and prints its pid; `vfork` makes one for which it waits,
+ * and which becomes sleep(1) at SIGCONT; `leave` ends the first thread and keeps the others; `touch
+ * MIB NODE` adds memory; `pin` pins the first 16 pages; `free` unmaps all; `policy MODE NODE` and
+ * `home NODE` set a policy for present and future memory; `undumpable` denies access to other
+ * processes of its user; `churn KIND MIB` starts a thread that keeps changing further memory, and
+ * `churned` prints how often it has (churn.c). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -60,7 +60,7 @@ static void bind_nowhere(void)
         die("set_mempolicy");
 }
 
-/* Word 0 of a page is the writer's; the others follow from its number. */
+/* The writer changes word 0 of a page; the other words follow from the page's number. */
 static void fill(char *start, size_t bytes)
 {
     for (size_t offset = 0; offset < bytes; offset += stride) {
@@ -90,7 +90,7 @@ static void *write_forever(void *unused)
         for (size_t offset = 0; offset < length; offset += stride) {
             *(volatile uint64_t *)(memory + offset) = round;
             if (offset / stride % 1024 == 1023)
-                usleep(1000); /* an emulated machine has few processors to spare */
+                usleep(1000); /* an emulated machine has few processors */
         }
     return unused;
 }
@@ -161,7 +161,7 @@ static void make(const char *kind, const char *path)
     }
 }
 
-/* Buffers registered with io_uring are pinned for as long as the ring lives. */
+/* Buffers registered with io_uring are pinned until the ring is closed. */
 static void pin(void)
 {
     struct io_uring_params parameters = {0};

@@ -1,11 +1,11 @@
-/* A job whose accesses can be recorded without hardware counters: each of them takes a fault.
+/* A job whose accesses can be recorded without hardware counters: each causes a page fault.
  *
  *   profiled PAGES
  *
- * Maps shared memory, on node 0, and obeys lines. `round`: the first thread, on a processor of node
- * 0, writes to even pages, a thread on one of node 1 to odd pages; to every 64th page both do. Each
- * drops the page from the page tables first, which leaves it in memory. `nodes`: prints where each
- * page lies, a digit a page. Prints `ready START` at first. */
+ * Maps shared memory on node 0, prints `ready START` and reads commands. `round`: the first thread,
+ * on a processor of node 0, writes to even pages, and a thread on a processor of node 1 to odd
+ * pages; both write to every 64th page. Each first drops the page from the page tables, which
+ * leaves it in memory. `nodes`: prints the node of each page, one digit per page. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>

@@ -1,14 +1,14 @@
-/* A process that does what it is told, line by line, and answers each with one number:
+/* A process that executes commands, one per line, and answers each with one number:
  *
  *   call NUMBER ARGUMENT...   a system call; its result, or -errno
- *   later NUMBER ARGUMENT...  the same in a thread of its own; 0 at once
+ *   later NUMBER ARGUMENT...  the same in a thread of its own; answers 0 at once
  *   fill START BYTES PERIOD   writes pages; those PERIOD pages apart get the same content
- *   check START BYTES PERIOD  counts the pages that do not hold that
- *   read START BYTES          reads each page, and sums what is there
- *   poke ADDRESS HEX          writes bytes; how many
+ *   check START BYTES PERIOD  counts the pages that do not have that content
+ *   read START BYTES          reads each page and adds up the contents
+ *   poke ADDRESS HEX          writes bytes; their number
  *   peek ADDRESS              reads a word of 64 bits
- *   thin START BYTES          gives back every other page
- *   fork 0                    makes a child that shares all and only sleeps; its number
+ *   thin START BYTES          frees every other page
+ *   fork 0                    makes a child that shares all pages and only sleeps; its number
  *
  * First it prints the address of a page for arguments that are passed by address. */
 #define _GNU_SOURCE
@@ -65,7 +65,7 @@ static long start(const struct call *call)
     return -pthread_create(&thread, NULL, perform_later, copy);
 }
 
-/* Every word of a page follows from the page's number, so that parts of two never look whole. */
+/* Every word of a page follows from the page's number, so parts of two pages never look valid. */
 static uint64_t word_of(size_t page, size_t word)
 {
     return (page + 1) * 0x9e3779b97f4a7c15ull + word;

@@ -1,14 +1,19 @@
-/* Processes whose numbers become strangers' the moment they are free; for test_reuse.py.
+/* Processes whose numbers are reused by other processes as soon as they are free; for
+ * test_reuse.py.
  *
- *     recycle KIB          obeys lines, answers each that is not `churn` or `end`:
- *     targets N T FILE     starts N processes of T more threads, with KIB of memory on node 0 at
- * one address; FILE is the cgroup.procs that they join, - for none churn N US HOW       kills N of
- * them one by one, after up to US microseconds each, and lets a stranger have each number: `aimed`
- * at once, by ns_last_pid, `round` when the kernel comes round to it end N US             ends N
- * threads likewise wait                 does nothing check                says what became of the
- * strangers, and forgets all processes
+ *     recycle KIB
  *
- * A stranger is a fork: from its first moment it has memory on node 0 where the target had it. */
+ * reads commands, one per line, and answers each except `churn` and `end`:
+ *
+ * - targets N T FILE: start N processes of T additional threads, with KIB of memory on node 0 at
+ * the same address; FILE is the cgroup.procs that they join, or - for none
+ * - churn N US HOW: kill N of them one by one, after up to US microseconds each, and let a stranger
+ *   have each number: `aimed` at once, by ns_last_pid; `round` when the kernel reaches the number
+ * - end N US: end N threads in the same way
+ * - wait: do nothing
+ * - check: print what happened to the strangers, and forget all processes
+ *
+ * A stranger is a fork: from the start it has memory on node 0 at the target's address. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -35,8 +40,7 @@ static char *const memory = (char *)0x100000000000;
 static size_t length;
 static pid_t targets[MOST], strangers[MOST];
 static size_t target_count, stranger_count, missed;
-/* Threads that wait for their end: how many have been told to, and the number of the one that did.
- */
+/* Threads that wait for their end: how many must end, and the number of the last one that did. */
 static struct shared {
     atomic_uint told;
     atomic_int ended;
@@ -128,7 +132,7 @@ static void start_targets(unsigned count, unsigned threads, const char *join)
     puts("");
 }
 
-/* Whether a new process has this number; others end at once. */
+/* Whether a new process has this number; those with other numbers end at once. */
 static bool become(const pid_t *wanted, size_t count, pid_t *got)
 {
     pid_t pid = fork();
@@ -160,7 +164,7 @@ static void aim(pid_t number)
     pid_t got;
 
     for (int i = 0; i < TRIES;
-         i++) { /* others fork, too, and a thread may still be on its way out */
+         i++) { /* other processes fork, too, and a thread may not have ended yet */
         int file = open("/proc/sys/kernel/ns_last_pid", O_WRONLY);
 
         if (file < 0 || write(file, text, (size_t)size) != size)
@@ -230,7 +234,7 @@ static void end_threads(unsigned count, unsigned microseconds)
     }
 }
 
-/* The strangers' memory is ours: a page of theirs that was moved is moved here. */
+/* The strangers share this process's memory: a page that was moved for them is moved here. */
 static size_t strayed(void)
 {
     static void *pages[MOST];

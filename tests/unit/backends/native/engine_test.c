@@ -1,5 +1,5 @@
-/* Drives the engine over a fake kernel: named scenarios, then random ones by seed, each checked
- * against what really became of every page. Usage: engine_test FIRST_SEED COUNT. */
+/* Runs the engine over a fake kernel: named scenarios, then random ones by seed. Each is checked
+ * against what really happened to every page. Usage: engine_test FIRST_SEED COUNT. */
 #include "fake_kernel.h"
 
 #include <errno.h>
@@ -59,7 +59,7 @@ static int sweep(struct setup *setup)
     return sh_sweep(&setup->range, &setup->options, &setup->result);
 }
 
-/* Let the engine tell nodes from frames, of the first `nodes` nodes. */
+/* Let the engine derive nodes from frames, for the first `nodes` nodes. */
 static void tell_frames(struct setup *setup, size_t nodes)
 {
     for (size_t node = 0; node < nodes; node++)
@@ -67,7 +67,7 @@ static void tell_frames(struct setup *setup, size_t nodes)
             .start = node * NODE_FRAMES, .end = (node + 1) * NODE_FRAMES, .node = (int64_t)node};
     setup->range.spans = setup->spans;
     setup->range.span_count = nodes;
-    world.frames_told = nodes > 0;
+    world.frames_known = nodes > 0;
 }
 
 static uint64_t stayed(const struct setup *setup, int error)
@@ -94,14 +94,14 @@ static void fail(struct folio *folio, enum fault fault, int times)
     folio->times = times;
 }
 
-/* The kernel stops where a collection fails to move, here at a page that is at its destination
- * already. The pages behind were never tried and must not be called failed. */
+/* The kernel stops at a collection that fails to move, here at a page that is already at its
+ * destination. The pages behind it were not tried and must not be reported as failed. */
 static void untried_pages_are_tried(struct setup *setup)
 {
     setup->destination[0] = 1;
     map_small(0, 40, 0);
     fail(world.page[3], STUCK, FOREVER);
-    world.event.call = 3; /* between the question and the move */
+    world.event.call = 3; /* between the query and the move */
     world.event.page = 5;
     world.event.node = 1;
     check(sweep(setup) == 0, "-");
@@ -135,7 +135,7 @@ static void small_pages_in_a_row_are_no_folio(struct setup *setup)
     check(stayed(setup, EBUSY) == BASE, "-");
 }
 
-/* Where no huge page is free, a pinned one gets ENOMEM for itself: the node is not full. */
+/* If no huge page is free, a pinned one fails with ENOMEM alone: the node is not full. */
 static void one_that_finds_no_room_does_not_stop_the_others(struct setup *setup)
 {
     setup->destination[0] = 1;
@@ -150,7 +150,7 @@ static void one_that_finds_no_room_does_not_stop_the_others(struct setup *setup)
     check(stayed(setup, ENOMEM) == FOLIO * BASE && stayed(setup, 0) == FOLIO * BASE, "-");
 }
 
-/* A node that really is full is not asked for each page. */
+/* A node that is really full is not tried for each page. */
 static void a_full_node_is_found_out_soon(struct setup *setup)
 {
     setup->destination[0] = 1;
@@ -195,7 +195,7 @@ static void folio_that_lost_its_head_is_moved_in_parts(struct setup *setup)
     setup->destination[0] = 1;
     world_map(0, FOLIO, 0, false);
     world_map(FOLIO, FOLIO, 0, false);
-    world.event.call = 2; /* between the scan and the first question */
+    world.event.call = 2; /* between the scan and the first query */
     world.event.node = -1;
     check(sweep(setup) == 0, "-");
     check(setup->moved[0] == (2 * FOLIO - 1) * BASE, "%" PRIu64, setup->moved[0]);
@@ -234,13 +234,13 @@ static void a_fast_target_gets_large_calls(struct setup *setup)
 {
     setup->destination[0] = 1;
     map_small(0, 4000, 0);
-    setup->options.batch_bytes = 3 << 20; /* no power of two times the first batch */
+    setup->options.batch_bytes = 3 << 20; /* not a power of two times the first batch */
     setup->options.call_ns = 1000 * 1000 * 1000;
     check(sweep(setup) == 0, "-");
     check(world.largest_call == 3 << 20, "%" PRIu64 " bytes", world.largest_call);
 }
 
-/* Few pages of a batch on the source: its calls are short and say nothing of full batches. */
+/* With few pages of a batch on the source, calls are short and say nothing about full batches. */
 static void a_short_call_does_not_grow_the_batch(struct setup *setup)
 {
     setup->destination[0] = 1;
@@ -255,7 +255,7 @@ static void a_short_call_does_not_grow_the_batch(struct setup *setup)
     check(world.slowest_call <= 300 * 1000, "%" PRIu64 " ns", world.slowest_call);
 }
 
-/* What a frame's number tells is not asked; what it does not tell is. */
+/* Nodes that frame numbers give are not queried; the others are. */
 static void frames_tell_nodes(struct setup *setup, size_t known)
 {
     setup->destination[0] = 1;
@@ -267,7 +267,7 @@ static void frames_tell_nodes(struct setup *setup, size_t known)
     check(sweep(setup) == 0, "-");
     check(setup->moved[0] == 30 * BASE, "%" PRIu64, setup->moved[0]);
     check(world.move_calls == 3, "%ld calls", world.move_calls);
-    /* The fourth call reads pagemap; the last batches may lie on a node that was not told. */
+    /* The fourth call reads pagemap; the last batches can be on a node whose frames are unknown. */
     check(world.calls == (known > 3 ? 4 : 7), "%ld calls", world.calls);
 }
 
@@ -286,7 +286,7 @@ static void exit_is_told(struct setup *setup, bool scan, bool zombie)
     }
 }
 
-/* What another process answers, which has the number by then, counts for nothing. */
+/* Results about another process that has got the number must not count. */
 static void a_stranger_is_not_counted(struct setup *setup, bool scan)
 {
     for (long call = 1; call < 12; call++) {
@@ -314,7 +314,7 @@ static void a_stranger_is_not_counted(struct setup *setup, bool scan)
     }
 }
 
-/* Small pages, then two huge ones of which one is meant in part: that one stays whole. */
+/* Small pages, then two huge ones, of which one is selected in part: that one stays as a whole. */
 static void only_what_is_meant_moves(struct setup *setup, bool scan)
 {
     struct sh_extent only[] = {{START + BASE, START + 3 * BASE},
@@ -436,7 +436,7 @@ static void random_memory(const struct setup *setup, size_t count, unsigned faul
             bool adjoining = chance(50);
 
             for (size_t left = 1 + any(2 * FOLIO); left && index < count; left--, index++) {
-                /* an aligned run of neighbours looks like a huge page */
+                /* an aligned run of adjacent frames looks like a huge page */
                 bool aligned = folio && index % folio == 0;
                 random_fault(world_map(index, 1, node, adjoining && !aligned), faults);
                 if (adjoining && aligned)
@@ -446,9 +446,9 @@ static void random_memory(const struct setup *setup, size_t count, unsigned faul
     }
 }
 
-/* Where the engine cannot tell a huge page it sends small ones. Those that another batch took
- * along are where they belong when it comes to them, moved but not counted; those that failed may
- * go with a later one of their folio. */
+/* If the engine cannot identify a huge page, it moves small ones. Those that moved with another
+ * batch are already at their destination when the engine reaches them: moved but not counted. Those
+ * that failed can still move with a later page of their folio. */
 static bool tells_folios(const struct setup *setup)
 {
     const struct sh_range *range = &setup->range;
@@ -500,7 +500,7 @@ static void random_setup(struct setup *setup, uint64_t seed)
         setup->range.start + (START + count * BASE - setup->range.start) / size * size;
     if (chance(20))
         setup->range.end -= any(setup->range.end - setup->range.start) / size * size;
-    /* Such a batch must not move on what another took along. */
+    /* Such a batch must not move pages again that moved with another batch. */
     for (int node = 0; node < MAX_NODES && !tells_folios(setup); node++)
         for (int other = 0; other < MAX_NODES; other++)
             if (setup->destination[other] == node)
@@ -535,7 +535,7 @@ static int expected_error(const struct folio *folio)
     }
 }
 
-/* Nobody else had a hand in it: everything must come out to the byte. */
+/* Nothing else changed the pages: the result must be exact to the byte. */
 static void check_exactly(const struct setup *setup)
 {
     const struct sh_result *result = &setup->result;
@@ -549,7 +549,7 @@ static void check_exactly(const struct setup *setup)
         if (!folio || origin < 0)
             continue;
         if (target < 0 || target == origin) {
-            /* It may have gone with a folio only together with all of that. */
+            /* It can only have moved with a folio if all of that folio moved. */
             check(folio->node == origin, "page %zu went from %d to %d", index, origin, folio->node);
             continue;
         }
@@ -593,7 +593,7 @@ static void check_exactly(const struct setup *setup)
     }
 }
 
-/* Somebody else unmapped, moved or split pages: what they left alone must be accounted for. */
+/* Other processes unmapped, moved or split pages: all other pages must be accounted for. */
 static void check_roughly(const struct setup *setup, bool ended)
 {
     const struct sh_result *result = &setup->result;
@@ -654,7 +654,7 @@ static uint64_t random_sweep(uint64_t seed)
     return hash;
 }
 
-/* Every present page is in one run, with its node, and nothing else is. */
+/* Every present page must be in exactly one run, with its node, and nothing else. */
 static void random_locate(uint64_t seed)
 {
     static struct setup setup;

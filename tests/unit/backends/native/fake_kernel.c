@@ -59,7 +59,7 @@ static uint64_t new_frame(size_t pages, int node)
 {
     uint64_t frame = (next_frame + pages) / pages * pages;
 
-    next_frame = frame + pages + 1; /* a gap: no neighbours by chance */
+    next_frame = frame + pages + 1; /* a gap, so that no frames are adjacent by chance */
     return (uint64_t)node * NODE_FRAMES + frame;
 }
 
@@ -103,7 +103,7 @@ void world_begin(const int32_t *destination)
     }
 }
 
-/* ---- what others do ------------------------------------------------------------------------- */
+/* ---- what other processes do ---------------------------------------------------------------- */
 
 void world_carry(struct folio *folio, int node)
 {
@@ -209,7 +209,7 @@ static int migrate_one(struct folio *folio, int node)
     return 0;
 }
 
-/* Number of folios that failed, or -ENOMEM, upon which the rest is not tried. */
+/* The number of folios that failed, or -ENOMEM, after which the rest is not tried. */
 static int migrate_list(struct list *list, int node)
 {
     int failed = 0, error = 0;
@@ -221,7 +221,7 @@ static int migrate_list(struct list *list, int node)
             failed += migrate_one(folio, node);
             continue;
         }
-        /* No huge page is free there: the kernel splits this one, unless it is pinned. */
+        /* No huge page is free there: the kernel splits this one unless it is pinned. */
         if (folio->pages == 1 || world.hugetlb || folio->fault == STUCK) {
             error = -ENOMEM;
             break;
@@ -255,7 +255,7 @@ static bool shows(struct folio *folio, enum fault fault)
     return true;
 }
 
-/* 1: isolated, 0: there already, else a negative errno. */
+/* 1: isolated, 0: already there, else a negative errno. */
 static int isolate(struct folio *folio, int node, bool all)
 {
     if (!folio)
@@ -301,7 +301,7 @@ static void check_call(size_t count, void *const *pages, const int *nodes)
         if (!folio || folio->touched || world.meddle_every)
             continue;
         int origin = world.origin[index];
-        if (folio->fault == ZERO && world.frames_told) /* its frame lies on some node, too */
+        if (folio->fault == ZERO && world.frames_known) /* its frame is on some node, too */
             continue;
         if (origin < 0 || world.destination[origin] != nodes[i])
             complain("a page was sent where its node does not go");
@@ -416,7 +416,7 @@ ssize_t sh_read_pagemap(int fd, void *buffer, size_t size, uint64_t offset)
     uint64_t *out = buffer;
     size_t count = size / sizeof *out;
 
-    if (fd == KPAGEFLAGS_FD) { /* tells of frames, whatever has become of the process */
+    if (fd == KPAGEFLAGS_FD) { /* describes frames, whatever has happened to the process */
         for (size_t i = 0; i < count; i++) {
             uint64_t frame = offset / sizeof *out + i;
             const struct folio *folio = by_frame(frame);
@@ -434,7 +434,7 @@ ssize_t sh_read_pagemap(int fd, void *buffer, size_t size, uint64_t offset)
     }
     if (world.dead)
         return 0;
-    if (count > 64 && chance(20)) /* a reader is never promised all that it asked for */
+    if (count > 64 && chance(20)) /* a read can return less than was requested */
         count -= 1 + any(32);
     for (size_t i = 0; i < count; i++) {
         uint64_t index = offset / sizeof *out + i - START / BASE;

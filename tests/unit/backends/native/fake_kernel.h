@@ -1,6 +1,6 @@
-/* A process's memory and the kernel calls on it, in a few arrays, for the engine's tests.
- * It follows do_pages_move() and migrate_pages() in the kernel's mm/migrate.c and do_pagemap_scan()
- * in fs/proc/task_mmu.c where those decide what a caller sees. */
+/* A process's memory, and the kernel calls on it, in a few arrays for the engine's tests. It
+ * follows do_pages_move() and migrate_pages() in the kernel's mm/migrate.c, and do_pagemap_scan()
+ * in fs/proc/task_mmu.c, as far as a caller can see. */
 #ifndef FAKE_KERNEL_H
 #define FAKE_KERNEL_H
 
@@ -19,10 +19,10 @@ enum fault {
     NO_FAULT,
     BUSY,      /* cannot be isolated: EBUSY */
     STUCK,     /* is isolated, but the move fails: no status */
-    SHARED,    /* others map it: EACCES, unless MPOL_MF_MOVE_ALL */
-    UNMOVABLE, /* the mapping is not migratable: EFAULT, though asking gives its node */
-    MIGRATING, /* somebody else has it between two places: ENOENT */
-    ZERO,      /* the zero page: EFAULT from both */
+    SHARED,    /* other processes map it: EACCES without MPOL_MF_MOVE_ALL */
+    UNMOVABLE, /* the mapping is not migratable: EFAULT, though a query gives its node */
+    MIGRATING, /* another process is migrating it: ENOENT */
+    ZERO,      /* the zero page: EFAULT from query and move */
 };
 
 struct folio {
@@ -31,9 +31,9 @@ struct folio {
     size_t first; /* index of its first page */
     uint64_t frame;
     enum fault fault;
-    int times; /* how often the fault shows before it is over */
+    int times; /* how often the fault occurs before it ends */
     bool isolated;
-    bool touched; /* by somebody else than the engine */
+    bool touched; /* by another process than the engine */
 };
 
 struct world {
@@ -43,22 +43,22 @@ struct world {
     long free[MAX_NODES];       /* base pages */
     bool fragmented[MAX_NODES]; /* no free huge page */
     bool absent[MAX_NODES];     /* ENODEV */
-    bool ran_out[MAX_NODES];    /* gave ENOMEM */
+    bool ran_out[MAX_NODES];    /* failed with ENOMEM */
     bool frames_hidden;
-    bool frames_told; /* the engine knows which frame is on which node */
+    bool frames_known; /* the engine knows which frame is on which node */
 
-    /* what happens on the way */
+    /* events during a sweep */
     long exit_at; /* before this kernel call, 0: never */
-    bool zombie;  /* no address space any more, but the pidfd does not say so yet */
+    bool zombie;  /* no address space any more, but the pidfd does not show it yet */
     bool reused;  /* another process with the same memory has the number after that */
     bool dead;
     size_t moved_before_exit; /* base pages */
     struct {
         long call; /* 0: never */
         size_t page;
-        int node;      /* -1: the process gives it back */
-    } event;           /* somebody else moves a page before this call */
-    long meddle_every; /* somebody else changes something before each so-many-th call, 0: never */
+        int node;      /* -1: the process frees it */
+    } event;           /* another process moves a page before this call */
+    long meddle_every; /* another process changes something before every n-th call, 0: never */
 
     /* time */
     uint64_t now, call_cost, page_cost;
@@ -66,10 +66,10 @@ struct world {
     /* what the engine did */
     long calls, move_calls;
     uint64_t largest_call, slowest_call; /* bytes (of calls for more than one page), ns */
-    bool whole_folios;          /* one address each is expected, and stands for all its bytes */
-    const int32_t *destination; /* checked: no page goes where it should not */
+    bool whole_folios; /* one address per folio is expected, and counts for all its bytes */
+    const int32_t *destination; /* checked: no page moves to another node */
     int origin[MAX_PAGES];      /* node at the start, -1: nothing there */
-    bool ever[MAX_PAGES];       /* something was there at some time */
+    bool ever[MAX_PAGES];       /* something was there at some point */
     const char *complaint;
 };
 
@@ -82,7 +82,7 @@ bool chance(unsigned percent);
 
 /* Map `pages` base pages at `index`; `adjoining`: in frames that follow the last one's. */
 struct folio *world_map(size_t index, size_t pages, int node, bool adjoining);
-/* Move it, as others do. */
+/* Move it, as another process does. */
 void world_carry(struct folio *folio, int node);
 void world_begin(const int32_t *destination);
 
