@@ -50,7 +50,7 @@ SOON = {"default": 3.0}
 """Where the program hangs, whatever the event."""
 IMPATIENT = [*HOOK, "--timeout", "1"]
 """For events that wait for nothing but the agent's `ok`."""
-_DONE = "no process here|suspended|nothing to mend|not finished after"
+_DONE = "no processes here|the job has ended|not finished after"
 _GAVE_UP = "not finished after|no answer within"
 JOB = {"id": "7.n1", "euser": "root", "exec_vnode": "(n1[0]:ncpus=1)", "session_id": 1}
 
