@@ -203,7 +203,7 @@ def test_the_readme_ends_in_a_working_hook(server: Path, tmp_path: Path, heading
 
 
 def test_the_readme_takes_it_out_again(server: Path) -> None:
-    section = README.split("## Taking it out\n")[1].split("\n## ")[0]
+    section = README.split("## Removing it\n")[1].split("\n## ")[0]
     (script,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     install(server)
     assert shell(server, script).returncode == 0
