@@ -24,7 +24,8 @@ from schedhook.journal.journal import Journal
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import EventKind, Scheduler
-from schedhook.values.config import Config, Repatriate
+from schedhook.values.actions import Repatriate
+from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event, Report

@@ -11,7 +11,7 @@ from schedhook.agent.repatriation import gather, repatriate
 from schedhook.agent.results import EventResult, Step, combine
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import EventKind, Replacement, Task
-from schedhook.values.config import OnRelocation, OnSharedProcessors
+from schedhook.values.actions import OnRelocation, OnSharedProcessors
 from schedhook.values.model import Placement
 from schedhook.values.sets import NodeSet
 

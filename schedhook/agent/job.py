@@ -12,7 +12,7 @@ from schedhook.host.vanishing import call_with_living
 from schedhook.journal.placements import KnownTask
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import EventKind, Scheduler, Task
-from schedhook.values.config import Actions
+from schedhook.values.actions import Actions
 from schedhook.values.model import Event, Outcome, Placement, Plan, Report
 
 MIB = 1 << 20

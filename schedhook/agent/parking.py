@@ -16,7 +16,7 @@ from schedhook.agent.results import Step
 from schedhook.journal.columns import json_object
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
-from schedhook.values.config import AnyNode
+from schedhook.values.actions import AnyNode
 from schedhook.values.model import NodeMap, Outcome
 from schedhook.values.sets import NodeSet
 

@@ -9,7 +9,7 @@ from schedhook.agent.results import Step
 from schedhook.host.topology import read_topology
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
-from schedhook.values.config import Repatriate
+from schedhook.values.actions import Repatriate
 from schedhook.values.sets import NodeSet
 
 _LEAST_SHARE = 0.01

@@ -17,13 +17,8 @@ import pytest
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.journal.journal import Journal
 from schedhook.plugins.loading import load_plugins
-from schedhook.values.config import (
-    ActionsSection,
-    Config,
-    OnSharedProcessors,
-    PbsActions,
-    PluginsSection,
-)
+from schedhook.values.actions import ActionsSection, OnSharedProcessors, PbsActions
+from schedhook.values.config import Config, PluginsSection
 from schedhook.values.model import Event
 from schedhook_plugins.schedulers.pbs.notes import REPLACING
 from tests.numa.jobs import CGROUPS, Job

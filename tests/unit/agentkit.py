@@ -34,13 +34,8 @@ from schedhook.plugins.sources import PluginSource
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values import log
-from schedhook.values.config import (
-    ActionsSection,
-    AgentSection,
-    Config,
-    JournalSection,
-    WatchSection,
-)
+from schedhook.values.actions import ActionsSection
+from schedhook.values.config import AgentSection, Config, JournalSection, WatchSection
 from schedhook.values.errors import UsageError
 from schedhook.values.model import Event, NodeMap, Outcome, Placement, Report
 from schedhook.values.sets import CpuSet, NodeSet

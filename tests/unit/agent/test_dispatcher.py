@@ -23,7 +23,8 @@ from schedhook.plugins.hookspecs import hookimpl
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.testing.hosts import FakeNode, write_host, write_process
-from schedhook.values.config import Config, OnRelocation, Repatriate
+from schedhook.values.actions import OnRelocation, Repatriate
+from schedhook.values.config import Config
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.model import (
     Event,

@@ -15,14 +15,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from schedhook.values import config as config_module
-from schedhook.values.config import (
-    AnyNode,
-    Config,
-    OnSharedProcessors,
-    Repatriate,
-    load_config,
-    parse_config,
-)
+from schedhook.values.actions import AnyNode, OnSharedProcessors, Repatriate
+from schedhook.values.config import Config, load_config, parse_config
 from schedhook.values.errors import ConfigError
 from schedhook.values.model import MemoryKind, Shared
 from schedhook.values.sets import NodeSet

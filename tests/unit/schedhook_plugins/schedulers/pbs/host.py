@@ -23,7 +23,8 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
-from schedhook.values.config import ActionsSection, Config, PbsActions
+from schedhook.values.actions import ActionsSection, PbsActions
+from schedhook.values.config import Config
 from schedhook.values.model import Event, NodeMap, Outcome, Plan, ProcessPlan, Report
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.mappers import nearest, relative

@@ -17,7 +17,7 @@ from schedhook.agent.parking import ParkedTask
 from schedhook.journal.database import Database
 from schedhook.journal.journal import Journal
 from schedhook.roles.request import Request
-from schedhook.values.config import AnyNode, OnSharedProcessors
+from schedhook.values.actions import AnyNode, OnSharedProcessors
 from schedhook.values.model import Report
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.schedulers.pbs.notes import Fence

@@ -8,7 +8,7 @@ import pytest
 
 from schedhook.agent.parking import ParkedTask
 from schedhook.testing.hosts import write_file
-from schedhook.values.config import AnyNode, OnRelocation, OnSharedProcessors, Repatriate
+from schedhook.values.actions import AnyNode, OnRelocation, OnSharedProcessors, Repatriate
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import Outcome
 from schedhook.values.sets import NodeSet
