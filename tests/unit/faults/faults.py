@@ -1,4 +1,4 @@
-"""What may be wrong on a host. Each fault is brought about in a room, with the real thing."""
+"""Faults of a host. Each is made in a room, by the real cause."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ During = Callable[[Room], AbstractContextManager[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """`during` is a context manager in which it holds."""
+    """One fault. `during` returns a context manager in which the host has it."""
 
     during: During = field(default=lambda _: nullcontext())
     named: str
-    """What a line of the log says, as a regular expression; empty where nothing went wrong, or
-    nobody could tell."""
+    """A regular expression for a line of the log; empty if nothing is logged."""
     users: str | None = None
-    """The same for a user's hook, where that is another line."""
+    """The same for a user's hook, if its line differs."""
     waits: bool = False
-    """A hook waits for something until its time is up."""
+    """A hook waits until its time limit."""
     wrapper: str = 'exec "$@"'
-    """Shell lines in the place of a hook's Python; `exec "$@"` is what that would do."""
+    """Shell lines that replace a hook's Python; `exec "$@"` runs it unchanged."""
     mode: int | None = 0o755
-    """Of the file in the place of Python; None where there is none."""
+    """The mode of the file that replaces Python; None if the file is missing."""
     edits: tuple[tuple[str, str], ...] = ()
-    """What a hook's script has, and what it has instead."""
+    """Texts of a hook's script, and their replacements."""
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def python(self, path: Path) -> Path:
-        """What hooks take for Python, with the fault."""
+        """Write the file that replaces Python, and return its path."""
         if self.mode is not None:
             path.write_text(f"#!/bin/sh\n{self.wrapper}\n")
             path.chmod(self.mode)
@@ -52,7 +51,7 @@ class Fault:
 
 
 def shell(lines: str) -> During:
-    """A fault that shell lines bring about."""
+    """Return a fault that shell lines make."""
 
     def during(room: Room) -> AbstractContextManager[None]:
         room.sh(lines)
@@ -62,8 +61,8 @@ def shell(lines: str) -> During:
 
 
 @contextmanager
-def beside(room: Room, program: str) -> Iterator[None]:
-    """Python lines that run meanwhile, from when they have called `begun`."""
+def background(room: Room, program: str) -> Iterator[None]:
+    """Run Python lines in the background; the block starts once they have called `begun`."""
     program = f"def begun(): print('begun', flush=True)\n{program}"
     command = [*room.words(), sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -76,7 +75,7 @@ def beside(room: Room, program: str) -> Iterator[None]:
 
 
 def served(program: str, user: int = 0, kind: str = "STREAM") -> During:
-    """Something that is no agent serves the agent's socket: `program` has it as `server`."""
+    """Return a fault in which `program`, not an agent, serves the agent's socket as `server`."""
     words = f"""
 import os, socket, time
 os.umask(0)
@@ -88,11 +87,11 @@ server.bind({SOCKET!r})
 {program}
 """
 
-    return lambda room: beside(room, words)
+    return lambda room: background(room, words)
 
 
 def answering(program: str) -> During:
-    """A server that answers every connection by `program`."""
+    """Return a fault in which a server answers each connection by `program`."""
     return served(
         f"""
 import contextlib, threading
@@ -122,7 +121,7 @@ time.sleep(600)
 
 
 def journal(lines: str) -> During:
-    """The journal is there, and then Python lines (with `path`) break it."""
+    """Return a fault in which Python lines damage an existing journal, `path`."""
     program = (
         "from pathlib import Path\nfrom schedhook.journal.journal import Journal\n"
         f"path = Path({JOURNAL!r})\nJournal.open(path).close()\n{lines}"
@@ -137,7 +136,7 @@ def journal(lines: str) -> During:
 
 
 def locked_journal(room: Room) -> AbstractContextManager[None]:
-    """Another process has it for itself."""
+    """Return a fault in which another process has the journal locked."""
     program = (
         "from pathlib import Path\nfrom schedhook.journal.journal import Journal\n"
         "import sqlite3, time\n"
@@ -145,12 +144,12 @@ def locked_journal(room: Room) -> AbstractContextManager[None]:
         "it.execute('PRAGMA locking_mode = EXCLUSIVE')\nit.execute('BEGIN EXCLUSIVE')\n"
         "begun()\ntime.sleep(600)\n"
     )
-    return beside(room, program)
+    return background(room, program)
 
 
 @contextmanager
 def an_agent(room: Room, environ: Mapping[str, str] | None = None) -> Iterator[int]:
-    """A real agent, whose log is in the room's directory; its process."""
+    """Yield the process of a real agent, which logs to agent.log in the room's directory."""
     program = "from schedhook.cli.commands.agent import command; command()"
     command = [*room.words(), sys.executable, "-c", program, "--no-watch"]
     with (room.directory / "agent.log").open("wb") as log:
@@ -171,7 +170,7 @@ def an_agent(room: Room, environ: Mapping[str, str] | None = None) -> Iterator[i
 
 @contextmanager
 def agent_without(room: Room, what: int, left: Callable[[int], int]) -> Iterator[None]:
-    """An agent at the limit of a resource, setrlimit(2)."""
+    """Run an agent that has reached the limit of a resource; see setrlimit(2)."""
     with an_agent(room) as pid:
         resource.prlimit(pid, what, (left(pid),) * 2)
         yield
@@ -185,7 +184,7 @@ def no_descriptors(room: Room) -> AbstractContextManager[None]:
 
 @contextmanager
 def crowded_log(room: Room) -> Iterator[None]:
-    """Nobody reads the system's log, and its queue is full."""
+    """Fill the queue of the system log, which no process reads."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         sender.connect(str(room.directory / "syslog"))
@@ -197,7 +196,7 @@ def crowded_log(room: Room) -> Iterator[None]:
 
 
 def served_with(fault: During) -> During:
-    """The same fault where an agent runs."""
+    """Return the same fault with a running agent."""
 
     @contextmanager
     def during(room: Room) -> Any:
@@ -208,9 +207,9 @@ def served_with(fault: During) -> During:
 
 
 PYTHON = Path(sys.executable).resolve()
-"""That every user may run, as a virtual environment's need not be."""
+"""The real interpreter: other users may not be able to run that of a virtual environment."""
 UNREACHED = r"agent\.sock"
-"""Root's spool is nothing to a user's hook: it tells why it could not reach the agent."""
+"""A user's hook does not use root's spool, so it reports why it could not reach the agent."""
 FULL = f"""
 mkdir -m 700 -p {SPOOL} && mount -t tmpfs -o size=8k,mode=700 none {SPOOL}
 ! cat /dev/zero > {SPOOL}/full 2> {SPOOL}/../errors
@@ -225,7 +224,7 @@ HOST: Mapping[str, Fault] = {
     ),
     "agent accepts nothing": Fault(during=served(SILENT), named="timed out", waits=True),
     "agent answers nothing": Fault(during=served(MUTE), named="timed out", waits=True),
-    "agent beset": Fault(during=served(CROWDED), named="temporarily unavailable"),
+    "agent with a full queue": Fault(during=served(CROWDED), named="temporarily unavailable"),
     "agent without descriptors": Fault(during=no_descriptors, named="timed out", waits=True),
     "agent answers by drops": Fault(
         during=answering("[(connection.send(b'x'), time.sleep(0.1)) for _ in range(99)]"),
@@ -236,19 +235,19 @@ HOST: Mapping[str, Fault] = {
         during=answering("[connection.sendall(b'x' * 65536) for _ in range(9999)]"),
         named="answer has more than",
     ),
-    "agent somebody else's": Fault(during=served(SILENT, 54321), named="served by uid 54321"),
-    "agent hangs up": Fault(
+    "agent of another user": Fault(during=served(SILENT, 54321), named="served by uid 54321"),
+    "agent closes the connection": Fault(
         during=answering("connection.close()"),
         named="closed the connection|reset by peer|Broken pipe",
     ),
-    "agent talks garbage": Fault(
+    "agent answers garbage": Fault(
         during=answering(
             r"connection.recv(1 << 21); connection.sendall(b'\x1b[31m\xff\x00%s' * 50)"
             "; connection.close()"
         ),
         named=r"\?\[31m",
     ),
-    "agent dies in mid-word": Fault(
+    "agent dies while answering": Fault(
         during=answering("connection.recv(10); os._exit(1)"),
         named="closed the connection|reset by peer|Broken pipe|refused",
     ),
@@ -269,7 +268,7 @@ HOST: Mapping[str, Fault] = {
         users="Permission denied",
     ),
     "spool's disk full": Fault(during=shell(FULL), named="No space left", users=UNREACHED),
-    "spool somebody else's": Fault(
+    "spool of another user": Fault(
         during=shell(f"mkdir -m 700 {SPOOL} && chown {NOBODY} {SPOOL}"),
         named="must belong to this user",
         users=UNREACHED,
@@ -295,7 +294,7 @@ HOST: Mapping[str, Fault] = {
     "log missing": Fault(during=shell("rm /dev/log"), named=""),
     "log hangs": Fault(during=crowded_log, named="", waits=True),
 }
-"""Between any hook and the agent."""
+"""Faults between a hook and the agent."""
 
 PROGRAM: Mapping[str, Fault] = {
     "program missing": Fault(mode=None, named="status 127|No such file"),
@@ -318,8 +317,8 @@ PROGRAM: Mapping[str, Fault] = {
         wrapper="kill -STOP $$", named="status 1[23]|no answer within", waits=True
     ),
     "program leaves a child": Fault(wrapper="sleep 60 &", named=""),
-    "program talks garbage": Fault(wrapper=r"printf '\033[31m\377\nexport X=1\n'", named=""),
-    "program talks without end": Fault(
+    "program prints garbage": Fault(wrapper=r"printf '\033[31m\377\nexport X=1\n'", named=""),
+    "program prints without end": Fault(
         wrapper="exec cat /dev/zero", named="status 124|no answer within", waits=True
     ),
     "run.py missing": Fault(
@@ -342,7 +341,7 @@ PROGRAM: Mapping[str, Fault] = {
         wrapper='ulimit -n 4; exec "$@"', named="status [1-9]|No such file|Error processing"
     ),
 }
-"""Of the program that a hook runs."""
+"""Faults of the program that a hook runs."""
 
 ENVIRONMENT: Mapping[str, Fault] = {
     "lines in values": Fault(
@@ -408,7 +407,7 @@ ENVIRONMENT: Mapping[str, Fault] = {
         named="",
     ),
 }
-"""What Slurm, or a job's user, may have in the environment; with an agent that would take it."""
+"""Environments that Slurm or a job's user may pass, while an agent runs."""
 
 CONFIGURATIONS: Mapping[str, tuple[bytes | None, str]] = {
     "missing": (None, "no such configuration file"),
@@ -417,18 +416,18 @@ CONFIGURATIONS: Mapping[str, tuple[bytes | None, str]] = {
     "wrong value": (b"[agent]\nworkers = 0\n", "at least 1"),
     "not UTF-8": (b"\xff\xfe", "not UTF-8"),
     "nested without end": (b"x = " + b"[" * 100_000, "not TOML"),
-    "others write it": (b"", "may be written by others"),
+    "writable by others": (b"", "may be written by others"),
     "a directory": (None, "Is a directory"),
 }
-"""What the file has, and what is said of it."""
+"""The content of the configuration file, and a part of the error."""
 
 
 def configuration(name: str, path: Path) -> Path:
-    """Make it such a one."""
+    """Make the configuration file of that name, and return its path."""
     text = CONFIGURATIONS[name][0]
     if text is not None:
         path.write_bytes(text)
-        path.chmod(0o666 if name == "others write it" else 0o644)
+        path.chmod(0o666 if name == "writable by others" else 0o644)
     elif name == "a directory":
         path.mkdir()
     return path
@@ -471,7 +470,7 @@ KEPT: Mapping[str, Fault] = {
         ),
         named="disk is full|disk fails",
     ),
-    "journal somebody else's": Fault(
+    "journal of another user": Fault(
         during=journal(f"import os; os.chown(path, {NOBODY}, {NOBODY})"),
         named="belongs to user 65534",
     ),
@@ -479,4 +478,4 @@ KEPT: Mapping[str, Fault] = {
         during=shell(f"mkdir -m 700 -p {JOURNAL}"), named="cannot be used|cannot be opened"
     ),
 }
-"""Of the journal, told by whoever opens it: the agent, or a hook that is handled in process."""
+"""Faults of the journal. The process that opens it logs them: the agent, or a hook without one."""

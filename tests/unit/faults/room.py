@@ -1,7 +1,7 @@
-"""A place to break things in: this host's files, but directories of its own for the agent's socket,
-the spool and the journal, and a system log that is kept.
+"""A room for faults: the host's files, with other directories for socket, spool and journal.
 
-It is a mount namespace, so everything has its usual path and nothing of it is left afterwards.
+Its system log can be read. It is a mount namespace, so every path is the usual one, and nothing
+remains afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ exec cat
 
 
 class Room:
-    """Made by `room`."""
+    """A room; `room` makes it."""
 
     def __init__(self, directory: Path, pid: int, log: socket.socket) -> None:
         self.directory = directory
@@ -35,13 +35,13 @@ class Room:
         self._log = log
 
     def words(self, directory: str = "/") -> list[str]:
-        """In front of a command to run it in here."""
+        """Return the words that run the command after them in the room."""
         return ["/usr/bin/nsenter", f"--wd={directory}", "--mount", f"--target={self._pid}", "--"]
 
     def run(
         self, words: Sequence[str | Path], environ: Mapping[str, str] | None = None, user: int = 0
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command with this environment and nothing else."""
+        """Run a command in the room with exactly this environment."""
         identity = ["/usr/bin/setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         return subprocess.run(
             [*self.words(), *(identity if user else ()), *words],
@@ -53,13 +53,13 @@ class Room:
         )
 
     def sh(self, script: str) -> None:
-        """Run shell lines, which have to succeed."""
+        """Run shell lines in the room; they must succeed."""
         environ = {"PATH": os.environ["PATH"]}
         done = self.run(["/bin/sh", "-euc", script], environ)
         assert done.returncode == 0, done.stderr
 
     def logged(self) -> list[str]:
-        """What has come to the system's log since the last call."""
+        """Return the lines that were sent to the system log since the last call."""
         lines = []
         while True:
             try:
@@ -70,7 +70,7 @@ class Room:
 
 @contextmanager
 def room(directory: Path) -> Iterator[Room]:
-    """`directory` has to be empty, and within everybody's reach."""
+    """Yield a room in `directory`, which must be empty and accessible to every user."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(str(directory / "syslog"))
         (directory / "syslog").chmod(0o666)

@@ -40,17 +40,18 @@ WANTS = {
     for name in PROGRAM
     if name.startswith(("no ", "few ", "run.py", "delivery.py"))
 }
-"""tests/pbs has the other faults of the program."""
+"""tests/pbs tests the other faults of the program."""
 WAITING = ("execjob_resize", "execjob_postsuspend", "execjob_preresume")
 ALARM = 12
 SECONDS = {"default": 8.0}
 SOONER = SECONDS | {"resize": 3.0, "postsuspend": 3.0, "preresume": 3.0}
-"""Where there is nothing to wait for. Program and hook give up at about one time."""
+"""Limits if there is nothing to wait for. Program and hook give up at about the same time."""
 SOON = {"default": 3.0}
-"""Where the program hangs, whatever the event."""
+"""Limits if the program hangs at every event."""
 IMPATIENT = [*HOOK, "--timeout", "1"]
-"""For events that wait for nothing but the agent's `ok`."""
+"""For events that only wait for the agent's `ok`."""
 _DONE = "no processes here|the job has ended|not finished after"
+"""Results of the events that wait: the room has no such processes, and all events run at once."""
 _GAVE_UP = "not finished after|no answer within"
 JOB = {"id": "7.n1", "euser": "root", "exec_vnode": "(n1[0]:ncpus=1)", "session_id": 1}
 
@@ -62,8 +63,11 @@ def told_by(event: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def few_processes(most: int, event: str) -> list[str]:
-    """Words in front of a command to leave it so many processes, itself included. Root has no such
-    limit, setrlimit(2): so it is a user that nobody else is, with root's right to files."""
+    """Return words that limit the command after them to `most` processes, itself included.
+
+    Root has no such limit, see setrlimit(2): so the command runs as a user that has no other
+    process, with root's access to files.
+    """
     user = 100_000 + os.getpid() * len(EVENTS) + list(EVENTS).index(event)
     identity = ["/usr/bin/setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     rights = ["--inh-caps=-all,+dac_override", "--ambient-caps=+dac_override"]
@@ -78,8 +82,10 @@ def run_hook(
     environ: Mapping[str, str] | None = None,
     processes: int | None = None,
 ) -> dict[str, list[str]]:
-    """Let the hook see every event; what each of them logged, in PBS's log and the system's.
-    `processes`: how many the hook of each may have."""
+    """Run the hook for each event, and return its lines in PBS's log and the system log.
+
+    `processes` limits the number of processes of each hook.
+    """
 
     def run(event: str) -> tuple[str, list[str]]:
         directory = inside.directory / event
@@ -117,9 +123,7 @@ def check(lines: Mapping[str, list[str]], named: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOST | WANTS)
-def test_a_hook_accepts_whatever_is_wrong_with_the_host(
-    name: str, here: Path, count: Count
-) -> None:
+def test_a_hook_accepts_under_each_fault_of_the_host(name: str, here: Path, count: Count) -> None:
     fault = (HOST | WANTS)[name]
     python = fault.python(here / "python")
     (here / "room").mkdir()
@@ -128,7 +132,7 @@ def test_a_hook_accepts_whatever_is_wrong_with_the_host(
             lines = run_hook(inside, [str(python), *IMPATIENT], SOONER if fault.named else SOON)
         else:
             lines = run_hook(inside, [str(python), *HOOK])
-    # Whoever has to wait and finds no agent has it done in process, and needs no spool.
+    # An event that waits is handled without an agent, and needs no spool.
     if name in HOST and "garbage" not in name:
         for event in WAITING:
             check({event: lines.pop(event)}, f"{_DONE}|{_GAVE_UP}" if fault.waits else _DONE)
@@ -137,21 +141,21 @@ def test_a_hook_accepts_whatever_is_wrong_with_the_host(
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_a_broken_journal_without_an_agent(name: str, here: Path, count: Count) -> None:
-    """Whoever has to wait has the journal opened in process; the others leave the event."""
+def test_a_damaged_journal_without_an_agent(name: str, here: Path, count: Count) -> None:
+    """An event that waits is handled here, with the journal; the others go to the spool."""
     fault = KEPT[name]
     (here / "room").mkdir()
     with room(here / "room") as inside, fault.during(inside):
         lines = run_hook(inside, HOOK, SOONER if fault.waits else SECONDS)
     waiting = {event: lines.pop(event) for event in WAITING}
-    # Nobody waits so long for the lock; the process that handles it goes on.
+    # The hook gives up before the lock is free; the process that handles the event goes on.
     check(waiting, _GAVE_UP if name == "journal locked" else fault.named)
     check(lines, "kept in /var/spool/schedhook")
     count(len(EVENTS))
 
 
 @pytest.mark.parametrize("name", [name for name in KEPT if name != "journal locked"])
-def test_a_broken_journal_with_an_agent(name: str, here: Path, count: Count) -> None:
+def test_a_damaged_journal_with_an_agent(name: str, here: Path, count: Count) -> None:
     fault = KEPT[name]
     (here / "room").mkdir()
     with room(here / "room") as inside, served_with(fault.during)(inside):
@@ -163,7 +167,7 @@ def test_a_broken_journal_with_an_agent(name: str, here: Path, count: Count) -> 
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_whatever_the_configuration_is(name: str, here: Path, count: Count) -> None:
+def test_a_hook_accepts_with_each_configuration(name: str, here: Path, count: Count) -> None:
     path = configuration(name, here / "config.toml")
     program = here / "schedhook"
     program.write_text(
@@ -178,9 +182,11 @@ def test_whatever_the_configuration_is(name: str, here: Path, count: Count) -> N
     count(len(EVENTS))
 
 
-def test_no_process_can_be_made(here: Path, count: Count) -> None:
-    """The hook can start no program, and the program none that handles the event where no agent is
-    there; for most events it needs none."""
+def test_a_hook_accepts_if_no_process_can_be_created(here: Path, count: Count) -> None:
+    """The hook cannot start its program, or the program not the one that handles an event.
+
+    Only events that wait need the latter.
+    """
     named = "(no process to be had|cannot start a process): Resource temporarily unavailable"
     (here / "room").mkdir()
     with room(here / "room") as inside:
@@ -212,7 +218,7 @@ JOBS: Mapping[str, tuple[Mapping[str, Any], str]] = {
 }
 
 
-def test_whatever_a_job_has(here: Path, count: Count) -> None:
+def test_a_hook_accepts_each_job(here: Path, count: Count) -> None:
     (here / "room").mkdir()
     with room(here / "room") as inside, an_agent(inside):
         for job, named in JOBS.values():
@@ -223,8 +229,8 @@ def test_whatever_a_job_has(here: Path, count: Count) -> None:
     count(len(EVENTS) * len(JOBS))
 
 
-def test_whatever_is_in_the_environment(here: Path, count: Count) -> None:
-    """Nothing of it reaches the program."""
+def test_a_hook_accepts_each_environment(here: Path, count: Count) -> None:
+    """PBS's environment does not reach the program."""
     environ = {
         name.replace("SLURM", "PBS"): value
         for fault in ENVIRONMENT.values()

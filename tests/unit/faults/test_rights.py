@@ -1,4 +1,4 @@
-"""Who may do what: another user, as a real process, against agent, hook and root's files."""
+"""Act as another user, in a real process, against the agent, the hook and root's files."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ print(connection.recv(1000).decode(), end="")
 
 
 def as_nobody(program: str) -> list[str]:
-    """Words that run a Python program as another user."""
+    """Return the words that run a Python program as another user."""
     become = f"import os, socket, sys; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     return [sys.executable, "-c", become + program]
 
 
 def nobody_says(here: Path, raw: bytes) -> str:
-    """What the agent answers to another user."""
+    """Send a message as another user, and return the agent's answer."""
     return subprocess.run(
         [*as_nobody(SAY), here / "agent.sock"],
         input=raw,
@@ -88,7 +88,7 @@ def nobody_says(here: Path, raw: bytes) -> str:
 
 @contextmanager
 def nobody_does(program: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Another user's program, from its first line of output on, killed in the end."""
+    """Run a program as another user; yield it after its first line of output, then kill it."""
     words = [*as_nobody(program), *map(str, arguments)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -382,7 +382,7 @@ while True:
 
 
 @needs_root
-def test_a_hook_tells_no_impostor_anything(here: Path) -> None:
+def test_a_hook_sends_nothing_to_another_users_agent(here: Path) -> None:
     place_of = here / "impostor"
     place_of.mkdir()
     os.chown(place_of, NOBODY, NOBODY)
@@ -407,16 +407,18 @@ def test_a_hook_tells_no_impostor_anything(here: Path) -> None:
 def test_directories_have_their_modes_whatever_the_umask(
     here: Path, monkeypatch: pytest.MonkeyPatch, umask: int
 ) -> None:
-    """Schedulers and shells give theirs to hooks and commands. Users are to pass through
-    /run/schedhook, and to change nothing there."""
+    """Hooks and commands inherit the umask of schedulers and shells.
+
+    Users must be able to pass through /run/schedhook, and to change nothing there.
+    """
     monkeypatch.setattr(
         "schedhook.control.rollback.DIRECTORY", str(here / "run/schedhook/rollback")
     )
     before = os.umask(umask)
     try:
-        with Rollback() as guard:
-            guard.record_file(here / "nothing", "")
-            guard.commit()
+        with Rollback() as rollback:
+            rollback.record_file(here / "nothing", "")
+            rollback.commit()
         with lock(here / "run/agent/agent.sock"):
             pass
         Journal.open(here / "lib/schedhook/journal.db").close()
@@ -463,7 +465,7 @@ def test_users_can_neither_read_nor_write_what_the_agent_keeps(here: Path) -> No
 
 @needs_root
 @pytest.mark.parametrize("who", ["directory", "file"])
-def test_a_journal_of_somebody_else_is_not_used(tmp_path: Path, who: str) -> None:
+def test_a_journal_of_another_user_is_not_opened(tmp_path: Path, who: str) -> None:
     directory = tmp_path / "state"
     Journal.open(directory / "journal.db").close()
     os.chown(directory if who == "directory" else directory / "journal.db", NOBODY, NOBODY)
@@ -471,7 +473,7 @@ def test_a_journal_of_somebody_else_is_not_used(tmp_path: Path, who: str) -> Non
         Journal.open(directory / "journal.db")
 
 
-def test_a_pipe_is_no_journal_and_nobody_waits_at_it(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_as_a_journal_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "journal.db", 0o600)
     with pytest.raises(JournalError, match="not a regular file"):
         Journal.open(tmp_path / "journal.db")
@@ -479,7 +481,7 @@ def test_a_pipe_is_no_journal_and_nobody_waits_at_it(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_root_does_not_go_by_a_configuration_that_others_write(tmp_path: Path) -> None:
+def test_root_does_not_read_a_configuration_that_others_can_write(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('[journal]\npath = "/tmp/theirs"\n')
     environ = {"SCHEDHOOK_CONFIG": str(path)}
@@ -491,7 +493,9 @@ def test_root_does_not_go_by_a_configuration_that_others_write(tmp_path: Path) -
     os.chown(path, NOBODY, NOBODY)
     with pytest.raises(ConfigError, match="belongs to user 65534"):
         load_config(environ=environ)
-    assert load_config(path).journal.path == "/tmp/theirs", "whoever names it has looked at it"
+    assert load_config(path).journal.path == "/tmp/theirs", (
+        "a file named on the command line is read"
+    )
 
 
 # -- third parties' plug-ins ---------------------------------------------------------------------
@@ -508,7 +512,7 @@ def schedhook_strategies():
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory of packages with one plug-in, my_package.plugin."""
+    """Yield a directory of packages with one plug-in, my_package.plugin."""
     site = tmp_path / "site"
     package = site / "my_package"
     metadata = site / "my_package-1.0.dist-info"
@@ -526,7 +530,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def test_a_plug_in_that_only_root_writes_is_loaded(site: Path) -> None:
+def test_a_plug_in_that_only_root_can_write_is_loaded(site: Path) -> None:
     assert "theirs" in load_plugins(Config(), environ={}).names(StrategyPlugin)
     assert (site / "my_package/ran").exists()
 
@@ -561,7 +565,7 @@ def test_root_does_not_load_what_others_can_change(site: Path, what: str, how: s
 
 
 @needs_root
-def test_a_link_to_where_others_write_is_no_way_around(site: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_directory_that_others_can_write_is_refused(site: Path, tmp_path: Path) -> None:
     open_to_all = tmp_path / "open"
     open_to_all.mkdir()
     (site / "my_package").rename(open_to_all / "my_package")
@@ -572,7 +576,7 @@ def test_a_link_to_where_others_write_is_no_way_around(site: Path, tmp_path: Pat
 
 
 @needs_root
-def test_whoever_is_not_root_loads_what_is_theirs_to_choose(
+def test_other_users_than_root_load_any_plug_in(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (site / "my_package/plugin.py").chmod(0o666)

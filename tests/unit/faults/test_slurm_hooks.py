@@ -1,5 +1,7 @@
-"""contrib/slurm's hooks x faults: status 0 within the limit, nothing printed, one line in the log
-that names the fault."""
+"""Run each hook of contrib/slurm under each fault.
+
+It exits 0 within its limit, prints nothing, and logs one line that names the fault.
+"""
 
 from __future__ import annotations
 
@@ -37,21 +39,21 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 
 INSTALL = Path(__file__).parents[3] / "contrib/slurm/install"
 HOOKS = {"prolog": 0, "epilog": 0, "task_prolog": NOBODY}
-"""Each with the user that runs it."""
+"""Each hook, and the user that runs it."""
 LIMIT = 8.0
-"""Seconds, as installed; the hook's own is less."""
+"""Seconds, as installed; the limit of run.py is lower."""
 SLACK = 6.0
-"""What a loaded host adds."""
+"""Seconds that a loaded host may add."""
 SOONER = {True: [("--timeout 4.8", "--timeout .5")], False: [("-k 1 8 ", "-k .3 .7 ")]}
-"""Where a hook waits for nothing but its time: less for the agent, if it is that, else for all."""
+"""Lower limits, if a hook only waits for its limit: the agent's (True), or the whole hook's."""
 SITE = Path(delivery.__file__).parent
 MAYBE = "not known to belong to user"
-"""A user's hook comes before the prolog of its job, here, or after the epilog."""
+"""A user's hook may run before its job's prolog here, or after the epilog."""
 
 
 @cache
 def installed() -> dict[str, str]:
-    """The hooks' texts, for this Python."""
+    """Return the text of each hook as installed for this Python."""
     with tempfile.TemporaryDirectory() as name:
         subprocess.run(
             [sys.executable, INSTALL, "--directory", name, "--seconds", f"{LIMIT:g}"],
@@ -63,7 +65,7 @@ def installed() -> dict[str, str]:
 
 
 def install(directory: Path, fault: Fault) -> Path:
-    """Hooks with the fault, and a schedhook that every user may run."""
+    """Write hooks that have the fault, and a schedhook that every user can run."""
     site, hooks = directory / "schedhook", directory / "hooks"
     for each in (site, hooks):
         each.mkdir()
@@ -85,7 +87,7 @@ def install(directory: Path, fault: Fault) -> Path:
 
 
 def run_hooks(hooks: Path, fault: Fault, inside: Room) -> None:
-    """Run each hook under the fault, and hold it to what it shall do."""
+    """Run each hook under the fault, and check status, output, time and log."""
     environ = {
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_UID": str(NOBODY),
@@ -115,19 +117,19 @@ def run_hooks(hooks: Path, fault: Fault, inside: Room) -> None:
 
 
 @pytest.mark.parametrize("name", HOST | PROGRAM)
-def test_a_hook_says_0_whatever_is_wrong_with_the_host(name: str, here: Path, count: Count) -> None:
+def test_a_hook_exits_0_under_each_fault_of_the_host(name: str, here: Path, count: Count) -> None:
     fault = (HOST | PROGRAM)[name]
     (here / "room").mkdir()
     with room(here / "room") as inside, fault.during(inside):
         run_hooks(install(here, fault), fault, inside)
         if name.startswith("agent ") and "garbage" not in name:
-            # A hung agent has used up none of the time that is for the spool.
+            # A hung agent leaves the time that is reserved for the spool.
             inside.sh(f"test $(ls {SPOOL} | wc -l) = 2")
     count(len(HOOKS))
 
 
-def test_no_process_can_be_made(here: Path, count: Count) -> None:
-    """Then sh gives up, and nobody can tell of it; but a host is not drained for that."""
+def test_a_hook_exits_0_if_no_process_can_be_created(here: Path, count: Count) -> None:
+    """Then sh gives up and nothing is logged, but the host must not be drained."""
     (here / "room").mkdir()
     hooks = install(here, Fault(named=""))
     with room(here / "room") as inside:
@@ -137,8 +139,8 @@ def test_no_process_can_be_made(here: Path, count: Count) -> None:
     count(len(HOOKS))
 
 
-def test_whatever_is_in_the_environment(here: Path, count: Count) -> None:
-    """With an agent that takes what is fit to be taken, and tells of the rest."""
+def test_a_hook_exits_0_with_each_environment(here: Path, count: Count) -> None:
+    """The agent accepts what is valid, and reports the rest."""
     (here / "room").mkdir()
     with room(here / "room") as inside, an_agent(inside):
         hooks = install(here, Fault(named=""))
@@ -149,7 +151,7 @@ def test_whatever_is_in_the_environment(here: Path, count: Count) -> None:
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_an_agent_with_a_broken_journal_keeps_no_hook_waiting(
+def test_an_agent_with_a_damaged_journal_delays_no_hook(
     name: str, here: Path, count: Count
 ) -> None:
     fault = KEPT[name]
@@ -162,10 +164,10 @@ def test_an_agent_with_a_broken_journal_keeps_no_hook_waiting(
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_an_agent_that_a_configuration_keeps_from_starting(
+def test_an_agent_with_a_bad_configuration_does_not_start(
     name: str, here: Path, count: Count
 ) -> None:
-    """It says why, in a line; the hooks, which read no configuration, miss it."""
+    """It says why in one line; the hooks, which read no configuration, find no agent."""
     path = configuration(name, here / "config.toml")
     (here / "room").mkdir()
     with room(here / "room") as inside:

@@ -1,4 +1,4 @@
-"""What hooks and commands inherit from who starts them: streams, signals, variables."""
+"""Hooks and commands inherit streams, signals and variables from the process that starts them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCKED = "pthread_sigmask(SIG_BLOCK, valid_signals())"
 
 
 def hook(directory: Path, given: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run hook.py after the lines of Python in `given`."""
+    """Run run.py after the lines of Python in `given`."""
     config = directory / "config.toml"
     config.write_text(f'[journal]\npath = "{directory}/journal/journal.db"\n')
     command = [sys.executable, "-I", "-S", HOOK, *arguments, "--strict"]
@@ -43,7 +43,7 @@ def hook(directory: Path, given: str, *arguments: object) -> subprocess.Complete
         "os.environ |= dict.fromkeys(('LANG', 'LC_ALL', 'PYTHONHOME', 'PYTHONUTF8'), 'xx')",
     ],
 )
-def test_an_event_without_an_agent_is_handled_all_the_same(tmp_path: Path, given: str) -> None:
+def test_an_event_is_handled_without_an_agent(tmp_path: Path, given: str) -> None:
     done = hook(tmp_path, given, "slurm", "prolog", "--wait")
     assert (done.returncode, done.stderr) == (0, "")
     with Journal.open(tmp_path / "journal/journal.db") as journal:
@@ -51,7 +51,7 @@ def test_an_event_without_an_agent_is_handled_all_the_same(tmp_path: Path, given
 
 
 @pytest.mark.parametrize("given", [IGNORED, BLOCKED])
-def test_a_hook_ends_in_time_whatever_signals_it_was_left(tmp_path: Path, given: str) -> None:
+def test_a_hook_ends_in_time_with_signals_ignored_or_blocked(tmp_path: Path, given: str) -> None:
     endless = "reader, writer = os.pipe(); os.dup2(reader, 0); os.set_inheritable(writer, True)"
     done = hook(tmp_path, f"{given}\n{endless}", "pbs", "begin", "--timeout", "0.2")
     assert done.returncode == 1

@@ -1,5 +1,8 @@
-"""SIGKILL of hooks at random moments: an event is there once or the hook was killed before it had
-given it, and nothing torn stays. Whoever is to take it is an agent, or the spool."""
+"""Kill hooks at random moments.
+
+An event is stored once, unless its hook was killed before it had delivered the event, and no
+incomplete file stays. The events go to an agent, or to the spool.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ import pytest
 
 from schedhook.hook.message import parse_message
 from tests.pbs.mom import Mom, StandIn
-from tests.unit.agent.test_killed import KILLS, Records, chance
+from tests.unit.agent.test_killed import KILLS, Records, random_moments
 from tests.unit.agentkit import HOOK, agent, answers, wait_for
 
 CONTRIB = Path(__file__).parents[3] / "contrib"
 DAY = 86400.0
 
 Start = Callable[[Path, int], "subprocess.Popen[bytes]"]
-"""Runs a hook of a job of that number."""
+"""Start the hook for the job of that number."""
 
 
 def words(directory: Path, *event: str) -> list[str]:
@@ -45,7 +48,7 @@ def start_program(directory: Path, job: int) -> subprocess.Popen[bytes]:
 
 
 def start_prolog(directory: Path, job: int) -> subprocess.Popen[bytes]:
-    """contrib/slurm's, for this scheduler, socket and spool."""
+    """Start contrib/slurm's prolog with this socket and spool."""
     script = directory / "prolog"
     if not script.exists():
         text = (CONTRIB / "slurm/prolog").read_text()
@@ -64,7 +67,7 @@ def start_prolog(directory: Path, job: int) -> subprocess.Popen[bytes]:
 
 
 def start_pbs(directory: Path, job: int) -> subprocess.Popen[bytes]:
-    """contrib/pbs's hook, in the stand-in for PBS's interpreter."""
+    """Start contrib/pbs's hook in the stand-in for PBS's interpreter."""
     mom = Mom(directory=directory / "pbs", alarm=30)
     program = directory / "schedhook"
     if not program.exists():
@@ -81,7 +84,7 @@ def start_pbs(directory: Path, job: int) -> subprocess.Popen[bytes]:
 
 
 def family(pid: int) -> list[int]:
-    """The process and all that come from it, it first."""
+    """Return the process and its descendants, the process first."""
     found = [pid]
     for each in found:
         with contextlib.suppress(OSError):
@@ -90,10 +93,12 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def killing(start: Start, directory: Path) -> tuple[set[str], set[str]]:
-    """Jobs whose hooks ended by themselves, and those that were killed: the hook's first process,
-    one of its others, or all of them at one time."""
-    chances = chance()
+def kill_hooks(start: Start, directory: Path) -> tuple[set[str], set[str]]:
+    """Return the jobs whose hooks ended by themselves, and those whose hooks were killed.
+
+    What is killed is the hook's first process, one of its processes, or all of them at once.
+    """
+    moments = random_moments()
     done: set[str] = set()
     killed: set[str] = set()
     longest, number = 20.0, 0
@@ -102,10 +107,10 @@ def killing(start: Start, directory: Path) -> tuple[set[str], set[str]]:
         began = time.monotonic()
         with start(directory, number) as process:
             try:
-                status = process.wait(chances.uniform(0, longest) if done else longest)
+                status = process.wait(moments.uniform(0, longest) if done else longest)
             except subprocess.TimeoutExpired:
                 alive = family(process.pid)
-                for pid in chances.choice([alive, alive[:1], [chances.choice(alive)]]):
+                for pid in moments.choice([alive, alive[:1], [moments.choice(alive)]]):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 killed.add(str(number))
@@ -126,7 +131,7 @@ def runs(pid: int) -> bool:
 
 
 def spooled(directory: Path) -> Counter[str]:
-    """How often each job is in the spool; every file that an agent would read is whole."""
+    """Return how often each job is in the spool; each file that an agent would read is complete."""
     messages = [parse_message(file.read_bytes()) for file in (directory / "spool").glob("*.event")]
     return Counter(
         each.environ.get("SLURM_JOB_ID") or str(job_of(json.loads(each.data))) for each in messages
@@ -140,18 +145,18 @@ def job_of(told: dict[str, object]) -> object:
 
 def check(told: Counter[str], done: set[str], killed: set[str]) -> None:
     given = killed & set(told)
-    print(f"{len(killed)} killed, {len(given)} of them when it was given; {len(done)} went on")
+    print(f"{len(killed)} killed, {len(given)} of them after delivery; {len(done)} not killed")
     assert set(told.values()) == {1}
     assert done <= set(told) <= done | killed
-    assert given < killed, "none was killed before it had given its event"
+    assert given < killed, "none was killed before it had delivered its event"
 
 
 def kept(directory: Path) -> Counter[str]:
-    """How many events of each job are in the journal."""
+    """Return how many events of each job are in the journal."""
     return Counter(job for (job,) in Records(directory).ask("SELECT job FROM events"))
 
 
-def torn(directory: Path) -> list[Path]:
+def incomplete(directory: Path) -> list[Path]:
     return list((directory / "spool").glob("*.tmp"))
 
 
@@ -165,11 +170,11 @@ def umask() -> Iterator[None]:
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize("start", [start_program, start_prolog, start_pbs])
 def test_hooks_that_fill_the_spool(here: Path, start: Start) -> None:
-    done, killed = killing(start, here)
+    done, killed = kill_hooks(start, here)
     check(spooled(here), done, killed)
-    print(f"{len(torn(here))} torn files")
+    print(f"{len(incomplete(here))} incomplete files")
     old = time.time() - DAY
-    for file in torn(here):
+    for file in incomplete(here):
         os.utime(file, (old, old))
     os.utime(here / "spool")
     with agent(here):
@@ -178,11 +183,11 @@ def test_hooks_that_fill_the_spool(here: Path, start: Start) -> None:
 
 
 @pytest.mark.parametrize("start", [start_program, start_prolog])
-def test_hooks_that_talk_to_an_agent(here: Path, start: Start) -> None:
+def test_hooks_that_send_to_an_agent(here: Path, start: Start) -> None:
     with agent(here) as process:
         descriptors = Path(f"/proc/{process.pid}/fd")
         before = len(list(descriptors.iterdir()))
-        done, killed = killing(start, here)
+        done, killed = kill_hooks(start, here)
         wait_for(lambda: not (here / "spool").exists() or not list((here / "spool").iterdir()))
         wait_for(lambda: len(list(descriptors.iterdir())) <= before + 1)
         assert answers(here / "agent.sock")
