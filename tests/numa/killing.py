@@ -1,4 +1,4 @@
-"""Children, and how they are killed at random moments."""
+"""Run work in child processes, and kill them at random moments."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def chance() -> random.Random:
+def random_moments() -> random.Random:
     return random.Random(os.environ.get("SCHEDHOOK_SEED", "1"))
 
 
 def in_child(work: Callable[[], int | None], log: Path) -> int:
-    """`work` in a child, whose imports are done already; its process."""
+    """Run `work` in a forked child, which needs no imports, and return its process."""
     child = os.fork()
     if child:
         return child
@@ -31,7 +31,7 @@ def in_child(work: Callable[[], int | None], log: Path) -> int:
 
 
 def kill_after(child: int, seconds: float) -> int | None:
-    """Its exit status, None where it was killed."""
+    """Kill the child after `seconds`; return its exit status, None if it was killed."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found, status = os.waitpid(child, os.WNOHANG)
@@ -44,7 +44,7 @@ def kill_after(child: int, seconds: float) -> int | None:
 
 
 def settle(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it comes true by then."""
+    """Return whether the condition becomes true within `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -1,5 +1,8 @@
-"""SIGKILL at random moments: the job is whole, thawed, and bound to its old processors or its new
-ones, all of it."""
+"""Kill relocations at random moments.
+
+Afterwards the job's memory is intact, the job is thawed, and all of it is bound either to its old
+processors or to its new ones.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 
 from schedhook.cli.main import main
 from tests.numa.jobs import Job, cgroup
-from tests.numa.killing import chance, in_child, kill_after, settle
+from tests.numa.killing import in_child, kill_after, random_moments, settle
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -19,8 +22,8 @@ KILLS = 100
 MIB = 64
 
 
-def relocating(words: list[str]) -> int:
-    """A child that runs `schedhook words`."""
+def start_relocation(words: list[str]) -> int:
+    """Start a child that runs `schedhook WORDS`."""
     return in_child(lambda: main(words, standalone_mode=False), Path(os.devnull))
 
 
@@ -29,9 +32,9 @@ def bindings(pid: int) -> set[frozenset[int]]:
     return {frozenset(os.sched_getaffinity(int(thread.name))) for thread in threads}
 
 
-def test_a_killed_relocation_leaves_the_job_whole() -> None:
-    chances = chance()
-    took = 600.0  # what the first one needs is known when it has ended
+def test_a_killed_relocation_leaves_the_job_intact() -> None:
+    moments = random_moments()
+    took = 600.0  # until the first one has ended
     killed = finished = 0
     with cgroup("victim") as path, Job("anon", MIB, 0, cgroup=path) as job:
         freeze = path / "cgroup.freeze"
@@ -42,8 +45,8 @@ def test_a_killed_relocation_leaves_the_job_whole() -> None:
             words = ["relocate", "--pid", str(job.pid), "--map", f"{here}:{there}", "--json"]
             words += ["--cpus", str(there), "--freeze"]
             began = time.monotonic()
-            limit = chances.uniform(0, 1.2 * took) if finished else took
-            status = kill_after(relocating(words), limit)
+            limit = moments.uniform(0, 1.2 * took) if finished else took
+            status = kill_after(start_relocation(words), limit)
             if status is None:
                 killed += 1
             else:
@@ -56,5 +59,5 @@ def test_a_killed_relocation_leaves_the_job_whole() -> None:
             if bindings(job.pid) == {frozenset({there})}:
                 here, there = there, here
         assert job.checksum() == contents
-        assert finished > 1, "most were killed before they had done anything"
+        assert finished > 1, "most were killed before they had begun"
         print(f"{killed} killed, {finished} finished, the last in {took:.2f} s")

@@ -1,5 +1,7 @@
-"""SIGKILL at random moments, on the kernel and without Slurm, of job-migrate and of agents that
-follow cpusets: whoever comes next finishes what was begun. And of a guard with what it guards."""
+"""Kill job-migrate, and agents that follow cpusets, at random moments, on the kernel without Slurm.
+
+The next process finishes what was begun. Also kill a process together with its rollback helper.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from schedhook.values.config import (
 from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 from tests.numa import killing
 from tests.numa.jobs import Job, cgroup
-from tests.numa.killing import chance, in_child, kill_after
+from tests.numa.killing import in_child, kill_after, random_moments
 from tests.numa.slurm_jobs import slurm_job
 
 pytestmark = pytest.mark.nodes(4)
@@ -40,7 +42,7 @@ ENOUGH = 0.999
 
 
 class Host:
-    """The job of two tasks, the journal, and who acts on them."""
+    """A job of two tasks, the journal, and the processes that act on them."""
 
     def __init__(self, directory: Path, cgroup: Path, tasks: list[Job]) -> None:
         self.cgroup = cgroup
@@ -76,7 +78,7 @@ class Host:
         return in_child(lambda: job_migrate(words, standalone_mode=False), self.log)
 
     def is_at(self, first: int) -> bool:
-        """Both tasks, all of their memory and every cpuset are at `first` and the one after it."""
+        """Return whether tasks, memory and cpusets are all at `first` and `first + 1`."""
         cpus = f"{first}-{first + 1}"
         return (
             all(self.cpus(path) in (cpus, "") for path in (self.cgroup, self.user))
@@ -84,8 +86,8 @@ class Host:
             and min(task.share_on(first + rank) for rank, task in enumerate(self.tasks)) >= ENOUGH
         )
 
-    def lies_within(self, first: int) -> bool:
-        """All memory is on nodes `first` and the one after it."""
+    def is_within(self, first: int) -> bool:
+        """Return whether all memory is on nodes `first` and `first + 1`."""
         return all(task.share_on(first) + task.share_on(first + 1) >= ENOUGH for task in self.tasks)
 
     def cpus(self, path: Path) -> str:
@@ -100,7 +102,7 @@ class Host:
             for path in (self.cgroup, self.user, self.user / "task_special")
         )
 
-    def told(self) -> str:
+    def describe(self) -> str:
         memory = [task.residency() for task in self.tasks]
         cpus = [self.cpus(path) for path in (self.cgroup, self.user)]
         return f"{cpus} {self.bindings()} {memory}\n{self.log.read_text()[-4000:]}"
@@ -119,7 +121,7 @@ def check_journal(path: Path) -> None:
 
 
 def settle(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true, on a machine that may be slow."""
+    """Return whether the condition becomes true, on a host that may be slow."""
     return killing.settle(condition, 150)
 
 
@@ -129,35 +131,35 @@ def finish_with(process: int) -> None:
 
 
 def test_killed_job_migrates_are_finished(host: Host) -> None:
-    """By the agent, or by the next one."""
-    chances = chance()
+    """The agent finishes an interrupted move, or the next job-migrate does."""
+    moments = random_moments()
     sums = [task.checksum() for task in host.tasks]
     (host.user / "cpuset.cpus").write_text("0-1")
     first = begun = 0
     began = time.monotonic()
-    assert kill_after(host.job_migrate("2-3"), 60) == 0, host.told()
+    assert kill_after(host.job_migrate("2-3"), 60) == 0, host.describe()
     longest, first = time.monotonic() - began, 2
-    assert host.is_at(2), host.told()
+    assert host.is_at(2), host.describe()
     with Journal.open(host.path) as journal:
         for number in range(KILLS):
             target = 2 - first
             cpus = f"{target}-{target + 1}"
-            killed = kill_after(host.job_migrate(cpus), chances.uniform(0, longest)) is None
+            killed = kill_after(host.job_migrate(cpus), moments.uniform(0, longest)) is None
             override = journal.overrides.get("slurm", JOB)
             assert override is not None
             first = min(override.placement.cpus)
             begun += killed and override.under_way
             if not override.under_way:
-                assert host.is_at(first), host.told()
+                assert host.is_at(first), host.describe()
             elif number % 10 == 0:
                 process = host.agent()
-                assert settle(lambda first=first: host.is_at(first)), host.told()
-                assert settle(lambda: not under_way(journal)), host.told()
+                assert settle(lambda first=first: host.is_at(first)), host.describe()
+                assert settle(lambda: not under_way(journal)), host.describe()
                 finish_with(process)
-        assert kill_after(host.job_migrate("0-1"), 60) == 0, host.told()
-        assert host.is_at(0), host.told()
+        assert kill_after(host.job_migrate("0-1"), 60) == 0, host.describe()
+        assert host.is_at(0), host.describe()
         assert not under_way(journal)
-    print(f"{KILLS} in up to {longest:.2f} s, {begun} of them killed on their way")
+    print(f"{KILLS} in up to {longest:.2f} s, {begun} of them killed half-way")
     assert [task.checksum() for task in host.tasks] == sums
     assert begun
     check_journal(host.path)
@@ -168,9 +170,9 @@ def under_way(journal: Journal) -> bool:
     return override is not None and override.under_way
 
 
-def test_killed_agents_bring_the_memory_along(host: Host) -> None:
-    """While somebody writes cpusets, which takes the tasks' bindings away."""
-    chances = chance()
+def test_memory_follows_although_agents_are_killed(host: Host) -> None:
+    """Meanwhile another process writes cpusets, which resets the tasks' affinities."""
+    moments = random_moments()
     sums = [task.checksum() for task in host.tasks]
     first = halfway = unbound = 0
 
@@ -181,54 +183,54 @@ def test_killed_agents_bring_the_memory_along(host: Host) -> None:
 
     began = time.monotonic()
     process = host.agent()
-    assert settle(lambda: host.path.exists() and len(known(host.path)) == 2), host.told()
+    assert settle(lambda: host.path.exists() and len(known(host.path)) == 2), host.describe()
     longest = 3 * (time.monotonic() - began)
     finish_with(process)
     for _ in range(KILLS):
-        if chances.random() < 0.5:
+        if moments.random() < 0.5:
             go()
-        assert kill_after(host.agent(), chances.uniform(0, longest)) is None, host.told()
+        assert kill_after(host.agent(), moments.uniform(0, longest)) is None, host.describe()
         with Journal.open(host.path) as journal:
             halfway += any(
                 seen.visited for seen in journal.placements.known_tasks("slurm", JOB).values()
             )
-        assert settle(lambda: not host.frozen()), host.told()
+        assert settle(lambda: not host.frozen()), host.describe()
         for rank, bound in enumerate(host.bindings()):
-            # Bound to its own, or to both where nobody has seen yet that its binding was lost.
-            assert bound in ({first + rank}, {first, first + 1}), host.told()
+            # Bound to its own CPU, or to both if no agent has noticed the reset yet.
+            assert bound in ({first + rank}, {first, first + 1}), host.describe()
             unbound += len(bound) > 1
     process = host.agent()
-    # A binding that was lost unseen, by a change and its reversal, comes back with the next change.
-    assert settle(lambda: host.lies_within(first)), host.told()
+    # An affinity that a change and its reversal reset unnoticed is restored at the next change.
+    assert settle(lambda: host.is_within(first)), host.describe()
     go()
-    assert settle(lambda: host.is_at(first)), host.told()
+    assert settle(lambda: host.is_at(first)), host.describe()
     finish_with(process)
     print(f"{KILLS} agents killed after up to {longest:.2f} s, {halfway} left memory to move;")
-    print(f"{unbound} tasks were without a binding of their own then")
+    print(f"{unbound} tasks were not bound to their own CPU then")
     assert [task.checksum() for task in host.tasks] == sums
     assert halfway
     check_journal(host.path)
 
 
 def known(path: Path) -> set[str]:
-    """The tasks that the journal knows."""
+    """Return the tasks that the journal knows."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         if not connection.execute("PRAGMA user_version").fetchone()[0]:
             return set()
         return {task for (task,) in connection.execute("SELECT task FROM placements")}
 
 
-# -- a guard that is killed as well --------------------------------------------------------------
+# -- the rollback helper -------------------------------------------------------------------------
 
 
-def test_a_job_whose_guard_was_killed_too_is_thawed_by_the_next(tmp_path: Path) -> None:
+def test_the_next_process_thaws_a_job_if_the_rollback_helper_was_killed_too(tmp_path: Path) -> None:
     with cgroup("victim") as path, Job("anon", 1, 0, cgroup=path):
         for _ in range(10):
 
             def work() -> None:
-                with rollback.Rollback() as its, freeze_cgroups([path], its):
-                    assert its._helper
-                    (tmp_path / "helper").write_text(str(its._helper.pid))
+                with rollback.Rollback() as own, freeze_cgroups([path], own):
+                    assert own._helper
+                    (tmp_path / "helper").write_text(str(own._helper.pid))
                     time.sleep(600)
 
             child = in_child(work, tmp_path / "log")
@@ -240,5 +242,5 @@ def test_a_job_whose_guard_was_killed_too_is_thawed_by_the_next(tmp_path: Path) 
             os.waitpid(child, 0)
             (tmp_path / "helper").unlink()
             assert (path / "cgroup.freeze").read_text().strip() == "1"
-            assert settle(lambda: rollback.recover() == 1), "the killed ones have it locked"
+            assert settle(lambda: rollback.recover() == 1), "the record is still locked"
             assert (path / "cgroup.freeze").read_text().strip() == "0"

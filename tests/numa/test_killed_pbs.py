@@ -22,7 +22,7 @@ from schedhook.values.config import Config, PluginsSection
 from schedhook.values.model import Event
 from schedhook_plugins.schedulers.pbs.notes import REPLACING
 from tests.numa.jobs import CGROUPS, Job
-from tests.numa.killing import chance, in_child, kill_after
+from tests.numa.killing import in_child, kill_after, random_moments
 from tests.numa.test_killed_moves import KILLS
 from tests.numa.test_pbs import exec_vnode, service
 
@@ -105,14 +105,14 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 def kill_some(work: Callable[[], int], begun: Callable[[], bool]) -> Iterator[None]:
     """Kill what `work` starts, at least half of KILLS times, until some of them had begun."""
-    chances = chance()
+    moments = random_moments()
     began = time.monotonic()
     assert kill_after(work(), 120) == 0
     longest = 1.2 * (time.monotonic() - began)
     yield
     kills = halfway = 0
     while kills < KILLS // 2 or (not halfway and kills < 10 * KILLS):
-        status = kill_after(work(), chances.uniform(0, longest))
+        status = kill_after(work(), moments.uniform(0, longest))
         assert status in (0, None)
         kills += 1
         halfway += begun()

@@ -1,5 +1,8 @@
-"""Numbers come round: a process or a thread ends at any moment, and a stranger has its number at
-once, with memory on the old node at the same addresses. Nothing of the stranger's may change."""
+"""Let another process get the number of one that ends while it is relocated.
+
+A process or a thread ends at any moment, and a stranger gets its number at once, with memory on the
+old node at the same addresses. Nothing of the stranger's may change.
+"""
 
 from __future__ import annotations
 
@@ -41,28 +44,28 @@ MEMORY = 0x100000000000
 KIB = 1024
 PID_MAX = Path("/proc/sys/kernel/pid_max")
 FEW = 500
-"""kernel.pid_max; the kernel gives numbers below 300 once only, so that 200 come round."""
+"""kernel.pid_max. The kernel does not reuse numbers below 300, so 200 are reused."""
 TIMES = int(os.environ.get("SCHEDHOOK_REUSE", "1"))
-"""A long measurement is the same test so many times over."""
+"""How often each test is repeated, for a long measurement."""
 OLD, NEW = CpuSet({0, 1}), CpuSet({2, 3})
 JOB = "4711"
 
 
 @dataclass(slots=True)
 class Total:
-    """What became of the strangers so far."""
+    """Counts of strangers so far."""
 
     reused: int = 0
     missed: int = 0
-    """Numbers that somebody else got."""
+    """Numbers that a process other than a stranger got."""
     moved: int = 0
-    """Pages."""
+    """Pages of strangers that moved."""
     bound: int = 0
-    """Strangers that may use other processors than they could."""
+    """Strangers whose affinity changed."""
 
 
 class Recycler:
-    """recycle.c, on processors 0 and 1."""
+    """The program recycle.c, on processors 0 and 1."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -122,12 +125,12 @@ def recycler() -> Iterator[Recycler]:
 
 @contextmanager
 def reuse(recycler: Recycler, least: int) -> Iterator[None]:
-    """What happens within has to leave at least so many strangers, and all of them, alone."""
+    """Check that the block met at least `least` strangers, and changed none of them."""
     before = replace(recycler.total)
     try:
         yield
     except BaseException:
-        recycler.check()  # and forget what the next test is not to find
+        recycler.check()  # and reset the counts for the next test
         raise
     after = recycler.total
     print(f"{after.reused - before.reused} numbers reused, {after.missed - before.missed} missed")
@@ -152,7 +155,9 @@ def whole(target: NativeTarget) -> None:
 
 
 @pytest.mark.parametrize("move", [sweep, whole])
-def test_no_call_meets_a_stranger(recycler: Recycler, move: Callable[[NativeTarget], None]) -> None:
+def test_no_call_changes_a_stranger(
+    recycler: Recycler, move: Callable[[NativeTarget], None]
+) -> None:
     backend, took = NativeBackend(), 0.02
     with reuse(recycler, 90 * TIMES):
         for _ in range(100 * TIMES):
@@ -175,8 +180,8 @@ def plugins() -> Plugins:
     return load_plugins(Config())
 
 
-def assert_told(report: Report, stayed: list[int]) -> None:
-    """Those that were not killed have moved, and nobody has moved more than it had."""
+def check_report(report: Report, stayed: list[int]) -> None:
+    """Check that all that were not killed moved, and that none moved more than it had."""
     by_pid = {each.pid: each for each in report.processes if each.error is None}
     assert by_pid.keys() >= set(stayed)
     assert all(residency(pid) == {2: KIB << 10} for pid in stayed), report
@@ -186,7 +191,7 @@ def assert_told(report: Report, stayed: list[int]) -> None:
 
 
 def residency(pid: int) -> dict[int, int]:
-    """Bytes per node of a target's memory, by numa_maps."""
+    """Return the bytes of a process's memory on each node, from numa_maps."""
     text = Path(f"/proc/{pid}/numa_maps").read_text()
     line = next(each for each in text.splitlines() if each.startswith(f"{MEMORY:x} "))
     return {int(node): int(pages) << 12 for node, pages in re.findall(r" N(\d+)=(\d+)", line)}
@@ -212,12 +217,12 @@ def test_a_cgroup_whose_processes_end(
             recycler.churn(12, 2 * took / 12, how)
             report = relocate(request, Config(), plugins)
             took = time.monotonic() - began
-            assert_told(report, pids[12:])
+            check_report(report, pids[12:])
             assert {*map(frozenset, map(os.sched_getaffinity, pids[12:]))} == {frozenset({2})}
             recycler.check()
 
 
-def test_threads_that_end_as_they_are_bound(recycler: Recycler, plugins: Plugins) -> None:
+def test_threads_that_end_while_they_are_bound(recycler: Recycler, plugins: Plugins) -> None:
     took = 1.0
     with reuse(recycler, 70 * TIMES):
         for _ in range(4 * TIMES):
@@ -232,7 +237,7 @@ def test_threads_that_end_as_they_are_bound(recycler: Recycler, plugins: Plugins
             recycler.end_threads(20, 2 * took / 20)
             report = relocate(request, Config(), plugins)
             took = time.monotonic() - began
-            assert_told(report, [pid])
+            check_report(report, [pid])
             recycler.check()
 
 
@@ -241,7 +246,7 @@ def test_threads_that_end_as_they_are_bound(recycler: Recycler, plugins: Plugins
 
 @pytest.fixture
 def step() -> Iterator[Path]:
-    """The cgroup of a step of a Slurm job, on processors 0 and 1."""
+    """Yield the cgroup of a step of a Slurm job, on processors 0 and 1."""
     leaf = SCOPE / f"job_{JOB}" / "step_0" / "user" / "task_0"
     for path in reversed((leaf, *leaf.parents)):
         if path.is_relative_to(CGROUPS) and path != CGROUPS:
@@ -255,7 +260,7 @@ def step() -> Iterator[Path]:
 
 
 def test_a_job_that_is_migrated(recycler: Recycler, plugins: Plugins, step: Path) -> None:
-    """job-migrate's way: cpusets, bindings and memory."""
+    """As job-migrate does it: cpusets, affinities and memory."""
     took, job = 2.0, step.parents[2]
 
     def carry_out(request: Request) -> Report:
@@ -300,14 +305,14 @@ def test_a_job_that_the_watcher_follows(
             recycler.check()
 
 
-# -- what is put back later ----------------------------------------------------------------------
+# -- rollback ------------------------------------------------------------------------------------
 
 
-def test_a_guard_that_acts_when_the_number_is_anothers(recycler: Recycler) -> None:
+def test_a_rollback_after_the_number_was_reused(recycler: Recycler) -> None:
     with reuse(recycler, 8):
-        with Rollback() as guard:
+        with Rollback() as rollback:
             for pid in recycler.targets(8):
-                guard.record_affinity(pid, read_start_time(pid), {3})
+                rollback.record_affinity(pid, read_start_time(pid), {3})
             recycler.churn(8, 0.001)
             recycler.wait()
         recycler.check()
