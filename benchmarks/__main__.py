@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measure in the four-node virtual machine, or with --here on this host.
 
-The package schedhook has to be installed in the interpreter that runs this.
+The package schedhook must be installed in the interpreter that runs this.
 """
 
 from __future__ import annotations

@@ -283,7 +283,7 @@ def start(results: Results, rounds: int) -> None:
 def everything(
     rounds: int, mib: int, largest: int
 ) -> Iterator[tuple[str, Callable[[Results], None]]]:
-    """Run the named parts."""
+    """Yield each part: its name, and the function that measures it."""
     yield "start", lambda results: start(results, rounds)
     yield "anon", lambda results: against_peers(results, rounds, mib, "anon")
     yield "thp", lambda results: against_peers(results, rounds, mib, "thp")

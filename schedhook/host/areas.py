@@ -26,7 +26,7 @@ _MEMORY_FILE_SYSTEMS = {
     b"ramfs": MemoryKind.SHMEM,
     b"hugetlbfs": MemoryKind.HUGE,
 }
-# These objects lie on the kernel's own mount, which no mount table lists, so only the name tells.
+# These objects are on the kernel's own mount, which no mount table lists; names identify them.
 _KERNEL_SHMEM = re.compile(rb"(/SYSV|/memfd:|/dev/zero ).*\(deleted\)$", re.DOTALL)
 
 

@@ -79,7 +79,7 @@ def hierarchies(root: Path = Path("/")) -> list[Cgroup]:
 def cgroup_of(pid: int, root: Path = Path("/")) -> Cgroup:
     """Return the cgroup in whose cpuset a process is.
 
-    Raise ProcessGoneError if the process or its cgroup is gone, SchedhookError if the cgroup lies
+    Raise ProcessGoneError if the process or its cgroup is gone, SchedhookError if the cgroup is
     outside the hierarchies that are mounted on this host (or in this container).
     """
     by_controller = {

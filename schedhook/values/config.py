@@ -7,28 +7,22 @@ a field of Config.
 
 from __future__ import annotations
 
-import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
-from schedhook.values.actions import ActionsSection, AnyNode
+from schedhook.values.actions import ActionsSection
 from schedhook.values.errors import ConfigError
 from schedhook.values.model import MemoryKind, Shared
 from schedhook.values.ownership import explain_untrusted
-from schedhook.values.sets import NodeSet
+from schedhook.values.sections import NOT_A_KEY, NOT_EMPTY, at_least, read_section
 
 DEFAULT_PATH = Path("/etc/schedhook/config.toml")
 PATH_VARIABLE = "SCHEDHOOK_CONFIG"
-
-_Section = TypeVar("_Section")
-
-_NOT_A_KEY: Mapping[str, Any] = {"key": False}
 
 
 class LogFormat(StrEnum):
@@ -49,11 +43,6 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def at_least(least: float, default: float) -> Any:
-    """Return a field for a number of at least `least`."""
-    return field(default=default, metadata={"least": least})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelocationSection:
     """[relocation]: defaults for what the command line does not set."""
@@ -62,7 +51,7 @@ class RelocationSection:
     mapper: str = "relative"
     backend: str = "native"
     shared: Shared = Shared.JOB
-    kinds: tuple[MemoryKind, ...] = field(default=tuple(MemoryKind), metadata={"fill": True})
+    kinds: tuple[MemoryKind, ...] = field(default=tuple(MemoryKind), metadata=NOT_EMPTY)
     threads: int = at_least(0, 0)
     """0: chosen from the host's processors and the plan."""
     bandwidth_mb_s: float = at_least(0, 0.0)
@@ -176,7 +165,7 @@ class Config:
     metrics: MetricsSection = field(default_factory=MetricsSection)
     log: LogSection = field(default_factory=LogSection)
     plugins: PluginsSection = field(default_factory=PluginsSection)
-    source: Path | None = field(default=None, metadata=_NOT_A_KEY)
+    source: Path | None = field(default=None, metadata=NOT_A_KEY)
     """The file that it was read from; None if there was none."""
 
 
@@ -222,103 +211,4 @@ def parse_config(text: str, source: Path) -> Config:
         raise ConfigError(f"{source}: not TOML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{source}: not TOML: nested too deeply") from None
-    return _read(Config, table, str(source), "", {"source": source})
-
-
-def _read(
-    section: type[_Section],
-    table: Mapping[str, Any],
-    source: str,
-    prefix: str,
-    extra: Mapping[str, Any],
-) -> _Section:
-    assert is_dataclass(section)
-    keys = {each.name: each for each in fields(section) if each.metadata.get("key", True)}
-    hints = get_type_hints(section)
-    values = dict(extra)
-    for key, value in table.items():
-        where = f"{prefix}{key}"
-        if key not in keys:
-            raise ConfigError(f"{source}: {where}: {_unknown(key, keys)}")
-        hint = hints[key]
-        if isinstance(hint, type) and is_dataclass(hint):
-            _expect(isinstance(value, dict), source, where, f"a section, [{where}]", value)
-            values[key] = _read(hint, value, source, f"{where}.", {})
-        else:
-            values[key] = _convert(value, hint, source, where)
-            _check_bounds(values[key], keys[key], source, where)
-    return section(**values)
-
-
-def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
-    """Return `value` as the field's type. Raise ConfigError if it does not fit."""
-    if isinstance(hint, UnionType):
-        return _convert_either(value, get_args(hint), source, where)
-    if get_origin(hint) is tuple:
-        _expect(isinstance(value, list), source, where, "a list, in [ ]", value)
-        return tuple(_convert(item, get_args(hint)[0], source, where) for item in value)
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        choices = [str(choice) for choice in hint]
-        _expect(value in choices, source, where, "one of " + ", ".join(choices), value)
-        return hint(value)
-    if hint is NodeSet:
-        return _convert_nodes(value, source, where)
-    if hint is bool:
-        _expect(isinstance(value, bool), source, where, "true or false", value)
-    elif hint is int:
-        _expect(type(value) is int, source, where, "a whole number", value)
-    elif hint is float:
-        is_number = type(value) in (int, float) and abs(value) < math.inf
-        _expect(is_number, source, where, "a number", value)
-        try:
-            return float(value)
-        except OverflowError:
-            raise ConfigError(f"{source}: {where}: must be a smaller number") from None
-    elif hint is str:
-        _expect(isinstance(value, str), source, where, "a text, in quotes", value)
-    else:
-        is_tables = isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
-        _expect(is_tables, source, where, f"sections, [{where}.NAME]", value)
-    return value
-
-
-def _convert_either(value: Any, hints: Sequence[Any], source: str, where: str) -> Any:
-    """Return the value as the first type that it can be; None stands for a key that is left out."""
-    given = [hint for hint in hints if hint is not NoneType]
-    if AnyNode in given:
-        if value == AnyNode.ANY:
-            return AnyNode.ANY
-        return _convert_nodes(value, source, where, 'nodes in quotes, such as "0-3,8", or "any"')
-    (hint,) = given
-    return _convert(value, hint, source, where)
-
-
-def _convert_nodes(
-    value: Any, source: str, where: str, allowed: str = 'nodes in quotes, such as "0-3,8"'
-) -> NodeSet:
-    _expect(isinstance(value, str), source, where, allowed, value)
-    try:
-        return NodeSet.parse(value)
-    except ValueError:
-        raise ConfigError(f"{source}: {where}: must be {allowed}, not {value!r}") from None
-
-
-def _check_bounds(value: Any, key: Field[Any], source: str, where: str) -> None:
-    if "least" in key.metadata:
-        least = key.metadata["least"]
-        _expect(value >= least, source, where, f"a number of at least {least}", value)
-    if key.metadata.get("fill"):
-        _expect(bool(value), source, where, "a list with at least one entry", list(value))
-
-
-def _expect(holds: bool, source: str, where: str, allowed: str, value: Any) -> None:
-    if not holds:
-        raise ConfigError(f"{source}: {where}: must be {allowed}, not {value!r}")
-
-
-def _unknown(key: str, keys: Mapping[str, Field[Any]]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only for an error's text
-
-    meant = get_close_matches(key, keys, n=1)
-    hint = f"did you mean {meant[0]}? " if meant else ""
-    return f"no such key; {hint}allowed here: {', '.join(keys)}"
+    return replace(read_section(Config, table, str(source)), source=source)

@@ -12,8 +12,9 @@ _LONGEST_PREFIX = 40
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put `data` in the place of `path` atomically, with the permissions `mode`.
 
-    A symbolic link at `path` is replaced, not followed. The new file is written beside it, as
-    `.NAME.RANDOM.tmp`; it stays there only if the process is killed. Raise OSError.
+    A symbolic link at `path` is replaced, not followed. The new file is first written to the
+    same directory as `.NAME.RANDOM.tmp`, which remains only if the process is killed. Raise
+    OSError.
     """
     name = f".{path.name[:_LONGEST_PREFIX]}.{os.urandom(8).hex()}.tmp"
     temporary = path.with_name(name)

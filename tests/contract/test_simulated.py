@@ -180,10 +180,10 @@ def test_huge_pages_need_a_pool() -> None:
     area = SimulatedArea(start=START, nodes=[0] * 3, page_size=HUGE, kind=MemoryKind.HUGE)
     backend.add_process(100, areas=[area])
     target = backend.attach(100)
-    (told,) = target.areas()
-    done = sweep(target, told, {0: 1})
+    (area,) = target.areas()
+    done = sweep(target, area, {0: 1})
     assert [(item.errno, item.size) for item in done.failures] == [(errno.ENOMEM, 3 * HUGE)]
-    assert sweep(target, told, {0: 2}).moved == {(0, 2): 3 * HUGE}
+    assert sweep(target, area, {0: 2}).moved == {(0, 2): 3 * HUGE}
     free = {n: node.huge_pools[0].free for n, node in backend.topology().nodes.items() if n != 1}
     assert free == {0: 8, 2: 5, 3: 8}
 
@@ -193,9 +193,9 @@ def test_a_folio_that_is_partly_selected_moves_as_a_whole() -> None:
     area = SimulatedArea(start=START, nodes=[0] * 2, folio_size=HUGE)
     backend.add_process(100, areas=[area])
     target = backend.attach(100)
-    (told,) = target.areas()
-    target.sweep(told, START + HUGE, START + HUGE + PAGE, {0: 1}, shared=False, limits=Limits())
-    assert target.locate(told, told.start, told.end) == [
+    (area,) = target.areas()
+    target.sweep(area, START + HUGE, START + HUGE + PAGE, {0: 1}, shared=False, limits=Limits())
+    assert target.locate(area, area.start, area.end) == [
         PageRun(start=START, end=START + HUGE, node=0),
         PageRun(start=START + HUGE, end=START + 2 * HUGE, node=1),
     ]
@@ -267,11 +267,11 @@ def test_permissions_are_those_of_the_manual_pages() -> None:
     area = SimulatedArea(start=START, nodes=[0] * 16)
     backend.add_process(100, areas=[area], allowed_nodes=NodeSet({0, 1, 3}))
     target = backend.attach(100)
-    (told,) = target.areas()
+    (area,) = target.areas()
     with pytest.raises(NoPermissionError):  # MPOL_MF_MOVE_ALL
-        sweep(target, told, {0: 1}, shared=True)
+        sweep(target, area, {0: 1}, shared=True)
     with pytest.raises(BackendError) as caught:  # outside the process's cpuset
-        sweep(target, told, {0: 2})
+        sweep(target, area, {0: 2})
     assert caught.value.errno == errno.EACCES
     with pytest.raises(NoPermissionError):
         target.migrate(NodeSet({0}), NodeSet({2}))

@@ -52,7 +52,7 @@ def call(*words: object, become: Callable[[], object] = lambda: None) -> Answer:
                 run_command(main, "schedhook")
             except SystemExit as leave:
                 status = int(leave.code or 0)
-            except BaseException:  # noqa: BLE001 - told to the parent
+            except BaseException:  # noqa: BLE001 - reported to the parent
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()

@@ -42,7 +42,7 @@ static pid_t targets[MOST], strangers[MOST];
 static size_t target_count, stranger_count, missed;
 /* Threads that wait for their end: how many must end, and the number of the last one that did. */
 static struct shared {
-    atomic_uint told;
+    atomic_uint to_end;
     atomic_int ended;
 } *shared;
 
@@ -67,14 +67,14 @@ static void map_on_first_node(void)
 
 static void *wait_for_the_end(void *unused)
 {
-    unsigned seen = atomic_load(&shared->told);
+    unsigned seen = atomic_load(&shared->to_end);
 
     for (;;) {
-        syscall(SYS_futex, &shared->told, FUTEX_WAIT, seen, NULL, NULL, 0);
-        unsigned now = atomic_load(&shared->told);
-        int nobody = 0;
+        syscall(SYS_futex, &shared->to_end, FUTEX_WAIT, seen, NULL, NULL, 0);
+        unsigned now = atomic_load(&shared->to_end);
+        int none = 0;
 
-        if (now != seen && atomic_compare_exchange_strong(&shared->ended, &nobody, gettid()))
+        if (now != seen && atomic_compare_exchange_strong(&shared->ended, &none, gettid()))
             syscall(SYS_exit, 0);
         seen = now;
     }
@@ -226,8 +226,8 @@ static void end_threads(unsigned count, unsigned microseconds)
 
         wait_up_to(microseconds);
         atomic_store(&shared->ended, 0);
-        atomic_fetch_add(&shared->told, 1);
-        syscall(SYS_futex, &shared->told, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
+        atomic_fetch_add(&shared->to_end, 1);
+        syscall(SYS_futex, &shared->to_end, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
         while (!(number = atomic_load(&shared->ended)))
             sched_yield();
         aim(number);

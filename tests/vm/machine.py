@@ -100,8 +100,8 @@ def virtme() -> str:
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             raise CannotBoot(f"{program} is missing: apt-get install {package}")
-    beside = Path(sys.executable).with_name("vng")
-    found = str(beside) if beside.exists() else shutil.which("vng")
+    adjacent = Path(sys.executable).with_name("vng")
+    found = str(adjacent) if adjacent.exists() else shutil.which("vng")
     if found is None:
         raise CannotBoot("vng is missing: pip install virtme-ng")
     return found

@@ -26,7 +26,7 @@ from schedhook.values.errors import (
 
 _DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _SPARE = 16
-"""Descriptors that must be left beside those of a process that is held."""
+"""Descriptors that must remain available while a process is held."""
 _FILTERED = "2"
 """The value of Seccomp in /proc/PID/status if a filter is active; seccomp(2)."""
 

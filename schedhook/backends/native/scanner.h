@@ -6,7 +6,7 @@
 
 #include <limits.h>
 
-/* The node of a page that only a query to the kernel can tell. */
+/* The node of a page if only a query to the kernel can give it. */
 #define SH_UNKNOWN_NODE (INT_MIN + 2)
 
 #define SH_SCAN_REGIONS 128
