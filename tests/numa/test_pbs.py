@@ -1,5 +1,6 @@
 """PBS on the real kernel: the hook run as pbs_mom runs it, on job cgroups as PBS's cgroups hook
-makes them, and the memory where it belongs afterwards."""
+makes them, and the memory where it belongs afterwards.
+"""
 
 from __future__ import annotations
 

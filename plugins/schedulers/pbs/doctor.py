@@ -1,4 +1,4 @@
-"""What `schedhook doctor` says about OpenPBS on this host: the hook, as pbs_mom has it."""
+"""Checks of `schedhook doctor` for OpenPBS on this host: the hooks that pbs_mom has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INSTALL = "contrib/pbs/install, on the PBS server"
 
 
 def examine(root: Path) -> Iterable[Finding]:
-    """Nothing but one line where this is no host of a PBS cluster."""
+    """Check PBS's configuration and hooks; one finding if this host is in no PBS cluster."""
     path = root / _CONFIGURATION
     if not path.is_file():
         yield ok("pbs", "no pbs.conf on this host")
@@ -29,7 +29,7 @@ def examine(root: Path) -> Iterable[Finding]:
     yield ok("pbs", f"configured by {path}{said}")
     hooks = home / "mom_priv/hooks"
     if not os.access(hooks, os.R_OK | os.X_OK):
-        what = f"{hooks} cannot be read: whether the hook is there cannot be told"
+        what = f"cannot read {hooks}: it is unknown whether the hook is installed"
         yield note("pbs hook", what, "run as root, on an execution host")
         return
     yield from _our_hook(hooks, root)
@@ -39,18 +39,18 @@ def examine(root: Path) -> Iterable[Finding]:
 def _our_hook(hooks: Path, root: Path) -> Iterable[Finding]:
     control = hooks / f"{_HOOK}.HK"
     if not control.is_file():
-        what = "not on this host: resize, suspend and resume are seen by watching, if at all"
+        what = "not installed: only the watcher, if it runs, notices resize, suspend and resume"
         yield note("pbs hook", what, _INSTALL)
         return
     its = _settings(control)
     if its.get("enabled", "true").lower() != "true":
-        yield problem("pbs hook", "is not enabled", "qmgr -c 'set hook schedhook enabled = True'")
+        yield problem("pbs hook", "disabled", "qmgr -c 'set hook schedhook enabled = True'")
     order, cgroups = (
         int(_settings(each).get("order") or 1) if each.is_file() else 0
         for each in (control, hooks / f"{_CGROUPS_HOOK}.HK")
     )
     if order <= cgroups:
-        what = f"order {order}, before the cgroups hook ({cgroups}): it sees jobs' old cpusets"
+        what = f"order {order} is before the cgroups hook ({cgroups}): it sees jobs' old cpusets"
         yield problem("pbs hook", what, "qmgr -c 'set hook schedhook order = 500'")
     yield from _program(hooks / f"{_HOOK}.CF", root)
 
@@ -60,39 +60,41 @@ def _program(configuration: Path, root: Path) -> Iterable[Finding]:
         program = json.loads(configuration.read_text())["program"]
         path = root / str(program if isinstance(program, str) else program[0]).lstrip("/")
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        what = f"{configuration} does not say its program: {describe_error(error)}"
-        yield problem("pbs hook", what, f"mend schedhook.CF and run {_INSTALL}")
+        what = f"no program in {configuration}: {describe_error(error)}"
+        yield problem("pbs hook", what, f"correct schedhook.CF and run {_INSTALL}")
         return
     if path.is_file() and os.access(path, os.X_OK):
         yield ok("pbs hook", f"installed; runs {path}")
     else:
-        what = f"its program {path} is not there, or cannot be executed"
-        yield problem("pbs hook", what, "install schedhook there, or mend schedhook.CF")
+        what = f"its program {path} does not exist or is not executable"
+        yield problem("pbs hook", what, "install schedhook there, or correct schedhook.CF")
 
 
 def _cgroups_hook(hooks: Path) -> Iterable[Finding]:
     control = hooks / f"{_CGROUPS_HOOK}.HK"
     if not control.is_file() or _settings(control).get("enabled", "true").lower() != "true":
-        what = "missing or not enabled: jobs have no cpusets, and are found by their sessions"
+        what = "missing or disabled: jobs have no cpusets and are found by their sessions"
         yield note("pbs cgroups", what, "qmgr -c 'set hook pbs_cgroups enabled = True'")
         return
     try:
         its = json.loads((hooks / f"{_CGROUPS_HOOK}.CF").read_text())
         by_node = bool(its.get("vnode_per_numa_node"))
     except (OSError, ValueError, AttributeError) as error:
-        what = f"its configuration cannot be read: {error}"
+        what = f"cannot read its configuration: {error}"
         yield note("pbs cgroups", what, "run as root, on an execution host")
         return
     if by_node:
         yield ok("pbs cgroups", "enabled, with a vnode for each NUMA node")
     else:
-        what = "without vnode_per_numa_node: PBS grants hosts, so a resize is not about nodes"
-        remedy = '"vnode_per_numa_node": true in its configuration, where jobs are to be resized'
+        what = (
+            "vnode_per_numa_node is not set: PBS grants hosts, so a resize does not concern nodes"
+        )
+        remedy = 'set "vnode_per_numa_node": true in its configuration if jobs are resized'
         yield note("pbs cgroups", what, remedy)
 
 
 def _settings(path: Path) -> dict[str, str]:
-    """Lines NAME=VALUE."""
+    """Return the values of lines NAME=VALUE."""
     lines = path.read_text(errors="replace").splitlines()
     pairs = (line.partition("=") for line in lines if not line.lstrip().startswith("#"))
     return {name.strip(): value.strip() for name, sign, value in pairs if sign}

@@ -1,4 +1,4 @@
-"""PBS's exec_vnode: which vnodes a job has, and which NUMA nodes of a host those are.
+"""PBS's exec_vnode: which vnodes a job has, and which NUMA nodes of a host they are.
 
 The grammar is that of parse_plus_spec and parse_node_resc in OpenPBS's grunt_parse.c:
 
@@ -19,7 +19,7 @@ _TOKEN = re.compile(r""" [()+:] | (?: [^()+:"'] | "[^"]*" | '[^']*' )+ """, re.V
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vnode:
-    """A vnode that a job has, with what it has of it."""
+    """A vnode of a job, with the resources that the job has of it."""
 
     name: str
     resources: Mapping[str, str]
@@ -27,14 +27,16 @@ class Vnode:
 
     @property
     def host(self) -> str:
-        """The name without a number in brackets."""
+        """Return the name without a number in brackets."""
         match = _NUMBERED.fullmatch(self.name)
         return match["host"] if match else self.name
 
     @property
     def node(self) -> int | None:
-        """N of `host[N]`: the NUMA node, where the cgroups hook makes a vnode for each. None for
-        a vnode that is a whole host, or that a site has named otherwise."""
+        """Return N of `host[N]`, the NUMA node if the cgroups hook makes a vnode for each.
+
+        None for a vnode that is a whole host, or that a site has named otherwise.
+        """
         match = _NUMBERED.fullmatch(self.name)
         return int(match["number"]) if match else None
 
@@ -43,7 +45,10 @@ Chunk = tuple[Vnode, ...]
 
 
 def parse_exec_vnode(text: str) -> tuple[Chunk, ...]:
-    """The chunks of an exec_vnode, each with its vnodes. ValueError says what is wrong, where."""
+    """Return the chunks of an exec_vnode, each with its vnodes.
+
+    Raise ValueError, which says what is wrong at which character.
+    """
     tokens = list(_tokens(text))
     chunks: list[Chunk] = []
     position = 0
@@ -68,10 +73,10 @@ def parse_exec_vnode(text: str) -> tuple[Chunk, ...]:
 
 
 def nodes_on_host(chunks: Iterable[Chunk], host: str) -> NodeSet | None:
-    """The NUMA nodes that a job has on `host`; empty where it has none there.
+    """Return the NUMA nodes that a job has on `host`; empty if it has none there.
 
-    None where the vnodes do not tell: one of them is the whole host, or no vnode has a name that
-    could be read as this host's (a site may call them anything).
+    None if the vnodes do not tell: one of them is the whole host, or no vnode has a name that
+    could be this host's (a site may name them freely).
     """
     vnodes = [vnode for chunk in chunks for vnode in chunk]
     named = _of_host(vnodes, host)
@@ -83,7 +88,7 @@ def nodes_on_host(chunks: Iterable[Chunk], host: str) -> NodeSet | None:
 
 
 def _of_host(vnodes: Iterable[Vnode], host: str) -> list[Vnode]:
-    """Those whose host is called like this one; failing that, those whose short name is."""
+    """Return the vnodes whose host has this name; if there are none, this short name."""
     vnodes = list(vnodes)
     wanted = host.lower()
     exact = [vnode for vnode in vnodes if vnode.host.lower() == wanted]
@@ -92,14 +97,14 @@ def _of_host(vnodes: Iterable[Vnode], host: str) -> list[Vnode]:
     return [
         vnode
         for vnode in vnodes
-        # n1 and n1.example.org may be one host, n1.a and n1.b are not.
+        # n1 and n1.example.org may be one host; n1.a and n1.b are two.
         if ("." not in vnode.host or "." not in wanted)
         and vnode.host.lower().partition(".")[0] == wanted.partition(".")[0]
     ]
 
 
 Token = tuple[str, int]
-"""A piece of the text, and where it begins; an empty one at the end."""
+"""A piece of the text, and the position of its first character; empty at the end."""
 
 
 def _tokens(text: str) -> Iterator[Token]:
@@ -107,7 +112,7 @@ def _tokens(text: str) -> Iterator[Token]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise ValueError(f"a quote that nothing closes at character {position + 1}")
+            raise ValueError(f"unclosed quote at character {position + 1}")
         if match[0].strip():
             yield match[0].strip(), position
         position = match.end()

@@ -343,7 +343,8 @@ def test_bindings_come_from_one_time_and_not_from_before_and_after_a_kill(
     one: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From 0 and 1 to 2 and 3, killed when one task's memory had moved: by where memory is, the
-    second task would stand before the first."""
+    second task would stand before the first.
+    """
     asked = rebinding(monkeypatch)
     one.put("2", "3")
     interrupt(one, after=1)

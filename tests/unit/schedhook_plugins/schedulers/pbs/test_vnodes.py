@@ -92,7 +92,7 @@ def test_anything_else_is_a_value_error(text: str) -> None:
         ("n1++n2", "character 4, not '+'"),
         ("()", "character 2, not ')'"),
         ("((n1))", "character 2, not '('"),
-        ('n1:a="b', "quote that nothing closes at character"),
+        ('n1:a="b', "unclosed quote at character"),
     ],
 )
 def test_errors_say_where(text: str, at: str) -> None:
