@@ -1,0 +1,161 @@
+"""Parking: a suspended job's memory moves to other nodes, and comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schedhook.agent.dispatcher import Dispatcher
+from schedhook.roles.request import Request
+from schedhook.values.model import (
+    Outcome,
+    Report,
+)
+from schedhook.values.sets import NodeSet
+from tests.unit.agent.one_job import OneJob, at
+from tests.unit.agentkit import (
+    FakeScheduler,
+    event,
+    homes,
+    with_actions,
+)
+
+
+@pytest.fixture
+def parking(tmp_path: Path) -> OneJob:
+    return OneJob(tmp_path, with_actions(park=NodeSet.parse("2-3")))
+
+
+def test_parked_memory_comes_back_to_where_it_was(
+    parking: OneJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parking.put("0-1", "1")
+    parking.look()
+    monkeypatch.setattr(FakeScheduler, "suspended", lambda *_: True)
+    parking.look("postsuspend")
+    assert parking.moves.pairs == [{0: 2, 1: 3}, {1: 2}]
+    parking.look("postsuspend")
+    assert parking.look() == "all in place"
+    assert parking.look("resize") == "parked: nothing moves before the job resumes"
+    assert len(parking.moves.requests) == 2, "parked once"
+    parking.moves.requests.clear()
+    parking.look("preresume")
+    assert parking.moves.pairs == [{2: 0, 3: 1}, {2: 1}]
+    parking.moves.requests.clear()
+    parking.look("resumed")
+    assert parking.moves.requests == []
+
+
+def test_a_resume_that_was_missed_is_made_up_for_by_a_look(parking: OneJob) -> None:
+    parking.look("postsuspend")
+    parking.moves.requests.clear()
+    parking.look()
+    assert parking.moves.pairs == [{2: 0}, {2: 1}]
+
+
+def test_no_two_nodes_are_parked_on_one(tmp_path: Path) -> None:
+    one = OneJob(tmp_path, with_actions(park=NodeSet({3})))
+    one.put("0,2", "1")
+    one.look()
+    summary = one.look("postsuspend")
+    assert summary.startswith("0.0: not parked: nodes 0,2 need a node each, and there are nodes 3")
+    assert one.moves.pairs == [{1: 3}]
+
+
+def test_a_cpuset_is_widened_for_parked_memory_and_restored(
+    parking: OneJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def allow_nodes(_self: object, _job: str, nodes: NodeSet) -> bool:
+        assert len(parking.moves.requests) == len(calls), "before memory moves"
+        calls.append(f"allow {nodes}")
+        return True
+
+    monkeypatch.setattr(FakeScheduler, "allow_nodes", allow_nodes)
+    monkeypatch.setattr(FakeScheduler, "restore_nodes", lambda *_: calls.append("restore"))
+    parking.look("postsuspend")
+    assert calls == ["allow 2", "allow 2"]
+    parking.moves.outcome = Outcome.PARTIAL
+    handled = parking.dispatcher.handle(event("preresume"), 4.0)
+    assert handled.retry_after is not None
+    assert calls[2:] == [], "narrower than its memory, it might be killed"
+    parking.moves.outcome = Outcome.COMPLETE
+    parking.look("preresume")
+    assert calls[2:] == ["restore"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"job": {}}', '{"job": 5}', '{"job": {"home": "0", "park": "x"}}']
+)
+def test_a_damaged_note_of_what_is_parked_is_met_once(parking: OneJob, text: str) -> None:
+    parking.look("postsuspend")
+    parking.journal.notes.set("fake", "1", "parked", text)
+    parking.moves.requests.clear()
+    for _ in range(2):
+        assert parking.look("resumed") == "all in place"
+    assert parking.journal.counts().damaged == 1
+    assert parking.moves.requests == []
+
+
+def test_a_job_that_resumes_elsewhere_goes_there(parking: OneJob) -> None:
+    parking.look("postsuspend")
+    parking.moves.requests.clear()
+    parking.put("5", "6")
+    parking.look("preresume")
+    assert parking.moves.pairs == [{2: 5}, {2: 6}]
+    assert homes(parking.journal, "fake", "1")["0.0"] == at("5", "5")
+    assert parking.look() == "all in place"
+
+
+def test_what_does_not_fit_on_the_parking_nodes_stays(parking: OneJob) -> None:
+    parking.moves.outcome = Outcome.REFUSED
+    parking.look("postsuspend")
+    parking.moves.requests.clear()
+    parking.look("preresume")
+    assert parking.moves.requests == []
+
+
+def test_a_return_that_is_refused_is_tried_again(parking: OneJob) -> None:
+    parking.look("postsuspend")
+    parking.moves.outcome = Outcome.REFUSED
+    handled = parking.dispatcher.handle(event("preresume"), 4.0)
+    assert handled.retry_after is not None
+    parking.moves.outcome = Outcome.COMPLETE
+    parking.moves.requests.clear()
+    parking.look("resumed", again=True)
+    assert parking.moves.pairs == [{2: 0}, {2: 1}]
+
+
+def test_parking_survives_a_crash_in_the_middle(parking: OneJob) -> None:
+    def crash(_request: Request) -> Report:
+        raise KeyboardInterrupt
+
+    dispatcher = Dispatcher(
+        with_actions(park=NodeSet.parse("2-3")),
+        parking.dispatcher._plugins,
+        parking.journal,
+        carry_out=crash,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.handle(event("postsuspend"), 3.0)
+    parking.look("preresume")
+    assert parking.moves.pairs == [{2: 0}]
+
+
+def test_a_job_that_was_frozen_for_a_moment_only_is_not_parked(
+    parking: OneJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher may take a relocation that freezes the job for a suspension."""
+    parking.look("suspended", seen_by="watch")
+    assert parking.moves.requests == []
+    monkeypatch.setattr("schedhook.roles.scheduler._is_stopped", lambda *_: True)
+    parking.look("suspended", seen_by="watch")
+    assert len(parking.moves.requests) == 2
+
+
+def test_nothing_is_parked_unless_configured(one: OneJob) -> None:
+    one.look("postsuspend")
+    one.look("preresume")
+    assert one.moves.requests == []
