@@ -48,8 +48,6 @@ class CpuMoveResult:
     """Why it failed; None if it succeeded."""
     not_restored: tuple[str, ...] = ()
     """After a failure: errors met while cpusets and affinities were restored."""
-    threads: int = 0
-    """The number of threads that were bound."""
 
     @property
     def done(self) -> bool:
@@ -86,7 +84,7 @@ def move_processors(
     except BaseException:
         _restore(cpusets, threads)
         raise
-    return CpuMoveResult(threads=len(threads.bound))
+    return CpuMoveResult()
 
 
 def _settle(cpusets: _Cpusets, threads: _Threads) -> None:
@@ -164,20 +162,20 @@ class _Threads:
         self._choose_binding = choose_binding
         self._root = root
         self._before = {thread: affinity(thread, root) for thread in self._read()}
-        self.bound: dict[Thread, CpuSet] = {}
+        self._bound: dict[Thread, CpuSet] = {}
 
     def bind_all(self) -> None:
         """Bind every thread, also those that appear in the course of it."""
-        for thread, cpus in self.bound.items():
+        for thread, cpus in self._bound.items():
             bind(thread, cpus, self._root)
         for _ in range(_ROUNDS):
-            new = [each for each in self._read() if each not in self.bound]
+            new = [each for each in self._read() if each not in self._bound]
             if not new:
                 return
             for thread in new:
                 cpus = self._choose_binding(thread.pid, self._old_cpus(thread))
                 bind(thread, cpus, self._root)
-                self.bound[thread] = cpus
+                self._bound[thread] = cpus
 
     def restore_steps(self) -> Iterator[Callable[[], object]]:
         for thread in self._read():

@@ -56,8 +56,8 @@ class Rollback:
     def record_affinity(self, tid: int, start_time: int, cpus: Iterable[int]) -> None:
         """Record that the thread must be bound to `cpus`; call it before binding the thread.
 
-        `start_time`, in clock ticks after boot, tells it from a later thread with its number. Raise
-        RefusedError if the record cannot be written.
+        `start_time`, in clock ticks after boot, distinguishes it from a later thread with its
+        number. Raise RefusedError if the record cannot be written.
         """
         thread = b"%d %d" % (tid, start_time)
         self._append(_BIND, thread, " ".join(map(str, cpus)).encode())

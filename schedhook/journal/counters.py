@@ -24,7 +24,7 @@ Series = tuple[str, ...]
 
 BOUNDS = ("0.01", "0.1", "0.5", "1", "5", "10", "30", "60", "300", "1800", "+Inf")
 """Upper bounds of the buckets of durations, in seconds."""
-NO_SCHEDULER = "none"
+_NO_SCHEDULER = "none"
 
 _MOVED = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.FAILED})
 
@@ -60,7 +60,7 @@ def increments(report: Report, scheduler: str | None) -> dict[Series, float]:
     """
     if report.outcome is Outcome.PLANNED:
         return {}
-    of = scheduler or NO_SCHEDULER
+    of = scheduler or _NO_SCHEDULER
     result: dict[Series, float] = {("relocations", report.outcome.value, report.strategy, of): 1}
     if report.outcome not in _MOVED:
         return result

@@ -47,7 +47,6 @@ class Journal:
     """An open journal, for several threads but not across a fork."""
 
     def __init__(self, database: Database) -> None:
-        self.path = database.path
         self.database = database
         self.runs = Runs(database)
         self.placements = Placements(database)

@@ -81,7 +81,7 @@ def test_a_truncated_file_opens_or_is_an_error_with_a_remedy(
             assert "move it away" in str(error), error
         # The agent goes on with such a file.
         with open_journal(Config(journal=JournalSection(path=str(path)))) as journal:
-            assert journal.path in (None, path)
+            assert journal.database.path in (None, path)
     print(f"{len(cuts)} cuts, {refused} refused at once, {damaged} when it was written")
     assert 0 < refused < len(cuts)
 
