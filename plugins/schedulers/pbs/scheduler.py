@@ -84,6 +84,10 @@ class PbsScheduler(Scheduler):
         """Return whether PBS has told that the job is suspended, and not yet that it resumes."""
         return self._pbs_notes.told(self._jobs.full_id(job)).suspended
 
+    def _pids(self, job: str) -> set[int]:
+        # Without placements: the agent asks for a job's owner in a thread that must not wait.
+        return set(self._jobs.pids(self._jobs.full_id(job)))
+
     # -- suspended jobs --------------------------------------------------------------------------
 
     def allow_nodes(self, job: str, nodes: NodeSet) -> bool:

@@ -207,7 +207,7 @@ def test_bindings_that_a_cpuset_took_are_given_back_before_anything_moves(
 def test_bindings_that_were_lost_after_an_interrupted_relocation_are_given_back(
     one: OneJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From home to 2 and 3, killed there, and back: nobody took away a processor of home."""
+    """From home to 2 and 3, killed there, and back: no CPU of home was taken away."""
     one.put("2", "3")
     interrupt(one)
     one.put("0-1", "0-1")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from schedhook import MapperPlugin
+from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import StrategyPlugin
+from schedhook.plugins.loading import load_plugins
 from schedhook.plugins.registry import DISABLE_VARIABLE
+from schedhook.values.config import Config, JournalSection, PluginsSection
 from schedhook.values.errors import PluginError
 from tests.unit.pluginkit import (
     ARGUMENTS,
@@ -33,6 +37,19 @@ def test_what_ships_loads_without_a_problem() -> None:
         ("backend", "simulated"),
     }
     assert {each.source.package for each in plugins.listing()} == {"built-in"}
+
+
+def test_adapters_read_their_notes_from_the_configured_journal(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "journal.db"
+    plugins = load_plugins(
+        Config(journal=JournalSection(path=str(path)), plugins=PluginsSection(third_party=False))
+    )
+    adapter = plugins.adapter("pbs", tmp_path)
+    assert not path.exists()
+    with Journal.open(path) as journal:
+        journal.notes.set("pbs", "7.n1", "k", "text")
+    assert adapter.notes.get("7.n1", "k") == "text"
+    assert adapter.notes.jobs("k") == ("7.n1",)
 
 
 def test_an_installed_package_is_found_by_its_entry_point(install: Install) -> None:

@@ -109,7 +109,7 @@ def test_without_cgroups_sessions_tell_the_processes(host: Path) -> None:
     assert pbs.tasks("14.n1") == ()
     notes_of(pbs).set_told("14.n1", Told(sessions=(200,), user=1000))
     (task,) = pbs.tasks("14.n1")
-    # 202 has the same session's number, but is somebody else's.
+    # 202 has a session of the same number, but belongs to another user.
     assert task.pids == (200, 201)
     assert (task.placement.cpus, task.placement.nodes) == (CpuSet({4, 5}), NodeSet({2}))
     assert pbs.jobs() == ("14.n1",)
