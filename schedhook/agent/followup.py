@@ -29,14 +29,12 @@ def follow_up(job: Job, starting: StartingSteps) -> EventResult:
             return EventResult(summary="the job has ended", acted=False)
         parked = read_parked(job)
         steps = finish_interrupted(job, parked)
+        if steps:
+            parked = read_parked(job)
         tasks = job.tasks()
         if not tasks:
             return combine(steps, "no processes here")
-        if not steps:
-            steps = _act(job, tasks, parked, starting)
-        elif job.kind is EventKind.RESUMING:
-            steps += _resume(job, tasks, read_parked(job))
-        return combine(steps, "all in place")
+        return combine([*steps, *_act(job, tasks, parked, starting)], "all in place")
 
 
 def _act(
