@@ -56,7 +56,7 @@ class Mom:
     within: Sequence[str] = ()
     """Words in front of the interpreter's, as of nsenter(1)."""
     set_up: bool = True
-    """False where a (stand-in) qmgr has put the hook there."""
+    """False if a stand-in for qmgr has installed the hook."""
 
     def __post_init__(self) -> None:
         self.hooks = self.directory / "mom_priv/hooks"
@@ -65,18 +65,18 @@ class Mom:
             self.set_alarm(self.alarm)
 
     def set_alarm(self, seconds: int) -> None:
-        """PBS writes an attribute into the control file only where it is not the default, 30."""
+        """Set the alarm; PBS omits an attribute with its default, 30, from the control file."""
         self.alarm = seconds
         text = f"hook_name={self.name}\nenabled=true\norder=500\n"
         text += f"alarm={seconds}\n" if seconds != 30 else ""
         (self.hooks / f"{self.name}.HK").write_text(text)
 
     def import_hook(self, script: Path) -> None:
-        """qmgr -c "import hook NAME application/x-python default SCRIPT"."""
+        """Do as `qmgr -c "import hook NAME application/x-python default SCRIPT"`."""
         shutil.copyfile(script, self.hooks / f"{self.name}.PY")
 
     def import_config(self, text: str) -> None:
-        """qmgr -c "import hook NAME application/x-config default FILE"."""
+        """Do as `qmgr -c "import hook NAME application/x-config default FILE"`."""
         (self.hooks / f"{self.name}.CF").write_text(text)
 
     def remove_config(self) -> None:

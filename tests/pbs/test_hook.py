@@ -1,4 +1,4 @@
-"""contrib/pbs/schedhook.PY, run as pbs_mom runs it: come what may, PBS hears 'accept' in time."""
+"""contrib/pbs/schedhook.PY, run as pbs_mom runs it: it accepts in time in any case."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.pbs.mom import EVENTS, PBS_EXEC, Mom, Result
 CONTRIB = Path(__file__).resolve().parents[2] / "contrib/pbs"
 ALARM = 10
 LIMIT = 0.5
-"""Seconds, for programs that are not to answer."""
+"""Seconds, for programs that do not answer."""
 ENOUGH = 3.0
-"""Seconds, for those that are; a loaded host is slow."""
+"""Seconds, for programs that answer; a loaded host is slow."""
 WAITS = ("resize", "postsuspend", "preresume")
 JOB: dict[str, Any] = {
     "id": "12.n1",
@@ -58,7 +58,7 @@ def configuration(program: object, limit: float = ENOUGH, **more: Any) -> str:
 
 
 def told_by(event: str, **job: Any) -> dict[str, Any]:
-    """What PBS tells at this event."""
+    """Return what PBS tells at this event."""
     match event:
         case "exechost_startup":
             return {"vnode_list": {"n1[0]": {}, "n1[1]": {}}}
@@ -73,7 +73,7 @@ def told_by(event: str, **job: Any) -> dict[str, Any]:
 
 
 def line_of(result: Result) -> str:
-    """The one line that the hook logged, in the job's log where the event has a job."""
+    """Return the one line that the hook logged, in the job's log if the event has a job."""
     lines = [*result.host_log, *(line for _job, line in result.job_log)]
     assert len(lines) == 1, (lines, result.errors)
     assert lines[0].isprintable()
@@ -280,7 +280,7 @@ SERVERS = {"periodic": 32768, "queuejob": 1}
 
 
 @pytest.mark.parametrize("event", OTHERS if PBS_EXEC else OTHERS | SERVERS)
-def test_other_events_are_nothing_to_it(
+def test_other_events_are_ignored(
     mom: Mom, program: Callable[..., Path], event: str, tmp_path: Path
 ) -> None:
     mom.import_config(configuration(program(f"touch {tmp_path}/ran")))
@@ -321,7 +321,7 @@ def test_pbs_mom_may_ignore_its_children(mom: Mom, program: Callable[..., Path])
 
 
 def test_a_file_system_that_hangs_at_exec(mom: Mom, program: Callable[..., Path]) -> None:
-    # What starts a program and waits for its exec would wait here for ever.
+    # A hook that waited for the exec would hang here.
     text = (CONTRIB / "schedhook.PY").read_text()
     hanging = "import os, time\nos.execve = lambda *words: time.sleep(600)\n"
     (mom.hooks / "schedhook.PY").write_text(hanging + text)
@@ -331,7 +331,7 @@ def test_a_file_system_that_hangs_at_exec(mom: Mom, program: Callable[..., Path]
     assert "no answer within" in line_of(result)
 
 
-def test_a_log_that_cannot_be_written_is_no_reason_to_stop_a_job(mom: Mom) -> None:
+def test_a_log_that_cannot_be_written_does_not_hold_up_a_job(mom: Mom) -> None:
     mom.import_config("{}")
     result = mom.run("execjob_preresume", job=JOB | {"id": ""})  # logjobmsg raises
     assert_accepted(result)
@@ -363,5 +363,5 @@ def gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    # Nobody may have waited for it yet.
+    # Its parent may not have waited for it yet.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

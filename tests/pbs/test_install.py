@@ -169,7 +169,7 @@ def test_a_broken_configuration_is_not_installed(server: Path, tmp_path: Path, t
 
 
 def test_half_an_installation_is_not_enabled(server: Path, tmp_path: Path) -> None:
-    """qmgr fails at the second import."""
+    """Let qmgr fail at the second import."""
     failing = tmp_path / "qmgr"
     failing.write_text(
         f'#!/bin/sh\ncase "$2" in *x-config*) exit 1;; esac\nexec {STANDIN}/qmgr "$@"\n'
