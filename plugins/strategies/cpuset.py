@@ -113,7 +113,7 @@ def _tight(tree: CpusetTree, work: Move) -> str | None:
             coming[pairs[old]] += size - pools.get(old, 0)
     least = max(work.options.reserve, _LEAST_FREE)
     for node, size in coming.items():
-        free = topology.free(node)
+        free = topology.room(node)
         if free - size < least:
             return (
                 f"node {node} has {free / _MIB:.1f} MiB free, {size / _MIB:.1f} MiB must arrive,"
@@ -171,7 +171,7 @@ def _no_way_back(tree: CpusetTree, work: Move) -> str | None:
         for node, size in process.selection.residency.items()
         if node in added
     )
-    free = sum(work.topology().free(node) for node in before)
+    free = sum(work.topology().room(node) for node in before)
     if not back or free - back >= _LEAST_FREE:
         return None
     return f"node {before} has {free / _MIB:.1f} MiB free, {back / _MIB:.1f} MiB would come back"

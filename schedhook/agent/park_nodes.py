@@ -62,7 +62,7 @@ def match_nodes(
         fitting = [
             node
             for node in candidates - NodeSet(needed) - NodeSet(chosen.values())
-            if topology.free(node) >= needed[old] + reserve
+            if topology.room(node) >= needed[old] + reserve
         ]
         if not fitting:
             return None

@@ -21,26 +21,26 @@ _MOST_DIGITS = 20
 def read_set(path: Path, kind: type[_Set]) -> _Set:
     """Return the ids in the file, in the kernel's list format. Raise SchedhookError."""
     try:
-        return kind.parse(_read(path))
+        return kind.parse(read_text(path))
     except ValueError as error:
         raise SchedhookError(f"cannot parse {path}: {error}") from None
 
 
 def read_number(path: Path) -> int:
     """Return the number in the file; 0 if there is none."""
-    text = _read(path).strip()
+    text = read_text(path).strip()
     return int(text) if _is_number(text) else 0
 
 
 def read_words(path: Path) -> list[int]:
     """Return the numbers in the file, without what is not a number."""
-    return [int(word) for word in _read(path).split() if _is_number(word)]
+    return [int(word) for word in read_text(path).split() if _is_number(word)]
 
 
 def read_meminfo(path: Path) -> dict[str, int]:
     """Return bytes per name, from a node's meminfo (`Node 0 MemFree: 12 kB`) or /proc/meminfo."""
     sizes: dict[str, int] = {}
-    for line in _read(path).splitlines():
+    for line in read_text(path).splitlines():
         name, _, value = line.rpartition(":")
         names, words = name.split(), value.split()
         if names and len(words) == 2 and words[1] == "kB" and _is_number(words[0]):
@@ -59,7 +59,8 @@ def _is_number(text: str) -> bool:
     return text.isdigit() and len(text) <= _MOST_DIGITS
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the file's text; empty if it cannot be read."""
     try:
         return path.read_text(encoding="ascii", errors="replace").replace("\0", "")
     except OSError:

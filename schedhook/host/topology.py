@@ -6,13 +6,17 @@ of the kernel.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from schedhook.host._sysfs import list_suffixes, read_meminfo, read_number, read_set, read_words
+from schedhook.host.reclaim import Watermarks, read_watermarks, reclaimable
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.sets import CpuSet, NodeSet
+
+_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 LOCAL_DISTANCE = 10
 REMOTE_DISTANCE = 20
@@ -41,10 +45,13 @@ class Node:
     memory_total: int = 0
     """0 for a node without memory."""
     memory_free: int = 0
-    """Unused memory (MemFree). The kernel keeps a little of it back (min_free_kbytes)."""
+    """Unused memory (MemFree)."""
+    memory_kept: int = 0
+    """The part of free memory that the kernel keeps for itself: watermarks and lowmem reserves."""
     memory_reclaimable: int = 0
-    """Clean page cache. A page migration may drop it to make room, at the cost of reading it
-    again later, so a careful plan does not count on it."""
+    """Clean page cache and slab that the kernel drops to make room; see schedhook.host.reclaim."""
+    memory_dirty: int = 0
+    """Page cache that must be written back before it can be dropped: no room until then."""
     distances: Mapping[int, int] = field(default_factory=dict)
     """The distance to each node that the firmware names; 10 is local."""
     huge_pools: tuple[HugePool, ...] = ()
@@ -52,6 +59,16 @@ class Node:
     @property
     def has_memory(self) -> bool:
         return self.memory_total > 0
+
+    @property
+    def free_room(self) -> int:
+        """Return the bytes that an allocation gets without reclaim."""
+        return max(0, self.memory_free - self.memory_kept)
+
+    @property
+    def room(self) -> int:
+        """Return the bytes that the kernel can give here, by dropping clean cache if need be."""
+        return self.free_room + self.memory_reclaimable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +132,11 @@ class Topology:
                 f"node {number} is not online; the online nodes are {self.online}"
             ) from None
 
-    def free(self, number: int) -> int:
-        """Return the free bytes of a node (MemFree). Raise UsageError if it is not online."""
-        return self.node(number).memory_free
+    def room(self, number: int) -> int:
+        """Return the bytes that the kernel can give on a node: what is free, less what the kernel
+        keeps, and clean cache and slab. Raise UsageError if the node is not online.
+        """
+        return self.node(number).room
 
 
 def read_topology(root: Path = Path("/")) -> Topology:
@@ -132,9 +151,15 @@ def read_topology(root: Path = Path("/")) -> Topology:
         return Topology(nodes={0: _only_node(root)})
     online = read_set(base / "online", NodeSet)
     numbers = online & present if online else present
+    watermarks = read_watermarks(root, _PAGE_SIZE)
     orders = [list(ids) for ids in (numbers, online, present, read_set(base / "possible", NodeSet))]
     return Topology(
-        nodes={number: _read_node(number, base / f"node{number}", orders) for number in numbers}
+        nodes={
+            number: _read_node(
+                number, base / f"node{number}", orders, watermarks.get(number, Watermarks())
+            )
+            for number in numbers
+        }
     )
 
 
@@ -148,7 +173,9 @@ def read_online_nodes(root: Path = Path("/")) -> NodeSet:
     return read_set(root / "sys/devices/system/node/online", NodeSet) or NodeSet({0})
 
 
-def _read_node(number: int, base: Path, orders: Iterable[list[int]]) -> Node:
+def _read_node(
+    number: int, base: Path, orders: Iterable[list[int]], watermarks: Watermarks
+) -> Node:
     meminfo = read_meminfo(base / "meminfo")
     columns = read_words(base / "distance")
     # The kernel writes a column per online node. If a node came or went during the reading, the
@@ -159,7 +186,9 @@ def _read_node(number: int, base: Path, orders: Iterable[list[int]]) -> Node:
         cpus=read_set(base / "cpulist", CpuSet),
         memory_total=meminfo.get("MemTotal", 0),
         memory_free=meminfo.get("MemFree", 0),
-        memory_reclaimable=_reclaimable(meminfo),
+        memory_kept=watermarks.kept,
+        memory_reclaimable=reclaimable(meminfo, watermarks),
+        memory_dirty=meminfo.get("Dirty", 0) + meminfo.get("Writeback", 0),
         distances=dict(zip(order, columns, strict=False)),
         huge_pools=_huge_pools(base / "hugepages"),
     )
@@ -171,20 +200,18 @@ def _only_node(root: Path) -> Node:
         raise SchedhookError(
             f"cannot read {root / 'proc/meminfo'}: is {root} the root of a Linux system with /proc?"
         )
+    watermarks = read_watermarks(root, _PAGE_SIZE).get(0, Watermarks())
     return Node(
         number=0,
         cpus=read_online_cpus(root),
         memory_total=meminfo["MemTotal"],
         memory_free=meminfo.get("MemFree", 0),
-        memory_reclaimable=_reclaimable(meminfo),
+        memory_kept=watermarks.kept,
+        memory_reclaimable=reclaimable(meminfo, watermarks),
+        memory_dirty=meminfo.get("Dirty", 0) + meminfo.get("Writeback", 0),
         distances={0: LOCAL_DISTANCE},
         huge_pools=_huge_pools(root / "sys/kernel/mm/hugepages"),
     )
-
-
-def _reclaimable(meminfo: Mapping[str, int]) -> int:
-    cache = meminfo.get("Active(file)", 0) + meminfo.get("Inactive(file)", 0)
-    return max(0, cache - meminfo.get("Dirty", 0) - meminfo.get("Writeback", 0))
 
 
 def _huge_pools(base: Path) -> tuple[HugePool, ...]:

@@ -60,9 +60,9 @@ class Sweeper:
             failed, waiting = self._run(pending), []
             if not failed:
                 return False
-            free = _free_memory(self._backend)
+            room = _read_room(self._backend)
             for item in failed:
-                group = waiting if _may_pass(item, free, self._options.reserve) else settled
+                group = waiting if _may_pass(item, room, self._options.reserve) else settled
                 group.append(item)
             pending = [item.again() for item in waiting]
             return bool(waiting)
@@ -135,15 +135,15 @@ class Sweeper:
         return failed
 
 
-def _free_memory(backend: Backend) -> Mapping[int, int]:
-    """Return the free bytes of each node, read now."""
-    return {number: node.memory_free for number, node in backend.topology().nodes.items()}
+def _read_room(backend: Backend) -> Mapping[int, int]:
+    """Return the bytes that the kernel can give on each node, read now."""
+    return {number: node.room for number, node in backend.topology().nodes.items()}
 
 
-def _may_pass(item: _Failed, free: Mapping[int, int], reserve: int) -> bool:
-    """Return whether another attempt can succeed while `free` bytes are free on each node."""
+def _may_pass(item: _Failed, room: Mapping[int, int], reserve: int) -> bool:
+    """Return whether another attempt can succeed with `room` bytes on each node."""
     wanted = reserve + item.failure.size
-    has_room = all(free.get(node, -1) >= wanted for node in item.unit.destinations.values())
+    has_room = all(room.get(node, -1) >= wanted for node in item.unit.destinations.values())
     return not item.unit.process.gone and is_transient(item.failure.errno, has_room=has_room)
 
 

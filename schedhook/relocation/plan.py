@@ -37,13 +37,17 @@ def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: 
         )
         for process in processes
     )
+    destinations = [topology.node(number) for number in _destinations(node_map, plans)]
     plan = Plan(
         strategy=strategy.name,
         backend=settings.backend,
         node_map=node_map,
         processes=plans,
         job=request.job,
-        free={node: topology.free(node) for node in _destinations(node_map, plans)},
+        free={node.number: node.memory_free for node in destinations},
+        reclaimable={node.number: node.memory_reclaimable for node in destinations},
+        dirty={node.number: node.memory_dirty for node in destinations},
+        room={node.number: node.room for node in destinations},
         reserve=settings.reserve,
     )
     refusal = _outside_callers_cpuset(plan, caller_nodes)
@@ -104,7 +108,7 @@ def _outside_cpuset(processes: Sequence[MovingProcess], plan: Plan) -> str | Non
 
 
 def _no_room(processes: Sequence[MovingProcess], plan: Plan) -> str | None:
-    """Return a refusal if more arrives on a destination, less what leaves it, than is free there.
+    """Return a refusal if more arrives on a destination, less what leaves it, than has room there.
 
     Huge pages come from pools of their own; pages for which a pool is too small are reported as
     failures instead.
@@ -116,13 +120,19 @@ def _no_room(processes: Sequence[MovingProcess], plan: Plan) -> str | None:
         change[new] = change.get(new, 0) + small
         change[old] = change.get(old, 0) - small
     for node, size in sorted(change.items()):
-        room = plan.free.get(node, 0) - plan.reserve
-        if node in plan.free and size > max(room, 0):
+        room = plan.room.get(node, 0) - plan.reserve
+        if node in plan.room and size > max(room, 0):
+            dirty = plan.dirty[node]
+            if room + dirty >= size:
+                advice = f"{dirty / _MIB:.1f} MiB of cache are dirty: run sync and try again, or"
+            else:
+                advice = "choose other nodes, or"
             return (
-                f"node {node} has no room: {size / _MIB:.1f} MiB would arrive,"
-                f" {plan.free[node] / _MIB:.1f} MiB are free and"
-                f" {plan.reserve / _MIB:.1f} MiB of them are kept in reserve;"
-                " choose other nodes, or move what fits with --force"
+                f"node {node} has no room: {size / _MIB:.1f} MiB would arrive, and the kernel can"
+                f" give {plan.room[node] / _MIB:.1f} MiB ({plan.free[node] / _MIB:.1f} MiB are"
+                f" free, {plan.reclaimable[node] / _MIB:.1f} MiB are clean cache), of which"
+                f" {plan.reserve / _MIB:.1f} MiB are kept in reserve;"
+                f" {advice} move what fits with --force"
             )
     return None
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from schedhook.migration.move import Move
+from schedhook.host.topology import Topology
+from schedhook.migration.move import Move, MovingProcess
 from schedhook.relocation.context import Context
 from schedhook.relocation.notes import note_on_empty_plan
 from schedhook.relocation.verify import judge, verify
@@ -73,10 +74,32 @@ def final_report(context: Context, move: Move, plan: Plan, failure: str | None) 
         bytes_moved=moved,
         bytes_left=stayed,
         left_by_reason=by_reason,
+        bytes_reclaimed=_bytes_reclaimed(plan, [*move.processes, *ended], move.topology()),
         kept=_bytes_kept(plan),
         attempts=move.attempts,
         processes=tuple(processes),
     )
+
+
+def _bytes_reclaimed(plan: Plan, processes: Iterable[MovingProcess], now: Topology) -> int:
+    """Return the bytes of cache that the kernel dropped on the destinations since the plan.
+
+    What arrived on a node and did not come out of its free memory was freed there. More than the
+    cache has shrunk by is another process's doing.
+    """
+    total = 0
+    arrived: dict[int, int] = {}
+    for process in processes:
+        for (old, new), size in process.moved.items():
+            arrived[new] = arrived.get(new, 0) + size
+            arrived[old] = arrived.get(old, 0) - size
+    for number, size in arrived.items():
+        if number in plan.free and number in now.nodes:
+            node = now.nodes[number]
+            from_free = plan.free[number] - node.memory_free
+            shrunk = plan.reclaimable[number] - node.memory_reclaimable
+            total += max(0, min(size - from_free, shrunk))
+    return total
 
 
 def _bytes_kept(plan: Plan) -> dict[str, int]:

@@ -241,6 +241,13 @@ class Plan:
     job: str | None = None
     free: Residency = field(default_factory=dict)
     """Free bytes on each destination node (MemFree)."""
+    reclaimable: Residency = field(default_factory=dict)
+    """Bytes of clean cache and slab on each destination that the kernel drops to make room."""
+    dirty: Residency = field(default_factory=dict)
+    """Bytes of cache on each destination that count as reclaimable once they are written back."""
+    room: Residency = field(default_factory=dict)
+    """Bytes that the kernel can give on each destination: free, less what it keeps, and the
+    reclaimable bytes."""
     reserve: int = 0
     """Bytes that must stay free on each destination node."""
     refusal: str | None = None
@@ -258,6 +265,20 @@ class Plan:
     @property
     def bytes_planned(self) -> int:
         return sum(process.bytes_planned for process in self.processes)
+
+    @property
+    def would_reclaim(self) -> dict[int, int]:
+        """Bytes of cache that the kernel would drop, by destination; none that need no reclaim."""
+        arriving: dict[int, int] = {}
+        for (old, new), size in self.moves.items():
+            arriving[new] = arriving.get(new, 0) + size
+            arriving[old] = arriving.get(old, 0) - size
+        reclaimed = {
+            node: min(size - (self.room[node] - self.reclaimable[node]), self.reclaimable[node])
+            for node, size in sorted(arriving.items())
+            if node in self.room
+        }
+        return {node: size for node, size in reclaimed.items() if size > 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +312,8 @@ class Report:
     left_by_reason: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     """Bytes on source nodes that the request did not ask to move, by reason; not in bytes_left."""
+    bytes_reclaimed: int = 0
+    """Clean cache and slab that the kernel dropped on the destinations to make room."""
     attempts: int = 0
     seconds: float = 0.0
     processes: tuple[ProcessReport, ...] = ()

@@ -21,6 +21,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "bytes_moved": report.bytes_moved,
         "bytes_left": report.bytes_left,
         "left_by_reason": dict(report.left_by_reason),
+        "bytes_reclaimed": report.bytes_reclaimed,
         "bytes_kept": dict(report.kept),
         "attempts": report.attempts,
         "seconds": round(report.seconds, 6),
@@ -53,6 +54,9 @@ def _plan(plan: Plan) -> dict[str, Any]:
     return {
         "moves": _moves(plan.moves),
         "free": by_name(plan.free),
+        "reclaimable": by_name(plan.reclaimable),
+        "dirty": by_name(plan.dirty),
+        "would_reclaim": by_name(plan.would_reclaim),
         "reserve": plan.reserve,
         "refusal": plan.refusal,
         "processes": [_process_plan(process) for process in plan.processes],

@@ -158,7 +158,7 @@ def test_a_full_destination_takes_what_fits() -> None:
             page_size=PAGE,
         ),
     )
-    assert backend.topology().free(2) == 0
+    assert backend.topology().room(2) == 0
     sweep(target, area, {2: 1})
     with pytest.raises(BackendError) as caught:
         for node in (0, 1):
@@ -211,7 +211,7 @@ def test_a_process_exits_during_a_sweep() -> None:
     assert not target.alive()
     with pytest.raises(ProcessGoneError):
         target.areas()
-    assert backend.topology().free(1) == backend.topology().free(0) == 1 << 30
+    assert backend.topology().room(1) == backend.topology().room(0) == 1 << 30
 
 
 @pytest.mark.parametrize("call", ["areas", "migrate", "locate"])

@@ -55,7 +55,7 @@ def find_place(
             node
             for node in topology.memory_nodes - old_nodes - NodeSet(new_nodes.values())
             if len(free & topology.cpus_of([node])) >= max(len(mine), 1)
-            and topology.free(node) >= needed.get(old, 0) + reserve
+            and topology.room(node) >= needed.get(old, 0) + reserve
         ]
         if not fitting:
             return None

@@ -51,6 +51,8 @@ def _matrix(plan: Plan) -> Table:
     table.add_section()
     table.add_row("arriving", *(cell(size(_arriving(plan, new))) for new in news))
     table.add_row("free", *(_free(plan, new) for new in news))
+    if plan.would_reclaim:
+        table.add_row("cache to drop", *(cell(_reclaimed(plan, new)) for new in news))
     return table
 
 
@@ -61,6 +63,7 @@ def _pairs(plan: Plan, console: Console) -> Table:
         Column("to", lambda pair: str(pair[1])),
         Column("to move", lambda pair: size(plan.moves[pair]), is_number=True),
         Column("free", lambda pair: _free(plan, pair[1]), is_number=True),
+        Column("cache to drop", lambda pair: _reclaimed(plan, pair[1]), is_number=True),
     )
     return make_table(columns, sorted(plan.moves), console)
 
@@ -70,8 +73,11 @@ def _arriving(plan: Plan, node: int) -> int:
 
 
 def _free(plan: Plan, node: int) -> Text:
-    """Return what is free on a new node, in red if it is too little with what leaves the node."""
-    free = plan.free.get(node, 0)
+    """Return what is free on a new node, in red if the node has too little room in all."""
     leaving = sum(part for (old, _), part in plan.moves.items() if old == node)
-    is_short = free + leaving < _arriving(plan, node) + plan.reserve
-    return cell(size(free), "bold red" if is_short else "")
+    is_short = plan.room.get(node, 0) + leaving < _arriving(plan, node) + plan.reserve
+    return cell(size(plan.free.get(node, 0)), "bold red" if is_short else "")
+
+
+def _reclaimed(plan: Plan, node: int) -> str:
+    return size(plan.would_reclaim[node]) if node in plan.would_reclaim else ""

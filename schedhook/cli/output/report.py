@@ -67,6 +67,8 @@ def _print_bytes(report: Report, console: Console) -> None:
     )
     for reason, left in report.left_by_reason.items():
         console.print(Text(f"  left: {size(left)} {printable(reason)}"))
+    if report.bytes_reclaimed:
+        console.print(f"  the kernel dropped {size(report.bytes_reclaimed)} of clean cache for it")
 
 
 def _print_changes(report: Report, console: Console) -> None:

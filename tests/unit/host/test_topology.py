@@ -27,7 +27,7 @@ def test_reads_processors_memory_and_pools(tmp_path: Path) -> None:
     assert topology.cpus == CpuSet.parse("0-4")
     node = topology.node(0)
     assert (node.memory_total, node.memory_free) == (100 * MIB, 40 * MIB)
-    assert topology.free(0) == 40 * MIB
+    assert topology.room(0) == 40 * MIB
     assert topology.node(1).memory_reclaimable == 7 * MIB
     assert node.huge_pools == (
         HugePool(size=2 * MIB, total=8, free=3),
@@ -50,7 +50,7 @@ def test_numbers_with_gaps_and_offline_nodes(tmp_path: Path) -> None:
     # The columns of the distance file are the online nodes: the third is node 72, not node 2.
     assert [topology.distance(0, other) for other in (0, 33, 72)] == [10, 22, 16]
     with pytest.raises(UsageError, match=r"node 2 is not online; the online nodes are 0,33,72"):
-        topology.free(2)
+        topology.room(2)
 
 
 def test_nodes_without_memory_and_without_processors(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_kernel_without_numa_is_one_node(tmp_path: Path) -> None:
     topology = read_topology(tmp_path)
     assert list(topology.nodes) == [0]
     assert topology.cpus == CpuSet.parse("0-7")
-    assert topology.free(0) == MIB
+    assert topology.node(0).free_room == MIB
     assert topology.node(0).memory_reclaimable == 2 * MIB
     assert topology.node(0).huge_pools[0].total == 4
     assert topology.distance(0, 0) == 10

@@ -2,18 +2,70 @@
 
 from __future__ import annotations
 
-from schedhook.backends.simulated import PAGE
+from dataclasses import replace
+
+import pytest
+
+from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
+from schedhook.host.topology import Topology
 from schedhook.values.model import Outcome
 from schedhook.values.report_json import report_to_dict
-from tests.unit.relocation.simulation import host, residency, run
+from tests.unit.relocation.simulation import AT, STRATEGIES, host, residency, run
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_the_numbers() -> None:
     backend = host([0] * 100)
     report = run(backend, reserve=(1 << 30) - 50 * PAGE)
     assert report.outcome is Outcome.REFUSED
-    assert "node 2 has no room: 0.4 MiB would arrive, 1024.0 MiB are free" in report.notes[0]
+    assert report.notes[0].startswith(
+        "node 2 has no room: 0.4 MiB would arrive, and the kernel can give 1024.0 MiB (1024.0 MiB"
+        " are free, 0.0 MiB are clean cache), of which 1023.8 MiB are kept in reserve;"
+    )
     assert residency(backend) == {0: 100}
+
+
+def cached(free: int, clean: int, dirty: int = 0) -> SimulatedBackend:
+    """Return a host with 100 pages on node 0; of node 2 these numbers of pages."""
+    nodes = dict(four_nodes().nodes)
+    nodes[2] = replace(
+        nodes[2],
+        memory_free=free * PAGE,
+        memory_reclaimable=clean * PAGE,
+        memory_dirty=dirty * PAGE,
+    )
+    backend = SimulatedBackend(topology=Topology(nodes=nodes))
+    backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 100)])
+    return backend
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_clean_cache_is_room(strategy: str) -> None:
+    backend = cached(free=30, clean=90)
+    planned = report_to_dict(run(backend, reserve=0, dry_run=True, strategy=strategy))["plan"]
+    assert planned["reclaimable"] == {"2": 90 * PAGE}
+    assert planned["would_reclaim"] == {"2": 70 * PAGE}
+    report = run(backend, reserve=0, strategy=strategy)
+    assert report.outcome is Outcome.COMPLETE
+    assert report.bytes_reclaimed == report_to_dict(report)["bytes_reclaimed"] == 70 * PAGE
+    assert residency(backend) == {2: 100}
+
+
+def test_the_reserve_holds_for_clean_cache_too() -> None:
+    report = run(cached(free=30, clean=90), reserve=21 * PAGE)
+    assert report.outcome is Outcome.REFUSED
+
+
+def test_dirty_cache_is_no_room_but_can_become_it() -> None:
+    report = run(cached(free=30, clean=0, dirty=80), reserve=0)
+    assert report.outcome is Outcome.REFUSED
+    assert "0.3 MiB of cache are dirty: run sync and try again, or" in report.notes[0]
+    report = run(cached(free=30, clean=0, dirty=60), reserve=0)
+    assert "choose other nodes, or" in report.notes[0]
+
+
+def test_a_move_that_needs_no_reclaim_reports_none() -> None:
+    report = run(cached(free=200, clean=90), reserve=0)
+    assert (report.outcome, report.bytes_reclaimed) == (Outcome.COMPLETE, 0)
 
 
 def test_a_swap_of_full_nodes_fits() -> None:

@@ -23,5 +23,5 @@ def test_a_plan_too_wide_for_the_terminal_is_a_list(run: Run, tmp_path: Path) ->
         "plan", "--pid", 7300, *SIMULATED, "--from", "0-31", "--to", "32-63", "--root", tmp_path
     )
     rows = [line.split() for line in out.splitlines()]
-    assert ["from", "to", "to", "move", "free"] in rows
+    assert ["from", "to", "to", "move", "free", "cache", "to", "drop"] in rows
     assert ["31", "63", "130.0", "MiB", "57.5", "GiB"] in rows

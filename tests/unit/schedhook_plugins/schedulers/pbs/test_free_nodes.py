@@ -49,7 +49,7 @@ def test_a_place_is_free_apart_and_large_enough(
     assert len(set(place.nodes.values())) == len(place.nodes)
     assert not set(place.nodes) & set(place.nodes.values())
     for old, to in place.nodes.items():
-        assert here.free(to) >= needed.get(old, 0)
+        assert here.room(to) >= needed.get(old, 0)
         assert {place.cpus[cpu] for cpu in cpus & here.cpus_of([old])} <= here.cpus_of([to])
 
 
