@@ -84,7 +84,7 @@ def move(job: Job, tasks: Sequence[Task], request: Request) -> tuple[Report | No
         return None, Step()
     names = ", ".join(task.name for task in tasks)
     settled = report.outcome in SETTLED
-    return report, Step(lines=(f"{names}: {describe(report)}",), ok=settled)
+    return report, Step(lines=(f"{names}: {report.summary()}",), ok=settled)
 
 
 def make_plan(job: Job, tasks: Sequence[Task], request: Request) -> Plan | None:
@@ -95,22 +95,3 @@ def make_plan(job: Job, tasks: Sequence[Task], request: Request) -> Plan | None:
         pids, lambda living: job.relocate(replace(dry, pids=living)), job.root
     )
     return report.plan if report else None
-
-
-def by_source(plan: Plan) -> dict[int, int]:
-    """Return how many bytes a plan would move from each of its source nodes."""
-    held: dict[int, int] = {}
-    for (old, _), size in plan.moves.items():
-        held[old] = held.get(old, 0) + size
-    return held
-
-
-def describe(report: Report) -> str:
-    """Return one line: `moved 104.0 MiB 0:2, complete`."""
-    line = f"moved {report.bytes_moved / MIB:.1f} MiB {report.node_map}, {report.outcome.value}"
-    if report.bytes_left:
-        why = ", ".join(report.left_by_reason)
-        line += f", {report.bytes_left / MIB:.1f} MiB left ({why})"
-    if report.outcome in (Outcome.REFUSED, Outcome.FAILED) and report.notes:
-        line += f": {report.notes[-1]}"
-    return line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from schedhook.agent.job import Job, by_source, make_plan
+from schedhook.agent.job import Job, make_plan
 from schedhook.host.topology import Topology, read_topology
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
@@ -31,7 +31,7 @@ def choose_nodes(job: Job, task: Task, home: NodeSet) -> dict[int, int] | None:
         old: new for old, new in zip(nodes, [*nodes[1:], *nodes[:1]], strict=True) if old != new
     }
     plan = make_plan(job, [task], Request(node_map=NodeMap(pairs=ring))) if ring else None
-    held = by_source(plan) if plan else {}
+    held = plan.bytes_by_source if plan else {}
     least = max(_MIB, int(_LEAST_SHARE * sum(held.values())))
     needed = {node: size for node, size in held.items() if node in home and size >= least}
     candidates = topology.memory_nodes - home

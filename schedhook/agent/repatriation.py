@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schedhook.agent.job import MIB, Job, by_source, make_plan, move
+from schedhook.agent.job import MIB, Job, make_plan, move
 from schedhook.agent.results import Step
 from schedhook.host.topology import read_topology
 from schedhook.roles.request import Request
@@ -34,7 +34,7 @@ def _bring_home(job: Job, task: Task) -> list[Step]:
         return []
     resident = sum(size for process in plan.processes for size in process.residency.values())
     least = max(1, job.actions.repatriate_least_mb * MIB, int(_LEAST_SHARE * resident))
-    strays = {node: size for node, size in by_source(plan).items() if size >= least}
+    strays = {node: size for node, size in plan.bytes_by_source.items() if size >= least}
     if not strays:
         return []
     own = task.placement.nodes

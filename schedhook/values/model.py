@@ -263,6 +263,14 @@ class Plan:
         return total
 
     @property
+    def bytes_by_source(self) -> dict[int, int]:
+        """Bytes that would move from each source node, over all processes."""
+        total: dict[int, int] = {}
+        for (old, _), size in self.moves.items():
+            total[old] = total.get(old, 0) + size
+        return total
+
+    @property
     def bytes_planned(self) -> int:
         return sum(process.bytes_planned for process in self.processes)
 
@@ -320,6 +328,16 @@ class Report:
     notes: tuple[str, ...] = ()
     """Sentences for people: a node map that wraps, the reason of a refusal, a fallback."""
     plan: Plan | None = None
+
+    def summary(self) -> str:
+        """Return one line for people: `moved 104.0 MiB 0:2, complete`."""
+        moved, left = (size / (1 << 20) for size in (self.bytes_moved, self.bytes_left))
+        line = f"moved {moved:.1f} MiB {self.node_map}, {self.outcome.value}"
+        if self.bytes_left:
+            line += f", {left:.1f} MiB left ({', '.join(self.left_by_reason)})"
+        if self.outcome in (Outcome.REFUSED, Outcome.FAILED) and self.notes:
+            line += f": {self.notes[-1]}"
+        return line
 
 
 def add_residency(total: dict[int, int], more: Residency) -> None:

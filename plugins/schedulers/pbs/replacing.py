@@ -23,7 +23,7 @@ from schedhook.host.vanishing import read_living
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import Replacement
 from schedhook.values.errors import RefusedError
-from schedhook.values.model import NodeMap, Outcome, Report
+from schedhook.values.model import NodeMap, Outcome
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs.events import NAME
 from schedhook_plugins.schedulers.pbs.free_nodes import Neighbour, find_place
@@ -108,7 +108,7 @@ class Replacer:
             if mems:
                 write_nodes(cpuset, wide)
             report = self._relocate(_request(job, node_map))
-            said = summary(report)
+            said = report.summary()
             if report.outcome not in _ARRIVED:
                 raise RefusedError(said)
 
@@ -154,7 +154,7 @@ class Replacer:
         plan = self._relocate(_request(job, ring, dry_run=True)).plan
         home = {at: old for old, at in parked.items()}
         held: dict[int, int] = {}
-        for (old, _), size in plan.moves.items() if plan else ():
+        for old, size in plan.bytes_by_source.items() if plan else ():
             held[home.get(old, old)] = held.get(home.get(old, old), 0) + size
         least = max(_MIB, int(_LEAST_SHARE * sum(held.values())))
         return {node: size for node, size in held.items() if size >= least}
@@ -171,17 +171,6 @@ def find_neighbours(jobs: PbsJobs, job: str) -> list[Neighbour]:
             running = any(state not in "TtZX" for _, state in states)
             found.append(Neighbour(job=other, cpus=cpus, running=running))
     return found
-
-
-def summary(report: Report) -> str:
-    """Return a report in a line."""
-    pairs = ",".join(f"{old}:{new}" for old, new in report.node_map.moves.items())
-    line = f"moved {report.bytes_moved / _MIB:.1f} MiB {pairs}, {report.outcome}"
-    if report.bytes_left:
-        line += f", {report.bytes_left / _MIB:.1f} MiB left ({', '.join(report.left_by_reason)})"
-    if report.outcome in (Outcome.REFUSED, Outcome.FAILED) and report.notes:
-        line += f": {report.notes[-1]}"
-    return line
 
 
 def _request(job: str, pairs: Mapping[int, int], *, dry_run: bool = False) -> Request:
