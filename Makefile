@@ -26,7 +26,7 @@ demo: $(VENV)/installed compiled
 # Every tier runs even if one failed; the summary counts a tier that did not run as a failure.
 test:
 	@rm -rf results
-	@$(MAKE) --no-print-directory --keep-going check unit numa; status=$$?; \
+	@$(MAKE) --no-print-directory --keep-going check docs unit numa; status=$$?; \
 	$(BIN)/python -m tests.vm summary unit $(notdir $(NUMA_TIERS)) && exit $$status
 
 check: $(VENV)/installed

@@ -1,1 +1,1 @@
-"""Measure the speed against a peer and against the bare system call; see docs/speed.md."""
+"""Measure speed against a peer and the bare system call; see docs/explanation/speed.md."""

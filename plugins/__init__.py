@@ -1,4 +1,4 @@
-"""The plug-ins that ship. They use only what docs/stability.md calls public."""
+"""The plug-ins that ship. They use only what docs/reference/stability.md calls public."""
 
 BUILT_IN = (
     "schedhook_plugins.backends",

@@ -106,7 +106,7 @@ def _look(job: Job, tasks: Sequence[Task], starting: StartingSteps) -> list[Step
     if step.lines:
         tasks = job.tasks()
     if rebind(job, tasks):
-        steps.append(Step(lines=("tasks bound anew",)))
+        steps.append(Step(lines=("tasks bound again",)))
         tasks = job.tasks()
     if job.kind is EventKind.RELOCATED:
         steps += _gather_unknown(job, tasks)

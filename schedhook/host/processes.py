@@ -112,7 +112,7 @@ def read_parent(pid: int, root: Path = Path("/")) -> int:
 def read_stack_start(pid: int, root: Path = Path("/"), task: int | None = None) -> int:
     """Return the address of the bottom of the stack; 0 if the caller may not see it.
 
-    Each execve(2) draws it anew unless address randomization is off. Field 28 of /proc/PID/stat.
+    Each execve(2) draws it again unless address randomization is off. Field 28 of /proc/PID/stat.
     """
     return int(stat_fields(pid, root, task)[25])
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from schedhook.host._sysfs import read_text
 
-_NODE = re.compile(r"^Node (\d+), zone", re.MULTILINE)
-_FIELD = re.compile(r"^ +(low|high|managed) +(\d+)$", re.MULTILINE)
-_PROTECTION = re.compile(r"^ +protection: \(([\d, ]*)\)$", re.MULTILINE)
+_NODE = re.compile(r"^Node (\d{1,9}), zone", re.MULTILINE | re.ASCII)
+_FIELD = re.compile(r"^ +(low|high|managed) +(\d{1,20})$", re.MULTILINE | re.ASCII)
+_PROTECTION = re.compile(r"^ +protection: \((.*)\)$", re.MULTILINE)
+_PAGES = re.compile(r"\d{1,20}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ def read_watermarks(root: Path, page_size: int) -> dict[int, Watermarks]:
     for number, zone in zip(map(int, parts[::2]), parts[1::2], strict=True):
         fields = {name: int(pages) for name, pages in reversed(_FIELD.findall(zone))}
         protection = _PROTECTION.search(zone)
-        reserve = max(map(int, protection[1].split(",")), default=0) if protection else 0
+        reserve = max(map(int, _PAGES.findall(protection[1])), default=0) if protection else 0
         kept = min(reserve + fields.get("high", 0), fields.get("managed", 0))
         before = found.get(number, Watermarks())
         found[number] = Watermarks(

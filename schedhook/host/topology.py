@@ -133,8 +133,9 @@ class Topology:
             ) from None
 
     def room(self, number: int) -> int:
-        """Return the bytes that the kernel can give on a node: what is free, less what the kernel
-        keeps, and clean cache and slab. Raise UsageError if the node is not online.
+        """Return the bytes that the kernel can give on a node; see `Node.room`.
+
+        Raise UsageError if the node is not online.
         """
         return self.node(number).room
 

@@ -1,7 +1,7 @@
 """Every plug-in hook.
 
 A plug-in is a module, or an object, with functions of these names that are marked `@hookimpl`; an
-entry point of the group `schedhook` names it. docs/plugins.md shows a whole package.
+entry point of the group `schedhook` names it. docs/how-to/plugins.md shows a whole package.
 
 The first four hooks *register*: they return descriptors, from which the configuration chooses by
 name. `schedhook_doctor` *answers*. All others *observe*: what they return is ignored, and one that

@@ -1,6 +1,6 @@
 """What the kernel returns in each situation of a page, and what the report says.
 
-docs/situations.md has a row for each of these tests.
+docs/reference/situations.md has a row for each of these tests.
 """
 
 from __future__ import annotations

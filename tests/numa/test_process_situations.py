@@ -1,4 +1,4 @@
-"""Processes and callers in every state that the kernel treats specially; docs/situations.md."""
+"""Processes and callers in the special states of docs/reference/situations.md."""
 
 from __future__ import annotations
 

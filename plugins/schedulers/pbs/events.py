@@ -47,7 +47,7 @@ def read_event(point: str, data: bytes) -> Event:
 def record_event(event: Event, notes: PbsNotes, root: Path) -> None:
     """Record what an event tells of its job, or of all jobs.
 
-    `begin` begins anew: nothing that was told of an earlier run of the job holds.
+    `begin` starts a run: what was told about an earlier run of the job is void.
     """
     if event.job:
         before = Told() if event.point == "begin" else notes.told(event.job)

@@ -219,12 +219,12 @@ def test_bindings_that_were_lost_after_an_interrupted_relocation_are_given_back(
         return True
 
     monkeypatch.setattr(FakeScheduler, "rebind", rebind, raising=False)
-    assert one.look().startswith("tasks bound anew")
+    assert one.look().startswith("tasks bound again")
     assert homes(one.journal, "fake", "1") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
 
 
 def rebinding(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """How the tasks were bound, each time that the adapter is asked to bind them anew."""
+    """How the tasks were bound, each time that the adapter is asked to bind them again."""
     asked: list[dict[str, str]] = []
 
     def rebind(_self: object, _job: str, bound: dict[str, Placement]) -> bool:

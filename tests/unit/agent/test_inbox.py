@@ -26,9 +26,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 @contextmanager
-def locked(journal: Journal) -> Iterator[None]:
+def locked(tmp_path: Path) -> Iterator[None]:
     """Keep the journal locked for the block."""
-    with closing(sqlite3.connect(str(journal.path))) as other:
+    with closing(sqlite3.connect(tmp_path / "state" / "journal.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
 
@@ -48,7 +48,7 @@ def accept(inbox: Inbox, *, wait: bool) -> QueuedEvent | None:
 
 def test_an_event_is_left_in_the_spool_if_no_client_waits(tmp_path: Path, journal: Journal) -> None:
     inbox = make_inbox(tmp_path, journal, tmp_path / "spool")
-    with locked(journal):
+    with locked(tmp_path):
         assert accept(inbox, wait=False) is None
         assert inbox.read_spool() == ([], False)
     accepted, _ = inbox.read_spool()
@@ -60,7 +60,7 @@ def test_an_event_with_a_waiting_client_is_handled_at_once(
     tmp_path: Path, journal: Journal
 ) -> None:
     inbox = make_inbox(tmp_path, journal, tmp_path / "spool")
-    with locked(journal):
+    with locked(tmp_path):
         queued = accept(inbox, wait=True)
     assert queued is not None
     assert isinstance(queued.receipt, Path)
@@ -74,7 +74,7 @@ def test_an_event_that_can_be_kept_nowhere_is_still_handled(
     tmp_path: Path, journal: Journal
 ) -> None:
     inbox = make_inbox(tmp_path, journal, None)
-    with locked(journal):
+    with locked(tmp_path):
         queued = accept(inbox, wait=False)
     assert queued is not None
     assert queued.receipt is None

@@ -29,6 +29,7 @@ from schedhook.host import (
     hierarchies,
     mounts,
     processes,
+    reclaim,
     smaps,
     topology,
 )
@@ -153,7 +154,8 @@ def _stat(data: bytes) -> list[bytes]:
 
 def read_topology(data: bytes) -> None:
     with (
-        mock.patch.object(_sysfs, "_read", lambda _: data.decode("ascii", "replace")),
+        mock.patch.object(_sysfs, "read_text", lambda _: data.decode("ascii", "replace")),
+        mock.patch.object(reclaim, "read_text", lambda _: data.decode("ascii", "replace")),
         mock.patch.object(
             _sysfs, "find_directories", lambda _: ["node0", "node4", "hugepages-4kB"]
         ),
@@ -392,6 +394,7 @@ TARGETS: Mapping[str, Target] = {
         read_topology,
         (
             b"Node 0 MemTotal: 12 kB\nNode 0 MemFree: 4 kB\nNode 0 Active(file): 1 kB\n",
+            b"Node 0, zone DMA\n  low 3\n  high 4\n  managed 9\n  protection: (0, 5)\n",
             b"0-1",
             b"10 20",
             b"Node 0, zone   Normal\n        spanned  9\n  start_pfn:  4\n",

@@ -360,7 +360,7 @@ def test_the_dashboard_names_only_metrics_and_labels_that_exist(host: Path) -> N
 
 
 def test_every_metric_is_documented(host: Path) -> None:
-    page = (PROJECT / "docs/metrics.md").read_text()
+    page = (PROJECT / "docs/reference/metrics.md").read_text()
     documented = set(re.findall(r"^\| `(schedhook_\w+)", page, re.MULTILINE))
     with Journal.in_memory() as journal:
         text = render_metrics(Config(), load_plugins(Config()), journal, host).decode()

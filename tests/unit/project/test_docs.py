@@ -25,14 +25,16 @@ from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 
 PROJECT = Path(__file__).parents[3]
 PAGES = sorted(
-    [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md"), *PROJECT.glob("contrib/*/README.md")]
+    [PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md"), *PROJECT.glob("contrib/*/README.md")]
 )
 HOOKS = [name for name in vars(hookspecs) if name.startswith("schedhook_")]
 
 
 def sections() -> dict[str, str]:
     """Return the text of the plug-in hook reference, by heading."""
-    parts = re.split(r"^##+ (.*)$", (PROJECT / "docs/hooks.md").read_text(), flags=re.MULTILINE)
+    parts = re.split(
+        r"^##+ (.*)$", (PROJECT / "docs/reference/hooks.md").read_text(), flags=re.MULTILINE
+    )
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -49,7 +51,7 @@ def test_every_hook_is_documented_as_it_is(name: str) -> None:
 
 
 def test_no_hook_is_documented_that_does_not_exist() -> None:
-    reference = (PROJECT / "docs/hooks.md").read_text()
+    reference = (PROJECT / "docs/reference/hooks.md").read_text()
     assert set(re.findall(r"^### `(\w+)", reference, re.MULTILINE)) == set(HOOKS)
 
 
@@ -61,7 +63,7 @@ def test_every_hook_has_a_test(name: str) -> None:
 
 def rows(page: str, heading: str) -> set[str]:
     """Return the names in the first column of the first table below a heading of a page."""
-    text = (PROJECT / "docs" / page).read_text()
+    text = (PROJECT / "docs/reference" / page).read_text()
     table = text.partition(f"\n## {heading}")[2].partition("\n|---")[2].partition("\n\n")[0]
     return set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE))
 
@@ -71,7 +73,7 @@ def test_every_reason_is_explained_and_no_other() -> None:
     assert rows("reasons.md", "Kept") == set(WHY_KEPT)
 
 
-SITUATIONS = (PROJECT / "docs/situations.md").read_text()
+SITUATIONS = (PROJECT / "docs/reference/situations.md").read_text()
 
 
 def situations() -> list[list[str]]:
@@ -101,7 +103,7 @@ def test_every_test_of_a_situation_is_named_in_a_row(file: Path) -> None:
 
 
 def test_every_strategy_that_ships_is_explained() -> None:
-    page = (PROJECT / "docs/strategies.md").read_text()
+    page = (PROJECT / "docs/reference/strategies.md").read_text()
     config = Config(plugins=PluginsSection(third_party=False))
     shipped = load_plugins(config).names(StrategyPlugin)
     assert sorted(re.findall(r"^## `([a-z-]+)`$", page, re.MULTILINE)) == shipped
@@ -112,7 +114,7 @@ def toml_blocks(page: Path) -> list[str]:
 
 
 def test_the_documented_configuration_is_complete_and_the_default() -> None:
-    guide = PROJECT / "docs/operating.md"
+    guide = PROJECT / "docs/how-to/operating.md"
     text = "\n".join(toml_blocks(guide))
     assert replace(parse_config(text, guide), source=None) == Config()
     documented = tomllib.loads(text)

@@ -1,4 +1,4 @@
-"""docs/stability.md lists what is public, and what ships as plug-ins imports nothing else."""
+"""Names in docs/reference/stability.md are public; what ships as plug-ins imports no others."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SHIPPED = sorted(
 
 
 def public() -> dict[str, list[str]]:
-    """Names by module, as docs/stability.md has them."""
-    text = (PROJECT / "docs/stability.md").read_text()
+    """Names by module, as docs/reference/stability.md has them."""
+    text = (PROJECT / "docs/reference/stability.md").read_text()
     table = text.partition("|---|---|\n")[2].partition("\n\n")[0]
     cells = [line.split("|")[1:3] for line in table.splitlines()]
     return {module.strip(" `"): re.findall(r"`(\w+)`", names) for module, names in cells}
@@ -88,7 +88,7 @@ def test_what_ships_imports_only_what_is_public(path: Path) -> None:
         for line, module, name in imports(ast.parse(path.read_text()))
         if name not in names.get(module, ())
     ]
-    assert not private, f"not in docs/stability.md: {private}"
+    assert not private, f"not in docs/reference/stability.md: {private}"
 
 
 @pytest.mark.parametrize(

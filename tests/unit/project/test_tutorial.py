@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.unit.stranger import PROJECT, Stranger
 
-TEXT = (PROJECT / "docs/tutorial.md").read_text()
+TEXT = (PROJECT / "docs/tutorial/first-plugin.md").read_text()
 BLOCK = re.compile(r"([^\n]*\n)\n```(\w+)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"`([\w.]+\.(?:py|toml))`:$")
 

@@ -20,7 +20,7 @@ from schedhook.values.nodemap import as_kernel_calls, kernel_rule, parse_map
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.mappers import cheapest, nearest, relative
 
-DOCUMENT = Path(__file__).parents[3] / "docs/node-maps.md"
+DOCUMENT = Path(__file__).parents[3] / "docs/reference/node-maps.md"
 FLAT = Topology(nodes={})
 """A host without distances; the kernel's default is used for all."""
 

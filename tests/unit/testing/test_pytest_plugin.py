@@ -70,7 +70,7 @@ def test_only_the_test_kit_imports_pytest() -> None:
 
 
 def test_every_fixture_is_documented() -> None:
-    text = (PROJECT / "docs/plugins.md").read_text()
+    text = (PROJECT / "docs/how-to/plugins.md").read_text()
     fixtures = [name for name in vars(pytest_plugin) if name.startswith("schedhook_")]
     assert len(fixtures) == 3
     for name in fixtures:
