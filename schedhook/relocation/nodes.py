@@ -19,7 +19,7 @@ def map_nodes(
 ) -> NodeMap:
     """Return the request's node map, empty for a strategy that chooses nodes page by page.
 
-    Raise UsageError if the request does not say where from and where to, or names nodes or
+    Raise UsageError if the request does not say where to, or names nodes or
     processors that are not online; PluginError if the mapper is missing or breaks its contract.
     """
     node_map = settings.request.node_map
@@ -28,9 +28,14 @@ def map_nodes(
         destinations = _destinations(settings, topology)
         if settings.strategy.choose_nodes and sources is None and destinations is None:
             return NodeMap(pairs={}, mapper="by-page")
-        if sources is None or destinations is None:
-            raise UsageError("say where from and where to: --from and --to, or --map, or --cpus")
-        node_map = _ask_mapper(settings.mapper, plugins, sources, destinations, topology)
+        if destinations is None:
+            raise UsageError("say where to: --to (and --from), or --map, or --cpus")
+        mapper = settings.mapper
+        if sources is None:
+            sources = topology.memory_nodes - destinations
+            # From everywhere there is no relative place to keep: the nearest node is the best.
+            mapper = settings.request.mapper or "nearest"
+        node_map = _ask_mapper(mapper, plugins, sources, destinations, topology)
     check_nodes(node_map, topology)
     return node_map
 

@@ -22,7 +22,9 @@ class Request:
     processes of `pids` that no longer belong to the job are left alone.
 
     The node map is `node_map`, or what the mapper makes of `sources` and `destinations`; with
-    `cpus` these default to the nodes of the processes' old and new processors.
+    `cpus` these default to the nodes of the processes' old and new processors. Without `sources`
+    and `cpus` memory comes from all nodes but the destinations, to the nearest of them unless a
+    mapper is named.
     """
 
     pids: tuple[int, ...] = ()

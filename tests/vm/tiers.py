@@ -42,8 +42,9 @@ def pytest_command(tier: Path, results: Path) -> list[str]:
     command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"]
     command += [sys.executable, "-P", "-m", "pytest", str(tier), "-vv", "--durations=5"]
     command += ["-p", "no:cacheprovider"]
-    # A test that takes this long prints its stack before the guest is stopped.
-    return [*command, "-o", "faulthandler_timeout=300", f"--junit-xml={results}/junit.xml"]
+    # A test that takes this long shows where it is, and in the end fails; the guest goes on.
+    command += ["-p", "pytest_timeout", "-o", "timeout=900", "-o", "faulthandler_timeout=300"]
+    return [*command, f"--junit-xml={results}/junit.xml"]
 
 
 def test(tiers: list[Path], *, seconds: float, force_vm: bool, setup: machine.Setup) -> int:

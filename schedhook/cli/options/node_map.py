@@ -14,7 +14,12 @@ from schedhook.values.config import RelocationSection
 _DEFAULTS = RelocationSection()
 
 node_map_options = grouped(
-    click.option("--from", "sources", type=NODES, help="Old nodes, such as 0-1."),
+    click.option(
+        "--from",
+        "sources",
+        type=NODES,
+        help="Old nodes, such as 0-1; default: all but those of --to.",
+    ),
     click.option("--to", "destinations", type=NODES, help="New nodes, such as 2-3."),
     click.option(
         "--map",

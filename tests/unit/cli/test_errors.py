@@ -29,11 +29,16 @@ from tests.unit.clikit import SCHEDHOOK
     ids=lambda value: type(value).__name__,
 )
 def test_an_error_is_one_line_and_an_exit_status(
-    capsys: pytest.CaptureFixture[str], error: BaseException, status: int, line: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    status: int,
+    line: str,
 ) -> None:
     def fail() -> None:
         raise error
 
+    monkeypatch.setattr(sys, "argv", ["it"])  # else pytest's own words are the command's
     with pytest.raises(SystemExit) as leave:
         run_command(click.command()(fail), "it")
     assert leave.value.code == status

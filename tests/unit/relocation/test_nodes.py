@@ -37,6 +37,23 @@ def test_a_mapper_is_only_called_with_online_nodes() -> None:
             run(host([0]), mappers={"startled": startled}, mapper="startled", **sets)
 
 
+def test_without_sources_memory_comes_from_everywhere_else() -> None:
+    backend = host([0] * 5 + [1] * 4 + [2] * 3 + [3] * 2)
+    report = run(backend, sources=None, destinations=NodeSet({2, 3}))
+    assert report.outcome is Outcome.COMPLETE
+    assert report.node_map.mapper == "nearest"
+    assert set(report.node_map.pairs) == {0, 1}
+    left = residency(backend)
+    assert left.keys() == {2, 3}
+    assert sum(left.values()) == 14
+
+
+def test_a_named_mapper_pairs_everywhere_else_too() -> None:
+    backend = host([0] * 5 + [1] * 4)
+    report = run(backend, sources=None, destinations=NodeSet({3}), mapper="relative")
+    assert (report.node_map.mapper, residency(backend)) == ("relative", {3: 9})
+
+
 def with_a_bare_node(bare: int) -> SimulatedBackend:
     """Return a backend on which one node has a processor but no memory."""
     whole = four_nodes()
