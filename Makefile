@@ -54,15 +54,15 @@ numa: $(VENV)/installed tier-packages compiled
 
 # The site, in build/site: a warning is an error.
 docs: $(VENV)/installed
-	$(BIN)/pip install --quiet '.[docs]'
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 man: $(VENV)/installed
 	$(BIN)/python -P docs/man.py build/man
 
 # A million inputs for each parser and the C core: an hour or so. FUZZ="--runs N TARGET" for less.
 fuzz: $(VENV)/installed
-	$(BIN)/pip install --quiet '.[fuzz]'
+	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	$(BIN)/python -m tests.unit.fuzz $(FUZZ)
 
 bench: $(VENV)/installed

@@ -1,4 +1,4 @@
-"""Every tier: the tests are about the schedhook that is installed, not the source beside them."""
+"""Every tier: find the helpers in tests/, and give examples of hypothesis time."""
 
 from __future__ import annotations
 
