@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
 
 from schedhook.values.errors import SchedhookError
 from schedhook.values.text import printable
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def run_command(command: click.Command, name: str) -> NoReturn:
@@ -34,16 +39,30 @@ def complain(line: str) -> None:
 def _run(command: click.Command, name: str) -> int:
     """Return the exit status: 0 done, 3 partial, 4 refused, 2 wrong usage, 1 failed."""
     try:
-        return command.main(prog_name=name, standalone_mode=False) or 0
+        status = command.main(prog_name=name, standalone_mode=False) or 0
+        sys.stdout.flush()
+        return status
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS or error.filename is not None:
+            raise
+        complain(f"{name}: the output cannot be written: {error.strerror}")
+        _discard_output()
+        return 1
     except (SchedhookError, click.Abort, click.ClickException) as error:
         message, status = _explain(error)
         complain(f"{name}: {message}")
         return status
+
+
+def _discard_output() -> None:
+    """Give up what standard output still holds: Python would try to write it again at its end."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: SchedhookError | click.Abort | click.ClickException) -> tuple[str, int]:

@@ -30,7 +30,7 @@ def cgroups_to_freeze(targets: Iterable[Target], cgroup: str | None, root: Path)
         found = {_named(cgroup, root): None}
     else:
         found = dict.fromkeys(_directories(targets, root))
-    own = _directory(os.getpid(), root)
+    own = _directory(os.getpid(), root) if root == Path("/") else None
     for path in found:
         if path is None or not (path / "cgroup.freeze").exists():
             raise RefusedError("a cgroup cannot be frozen: it is the topmost one, or of version 1")

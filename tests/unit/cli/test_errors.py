@@ -54,6 +54,15 @@ def test_a_reader_that_has_gone_is_no_traceback(four: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_full_disk_is_one_line(four: Path, options: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [*SCHEDHOOK, "show", "--root", four, *options]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, text=True)
+    expected = "schedhook: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+
+
 def test_the_exit_status_of_a_program_is_seen_though_sigchld_was_ignored() -> None:
     """Some daemons ignore SIGCHLD, as do their children: a failed scontrol would seem done."""
     program = """
