@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from schedhook import MapperPlugin, SchedulerPlugin
+from schedhook.plugins.loading import load_plugins
 from schedhook.roles.guidance import Guidance
 from schedhook.roles.profile import Profile
 from schedhook.roles.scheduler import EventKind
@@ -19,6 +21,7 @@ from schedhook.testing import (
     StrategyContract,
     write_cgroup,
 )
+from schedhook.values.config import Config, PluginsSection
 from schedhook.values.sets import NodeSet
 from schedhook_plugins import mappers
 from schedhook_plugins.schedulers.pbs import scheduler as pbs
@@ -52,6 +55,16 @@ class TestProfileGuided(PageStrategyContract):
 
     def expected_pages(self) -> Mapping[int, int]:
         return {0: 22, 1: 32, 2: 10}
+
+
+def test_every_mapper_and_scheduler_that_ships_is_tested_here() -> None:
+    shipped = load_plugins(Config(plugins=PluginsSection(third_party=False)))
+    assert {each.name for each in MapperContract.__subclasses__()} == set(
+        shipped.names(MapperPlugin)
+    )
+    assert {each.name for each in SchedulerContract.__subclasses__()} == set(
+        shipped.names(SchedulerPlugin)
+    )
 
 
 class TestRelative(MapperContract):

@@ -17,7 +17,7 @@ import schedhook
 from schedhook.cli.main import main
 from schedhook.migration.selection import WHY_KEPT
 from schedhook.plugins import hookspecs
-from schedhook.plugins.descriptors import StrategyPlugin
+from schedhook.plugins.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import Config, PluginsSection, parse_config
 from schedhook.values.model import Reason
@@ -107,6 +107,13 @@ def test_every_strategy_that_ships_is_explained() -> None:
     config = Config(plugins=PluginsSection(third_party=False))
     shipped = load_plugins(config).names(StrategyPlugin)
     assert sorted(re.findall(r"^## `([a-z-]+)`$", page, re.MULTILINE)) == shipped
+
+
+def test_every_mapper_that_ships_is_explained() -> None:
+    page = (PROJECT / "docs/reference/node-maps.md").read_text()
+    config = Config(plugins=PluginsSection(third_party=False))
+    headings = set(re.findall(r"^## ([a-z-]+)$", page, re.MULTILINE))
+    assert headings == set(load_plugins(config).names(MapperPlugin))
 
 
 def toml_blocks(page: Path) -> list[str]:

@@ -21,6 +21,7 @@ from schedhook.values.sets import NodeSet
 from schedhook_plugins.mappers import cheapest, nearest, relative
 
 DOCUMENT = Path(__file__).parents[3] / "docs/reference/node-maps.md"
+MAPPERS = [relative, nearest]
 FLAT = Topology(nodes={})
 """A host without distances; the kernel's default is used for all."""
 
@@ -119,7 +120,7 @@ def test_relative_is_total_and_stays_inside(old: NodeSet, new: NodeSet) -> None:
 def test_notes_name_every_node_that_shares_or_gets_nothing(
     old: NodeSet, new: NodeSet, topology: Topology
 ) -> None:
-    for mapper in (relative, nearest):
+    for mapper in MAPPERS:
         node_map = mapper(old, new, topology)
         used = list(node_map.pairs.values())
         told = {
@@ -220,7 +221,7 @@ def test_a_map_by_the_rule_takes_one_call(old: NodeSet, new: NodeSet) -> None:
     assert len(calls) == (0 if all(a == b for a, b in pairs.items()) else 1)
 
 
-@pytest.mark.parametrize("mapper", [relative, nearest])
+@pytest.mark.parametrize("mapper", MAPPERS)
 @pytest.mark.parametrize(("old", "new", "which"), [("", "0", "old"), ("0", "", "new")])
 def test_empty_sets_are_refused(mapper, old: str, new: str, which: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match=f"set of {which} nodes is empty"):
@@ -259,6 +260,7 @@ def test_bad_maps_are_refused(text: str, complaint: str) -> None:
 def documented(header: str) -> list[list[str]]:
     """The rows of the document's table with this header."""
     lines = DOCUMENT.read_text().splitlines()
+    assert header in lines, f"{DOCUMENT} has no table {header}"
     rows = itertools.takewhile(lambda line: line.startswith("|"), lines[lines.index(header) + 2 :])
     table = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert table
