@@ -114,11 +114,13 @@ class Inbox:
     def record_result(self, queued: QueuedEvent, result: EventResult) -> None:
         """Record an event as handled. Called in a worker's thread."""
         journal, event, receipt = self._dispatcher.journal, queued.event, queued.receipt
+        # A look that found nothing to do is not worth a row; that a job went on, for example, is.
+        worth_a_row = result.acted or event.point != EventKind.LOOK.value
         by_watcher = bool(event.data.get("seen_by"))
         try:
             if isinstance(receipt, int):
                 journal.events.finish(receipt, result.summary)
-            elif receipt is not None or (by_watcher and result.acted):
+            elif receipt is not None or (by_watcher and worth_a_row):
                 with journal.transaction():
                     number = journal.events.put(event, queued.at)
                     if number is not None:

@@ -70,4 +70,5 @@ def test_an_unknown_job_is_an_error_and_host_lists_expand_as_slurms(cluster: Clu
 
 def test_a_job_name_that_looks_like_output_changes_no_answer(cluster: Cluster) -> None:
     job = cluster.submit("sleep 600", "--job-name=x\n   99|n9", "-n1", "-w", "n1")
+    cluster.wait_for_state(job, "RUNNING")  # a job that waits has no hosts
     assert {query_hosts(str(job), methods=[method]) for method in QUERY_METHODS[2:]} == {("n1",)}

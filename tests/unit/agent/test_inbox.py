@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.clients import Client
-from schedhook.agent.events import QueuedEvent
+from schedhook.agent.events import SEEN_BY_WATCHER, QueuedEvent
 from schedhook.agent.followup import EventResult
 from schedhook.agent.inbox import Inbox
 from schedhook.hook.message import parse_message
 from schedhook.journal.journal import Journal
+from schedhook.values.model import Event
 from tests.unit.agentkit import Moves, make_dispatcher, message
 
 
@@ -78,3 +79,16 @@ def test_an_event_that_can_be_kept_nowhere_is_still_handled(
         queued = accept(inbox, wait=False)
     assert queued is not None
     assert queued.receipt is None
+
+
+def test_of_the_watchers_events_only_a_look_that_did_nothing_leaves_no_row(
+    tmp_path: Path, journal: Journal
+) -> None:
+    """That a job went on is worth a row even if a look has brought its memory back before."""
+    inbox = make_inbox(tmp_path, journal, None)
+    for at, (point, acted) in enumerate([("look", False), ("resumed", False), ("look", True)]):
+        event = Event(scheduler="fake", point=point, job="1", data=SEEN_BY_WATCHER)
+        inbox.record_result(QueuedEvent(event, 1000.0 + at), EventResult(summary="", acted=acted))
+    with closing(sqlite3.connect(tmp_path / "state" / "journal.db")) as read:
+        rows = read.execute("SELECT point FROM events ORDER BY at").fetchall()
+    assert rows == [("resumed",), ("look",)]
