@@ -27,6 +27,9 @@ from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Event
 
+_CHANGES = (EventKind.SUSPENDED.value, EventKind.RESUMED.value)
+"""What the watcher sees of a job, and the journal keeps whatever came of it."""
+
 _log = get_logger()
 
 _SPOOL_SECONDS = 0.2
@@ -114,13 +117,13 @@ class Inbox:
     def record_result(self, queued: QueuedEvent, result: EventResult) -> None:
         """Record an event as handled. Called in a worker's thread."""
         journal, event, receipt = self._dispatcher.journal, queued.event, queued.receipt
-        # A look that found nothing to do is not worth a row; that a job went on, for example, is.
-        worth_a_row = result.acted or event.point != EventKind.LOOK.value
-        by_watcher = bool(event.data.get("seen_by"))
+        # That a job went on is worth a row even if a look brought its memory back before.
+        seen = event.data.get("seen_by") is not None
+        is_change = event.data.items() >= SEEN_BY_WATCHER.items() and event.point in _CHANGES
         try:
             if isinstance(receipt, int):
                 journal.events.finish(receipt, result.summary)
-            elif receipt is not None or (by_watcher and worth_a_row):
+            elif receipt is not None or (seen and (result.acted or is_change)):
                 with journal.transaction():
                     number = journal.events.put(event, queued.at)
                     if number is not None:
