@@ -85,12 +85,15 @@ def test_every_job_of_a_burst_is_in_the_journal_once_and_closed(cluster: Cluster
         runs = [int(entry["job"]) for entry in journal.history()]
         assert sorted(job for job in runs if job in submitted) == list(submitted)
         assert not {run.job for run in journal.runs.list_open()} & set(map(str, submitted))
-        text = cluster.command("scontrol", "-o", "show", "job", str(array))
-        states = {
-            int(job): state
-            for job, state in re.findall(r"^JobId=(\d+).* JobState=(\S+)", text, re.M)
-        }
-        assert states == dict.fromkeys(submitted, "COMPLETED")
+
+        def states() -> dict[int, str]:
+            text = cluster.command("scontrol", "-o", "show", "job", str(array))
+            found = re.findall(r"^JobId=(\d+).* JobState=(\S+)", text, re.M)
+            return {int(job): state for job, state in found}
+
+        # The last one may still be COMPLETING: the journal hears of the end from its epilog.
+        completed = dict.fromkeys(submitted, "COMPLETED")
+        wait_until(lambda: states() == completed, 60, "Slurm to have all jobs", cluster.diagnosis)
 
 
 @contextmanager
