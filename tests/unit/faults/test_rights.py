@@ -238,8 +238,8 @@ def test_a_user_cannot_use_up_all_connections(here: Path) -> None:
         before = len(list(descriptors.iterdir()))
         with nobody_does(GREEDY, here / "agent.sock"):
             assert say(here, message("begin", "7")) == "ok\n"
-            # The connection of `say` may not be closed yet.
-            assert len(list(descriptors.iterdir())) - before <= 17
+            # The agent may just have files of the journal open for the event.
+            wait_for(lambda: len(list(descriptors.iterdir())) - before <= 16)
 
 
 ASK = """
