@@ -120,6 +120,11 @@ def test_memory_of_a_task_follows_its_affinity(host: Host) -> None:
         assert host.tasks[0].share_on(0) > ENOUGH
 
 
+def points_of(host: Host) -> list[str]:
+    """Return what the journal has of the job's events, in order."""
+    return [event["point"] for event in host.history()[0]["events"]]
+
+
 def test_a_frozen_job_is_parked_at_once_and_moved_back(host: Host) -> None:
     """The kernel notifies of freezing; the agent itself reads tasks only once an hour here."""
     config = '[watch]\ntask_interval_s = 3600.0\n[actions]\npark = "2-3"\n'
@@ -130,7 +135,9 @@ def test_a_frozen_job_is_parked_at_once_and_moved_back(host: Host) -> None:
         wait_for(lambda: min(host.shares(2, 2)) >= ENOUGH, host.log)
         (user / "cgroup.freeze").write_text("0")
         wait_for(lambda: min(host.shares(0, 1)) >= ENOUGH, host.log)
-    points = [event["point"] for event in host.history()[0]["events"]]
+        # A look that was queued behind the parking may have brought it back before.
+        wait_for(lambda: "resumed" in points_of(host), host.log)
+    points = points_of(host)
     assert [point for point in points if point != "look"] == ["job-started", "suspended", "resumed"]
 
 
