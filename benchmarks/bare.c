@@ -1,4 +1,4 @@
-/* The kernel's speed: only the system call, over addresses that are known beforehand.
+/* The kernel's speed: only the system call, over addresses that are already known.
  *
  *   bare move PID START BYTES STEP NODE THREADS BATCH    move_pages(2), BATCH addresses a call
  *   bare migrate PID FROM TO                             migrate_pages(2), one call

@@ -4,7 +4,7 @@ In an emulated guest the compiler takes seconds for each, so
 
     python -m tests.numa.programs
 
-compiles them beforehand on the host. A missing or outdated program is compiled when it is needed.
+compiles them on the host first. A missing or outdated program is compiled when it is needed.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Cluster:
         shutil.chown(self.work, USER, USER)
         self.configure()
         self._start_munged()
-        # slurmctld drops root early, so its files must belong to it beforehand.
+        # slurmctld drops root early, so its files must already belong to it.
         (self.directory / "pid/slurmctld").touch()
         shutil.chown(self.directory / "pid/slurmctld", "slurm")
         self._daemon("slurmctld", ["slurmctld", "-c", "-f", str(self.conf)])
