@@ -18,7 +18,7 @@ UNIT_PACKAGES := fish zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client clustershell \
     iproute2 systemd
 
-.PHONY: bench check demo docs fuzz man numa test unit packages unit-packages tier-packages \
+.PHONY: bench chaos check demo docs fuzz man numa test unit packages unit-packages tier-packages \
     compiled
 
 demo: $(VENV)/installed compiled
@@ -52,6 +52,12 @@ endif
 numa: $(VENV)/installed tier-packages compiled
 	$(BIN)/python -m tests.numa.programs
 	$(BIN)/python -m tests.vm test $(NUMA_TIERS)
+
+# A hundred random kills of each kind, where `make test` has a few. KILLS=1000 for more.
+KILLS ?= 100
+chaos: $(VENV)/installed tier-packages compiled
+	SCHEDHOOK_KILLS=$(KILLS) $(BIN)/python -m tests.vm test --timeout 7200 \
+	    $(wildcard tests/numa/test_killed*.py) tests/slurm/test_killed.py
 
 # The site, in build/site: a warning is an error.
 docs: $(VENV)/installed

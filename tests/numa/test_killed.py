@@ -18,7 +18,7 @@ from tests.numa.killing import in_child, kill_after, random_moments, settle
 
 pytestmark = pytest.mark.nodes(4)
 
-KILLS = 100
+KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "15"))
 MIB = 64
 
 

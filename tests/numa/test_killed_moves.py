@@ -35,7 +35,7 @@ from tests.numa.slurm_jobs import slurm_job
 
 pytestmark = pytest.mark.nodes(4)
 
-KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "25"))
+KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "8"))
 JOB = "4712"
 MIB = 16
 ENOUGH = 0.999

@@ -13,7 +13,7 @@ from schedhook.values.config import Config
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
 
-KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "10"))
+KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "5"))
 ENOUGH = 0.999
 
 

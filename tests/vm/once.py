@@ -14,6 +14,8 @@ from tests.vm import machine
 PROJECT = Path(__file__).parents[2]
 NO_RESULT = 125
 HUNG = 124
+EXPORTED = ("CI", "SCHEDHOOK_KILLS", "SCHEDHOOK_SEED")
+"""Variables that the guest gets from this process's environment."""
 
 
 def memory_nodes(root: Path = Path("/sys/devices/system/node")) -> int:
@@ -43,7 +45,7 @@ def run(
 def run_in_guest(command: list[str], results: Path, seconds: float, setup: machine.Setup) -> int:
     """Run ``command`` in a guest; the directory ``results`` gets its output and status."""
     output, status, new = results / "out", results / "status", results / "status.new"
-    exported = {name: os.environ[name] for name in ("CI",) if name in os.environ}
+    exported = {name: os.environ[name] for name in EXPORTED if name in os.environ}
     exported["TESTS_IN_VM"] = "1"
     script = "\n".join(
         [
@@ -58,7 +60,7 @@ def run_in_guest(command: list[str], results: Path, seconds: float, setup: machi
         position = 0
         while True:
             ended = guest.poll() is not None or status.exists()
-            position = machine.follow(output, position)
+            position = machine.follow(output, position, ended=ended)
             if ended:
                 break
             time.sleep(0.2)

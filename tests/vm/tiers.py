@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -48,22 +51,66 @@ def pytest_command(tier: Path, results: Path) -> list[str]:
 
 
 def test(tiers: list[Path], *, seconds: float, force_vm: bool, setup: machine.Setup) -> int:
-    """Run each tier; return 0 only if each ran at least one test and all passed."""
-    good = True
-    for tier in tiers:
-        results = RESULTS / tier.name
-        shutil.rmtree(results, ignore_errors=True)
-        results.mkdir(parents=True)
-        command = pytest_command(tier.resolve(), results)
-        nodes = None if force_vm else NODES_NEEDED
-        print(f"{tier}: pytest on {once.where(nodes)}", flush=True)
-        passed = once.run(command, results, seconds=seconds, nodes=nodes, setup=setup) == 0
-        junit = results / "junit.xml"
-        if passed and (not junit.exists() or Count.read(junit).passed == 0):
-            print(f"{tier}: no test passed", file=sys.stderr)
-            passed = False
-        good = good and passed
-    return 0 if good else 1
+    """Run each tier; return 0 only if each ran at least one test and all passed.
+
+    Guests run side by side, one for each processor: a tier often waits. On this host one tier
+    runs after the other.
+    """
+    nodes = None if force_vm else NODES_NEEDED
+
+    def passes(tier: Path) -> bool:
+        return run(tier, seconds=seconds, nodes=nodes, setup=setup)
+
+    if once.where(nodes) == "this host" or len(tiers) == 1:
+        results = [passes(tier) for tier in tiers]
+    else:
+        results = side_by_side(passes, tiers)
+    return 0 if all(results) else 1
+
+
+def name(tier: Path) -> str:
+    """Return the name of a tier's results: of the folder, or of folder and file."""
+    return f"{tier.parent.name}-{tier.name}" if tier.suffix else tier.name
+
+
+def run(tier: Path, *, seconds: float, nodes: int | None, setup: machine.Setup) -> bool:
+    """Return whether the tests of ``tier`` passed, at least one of them."""
+    results = RESULTS / name(tier)
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    command = pytest_command(tier.resolve(), results)
+    print(f"{tier}: pytest on {once.where(nodes)}", flush=True)
+    passed = once.run(command, results, seconds=seconds, nodes=nodes, setup=setup) == 0
+    junit = results / "junit.xml"
+    if passed and (not junit.exists() or Count.read(junit).passed == 0):
+        print(f"{tier}: no test passed", file=sys.stderr)
+        return False
+    return passed
+
+
+def side_by_side(passes: Callable[[Path], bool], tiers: list[Path]) -> list[bool]:
+    """Return what ``passes`` returned for each tier; each runs in a process of its own.
+
+    The processes end with this one: each stops its guest at SIGTERM.
+    """
+    fork = multiprocessing.get_context("fork")
+    free = fork.Semaphore(os.cpu_count() or 1)
+
+    def work(tier: Path) -> None:
+        with free:
+            sys.exit(0 if passes(tier) else 1)
+
+    processes = [fork.Process(target=work, args=(tier,)) for tier in tiers]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    return [process.exitcode == 0 for process in processes]
 
 
 def summary(names: list[str]) -> int:
