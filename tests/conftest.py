@@ -1,7 +1,8 @@
-"""Every tier: find the helpers in tests/, and give examples of hypothesis time."""
+"""Every tier: find the helpers, give examples of hypothesis time, let children take signals."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -13,3 +14,9 @@ sys.path.append(str(Path(__file__).parents[1]))
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+# A shell starts background jobs with SIGINT ignored, nohup(1) with SIGHUP ignored. Children would
+# inherit that, but a signal that this process catches has its default action in a new program.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
