@@ -1,0 +1,106 @@
+"""NUMA memory policies: from which nodes a thread, or an area of memory, gets its pages.
+
+See set_mempolicy(2), mbind(2), and mpol_to_str() in the kernel's mm/mempolicy.c for the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, IntFlag
+from typing import Self
+
+from schedhook.values.sets import NodeSet
+
+_LONGEST = 63
+"""Characters that numa_maps has for a policy; it cuts a longer one off."""
+
+
+class PolicyMode(IntEnum):
+    """The kernel's numbers of the modes; linux/mempolicy.h."""
+
+    DEFAULT = 0
+    PREFERRED = 1
+    BIND = 2
+    INTERLEAVE = 3
+    LOCAL = 4
+    PREFERRED_MANY = 5
+    WEIGHTED_INTERLEAVE = 6
+
+    @property
+    def text(self) -> str:
+        """The mode as numa_maps shows it."""
+        return _TEXTS[self]
+
+
+_TEXTS = {
+    PolicyMode.DEFAULT: "default",
+    PolicyMode.PREFERRED: "prefer",
+    PolicyMode.BIND: "bind",
+    PolicyMode.INTERLEAVE: "interleave",
+    PolicyMode.LOCAL: "local",
+    PolicyMode.PREFERRED_MANY: "prefer (many)",
+    PolicyMode.WEIGHTED_INTERLEAVE: "weighted interleave",
+}
+_MODES = {text: mode for mode, text in _TEXTS.items()}
+
+
+class PolicyFlag(IntFlag):
+    """The kernel's numbers of the flags that a mode can have; linux/mempolicy.h."""
+
+    STATIC = 1 << 15
+    """The nodes are meant literally: no change of cpuset.mems rebinds them."""
+    RELATIVE = 1 << 14
+    """The nodes are positions in the cpuset."""
+    BALANCING = 1 << 13
+    """NUMA balancing may move pages between the nodes."""
+
+
+NO_FLAGS = PolicyFlag(0)
+
+_FLAGS = {
+    "static": PolicyFlag.STATIC,
+    "relative": PolicyFlag.RELATIVE,
+    "balancing": PolicyFlag.BALANCING,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A memory policy with the nodes that are in effect.
+
+    Those of a relative policy are already mapped to its cpuset. `default` and `local` have none.
+    """
+
+    mode: PolicyMode = PolicyMode.DEFAULT
+    nodes: NodeSet = field(default_factory=NodeSet)
+    flags: PolicyFlag = NO_FLAGS
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse the text of numa_maps, such as `bind=static:0-1`. Raise ValueError.
+
+        If the kernel cut the text off, the nodes are those that are certain. Older kernels, 6.1 for
+        one, show a policy with the flag `balancing` as `default`.
+        """
+        head, _, nodes = text.partition(":")
+        mode, _, flags = head.partition("=")
+        if mode not in _MODES:
+            raise ValueError(f"{text!r} is not a memory policy")
+        found = NO_FLAGS
+        for flag in filter(None, flags.split("|")):
+            if flag not in _FLAGS:
+                raise ValueError(f"{flag!r} in {text!r} is not a flag of a memory policy")
+            found |= _FLAGS[flag]
+        if len(text) >= _LONGEST:
+            nodes = nodes.rpartition(",")[0]
+        return cls(mode=_MODES[mode], nodes=NodeSet.parse(nodes), flags=found)
+
+    def mapped(self, pairs: Mapping[int, int]) -> Self:
+        """Return the policy with each old node of `pairs` replaced by the new one."""
+        return replace(self, nodes=NodeSet(pairs.get(node, node) for node in self.nodes))
+
+    def __str__(self) -> str:
+        flags = "|".join(name for name, flag in _FLAGS.items() if flag in self.flags)
+        nodes = f":{self.nodes}" if self.nodes else ""
+        return self.mode.text + (f"={flags}" if flags else "") + nodes
