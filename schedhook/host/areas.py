@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,14 +19,13 @@ from schedhook.host._proc import (
 from schedhook.host.smaps import read_pss
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.model import Area, MemoryKind, add_residency
+from schedhook.values.objects import ObjectId, ObjectKind
 
 _MEMORY_FILE_SYSTEMS = {
     b"tmpfs": MemoryKind.SHMEM,
     b"ramfs": MemoryKind.SHMEM,
     b"hugetlbfs": MemoryKind.HUGE,
 }
-# These objects are on the kernel's own mount, which no mount table lists; names identify them.
-_KERNEL_SHMEM = re.compile(rb"(/SYSV|/memfd:|/dev/zero ).*\(deleted\)$", re.DOTALL)
 
 
 def read_areas(
@@ -114,8 +112,10 @@ def _memory_devices(pid: int, root: Path) -> dict[str, MemoryKind]:
 def _area(line: NumaLine, mapping: MapsLine, memory_devices: Mapping[str, MemoryKind]) -> Area:
     # maps escapes only newlines, so its names are more faithful; but it may show a label instead.
     name = mapping.name if mapping.name.startswith(b"/") else line.name
-    copied = not mapping.is_shared and line.anon == sum(line.pages.values())
-    anonymous = not mapping.has_file or (copied and name == b"/dev/zero")
+    copied = 0 if mapping.is_shared or not mapping.has_file else line.anon
+    is_own = not mapping.is_shared and line.anon == sum(line.pages.values())
+    anonymous = not mapping.has_file or (is_own and name == b"/dev/zero")
+    has_object = mapping.has_file and not is_own
     return Area(
         start=mapping.start,
         end=mapping.end,
@@ -125,10 +125,11 @@ def _area(line: NumaLine, mapping: MapsLine, memory_devices: Mapping[str, Memory
         path=name.decode("utf-8", "backslashreplace"),
         policy=line.policy,
         is_shared=mapping.is_shared,
-        # A private mapping of which every page is the process's own copy shares nothing any more.
-        object_key=(mapping.device, mapping.inode, mapping.offset)
-        if mapping.has_file and not copied
+        object_id=ObjectId(mapping.device, mapping.inode, ObjectKind.of_name(name))
+        if has_object
         else None,
+        offset=mapping.offset if mapping.has_file else 0,
+        copied=copied * line.page_size,
         most_mappers=line.most_mappers,
     )
 
@@ -140,7 +141,7 @@ def _kind(name: bytes, is_huge: bool, anonymous: bool, on_device: MemoryKind | N
         return MemoryKind.ANON
     if on_device:
         return on_device
-    if _KERNEL_SHMEM.match(name) or name.startswith(b"/dev/shm/"):
+    if ObjectKind.of_name(name) is not ObjectKind.FILE or name.startswith(b"/dev/shm/"):
         return MemoryKind.SHMEM
     return MemoryKind.FILE
 

@@ -32,11 +32,10 @@ from schedhook.values.errors import (
     SchedhookError,
 )
 from schedhook.values.model import Area, MemoryKind, Placement, Residency, add_residency
+from schedhook.values.objects import ObjectId
 from schedhook.values.report_json import by_name
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.text import describe_error
-
-_ObjectKey = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,13 +270,14 @@ def _movable(areas: Mapping[int, Sequence[Area]]) -> set[tuple[int, int]]:
 
 def _count_shared_once(areas: Mapping[int, Sequence[Area]]) -> Iterator[tuple[int, Area]]:
     """Yield (process, area), but each shared object only once: the area that has most of it."""
-    largest: dict[_ObjectKey, tuple[int, Area]] = {}
+    largest: dict[tuple[ObjectId, int], tuple[int, Area]] = {}
     for pid, its in areas.items():
         for area in its:
-            key = area.object_key
-            if key is None or not (area.is_shared or area.most_mappers > 1):
+            if area.object_id is None or not (area.is_shared or area.most_mappers > 1):
                 yield pid, area
-            elif key not in largest or largest[key][1].resident < area.resident:
+            elif (key := (area.object_id, area.offset)) not in largest or largest[key][
+                1
+            ].resident < area.resident:
                 largest[key] = pid, area
     yield from largest.values()
 

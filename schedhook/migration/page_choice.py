@@ -19,6 +19,7 @@ from schedhook.roles.strategy import PageChoice, Pages
 from schedhook.values.errors import PluginError, ProcessGoneError, RefusedError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area
+from schedhook.values.objects import ObjectId
 from schedhook.values.sets import NodeSet
 
 
@@ -83,19 +84,18 @@ class AskedOnce:
     """Selects the pages that no other mapping of the same shared memory was asked about."""
 
     def __init__(self) -> None:
-        self._asked: dict[tuple[str, int], dict[tuple[int, int], Extents]] = {}
+        self._asked: dict[ObjectId, dict[tuple[int, int], Extents]] = {}
         """By object, then by mapping (process, address): offsets in the object."""
 
     def fresh(self, pid: int, area: Area, runs: Iterable[PageRun]) -> Iterator[PageRun]:
         """Yield those parts of an area's runs, which must ascend, that no other mapping had."""
-        if not (area.is_shared and area.object_key):
+        if not (area.is_shared and area.object_id):
             yield from runs
             return
-        device, inode, offset = area.object_key
-        asked = self._asked.setdefault((device, inode), {})
+        asked = self._asked.setdefault(area.object_id, {})
         mine = asked.setdefault((pid, area.start), Extents())
         others = [each for each in asked.values() if each is not mine and each]
-        shift = offset - area.start
+        shift = area.offset - area.start
         for run in runs:
             for part in _unknown(run, others, shift):
                 mine.add(part.start + shift, part.end + shift)

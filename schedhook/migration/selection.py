@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schedhook.values.model import Area, MemoryKind, Shared, add_residency
+from schedhook.values.objects import ObjectId
 from schedhook.values.sets import NodeSet
 
+_Window = tuple[ObjectId, int]
 _SHARED_FILE = "shared-file"
 LEFT_BY_STRATEGY = "left-by-strategy"
 UNREACHABLE = "hidden"
@@ -119,7 +121,7 @@ def select(
             on_sources = area.resident_on(sources)
             if not on_sources:
                 continue
-            count = mappers.get(_object(area), 1)
+            count = mappers.get(area.object_id, 1)
             why = selection.why_kept(area, count)
             if why is not None:
                 kept[why] = kept.get(why, 0) + on_sources
@@ -128,7 +130,7 @@ def select(
                 Selected(
                     area=area,
                     shared=selection.moves_shared_pages,
-                    counted=not area.is_shared or owner.get(area.object_key, pid) == pid,
+                    counted=not area.is_shared or owner.get(_window(area), pid) == pid,
                 )
             )
         result[pid] = ProcessSelection(
@@ -144,54 +146,54 @@ def find_aliases(
 
     Each mapping is (pid, what to add to an address in the area to get the one there).
     """
-    bases: dict[tuple[str, int] | None, list[tuple[int, int]]] = {}
+    bases: dict[ObjectId, list[tuple[int, int]]] = {}
     for pid, selection in selections.items():
         for item in selection.selected:
-            if item.area.is_shared and item.area.object_key:
-                base = item.area.start - item.area.object_key[2]
-                bases.setdefault(_object(item.area), []).append((pid, base))
+            if item.area.is_shared and item.area.object_id:
+                base = item.area.start - item.area.offset
+                bases.setdefault(item.area.object_id, []).append((pid, base))
 
     def aliases(pid: int, area: Area) -> list[tuple[int, int]]:
-        if not (area.is_shared and area.object_key):
+        if not (area.is_shared and area.object_id):
             return []
-        mine = area.start - area.object_key[2]
-        known = dict.fromkeys(bases.get(_object(area), ()))
+        mine = area.start - area.offset
+        known = dict.fromkeys(bases.get(area.object_id, ()))
         return [(other, base - mine) for other, base in known if (other, base) != (pid, mine)]
 
     return aliases
 
 
-def _object(area: Area) -> tuple[str, int] | None:
-    """Return the backing object (device, inode), whatever part of it the area maps."""
-    return area.object_key[:2] if area.object_key else None
+def _window(area: Area) -> _Window | None:
+    """Return the object, and where in it the area begins; None without an object."""
+    return (area.object_id, area.offset) if area.object_id else None
 
 
-def _count_mappers(processes: Iterable[Sequence[Area]]) -> dict[tuple[str, int] | None, int]:
+def _count_mappers(processes: Iterable[Sequence[Area]]) -> dict[ObjectId | None, int]:
     """Return how many mappers each object has, over all processes."""
-    counts: dict[tuple[str, int] | None, int] = {}
+    counts: dict[ObjectId | None, int] = {}
     for areas in processes:
         # A process may map the same part twice; its pages then have two mappers.
-        seen: dict[tuple[str, int, int], int] = {}
+        seen: dict[_Window, int] = {}
         for area in areas:
-            if area.object_key:
-                seen[area.object_key] = seen.get(area.object_key, 0) + 1
-        most: dict[tuple[str, int], int] = {}
-        for (device, inode, _), times in seen.items():
-            most[device, inode] = max(most.get((device, inode), 0), times)
-        for key, times in most.items():
-            counts[key] = counts.get(key, 0) + times
+            if window := _window(area):
+                seen[window] = seen.get(window, 0) + 1
+        most: dict[ObjectId, int] = {}
+        for (object_id, _), times in seen.items():
+            most[object_id] = max(most.get(object_id, 0), times)
+        for object_id, times in most.items():
+            counts[object_id] = counts.get(object_id, 0) + times
     return counts
 
 
 def _owners(
     areas_by_pid: Mapping[int, Sequence[Area]],
-) -> dict[tuple[str, int, int] | None, int]:
+) -> dict[_Window | None, int]:
     """Return the pid with which each shared object is counted."""
-    owners: dict[tuple[str, int, int] | None, tuple[int, int]] = {}
+    owners: dict[_Window | None, tuple[int, int]] = {}
     for pid, areas in areas_by_pid.items():
         for area in areas:
-            if area.is_shared and area.object_key:
-                best = owners.get(area.object_key)
+            if area.is_shared and (window := _window(area)):
+                best = owners.get(window)
                 if best is None or area.resident > best[1]:
-                    owners[area.object_key] = (pid, area.resident)
+                    owners[window] = (pid, area.resident)
     return {key: pid for key, (pid, _) in owners.items()}

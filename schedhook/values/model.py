@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from schedhook.values.objects import ObjectId
 from schedhook.values.sets import CpuSet, NodeSet
 
 Residency = Mapping[int, int]
@@ -115,8 +116,12 @@ class Area:
     """The memory policy as in numa_maps: `default`, `bind:0`, `prefer:1`, …"""
     is_shared: bool = False
     """Mapped MAP_SHARED."""
-    object_key: tuple[str, int, int] | None = None
-    """(device, inode, offset) of a shared object; two mappings of the same memory have one key."""
+    object_id: ObjectId | None = None
+    """The file or shared memory that it maps; None if all of its pages are the process's own."""
+    offset: int = 0
+    """Where in the object it begins, in bytes."""
+    copied: int = 0
+    """Bytes of a private mapping that are the process's own copies, made when it wrote."""
     most_mappers: int = 1
     """The largest number of processes that map one of its pages (numa_maps' mapmax)."""
 

@@ -10,6 +10,7 @@ from schedhook.host import processes
 from schedhook.roles.backend import PageRun
 from schedhook.values.errors import UsageError
 from schedhook.values.model import Area, MemoryKind
+from schedhook.values.objects import ObjectId
 
 
 def map_area(area: SimulatedArea, named: dict[str, Memory], free: FreeMemory) -> Mapped:
@@ -32,7 +33,7 @@ def map_area(area: SimulatedArea, named: dict[str, Memory], free: FreeMemory) ->
         path=area.path,
         policy=area.policy,
         is_shared=bool(area.name),
-        object_key=("0:1", 1 + [*named].index(area.name), 0) if area.name else None,
+        object_id=ObjectId("0:1", 1 + [*named].index(area.name)) if area.name else None,
     )
     return Mapped(area=mapped, memory=memory)
 
@@ -71,7 +72,7 @@ def _allocate(area: SimulatedArea, unit: int, free: FreeMemory) -> Memory:
 
 def _lay_out(area: Area, named: dict[str, Memory]) -> Memory:
     # Two processes may have touched different parts of one object: then their pages differ.
-    name = repr((area.object_key, area.size, area.residency)) if area.is_shared else ""
+    name = repr((area.object_id, area.offset, area.size, area.residency)) if area.is_shared else ""
     if name in named:
         return named[name]
     runs, position = [], 0

@@ -81,7 +81,7 @@ class SweepContract(OneNodeContract):
             assert done.moved == {(old, new): area.size}
             assert first.residency() == second.residency() == {new: area.size}
             with backend.attach(second.pid) as other:
-                assert area_of(other, second).object_key == area.object_key
+                assert area_of(other, second).object_id == area.object_id
                 assert not sweep(other, area_of(other, second), {old: new}, shared=True).moved
 
     def test_a_held_page_is_reported_and_moves_later(

@@ -15,6 +15,7 @@ from schedhook.host.smaps import read_pss
 from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
 from schedhook.values.errors import NoPermissionError, ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
+from schedhook.values.objects import ObjectId, ObjectKind
 
 MIB = 1 << 20
 HUGE = 2 * MIB
@@ -36,7 +37,7 @@ def test_anonymous_memory(tmp_path: Path) -> None:
     assert area.residency == {0: 2 * PAGE, 3: 5 * PAGE}
     assert area.resident == 7 * PAGE
     assert area.policy == "bind:0-3"
-    assert (area.path, area.object_key, area.is_shared) == ("", None, False)
+    assert (area.path, area.object_id, area.is_shared) == ("", None, False)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +149,18 @@ def test_the_same_memory_in_two_processes_has_one_key(tmp_path: Path) -> None:
     write_process(tmp_path, 5, areas=[shared])
     write_process(tmp_path, 6, areas=[dataclasses.replace(shared, start=99 * PAGE)])
     (first,), (second,) = read_areas(5, tmp_path), read_areas(6, tmp_path)
-    assert first.object_key == second.object_key == ("0:23", 77, 2 * PAGE)
+    assert first.object_id == second.object_id == ObjectId("0:23", 77)
+    assert first.offset == second.offset == 2 * PAGE
     assert first.most_mappers == 2
     assert first.is_shared
 
 
-def test_a_private_file_mapping_has_a_key_until_every_page_is_a_copy(tmp_path: Path) -> None:
+def test_a_private_file_mapping_has_an_object_until_every_page_is_a_copy(tmp_path: Path) -> None:
     area = FakeArea(start=PAGE, size=2 * PAGE, pages={0: 2}, path="/lib/x", inode=9, anon=1)
-    assert only(tmp_path, area).object_key == ("254:0", 9, 0)
-    assert only(tmp_path, dataclasses.replace(area, anon=2)).object_key is None
+    found = only(tmp_path, area)
+    assert (found.object_id, found.copied) == (ObjectId("254:0", 9), PAGE)
+    found = only(tmp_path, dataclasses.replace(area, anon=2))
+    assert (found.object_id, found.copied) == (None, 2 * PAGE)
 
 
 def test_a_system_v_segments_id_may_be_zero(tmp_path: Path) -> None:
@@ -169,7 +173,7 @@ def test_a_system_v_segments_id_may_be_zero(tmp_path: Path) -> None:
         inode=0,
         is_shared=True,
     )
-    assert only(tmp_path, area).object_key == ("0:1", 0, 0)
+    assert only(tmp_path, area).object_id == ObjectId("0:1", 0, ObjectKind.SYSV)
 
 
 def test_areas_without_pages_are_left_out_unless_asked_for(tmp_path: Path) -> None:
@@ -277,7 +281,7 @@ class TestChangesBetweenTheTwoReads:
             [file],
             [dataclasses.replace(file, start=2 * PAGE, size=3 * PAGE, offset=5 * PAGE)],
         )
-        assert area.object_key == ("254:0", 1, 7 * PAGE)
+        assert (area.object_id, area.offset) == (ObjectId("254:0", 1), 7 * PAGE)
 
     def test_merged(self, tmp_path: Path) -> None:
         areas = self.read(

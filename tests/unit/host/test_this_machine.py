@@ -19,6 +19,7 @@ from schedhook.host import cgroups, processes, smaps
 from schedhook.host.topology import read_topology
 from schedhook.values.errors import NoPermissionError, ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
+from schedhook.values.objects import ObjectId, ObjectKind
 
 MIB = 1 << 20
 ME = os.getpid()
@@ -83,7 +84,7 @@ def test_anonymous_memory() -> None:
         area = area_at(address_of(memory))
     assert area.kind is MemoryKind.ANON
     assert area.resident >= 4 * MIB
-    assert area.object_key is None
+    assert area.object_id is None
     assert set(area.residency) <= read_topology().memory_nodes
 
 
@@ -92,7 +93,8 @@ def test_shared_anonymous_memory() -> None:
         memory.write(b"x" * MIB)
         area = area_at(address_of(memory))
     assert (area.kind, area.is_shared, area.resident) == (MemoryKind.SHMEM, True, MIB)
-    assert area.object_key is not None
+    assert area.object_id is not None
+    assert area.object_id.kind is ObjectKind.ANONYMOUS
 
 
 def test_a_memory_file_with_a_strange_name() -> None:
@@ -106,8 +108,8 @@ def test_a_memory_file_with_a_strange_name() -> None:
     os.close(handle)
     assert area.kind is MemoryKind.SHMEM
     assert area.path == f"/memfd:{name} (deleted)"
-    assert area.object_key is not None
-    assert area.object_key[1:] == (inode, 0)
+    assert area.object_id is not None
+    assert (area.object_id.inode, area.object_id.kind) == (inode, ObjectKind.MEMFD)
     assert area.resident == MIB
 
 
@@ -126,12 +128,11 @@ def test_a_private_file_mapping_before_and_after_it_is_written(tmp_path: Path) -
         device = os.fstat(file.fileno()).st_dev
     assert before.path == str(path)
     if before.kind is MemoryKind.FILE:  # else the temporary directory is a tmpfs
-        assert before.object_key == (
-            f"{os.major(device)}:{os.minor(device)}",
-            path.stat().st_ino,
-            MIB // 2,
+        assert before.object_id == ObjectId(
+            f"{os.major(device)}:{os.minor(device)}", path.stat().st_ino
         )
-    assert after.object_key is None
+        assert before.offset == MIB // 2
+    assert after.object_id is None
     assert after.resident == MIB // 2
 
 

@@ -23,6 +23,7 @@ from schedhook.values.config import Config, PluginsSection, RelocationSection, R
 from schedhook.values.errors import PluginError
 from schedhook.values.model import Area, MemoryKind, Outcome, Report
 from schedhook.values.nodemap import parse_map
+from schedhook.values.objects import ObjectId
 from schedhook.values.sets import CpuSet, NodeSet
 
 QUICK = Config(
@@ -237,7 +238,8 @@ def test_shared_pages_are_asked_about_once() -> None:
             page_size=PAGE,
             residency={},
             is_shared=shared,
-            object_key=("0:1", inode, offset),
+            object_id=ObjectId("0:1", inode),
+            offset=offset,
         )
 
     def fresh(pid: int, area: Area, *pages: tuple[int, int]) -> list[tuple[int, int]]:
