@@ -57,6 +57,12 @@ class Maps:
     def __iter__(self) -> Iterator[MapsLine]:
         return (each for key in self._rest if (each := self._parse(key)) is not None)
 
+    def shared(self) -> Iterator[MapsLine]:
+        """Yield the mappings that were made with MAP_SHARED."""
+        for key, rest in self._rest.items():
+            if rest.partition(b" ")[2][3:4] == b"s" and (line := self._parse(key)) is not None:
+                yield line
+
     def find(self, start: int, size: int, bound: int | None) -> MapsLine | None:
         """Return the mapping that an area with `size` resident bytes from `start` on has become.
 

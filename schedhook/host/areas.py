@@ -16,16 +16,11 @@ from schedhook.host._proc import (
     read,
     task_file,
 )
+from schedhook.host.memory_files import memory_devices
 from schedhook.host.smaps import read_pss
-from schedhook.values.errors import ProcessGoneError, SchedhookError
+from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind, add_residency
 from schedhook.values.objects import ObjectId, ObjectKind
-
-_MEMORY_FILE_SYSTEMS = {
-    b"tmpfs": MemoryKind.SHMEM,
-    b"ramfs": MemoryKind.SHMEM,
-    b"hugetlbfs": MemoryKind.HUGE,
-}
 
 
 def read_areas(
@@ -48,7 +43,7 @@ def read_areas(
     if numa_maps == b"":  # a kernel thread; some kernels fail to open its maps with ESRCH
         return ()
     maps = Maps(read(pid, task_file("maps", task), root))
-    memory_devices = _memory_devices(pid, root)
+    devices = memory_devices(pid, root)
     if numa_maps is None:
         lines = _lines_without_numa(maps, read_pss(pid, root, task=task))
     else:
@@ -58,7 +53,7 @@ def read_areas(
         bound = lines[index + 1].start if index + 1 < len(lines) else None
         mapping = maps.find(line.start, line.size, bound)
         if mapping is not None and (line.pages or not resident_only):
-            areas.append(_area(line, mapping, memory_devices))
+            areas.append(_area(line, mapping, devices))
     return tuple(areas)
 
 
@@ -93,23 +88,7 @@ def _read_numa_maps(pid: int, root: Path, task: int | None) -> tuple[bytes | Non
     return _read_numa_maps(pid, root, other)
 
 
-def _memory_devices(pid: int, root: Path) -> dict[str, MemoryKind]:
-    """Return the file systems that keep files in memory, by device, from /proc/PID/mountinfo."""
-    try:
-        data = read(pid, "mountinfo", root)
-    except SchedhookError:
-        return {}  # the process is exiting; then the names must do
-    devices: dict[str, MemoryKind] = {}
-    for text in data.split(b"\n"):
-        mount, _, source = text.partition(b" - ")
-        kind = _MEMORY_FILE_SYSTEMS.get(source.partition(b" ")[0])
-        words = mount.split(b" ", 3)
-        if kind and len(words) > 3:
-            devices[words[2].decode("ascii", "replace")] = kind
-    return devices
-
-
-def _area(line: NumaLine, mapping: MapsLine, memory_devices: Mapping[str, MemoryKind]) -> Area:
+def _area(line: NumaLine, mapping: MapsLine, devices: Mapping[str, MemoryKind]) -> Area:
     # maps escapes only newlines, so its names are more faithful; but it may show a label instead.
     name = mapping.name if mapping.name.startswith(b"/") else line.name
     copied = 0 if mapping.is_shared or not mapping.has_file else line.anon
@@ -119,7 +98,7 @@ def _area(line: NumaLine, mapping: MapsLine, memory_devices: Mapping[str, Memory
     return Area(
         start=mapping.start,
         end=mapping.end,
-        kind=_kind(name, line.is_huge, anonymous, memory_devices.get(mapping.device)),
+        kind=_kind(name, line.is_huge, anonymous, devices.get(mapping.device)),
         page_size=line.page_size,
         residency={node: count * line.page_size for node, count in line.pages.items()},
         path=name.decode("utf-8", "backslashreplace"),

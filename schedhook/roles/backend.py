@@ -14,6 +14,7 @@ from typing import Self
 from schedhook.host.topology import Topology
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area
+from schedhook.values.objects import ObjectId
 from schedhook.values.sets import NodeSet
 
 
@@ -67,12 +68,84 @@ class Sweep:
     """The process exited before the sweep ended."""
 
 
-class Target(ABC):
+class Memory(ABC):
+    """Memory of which a backend finds and moves the pages: a process's, or a shared object's.
+
+    A context manager. Every method raises ProcessGoneError once the memory no longer exists.
+    """
+
+    @abstractmethod
+    def alive(self) -> bool:
+        """Return whether the memory still exists."""
+
+    @abstractmethod
+    def areas(self) -> tuple[Area, ...]:
+        """Return its areas with their residency, read now."""
+
+    @abstractmethod
+    def sweep(
+        self,
+        area: Area,
+        start: int,
+        end: int,
+        destinations: Mapping[int, int],
+        *,
+        shared: bool,
+        limits: Limits,
+        only: Extents | None = None,
+    ) -> Sweep:
+        """Move the pages of `area` in [start, end) by move_pages(2).
+
+        Each page moves from a node that is a key of `destinations` to that key's value. `shared`:
+        also move pages that other processes map (MPOL_MF_MOVE_ALL). `only`: move only pages that
+        lie completely in one of these extents. Pages that stayed are returned as failures.
+        """
+
+    @abstractmethod
+    def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
+        """Return where the present pages of `area` in [start, end) lie, contiguous pages joined."""
+
+    def close(self) -> None:  # noqa: B027 - holds nothing by default
+        """Release what holds it; closing twice is harmless. Default: do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class SharedObject(Memory):
+    """A shared-memory object of a job: the pages that it has and that no process maps.
+
+    Its only area, none if there are no such pages, has offsets in the object as addresses, and
+    `most_mappers` 0. No method allocates memory in the object's holes. They raise NoPermissionError
+    if the caller may not open the object, BackendError if the kernel cannot reach its pages.
+    """
+
+    @property
+    @abstractmethod
+    def object_id(self) -> ObjectId: ...
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name in /proc/PID/maps, which its user chose."""
+
+    @property
+    @abstractmethod
+    def pids(self) -> Sequence[int]:
+        """The processes that map it, whether they have touched it or not."""
+
+    @abstractmethod
+    def allocated(self) -> int:
+        """Return the bytes that it has in memory and in swap, mapped or not."""
+
+
+class Target(Memory):
     """One process, held so that its pid cannot come to mean another process.
 
-    The base class of every backend's target, and a context manager. Every method raises
-    ProcessGoneError once the process has exited. The methods from `memory_owner_pid` on have
-    defaults.
+    The base class of every backend's target. The methods from `memory_owner_pid` on have defaults.
     """
 
     @property
@@ -104,29 +177,6 @@ class Target(ABC):
         whole call failed; with ENOMEM some pages have moved.
         """
 
-    @abstractmethod
-    def sweep(
-        self,
-        area: Area,
-        start: int,
-        end: int,
-        destinations: Mapping[int, int],
-        *,
-        shared: bool,
-        limits: Limits,
-        only: Extents | None = None,
-    ) -> Sweep:
-        """Move the pages of `area` in [start, end) by move_pages(2).
-
-        Each page moves from a node that is a key of `destinations` to that key's value. `shared`:
-        also move pages that other processes map (MPOL_MF_MOVE_ALL). `only`: move only pages that
-        lie completely in one of these extents. Pages that stayed are returned as failures.
-        """
-
-    @abstractmethod
-    def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
-        """Return where the present pages of `area` in [start, end) lie, contiguous pages joined."""
-
     def memory_owner_pid(self) -> int | None:
         """Return the parent's pid if the process has no memory of its own but uses the parent's.
 
@@ -150,15 +200,6 @@ class Target(ABC):
         That can happen if the process exited and another one got its pid just then. Default: None.
         """
         return None
-
-    def close(self) -> None:  # noqa: B027 - holds nothing by default
-        """Release what holds the process; closing twice is harmless. Default: do nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 class Backend(ABC):
@@ -187,3 +228,10 @@ class Backend(ABC):
     @abstractmethod
     def cgroup_pids(self, path: str) -> Iterable[int]:
         """Return the pids in a cgroup and all below it. Raise UsageError if there is none."""
+
+    def shared_objects(self, targets: Iterable[Target]) -> Sequence[SharedObject]:  # noqa: ARG002
+        """Return the shared-memory objects that these processes map, each once.
+
+        Default: none, for a backend that reaches only pages that a process maps.
+        """
+        return ()

@@ -90,3 +90,36 @@ def shares_memory(pid: int, other: int, /) -> bool:
 
     Fail with ENOSYS on kernels without CONFIG_KCMP.
     """
+
+def open_window(
+    file: int,
+    pagemap: int,
+    offset: int,
+    size: int,
+    page_size: int,
+    base_size: int,
+    unwritten: bool,
+    /,
+) -> int:
+    """Map the pages of a shared-memory object that exist and that no address space maps.
+
+    Return the address in this process. `file` is the object, open for reading; `pagemap` is
+    /proc/self/pagemap. The part [offset, offset + size) consists of whole pages. Holes stay holes,
+    and pages in swap stay there. `unwritten`: also map pages that fallocate(2) allocated and
+    nobody has used yet; the kernel then clears them, so that they count as data for lseek(2).
+
+    Fail with ENOSYS or EINVAL if the kernel cannot do that (userfaultfd(2), Linux 5.14), and with
+    EPERM if a seccomp filter forbids it.
+    """
+
+def close_window(address: int, size: int, /) -> None:
+    """Unmap what `open_window` mapped."""
+
+def identify(fd: int, /) -> tuple[int, int, int, int]:
+    """Return device (major, minor), inode and mode of a file, also of an O_PATH descriptor.
+
+    Unlike os.stat this never asks a file system's server, which may not answer; statx(2).
+    """
+
+def file_system(fd: int, /) -> tuple[int, int]:
+    """Return the type of a file's file system (a magic number) and its block size; fstatfs(2)."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from schedhook.backends.native import _core
+from schedhook.backends.native.shared_object import find_objects
 from schedhook.backends.native.target import NativeTarget
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
-from schedhook.roles.backend import Backend
+from schedhook.roles.backend import Backend, SharedObject, Target
 from schedhook.values.sets import NodeSet
 
 
@@ -41,6 +42,10 @@ class NativeBackend(Backend):
 
     def cgroup_pids(self, path: str) -> Iterable[int]:
         return cgroups.pids(cgroups.resolve_cgroup(path, self._root), self._root)
+
+    def shared_objects(self, targets: Iterable[Target]) -> Sequence[SharedObject]:
+        own = [target for target in targets if isinstance(target, NativeTarget)]
+        return find_objects(own, self._root)
 
     def _frame_spans(self) -> bytes:
         if self._spans is None:

@@ -2,6 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "core.h"
 #include "engine.h"
 
 #include <errno.h>
@@ -298,6 +299,16 @@ static PyMethodDef methods[] = {
      "may_move_shared(): return whether MPOL_MF_MOVE_ALL is permitted."},
     {"shares_memory", core_shares_memory, METH_VARARGS,
      "shares_memory(pid, other): return whether both have the same address space; kcmp(2)."},
+    {"open_window", sh_core_open_window, METH_VARARGS,
+     "open_window(file, pagemap, offset, size, page_size, base_size, unwritten): map the pages of "
+     "an"
+     " object that no process maps; see _core.pyi."},
+    {"close_window", sh_core_close_window, METH_VARARGS,
+     "close_window(address, size): unmap what open_window mapped."},
+    {"identify", sh_core_identify, METH_VARARGS,
+     "identify(fd): return (major, minor, inode, mode) of a file, without asking a server."},
+    {"file_system", sh_core_file_system, METH_VARARGS,
+     "file_system(fd): return (type, block size); fstatfs(2)."},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};

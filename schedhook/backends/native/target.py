@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from schedhook.backends.native import _core
 from schedhook.backends.native.held import HeldProcess
+from schedhook.backends.native.ranges import Range, locate_range, sweep_range
 from schedhook.host import processes
-from schedhook.roles.backend import Failure, Limits, PageRun, Sweep, Target
+from schedhook.roles.backend import Limits, PageRun, Sweep, Target
 from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
@@ -108,41 +109,24 @@ class NativeTarget(Target):
         self._held.require_running()
         if only is not None and not only:
             return Sweep()
-        moved, failures, calls, error = _core.sweep(
-            self._range(area, start, end),
-            _table(destinations),
-            only.raw() if only else b"",
-            shared,
-            limits.batch_bytes,
-            int(limits.call_seconds * 1e9),
+        done, error = sweep_range(
+            self._range(area, start, end), destinations, shared=shared, limits=limits, only=only
         )
         if error and (self._held.exited_in_a_call() or self._held.is_exiting()):
             error = errno.ESRCH  # the refusal can be about another process with the number
         if error not in (0, errno.ESRCH):
             # EPERM is an error of its own here: the caller had the right when it attached.
             raise from_errno(error, self.pid, "move_pages")
-        return Sweep(
-            moved=dict(moved),
-            failures=tuple(
-                Failure(start=first, end=last, errno=number, size=size, page_size=page_size)
-                for first, last, number, size, page_size in failures
-            ),
-            calls=calls,
-            gone=error == errno.ESRCH,
-        )
+        return replace(done, gone=error == errno.ESRCH)
 
     def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
         self._held.require_alive()
         try:
-            runs = _core.locate(*self._range(area, start, end))
+            return locate_range(self._range(area, start, end))
         except OSError as error:
             if self._held.is_exiting():
                 raise self._held.gone() from error
             raise from_errno(error.errno or 0, self.pid, "move_pages") from error
-        return [
-            PageRun(start=first, end=last, node=node, page_size=page_size)
-            for first, last, node, page_size in runs
-        ]
 
     @property
     def skips_holes(self) -> bool:
@@ -158,9 +142,7 @@ class NativeTarget(Target):
         self._kpageflags = -1
         self._held.close()
 
-    def _range(
-        self, area: Area, start: int, end: int
-    ) -> tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]:
+    def _range(self, area: Area, start: int, end: int) -> Range:
         # Huge pages of a pool have one size; only other mappings can hold transparent ones.
         folio_size = 0 if area.kind is MemoryKind.HUGE else self._folio_size
         return (
@@ -188,15 +170,3 @@ def _open_kpageflags(root: Path) -> int:
         return os.open(root / "proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return -1
-
-
-def _table(destinations: Mapping[int, int]) -> bytes:
-    """Return an array of int32 by node number; -1 for nodes to leave alone.
-
-    It is long enough for every node that is named.
-    """
-    table = array("i", [-1]) * (max([*destinations, *destinations.values()], default=0) + 1)
-    for old, new in destinations.items():
-        if old != new:
-            table[old] = new
-    return table.tobytes()

@@ -1,0 +1,121 @@
+"""Open the object behind a mapping, if no user's process can answer for it.
+
+Only files on tmpfs and hugetlbfs are opened, and what the kernel keeps there itself: memfds, System
+V segments and shared anonymous memory. Names prove nothing, since users choose them; the device
+does. To open a file on a FUSE or network file system, or even to ask for its attributes, could
+block for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from schedhook.backends.native import _core
+from schedhook.host.memory_files import SharedMapping, memory_devices
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError
+from schedhook.values.model import MemoryKind
+
+# <linux/magic.h>
+_TMPFS_MAGIC = 0x01021994
+_HUGETLBFS_MAGIC = 0x958458F6
+_NOEXEC_SEAL = 8
+"""MFD_NOEXEC_SEAL of memfd_create(2), which the setting vm.memfd_noexec can require."""
+
+
+class MappingGoneError(SchedhookError):
+    """The process no longer maps that object there."""
+
+
+@cache
+def kernel_devices(root: Path = Path("/")) -> dict[str, MemoryKind]:
+    """Return the kernel's own mounts of tmpfs and hugetlbfs, by device (`0:1`).
+
+    No mount table lists them, and they exist as long as the kernel runs.
+    """
+    devices = {}
+    for kind, flags in _memfd_flags(root):
+        with suppress(OSError):  # a kernel without huge pages of that size
+            file = _make_memfd(flags)
+            devices[_device(os.fstat(file).st_dev)] = kind
+            os.close(file)
+    return devices
+
+
+def open_object(pid: int, mapping: SharedMapping, root: Path = Path("/")) -> tuple[int, int]:
+    """Open the object behind a process's mapping for reading; return descriptor and page size.
+
+    The caller makes sure that the pid still means the same process. Raise MappingGoneError if the
+    process maps no such object there, ProcessGoneError if it has ended, NoPermissionError if the
+    caller may not open it.
+    """
+    found = _open(root / f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}", os.O_PATH, pid)
+    try:
+        page_size = _check(found, pid, mapping, root)
+        # O_NONBLOCK: not to wait for another process that has a lease on the file, fcntl(2).
+        return _open(Path(f"/proc/self/fd/{found}"), os.O_RDONLY | os.O_NONBLOCK, pid), page_size
+    finally:
+        os.close(found)
+
+
+def _check(file: int, pid: int, mapping: SharedMapping, root: Path) -> int:
+    """Return the page size of `file`, opened with O_PATH, if it is the mapping's object.
+
+    Raise MappingGoneError if it is another file, or none that is safe to open.
+    """
+    major, minor, inode, mode = _core.identify(file)
+    device = f"{major}:{minor}"
+    if (device, inode) != (mapping.object_id.device, mapping.object_id.inode):
+        raise MappingGoneError(f"process {pid} has mapped another file at {mapping.start:#x}")
+    # While the file is held, no other file system can get the number of its device.
+    if stat.S_ISREG(mode) and (
+        device in kernel_devices(root) or device in memory_devices(pid, root)
+    ):
+        kind, block_size = _core.file_system(file)
+        if kind == _TMPFS_MAGIC:
+            return mmap.PAGESIZE
+        if kind == _HUGETLBFS_MAGIC:
+            return block_size
+    raise MappingGoneError(f"process {pid} maps a file at {mapping.start:#x} that is not memory")
+
+
+def _open(path: Path, flags: int, pid: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise MappingGoneError(f"process {pid} no longer has {path}") from error
+    except ProcessLookupError as error:
+        raise ProcessGoneError(f"process {pid} has exited") from error
+    except PermissionError as error:
+        raise NoPermissionError(
+            f"{path}: not permitted; run as root, or with CAP_CHECKPOINT_RESTORE and"
+            " CAP_DAC_READ_SEARCH"
+        ) from error
+    except OSError as error:
+        raise SchedhookError(f"cannot open {path}: {error.strerror}") from error
+
+
+def _memfd_flags(root: Path) -> Iterator[tuple[MemoryKind, int]]:
+    yield MemoryKind.SHMEM, 0
+    for pool in (root / "sys/kernel/mm/hugepages").glob("hugepages-*kB"):
+        size = int(pool.name.removeprefix("hugepages-").removesuffix("kB")) << 10
+        yield MemoryKind.HUGE, os.MFD_HUGETLB | (size.bit_length() - 1) << os.MFD_HUGE_SHIFT
+
+
+def _make_memfd(flags: int) -> int:
+    try:
+        return os.memfd_create("schedhook", flags | os.MFD_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EACCES:
+            raise
+        return os.memfd_create("schedhook", flags | os.MFD_CLOEXEC | _NOEXEC_SEAL)
+
+
+def _device(number: int) -> str:
+    return f"{os.major(number)}:{os.minor(number)}"

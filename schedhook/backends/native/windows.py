@@ -1,0 +1,202 @@
+"""Windows onto an open object: parts of it that are mapped in this process for a moment.
+
+A window holds those pages that exist and that no process maps. They are found and moved in it as
+in any process.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from schedhook.backends.native import _core
+from schedhook.backends.native.ranges import Range, locate_range, sweep_range
+from schedhook.roles.backend import Limits, PageRun, Sweep
+from schedhook.values.errors import BackendError, from_errno
+from schedhook.values.extents import Extents
+
+_SIZE = 64 << 20
+"""Bytes that a window maps at most, unless a page is larger."""
+_BLOCK = 512
+"""The unit of st_blocks; stat(2)."""
+_MOST_HOLES = 16 << 30
+"""Bytes of holes up to which allocated pages that nobody has used are searched for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """The pages of one open object that no process maps. Positions are offsets in the object."""
+
+    file: int
+    """The object, open for reading."""
+    pagemap: int
+    """/proc/self/pagemap"""
+    page_size: int
+    """Bytes: the base page, or a huge page of hugetlbfs."""
+
+    @property
+    def is_huge(self) -> bool:
+        return self.page_size > mmap.PAGESIZE
+
+    @property
+    def size(self) -> int:
+        """The object's size in whole pages."""
+        return _round_up(os.fstat(self.file).st_size, self.page_size)
+
+    @property
+    def allocated(self) -> int:
+        """The bytes that the object has in memory and in swap."""
+        return os.fstat(self.file).st_blocks * _BLOCK
+
+    def locate(self, start: int, end: int) -> Iterator[PageRun]:
+        """Yield where the pages in [start, end) lie, in ascending order."""
+        for offset, size, address in self._mapped(start, end):
+            shift = offset - address
+            for run in locate_range(self._range(address, size)):
+                yield replace(run, start=run.start + shift, end=run.end + shift)
+
+    def sweep(
+        self,
+        start: int,
+        end: int,
+        destinations: Mapping[int, int],
+        *,
+        shared: bool,
+        limits: Limits,
+        only: Extents | None,
+    ) -> Sweep:
+        """Move the pages in [start, end); see schedhook.roles.backend."""
+        total = Sweep()
+        for offset, size, address in self._mapped(start, end):
+            shift = offset - address
+            done, error = sweep_range(
+                self._range(address, size),
+                destinations,
+                shared=shared,
+                limits=limits,
+                only=_shifted(only, offset, offset + size, -shift),
+            )
+            total = _sum(total, done, shift)
+            if error:
+                raise from_errno(error, os.getpid(), "move_pages")
+        return total
+
+    def _mapped(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Map the parts of [start, end) one after the other; yield offset, size and address."""
+        unwritten = self._has_unwritten()
+        for offset, size in self._parts(start, min(end, self.size), skip_holes=not unwritten):
+            address = self._open(offset, size, unwritten=unwritten)
+            try:
+                yield offset, size, address
+            finally:
+                _core.close_window(address, size)
+
+    def _open(self, offset: int, size: int, *, unwritten: bool) -> int:
+        sizes = size, self.page_size, mmap.PAGESIZE
+        try:
+            return _core.open_window(self.file, self.pagemap, offset, *sizes, unwritten)
+        except OSError as error:
+            raise _cannot_map(error) from error
+
+    def _parts(self, start: int, end: int, *, skip_holes: bool) -> Iterator[tuple[int, int]]:
+        """Yield (offset, size) of the windows that cover what exists in [start, end)."""
+        step = max(_SIZE, self.page_size)
+        while start < end:
+            if skip_holes and not self.is_huge:  # hugetlbfs does not tell its holes
+                data = _seek(self.file, start, os.SEEK_DATA)
+                if data is None:
+                    return
+                start = max(start, data // step * step)
+            stop = min(end, start // step * step + step)
+            if start < stop:
+                yield start, stop - start
+            start = stop
+
+    def _has_unwritten(self) -> bool:
+        """Return whether to look for pages that fallocate(2) allocated and nobody has used.
+
+        lseek(2) and mincore(2) take them for holes.
+        """
+        if self.is_huge:
+            return False
+        data = self._data()
+        return self.allocated > data and self.size - data <= _MOST_HOLES
+
+    def _data(self) -> int:
+        """Return the bytes that are not holes."""
+        total, start = 0, _seek(self.file, 0, os.SEEK_DATA)
+        while start is not None:
+            end = _seek(self.file, start, os.SEEK_HOLE)
+            if end is None:  # truncated just now
+                return total
+            total += _round_up(end, self.page_size) - start
+            start = _seek(self.file, end, os.SEEK_DATA)
+        return total
+
+    def _range(self, address: int, size: int) -> Range:
+        me, none = os.getpid(), -1
+        scan = _core.can_scan(self.pagemap)
+        pages = self.page_size, mmap.PAGESIZE, 0
+        return (me, none, none, self.pagemap, address, address + size, *pages, scan, none, b"")
+
+
+@contextmanager
+def open_windows(file: int, page_size: int) -> Iterator[Windows]:
+    """Open windows onto an object that is open for reading. Raise BackendError without /proc."""
+    try:
+        pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BackendError(f"cannot open {error.filename}: {error.strerror}") from error
+    try:
+        yield Windows(file=file, pagemap=pagemap, page_size=page_size)
+    finally:
+        os.close(pagemap)
+
+
+def _seek(file: int, offset: int, whence: int) -> int | None:
+    """Return the next data or hole at or after `offset`; None if there is none."""
+    try:
+        return os.lseek(file, offset, whence)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        raise
+
+
+def _cannot_map(error: OSError) -> BackendError:
+    number = error.errno or 0
+    if number in (errno.ENOSYS, errno.EINVAL):
+        why = "this kernel cannot map only those that exist (userfaultfd(2), Linux 5.14)"
+    elif number == errno.EPERM:
+        why = "a seccomp filter or a security module denies userfaultfd(2) to this process"
+    else:
+        why = os.strerror(number)
+    return BackendError(f"cannot map the pages of a shared-memory object: {why}", number)
+
+
+def _shifted(extents: Extents | None, start: int, end: int, shift: int) -> Extents | None:
+    """Return the parts of the extents in [start, end), moved by `shift`; None for all."""
+    if extents is None:
+        return None
+    parts = ((max(first, start), min(last, end)) for first, last in extents)
+    return Extents((first + shift, last + shift) for first, last in parts if first < last)
+
+
+def _sum(total: Sweep, more: Sweep, shift: int) -> Sweep:
+    """Return both together; the addresses in `more` are moved by `shift`."""
+    moved = dict(total.moved)
+    for pair, size in more.moved.items():
+        moved[pair] = moved.get(pair, 0) + size
+    failures = [
+        replace(failure, start=failure.start + shift, end=failure.end + shift)
+        for failure in more.failures
+    ]
+    return Sweep(moved=moved, failures=(*total.failures, *failures), calls=total.calls + more.calls)
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
