@@ -9,6 +9,7 @@ from schedhook.agent.overrides import StartingSteps, keep_override
 from schedhook.agent.parking import Parked, bring_back, park, read_parked, write_parked
 from schedhook.agent.repatriation import gather, repatriate
 from schedhook.agent.results import EventResult, Step, combine
+from schedhook.host.topology import read_topology
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import EventKind, Replacement, Task
 from schedhook.values.actions import OnRelocation, OnSharedProcessors
@@ -138,7 +139,7 @@ def _gather_unknown(job: Job, tasks: Sequence[Task]) -> list[Step]:
     unknown = [task for task in tasks if task.name not in known and task.name in granted]
     if job.actions.on_relocation is not OnRelocation.FOLLOW:
         return [_leave([task], "where it is") for task in unknown]
-    return [gather(job, task) for task in unknown]
+    return [gather(job, unknown)] if unknown else []
 
 
 def _leave(group: Sequence[Task], where: str) -> Step:
@@ -158,10 +159,7 @@ def follow(job: Job, tasks: Sequence[Task]) -> list[Step]:
         if seen is None:
             in_place[task.name] = task.placement
             continue
-        old = seen.home.nodes | (seen.visited - new)
-        if seen.visited and seen.last.nodes == new:
-            # It may have been begun: memory on nodes that are old and new may have arrived.
-            old = old - new
+        old = seen.old_nodes(new)
         moves = bool(old - new and new)
         if moves:
             groups.setdefault((old, new), []).append(task)
@@ -180,7 +178,8 @@ def _follow_group(job: Job, old: NodeSet, new: NodeSet, group: Sequence[Task]) -
     if job.actions.on_relocation is not OnRelocation.FOLLOW:
         told = job.kind is EventKind.RELOCATED  # not again at each look
         return _leave(group, f"on nodes {old - new}") if told else Step()
-    report, step = move(job, group, Request(sources=old, destinations=new))
+    destinations = read_topology(job.root).preferred(new)
+    report, step = move(job, group, Request(sources=old, destinations=destinations))
     if report is not None and report.outcome not in SETTLED:
         return Step(lines=step.lines, ok=step.ok, retry_after=job.retry_s)
     job.remember(placements(group))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from schedhook.agent.job import Job, make_plan
 from schedhook.host.topology import Topology, read_topology
@@ -54,24 +53,14 @@ def match_nodes(
 ) -> dict[int, int] | None:
     """Return for each node in `needed` (bytes by node) a candidate with room, no two the same.
 
-    Nodes that no job occupies are preferred, of those the ones without CPUs (CXL memory, say),
-    then the nearest. None if there are too few.
+    Nodes that no job occupies are preferred, of those the nearest. Nodes without CPUs are never
+    chosen: their memory is slower (CXL), scarce (HBM) or a GPU's. None if there are too few.
     """
     chosen: dict[int, int] = {}
-    for old in sorted(node for node, size in needed.items() if size):
-        fitting = [
-            node
-            for node in candidates - NodeSet(needed) - NodeSet(chosen.values())
-            if topology.room(node) >= needed[old] + reserve
-        ]
-        if not fitting:
+    for old, size in sorted((node, size) for node, size in needed.items() if size):
+        left = candidates - NodeSet(needed) - NodeSet(chosen.values())
+        new = topology.find_room(old, size + reserve, left, occupied)
+        if new is None:
             return None
-        chosen[old] = min(fitting, key=partial(_rank, topology, old, occupied))
+        chosen[old] = new
     return chosen
-
-
-def _rank(
-    topology: Topology, old: int, occupied: NodeSet, node: int
-) -> tuple[bool, bool, int, int]:
-    has_cpus = bool(topology.node(node).cpus)
-    return node in occupied, has_cpus, topology.distance(old, node), node

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from schedhook.agent.job import SETTLED, Job, move, placements
 from schedhook.agent.park_nodes import choose_nodes
 from schedhook.agent.results import Step
+from schedhook.host.topology import read_topology
 from schedhook.journal.columns import json_object
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
@@ -163,7 +164,7 @@ def bring_back(job: Job, tasks: Sequence[Task], parked: Parked) -> list[Step]:
         new = task.placement.nodes
         if entry is None or not new:
             continue
-        request = way_back(entry, new)
+        request = way_back(entry, read_topology(job.root).preferred(new))
         report, step = move(job, [task], request) if request else (None, Step())
         # A cpuset that is narrower than the memory in it may get the job killed.
         done = _ARRIVED if parked.widened else SETTLED

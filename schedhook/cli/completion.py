@@ -44,7 +44,7 @@ def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
 
 def complete_set(numbers: Iterable[int], incomplete: str) -> list[CompletionItem]:
     """Return the completions of the last number of a list such as `0-3,8`."""
-    matched = re.match(r"(?:.*[,-])?", incomplete)
+    matched = re.match(r"(?:.*[,!-])?", incomplete)
     before = matched[0] if matched else ""
     return _starting_with(incomplete, (f"{before}{number}" for number in numbers))
 

@@ -1,21 +1,30 @@
 """NUMA nodes, their processors, distances, memory and huge-page pools, from /sys.
 
 Sources: Documentation/ABI/stable/sysfs-devices-node and Documentation/admin-guide/mm/hugetlbpage
-of the kernel.
+of the kernel; for the memory of GPUs, what the driver writes in /proc.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from schedhook.host._sysfs import list_suffixes, read_meminfo, read_number, read_set, read_words
+from schedhook.host._sysfs import (
+    list_suffixes,
+    read_meminfo,
+    read_number,
+    read_set,
+    read_text,
+    read_words,
+)
+from schedhook.host.gpus import read_gpu_nodes
 from schedhook.host.reclaim import Watermarks, read_watermarks, reclaimable
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.sets import CpuSet, NodeSet
 
+_DEMOTION = "sys/kernel/mm/numa/demotion_enabled"
 _PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 LOCAL_DISTANCE = 10
@@ -55,6 +64,8 @@ class Node:
     distances: Mapping[int, int] = field(default_factory=dict)
     """The distance to each node that the firmware names; 10 is local."""
     huge_pools: tuple[HugePool, ...] = ()
+    is_gpu: bool = False
+    """Its memory is that of a GPU, as the GPU's driver says."""
 
     @property
     def has_memory(self) -> bool:
@@ -76,6 +87,8 @@ class Topology:
     """The host's online nodes. Their numbers may have gaps."""
 
     nodes: Mapping[int, Node]
+    demotes: bool = False
+    """The kernel moves cold memory to nodes without processors by itself (demotion)."""
 
     @property
     def online(self) -> NodeSet:
@@ -92,25 +105,64 @@ class Topology:
         return NodeSet(number for number, node in self.nodes.items() if node.cpus)
 
     @property
+    def memory_only_nodes(self) -> NodeSet:
+        """The nodes with memory and no online processor: CXL, HBM, GPU or persistent memory."""
+        return self.memory_nodes - self.cpu_nodes
+
+    @property
+    def gpu_nodes(self) -> NodeSet:
+        """The nodes with memory of a GPU."""
+        return NodeSet(n for n in self.memory_only_nodes if self.nodes[n].is_gpu)
+
+    @property
+    def default_nodes(self) -> NodeSet:
+        """The nodes to which memory may go unless the request names others.
+
+        They have memory and processors. If no node has both, any with memory will do, but not that
+        of a GPU.
+        """
+        return self.memory_nodes & self.cpu_nodes or self.memory_nodes - self.gpu_nodes
+
+    @property
     def cpus(self) -> CpuSet:
         """All online processors."""
         return self.cpus_of(self.nodes)
 
     def nodes_of(self, cpus: Iterable[int]) -> NodeSet:
-        """Return the nodes of these processors; processors that are not online have none."""
+        """Return the nodes of these processors; processors that are not online have none.
+
+        With `numa=fake` a processor is on several nodes.
+        """
         wanted = frozenset(cpus)
         return NodeSet(number for number, node in self.nodes.items() if node.cpus & wanted)
 
     def memory_nodes_of(self, cpus: Iterable[int]) -> NodeSet:
-        """Return the same; the nearest node with memory stands in for a node without."""
-        return NodeSet(map(self.home_of, self.nodes_of(cpus))) & self.memory_nodes
+        """Return the nodes of these processors' memory: their own, or what `homes_of` names."""
+        homes = (self.homes_of(node) for node in self.nodes_of(cpus))
+        return NodeSet(home for its in homes for home in its) & self.memory_nodes
 
-    def home_of(self, node: int) -> int:
-        """Return the nearest node that has memory: `node` itself if it has some."""
-        candidates = self.memory_nodes
-        if node in candidates or not candidates:
-            return node
-        return min(candidates, key=lambda other: (self.distance(node, other), other))
+    def homes_of(self, node: int) -> NodeSet:
+        """Return the node itself if it has memory, else all default nodes that are nearest."""
+        if node in self.memory_nodes or not self.memory_nodes:
+            return NodeSet({node})
+        return self.nearest(node, self.default_nodes)
+
+    def nearest(self, node: int, candidates: Iterable[int]) -> NodeSet:
+        """Return those of the candidates that are nearest to a node."""
+        distances = {other: self.distance(node, other) for other in candidates}
+        least = min(distances.values(), default=0)
+        return NodeSet(other for other, distance in distances.items() if distance == least)
+
+    def elsewhere(self, nodes: NodeSet) -> NodeSet:
+        """Return the nodes from which memory moves to `nodes` unless the request names some.
+
+        Memory of a GPU is left out: its program or its driver put it there.
+        """
+        return self.memory_nodes - nodes - self.gpu_nodes
+
+    def preferred(self, nodes: NodeSet) -> NodeSet:
+        """Return `nodes` without those to which memory only goes if named; all if none is left."""
+        return nodes - (self.memory_nodes - self.default_nodes) or nodes
 
     def cpus_of(self, nodes: Iterable[int]) -> CpuSet:
         """Return the online processors of these nodes; nodes that are not online have none."""
@@ -139,6 +191,21 @@ class Topology:
         """
         return self.node(number).room
 
+    def find_room(
+        self, near: int, size: int, candidates: NodeSet, avoid: Collection[int] = ()
+    ) -> int | None:
+        """Return the default node of the candidates that can give `size` bytes; None if none can.
+
+        Of several it is the nearest to the node `near`, of equally near ones the lowest; nodes of
+        `avoid` are only taken if there is no other.
+        """
+        fitting = [node for node in candidates & self.default_nodes if self.room(node) >= size]
+        return min(
+            fitting,
+            key=lambda node: (node in avoid, self.distance(near, node), node),
+            default=None,
+        )
+
 
 def read_topology(root: Path = Path("/")) -> Topology:
     """Return the host's nodes as they are now.
@@ -154,13 +221,18 @@ def read_topology(root: Path = Path("/")) -> Topology:
     numbers = online & present if online else present
     watermarks = read_watermarks(root, _PAGE_SIZE)
     orders = [list(ids) for ids in (numbers, online, present, read_set(base / "possible", NodeSet))]
+    gpus = read_gpu_nodes(root)
     return Topology(
         nodes={
-            number: _read_node(
-                number, base / f"node{number}", orders, watermarks.get(number, Watermarks())
+            number: replace(
+                _read_node(
+                    number, base / f"node{number}", orders, watermarks.get(number, Watermarks())
+                ),
+                is_gpu=number in gpus,
             )
             for number in numbers
-        }
+        },
+        demotes=read_text(root / _DEMOTION).strip() in ("true", "1"),
     )
 
 

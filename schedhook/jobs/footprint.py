@@ -1,8 +1,8 @@
 """Footprints: where the memory of processes or of a job lies, compared with the CPUs that use it.
 
 Memory is *off-node* if it is on none of the nodes of the CPUs that use it and a relocation could
-bring it there. Files that other processes map too (the C library) do not count: `relocate` leaves
-them alone as well. Sizes are bytes.
+bring it there; schedhook.host.locality says which nodes those are. Files that other processes map
+too (the C library) do not count: `relocate` leaves them alone as well. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from schedhook.host.locality import off_nodes
 from schedhook.host.processes import (
     Status,
     read_areas,
@@ -20,7 +21,7 @@ from schedhook.host.processes import (
     read_status,
     read_threads_cpus,
 )
-from schedhook.host.topology import Topology
+from schedhook.host.topology import Topology, read_topology
 from schedhook.jobs.lookup import scheduler_names
 from schedhook.migration.selection import Selection, select
 from schedhook.plugins.manager import Plugins
@@ -50,6 +51,8 @@ class ProcessFootprint:
     """The nodes that its cpuset allows."""
     placement: Placement
     """Its task's placement; without tasks, the placement of all its threads."""
+    local_nodes: NodeSet
+    """The nodes on which its memory is not off-node."""
     residency: Residency
     kinds: Mapping[MemoryKind, Residency]
     off_node: Residency
@@ -62,6 +65,7 @@ class ProcessFootprint:
             "cpus": str(self.cpus),
             "mems": str(self.allowed_nodes),
             "nodes": str(self.placement.nodes),
+            "local": str(self.local_nodes),
             "residency": by_name(self.residency),
             "kinds": _named_kinds(self.kinds),
             "off_node": by_name(self.off_node),
@@ -92,6 +96,7 @@ class Footprint:
             "scheduler": self.scheduler,
             "job": self.job,
             "placement": {"cpus": str(self.placement.cpus), "nodes": str(self.placement.nodes)},
+            "local": str(NodeSet(node for each in self.processes for node in each.local_nodes)),
             "bytes": sum(self.residency.values()),
             "bytes_off_node": self.bytes_off_node,
             "residency": by_name(self.residency),
@@ -118,15 +123,22 @@ def read_footprint(
     readings, unreadable = _read_processes(tasks, root, skip_errors)
     areas = {each.pid: each.areas for each in readings}
     placement = _union(task.placement for task in tasks)
+    topology = read_topology(root)
+    strays = {
+        each.pid: off_nodes(topology, each.task.placement, (area.policy for area in each.areas))
+        for each in readings
+    }
     homes = _Homes(
-        by_process={each.pid: each.task.placement.nodes for each in readings},
-        all_nodes=placement.nodes,
+        strays=strays,
+        strays_of_all=_common(strays.values()) - placement.nodes,
         movable=_movable(areas),
     )
     once = list(_count_shared_once(areas))
     return Footprint(
         placement=placement,
-        processes=tuple(_process_footprint(each, homes) for each in readings),
+        processes=tuple(
+            _process_footprint(each, homes, topology.memory_nodes) for each in readings
+        ),
         residency=_sum(area.residency for _, area in once),
         kinds=_by_kind(area for _, area in once),
         off_node=homes.off_node(once),
@@ -206,10 +218,10 @@ class _Reading:
 class _Homes:
     """Which memory is where it belongs."""
 
-    by_process: Mapping[int, NodeSet]
-    """The nodes of each process's task."""
-    all_nodes: NodeSet
-    """The nodes of all tasks: memory that they share may be on any of them."""
+    strays: Mapping[int, NodeSet]
+    """The nodes on which memory of each process is off-node."""
+    strays_of_all: NodeSet
+    """Those on which it is off-node for all: memory that tasks share may be on any one's nodes."""
     movable: set[tuple[int, int]]
 
     def off_node(self, areas: Iterable[tuple[int, Area]]) -> dict[int, int]:
@@ -218,7 +230,7 @@ class _Homes:
             {
                 node: size
                 for node, size in area.residency.items()
-                if node not in (self.all_nodes if area.is_shared else self.by_process[pid])
+                if node in (self.strays_of_all if area.is_shared else self.strays[pid])
             }
             for pid, area in areas
             if (pid, area.start) in self.movable
@@ -241,13 +253,14 @@ def _read_processes(
     return readings, unreadable
 
 
-def _process_footprint(reading: _Reading, homes: _Homes) -> ProcessFootprint:
+def _process_footprint(reading: _Reading, homes: _Homes, nodes: NodeSet) -> ProcessFootprint:
     return ProcessFootprint(
         pid=reading.pid,
         command=reading.command,
         cpus=reading.status.allowed_cpus,
         allowed_nodes=reading.status.allowed_nodes,
         placement=reading.task.placement,
+        local_nodes=nodes - homes.strays[reading.pid],
         residency=_sum(area.residency for area in reading.areas),
         kinds=_by_kind(reading.areas),
         off_node=homes.off_node((reading.pid, area) for area in reading.areas),
@@ -259,6 +272,12 @@ def _union(placements: Iterable[Placement]) -> Placement:
     for each in placements:
         cpus, nodes = cpus | each.cpus, nodes | each.nodes
     return Placement(cpus=cpus, nodes=nodes)
+
+
+def _common(sets: Iterable[NodeSet]) -> NodeSet:
+    """Return the nodes that are in every set."""
+    first, *rest = [*sets] or [NodeSet()]
+    return NodeSet(first.intersection(*rest))
 
 
 def _movable(areas: Mapping[int, Sequence[Area]]) -> set[tuple[int, int]]:

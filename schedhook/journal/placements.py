@@ -35,6 +35,17 @@ class KnownTask:
         visited = before.visited | placement.nodes
         return cls(home=before.home, last=placement, visited=visited)
 
+    def old_nodes(self, new: NodeSet) -> NodeSet:
+        """Return the nodes from which the task's memory must come, now that its nodes are `new`.
+
+        They include nodes of `new` whose memory a node map may have to move on.
+        """
+        old = self.home.nodes | (self.visited - new)
+        if self.visited and self.last.nodes == new:
+            # It may have been begun: memory on nodes that are old and new may have arrived.
+            old = old - new
+        return old
+
 
 class TaskPlacement(NamedTuple):
     """A row of `placements`."""

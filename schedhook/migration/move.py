@@ -44,6 +44,7 @@ class Move:
         selection: Selection,
         options: MoveOptions,
         sources: NodeSet | None = None,
+        destinations: NodeSet | None = None,
         guidance: Guidance | None = None,
         member_pids: Callable[[], Iterable[int]] = tuple,
         cgroup: str | None = None,
@@ -66,6 +67,7 @@ class Move:
         self.notes: list[str] = [] if notes is None else notes
         """Sentences for the report."""
         self._backend = backend
+        self._destinations = destinations
         self._view = View(processes, node_map.sources if sources is None else sources, selection)
         self._sweeper = Sweeper(backend, options)
         self._whole = WholeProcessMover(self._view, self._sweeper, node_map, options, self.notes)
@@ -80,6 +82,12 @@ class Move:
     def sources(self) -> NodeSet:
         """The nodes whose pages the relocation is about."""
         return self._view.sources
+
+    @property
+    def destinations(self) -> NodeSet:
+        """The nodes with memory to which pages may go."""
+        nodes = self._backend.topology().memory_nodes
+        return nodes if self._destinations is None else nodes & self._destinations
 
     @property
     def takes_all(self) -> bool:
@@ -155,7 +163,7 @@ class Move:
         Nothing moves before `carry_out`. Raise RefusedError or PluginError for a wrong answer.
         """
         self.refresh()
-        usable = self._backend.topology().memory_nodes & self._backend.allowed_nodes()
+        usable = self.destinations & self._backend.allowed_nodes()
         page_choice.plan_pages(self.processes, self.sources, usable, choose)
 
     def carry_out(self) -> None:

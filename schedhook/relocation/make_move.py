@@ -7,23 +7,20 @@ from schedhook.migration.move import Move, MoveOptions
 from schedhook.migration.selection import Selection
 from schedhook.migration.throttle import choose_threads
 from schedhook.relocation.context import Context
-from schedhook.values.model import NodeMap
+from schedhook.relocation.nodes import Route
 
 
-def make_move(context: Context, node_map: NodeMap, topology: Topology) -> Move:
-    """Return the move of the context's processes by this map.
-
-    An empty map is for a strategy that chooses nodes page by page, from all nodes with memory.
-    """
+def make_move(context: Context, route: Route, topology: Topology) -> Move:
+    """Return the move of the context's processes on this route."""
     settings, request = context.settings, context.settings.request
     threads, cpus = choose_threads(
         settings.threads,
-        request.cpus or topology.cpus_of(node_map.destinations),
-        topology.cpus_of(node_map.sources),
+        request.cpus or topology.cpus_of(route.node_map.destinations),
+        topology.cpus_of(route.node_map.sources),
     )
     return Move(
         backend=context.backend,
-        node_map=node_map,
+        node_map=route.node_map,
         processes=context.members.processes,
         selection=Selection(
             kinds=settings.kinds,
@@ -39,7 +36,8 @@ def make_move(context: Context, node_map: NodeMap, topology: Topology) -> Move:
             reserve=settings.reserve,
             sweep_leftovers=request.sweep_leftovers,
         ),
-        sources=None if node_map.pairs else topology.memory_nodes,
+        sources=route.sources,
+        destinations=route.destinations,
         guidance=request.guidance,
         member_pids=context.members.pids,
         cgroup=request.cgroup,

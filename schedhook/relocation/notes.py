@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from schedhook.host.topology import Topology
 from schedhook.migration.processes import MovingProcess
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import NodeMap, Plan
@@ -12,6 +13,8 @@ from schedhook.values.sets import NodeSet
 
 _MIB = 1 << 20
 
+BY_PAGE = "by-page"
+"""The mapper's name in reports if a function chooses the node of each page."""
 RECOVERED = "an earlier relocation was killed; its changes were rolled back first"
 
 
@@ -23,6 +26,17 @@ def note_on_one_node(nodes: NodeSet) -> str:
 def notes_on_map(node_map: NodeMap) -> list[str]:
     """Return what the mapper has to say about the map."""
     return [node_map.note] if node_map.note else []
+
+
+def notes_on_gpus(plan: Plan, topology: Topology) -> list[str]:
+    """Return a warning if memory goes to nodes that are memory of GPUs."""
+    gpus = (plan.node_map.destinations | (new for _, new in plan.moves)) & topology.gpu_nodes
+    if not gpus:
+        return []
+    return [
+        f"node {gpus} is memory of a GPU: programs on the GPU may run out of it, and processors"
+        " reach it slowly"
+    ]
 
 
 def notes_on_memory(processes: Sequence[MovingProcess]) -> list[str]:
@@ -48,7 +62,9 @@ def note_on_empty_plan(plan: Plan) -> str:
     """Return why a plan moves nothing."""
     if sources := plan.node_map.sources:
         return f"nothing lies on node {sources}"
-    return "the strategy leaves every page where it is"
+    if plan.node_map.mapper == BY_PAGE:
+        return "the strategy leaves every page where it is"
+    return "the node map moves nothing"
 
 
 def note_on_new_program(process: MovingProcess) -> str:

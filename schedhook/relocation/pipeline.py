@@ -11,13 +11,15 @@ from schedhook.jobs.lookup import find_pids
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.carry_out import carry_out
 from schedhook.relocation.context import Context
+from schedhook.relocation.home import find_way_home
 from schedhook.relocation.make_move import make_move
 from schedhook.relocation.members import Members
 from schedhook.relocation.newcomers import refresh
-from schedhook.relocation.nodes import map_nodes
+from schedhook.relocation.nodes import check_named_nodes, find_route
 from schedhook.relocation.notes import (
     RECOVERED,
     note_on_one_node,
+    notes_on_gpus,
     notes_on_map,
     notes_on_memory,
 )
@@ -74,18 +76,23 @@ def relocate(
 def _relocate(context: Context) -> Report:
     request, notes = context.settings.request, context.notes
     topology = context.backend.topology()
+    check_named_nodes(request, topology)
     if (ended := _attach(context, topology)) is not None:
         return brief_report(context, ended, request.node_map or NodeMap(pairs={}))
 
-    node_map = map_nodes(context.settings, context.plugins, topology, context.members, context.root)
-    move = make_move(context, node_map, topology)
+    if request.home:
+        context, route = find_way_home(context, topology)
+    else:
+        route = find_route(context, topology)
+    move = make_move(context, route, topology)
     refresh(move, context.members, notes)
-    notes += notes_on_map(node_map) + notes_on_memory(move.processes)
+    notes += notes_on_map(route.node_map) + notes_on_memory(move.processes)
 
     ended = choose_nodes(context.settings.strategy, move, request.guidance, notes)
     if ended is not None:
-        return brief_report(context, ended, node_map)
+        return brief_report(context, ended, route.node_map)
     plan = make_plan(context.settings, move, topology, context.backend.allowed_nodes())
+    notes += notes_on_gpus(plan, topology)
     if plan.refusal:
         notes.append(plan.refusal)
         return plan_report(context, Outcome.REFUSED, plan)

@@ -25,6 +25,9 @@ class Request:
     `cpus` these default to the nodes of the processes' old and new processors. Without `sources`
     and `cpus` memory comes from all nodes but the destinations, to the nearest of them unless a
     mapper is named.
+
+    With `home` the off-node memory of each process (that on `sources`, if given) goes to the nodes
+    of its own processors, and neither a map nor destinations are named.
     """
 
     pids: tuple[int, ...] = ()
@@ -35,6 +38,7 @@ class Request:
     sources: NodeSet | None = None
     destinations: NodeSet | None = None
     cpus: CpuSet | None = None
+    home: bool = False
     strategy: str | None = None
     mapper: str | None = None
     backend: str | None = None

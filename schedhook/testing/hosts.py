@@ -42,6 +42,8 @@ class FakeNode:
     huge_pools: Sequence[tuple[int, int, int]] = ()
     """(page size in bytes, pages, free pages)."""
     online: bool = True
+    is_gpu: bool = False
+    """Its memory is that of a GPU, whose driver says so in /proc."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,10 @@ def write_host(root: Path, nodes: Iterable[FakeNode], *, numa: bool = True) -> N
         row = (_distance(node, other.number) for other in online)
         write_file(root, f"{here}/distance", " ".join(map(str, row)) + "\n")
         _write_pools(root, f"{here}/hugepages", node)
+        if node.is_gpu:
+            text = f"Node: {node.number}\nNUMA initialized: 1\nStatus: online\n"
+            gpu = f"proc/driver/nvidia/gpus/{node.number:04x}:01:00.0"
+            write_file(root, f"{gpu}/numa_status", text)
 
 
 def _distance(node: FakeNode, other: int) -> int:

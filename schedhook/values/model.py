@@ -337,7 +337,8 @@ class Report:
     def summary(self) -> str:
         """Return one line for people: `moved 104.0 MiB 0:2, complete`."""
         moved, left = (size / (1 << 20) for size in (self.bytes_moved, self.bytes_left))
-        line = f"moved {moved:.1f} MiB {self.node_map}, {self.outcome.value}"
+        where = f" {self.node_map}" if self.node_map.pairs else ""
+        line = f"moved {moved:.1f} MiB{where}, {self.outcome.value}"
         if self.bytes_left:
             line += f", {left:.1f} MiB left ({', '.join(self.left_by_reason)})"
         if self.outcome in (Outcome.REFUSED, Outcome.FAILED) and self.notes:

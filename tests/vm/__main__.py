@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     )
     guest.add_argument("--nodes", type=int, default=4)
     guest.add_argument("--mib-per-node", type=int, default=1024)
+    guest.add_argument("--memory-only", type=int, default=0, help="more nodes, without processors")
 
     one = commands.add_parser("serve", help=serve.serve.__doc__, parents=[guest])
     one.add_argument("directory", type=Path, metavar="DIR", help="shared with the guest")
@@ -78,7 +79,9 @@ def main() -> int:
         return serve.run(options.directory.resolve(), options.command, seconds=options.timeout)
     if options.name == "summary":
         return tiers.summary(options.tiers)
-    shape = machine.Shape(nodes=options.nodes, mib_per_node=options.mib_per_node)
+    shape = machine.Shape(
+        nodes=options.nodes, mib_per_node=options.mib_per_node, memory_only=options.memory_only
+    )
     setup = machine.Setup(shape=shape, kernel=options.kernel, kvm=options.kvm)
     try:
         return act(options, setup)

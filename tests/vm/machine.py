@@ -48,21 +48,31 @@ class CannotBoot(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The guest's hardware: nodes of equal memory (MiB) with one processor each."""
+    """The guest's hardware: nodes of equal memory (MiB) with one processor each.
+
+    `memory_only` more nodes have no processor; the first of them is nearest to node 0, and so on.
+    """
 
     nodes: int = 4
     mib_per_node: int = 1024
+    memory_only: int = 0
 
     def distance(self, one: int, other: int) -> int:
         """Return distances: near 0-1 and 2-3 and so on; farther 0-2 and 1-3; farthest the rest."""
-        return {0: 10, 1: 12, 2: 20}.get(one ^ other, 24)
+        if one == other:
+            return 10
+        beside = 4 * ((one >= self.nodes) + (other >= self.nodes))
+        between = one % self.nodes ^ other % self.nodes
+        return {0: 10, 1: 12, 2: 20}.get(between, 24) + beside
 
     def options(self) -> list[str]:
         """Return the shape as options of vng(1)."""
-        options = ["--cpus", str(self.nodes), "--memory", f"{self.nodes * self.mib_per_node}M"]
-        for node in range(self.nodes):
-            options += ["--numa", f"{self.mib_per_node}M,cpus={node}"]
-        for one, other in itertools.combinations(range(self.nodes), 2):
+        count = self.nodes + self.memory_only
+        options = ["--cpus", str(self.nodes), "--memory", f"{count * self.mib_per_node}M"]
+        for node in range(count):
+            cpus = f",cpus={node}" if node < self.nodes else ""
+            options += ["--numa", f"{self.mib_per_node}M{cpus}"]
+        for one, other in itertools.combinations(range(count), 2):
             options += ["--numa-distance", f"{one},{other}={self.distance(one, other)}"]
         # One socket per node: else the kernel warns of a cache that two nodes share.
         return [*options, f"--qemu-opts=-smp {self.nodes},sockets={self.nodes}"]

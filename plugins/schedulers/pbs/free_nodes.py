@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from schedhook.host.topology import Topology
 from schedhook.values.sets import CpuSet, NodeSet
@@ -50,20 +49,28 @@ def find_place(
     new_cpus: dict[int, int] = {}
     new_nodes: dict[int, int] = {}
     for old in old_nodes:
-        mine = list(cpus & topology.cpus_of([old]))
-        fitting = [
-            node
+        mine = cpus & topology.cpus_of([old])
+        fitting = {
+            node: pairs
             for node in topology.memory_nodes - old_nodes - NodeSet(new_nodes.values())
-            if len(free & topology.cpus_of([node])) >= max(len(mine), 1)
-            and topology.room(node) >= needed.get(old, 0) + reserve
-        ]
-        if not fitting:
+            if (pairs := _pair(mine, free & topology.cpus_of([node]), new_cpus)) is not None
+        }
+        new = topology.find_room(old, needed.get(old, 0) + reserve, NodeSet(fitting))
+        if new is None:
             return None
-        new = min(fitting, key=partial(_nearness, topology, old))
         new_nodes[old] = new
-        new_cpus.update(zip(mine, free & topology.cpus_of([new]), strict=False))
+        new_cpus |= fitting[new]
     return Place(cpus=new_cpus, nodes=new_nodes)
 
 
-def _nearness(topology: Topology, old: int, node: int) -> tuple[int, int]:
-    return topology.distance(old, node), node
+def _pair(mine: CpuSet, free: CpuSet, before: Mapping[int, int]) -> dict[int, int] | None:
+    """Return a CPU of one node's free ones for each of `mine`; None if it has too few.
+
+    `before` are the pairs of other nodes. With `numa=fake` a CPU is on several nodes: then it must
+    get the same one again, which no other may get.
+    """
+    same = {cpu: before[cpu] for cpu in mine if cpu in before}
+    rest, left = mine - same, free - before.values()
+    if not free.issuperset(same.values()) or len(left) < len(rest) or not (same or left):
+        return None
+    return same | dict(zip(rest, left, strict=False))

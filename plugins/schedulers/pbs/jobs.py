@@ -125,7 +125,7 @@ class PbsJobs:
         self, job: str, cpus: CpuSet, fenced: NodeSet, topology: Topology
     ) -> tuple[NodeSet, bool]:
         """Return the job's nodes, and whether PBS granted them."""
-        if fenced != topology.memory_nodes:
+        if not topology.default_nodes <= fenced:
             return fenced, True
         by_cpus = topology.memory_nodes_of(cpus)
         vnodes = self.vnode_nodes(job) & topology.memory_nodes

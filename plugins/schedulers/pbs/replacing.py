@@ -144,9 +144,11 @@ class Replacer:
     def _needed(self, job: str, parked: Mapping[int, int]) -> dict[int, int]:
         """Return the bytes that the job has on each node, parked ones counted at their home.
 
-        A few pages, such as every process has on some other node, do not count.
+        A few pages, such as every process has on some other node, do not count, nor does memory on
+        nodes without processors, which stays there.
         """
-        nodes = list(read_topology(self._jobs.root).memory_nodes)
+        topology = read_topology(self._jobs.root)
+        nodes = list(topology.memory_nodes)
         if len(nodes) < 2:
             return {}
         # A map from every node, so that the plan tells what is on each of them.
@@ -157,7 +159,11 @@ class Replacer:
         for old, size in plan.bytes_by_source.items() if plan else ():
             held[home.get(old, old)] = held.get(home.get(old, old), 0) + size
         least = max(_MIB, int(_LEAST_SHARE * sum(held.values())))
-        return {node: size for node, size in held.items() if size >= least}
+        return {
+            node: size
+            for node, size in held.items()
+            if size >= least and node in topology.default_nodes
+        }
 
 
 def find_neighbours(jobs: PbsJobs, job: str) -> list[Neighbour]:

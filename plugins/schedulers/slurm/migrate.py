@@ -120,19 +120,18 @@ def cpus_of_nodes(here: HostJobs, job: str, nodes: NodeSet) -> CpuSet:
     topology = read_topology(here.root)
     number = len(job_cpus(cgroups, tasks, here.root))
     taken = union(cpus for _, cpus in _other_jobs(here, job))
-    queues = [
-        sorted(topology.cpus_of([node]), key=lambda cpu: (cpu in taken, cpu)) for node in nodes
-    ]
-    if sum(map(len, queues)) < number:
-        raise UsageError(
-            f"nodes {nodes} have {sum(map(len, queues))} processors, and job {job} has {number}"
-        )
-    chosen: list[int] = []
-    while len(chosen) < number:
-        for queue in queues:
-            if queue and len(chosen) < number:
-                chosen.append(queue.pop(0))
-    return CpuSet(chosen)
+    available = len(topology.cpus_of(nodes))
+    if available < number:
+        raise UsageError(f"nodes {nodes} have {available} processors, and job {job} has {number}")
+    chosen = CpuSet()
+    while True:
+        for node in nodes:
+            if len(chosen) == number:
+                return chosen
+            # Less those that are chosen for another node: with `numa=fake` it may have them, too.
+            left = topology.cpus_of([node]) - chosen
+            if left:
+                chosen = chosen | {min(left, key=lambda cpu: (cpu in taken, cpu))}
 
 
 def _await_steps(here: HostJobs, job: str) -> None:

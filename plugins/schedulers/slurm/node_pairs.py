@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from schedhook.control.cpu_map import successors
 from schedhook.host.topology import Topology
-from schedhook.values.sets import CpuSet
+from schedhook.values.nodemap import kernel_rule
+from schedhook.values.sets import CpuSet, NodeSet
 
 _Member = TypeVar("_Member")
 
@@ -23,13 +24,28 @@ def node_pairs(cpus: CpuSet, old: CpuSet, new: CpuSet, topology: Topology) -> di
     successor = successors(old, new)
     votes: dict[int, Counter[int]] = {}
     for cpu in cpus & old or old:
-        for source in topology.memory_nodes_of([cpu]):
-            for destination in topology.memory_nodes_of([successor[cpu]]):
-                votes.setdefault(source, Counter())[destination] += 1
+        sources = topology.memory_nodes_of([cpu])
+        destinations = topology.memory_nodes_of([successor[cpu]])
+        for source, destination in _paired(sources, destinations).items():
+            votes.setdefault(source, Counter())[destination] += 1
     return {
         source: min(counted, key=lambda node: (-counted[node], node))
         for source, counted in sorted(votes.items())
     }
+
+
+def _paired(sources: NodeSet, destinations: NodeSet) -> dict[int, int]:
+    """Return the new node of each node of one processor.
+
+    There are several if the processor is on several (`numa=fake`), or if several are nearest to its
+    own node, which has no memory. Nodes that are in both sets keep their memory.
+    """
+    if not destinations:
+        return {}
+    staying = sources & destinations
+    moving, free = sources - staying, destinations - staying or destinations
+    pairs = kernel_rule(moving, free) if moving else {}
+    return pairs | {node: node for node in staying}
 
 
 def group(

@@ -13,6 +13,7 @@ Examples:
   schedhook relocate --pid 4711 --from 0 --to 2
   schedhook relocate --job 7 --map 0:1,1:0 --gentle
   schedhook relocate --cgroup /batch/job_7 --cpus 8-15
+  schedhook relocate --job 7 --home
 """
 """click does not wrap what follows a backspace."""
 

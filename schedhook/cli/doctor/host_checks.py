@@ -35,23 +35,32 @@ def check_nodes(setup: Setup) -> Iterable[Finding]:
         what = f"one node with memory ({nodes}): there is no other node to move memory to"
         yield note("nodes", what, "none needed: this host does not need schedhook")
         return
+    bare = topology.memory_only_nodes - topology.gpu_nodes
     what = f"{len(nodes)} nodes with memory ({nodes}), processors on {topology.cpu_nodes}"
+    what += f", GPU memory on {topology.gpu_nodes}" if topology.gpu_nodes else ""
+    what += f", no processors on {bare}" if bare else ""
     yield ok("nodes", what)
     reserve = setup.config.relocation.reserve_mb << 20
     for number in nodes:
-        yield _check_room(topology.node(number), reserve)
+        named_only = number not in topology.default_nodes
+        yield _check_room(topology.node(number), reserve, named_only=named_only)
 
 
-def _check_room(node: Node, reserve: int) -> Finding:
-    """Find out whether more than `reserve` bytes are free on the node."""
+def _check_room(node: Node, reserve: int, *, named_only: bool) -> Finding:
+    """Find out whether more than `reserve` bytes are free on the node.
+
+    `named_only`: memory only goes there if a request names the node, so it may be full.
+    """
     free, total, cache = (
         size >> 20 for size in (node.memory_free, node.memory_total, node.memory_reclaimable)
     )
-    is_full = node.memory_free < reserve
+    is_full = node.memory_free < reserve and not named_only
+    kind = "memory of a GPU" if node.is_gpu else "no processors"
     return Finding(
         subject=f"node {node.number}",
         level=Severity.NOTE if is_full else Severity.OK,
-        what=f"{free} of {total} MiB free, {cache} MiB clean cache",
+        what=f"{free} of {total} MiB free, {cache} MiB clean cache"
+        + (f"; {kind}: no destination unless it is named" if named_only else ""),
         remedy=f"free memory there: relocations to it are refused below {reserve >> 20} MiB"
         " (reserve_mb in [relocation])"
         if is_full

@@ -6,7 +6,7 @@ import click
 
 from schedhook.cli.completion import names_of
 from schedhook.cli.options.common import configured, grouped
-from schedhook.cli.options.sets import CPUS, NODES
+from schedhook.cli.options.sets import ANY_NODES, CPUS, NODES
 from schedhook.cli.options.types import NAME
 from schedhook.plugins.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.values.config import RelocationSection
@@ -17,8 +17,10 @@ node_map_options = grouped(
     click.option(
         "--from",
         "sources",
-        type=NODES,
-        help="Old nodes, such as 0-1; default: all but those of --to.",
+        type=ANY_NODES,
+        help="Old nodes, such as 0-1; '!2' (quoted, for the shell) means all but node 2; default:"
+        " all but those of --to. Memory of GPUs stays unless its node is named. With --job and"
+        " neither --from nor --to: from where the journal has the job to where it is now.",
     ),
     click.option("--to", "destinations", type=NODES, help="New nodes, such as 2-3."),
     click.option(
@@ -26,6 +28,12 @@ node_map_options = grouped(
         "node_map",
         metavar="OLD:NEW,…",
         help="Pairs of old and new node, such as 0:1,1:0, instead of --from and --to.",
+    ),
+    click.option(
+        "--home",
+        is_flag=True,
+        help="Bring off-node memory to the nodes of the processors that use it, process by process,"
+        " instead of --to; with --from, only from there.",
     ),
     click.option(
         "--cpus",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,6 +14,13 @@ from schedhook.cli.completion import complete_set
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.values.errors import SchedhookError
 from schedhook.values.sets import CpuSet, IdSet, NodeSet
+
+
+@dataclass(frozen=True, slots=True)
+class AllBut:
+    """All nodes except these, as `!2` names them."""
+
+    nodes: NodeSet
 
 
 class IdSetType(click.ParamType[Any]):
@@ -27,7 +35,7 @@ class IdSetType(click.ParamType[Any]):
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> IdSet:
+    ) -> IdSet | AllBut:
         if isinstance(value, IdSet):
             return value
         try:
@@ -48,5 +56,17 @@ class IdSetType(click.ParamType[Any]):
             return []
 
 
+class AnyNodesType(IdSetType):
+    """Such a set of nodes, or `!` and a set: all other nodes, as numactl(8) has it."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> IdSet | AllBut:
+        if isinstance(value, str) and value.startswith("!"):
+            return AllBut(cast(NodeSet, super().convert(value[1:], param, ctx)))
+        return value if isinstance(value, AllBut) else super().convert(value, param, ctx)
+
+
 NODES = IdSetType(NodeSet, "nodes", read_online_nodes)
+ANY_NODES = AnyNodesType(NodeSet, "nodes", read_online_nodes)
 CPUS = IdSetType(CpuSet, "cpus", read_online_cpus)

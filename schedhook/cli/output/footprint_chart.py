@@ -79,7 +79,7 @@ def _bar(node: int, its: Json, home: set[int], shown: Json) -> Bar:
     return Bar(
         node=node,
         is_home=node in home,
-        parts=tuple(_parts(its, node, home).items()),
+        parts=tuple(_parts(its, node).items()),
         free=shown["nodes"].get(name, {}).get("free"),
         note=", ".join(kinds),
     )
@@ -87,12 +87,11 @@ def _bar(node: int, its: Json, home: set[int], shown: Json) -> Bar:
 
 def _host_group(shown: Json) -> Group:
     """Return for each node what the jobs use of it, and what others use."""
-    homes = [(job, _home_nodes(job["placement"])) for job in shown["jobs"]]
     bars = []
     for name, node in shown["nodes"].items():
         parts = dict.fromkeys((Tone.HOME, Tone.OFF, Tone.SHARED), 0)
-        for job, home in homes:
-            for tone, part in _parts(job, int(name), home).items():
+        for job in shown["jobs"]:
+            for tone, part in _parts(job, int(name)).items():
                 parts[tone] += part
         jobs = sum(parts.values())
         parts[Tone.OTHER] = max(node["total"] - node["free"] - jobs, 0)
@@ -113,10 +112,10 @@ def _home_nodes(placement: Json) -> set[int]:
     return set(NodeSet.parse(placement["nodes"]))
 
 
-def _parts(its: Json, node: int, home: set[int]) -> dict[Tone, int]:
+def _parts(its: Json, node: int) -> dict[Tone, int]:
     """Return the bytes on one node by tone."""
     there = its["residency"].get(str(node), 0)
     off = min(its["off_node"].get(str(node), 0), there)
-    if node in home:
+    if node in NodeSet.parse(its["local"]):
         return {Tone.HOME: there - off, Tone.OFF: off}
     return {Tone.OFF: off, Tone.SHARED: there - off}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -65,7 +66,7 @@ def _target(shown: Json, console: Console) -> RenderableType:
         parts += ["", draw(whole, console), draw_legend(whole, console)]
     if len(shown["processes"]) > 1:
         parts.append(_process_table(shown, console))
-    return Group(*parts, *_unreadable(shown["unreadable"]))
+    return Group(*parts, *_unreadable(shown["unreadable"]), *_remedy(shown))
 
 
 def _jobs(shown: Json, console: Console) -> RenderableType:
@@ -80,7 +81,8 @@ def _jobs(shown: Json, console: Console) -> RenderableType:
     parts.append(_job_table(shown, console) if shown["jobs"] else "")
     parts += [draw(chart.groups[0], console), draw_legend(chart.groups[0], console)]
     parts += [Text(f"note: {printable(problem)}") for problem in shown["problems"]]
-    return Group(*parts, *_unreadable(sum(job["unreadable"] for job in shown["jobs"])))
+    unreadable = sum(job["unreadable"] for job in shown["jobs"])
+    return Group(*parts, *_unreadable(unreadable), *_remedy_of_jobs(shown))
 
 
 def _job_table(shown: Json, console: Console) -> Table:
@@ -155,6 +157,31 @@ def _style(off: int, whole: int) -> str:
     if off >= BAD_SHARE * whole > 0:
         return "bold red"
     return "yellow" if off >= BAD_SHARE / 10 * whole > 0 else ""
+
+
+def _remedy(shown: Json) -> list[RenderableType]:
+    """Return the command that brings the target's off-node memory home, if it has some."""
+    if not shown["bytes_off_node"]:
+        return []
+    if shown["job"] is not None:
+        target = f"--job {shlex.quote(shown['job'])}"
+    elif shown["cgroup"] is not None:
+        target = f"--cgroup {shlex.quote(shown['cgroup'])}"
+    else:
+        target = " ".join(f"--pid {each['pid']}" for each in shown["processes"])
+    return [_command(target)]
+
+
+def _remedy_of_jobs(shown: Json) -> list[RenderableType]:
+    """Return the command that brings the jobs' off-node memory home, if one has some."""
+    off = [job for job in shown["jobs"] if job["bytes_off_node"]]
+    if len(off) == 1:
+        return _remedy(off[0])
+    return [_command("--all")] if off else []
+
+
+def _command(target: str) -> Text:
+    return Text(f"to bring it home: schedhook relocate {printable(target)} --home")
 
 
 def _unreadable(number: int) -> list[RenderableType]:

@@ -43,7 +43,8 @@ class Collector:
         self._profile = profile
         self._strict = not count_cache_hits
         # For a node without memory, the nearest node with memory counts as local.
-        self._homes = {n: topology.home_of(n) for n in topology.nodes if n < MOST_NODES}
+        homes = {n: list(topology.homes_of(n)) for n in topology.nodes if n < MOST_NODES}
+        self._homes = {n: its[0] for n, its in homes.items() if its}
         self._node_of = {cpu: n for n in self._homes for cpu in topology.nodes[n].cpus}
 
     def bad(self, count: int = 1) -> None:

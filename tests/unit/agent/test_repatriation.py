@@ -48,13 +48,12 @@ class Strays:
             self.dispatcher.handle(event(point), 1.0)
 
     def carry_out(self, request: Request) -> Report:
+        assert request.home
         if not request.dry_run:
             return self.moves(request)
-        assert request.sources is not None
-        held = {node: size for node, size in self.residency.items() if node in request.sources}
-        moves = {(node, 0): size for node, size in held.items()}
+        moves = {(node, 0): size for node, size in self.residency.items() if node}
         its = ProcessPlan(pid=ME, command="", residency=self.residency, moves=moves)
-        node_map = NodeMap(pairs=dict.fromkeys(request.sources, 0))
+        node_map = NodeMap(pairs=dict.fromkeys(range(1, 4), 0))
         plan = Plan(strategy="s", backend="b", node_map=node_map, processes=(its,))
         return Report(
             outcome=Outcome.PLANNED, strategy="s", backend="b", node_map=node_map, plan=plan
@@ -75,8 +74,7 @@ def test_pages_elsewhere_come_home_when_another_job_ends(tmp_path: Path) -> None
     one = Strays(tmp_path, config, STRAYS)
     one.end_another()
     (request,) = one.moves.requests
-    assert (request.pids, request.mapper) == ((ME,), "nearest")
-    assert one.moves.pairs == [{3: 0}]
+    assert (request.pids, request.home, request.sources) == ((ME,), True, {3})
     assert len(one.journal.history("1")[0]["reports"]) == 1, "what is only planned is not recorded"
 
 

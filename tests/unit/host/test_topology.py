@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
 
 from schedhook.host.topology import HugePool, read_topology
 from schedhook.testing.hosts import FakeNode, write_file, write_host
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.sets import CpuSet, NodeSet
+from tests.unit.topologies import KINDS, hosts, make_topology, may_be_chosen
 
 MIB = 1 << 20
 
@@ -65,8 +67,70 @@ def test_nodes_without_memory_and_without_processors(tmp_path: Path) -> None:
     assert topology.memory_nodes == {0, 2}
     assert topology.cpu_nodes == {0, 1}
     assert topology.online == {0, 1, 2}
-    assert [topology.home_of(node) for node in range(3)] == [0, 0, 2]
+    assert [topology.homes_of(node) for node in range(3)] == [{0}, {0}, {2}]
     assert topology.memory_nodes_of(CpuSet({5})) == {0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_host_is_read_as_it_was_written(tmp_path: Path, kind: str) -> None:
+    nodes = KINDS[kind].nodes()
+    write_host(tmp_path, nodes)
+    assert read_topology(tmp_path) == make_topology(nodes)
+
+
+@given(hosts())
+def test_the_default_nodes_have_processors(nodes: list[FakeNode]) -> None:
+    topology = make_topology(nodes)
+    allowed = may_be_chosen(nodes)
+    assert topology.default_nodes == allowed
+    assert topology.memory_nodes_of(topology.cpus) <= allowed
+    for node in topology.nodes:
+        if node in topology.cpu_nodes and topology.memory_nodes:
+            assert topology.homes_of(node) <= allowed
+        assert topology.find_room(node, 0, topology.online) in {*allowed, None}
+        assert topology.preferred(topology.memory_nodes) <= (allowed or topology.memory_nodes)
+        assert not topology.elsewhere(NodeSet({node})) & topology.gpu_nodes
+
+
+@pytest.mark.parametrize(
+    ("kind", "cpus", "nodes"),
+    [
+        ("memoryless between equals", "4-7", "0,2"),
+        ("memoryless nodes", "4-7", "0"),
+        ("memoryless beside a gpu", "0-3", "1"),
+        ("processors and memory apart", "0-7", "1-2"),
+        ("numa=fake", "0-3", "0-1"),
+        ("hbm, snc4 flat", "0-3", "0"),
+    ],
+)
+def test_the_nodes_of_processors_memory(kind: str, cpus: str, nodes: str) -> None:
+    """Equally near nodes of a node without memory are all local."""
+    topology = make_topology(KINDS[kind].nodes())
+    assert topology.memory_nodes_of(CpuSet.parse(cpus)) == NodeSet.parse(nodes)
+
+
+def test_a_gpus_driver_names_its_node(tmp_path: Path) -> None:
+    write_host(tmp_path, [FakeNode(number=0, cpus="0"), FakeNode(number=1), FakeNode(number=2)])
+    gpus = "proc/driver/nvidia/gpus"
+    write_file(tmp_path, f"{gpus}/0009:01:00.0/numa_status", "Node: 2\nNUMA initialized: 1\n")
+    write_file(tmp_path, f"{gpus}/0019:01:00.0/numa_status", "Node: -1\nStatus: offline\n")
+    write_file(tmp_path, f"{gpus}/0029:01:00.0/information", "Model: none\n")
+    assert read_topology(tmp_path).gpu_nodes == {2}
+
+
+def test_memory_that_gpu_and_processors_share_is_not_a_gpus(tmp_path: Path) -> None:
+    write_host(tmp_path, [FakeNode(number=0, cpus="0", is_gpu=True)])
+    topology = read_topology(tmp_path)
+    assert topology.gpu_nodes == NodeSet()
+    assert topology.default_nodes == {0}
+
+
+@pytest.mark.parametrize(("text", "demotes"), [("true\n", True), ("1\n", True), ("false\n", False)])
+def test_whether_the_kernel_demotes(tmp_path: Path, text: str, demotes: bool) -> None:
+    write_host(tmp_path, [FakeNode(number=0, cpus="0"), FakeNode(number=1)])
+    assert not read_topology(tmp_path).demotes
+    write_file(tmp_path, "sys/kernel/mm/numa/demotion_enabled", text)
+    assert read_topology(tmp_path).demotes == demotes
 
 
 def test_nodes_of_processors_and_back(tmp_path: Path) -> None:

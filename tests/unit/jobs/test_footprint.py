@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from schedhook.values.config import Config
 from schedhook.values.errors import NoPermissionError, PluginError, ProcessGoneError
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet
+from tests.unit.topologies import KINDS
 
 PAGE = 4096
 JOB = "system.slice/slurmstepd.scope/job_{}/step_0/user/task_0"
@@ -203,3 +205,27 @@ def test_a_job_is_found_with_its_scheduler(slurm_host: Path) -> None:
 def test_an_unknown_scheduler_is_an_error(slurm_host: Path) -> None:
     with pytest.raises(PluginError):
         read_jobs(load_plugins(Config()), slurm_host, scheduler="cron")
+
+
+def test_memory_of_nodes_without_processors(tmp_path: Path) -> None:
+    """HBM belongs to the nearest processors; elsewhere a policy or a GPU has put it."""
+    write_host(tmp_path, KINDS["hbm, snc4 flat"].nodes())
+    on_purpose = replace(heap({9: 2, 1: 1}), policy="bind:9")
+    areas = [on_purpose, heap({0: 1, 8: 2, 12: 4, 4: 8}, start=0x900000)]
+    write_process(tmp_path, 100, areas=areas, cpus="0-3")
+    footprint = of(tmp_path, 100)
+    assert footprint.off_node == {1: PAGE, 12: 4 * PAGE, 4: 8 * PAGE}
+    (process,) = footprint.processes
+    assert process.local_nodes == {0, 8, 9}
+    assert footprint.to_dict()["local"] == "0,8-9"
+
+
+def test_memory_of_a_gpu_is_never_off_node(tmp_path: Path) -> None:
+    write_host(tmp_path, KINDS["gpus, grace hopper"].nodes())
+    write_process(tmp_path, 100, areas=[heap({0: 1, 1: 2, 10: 4})], cpus="0-71")
+    assert of(tmp_path, 100).off_node == {1: 2 * PAGE}
+
+
+def test_a_process_on_processors_without_a_node_has_nothing_off_node(host: Path) -> None:
+    write_process(host, 100, areas=[heap({0: 1, 8: 2})], cpus="63")
+    assert of(host, 100).off_node == {}

@@ -97,15 +97,15 @@ def test_without_a_map_every_page_may_go_anywhere() -> None:
 
 def test_with_a_map_only_pages_of_the_old_nodes_are_asked_about() -> None:
     backend = process([0, 1, 0, 1, 2])
-    seen: list[int] = []
+    seen: list[tuple[int, NodeSet]] = []
 
     def choose(pages: Pages) -> int:
-        seen.append(pages.node)
+        seen.append((pages.node, pages.allowed))
         return 3
 
-    report = run(backend, choose, node_map=parse_map("1:2"))
+    report = run(backend, choose, node_map=parse_map("1:3"))
     assert report.outcome is Outcome.COMPLETE
-    assert set(seen) == {1}
+    assert set(seen) == {(1, NodeSet({3}))}
     assert layout(backend) == [[0, 3, 0, 3, 2]]
 
 

@@ -99,7 +99,7 @@ def test_a_strategy_that_decides_page_by_page_is_not_asked_about_it(
 ) -> None:
     plugin = Everything(backend)
     plugin.late = late
-    report = relocate_simulated(backend, plugin, strategy="everything", node_map="0:2")
+    report = relocate_simulated(backend, plugin, strategy="everything", node_map="0:3")
     assert report.kept == {"hidden": 2 * PAGE}
     assert report.left_by_reason == ({"hidden": PAGE} if late else {})
     assert residency(report) == {0: 2 + late, 2: 8, 3: 14 - late}

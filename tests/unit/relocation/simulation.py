@@ -23,7 +23,7 @@ STRATEGIES = ["move-pages", "migrate-process"]
 AT = 0x7F0000000000
 
 
-_PARTS = ("strategies", "mappers", "refusal", "observer_fails")
+_PARTS = ("strategies", "mappers", "refusal", "observer_fails", "choose")
 
 
 class Plug:
@@ -40,7 +40,9 @@ class Plug:
 
     @hookimpl
     def schedhook_strategies(self) -> list[StrategyPlugin]:
-        return [
+        choose = self.parts.get("choose")
+        chooser = StrategyPlugin(name="choose", summary="for tests", choose_nodes=lambda _: choose)
+        return [chooser] * (choose is not None) + [
             StrategyPlugin(name=name, summary="for tests", move=move)
             for name, move in self.parts.get("strategies", {}).items()
         ]
@@ -83,6 +85,8 @@ def run(backend: SimulatedBackend, config: Config = QUICK, **request: Any) -> Re
         request["node_map"] = parse_map(request["node_map"])
     elif "sources" not in request:
         request |= {"sources": NodeSet({0}), "destinations": NodeSet({2})}
+    if "choose" in parts:
+        request.setdefault("strategy", "choose")
     plugins = load_plugins(config, extra=[Plug(backend, **parts)], environ={})
     report = relocate(Request(**request), config, plugins)
     assert report.bytes_planned == report.bytes_moved + report.bytes_left

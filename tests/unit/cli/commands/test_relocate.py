@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,14 @@ def test_a_refusal_is_on_standard_output_and_standard_error(run: Run, host: Path
         (["--from", "0", "--to", "2", "--scheduler", ""], 2, "'--scheduler': it is empty"),
         (["--from", "0", "--to", "2", "--config", ""], 2, "'--config': it is empty"),
         (["--from", "0", "--to", "2", "--svg", ""], 2, "'--svg': it is empty"),
+        (["--from", "!zero", "--to", "2"], 2, "zero"),
+        (["--from", "!", "--to", "2"], 2, "empty"),
+        (["--from", "!7", "--to", "2"], 2, "node 7 is not online"),
+        (["--from", "0", "--to", "!2"], 2, "!2"),
+        (["--home", "--to", "2"], 2, "leave out --to, --map and --cpus"),
+        (["--home", "--map", "0:2"], 2, "leave out --to, --map and --cpus"),
+        (["--home", "--cpus", "2"], 2, "leave out --to, --map and --cpus"),
+        (["--home", "--all"], 2, "leave out --pid, --cgroup and --job"),
         (["--cpus", "2,9998-9999"], 2, "9998-9999 is online on this host; the online processors"),
     ],
 )
@@ -84,19 +93,87 @@ def test_without_processes_it_is_wrong_usage(run: Run) -> None:
 def test_a_host_with_one_node_has_nothing_to_do(run: Run, tmp_path: Path) -> None:
     write_host(tmp_path, nodes=[FakeNode(number=0)])
     write_process(tmp_path, 100, areas=[AREA], nodes="0-3")
-    status, out, _ = run("relocate", *on(tmp_path), "--from", 0, "--to", 1)
-    assert status == 0
-    assert "nothing-to-do" in out
-    assert "one NUMA node" in out
+    for to in (["--from", 0, "--to", 0], ["--home"]):
+        status, out, _ = run("relocate", *on(tmp_path), *to)
+        assert status == 0
+        assert "nothing-to-do" in out
+        assert "one NUMA node" in out
+
+
+@pytest.mark.parametrize("nodes", [["--to", 1], ["--from", 1, "--to", 0], ["--map", "0:1"]])
+def test_on_a_host_with_one_node_the_others_do_not_exist(
+    run: Run, tmp_path: Path, nodes: list[object]
+) -> None:
+    write_host(tmp_path, nodes=[FakeNode(number=0)])
+    write_process(tmp_path, 100, areas=[AREA], nodes="0-3")
+    status, out, err = run("relocate", *on(tmp_path), *nodes)
+    assert (status, out) == (2, "")
+    assert "node 1 is not online" in err
 
 
 def test_on_a_host_with_one_node_a_target_must_still_exist(run: Run, tmp_path: Path) -> None:
     write_host(tmp_path, nodes=[FakeNode(number=0)])
-    relocate = ("relocate", "--root", tmp_path, "--backend", "simulated", "--from", 0, "--to", 1)
+    relocate = ("relocate", "--root", tmp_path, "--backend", "simulated", "--from", 0, "--to", 0)
     for who, answer in {("--pid", 999): 1, ("--cgroup", "/absent"): 2, ("--job", 7): 2}.items():
         status, out, err = run(*relocate, *who)
         assert (status, out) == (answer, ""), who
         assert str(who[1]) in err
+
+
+@pytest.mark.parametrize(
+    ("sources", "moved"), [("!2", 12), ("!2-3", 12), ("!0,2", 4), ("!1", 8), ("!0-1", 0)]
+)
+def test_all_nodes_but_some(run: Run, host: Path, sources: str, moved: int) -> None:
+    status, out, _ = run("relocate", *on(host), "--from", sources, "--to", 2, "--json")
+    assert (status, json.loads(out)["bytes_moved"]) == (0, moved * MIB)
+
+
+def test_memory_comes_home_in_one_word(run: Run, host: Path) -> None:
+    status, out, _ = run("plan", *on(host), "--home", "--json")
+    assert (status, json.loads(out)["bytes_planned"]) == (0, 4 * MIB)
+    status, out, _ = run("relocate", *on(host), "--home", "--json")
+    report = json.loads(out)
+    assert (status, report["outcome"], report["bytes_moved"]) == (0, "complete", 4 * MIB)
+    assert report["processes"][0]["residency_after"] == {"0": 12 * MIB}
+
+
+def test_every_job_comes_home(run: Run, four: Path) -> None:
+    words = ["--all", "--home", "--root", four, "--backend", "simulated"]
+    status, out, _ = run("plan", *words, "--json")
+    planned = {each["job"]: each["bytes_planned"] // MIB for each in json.loads(out)["jobs"]}
+    assert status == 0
+    assert planned == {"71": 0, "72": 1100, "73": 100 + 120 + 130}
+    status, out, _ = run("relocate", *words, "--json")
+    answer = json.loads(out)
+    assert (status, answer["problems"]) == (0, [])
+    moved = {each["job"]: each["bytes_moved"] // MIB for each in answer["jobs"]}
+    assert moved == planned
+    status, out, _ = run("relocate", *words)
+    assert status == 0
+    assert "slurm 72:" in out
+
+
+def test_one_job_that_is_refused_does_not_keep_the_others(run: Run, four: Path) -> None:
+    meminfo = four / "sys/devices/system/node/node3/meminfo"
+    meminfo.write_text(re.sub(r"MemFree: *\d+", "MemFree: 900", meminfo.read_text()))
+    words = ["--all", "--home", "--root", four, "--backend", "simulated"]
+    status, out, _ = run("relocate", *words, "--json")
+    outcomes = {each["job"]: each["outcome"] for each in json.loads(out)["jobs"]}
+    assert (status, outcomes) == (4, {"71": "nothing-to-do", "72": "refused", "73": "complete"})
+
+
+def test_all_is_for_home_only(run: Run, four: Path) -> None:
+    status, _, err = run("relocate", "--all", "--to", 2, "--root", four)
+    assert status == 2
+    assert "--all is for --home" in err
+
+
+def test_no_job_to_bring_home(run: Run, tmp_path: Path) -> None:
+    write_host(tmp_path, nodes=[FakeNode(number=n, cpus=str(n)) for n in range(2)])
+    assert run("relocate", "--all", "--home", "--root", tmp_path)[:2] == (
+        0,
+        "no job on this host\n",
+    )
 
 
 def test_relocating_as_json_imports_nothing_for_people() -> None:

@@ -28,6 +28,24 @@ def test_a_node_with_less_room_than_the_reserve(plugins: Plugins, tmp_path: Path
     assert found(findings, "node 1").level is Severity.OK
 
 
+def test_nodes_without_processors_are_named(plugins: Plugins, tmp_path: Path) -> None:
+    nodes = [
+        FakeNode(number=0, cpus="0"),
+        FakeNode(number=1, cpus="1"),
+        FakeNode(number=2, free=0, is_gpu=True),
+        FakeNode(number=3, free=0),
+    ]
+    write_host(tmp_path, nodes)
+    findings = examine(Config(), plugins, tmp_path)
+    what = "4 nodes with memory (0-3), processors on 0-1, GPU memory on 2, no processors on 3"
+    assert found(findings, "nodes").what == what
+    for node, kind in ((2, "memory of a GPU"), (3, "no processors")):
+        full = found(findings, f"node {node}")
+        assert full.level is Severity.OK
+        assert full.what.endswith(f"; {kind}: no destination unless it is named")
+    assert "unless" not in found(findings, "node 1").what
+
+
 def test_controllers_that_are_not_enabled(plugins: Plugins, tmp_path: Path) -> None:
     write_host(tmp_path, [FakeNode(number=0)])
     write_cgroup_mounts(tmp_path)

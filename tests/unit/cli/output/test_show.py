@@ -92,9 +92,32 @@ nothing on 2 other nodes
  ──────────────────────────────────────────────────────────────────────────────
  7201  ./simulate --steps 100000 -…  3      1.1 GiB   1.1 GiB  99 %  0: 1.1 GiB
  7200  ./simulate --steps 100000 -…  3      1.2 GiB         -
+
+to bring it home: schedhook relocate --job 72 --home
 """
     out = run("show", "--root", four, "--job", 72)
-    assert [line.rstrip() for line in out.splitlines()][:-1] == expected.splitlines()
+    assert [line.rstrip() for line in out.splitlines()] == expected.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [
+        (["--job", "72"], "--job 72"),
+        (["--pid", "7201", "--pid", "7200"], "--pid 7201 --pid 7200"),
+        (["--cgroup", "/system.slice/slurmstepd.scope/job_72"], None),
+        ([], "--all"),
+    ],
+)
+def test_the_last_line_is_the_command_that_brings_memory_home(
+    run: Run, four: Path, target: list[str], remedy: str | None
+) -> None:
+    last = run("show", "--root", four, *target, columns=120).splitlines()[-1]
+    wanted = " ".join(target) if remedy is None else remedy
+    assert last == f"to bring it home: schedhook relocate {wanted} --home"
+
+
+def test_where_nothing_is_off_node_there_is_nothing_to_mend(run: Run, four: Path) -> None:
+    assert "--home" not in run("show", "--root", four, "--job", 71)
 
 
 def test_a_cgroup(run: Run, four: Path) -> None:

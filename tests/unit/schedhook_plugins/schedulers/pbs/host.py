@@ -148,6 +148,12 @@ class Host:
     def map_of(self, request: Request) -> NodeMap:
         if request.node_map is not None:
             return request.node_map
+        if request.home:
+            assert request.job is not None
+            (task,) = self.pbs.tasks(request.job)
+            away = read_topology(self.root).memory_nodes - task.placement.nodes
+            away = away if request.sources is None else away & request.sources
+            return nearest(away, task.placement.nodes, read_topology(self.root))
         assert request.sources is not None
         assert request.destinations is not None
         mapper = nearest if request.mapper == "nearest" else relative
@@ -161,7 +167,8 @@ class Host:
         node_map = self.map_of(request)
         moves = {(old, new): has.get(old, 0) for old, new in node_map.moves.items() if has.get(old)}
         size = sum(moves.values())
-        its = ProcessPlan(pid=1, command="job", residency=has, moves=moves)
+        pid = request.pids[0] if request.pids else 1
+        its = ProcessPlan(pid=pid, command="job", residency=has, moves=moves)
         plan = Plan(strategy="s", backend="b", node_map=node_map, processes=(its,))
         report = Report(
             outcome=Outcome.PLANNED,

@@ -195,9 +195,10 @@ def test_zombies_and_slurms_own_processes_are_left_out(tmp_path: Path) -> None:
 
 def test_a_node_without_memory_is_replaced_by_the_nearest_with_memory(tmp_path: Path) -> None:
     nodes = [
-        FakeNode(number=0, cpus="0", memory=0, free=0, distances={1: 30, 2: 15}),
+        FakeNode(number=0, cpus="0", memory=0, free=0, distances={1: 30, 2: 15, 3: 12}),
         FakeNode(number=1, cpus="1"),
-        FakeNode(number=2, cpus=""),
+        FakeNode(number=2, cpus="2"),
+        FakeNode(number=3, cpus=""),
     ]
     write_host(tmp_path, nodes)
     here = HostJobs(tmp_path)

@@ -120,6 +120,16 @@ def test_processors_are_chosen_evenly_and_free_ones_first(job_host: JobHost) -> 
         cpus_of_nodes(job_host.here, "7", NodeSet({2}))
 
 
+def test_processors_that_two_nodes_share_are_chosen_once(job_host: JobHost) -> None:
+    """With numa=fake a processor is in the lists of several nodes."""
+    for node, text in enumerate(("0-3", "0-3", "4-7", "4-7")):
+        write_file(job_host.root, f"sys/devices/system/node/node{node}/cpulist", f"{text}\n")
+    assert cpus_of_nodes(job_host.here, "7", NodeSet({2, 3})) == cpus("4-5")
+    job_host.cpuset(JOB, "0-5")
+    with pytest.raises(UsageError, match="nodes 2-3 have 4 processors, and job 7 has 6"):
+        cpus_of_nodes(job_host.here, "7", NodeSet({2, 3}))
+
+
 def test_begin_is_called_before_anything_changes(job_host: JobHost) -> None:
     """An interrupted move can only be finished if it was recorded before."""
     calls: list[tuple[bool, Placement]] = []

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from schedhook.control.cpu_map import relative, successors
 from schedhook.host.topology import Node, Topology
+from schedhook.testing.hosts import FakeNode
 from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs
+from tests.unit.topologies import KINDS, hosts, make_topology, may_be_chosen
 
 CPUS = st.frozensets(st.integers(0, 31), min_size=1, max_size=12).map(CpuSet)
 
@@ -71,6 +73,26 @@ def test_nodes_follow_the_processors() -> None:
     assert node_pairs(old, old, new, FOUR) == {0: 2, 1: 3}
     assert node_pairs(cpus("5"), old, new, FOUR) == {1: 3}
     assert node_pairs(cpus("30"), old, new, FOUR) == {0: 2, 1: 3}
+
+
+@given(hosts(), st.data())
+def test_memory_follows_to_nodes_with_processors(host: list[FakeNode], data: st.DataObject) -> None:
+    here = make_topology(host)
+    some = st.frozensets(st.sampled_from([*here.cpus] or [0]), min_size=1, max_size=6).map(CpuSet)
+    old, new = data.draw(some), data.draw(some)
+    pairs = node_pairs(old, old, new, here)
+    assert set(pairs.values()) <= may_be_chosen(host)
+    assert set(pairs.values()) <= here.memory_nodes_of(new)
+
+
+def test_nodes_that_share_processors_go_to_one_each() -> None:
+    fake = make_topology(KINDS["numa=fake"].nodes())
+    assert node_pairs(cpus("0-3"), cpus("0-3"), cpus("4-7"), fake) == {0: 2, 1: 3}
+
+
+def test_nodes_that_are_equally_near_to_one_without_memory_all_lead_away() -> None:
+    equals = make_topology(KINDS["memoryless between equals"].nodes())
+    assert node_pairs(cpus("4-7"), cpus("4-7"), cpus("8-11"), equals) == {0: 2, 2: 2}
 
 
 def test_nodes_may_be_numbered_in_another_order_than_processors() -> None:

@@ -1,0 +1,86 @@
+"""`schedhook relocate --all --home`: bring the off-node memory of every job on this host home."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from schedhook.cli.errors import complain
+from schedhook.cli.running import carry_out, print_report
+from schedhook.jobs.lookup import scheduler_names
+from schedhook.plugins.manager import Plugins
+from schedhook.roles.request import Request
+from schedhook.values.config import Config
+from schedhook.values.errors import PLUGIN_ERRORS
+from schedhook.values.model import Outcome, Report
+from schedhook.values.report_json import report_to_dict
+from schedhook.values.text import describe_error
+
+_WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
+
+
+def bring_all_home(
+    request: Request, config: Config, plugins: Plugins, root: Path, as_json: bool
+) -> int:
+    """Carry out the request for each job in turn, and return the worst exit status.
+
+    A job that fails does not keep the others from being tried. With `as_json` print one object:
+    `jobs`, the report of each, and `problems`, a line for each job or scheduler that gave none.
+    """
+    reports: list[Report] = []
+    problems: list[str] = []
+    for name, job in _jobs(plugins, request.scheduler, root, problems):
+        try:
+            its = replace(request, scheduler=name, job=job)
+            reports.append(carry_out(its, config, plugins, root, as_json))
+        except PLUGIN_ERRORS as error:  # it may have ended by now
+            problems.append(f"{name} {job}: {describe_error(error)}")
+        else:
+            if not as_json:
+                _print(name, reports[-1])
+    if as_json:
+        click.echo(json.dumps(_to_dict(reports, problems), ensure_ascii=False))
+    for problem in problems:
+        complain(f"schedhook: {problem}")
+    if not reports and not problems and not as_json:
+        click.echo("no job on this host")
+    return _worst(reports, problems)
+
+
+def _jobs(
+    plugins: Plugins, scheduler: str | None, root: Path, problems: list[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield (scheduler, job) of every job that has processes here.
+
+    Add a line to `problems` for each scheduler that fails.
+    """
+    for name in scheduler_names(plugins, scheduler):
+        try:
+            adapter = plugins.adapter(name, root)
+            jobs = [job for job in adapter.jobs() if adapter.tasks(job)]
+        except PLUGIN_ERRORS as error:  # an adapter is a plug-in
+            problems.append(f"{name}: {describe_error(error)}")
+        else:
+            yield from ((name, job) for job in jobs)
+
+
+def _print(scheduler: str, report: Report) -> None:
+    click.echo(f"{scheduler} {report.job}:")
+    print_report(report, as_json=False)
+    click.echo()
+
+
+def _to_dict(reports: list[Report], problems: list[str]) -> dict[str, Any]:
+    return {"jobs": [report_to_dict(report) for report in reports], "problems": problems}
+
+
+def _worst(reports: list[Report], problems: list[str]) -> int:
+    found = {report.outcome for report in reports}
+    if problems:
+        found.add(Outcome.FAILED)
+    return next((each.exit_status for each in _WORST_FIRST if each in found), 0)
