@@ -96,7 +96,7 @@ def _blocks(log: BinaryIO, collector: Collector) -> Iterator[bytes]:
 def _why(tally: Tally, kind: Format) -> str:
     if not tally.lines:
         return "it is empty"
-    hint = " (print them by `perf script -F comm,pid,tid,cpu,event,addr`)"
+    hint = " (print them by `perf script -F comm,pid,tid,cpu,time,event,addr`)"
     counts = (
         (tally.bad_lines, f"are not samples{hint if kind is Format.PERF else ''}"),
         (tally.no_address, "have no address (record with `perf record -d`)"),

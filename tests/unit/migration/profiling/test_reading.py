@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tracemalloc
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import example, given, settings
@@ -100,7 +101,7 @@ Samples for 'page-faults' event do not have CPU attribute set.
 )
 def test_the_address_of_code_is_not_an_access(code: str) -> None:
     """Lines that `perf script` prints for events by default."""
-    with pytest.raises(UsageError, match="-F comm,pid,tid,cpu,event,addr"):
+    with pytest.raises(UsageError, match="-F comm,pid,tid,cpu,time,event,addr"):
         read(f"  app   210 [000]    68.052951:          1 page-faults:      {code}\n")
 
 
@@ -111,6 +112,45 @@ def test_accesses_that_a_cache_answered_do_not_count() -> None:
     assert (found, tally.cache_hits) == ({1: [(PAGE, 0, 3)]}, 3)
     found, tally = read(log, count_cache_hits=True)
     assert (found, tally.cache_hits) == ({1: [(PAGE, 0, 6)]}, 0)
+
+
+SPE = ("l1d-miss", "l1d-access", "llc-miss", "llc-access", "tlb-access", "memory")
+"""The events of which perf makes samples of one SPE record of an Arm processor."""
+
+
+def spe(time: str, address: int, events: Iterable[str] = SPE) -> str:
+    source = "8688000842 |OP LOAD|LVL RAM hit|SNP N/A|TLB Walker hit|LCK No|BLK  N/A"
+    return "".join(
+        f"  memstress  7/7  [001] {time} 1 {event:>18}:     {address:x}       {source}\n"
+        for event in events
+    )
+
+
+@pytest.mark.parametrize("time", ["122.463754:", ""], ids=["time", "no-time"])
+def test_samples_of_one_access_count_once(time: str) -> None:
+    found, tally = read(spe(time, PAGE + 16))
+    assert found == {7: [(PAGE, 1, 1)]}
+    assert (tally.lines, tally.samples, tally.bad_lines) == (6, 1, 0)
+
+
+def test_as_many_accesses_as_samples_of_one_event_are_counted() -> None:
+    """Two at another time, two more of the same event, and one of another address."""
+    log = spe("1.5:", PAGE) + spe("1.6:", PAGE, SPE[:4]) + spe("1.7:", PAGE, ["memory"] * 2)
+    log += spe("1.7:", PAGE + 8, ["memory"])
+    assert read(log)[0] == {7: [(PAGE, 1, 5)]}
+    assert read(spe("", PAGE) * 3 + spe("", PAGE + 4096) + spe("", PAGE))[0] == {
+        7: [(PAGE, 1, 4), (PAGE + 4096, 1, 1)]
+    }
+
+
+def test_samples_of_one_access_are_found_across_blocks_and_between_others() -> None:
+    records = 3 * (1 << 20) // len(spe("1.000000:", PAGE))
+    assert read("".join(spe(f"1.{each:06}:", PAGE) for each in range(records)))[0] == {
+        7: [(PAGE, 1, records)]
+    }
+    pairs = zip(spe("1.5:", PAGE).splitlines(), spe("1.5:", PAGE + 4096).splitlines(), strict=True)
+    mixed = "".join(f"{one}\n{other}\n" for one, other in pairs)
+    assert read(mixed)[0] == {7: [(PAGE, 1, 1), (PAGE + 4096, 1, 1)]}
 
 
 def test_csv() -> None:
