@@ -35,6 +35,8 @@ def follow_up(job: Job, starting: StartingSteps) -> EventResult:
         tasks = job.tasks()
         if not tasks:
             return combine(steps, "no processes here")
+        if run is not None and run.alias is None:
+            job.record_description()
         return combine([*steps, *_act(job, tasks, parked, starting)], "all in place")
 
 

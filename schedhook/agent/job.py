@@ -59,6 +59,15 @@ class Job:
         """Record placements; see `Records.remember`."""
         self.records.remember(self.scheduler, self.name, at_home, away or {})
 
+    def record_description(self) -> None:
+        """Record what people call the job, if the adapter knows it by now."""
+        about = self.adapter.describe(self.name)
+        if about is not None:
+            runs = self.records.journal.runs
+            self.records.write(
+                lambda: runs.describe(self.scheduler, self.name, about.alias, about.name)
+            )
+
 
 def is_from_hook(event: Event) -> bool:
     """Return whether a hook of the scheduler sent the event, so that all of it can be believed.

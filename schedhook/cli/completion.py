@@ -36,7 +36,9 @@ def complete_jobs(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
         return []
     for name in plugins.names(SchedulerPlugin):
         try:
-            jobs += plugins.adapter(name, _root(ctx)).jobs()
+            adapter = plugins.adapter(name, _root(ctx))
+            described = ((job, adapter.describe(job)) for job in adapter.jobs())
+            jobs += [about.alias if about and about.alias else job for job, about in described]
         except PLUGIN_ERRORS:  # an adapter that fails offers nothing
             continue
     return _starting_with(incomplete, jobs)

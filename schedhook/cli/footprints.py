@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from schedhook.host import cgroups
 from schedhook.host.topology import Topology, read_topology
 from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
-from schedhook.jobs.lookup import find_tasks
+from schedhook.jobs.lookup import find_job
+from schedhook.jobs.summary import summarise
 from schedhook.plugins.manager import Plugins
 
 
@@ -41,8 +42,10 @@ def read_shown(target: Target, plugins: Plugins, root: Path) -> dict[str, Any]:
 
 def _read_footprint(target: Target, plugins: Plugins, topology: Topology, root: Path) -> Footprint:
     if target.job is not None:
-        scheduler, tasks = find_tasks(plugins, target.job, target.scheduler, root)
-        return read_footprint(tasks, root, scheduler=scheduler, job=target.job)
+        found = find_job(plugins, target.job, target.scheduler, root)
+        name, summary = found.adapter.name, summarise(found.adapter, found.job)
+        shown = read_footprint(found.tasks, root, scheduler=name, job=found.job)
+        return replace(shown, summary=summary)
     if target.cgroup is not None:
         members = cgroups.pids(cgroups.resolve_cgroup(target.cgroup, root), root)
         return read_footprint(tasks_of(members, topology, root), root)

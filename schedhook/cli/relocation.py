@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from schedhook.cli.options.sets import AllBut
 from schedhook.cli.output.files import Pictures
 from schedhook.cli.running import carry_out, print_report
 from schedhook.host.topology import read_topology
+from schedhook.jobs.lookup import find_job
 from schedhook.roles.request import Request
 from schedhook.values.errors import UsageError
 from schedhook.values.nodemap import parse_map
@@ -54,6 +56,9 @@ def run_relocation(
         sources = _all_but(sources.nodes, root)
     request = make_request(sources=sources, everything=everything, **options)
     config, plugins = load(config_path)
+    if request.job is not None:
+        found = find_job(plugins, request.job, request.scheduler, root)
+        request = replace(request, job=found.job, scheduler=found.adapter.name)
     if everything:
         if pictures:
             raise UsageError("--svg and --html show a single job: leave out --all")

@@ -241,6 +241,19 @@ def read_online_cpus(root: Path = Path("/")) -> CpuSet:
     return read_set(root / "sys/devices/system/cpu/online", CpuSet) or CpuSet({0})
 
 
+def read_cores(cpus: CpuSet, root: Path = Path("/")) -> tuple[CpuSet, ...]:
+    """Return these processors in groups, each the hardware threads of one core, lowest first.
+
+    A processor of which the kernel tells no siblings is a core of its own.
+    """
+    cores: dict[int, CpuSet] = {}
+    for cpu in cpus:
+        path = root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        threads = (read_set(path, CpuSet) & cpus) | CpuSet({cpu})
+        cores.setdefault(min(threads), threads)
+    return tuple(cores[first] for first in sorted(cores))
+
+
 def read_online_nodes(root: Path = Path("/")) -> NodeSet:
     """Return the numbers of the online nodes; {0} on a kernel without NUMA support."""
     return read_set(root / "sys/devices/system/node/online", NodeSet) or NodeSet({0})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from schedhook.host.processes import (
 )
 from schedhook.host.topology import Topology, read_topology
 from schedhook.jobs.lookup import scheduler_names
+from schedhook.jobs.summary import JobSummary, summarise
 from schedhook.migration.selection import Selection, select
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
@@ -83,6 +84,8 @@ class Footprint:
     off_node: Residency
     scheduler: str | None = None
     job: str | None = None
+    summary: JobSummary = field(default_factory=JobSummary)
+    """Of the job."""
     unreadable: int = 0
     """Processes that the caller may not read."""
 
@@ -95,6 +98,7 @@ class Footprint:
         return {
             "scheduler": self.scheduler,
             "job": self.job,
+            **self.summary.to_dict(),
             "placement": {"cpus": str(self.placement.cpus), "nodes": str(self.placement.nodes)},
             "local": str(NodeSet(node for each in self.processes for node in each.local_nodes)),
             "bytes": sum(self.residency.values()),
@@ -177,7 +181,11 @@ def read_jobs(
         try:
             adapter = plugins.adapter(name, root)
             jobs = (read_job(adapter, job, root) for job in adapter.jobs())
-            found += [each for each in jobs if each is not None]
+            found += [
+                replace(each, summary=summarise(adapter, each.job or ""))
+                for each in jobs
+                if each is not None
+            ]
         except PLUGIN_ERRORS as error:  # an adapter is a plug-in
             if scheduler and isinstance(error, SchedhookError):
                 raise

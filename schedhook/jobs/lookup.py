@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
-from schedhook.roles.scheduler import Task, check_job
+from schedhook.roles.scheduler import Scheduler, Task, check_job
 from schedhook.values.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class FoundJob:
+    """A job on this host."""
+
+    adapter: Scheduler
+    job: str
+    """Its id."""
+    tasks: tuple[Task, ...]
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Its processes on this host, each once."""
+        return tuple(dict.fromkeys(pid for task in self.tasks for pid in task.pids))
 
 
 def scheduler_names(plugins: Plugins, scheduler: str | None = None) -> list[str]:
@@ -15,25 +32,42 @@ def scheduler_names(plugins: Plugins, scheduler: str | None = None) -> list[str]
     return [scheduler] if scheduler else plugins.names(SchedulerPlugin)
 
 
+def find_job(plugins: Plugins, text: str, scheduler: str | None, root: Path) -> FoundJob:
+    """Return the job that people call `text`, such as `36_2`.
+
+    Without `scheduler`, the first adapter that knows the job answers. Raise UsageError if none
+    does, or if `text` names several jobs.
+    """
+    return _find(plugins, text, scheduler, root, lambda adapter: adapter.resolve(text))
+
+
 def find_tasks(
     plugins: Plugins, job: str, scheduler: str | None, root: Path
 ) -> tuple[str, tuple[Task, ...]]:
-    """Return the job's scheduler and its tasks on this host.
-
-    Without `scheduler`, the first adapter that knows the job answers. Raise UsageError if none
-    does, or if `job` cannot be a job's id.
-    """
-    check_job(job)
-    names = scheduler_names(plugins, scheduler)
-    for name in names:
-        tasks = plugins.adapter(name, root).tasks(job)
-        if tasks:
-            return name, tasks
-    asked = ", ".join(names) or "no scheduler"
-    raise UsageError(f"no process of job {job!r} on this host; asked: {asked}")
+    """Return the scheduler and the tasks of the job with this id; see `find_job`."""
+    found = _find(plugins, job, scheduler, root, lambda _: job)
+    return found.adapter.name, found.tasks
 
 
 def find_pids(plugins: Plugins, job: str, scheduler: str | None, root: Path) -> tuple[int, ...]:
-    """Return the job's processes on this host, each once; see `find_tasks`."""
-    _, tasks = find_tasks(plugins, job, scheduler, root)
-    return tuple(dict.fromkeys(pid for task in tasks for pid in task.pids))
+    """Return the processes on this host, each once, of the job with this id; see `find_job`."""
+    return _find(plugins, job, scheduler, root, lambda _: job).pids
+
+
+def _find(
+    plugins: Plugins,
+    text: str,
+    scheduler: str | None,
+    root: Path,
+    resolve: Callable[[Scheduler], str],
+) -> FoundJob:
+    check_job(text)
+    names = scheduler_names(plugins, scheduler)
+    for name in names:
+        adapter = plugins.adapter(name, root)
+        job = resolve(adapter)
+        tasks = adapter.tasks(job)
+        if tasks:
+            return FoundJob(adapter, job, tasks)
+    asked = ", ".join(names) or "no scheduler"
+    raise UsageError(f"no process of job {text!r} on this host; asked: {asked}")

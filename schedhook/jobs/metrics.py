@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from schedhook import __version__
 from schedhook.hook.spool import count_spool
 from schedhook.host.topology import read_topology
 from schedhook.jobs.footprint import Footprint, read_job
+from schedhook.jobs.summary import JobSummary
 from schedhook.journal.counters import BOUNDS, Series
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
@@ -84,10 +86,13 @@ class FootprintCache:
 def _read_footprint(adapter: Scheduler, job: str, root: Path) -> Footprint | None:
     try:
         found = read_job(adapter, job, root)
+        about = adapter.describe(job) if found else None
     except (SchedhookError, OSError, ValueError) as error:
         _log.debug("cannot read job's memory", job=job, problem=str(error))
         return None
-    return found if found and found.processes else None
+    if found is None or not found.processes:
+        return None
+    return replace(found, summary=JobSummary(alias=about.alias if about else None))
 
 
 def render_metrics(
@@ -216,12 +221,13 @@ def _job_metrics(
             jobs = adapter.jobs()
             running[name,] = len(jobs)
             for each in footprints.read(adapter, jobs, root):
-                memory[name, each.job or ""] = sum(each.residency.values())
-                off_node[name, each.job or ""] = each.bytes_off_node
+                series = (name, each.job or "", each.summary.alias or "")
+                memory[series] = sum(each.residency.values())
+                off_node[series] = each.bytes_off_node
         except PLUGIN_ERRORS as error:  # adapters are plug-ins
             problem = describe_error(error)
             _log.warning("scheduler left out", scheduler=name, problem=problem)
-    labels = ("scheduler", "job")
+    labels = ("scheduler", "job", "alias")
     yield _gauge("schedhook_jobs", "Jobs on this host.", ("scheduler",), running)
     text = "Memory of a job's processes on this host."
     yield _gauge("schedhook_job_memory_bytes", text, labels, memory)

@@ -110,7 +110,8 @@ def _repair_run(db: sqlite3.Connection, parse: Parse[_T], number: int) -> list[_
     """
     db.execute(
         "UPDATE runs SET user = CASE typeof(user) WHEN 'integer' THEN user END,"
-        " hooked = hooked IS 1, started = CASE typeof(started) WHEN 'real' THEN started"
+        " alias = NULL, name = NULL, hooked = hooked IS 1,"
+        " started = CASE typeof(started) WHEN 'real' THEN started"
         " ELSE coalesce((SELECT min(at) FROM placements WHERE run = runs.id), ?) END"
         " WHERE id = ? AND ended IS NULL",
         (time.time(), number),

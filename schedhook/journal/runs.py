@@ -29,6 +29,10 @@ class JobRun:
     ended: float | None
     boot: str | None = None
     """The host's boot in which it started, see `boot_id`; None if it is unknown."""
+    alias: str | None = None
+    """How people write the job, empty if by its id; None if nothing has told yet."""
+    name: str | None = None
+    """The name that the job's user gave it; None if nothing has told yet."""
 
     def is_of_this_boot(self) -> bool:
         """Return whether the run started since the host's last boot.
@@ -70,6 +74,14 @@ class Runs:
             else:
                 _insert(db, scheduler, job, at, user, hooked)
 
+    def describe(self, scheduler: str, job: str, alias: str, name: str) -> None:
+        """Record what people call the job's open run, if there is one."""
+        with self._database.write() as db:
+            db.execute(
+                f"UPDATE runs SET alias = ?, name = ? WHERE id = {OPEN_RUN}",
+                (alias, name, scheduler, job),
+            )
+
     def record_end(self, scheduler: str, job: str, at: float | None = None) -> bool:
         """Record that a job ended at `at`; its override and its notes are deleted.
 
@@ -88,6 +100,20 @@ class Runs:
             db.execute("DELETE FROM overrides WHERE run = ?", (run_id,))
             db.execute("DELETE FROM notes WHERE run = ?", (run_id,))
             return run is not None
+
+    def members_of(self, text: str) -> tuple[str, ...]:
+        """Return the jobs that are elements or components of the one with this number, as written.
+
+        Those of `36` are called `36_1` or `36+1`; PBS's have such an id: `36[1].server`.
+        """
+        base = text.removesuffix("[]")
+        which = (
+            "WHERE substr(alias, 1, length(?1) + 1) IN (?1 || '_', ?1 || '+')"
+            " OR substr(job, 1, length(?1) + 1) = ?1 || '[' ORDER BY started, id"
+        )
+        with self._database.read():
+            runs = self._database.rows.read("runs", parse_run, which, (base,))
+        return tuple(dict.fromkeys(run.alias or run.job for run in runs))
 
     def latest(self, scheduler: str, job: str) -> JobRun | None:
         """Return the job's latest run, None if the job is unknown."""
@@ -130,6 +156,8 @@ def parse_run(row: sqlite3.Row) -> JobRun:
         started=columns.timestamp(row, "started"),
         ended=columns.optional(columns.timestamp, row, "ended"),
         boot=columns.optional(columns.text, row, "boot"),
+        alias=columns.optional(columns.text, row, "alias"),
+        name=columns.optional(columns.text, row, "name"),
     )
 
 

@@ -14,7 +14,8 @@ SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, scheduler TEXT NOT NULL, job TEXT NOT NULL, user INTEGER,
-    hooked INTEGER NOT NULL DEFAULT 0, started REAL NOT NULL, ended REAL, boot TEXT);
+    hooked INTEGER NOT NULL DEFAULT 0, started REAL NOT NULL, ended REAL, boot TEXT,
+    alias TEXT, name TEXT);
 CREATE UNIQUE INDEX one_open ON runs (scheduler, job) WHERE ended IS NULL;
 CREATE INDEX runs_by_job ON runs (job, scheduler, started);
 CREATE TABLE placements (

@@ -17,7 +17,7 @@ from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Event, Placement, PlacementOverride
 from schedhook.values.sets import NodeSet
 
-_JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+\[\]-]{0,127}")
+_JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+,%\[\]-]{0,127}")
 
 
 class EventKind(StrEnum):
@@ -61,6 +61,16 @@ class Task:
     """The scheduler's name, `0.1` for step 0, task 1; `job` if the scheduler tells no tasks."""
     pids: tuple[int, ...]
     placement: Placement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDescription:
+    """What people call a job. Its user may have chosen any part of it."""
+
+    alias: str = ""
+    """How people write the job, if not by its id: Slurm's `36_2` for job 38."""
+    name: str = ""
+    """The name that its user gave it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +141,18 @@ class Scheduler:
     def jobs(self) -> tuple[str, ...]:
         """Return the jobs that run on this host; the watcher follows these. Default: none."""
         return ()
+
+    def resolve(self, text: str) -> str:
+        """Return the id of the job that people call `text`; `text` itself if none is called so.
+
+        Ids are what `jobs` returns and events have; every other method is called with ids only.
+        Raise UsageError, which lists the jobs, if `text` names several. Default: people write ids.
+        """
+        return text
+
+    def describe(self, job: str) -> JobDescription | None:  # noqa: ARG002
+        """Return what people call the job; None, the default, if nothing here tells."""
+        return None
 
     def tasks(self, job: str) -> tuple[Task, ...]:
         """Return the job's tasks on this host, each process once; none if it has none here."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """Return `text` with escapes for control characters and those that reorder or hide text."""
@@ -17,3 +19,9 @@ def describe_error(error: BaseException) -> str:
     """Return the exception's class and message on one line, for logs and reports."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def join_some(names: Sequence[str], most: int = 12) -> str:
+    """Return names with commas between them; beyond `most` only how many more there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

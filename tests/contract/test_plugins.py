@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from schedhook import MapperPlugin, SchedulerPlugin
 from schedhook.plugins.loading import load_plugins
@@ -20,6 +20,7 @@ from schedhook.testing import (
     SchedulerContract,
     StrategyContract,
     write_cgroup,
+    write_file,
 )
 from schedhook.values.config import Config, PluginsSection
 from schedhook.values.sets import NodeSet
@@ -80,11 +81,15 @@ class TestNearest(MapperContract):
 class TestSlurm(SchedulerContract):
     plugin = slurm
     name = "slurm"
+    other_names: ClassVar[Mapping[str, str]] = {"40_2": "42", "40_[2]": "42", "40_[1-3:1%2]": "42"}
 
     def write_job(self, root: Path, job: FakeJob) -> None:
         cgroup = f"system.slice/slurmstepd.scope/job_{job.id}/step_0/user/task_0"
         write_cgroup(root, cgroup, pids=job.pids, cpus=job.cpus)
         job.write_processes(root, cgroup=f"/{cgroup}")
+        element = "SLURM_ARRAY_JOB_ID=40\0SLURM_ARRAY_TASK_ID=2\0" if job.id == "42" else ""
+        for pid in job.pids:
+            write_file(root, f"proc/{pid}/environ", f"SLURM_JOB_ID={job.id}\0{element}")
 
     def hook_calls(self, job: str) -> Sequence[HookCall]:
         environ = {"SLURM_JOB_ID": job, "SLURM_JOB_UID": "2001"}
@@ -101,6 +106,7 @@ class TestPbs(SchedulerContract):
     plugin = pbs
     name = "pbs"
     job_ids = ("41.server", "42[7].server")
+    other_names: ClassVar[Mapping[str, str]] = {"41": "41.server", "42[7]": "42[7].server"}
 
     def write_job(self, root: Path, job: FakeJob) -> None:
         cgroup = f"pbs_jobs.service/jobid/{job.id}"

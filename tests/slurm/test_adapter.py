@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from schedhook.values.errors import UsageError
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
-from schedhook_plugins.schedulers.slurm.queries import QUERY_METHODS, probe, query_hosts
+from schedhook_plugins.schedulers.slurm.queries import QUERY_METHODS, probe, query_job
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
 
 
@@ -42,12 +40,9 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
 
     assert first.jobs() == second.jobs() == (str(job),)
     assert first.owner(str(job)) == USER_ID
-    assert first.job_of(tasks["0.0"].pids[0]) == str(job)
-    assert first.job_of(os.getpid()) is None
-
     assert usable() == ["squeue-json", "text"]
     for method in QUERY_METHODS[2:]:
-        assert query_hosts(str(job), methods=[method]) == ("n1", "n2"), method.name
+        assert query_job(str(job), methods=[method]).hosts == ("n1", "n2"), method.name
 
     assert not first.suspended(str(job))
     cluster.command("scontrol", "suspend", str(job))
@@ -62,7 +57,7 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
 def test_an_unknown_job_is_an_error_and_host_lists_expand_as_slurms(cluster: Cluster) -> None:
     for method in QUERY_METHODS[2:]:
         with pytest.raises(UsageError, match="knows no job 99999"):
-            query_hosts("99999", methods=[method])
+            query_job("99999", methods=[method])
     text = "n[1-3,07,10-11],r[1-2]n[08-09],login"
     written = cluster.command("scontrol", "show", "hostnames", text).split()
     assert expand_hosts(text) == tuple(written)
@@ -71,4 +66,6 @@ def test_an_unknown_job_is_an_error_and_host_lists_expand_as_slurms(cluster: Clu
 def test_a_job_name_that_looks_like_output_changes_no_answer(cluster: Cluster) -> None:
     job = cluster.submit("sleep 600", "--job-name=x\n   99|n9", "-n1", "-w", "n1")
     cluster.wait_for_state(job, "RUNNING")  # a job that waits has no hosts
-    assert {query_hosts(str(job), methods=[method]) for method in QUERY_METHODS[2:]} == {("n1",)}
+    assert {query_job(str(job), methods=[method]).hosts for method in QUERY_METHODS[2:]} == {
+        ("n1",)
+    }

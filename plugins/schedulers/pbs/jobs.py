@@ -26,6 +26,7 @@ from schedhook.values.errors import NoPermissionError, ProcessGoneError, UsageEr
 from schedhook.values.log import get_logger
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.text import join_some
 from schedhook_plugins.schedulers.pbs.notes import PbsNotes, Told
 from schedhook_plugins.schedulers.pbs.vnodes import nodes_on_host, parse_exec_vnode
 
@@ -68,6 +69,24 @@ class PbsJobs:
         known.update(self.notes.jobs())
         alike = [each for each in known if each.partition(".")[0] == job]
         return alike[0] if job not in known and len(alike) == 1 else job
+
+    def resolve(self, text: str) -> str:
+        """Return the full id of the job that people call `text`, `text` itself if there is none.
+
+        Raise UsageError for an array (`12`, `12[]`, `12[].server`), and for what cannot be an id.
+        """
+        job, known = self.full_id(text), self.names()
+        if job not in known:
+            array, _, server = text.partition(".")
+            prefix = f"{array.removesuffix('[]')}["
+            subjobs = [
+                each
+                for each in known
+                if each.startswith(prefix) and each.endswith(f".{server}" if server else "")
+            ]
+            if subjobs:
+                raise UsageError(f"{text} is an array; name one of its jobs: {join_some(subjobs)}")
+        return job
 
     def cgroups(self, job: str) -> list[Cgroup]:
         """Return the job's cgroups, that of the cpuset first if hierarchies are apart."""

@@ -64,6 +64,10 @@ class PbsScheduler(Scheduler):
         """Return the jobs that have a cgroup here, and those of which a session lives."""
         return self._jobs.names()
 
+    def resolve(self, text: str) -> str:
+        """Return `12[3].server` for `12[3]`; see `PbsJobs.resolve`."""
+        return self._jobs.resolve(text)
+
     def tasks(self, job: str) -> tuple[Task, ...]:
         """Return one task with all of the job's processes: PBS knows no parts of a job here."""
         job = self._jobs.full_id(job)

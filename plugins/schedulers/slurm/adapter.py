@@ -13,12 +13,13 @@ from pathlib import Path
 from schedhook.host.cgroups import Cgroup, frozen
 from schedhook.host.topology import Topology, read_topology
 from schedhook.host.vanishing import read_living
-from schedhook.roles.scheduler import EventKind, Task
+from schedhook.roles.scheduler import EventKind, JobDescription, Task
 from schedhook.values.errors import UsageError
 from schedhook.values.model import Event, Placement
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers.slurm import cgroups
+from schedhook_plugins.schedulers.slurm import cgroups, names
 from schedhook_plugins.schedulers.slurm.cgroups import Member, ProcessInfo
+from schedhook_plugins.schedulers.slurm.scopes import JobCgroups
 
 NAME = "slurm"
 
@@ -58,6 +59,9 @@ _WORDS = {
 _JOB = re.compile(r"[1-9][0-9]{0,9}")
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _LONGEST_WORD = 256
+_RANK = frozenset({"SLURM_PROCID"})
+_DESCRIBING = 8
+"""So many of a job's processes are asked at most what people call it."""
 _STEPS_WITHOUT_TASKS = frozenset({"batch", "extern", "interactive"})
 
 
@@ -124,19 +128,37 @@ class HostJobs:
         self.host = host
         """Slurm's name for this host: only this slurmd's part of a job, if several share a
         kernel."""
+        self._cgroups = JobCgroups(root, host)
         self._topology: tuple[str, Topology] | None = None
 
     def jobs(self) -> tuple[str, ...]:
-        """Return the jobs that have a cgroup on this host."""
-        return cgroups.job_ids(self.root, self.host)
+        """Return the numbers of the jobs that have a cgroup on this host, in ascending order."""
+        return self._cgroups.jobs()
 
     def cgroups(self, job: str) -> tuple[Cgroup, ...]:
         """Return the job's cgroups, one for each hierarchy (and each slurmd, if several run)."""
-        return cgroups.job_cgroups(job, self.root, self.host)
+        return self._cgroups.of(job)
 
-    def job_of(self, pid: int) -> str | None:
-        """Return the job that a process belongs to by its cgroup, None if it belongs to none."""
-        return cgroups.job_of(pid, self.root)
+    def resolve(self, text: str) -> str:
+        """Return the number of the job that people call `text`, `text` itself if there is none.
+
+        Raise UsageError for the number of an array or of a heterogeneous job, and for a text that
+        names several jobs here.
+        """
+        if text in (sluids := self._cgroups.sluids()):
+            return sluids[text]
+        aliases = {job: about.alias for job in self.jobs() if (about := self.describe(job))}
+        return names.resolve(text, aliases)
+
+    def describe(self, job: str) -> JobDescription | None:
+        """Return what its tasks' environment says of the job; the user may have changed it."""
+        members = self._members(job)
+        tasks = [pid for pid in members if members[pid].step != "extern"]
+        for pid in sorted(tasks, key=lambda pid: (members[pid].step != "batch", pid))[:_DESCRIBING]:
+            variables = cgroups.read_variables(pid, self.root, names.VARIABLES)
+            if about := names.describe(variables, job):
+                return about
+        return None
 
     def tasks(self, job: str) -> tuple[Task, ...]:
         """Return the job's tasks on this host, steps in ascending order.
@@ -197,9 +219,13 @@ class HostJobs:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _members(self, job: str) -> dict[int, Member]:
+        """Return the processes in the job's cgroups, except those in Slurm's own."""
+        return cgroups.merge(cgroups.members(cgroup, self.root) for cgroup in self.cgroups(job))
+
     def _processes(self, job: str) -> dict[int, tuple[Member, ProcessInfo]]:
         """Return the job's living processes without Slurm's own."""
-        members = cgroups.merge(cgroups.members(cgroup, self.root) for cgroup in self.cgroups(job))
+        members = self._members(job)
         found = {}
         for pid, info in read_living(members, lambda pid: cgroups.read_process(pid, self.root)):
             # A slurmstepd among the user's processes has yet to become a task's program.
@@ -214,8 +240,7 @@ class HostJobs:
             if member.step in _STEPS_WITHOUT_TASKS:
                 own[pid] = member.step
                 continue
-            task = member.task or cgroups.rank_in_environment(pid, self.root)
-            if task:
+            if task := member.task or self._rank(pid):
                 own[pid] = f"{member.step}.{int(task)}"
         names = {}
         for pid, (member, info) in processes.items():
@@ -225,6 +250,11 @@ class HostJobs:
                 parent = processes[at][1].parent
             names[pid] = own.get(at, member.step)
         return names
+
+    def _rank(self, pid: int) -> str:
+        """Return the number that Slurm gave to the task, empty if its environment has none."""
+        rank = cgroups.read_variables(pid, self.root, _RANK).get("SLURM_PROCID", "")
+        return rank if _NUMBER.fullmatch(rank) else ""
 
     def _read_topology(self) -> Topology:
         """Return the topology, read again only if a processor or a node came or went.

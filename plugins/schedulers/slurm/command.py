@@ -32,13 +32,14 @@ from schedhook.values.model import Outcome, Placement, Report
 from schedhook.values.report_json import report_to_dict
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import NAME, HostJobs
+from schedhook_plugins.schedulers.slurm.answers import JobAnswer
 from schedhook_plugins.schedulers.slurm.migrate import JobMove, cpus_of_nodes, migrate
 from schedhook_plugins.schedulers.slurm.override import (
     OverrideRecorder,
     finish_interrupted,
     locked,
 )
-from schedhook_plugins.schedulers.slurm.queries import query_hosts
+from schedhook_plugins.schedulers.slurm.queries import query_job
 from schedhook_plugins.schedulers.slurm.remote import run_on_hosts
 
 _WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
@@ -79,6 +80,12 @@ class _Arguments:
 @click.option(
     "--this-host", is_flag=True, help="Act on this host only; do not ask Slurm where the job runs."
 )
+@click.option(
+    "--by-number",
+    is_flag=True,
+    hidden=True,
+    help="With --this-host: JOB is the number by which Slurm's cgroups call the job.",
+)
 @click.option("--host", metavar="NAME", help="Slurm's name for this host, if several share it.")
 @config_option
 @json_option
@@ -89,11 +96,14 @@ def command(
     release: bool,
     dry_run: bool,
     this_host: bool,
+    by_number: bool,
     host: str | None,
     config_path: Path | None,
     as_json: bool,
 ) -> int:
     """Give the running Slurm job JOB other processors, and let its memory follow.
+
+    JOB is written as squeue writes it: 4711, 36_2 (an array's element), 50+1 (a component).
 
     Cpusets are widened, set and narrowed in the order that the kernel requires, each task is bound
     as it was before, relative to the new processors, and its memory follows. If anything fails,
@@ -102,23 +112,29 @@ def command(
     """
     if sum((cpus is not None, nodes is not None, release)) != 1:
         raise UsageError("give one of --cpus LIST, --to-nodes NODES, --release")
+    here = HostJobs(host=host)
+    if this_host:
+        found = JobAnswer(number=job if by_number else here.resolve(job))
+    else:
+        found = _find_job(job, here)
     arguments = _Arguments(
-        job=job,
+        job=found.number,
         cpus=cpus,
         nodes=nodes,
         release=release,
         dry_run=dry_run,
         config_path=config_path,
     )
-    here = HostJobs(host=host)
-    hosts = () if this_host else _hosts_of(job, here)
-    if len(hosts) > 1:
-        results = run_on_hosts(hosts, arguments.words())
+    if _is_elsewhere(found, here):
+        results = run_on_hosts(found.hosts, arguments.words())
     else:
         results = [_run_on_this_host(arguments, here)]
     if as_json:
-        click.echo(json.dumps({"job": job, "hosts": results}, ensure_ascii=False))
+        answer = {"job": found.number, "alias": found.alias or None, "hosts": results}
+        click.echo(json.dumps(answer, ensure_ascii=False))
     else:
+        if found.number != job:
+            click.echo(f"{job} is job {found.number}")
         for result in results:
             _print(result)
     return _worst(result["status"] for result in results)
@@ -129,17 +145,29 @@ def main() -> None:
     run_command(command, "job-migrate")
 
 
-def _hosts_of(job: str, here: HostJobs) -> tuple[str, ...]:
-    """Return the job's hosts; none if Slurm cannot be asked and the job is on this host."""
+def _find_job(text: str, here: HostJobs) -> JobAnswer:
+    """Return the job that people call `text`, from Slurm or else from this host.
+
+    If Slurm cannot be asked and the job is on this host, no hosts are returned.
+    """
     try:
-        return query_hosts(job)
+        return query_job(text)
     except UsageError:
         raise
     except SchedhookError as error:
-        if not here.tasks(job):
-            raise
+        number = here.resolve(text)
+        if not here.tasks(number):
+            raise SchedhookError(f"{error}; run it with --this-host on the job's hosts") from None
         click.echo(f"job-migrate: {error}; acting on this host only", err=True)
-        return ()
+        return JobAnswer(number=number)
+
+
+def _is_elsewhere(job: JobAnswer, here: HostJobs) -> bool:
+    """Return whether a part of the job is on another host than this one."""
+    if len(job.hosts) == 1:
+        this = here.host or socket.gethostname().partition(".")[0]
+        return job.hosts[0] != this and not here.cgroups(job.number)
+    return len(job.hosts) > 1
 
 
 # -- on this host --------------------------------------------------------------------------------

@@ -1,21 +1,29 @@
 """What `schedhook doctor` reports about Slurm on this host.
 
 It checks Slurm's configuration, the hooks, and the method by which job-migrate can ask Slurm where
-a job runs. It reads files and asks Slurm's controller nothing.
+a job runs. On a live host it also asks whether the controller answers.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.ownership import explain_untrusted
+from schedhook.values.text import join_some
 from schedhook_plugins.schedulers.slurm import queries
+from schedhook_plugins.schedulers.slurm.configuration import (
+    Settings,
+    find_configuration,
+    is_yes,
+    last,
+    plugin_names,
+    read_settings,
+)
+from schedhook_plugins.schedulers.slurm.scopes import JobCgroups
 
-_USUAL = ("etc/slurm/slurm.conf", "run/slurm/conf/slurm.conf")
 _CGROUPS = "proctrack/cgroup"
 _HOOKS = {
     "Prolog": "the agent notices jobs only by watching, some moments after they start",
@@ -23,10 +31,6 @@ _HOOKS = {
     "TaskProlog": "the agent reapplies an override only some moments after a step has started",
 }
 _INSTALL = "install the hooks as contrib/slurm/README.md tells"
-_DEEPEST = 5
-
-Settings = dict[str, list[str]]
-"""The values of each parameter in the order of the file, by the name in lower case."""
 
 
 def examine(root: Path) -> Iterable[Finding]:
@@ -38,58 +42,31 @@ def examine(root: Path) -> Iterable[Finding]:
     settings = read_settings(path)
     yield ok("slurm", f"configured by {path}")
     yield from _confinement(settings, path)
+    yield from _numbers(root)
     for parameter, without in _HOOKS.items():
         yield from _hook(parameter, settings.get(parameter.lower(), []), without, root)
     if root == Path("/"):
-        yield _query_method()
-
-
-def find_configuration(root: Path) -> Path | None:
-    """Return the slurm.conf that Slurm's commands on this host use, None if there is none."""
-    named = os.environ.get("SLURM_CONF") if root == Path("/") else None
-    candidates = [Path(named)] if named else [root / each for each in _USUAL]
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def read_settings(path: Path, depth: int = 0) -> Settings:
-    """Read the parameters of a file like slurm.conf(5), and included files in their place.
-
-    Raise OSError if the file cannot be read.
-    """
-    settings: Settings = {}
-    text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", "")
-    for line in text.splitlines():
-        line = line.partition("#")[0].strip()  # noqa: PLW2901
-        if included := re.fullmatch(r"(?i:include)\s+(\S+)", line):
-            below = path.parent / included[1]
-            if depth < _DEEPEST and below.is_file():
-                for name, values in read_settings(below, depth + 1).items():
-                    settings.setdefault(name, []).extend(values)
-        elif setting := re.fullmatch(r"(\w+)\s*=\s*(.*)", line):
-            settings.setdefault(setting[1].lower(), []).append(setting[2].strip())
-    return settings
+        yield from _controller()
 
 
 def _confinement(settings: Settings, path: Path) -> Iterable[Finding]:
-    tracking = _last(settings, "proctracktype") or _CGROUPS  # the default if there are cgroups
-    if tracking == _CGROUPS:
+    tracking = last(settings, "ProctrackType") or _CGROUPS  # the default if there are cgroups
+    if plugin_names(tracking, "proctrack") == ["cgroup"]:
         yield ok("slurm", f"ProctrackType={tracking}: jobs can be found by their cgroups")
     else:
         what = (
             f"ProctrackType={tracking}: jobs may have no cgroups, and cannot be found without them"
         )
         yield problem("slurm", what, f"set ProctrackType={_CGROUPS} in slurm.conf")
-    tasks = _last(settings, "taskplugin")
-    constrain = ""
+    tasks = last(settings, "TaskPlugin")
     cgroup = path.with_name("cgroup.conf")
-    if cgroup.is_file():
-        constrain = _last(read_settings(cgroup), "constraincores")
-    if "task/cgroup" not in tasks.split(","):
+    constrain = last(read_settings(cgroup), "ConstrainCores") if cgroup.is_file() else ""
+    if "cgroup" not in plugin_names(tasks, "task"):
         lacks = f"TaskPlugin={tasks or '(default)'}, without task/cgroup"
-    elif constrain.lower() != "yes":
+    elif not is_yes(constrain):
         lacks = f"ConstrainCores={constrain or '(default: no)'} in {cgroup}"
     else:
-        yield ok("slurm", f"TaskPlugin={tasks}, ConstrainCores=yes: jobs have cpusets")
+        yield ok("slurm", f"TaskPlugin={tasks}, ConstrainCores={constrain}: jobs have cpusets")
         return
     what = f"{lacks}: jobs have no cpusets, only bindings, and can leave their processors"
     remedy = (
@@ -97,6 +74,17 @@ def _confinement(settings: Settings, path: Path) -> Iterable[Finding]:
         " cgroup.conf"
     )
     yield note("slurm", what, remedy)
+
+
+def _numbers(root: Path) -> Iterable[Finding]:
+    """Report jobs that only a SLUID names, as Slurm 26.05 does, and whose number is unknown."""
+    unknown = JobCgroups(root).unnumbered()
+    if unknown:
+        what = (
+            f"{join_some(unknown)}: the number of the job is unknown, since no slurmstepd of it"
+            " can be seen; it is not followed"
+        )
+        yield problem("slurm", what, "set CgroupJobIdPaths=yes in cgroup.conf (26.05.2 or later)")
 
 
 def _hook(parameter: str, values: list[str], without: str, root: Path) -> Iterable[Finding]:
@@ -139,16 +127,19 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _last(settings: Settings, name: str) -> str:
-    """Return the last value of a parameter, which is the one that Slurm uses."""
-    return settings.get(name, [""])[-1]
-
-
-def _query_method() -> Finding:
+def _controller() -> Iterable[Finding]:
+    """Report by which method job-migrate asks Slurm where a job runs, and whether it answers."""
     found = queries.probe()
-    for name, (usable, what) in found.items():
-        if usable:
-            return ok("slurm queries", f"{name} can be used: {what}")
-    lacks = "; ".join(f"{name}: {what}" for name, (_, what) in found.items())
-    what = f"Slurm cannot be asked where a job runs ({lacks}): job-migrate acts on this host only"
-    return note("slurm queries", what, "install Slurm's client commands on this host")
+    usable = next((name for name, (works, _) in found.items() if works), None)
+    if usable is None:
+        lacks = "; ".join(f"{name}: {what}" for name, (_, what) in found.items())
+        what = f"cannot be asked where a job runs ({lacks}): job-migrate acts on this host only"
+        yield note("slurm queries", what, "install Slurm's client commands on this host")
+        return
+    if (failure := queries.ping()) is not None:
+        what = f"the controller does not answer ({failure}): job-migrate acts on this host only"
+        yield problem(
+            "slurm queries", what, "check slurmctld and munged; scontrol ping must say UP"
+        )
+        return
+    yield ok("slurm queries", f"{usable} can be used, the controller answers: {found[usable][1]}")

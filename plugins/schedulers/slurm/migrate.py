@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from schedhook.control.cpu_map import relative
 from schedhook.host.cgroups import configured_cpus
-from schedhook.host.topology import read_topology
+from schedhook.host.topology import read_cores, read_topology
 from schedhook.roles.request import Relocate
 from schedhook.roles.scheduler import Task
 from schedhook.values.errors import SchedhookError, UsageError
@@ -111,7 +111,8 @@ def migrate(
 def cpus_of_nodes(here: HostJobs, job: str, nodes: NodeSet) -> CpuSet:
     """Return as many processors of `nodes` as the job has, spread evenly over the nodes.
 
-    Those that no other job has come first. Raise UsageError if the nodes have too few.
+    Cores are kept whole, as Slurm allots them, and those that no other job has come first. Raise
+    UsageError if the nodes have too few.
     """
     cgroups = here.cgroups(job)
     tasks = here.tasks(job)
@@ -123,15 +124,17 @@ def cpus_of_nodes(here: HostJobs, job: str, nodes: NodeSet) -> CpuSet:
     available = len(topology.cpus_of(nodes))
     if available < number:
         raise UsageError(f"nodes {nodes} have {available} processors, and job {job} has {number}")
+    cores = {node: read_cores(topology.cpus_of([node]), here.root) for node in nodes}
     chosen = CpuSet()
     while True:
         for node in nodes:
             if len(chosen) == number:
                 return chosen
             # Less those that are chosen for another node: with `numa=fake` it may have them, too.
-            left = topology.cpus_of([node]) - chosen
+            left = [core - chosen for core in cores[node] if core - chosen]
             if left:
-                chosen = chosen | {min(left, key=lambda cpu: (cpu in taken, cpu))}
+                core = min(left, key=lambda core: (bool(core & taken), min(core)))
+                chosen = chosen | list(core)[: number - len(chosen)]
 
 
 def _await_steps(here: HostJobs, job: str) -> None:

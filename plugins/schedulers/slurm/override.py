@@ -88,8 +88,11 @@ class OverrideRecorder:
             was = earlier.was if earlier is not None else move.old
             override = PlacementOverride(was=was, placement=move.new, leaving=move.old.cpus)
             owner = self._here.owner(self._job)
+            about = self._here.describe(self._job)
             with self._journal.transaction():
                 self._journal.runs.record_start(NAME, self._job, owner)
+                if about is not None:
+                    self._journal.runs.describe(NAME, self._job, about.alias, about.name)
                 _record(self._journal, self._job, move.before)
                 self._journal.overrides.set(NAME, self._job, override)
             self._recorded = override

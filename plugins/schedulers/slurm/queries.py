@@ -1,7 +1,8 @@
 """Ask Slurm's controller on which hosts a job runs.
 
 The methods are tried in this order: pyslurm, scontrol's JSON, squeue's JSON, squeue's text. Each
-question goes to the controller, so a hook must not ask any.
+question goes to the controller, so a hook must not ask any. A controller that is down answers none
+of them, so all together have one limit of time.
 """
 
 from __future__ import annotations
@@ -11,25 +12,28 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 from schedhook.values.errors import SchedhookError, UsageError
+from schedhook_plugins.schedulers.slurm import names
 from schedhook_plugins.schedulers.slurm.answers import (
     SQUEUE_FORMAT,
-    Hosts,
+    JobAnswer,
     Unreadable,
-    hosts_in_json,
-    hosts_in_pyslurm,
-    hosts_in_squeue,
+    job_in_pyslurm,
+    jobs_in_json,
+    jobs_in_squeue,
 )
+from schedhook_plugins.schedulers.slurm.configuration import find_configuration
 from schedhook_plugins.schedulers.slurm.pyslurm_probe import NO_SUCH_JOB
 
-_SECONDS = 15.0
+SECONDS = 5.0
+"""How long the controller may take to answer, whatever it is asked and how often."""
+
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin"
-_CONFIGURATION = (Path("/etc/slurm/slurm.conf"), Path("/run/slurm/conf/slurm.conf"))
 _KEPT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT"})
 _NO_SUCH_JOB = re.compile(r"[Ii]nvalid job id|not found")
 
@@ -56,13 +60,14 @@ class QueryMethod:
     """A way to ask where a job runs."""
 
     name: str
-    ask: Callable[[str, RunCommand], Hosts | None]
-    """Return the job's hosts, None if Slurm knows no such job. Raise NotUsable or Unreadable."""
+    ask: Callable[[str, RunCommand], Sequence[JobAnswer]]
+    """Return the job with this number, or all jobs of which it is the base number, perhaps among
+    others; none if Slurm knows no such job. Raise NotUsable or Unreadable."""
     describe: Callable[[RunCommand], str]
     """Return what this is, with its version, without asking the controller. Raise NotUsable."""
 
 
-def run_command(command: Sequence[str], seconds: float = _SECONDS) -> CommandResult:
+def run_command(command: Sequence[str], seconds: float = SECONDS) -> CommandResult:
     """Run a Slurm command without the user's variables that would change its output."""
     program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:{_PATH}")
     if program is None:
@@ -72,6 +77,8 @@ def run_command(command: Sequence[str], seconds: float = _SECONDS) -> CommandRes
         for name, value in os.environ.items()
         if not name.startswith(("SLURM_", "SQUEUE_", "SCONTROL_")) or name in _KEPT_VARIABLES
     }
+    if configuration := find_configuration():  # the running slurmd may have it elsewhere
+        environment["SLURM_CONF"] = str(configuration)
     try:
         done = subprocess.run(
             [program, *command[1:]],
@@ -84,32 +91,58 @@ def run_command(command: Sequence[str], seconds: float = _SECONDS) -> CommandRes
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise NotUsable(f"{command[0]} did not answer within {seconds:g} s") from None
+        raise NotUsable(f"{command[0]} did not answer within {seconds:.1f} s") from None
     except OSError as error:
         raise NotUsable(f"{command[0]}: {error.strerror}") from None
     return CommandResult(status=done.returncode, output=done.stdout, errors=done.stderr)
 
 
-def query_hosts(
-    job: str, *, methods: Iterable[QueryMethod] | None = None, run: RunCommand = run_command
-) -> Hosts:
-    """Return the hosts that a job has, from the first method that works here.
+def within(seconds: float) -> RunCommand:
+    """Return a function that runs commands which together may take this long, from now on."""
+    end = time.monotonic() + seconds
 
-    Raise UsageError if Slurm knows no such job, SchedhookError if no method works.
+    def run(command: Sequence[str]) -> CommandResult:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise NotUsable(f"not asked, {seconds:g} s are over")
+        return run_command(command, left)
+
+    return run
+
+
+def query_job(
+    text: str, *, methods: Iterable[QueryMethod] | None = None, run: RunCommand | None = None
+) -> JobAnswer:
+    """Return what Slurm says of the job that people call `text`, by the first method that works.
+
+    Raise UsageError if Slurm knows no such job or if `text` names several, SchedhookError if no
+    method works within SECONDS.
     """
-    if not re.fullmatch(r"[1-9][0-9]{0,9}", job):
-        raise UsageError(f"{job!r} is not the number of a Slurm job")
+    spelling = names.parse(text)
+    if spelling is None:
+        raise UsageError(f"{text!r} is not the number of a Slurm job, such as 4711, 36_2 or 50+1")
+    run = run or within(SECONDS)
     failures = []
     for method in QUERY_METHODS if methods is None else methods:
         try:
-            hosts = method.ask(job, run)
+            answers = {each.number: each for each in method.ask(str(spelling.base), run)}
         except (NotUsable, Unreadable) as failure:
             failures.append(f"{method.name}: {failure}")
             continue
-        if hosts is None:
-            raise UsageError(f"Slurm knows no job {job}; it may have ended some time ago")
-        return hosts
-    raise SchedhookError(f"Slurm cannot be asked about job {job}: {'; '.join(failures)}")
+        number = names.resolve(text, {each: its.alias for each, its in answers.items()})
+        if number in answers:
+            return answers[number]
+        raise UsageError(f"Slurm knows no job {text}; it may have ended some time ago")
+    raise SchedhookError(f"Slurm cannot be asked about job {text}: {'; '.join(failures)}")
+
+
+def ping(run: RunCommand | None = None) -> str | None:
+    """Return why the controller does not answer, None if it does."""
+    try:
+        result = (run or within(SECONDS))(["scontrol", "ping"])
+    except NotUsable as failure:
+        return str(failure)
+    return None if re.search(r"\bis UP\b", result.output) else _last_line(result)
 
 
 def probe(run: RunCommand = run_command) -> dict[str, tuple[bool, str]]:
@@ -129,18 +162,17 @@ def probe(run: RunCommand = run_command) -> dict[str, tuple[bool, str]]:
 def _run_pyslurm(arguments: Sequence[str], run: RunCommand) -> CommandResult:
     if find_spec("pyslurm") is None:
         raise NotUsable("pyslurm is not installed (schedhook[slurm]; it needs Slurm 25.11)")
-    configured = os.environ.get("SLURM_CONF")
-    if not any(path.exists() for path in ([Path(configured)] if configured else _CONFIGURATION)):
-        raise NotUsable("pyslurm needs a slurm.conf, and there is none where it looks")
+    if find_configuration() is None:
+        raise NotUsable("pyslurm needs a slurm.conf, and there is none on this host")
     module = "schedhook_plugins.schedulers.slurm.pyslurm_probe"
     return run([sys.executable, "-P", "-m", module, *arguments])
 
 
-def _ask_pyslurm(job: str, run: RunCommand) -> Hosts | None:
+def _ask_pyslurm(job: str, run: RunCommand) -> Sequence[JobAnswer]:
     result = _run_pyslurm([job], run)
     if result.status == NO_SUCH_JOB:
-        return None
-    return hosts_in_pyslurm(_output(result, "pyslurm"))
+        return []
+    return [job_in_pyslurm(_output(result, "pyslurm"))]
 
 
 def _describe_pyslurm(run: RunCommand) -> str:
@@ -154,12 +186,12 @@ def _describe_pyslurm(run: RunCommand) -> str:
 
 
 def _ask_command(
-    command: Sequence[str], job: str, run: RunCommand, read: Callable[[str, str], Hosts | None]
-) -> Hosts | None:
+    command: Sequence[str], run: RunCommand, read: Callable[[str], Sequence[JobAnswer]]
+) -> Sequence[JobAnswer]:
     result = run(command)
     if result.status and _NO_SUCH_JOB.search(result.errors):
-        return None
-    return read(_output(result, command[0]), job)
+        return []
+    return read(_output(result, command[0]))
 
 
 def _describe_json(program: str) -> Callable[[RunCommand], str]:
@@ -187,14 +219,14 @@ QUERY_METHODS = (
     QueryMethod(
         name="scontrol-json",
         ask=lambda job, run: _ask_command(
-            ["scontrol", "--json", "show", "job", job], job, run, hosts_in_json
+            ["scontrol", "--json", "show", "job", job], run, jobs_in_json
         ),
         describe=_describe_json("scontrol"),
     ),
     QueryMethod(
         name="squeue-json",
         ask=lambda job, run: _ask_command(
-            ["squeue", "--json", "--states=all", f"--jobs={job}"], job, run, hosts_in_json
+            ["squeue", "--json", "--states=all", f"--jobs={job}"], run, jobs_in_json
         ),
         describe=_describe_json("squeue"),
     ),
@@ -202,9 +234,8 @@ QUERY_METHODS = (
         name="text",
         ask=lambda job, run: _ask_command(
             ["squeue", "--noheader", "--states=all", f"--jobs={job}", f"--format={SQUEUE_FORMAT}"],
-            job,
             run,
-            hosts_in_squeue,
+            jobs_in_squeue,
         ),
         describe=lambda run: f"squeue's text, {run(['squeue', '--version']).output.strip()}",
     ),

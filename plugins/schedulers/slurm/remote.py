@@ -26,7 +26,11 @@ def run_on_hosts(hosts: Sequence[str], arguments: Sequence[str]) -> list[dict[st
     `failure`. Raise SchedhookError if there is neither clush nor ssh.
     """
     launcher = _find_launcher(len(hosts))
-    command = [sys.executable, "-P", "-m", _MODULE, *arguments, "--this-host", "--json"]
+    command = [
+        *(sys.executable, "-P", "-m", _MODULE),
+        *arguments,
+        *("--this-host", "--by-number", "--json"),
+    ]
 
     def run(host: str) -> dict[str, Any]:
         # --host tells apart several slurmds that share a kernel; elsewhere it changes nothing.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schedhook import SchedulerPlugin, hookimpl
-from schedhook.roles.scheduler import EventKind, Scheduler, Task
+from schedhook.roles.scheduler import EventKind, JobDescription, Scheduler, Task
 from schedhook.values.model import Event, Placement
 from schedhook_plugins.schedulers.slurm import adapter
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
@@ -46,9 +46,11 @@ class Slurm(Scheduler):
     def cgroups(self, job: str) -> tuple[Path, ...]:
         return tuple(cgroup.path for cgroup in self._here.cgroups(job))
 
-    def job_of(self, pid: int) -> str | None:
-        """Return the job that a process belongs to by its cgroup, None if it belongs to none."""
-        return self._here.job_of(pid)
+    def resolve(self, text: str) -> str:
+        return self._here.resolve(text)
+
+    def describe(self, job: str) -> JobDescription | None:
+        return self._here.describe(job)
 
     def tasks(self, job: str) -> tuple[Task, ...]:
         return self._here.tasks(job)

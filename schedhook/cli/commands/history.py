@@ -19,6 +19,7 @@ from schedhook.journal.file import journal_path
 from schedhook.journal.journal import Journal
 from schedhook.values.config import load_config
 from schedhook.values.errors import UsageError
+from schedhook.values.text import join_some
 
 _AGO = re.compile(r"([0-9]+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -102,12 +103,17 @@ def command(
 def _read_runs(
     job: str | None, since: float | None, limit: int, config_path: Path | None
 ) -> tuple[Path, Sequence[Run]]:
-    """Return the journal's path and the runs in it. Raise UsageError if there is no journal."""
+    """Return the journal's path and the runs in it.
+
+    Raise UsageError if there is no journal, or if `job` is the number of an array.
+    """
     config = load_config(config_path)
     path = journal_path(config)
     if not path.exists():
         raise UsageError(f"{path}: there is no journal yet; the agent and the hooks write it")
     with Journal.open(path, create=False) as journal:
+        if job is not None and (members := journal.runs.members_of(job)):
+            raise UsageError(f"{job} names several jobs; name one: {join_some(members)}")
         return path, journal.history(job, limit, since)
 
 

@@ -19,7 +19,7 @@ from schedhook.cli.options.profile import profile_options
 from schedhook.cli.running import carry_out, print_report
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
-from schedhook.jobs.lookup import find_pids
+from schedhook.jobs.lookup import find_job
 from schedhook.migration.profiling.reading import Format, read_profile
 from schedhook.migration.profiling.samples import Tally
 from schedhook.migration.profiling.summary import Summary, summarise
@@ -115,7 +115,7 @@ def _find_members(
     if cgroup is not None:
         return tuple(cgroups.pids(cgroups.resolve_cgroup(cgroup, root), root))
     assert job is not None
-    return find_pids(plugins, job, scheduler, root)
+    return find_job(plugins, job, scheduler, root).pids
 
 
 def _survey(log: str, members: tuple[int, ...], root: Path, **how: Any) -> tuple[Tally, Survey]:

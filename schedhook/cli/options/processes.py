@@ -30,7 +30,8 @@ process_options = grouped(
         type=NAME,
         metavar="ID",
         shell_complete=complete_jobs,
-        help="All processes of this job on this host.",
+        help="All processes of this job on this host, written as its scheduler writes it: 4711,"
+        " 36_2 or 50+1 for Slurm, 12[3] for PBS.",
     ),
     click.option(
         "--scheduler",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schedhook.cli.output.charts import Bar, Chart, Group, Json, Tone, make_group, title_of
-from schedhook.cli.output.text import by_number, count, off_node, size
+from schedhook.cli.output.text import by_number, count, off_node, size, user_name, written
 from schedhook.values.sets import NodeSet
 from schedhook.values.text import printable
 
@@ -48,7 +48,10 @@ def _target_title(shown: Json) -> str:
 
 
 def _job_title(job: Json) -> str:
-    return printable(f"{job['scheduler']} job {job['job']}")
+    name, user = job["name"], user_name(job["user"])
+    parts = [f"{job['scheduler']} job {written(job)}", name and f'"{name}"', user and f"of {user}"]
+    title = " ".join(filter(None, parts))
+    return printable(f"{title}, suspended" if job["suspended"] else title)
 
 
 def _whole_group(title: str, shown: Json) -> Group:

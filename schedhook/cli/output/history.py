@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from schedhook.cli.output.tables import WIDE, Column, cell, make_table
-from schedhook.cli.output.text import size, when
+from schedhook.cli.output.text import size, user_name, when, written
 from schedhook.values.text import printable
 
 _COLOURS = {"complete": "green", "partial": "yellow", "refused": "red", "failed": "red"}
@@ -40,10 +40,11 @@ def print_runs(runs: Sequence[Run], *, in_full: bool) -> None:
 def _run_columns(form: str) -> tuple[Column[Run], ...]:
     """Return the columns of a list of runs; `form` is how times are written, see strftime(3)."""
     return (
-        Column("job", lambda run: f"{run['scheduler']} {run['job']}", shrinks=True),
-        Column("user", _user, only_wide=True),
+        Column("job", lambda run: f"{run['scheduler']} {run['alias'] or run['job']}", shrinks=True),
+        Column("name", lambda run: run["name"] or "", shrinks=True, only_wide=True),
+        Column("user", lambda run: user_name(run["user"]), shrinks=True, only_wide=True),
         Column("started", lambda run: when(run["started"], form)),
-        Column("ended", lambda run: when(run["ended"], form) if run["ended"] else "open"),
+        Column("ended", lambda run: when(run["ended"], form) if run["ended"] else _state(run)),
         Column("moves", lambda run: str(len(run["reports"]) or "-"), is_number=True),
         Column("moved", _moved, is_number=True),
         Column("left", _left, is_number=True),
@@ -51,8 +52,9 @@ def _run_columns(form: str) -> tuple[Column[Run], ...]:
     )
 
 
-def _user(run: Run) -> str:
-    return "" if run["user"] is None else str(run["user"])
+def _state(run: Run) -> str:
+    """Return the state of a run that has not ended."""
+    return "suspended" if run["suspended"] else "open"
 
 
 def _moved(run: Run) -> str:
@@ -73,8 +75,9 @@ def _outcome(run: Run) -> Text:
 
 
 def _print_run(run: Run, console: Console) -> None:
-    ended = when(run["ended"]) if run["ended"] else "open"
-    title = f"{run['scheduler']} job {run['job']}, {when(run['started'])} to {ended}"
+    ended = f"to {when(run['ended'])}" if run["ended"] else _state(run)
+    whose = f" of {user}" if (user := user_name(run["user"])) else ""
+    title = f"{run['scheduler']} job {written(run)}{whose}, {when(run['started'])} {ended}"
     console.print(Text(printable(title), style="bold"))
     entries = sorted(_entries(run), key=lambda entry: entry[0])
     if entries:

@@ -16,7 +16,15 @@ from schedhook.cli.output.bars import draw, draw_bar, draw_legend
 from schedhook.cli.output.charts import Tone
 from schedhook.cli.output.footprint_chart import chart_footprint, chart_jobs
 from schedhook.cli.output.tables import WIDE, Column, make_table
-from schedhook.cli.output.text import BAD_SHARE, by_number, count, percent, size, when
+from schedhook.cli.output.text import (
+    BAD_SHARE,
+    by_number,
+    count,
+    percent,
+    size,
+    user_name,
+    when,
+)
 from schedhook.values.text import printable
 
 Json = Mapping[str, Any]
@@ -96,7 +104,10 @@ def _job_table(shown: Json, console: Console) -> Table:
         return draw_bar(parts, scale, width, console)
 
     columns: tuple[Column[Json], ...] = (
-        Column("job", lambda job: f"{job['scheduler']} {job['job']}", shrinks=True),
+        Column("job", lambda job: f"{job['scheduler']} {job['alias'] or job['job']}", shrinks=True),
+        Column("name", lambda job: job["name"] or "", shrinks=True, only_wide=True),
+        Column("user", lambda job: user_name(job["user"]), shrinks=True, only_wide=True),
+        *_state_column(shown),
         Column("processes", lambda job: str(len(job["processes"])), is_number=True, only_wide=True),
         Column("processors", lambda job: job["placement"]["cpus"], shrinks=True, only_wide=True),
         Column("nodes", lambda job: job["placement"]["nodes"], shrinks=True),
@@ -108,6 +119,13 @@ def _job_table(shown: Json, console: Console) -> Table:
         Column("where", bar, shrinks=True),
     )
     return make_table(columns, shown["jobs"], console)
+
+
+def _state_column(shown: Json) -> tuple[Column[Json], ...]:
+    """Return a column that says which jobs are suspended, if any is."""
+    if not any(job["suspended"] for job in shown["jobs"]):
+        return ()
+    return (Column("state", lambda job: "suspended" if job["suspended"] else ""),)
 
 
 def _process_table(shown: Json, console: Console) -> Table:
@@ -164,7 +182,7 @@ def _remedy(shown: Json) -> list[RenderableType]:
     if not shown["bytes_off_node"]:
         return []
     if shown["job"] is not None:
-        target = f"--job {shlex.quote(shown['job'])}"
+        target = f"--job {shlex.quote(shown['alias'] or shown['job'])}"
     elif shown["cgroup"] is not None:
         target = f"--cgroup {shlex.quote(shown['cgroup'])}"
     else:

@@ -27,7 +27,13 @@ from typing import NoReturn
 import pytest
 
 from schedhook.roles.request import Request
-from schedhook.roles.scheduler import EventKind, Scheduler, Task, check_job
+from schedhook.roles.scheduler import (
+    EventKind,
+    JobDescription,
+    Scheduler,
+    Task,
+    check_job,
+)
 from schedhook.testing.contracts.plugin import PluginContract
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_host, write_process
 from schedhook.values.errors import UsageError
@@ -78,6 +84,8 @@ class SchedulerContract(PluginContract):
 
     job_ids: tuple[str, str] = ("41", "42")
     """Ids of two jobs, as the scheduler writes them."""
+    other_names: Mapping[str, str] = {}
+    """What people call these jobs besides their ids, with the id of each: `{"40_2": "42"}`."""
     lists_jobs: bool = True
     """False if the adapter leaves `jobs` at its default, so that the watcher follows no job."""
 
@@ -216,6 +224,30 @@ class SchedulerContract(PluginContract):
             assert scheduler.tasks(job) == ()
         except UsageError as error:
             assert "\n" not in str(error)
+
+    def test_a_job_is_found_by_what_people_call_it(
+        self, scheduler: Scheduler, jobs: Sequence[FakeJob]
+    ) -> None:
+        names = {job.id: job.id for job in jobs} | dict(self.other_names)
+        assert {text: scheduler.resolve(text) for text in names} == names
+
+    @pytest.mark.parametrize("text", ["987654321", "no such job", "7_7", "7+7", "[", "", "a\nb"])
+    def test_a_name_of_no_job_stays_as_it_is_or_is_refused(
+        self, scheduler: Scheduler, jobs: Sequence[FakeJob], text: str
+    ) -> None:
+        assert jobs
+        try:
+            assert scheduler.resolve(text) == text
+        except UsageError as error:
+            assert "\n" not in str(error)
+
+    def test_a_job_is_described_or_not(self, scheduler: Scheduler, jobs: Sequence[FakeJob]) -> None:
+        for job in jobs:
+            about = scheduler.describe(job.id)
+            assert about is None or isinstance(about, JobDescription)
+            if about is not None and about.alias:
+                assert scheduler.resolve(about.alias) == job.id
+        assert scheduler.describe("987654321") is None
 
     def test_what_it_can_reapply_it_has_a_method_for(self, scheduler: Scheduler) -> None:
         has_method = type(scheduler).reapply is not Scheduler.reapply

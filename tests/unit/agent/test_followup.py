@@ -10,6 +10,7 @@ import pytest
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.journal.errors import JobLockedError
 from schedhook.roles.request import Request
+from schedhook.roles.scheduler import JobDescription
 from schedhook.values.actions import OnRelocation
 from schedhook.values.config import Config
 from schedhook.values.errors import ProcessGoneError
@@ -33,6 +34,24 @@ def test_a_first_look_moves_nothing(one: OneJob) -> None:
     assert one.moves.requests == []
     assert homes(one.journal, "fake", "1") == {"0.0": at("0", "0"), "0.1": at("1", "1")}
     assert one.look() == "all in place"
+
+
+def test_what_people_call_the_job_is_recorded_once_it_is_known(one: OneJob) -> None:
+    adapter = one.dispatcher.adapter("fake")
+    asked = []
+
+    def describe(job: str) -> JobDescription | None:
+        asked.append(job)
+        return None if len(asked) == 1 else JobDescription(alias="36_2", name="sweep")
+
+    adapter.describe = describe  # type: ignore[method-assign]
+    one.look()
+    assert one.journal.history("1")[0]["alias"] is None
+    one.look()
+    one.look()
+    (run,) = one.journal.history("36_2")
+    assert (run["job"], run["alias"], run["name"]) == ("1", "36_2", "sweep")
+    assert len(asked) == 2
 
 
 def test_every_task_follows_its_own_way(one: OneJob) -> None:

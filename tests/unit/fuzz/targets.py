@@ -47,6 +47,7 @@ from schedhook_plugins.schedulers.pbs.scheduler import PbsScheduler
 from schedhook_plugins.schedulers.pbs.vnodes import nodes_on_host, parse_exec_vnode
 from schedhook_plugins.schedulers.slurm import answers as slurm_answers
 from schedhook_plugins.schedulers.slurm import cgroups as slurm_cgroups
+from schedhook_plugins.schedulers.slurm import names as slurm_names
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
 from schedhook_plugins.schedulers.slurm.scheduler import Slurm
 
@@ -114,8 +115,6 @@ def read_cgroups(data: bytes) -> None:
     ):
         with contextlib.suppress(SchedhookError):
             cgroups.cgroup_of(1, _NOWHERE)
-        with contextlib.suppress(SchedhookError):
-            slurm_cgroups.job_of(1, _NOWHERE)
         with contextlib.suppress(UsageError):
             cgroups.resolve_cgroup(_text(data[:200]), _NOWHERE)
         cgroup = cgroups.Cgroup(path=_NOWHERE / "a", version=2, mount=_NOWHERE)
@@ -180,17 +179,23 @@ def read_hosts(data: bytes) -> None:
 
 def read_slurm_json(data: bytes) -> None:
     with contextlib.suppress(slurm_answers.Unreadable):
-        slurm_answers.hosts_in_json(data.decode("utf-8", "replace"), "7")
+        slurm_answers.jobs_in_json(data.decode("utf-8", "replace"))
 
 
 def read_slurm_text(data: bytes) -> None:
     with contextlib.suppress(slurm_answers.Unreadable):
-        slurm_answers.hosts_in_squeue(data.decode("utf-8", "replace"), "7")
+        slurm_answers.jobs_in_squeue(data.decode("utf-8", "replace"))
 
 
 def read_pyslurm(data: bytes) -> None:
     with contextlib.suppress(slurm_answers.Unreadable):
-        slurm_answers.hosts_in_pyslurm(data.decode("utf-8", "replace"))
+        slurm_answers.job_in_pyslurm(data.decode("utf-8", "replace"))
+
+
+def read_job_name(data: bytes) -> None:
+    text, _, alias = data.decode("utf-8", "replace").partition("\n")
+    with contextlib.suppress(UsageError):
+        slurm_names.resolve(text, {"38": alias, "51": "50+1", "9": ""})
 
 
 _ADAPTERS = {"slurm": Slurm(_NOWHERE), "pbs": PbsScheduler(_NOWHERE)}
@@ -315,8 +320,9 @@ CapEff:\t000001ffffffffff
 Cpus_allowed_list:\t0-3
 Mems_allowed_list:\t0,2"""
 _SLURM_NEW = b"""{"jobs": [{"job_id": {"set": true, "number": 7}, "nodes": "n1"}]}"""
-_SLURM_OLD = b"""{"jobs": [{"job_id": 6}, {"job_id": 7, "nodes": "n[1-2]"}]}"""
-_PYSLURM = b"""{"hosts": "n[1-2]"}"""
+_SLURM_OLD = b"""{"jobs": [{"job_id": 6, "nodes": ""}, {"job_id": 7, "nodes": "n[1-2]",
+"array_job_id": 5, "array_task_id": null, "array_task_string": "1-3%2", "het_job_id": 0}]}"""
+_PYSLURM = b"""{"number": 7, "hosts": "n[1-2]"}"""
 _PBS = b"""{"job": {"id": "7.n1", "euser": "a", "session_id": 9}, "jobs": [{"id": "8"}],
 "host": "n1", "pid": 1}"""
 _TOLD = b'{"exec_vnode": "(n1[0])", "host": "n1", "user": 7, "sessions": [4], "suspended": true}'
@@ -403,7 +409,8 @@ TARGETS: Mapping[str, Target] = {
     "exec-vnode": Target(read_exec_vnode, (b"(n1[0]:ncpus=2:mem=4gb+n1[1]:mem=1gb)+(n2:x='a b')",)),
     "hosts": Target(read_hosts, (b"n[1-3,07],login1", b"a[1-2]b[3]")),
     "slurm-json": Target(read_slurm_json, (_SLURM_NEW, _SLURM_OLD)),
-    "slurm-text": Target(read_slurm_text, (b"6|n3\n7|n[1-2]\n",)),
+    "slurm-text": Target(read_slurm_text, (b"6|6|n3\n7|5_[1-3%2]|n[1-2]\n",)),
+    "slurm-names": Target(read_job_name, (b"36_[1-7:2,9%3]\n36_2", b"50+1\n50+1", b"36\n36_1")),
     "pyslurm": Target(read_pyslurm, (_PYSLURM,)),
     "message": Target(read_message, _MESSAGES),
     "pbs-event": Target(read_pbs_event, (_PBS,)),

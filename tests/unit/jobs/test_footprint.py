@@ -10,7 +10,7 @@ import pytest
 from schedhook.host import _proc
 from schedhook.host.topology import read_topology
 from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
-from schedhook.jobs.lookup import find_tasks
+from schedhook.jobs.lookup import find_job
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.plugins.loading import load_plugins
@@ -197,9 +197,9 @@ def test_a_broken_adapter_does_not_hide_others(slurm_host: Path) -> None:
 
 
 def test_a_job_is_found_with_its_scheduler(slurm_host: Path) -> None:
-    scheduler, tasks = find_tasks(load_plugins(Config()), "8", None, slurm_host)
-    assert scheduler == "slurm"
-    assert [task.pids for task in tasks] == [(800,)]
+    found = find_job(load_plugins(Config()), "8", None, slurm_host)
+    assert (found.adapter.name, found.job) == ("slurm", "8")
+    assert found.pids == (800,)
 
 
 def test_an_unknown_scheduler_is_an_error(slurm_host: Path) -> None:

@@ -24,7 +24,7 @@ from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.loading import load_plugins
 from schedhook.plugins.manager import Plugins
 from schedhook.plugins.sources import PluginSource
-from schedhook.roles.scheduler import Task
+from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.testing.hosts import (
     FakeArea,
     FakeNode,
@@ -61,12 +61,13 @@ def report(outcome: Outcome = Outcome.PARTIAL, seconds: float = 0.7, **more: Any
     )
 
 
-class Jobs:
+class Jobs(Scheduler):
     """A scheduler with given jobs: job → {process of each task: its nodes}."""
 
     name = "fake"
 
     def __init__(self, jobs: dict[str, dict[int, str]]) -> None:
+        super().__init__()
         self.known = jobs
         self.asked = 0
 
@@ -185,11 +186,11 @@ def test_off_node_memory_is_what_show_prints(host: Path) -> None:
     plugins = plugins_with(fake=lambda _: jobs)
     with Journal.in_memory() as journal:
         found = values(render_metrics(Config(), plugins, journal, host))
-    assert found["schedhook_job_memory_bytes", ("a", "fake")] == 11 * PAGE
-    assert found["schedhook_job_off_node_bytes", ("a", "fake")] == 10 * PAGE
+    assert found["schedhook_job_memory_bytes", ("", "a", "fake")] == 11 * PAGE
+    assert found["schedhook_job_off_node_bytes", ("", "a", "fake")] == 10 * PAGE
     assert read_jobs(plugins, host)[0][0].bytes_off_node == 10 * PAGE
     assert [key for key in found if key[0] == "schedhook_job_memory_bytes"] == [
-        ("schedhook_job_memory_bytes", ("a", "fake"))
+        ("schedhook_job_memory_bytes", ("", "a", "fake"))
     ]
     assert found["schedhook_jobs", ("fake",)] == 3
     assert found["schedhook_node_free_bytes", ("8",)] == 8 * MIB
@@ -211,7 +212,7 @@ def test_page_tables_are_walked_for_a_small_share_of_the_time(
     footprints = FootprintCache()
 
     def read() -> list[str | None]:
-        return [each.job for each in footprints.read(jobs, jobs.jobs(), host)]  # type: ignore[arg-type]
+        return [each.job for each in footprints.read(jobs, jobs.jobs(), host)]
 
     assert (read(), jobs.asked) == (["a"], 1)
     now += 59
@@ -237,7 +238,7 @@ def test_job_ids_cannot_forge_metrics(host: Path) -> None:
     jobs = Jobs({name: {100: "0"}})
     with Journal.in_memory() as journal:
         found = values(render_metrics(Config(), plugins_with(fake=lambda _: jobs), journal, host))
-    assert found["schedhook_job_memory_bytes", (name, "fake")] == 5 * PAGE
+    assert found["schedhook_job_memory_bytes", ("", name, "fake")] == 5 * PAGE
     assert found["schedhook_jobs", ("fake",)] == 1
     assert ("schedhook_jobs", ("evil",)) not in found
 

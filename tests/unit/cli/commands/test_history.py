@@ -152,6 +152,47 @@ def test_a_picture_of_the_latest_relocation(run: Run, tmp_path: Path) -> None:
     assert "process 7201, ./<app>\\x1b[2J" in texts
 
 
+@pytest.fixture
+def array(config: Path) -> Path:
+    """Two elements of an array, one of them suspended, and two components of another job."""
+    named = {
+        "38": ("36_2", "sweep"),
+        "36": ("36_4", "sweep"),
+        "50": ("50+0", ""),
+        "51": ("50+1", ""),
+    }
+    with Journal.open(config.parent / "journal/journal.db") as journal:
+        for job, (alias, name) in named.items():
+            journal.runs.record_start("slurm", job, 0)
+            journal.runs.describe("slurm", job, alias, name)
+        for seconds, point in ((2, "suspended"), (1, "resumed"), (0, "suspended")):
+            event = Event(scheduler="slurm", point=point, job="38")
+            journal.events.put(event, time.time() - seconds)
+    return config
+
+
+@pytest.mark.usefixtures("array")
+def test_jobs_are_printed_and_found_as_people_write_them(run: Run) -> None:
+    out = run(columns=120)[1]
+    (row,) = [line.split() for line in out.splitlines() if "slurm 36_2" in line]
+    assert row[2:4] == ["sweep", "root"]
+    assert "suspended" in row
+    assert [line for line in out.splitlines() if "suspended" in line] != []
+    assert "slurm job 36_2 (38) of root" in run("36_2")[1]
+    for text, job in (("36_2", "38"), ("36_[2]", "38"), ("38", "38"), ("50+1", "51")):
+        (found,) = json.loads(run(text, "--json")[1])
+        assert (found["job"], found["suspended"]) == (job, job == "38")
+    assert jobs(run("73", "--json")[1]) == ["73.server"]
+
+
+@pytest.mark.usefixtures("array")
+@pytest.mark.parametrize(("text", "members"), [("36", ["36_2", "36_4"]), ("50", ["50+0", "50+1"])])
+def test_the_number_of_an_array_lists_its_elements(run: Run, text: str, members: list[str]) -> None:
+    status, out, err = run(text)
+    assert (status, out) == (2, "")
+    assert all(each in err for each in members)
+
+
 def test_a_picture_needs_something_to_draw(run: Run, tmp_path: Path) -> None:
     assert "name the job" in run("--svg", tmp_path / "x.svg")[2]
     status, _, err = run(71, "--html", tmp_path / "x.html")

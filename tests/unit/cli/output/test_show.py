@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_the_name_of_a_process_cannot_control_the_terminal(
 
 def test_one_job(run: Run, four: Path) -> None:
     expected = """\
-slurm job 72
+slurm job 72 of root
 processors 6-7, nodes 3
 2.3 GiB in 2 processes, 1.1 GiB off-node (48 %)
 
@@ -148,3 +149,35 @@ def test_much_off_node_memory_is_red(run: Run, four: Path) -> None:
     assert "\x1b[1;31m2.3 GiB in 2 processes, 1.1 GiB off-node (48 %)" in out
     calm = run("show", "--job", 71, "--root", four, FORCE_COLOR="1", TERM="xterm")
     assert "31m" not in calm
+
+
+def test_jobs_are_shown_as_people_write_them(run: Run, four: Path) -> None:
+    """With their names, their users, and whether they are suspended."""
+    variables = "SLURM_JOB_ID=72\0SLURM_JOB_NAME=sw\x1b[2Jeep\0SLURM_ARRAY_JOB_ID=70\0"
+    for pid in (7200, 7201):
+        (four / f"proc/{pid}/environ").write_text(f"{variables}SLURM_ARRAY_TASK_ID=2\0")
+        for status in four.glob(f"proc/{pid}/**/status"):
+            status.write_text(status.read_text().replace("State:\tS", "State:\tT"))
+    out = run("show", "--root", four, columns=140)
+    (row,) = [line.split() for line in out.splitlines() if "slurm 70_2" in line]
+    assert row[2:5] == ["sw\\x1b[2Jeep", "root", "suspended"]
+    assert "slurm 72" not in out
+    assert "suspended" in run("show", "--root", four, columns=80)
+    title = 'slurm job 70_2 (72) "sw\\x1b[2Jeep" of root, suspended'
+    for job in ("70_2", "70_[2]", "72"):
+        assert run("show", "--root", four, "--job", job).splitlines()[0] == title
+    shown = json.loads(run("show", "--root", four, "--job", "70_2", "--json"))
+    assert (shown["job"], shown["alias"], shown["user"]) == ("72", "70_2", 0)
+    assert shown["suspended"] is True
+
+
+def test_the_number_of_an_array_is_an_error(run: Run, four: Path) -> None:
+    """Also for plan: it was the job of the last element that moved, silently."""
+    for job, pid, task in ((72, 7200, 1), (73, 7300, 2)):
+        text = f"SLURM_JOB_ID={job}\0SLURM_ARRAY_JOB_ID=73\0SLURM_ARRAY_TASK_ID={task}\0"
+        (four / f"proc/{pid}/environ").write_text(text)
+    for command in (["show"], ["plan", *SIMULATED, "--to", "2"]):
+        with pytest.raises(AssertionError, match=r"73 is an array; .* 73_1 \(job 72\), 73_2"):
+            run(*command, "--root", four, "--job", 73)
+    plan = json.loads(run("plan", *SIMULATED, "--to", 2, "--root", four, "--job", "73_1", "--json"))
+    assert plan["job"] == "72"

@@ -76,6 +76,20 @@ def test_a_short_id_will_do_where_it_says_enough(host: Path, version: int) -> No
     assert pbs.tasks("12") == ()
 
 
+def test_a_subjob_is_found_by_its_short_id_and_an_array_lists_its_subjobs(
+    host: Path, version: int
+) -> None:
+    for name in ("12[3].n1", "12[40].n1", "13.n1"):
+        add_job(host, name, version, cpus="0", nodes="0")
+    pbs = PbsScheduler(host)
+    ids = {"12[3]": "12[3].n1", "12[40].n1": "12[40].n1", "13": "13.n1", "14": "14", "1": "1"}
+    assert {text: pbs.resolve(text) for text in ids} == ids
+    for text in ("12", "12[]", "12[].n1"):
+        with pytest.raises(UsageError, match=r"12.* is an array; .* 12\[3\].n1, 12\[40\].n1"):
+            pbs.resolve(text)
+    assert pbs.resolve("12[].n2") == "12[].n2"
+
+
 @pytest.mark.parametrize("job", ["", "..", "../x", "a/b", "x\0y"])
 def test_what_could_be_a_path_is_no_job(host: Path, job: str) -> None:
     with pytest.raises(UsageError):

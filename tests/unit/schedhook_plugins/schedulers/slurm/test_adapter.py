@@ -235,31 +235,6 @@ def test_each_of_two_slurmds_on_one_kernel_has_its_own_tasks(tmp_path: Path) -> 
 # -- jobs: owner, suspended ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("cgroup", "job"),
-    [
-        ("/system.slice/slurmstepd.scope/job_7/step_0/user/task_special", "7"),
-        ("/system.slice/n1_slurmstepd.scope/job_7/step_batch/user/task_special", "7"),
-        ("/slurmstepd.scope/job_12", "12"),
-        ("/slurm/uid_2001/job_9/step_0", "9"),
-        ("/slurm_n1/uid_2001/job_9/step_0", "9"),
-        ("/system.slice/sshd.service", None),
-        ("/system.slice/slurmstepd.scope/job_x", None),
-        ("/user.slice/user-5.slice/user@5.service/slurmstepd.scope/job_7", None),
-        ("/docker/slurm/uid_2001/job_9", None),
-        ("/user.slice/user-5.slice/user@5.service/x:/slurmstepd.scope/job_7", None),
-        ("/user.slice/user-5.slice/user@5.service/x\r0::/slurmstepd.scope/job_7", None),
-    ],
-)
-def test_a_process_belongs_to_the_job_of_its_cgroup(
-    tmp_path: Path, cgroup: str, job: str | None
-) -> None:
-    """A cgroup that a user may make is not taken for a job's, whatever its name."""
-    process(tmp_path, 10, "0", cgroup=cgroup)
-    assert HostJobs(tmp_path).job_of(10) == job
-    assert HostJobs(tmp_path).job_of(11) is None
-
-
 def test_the_owner_is_the_one_user_of_all_processes(tmp_path: Path) -> None:
     here = host(tmp_path)
     assert here.owner("7") is None

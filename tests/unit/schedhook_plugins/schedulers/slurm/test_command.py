@@ -14,6 +14,7 @@ from schedhook.journal.journal import Journal
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import PlacementOverride
 from schedhook_plugins.schedulers.slurm import command as command_module
+from schedhook_plugins.schedulers.slurm.answers import JobAnswer
 from schedhook_plugins.schedulers.slurm.command import command
 from tests.unit.schedhook_plugins.schedulers.slurm.job_host import JobHost, place
 
@@ -105,7 +106,8 @@ def test_each_host_of_a_job_gets_the_same_arguments(
         asked.append((hosts, words))
         return [{"host": "n1", "status": 3}, {"host": "n2", "status": 4}]
 
-    monkeypatch.setattr(command_module, "query_hosts", lambda _job: ("n1", "n2"))
+    answer = JobAnswer(number="7", hosts=("n1", "n2"))
+    monkeypatch.setattr(command_module, "query_job", lambda _job: answer)
     monkeypatch.setattr(command_module, "run_on_hosts", run_on_hosts)
     words = ["7", "--cpus", "2-3", "--dry-run", "--config", str(config)]
     assert command.main([*words, "--json"], standalone_mode=False) == 4
@@ -115,10 +117,10 @@ def test_each_host_of_a_job_gets_the_same_arguments(
 def test_without_an_answer_from_slurm_the_command_acts_on_this_host(
     here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(_job: str) -> tuple[str, ...]:
+    def fails(_job: str) -> JobAnswer:
         raise SchedhookError("Slurm cannot be asked")
 
-    monkeypatch.setattr(command_module, "query_hosts", fails)
+    monkeypatch.setattr(command_module, "query_job", fails)
     (moved,) = run("7", "--cpus", "2-3", "--config", str(config))["hosts"]
     assert moved["outcome"] == "complete"
     with pytest.raises(SchedhookError, match="cannot be asked"):

@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from schedhook.plugins.findings import Finding, Severity
-from schedhook.testing.hosts import write_file
+from schedhook.testing.hosts import (
+    write_cgroup,
+    write_cgroup_mounts,
+    write_file,
+    write_process,
+)
 from schedhook_plugins.schedulers.slurm import doctor, queries
-from schedhook_plugins.schedulers.slurm.doctor import examine, read_settings
+from schedhook_plugins.schedulers.slurm.doctor import examine
 
 GOOD = """
 # comment ProctrackType=proctrack/linuxproc
@@ -92,14 +97,32 @@ def test_a_hook_that_is_writable_by_others_or_not_executable_is_a_problem(host: 
     assert worst(list(examine(host)), "slurm Prolog") is Severity.PROBLEM
 
 
-def test_a_file_that_includes_itself_is_read_only_a_few_times(tmp_path: Path) -> None:
-    write_file(tmp_path, "slurm.conf", "A=1\nInclude slurm.conf\nInclude /nowhere\n")
-    assert set(read_settings(tmp_path / "slurm.conf")) == {"a"}
-
-
 def test_the_method_that_asks_slurm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"pyslurm": (False, "not installed"), "text": (True, "scontrol, slurm 22.05")}
     monkeypatch.setattr(queries, "probe", lambda: answers)
-    assert "text" in doctor._query_method().what
+    monkeypatch.setattr(queries, "ping", lambda: None)
+    (found,) = doctor._controller()
+    assert (found.level, "text" in found.what) == (Severity.OK, True)
+    monkeypatch.setattr(queries, "ping", lambda: "scontrol did not answer within 5.0 s")
+    (found,) = doctor._controller()
+    assert found.level is Severity.PROBLEM
+    assert "did not answer" in found.what
     del answers["text"]
-    assert doctor._query_method().level is Severity.NOTE
+    (found,) = doctor._controller()
+    assert found.level is Severity.NOTE
+
+
+SLUID = "sEKNKTV3WPV500"
+
+
+def test_a_job_whose_number_nothing_tells_is_a_problem(host: Path) -> None:
+    """Slurm 26.05 names cgroups by SLUID, and only slurmstepd knows the number."""
+    write_cgroup_mounts(host)
+    scope = f"system.slice/slurmstepd.scope/{SLUID}"
+    write_cgroup(host, f"{scope}/step_0/user/task_0", pids=[])
+    (found,) = [each for each in examine(host) if each.level is Severity.PROBLEM]
+    assert SLUID in found.what
+    assert "CgroupJobIdPaths=yes" in found.remedy
+    write_cgroup(host, f"{scope}/step_0/slurm", pids=[100])
+    write_process(host, 100, name=b"slurmstepd", arguments=[b"slurmstepd: [7.0]"])
+    assert {each.level for each in examine(host)} == {Severity.OK}

@@ -130,6 +130,30 @@ def test_processors_that_two_nodes_share_are_chosen_once(job_host: JobHost) -> N
         cpus_of_nodes(job_host.here, "7", NodeSet({2, 3}))
 
 
+@pytest.mark.parametrize("adjacent", [False, True], ids=["n-and-n+8", "2n-and-2n+1"])
+def test_cores_are_kept_whole(job_host: JobHost, adjacent: bool) -> None:
+    """With two hardware threads; Slurm gives no two jobs threads of one core."""
+    for core in range(8):
+        pair = (2 * core, 2 * core + 1) if adjacent else (core, core + 8)
+        for cpu in pair:
+            name = f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+            write_file(job_host.root, name, f"{pair[0]},{pair[1]}\n")
+    lists = ("0-7", "8-15") if adjacent else ("0-3,8-11", "4-7,12-15")
+    for node, text in enumerate((*lists, "", "")):
+        write_file(job_host.root, f"sys/devices/system/node/node{node}/cpulist", f"{text}\n")
+    assert cpus_of_nodes(job_host.here, "7", NodeSet({1})) == cpus("8-9" if adjacent else "4,12")
+    job_host.cpuset("slurm/uid_5/job_8", "8" if adjacent else "4")  # of its first core one thread
+    job_host.cpuset(JOB, "0-3")
+    assert cpus_of_nodes(job_host.here, "7", NodeSet({1})) == cpus(
+        "10-13" if adjacent else "5-6,13-14"
+    )
+    job_host.cpuset(JOB, "0-2")
+    assert len(cpus_of_nodes(job_host.here, "7", NodeSet({0, 1}))) == 3
+    job_host.cpuset(JOB, "0-8")
+    with pytest.raises(UsageError, match="nodes 1 have 8 processors, and job 7 has 9"):
+        cpus_of_nodes(job_host.here, "7", NodeSet({1}))
+
+
 def test_begin_is_called_before_anything_changes(job_host: JobHost) -> None:
     """An interrupted move can only be finished if it was recorded before."""
     calls: list[tuple[bool, Placement]] = []

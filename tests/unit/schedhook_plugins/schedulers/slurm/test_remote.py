@@ -31,7 +31,7 @@ def test_a_host_that_fails_does_not_stop_the_others(programs: Path) -> None:
     )
     one, two, three = run_on_hosts(["n1", "n2", "n3"], ["7", "--cpus", "2-3"])
     assert (one["host"], one["status"]) == ("n1", 0)
-    assert one["words"].endswith("7 --cpus 2-3 --this-host --json --host n1")
+    assert one["words"].endswith("7 --cpus 2-3 --this-host --by-number --json --host n1")
     assert (two["status"], two["outcome"], two["failure"]) == (1, "failed", "n2: no route to host")
     assert three["failure"] == "exit status 7"
 
