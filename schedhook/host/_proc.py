@@ -11,6 +11,7 @@ from schedhook.values.errors import NoPermissionError, ProcessGoneError, Schedho
 
 # include/linux/sched.h
 _PF_EXITING = 0x00000004
+_PF_IO_WORKER = 0x00000010
 _PF_KTHREAD = 0x00200000
 
 
@@ -86,6 +87,11 @@ def is_exiting(pid: int, root: Path = Path("/"), task: int | None = None) -> boo
     Its memory can be gone before it counts as exited. Raise ProcessGoneError once it does.
     """
     return bool(int(stat_fields(pid, root, task)[6]) & _PF_EXITING)
+
+
+def is_io_worker(pid: int, task: int, root: Path = Path("/")) -> bool:
+    """Return whether a thread is the kernel's, and works for io_uring(7)."""
+    return bool(int(stat_fields(pid, root, task)[6]) & _PF_IO_WORKER)
 
 
 def thread_ids(pid: int, root: Path = Path("/")) -> list[int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from schedhook.host._proc import (
     is_exiting,
+    is_io_worker,
     is_kernel_thread,
     live_task,
     proc_path,
@@ -39,8 +40,11 @@ __all__ = [
     "boot_id",
     "boot_time",
     "is_exiting",
+    "is_io_worker",
     "is_kernel_thread",
     "live_task",
+    "open_memory",
+    "open_pagemap",
     "open_task",
     "read_areas",
     "read_command",
@@ -123,6 +127,18 @@ def open_task(pid: int, task: int, root: Path = Path("/")) -> int:
     Reading then fails with ESRCH, even if another thread has got the number.
     """
     with translated(pid, name := task_file("comm", task), root):
+        return os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
+
+
+def open_memory(pid: int, task: int, root: Path = Path("/")) -> int:
+    """Return a descriptor of the thread's memory, to read it at its addresses."""
+    with translated(pid, name := task_file("mem", task), root):
+        return os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
+
+
+def open_pagemap(pid: int, task: int, root: Path = Path("/")) -> int:
+    """Return a descriptor of /proc/PID/pagemap: 64 bits for each page of the address space."""
+    with translated(pid, name := task_file("pagemap", task), root):
         return os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
 
 

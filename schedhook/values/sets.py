@@ -71,6 +71,16 @@ class IdSet(frozenset[int]):
         words = (bits >> at * _LONG & (1 << _LONG) - 1 for at in range(longs))
         return b"".join(word.to_bytes(_LONG // 8, sys.byteorder) for word in words)
 
+    @classmethod
+    def from_mask(cls, mask: bytes) -> Self:
+        """Return the numbers in a bit mask in whole longs."""
+        size = _LONG // 8
+        words = [mask[at : at + size] for at in range(0, len(mask), size)]
+        bits = sum(
+            int.from_bytes(word, sys.byteorder) << at * _LONG for at, word in enumerate(words)
+        )
+        return cls(number for number in range(bits.bit_length()) if bits >> number & 1)
+
     def __or__(self, other: Iterable[int]) -> Self:  # type: ignore[override]
         return type(self)(self.union(other))
 

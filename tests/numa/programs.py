@@ -19,14 +19,16 @@ MEMORY = Path("/dev/shm")
 """Where the tests run them: the pages of their files must not be on a disk."""
 THREADS, STATIC = "-pthread", "-static"
 PROGRAMS = {
+    "awkward": ("awkward.c", THREADS, STATIC),
+    "bound": ("bound.c", THREADS, STATIC),
     "job": ("job.c", "churn.c", THREADS),
     # Few mappings make a relocation short, so that more of them fit in a test.
     "crowd": ("crowd.c", STATIC),
     # Pages of a shared libc are on the node that read them first.
     "puppet": ("puppet.c", THREADS, STATIC),
     "profiled": ("profiled.c", THREADS),
-    "policies": ("policies.c", THREADS),
     "recycle": ("recycle.c", THREADS),
+    "steady": ("steady.c", THREADS, STATIC),
 }
 
 

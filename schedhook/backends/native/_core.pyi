@@ -123,3 +123,57 @@ def identify(fd: int, /) -> tuple[int, int, int, int]:
 
 def file_system(fd: int, /) -> tuple[int, int]:
     """Return the type of a file's file system (a magic number) and its block size; fstatfs(2)."""
+
+# System calls in another process's thread, by ptrace(2); remote.h explains how. All calls that
+# concern one thread come from one thread of the caller. If one fails, that thread must end: the
+# other one then goes on with what it had. Errors are OSError:
+#   ESRCH       the thread has ended
+#   EPERM       it may not be traced, or another process traces it
+#   ETIMEDOUT   it did not stop in time
+#   ENOEXEC     it is in 32-bit code
+#   EOPNOTSUPP  it has a shadow stack, its system calls are dispatched to user space, or its state
+#               is too large
+#   EPROTO      it did something else than it was sent to do
+#   ENOSYS      not implemented for this architecture
+
+def remote_stop(tid: int, wait_ns: int, /) -> tuple[bytes, int, bool]:
+    """Stop a thread; PTRACE_SEIZE and PTRACE_INTERRUPT.
+
+    Return what it had when it was stopped, for the functions below; its stack pointer; and whether
+    the stop has ended, with EINTR, a system call that waits without a time limit. The kernel does
+    not make such a call again by itself; signal(7).
+    """
+
+def remote_call_again(thread: bytes, /) -> bytes:
+    """Return `thread`, changed so that it makes the system call again in which it was stopped."""
+
+def remote_frame(thread: bytes, address: int, /) -> bytes:
+    """Return the signal frame that restores the thread, for that address in its memory.
+
+    The address is a multiple of 64.
+    """
+
+def remote_write(tid: int, address: int, data: bytes, /) -> None:
+    """Write whole words, of 8 bytes, to the memory of a stopped thread."""
+
+def remote_enter(tid: int, thread: bytes, restorer: int, frame: int, /) -> None:
+    """Let a stopped thread make the calls that follow.
+
+    `restorer`: the address of code as in `remote_restorers`; `frame`: that of its signal frame,
+    with a page of stack below it.
+    """
+
+def remote_make(tid: int, restorer: int, name: str, wait_ns: int, /, *arguments: int) -> int:
+    """Make a system call in the thread, and return its result, negative for an errno.
+
+    `name` is mmap, munmap, mbind, get_mempolicy or set_mempolicy.
+    """
+
+def remote_leave(tid: int, thread: bytes, wait_ns: int, /) -> None:
+    """Restore a thread for which `remote_enter` was called, and let it go on."""
+
+def remote_restorers() -> list[bytes]:
+    """Return the code by which programs end signal handlers, in each form, rt_sigreturn(2).
+
+    It is empty if this architecture is not supported.
+    """

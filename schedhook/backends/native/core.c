@@ -311,7 +311,7 @@ static PyMethodDef methods[] = {
      "file_system(fd): return (type, block size); fstatfs(2)."},
     {NULL, NULL, 0, NULL}};
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)sh_add_remote}, {0, NULL}};
 
 static struct PyModuleDef module = {
     .m_base = PyModuleDef_HEAD_INIT,

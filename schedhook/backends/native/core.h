@@ -10,4 +10,7 @@ PyObject *sh_core_close_window(PyObject *self, PyObject *args);
 PyObject *sh_core_identify(PyObject *self, PyObject *args);
 PyObject *sh_core_file_system(PyObject *self, PyObject *args);
 
+/* core_remote.c: add its functions to the module. */
+int sh_add_remote(PyObject *module);
+
 #endif

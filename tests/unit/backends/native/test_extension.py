@@ -15,6 +15,7 @@ import schedhook
 from tests.unit.backends.native.test_engine import COMPILER, NATIVE, SANITIZE, STRICT, run
 
 PROJECT = Path(__file__).parents[4]
+REMOTE = "tests/unit/control/test_remote.py"
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +47,12 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def test_the_contract_holds_under_the_sanitizers(sanitized: dict[str, str]) -> None:
+@pytest.mark.parametrize("tests", ["tests/contract/test_native.py", REMOTE])
+def test_nothing_is_wrong_under_the_sanitizers(tests: str, sanitized: dict[str, str]) -> None:
     words = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     done = subprocess.run(
-        [sys.executable, *words, str(PROJECT / "tests/contract/test_native.py")],
-        env=sanitized,
+        [sys.executable, *words, str(PROJECT / tests)],
+        env={**sanitized, "SCHEDHOOK_KILLS": "5", "SCHEDHOOK_REBINDS": "2"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -96,6 +98,12 @@ def calls():
         (_core.sweep, ((), move, b"", False, 1 << 20, 0)), (_core.sweep, (here[:3],) * 6),
         (_core.sweep, (here, move, b"", False, -1, -1)),
         (_core.migrate_pages, (1, -1, -1, "x", b"")),
+        (_core.remote_stop, (1 << 22, 1)), (_core.remote_stop, (os.getpid(), 1)),
+        (_core.remote_stop, ()), (_core.remote_call_again, (b"",)),
+        (_core.remote_frame, (b"short", 0)), (_core.remote_write, (1 << 22, 0, b"\\0" * 8)),
+        (_core.remote_write, (1 << 22, 0, b"odd")), (_core.remote_enter, (1 << 22, b"", 0, 0)),
+        (_core.remote_make, (1 << 22, 0, "mbind", 1)), (_core.remote_make, (0, 0, "exit", 1)),
+        (_core.remote_make, (1, 0, "mbind", 1, *range(7))), (_core.remote_leave, (1, b"", 1)),
         (_core.bind, (1 << 22, -1, b"\\1" * 8)), (_core.bind, (0, 1 << 20, b"\\1" * 8)),
     ):
         with suppress(OSError, TypeError, ValueError, OverflowError):
@@ -118,7 +126,7 @@ print("kept nothing")
 
 
 def test_nothing_leaks() -> None:
-    """10,000 rounds of 18 calls, valid and invalid, leave no descriptor and no memory behind."""
+    """10,000 rounds of 30 calls, valid and invalid, leave no descriptor and no memory behind."""
     environ = {**os.environ, "PYTHONSAFEPATH": "1"}
     said = run_again("10000", "plain", environ=environ)
     assert said == "kept nothing\n"
