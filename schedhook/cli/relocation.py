@@ -22,6 +22,7 @@ from schedhook.host.topology import read_topology
 from schedhook.jobs.lookup import find_job
 from schedhook.roles.request import Request
 from schedhook.values.errors import UsageError
+from schedhook.values.model import Policies
 from schedhook.values.nodemap import parse_map
 from schedhook.values.report_json import report_to_dict
 from schedhook.values.sets import NodeSet
@@ -85,6 +86,7 @@ def make_request(
     everything: bool,
     node_map: str | None,
     leftovers: str,
+    policies: str | None,
     kinds: str | None,
     shared: str | None,
     bandwidth: float | None,
@@ -109,6 +111,7 @@ def make_request(
         job=job,
         node_map=parse_map(node_map) if node_map is not None else None,
         sweep_leftovers=leftovers == "sweep",
+        policies=Policies(policies) if policies else None,
         **moving_arguments(kinds, shared, bandwidth, reserve),
         **same,
     )

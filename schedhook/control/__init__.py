@@ -10,6 +10,8 @@ freezer            cgroup.freeze              the end of the block; if this proc
 cpu_move           cpuset.cpus and affinity   `move_processors` restores both after a failure; if
                                               this process is killed, the agent finishes the move,
                                               which its caller has recorded in the journal
+rebinding          memory policies, by        `Rebinding.undo` after a failure; if this process is
+                   ptrace(2)                  killed, none: the same relocation completes it
 cpusets            cpuset.cpus, cpuset.mems   none of its own: the caller restores what it wrote
 =================  =========================  ======================================================
 

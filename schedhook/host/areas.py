@@ -13,14 +13,19 @@ from schedhook.host._proc import (
     gone,
     is_kernel_thread,
     live_task,
+    proc_path,
     read,
     task_file,
+    translated,
 )
 from schedhook.host.memory_files import memory_devices
 from schedhook.host.smaps import read_pss
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind, add_residency
 from schedhook.values.objects import ObjectId, ObjectKind
+
+_SOME = 64
+"""Bytes, less than a line of numa_maps has as a rule."""
 
 
 def read_areas(
@@ -30,8 +35,7 @@ def read_areas(
 
     `task` reads through that thread; by default a thread is found that still has the memory (see
     `live_task`). `resident_only` leaves out mappings without a page in memory, of which a large
-    program has thousands, unless the thread or they have a memory policy. The `page_size` of a
-    mapping without a page is that of the base page.
+    program has thousands; if included, their `page_size` is that of the base page.
 
     Reading walks the process's page tables. The two files are not read at the same instant: a
     mapping that ended in between is left out; one that was split, merged or grew is returned as
@@ -46,17 +50,31 @@ def read_areas(
     maps = Maps(read(pid, task_file("maps", task), root))
     devices = memory_devices(pid, root)
     if numa_maps is None:
-        sizes = read_pss(pid, root, task=task)
-        lines = _lines_without_numa(maps, sizes, resident_only)
+        lines = _lines_without_numa(maps, read_pss(pid, root, task=task))
     else:
         lines = parse_numa_maps(numa_maps, resident_only)
     areas = []
     for index, line in enumerate(lines):
         bound = lines[index + 1].start if index + 1 < len(lines) else None
         mapping = maps.find(line.start, line.size, bound)
-        if mapping is not None:
+        if mapping is not None and (line.pages or not resident_only):
             areas.append(_area(line, mapping, devices))
     return tuple(areas)
+
+
+def read_task_policy(pid: int, task: int, root: Path = Path("/")) -> str:
+    """Return a thread's memory policy as in numa_maps (`default`, `bind:0`), without the areas'.
+
+    It is read off the first mapping, that of the program, which has no policy of its own.
+    """
+    name = task_file("numa_maps", task)
+    with translated(pid, name, root), proc_path(pid, name, root).open("rb", buffering=0) as file:
+        # The kernel walks the page tables of as many mappings as fit into what is asked for.
+        data = file.read(_SOME)
+        while b"\n" not in data and (more := file.read(_SOME)):
+            data += more
+    lines = parse_numa_maps(data.partition(b"\n")[0], resident_only=False)
+    return lines[0].policy if lines else "default"
 
 
 def residency(areas: Iterable[Area]) -> dict[int, int]:
@@ -127,15 +145,11 @@ def _kind(name: bytes, is_huge: bool, anonymous: bool, on_device: MemoryKind | N
     return MemoryKind.FILE
 
 
-def _lines_without_numa(
-    maps: Maps, sizes: Mapping[int, tuple[int, int]], resident_only: bool
-) -> list[NumaLine]:
+def _lines_without_numa(maps: Maps, sizes: Mapping[int, tuple[int, int]]) -> list[NumaLine]:
     """Return what numa_maps would show on a kernel without NUMA: everything is on node 0."""
     lines = []
     for mapping in maps:
         rss, pss = sizes.get(mapping.start, (0, 0))
-        if resident_only and not rss:
-            continue
         lines.append(
             NumaLine(
                 mapping.start,

@@ -1,26 +1,28 @@
-"""Carry out a plan: bind, freeze, move, follow what appears, and verify."""
+"""Carry out a plan: bind, rebind policies, freeze, move, follow what appears, and verify."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from schedhook.control.affinity import Binding
 from schedhook.control.freezer import cgroups_to_freeze, freeze_cgroups
+from schedhook.control.rebinding import Rebinding
 from schedhook.migration.move import Move
 from schedhook.relocation.context import Context
 from schedhook.relocation.newcomers import sweep_newcomers
 from schedhook.relocation.report import final_report, plan_report
 from schedhook.relocation.strategy import strategy_errors
 from schedhook.values.errors import RefusedError, SchedhookError
-from schedhook.values.model import Outcome, Plan, Report
+from schedhook.values.model import Outcome, Plan, Policies, Report
 
 
 def carry_out(context: Context, move: Move, plan: Plan) -> Report:
     """Carry out the plan, and return the report of what residency then shows.
 
     An observer, or a cgroup that cannot be frozen, may still refuse. If the move fails, threads
-    get their old processors back.
+    get their old processors and policies back.
     """
     for process in move.processes:
         process.before = process.selection
@@ -37,7 +39,8 @@ def carry_out(context: Context, move: Move, plan: Plan) -> Report:
         return plan_report(context, Outcome.REFUSED, plan)
     failure: str | None = None
     try:
-        _move(context, move, plan, frozen)
+        with _rebound_policies(context, move):
+            _move(context, move, plan, frozen)
     except SchedhookError as error:
         failure = str(error)
         binding.undo()
@@ -59,6 +62,29 @@ def _move(context: Context, move: Move, plan: Plan, frozen: Sequence[Path]) -> N
         else:
             strategy.move(move)
             sweep_newcomers(move, context.members, context.notes)
+
+
+@contextlib.contextmanager
+def _rebound_policies(context: Context, move: Move) -> Iterator[None]:
+    """Rebind memory policies for the move, if so configured, and undo it if the move fails.
+
+    They come first, so that what the processes allocate during the move is on the new nodes
+    already. Threads and processes that appeared meanwhile are rebound in the end.
+    """
+    is_asked_for = context.settings.policies is Policies.REBIND and move.node_map.moves
+    if not is_asked_for or context.backend.is_simulation:
+        yield
+        return
+    rebinding = Rebinding(move.node_map, context.root)
+    try:
+        rebinding.follow(process.target for process in move.processes)
+        yield
+        rebinding.follow(process.target for process in move.processes)
+    except BaseException:
+        rebinding.undo()
+        raise
+    finally:
+        context.notes.extend(rebinding.notes())
 
 
 def _cgroups_to_freeze(context: Context) -> list[Path]:

@@ -12,7 +12,7 @@ from schedhook.plugins.manager import Plugins
 from schedhook.roles.backend import Limits
 from schedhook.roles.request import Request
 from schedhook.values.config import Config, RelocationSection
-from schedhook.values.model import MemoryKind, Shared
+from schedhook.values.model import MemoryKind, Policies, Shared
 
 _T = TypeVar("_T")
 _GENTLE_CALL_MS = 20.0
@@ -40,6 +40,7 @@ class Settings:
     limits: Limits
     retry: RetryPolicy
     freeze: bool
+    policies: Policies
 
 
 def resolve_settings(request: Request, config: Config, plugins: Plugins) -> Settings:
@@ -66,6 +67,7 @@ def resolve_settings(request: Request, config: Config, plugins: Plugins) -> Sett
             give_up=config.retry.give_up_s,
         ),
         freeze=_given(request.freeze, section.freeze),
+        policies=request.policies or section.policies,
     )
 
 

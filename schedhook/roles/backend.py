@@ -15,7 +15,6 @@ from schedhook.host.topology import Topology
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area
 from schedhook.values.objects import ObjectId
-from schedhook.values.policy import Policy
 from schedhook.values.sets import NodeSet
 
 
@@ -189,16 +188,6 @@ class Target(Memory):
         """Return the process's bytes in swap, on no node (VmSwap, proc(5)). Default: 0."""
         return 0
 
-    def thread_policies(
-        self,
-        areas: Sequence[Area],  # noqa: ARG002 - for those that override it
-    ) -> Mapping[int, Policy | None]:
-        """Return the memory policy of each thread, by its number; None if it cannot be read.
-
-        `areas` are the process's, as just read. Default: no threads.
-        """
-        return {}
-
     @property
     def skips_holes(self) -> bool:
         """Return whether a sweep passes over address space without pages at almost no cost."""
@@ -235,6 +224,11 @@ class Backend(ABC):
     @abstractmethod
     def allowed_nodes(self) -> NodeSet:
         """Return the nodes of the caller's own cpuset; migrate_pages(2) silently narrows to it."""
+
+    @property
+    def is_simulation(self) -> bool:
+        """Return whether it acts on no process of this host. Default: False."""
+        return False
 
     @abstractmethod
     def cgroup_pids(self, path: str) -> Iterable[int]:

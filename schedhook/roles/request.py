@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schedhook.values.model import MemoryKind, NodeMap, Report, Shared
+from schedhook.values.model import MemoryKind, NodeMap, Policies, Report, Shared
 from schedhook.values.sets import CpuSet, NodeSet
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Request:
     bandwidth_mb_s: float | None = None
     gentle: bool | None = None
     freeze: bool | None = None
+    policies: Policies | None = None
     reserve: int | None = None
     """Bytes."""
     sweep_leftovers: bool = True

@@ -17,7 +17,7 @@ from typing import Any
 
 from schedhook.values.actions import ActionsSection
 from schedhook.values.errors import ConfigError
-from schedhook.values.model import MemoryKind, Shared
+from schedhook.values.model import MemoryKind, Policies, Shared
 from schedhook.values.ownership import explain_untrusted
 from schedhook.values.sections import NOT_A_KEY, NOT_EMPTY, at_least, read_section
 
@@ -66,6 +66,8 @@ class RelocationSection:
     """Short calls and one thread, unless `threads` is set."""
     freeze: bool = False
     """Freeze the processes' cgroups (version 2) while their memory moves."""
+    policies: Policies = Policies.LEAVE
+    """Whether memory policies that name old nodes are rebound to the new ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ from enum import StrEnum
 from typing import Any
 
 from schedhook.values.objects import ObjectId
-from schedhook.values.policy import PolicyCount
 from schedhook.values.sets import CpuSet, NodeSet
 
 Residency = Mapping[int, int]
@@ -38,6 +37,15 @@ class Shared(StrEnum):
     """Anonymous, shmem and huge pages; file pages only if no process outside the job maps them."""
     ALL = "all"
     """All pages, including those of system libraries."""
+
+
+class Policies(StrEnum):
+    """What becomes of the processes' memory policies; set_mempolicy(2)."""
+
+    LEAVE = "leave"
+    """They stay: memory that is allocated later can come from the old nodes again."""
+    REBIND = "rebind"
+    """Old nodes that they name are replaced by new ones, in the stopped threads; ptrace(2)."""
 
 
 class Outcome(StrEnum):
@@ -252,11 +260,10 @@ class Plan:
     dirty: Residency = field(default_factory=dict)
     """Bytes of cache on each destination that count as reclaimable once they are written back."""
     room: Residency = field(default_factory=dict)
-    """Bytes that the kernel can give on each destination; see Topology.room."""
+    """Bytes that the kernel can give on each destination: free, less what it keeps, and the
+    reclaimable bytes."""
     reserve: int = 0
     """Bytes that must stay free on each destination node."""
-    policies: PolicyCount = field(default_factory=PolicyCount)
-    """Memory policies that name an old node; moving pages does not change them."""
     refusal: str | None = None
     """Why it must not be carried out; None if it may."""
 
@@ -329,8 +336,6 @@ class Report:
     """Bytes on source nodes that the request did not ask to move, by reason; not in bytes_left."""
     bytes_reclaimed: int = 0
     """Clean cache and slab that the kernel dropped on the destinations to make room."""
-    policies_left: PolicyCount = field(default_factory=PolicyCount)
-    """Memory policies that still name an old node, so that new memory comes from there."""
     attempts: int = 0
     seconds: float = 0.0
     processes: tuple[ProcessReport, ...] = ()
@@ -345,8 +350,6 @@ class Report:
         line = f"moved {moved:.1f} MiB{where}, {self.outcome.value}"
         if self.bytes_left:
             line += f", {left:.1f} MiB left ({', '.join(self.left_by_reason)})"
-        if self.policies_left:
-            line += f", policies left: {self.policies_left}"
         if self.outcome in (Outcome.REFUSED, Outcome.FAILED) and self.notes:
             line += f": {self.notes[-1]}"
         return line

@@ -161,6 +161,10 @@ class SimulatedBackend(Backend):
     def allowed_nodes(self) -> NodeSet:
         return self._machine.allowed_nodes
 
+    @property
+    def is_simulation(self) -> bool:
+        return True
+
     def cgroup_pids(self, path: str) -> Iterable[int]:
         wanted = path.strip("/")
         found = [

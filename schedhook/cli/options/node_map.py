@@ -10,6 +10,7 @@ from schedhook.cli.options.sets import ANY_NODES, CPUS, NODES
 from schedhook.cli.options.types import NAME
 from schedhook.plugins.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.values.config import RelocationSection
+from schedhook.values.model import Policies
 
 _DEFAULTS = RelocationSection()
 
@@ -56,6 +57,13 @@ node_map_options = grouped(
         shell_complete=names_of(MapperPlugin),
         help="How old and new nodes are paired; `schedhook plugins` lists the mappers."
         f" {configured(_DEFAULTS.mapper)}",
+    ),
+    click.option(
+        "--policies",
+        type=click.Choice([each.value for each in Policies]),
+        help="Memory policies that name old nodes (numactl, Slurm's --mem-bind, mbind): leave, so"
+        " that later memory comes from there again; or rebind them to the new nodes, by ptrace in"
+        f" threads that are stopped for it. {configured(_DEFAULTS.policies.value)}",
     ),
     click.option(
         "--leftovers",

@@ -12,7 +12,7 @@ from schedhook.roles.backend import Limits
 from schedhook.roles.request import Request
 from schedhook.values.config import Config, PluginsSection, RelocationSection
 from schedhook.values.errors import PluginError
-from schedhook.values.model import MemoryKind, Shared
+from schedhook.values.model import MemoryKind, Policies, Shared
 
 
 def resolve(section: dict[str, Any] | None = None, **request: Any) -> Settings:
@@ -42,6 +42,9 @@ def resolve(section: dict[str, Any] | None = None, **request: Any) -> Settings:
         ({"threads": 3}, {"threads": 2}, "threads", 2),
         ({"freeze": True}, {}, "freeze", True),
         ({"freeze": True}, {"freeze": False}, "freeze", False),
+        ({}, {}, "policies", Policies.LEAVE),
+        ({"policies": Policies.REBIND}, {}, "policies", Policies.REBIND),
+        ({"policies": Policies.REBIND}, {"policies": Policies.LEAVE}, "policies", Policies.LEAVE),
     ],
 )
 def test_the_request_overrides_the_configuration(

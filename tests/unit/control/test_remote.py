@@ -1,0 +1,212 @@
+"""System calls run in other processes: nothing of it shows, whatever they do and who is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from schedhook.backends.native import _core
+from schedhook.control.kernel_policies import KernelPolicy, get_policy, set_policy
+from schedhook.control.remote import RemoteProcess, Visit
+from schedhook.control.restorers import Restorers
+from schedhook.control.threads import read_threads
+from schedhook.host.tracing import read_trace_status
+from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError
+from schedhook.values.sets import NodeSet
+from tests.unit.control.talking import Talking, talking
+
+pytestmark = pytest.mark.skipif(
+    not _core.remote_restorers(), reason="not implemented for this architecture"
+)
+
+KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "25"))
+ROUNDS = int(os.environ.get("SCHEDHOOK_REBINDS", "10"))
+DEFAULT = KernelPolicy(0, NodeSet())
+BIND = KernelPolicy(2, NodeSet({0}))
+
+
+@pytest.fixture
+def steady() -> Iterator[Talking]:
+    with talking("steady") as program:
+        yield program
+
+
+def set_and_reset(visit: Visit) -> tuple[int, KernelPolicy | None, int, KernelPolicy | None]:
+    return set_policy(visit, BIND), get_policy(visit), set_policy(visit, DEFAULT), get_policy(visit)
+
+
+def visit_all(pid: int, restorers: Restorers) -> int:
+    """Visit each thread; return how many there were."""
+    with RemoteProcess(pid, restorers) as remote:
+        threads = read_threads(pid)
+        for thread in threads:
+            with suppress(ProcessGoneError):
+                assert remote.visit(thread, set_and_reset) == (0, BIND, 0, DEFAULT)
+    return len(threads)
+
+
+def mappings(pid: int) -> int:
+    return len(Path(f"/proc/{pid}/maps").read_text().splitlines())
+
+
+def test_every_thread_of_a_busy_program(steady: Talking) -> None:
+    """Waits, signals, children and computations go on as if nothing had been."""
+    before, visits = mappings(steady.pid), 0
+    assert steady.ask("check").startswith("ok")
+    for _ in range(ROUNDS):
+        visits += visit_all(steady.pid, Restorers())
+    time.sleep(0.5)
+    word, rounds, early = steady.ask("check").split()
+    print(f"{visits} visits, {rounds} rounds of the program")
+    assert (word, early) == ("ok", "0")
+    assert mappings(steady.pid) <= before + 2, "memory of ours is left in it"  # its own may grow
+    assert visits > 20 * ROUNDS
+
+
+def test_visitors_killed_at_any_moment(steady: Talking) -> None:
+    """What is stopped goes on by itself. The kernel may end a wait early, as after SIGSTOP."""
+    moments, restorers = random.Random(os.environ.get("SCHEDHOOK_SEED", "1")), Restorers()
+    visit_all(steady.pid, restorers)
+    for _ in range(KILLS):
+        child = os.fork()
+        if not child:
+            try:
+                while True:
+                    visit_all(steady.pid, restorers)
+            finally:
+                os._exit(1)
+        time.sleep(moments.uniform(0.002, 0.1))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), "the visitor ended before it was killed"
+    steady.ask("check")
+    time.sleep(0.5)
+    answer = steady.ask("check")
+    print(f"{KILLS} visitors killed: {answer}")
+    assert answer.startswith("ok")
+    visit_all(steady.pid, restorers)
+
+
+@pytest.mark.parametrize("state", ["plain", "leave", "coroutine", "churn"])
+def test_awkward_programs(state: str) -> None:
+    """A first thread that has ended, or runs on another stack; threads that come and go."""
+    with talking("awkward", state) as program:
+        while state == "leave" and read_trace_status(program.pid, program.pid).state != "Z":
+            time.sleep(0.01)
+        for _ in range(5):
+            assert visit_all(program.pid, Restorers())
+            assert program.ask() == "fine"
+
+
+def test_a_program_that_becomes_others() -> None:
+    with talking("awkward", "exec") as program:
+        end = time.monotonic() + 2
+        while time.monotonic() < end and program.process.poll() is None:
+            try:
+                visit_all(program.pid, Restorers())
+            except SchedhookError:
+                continue
+        assert program.ask() == "fine"
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("filter", "seccomp"),
+        ("vfork", "does not stop"),
+        ("full", "no room on its stack"),
+        ("limit", "no memory can be mapped into it: Cannot allocate memory"),
+    ],
+)
+def test_refused_and_unharmed(state: str, why: str) -> None:
+    with talking("awkward", state) as program:
+        began = time.monotonic()
+        with pytest.raises(RefusedError, match=why):
+            visit_all(program.pid, Restorers())
+        assert time.monotonic() - began < 5
+        assert program.ask() == "fine"
+        while read_trace_status(program.pid, program.pid).tracer:  # the visitor's thread ends
+            assert time.monotonic() - began < 10
+            time.sleep(0.01)
+
+
+def test_a_traced_program_is_refused() -> None:
+    with talking("awkward", "plain") as program:
+        reader, writer = os.pipe()
+        tracer = os.fork()
+        if not tracer:
+            try:
+                _core.remote_stop(program.pid, 10**9)
+                os.write(writer, b"x")
+                time.sleep(60)
+            finally:
+                os._exit(1)
+        os.read(reader, 1)
+        try:
+            with pytest.raises(RefusedError, match=f"process {tracer} traces it"):
+                visit_all(program.pid, Restorers())
+        finally:
+            os.kill(tracer, signal.SIGKILL)
+            os.waitpid(tracer, 0)
+            os.close(reader)
+            os.close(writer)
+        assert program.ask() == "fine"
+
+
+def test_a_stopped_program_stays_stopped(steady: Talking) -> None:
+    os.kill(steady.pid, signal.SIGSTOP)
+    while read_trace_status(steady.pid, steady.pid).state != "T":
+        time.sleep(0.01)
+    visit_all(steady.pid, Restorers())
+    states = {
+        read_trace_status(steady.pid, thread.tid).state for thread in read_threads(steady.pid)
+    }
+    assert states == {"T"}
+    os.kill(steady.pid, signal.SIGCONT)
+    time.sleep(0.3)
+    assert steady.ask("check").startswith("ok")
+
+
+def test_stopped_and_continued_during_visits(steady: Talking) -> None:
+    stop = "while :; do kill -STOP $0 && kill -CONT $0 || exit; done"
+    stopper = subprocess.Popen(["/bin/sh", "-c", stop, str(steady.pid)])
+    try:
+        for _ in range(ROUNDS):
+            visit_all(steady.pid, Restorers())
+    finally:
+        stopper.kill()
+        stopper.wait()
+        os.kill(steady.pid, signal.SIGCONT)
+    steady.ask("check")
+    time.sleep(0.5)
+    assert steady.ask("check").startswith("ok")
+
+
+def test_this_process_is_refused() -> None:
+    with pytest.raises(RefusedError, match="it is this process"):
+        visit_all(os.getpid(), Restorers())
+
+
+def test_32_bit_code_is_refused(tmp_path: Path) -> None:
+    source = ".globl _start\n_start: mov $29, %eax\n int $0x80\n jmp _start\n"  # pause(2)
+    words = ["gcc", "-m32", "-nostdlib", "-static", "-x", "assembler", "-", "-o", tmp_path / "p"]
+    subprocess.run(words, input=source, text=True, check=True, timeout=60)
+    process = subprocess.Popen([tmp_path / "p"])
+    try:
+        time.sleep(0.1)
+        with pytest.raises(OSError, match="Exec format error"):
+            _core.remote_stop(process.pid, 10**9)
+        with pytest.raises(RefusedError):
+            visit_all(process.pid, Restorers())
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
