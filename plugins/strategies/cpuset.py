@@ -2,7 +2,8 @@
 
 The kernel does not report how much it moved, and it kills the job if a node is full. So
 cpuset.mems is widened first and narrowed only if what must arrive fits on the new nodes; what the
-kernel left behind is moved page by page.
+kernel left behind is moved page by page. The kernel rebinds memory policies too, by rank and not by
+the node map, so a change that the map does not say is avoided.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from schedhook import StrategyPlugin, hookimpl
 from schedhook.migration.move import Move
 from schedhook.values.errors import ConfigError, RefusedError, SchedhookError
 from schedhook.values.sets import NodeSet
+from schedhook_plugins.strategies.cpuset_policies import (
+    explain_narrowing,
+    explain_undoing,
+    explain_widening,
+)
 from schedhook_plugins.strategies.cpuset_tree import CpusetTree, find_tree
 
 _MIB = 1 << 20
@@ -33,7 +39,10 @@ def check(work: Move) -> None:
             " use move-pages"
         )
     allowed = _allowed_to_block(work)
-    if find_tree(work).vacated and not allowed and _may_block(work.root):
+    tree = find_tree(work)
+    if why := explain_widening(tree, work):
+        raise RefusedError(f"strategy cpuset: {why}; use move-pages")
+    if tree.vacated and not allowed and _may_block(work.root):
         raise RefusedError(
             "strategy cpuset: on this kernel every job or service that starts on the host may have"
             f" to wait while a cpuset's memory moves; use move-pages, or set {_OPTION} = true in"
@@ -52,18 +61,23 @@ def move(work: Move) -> None:
     by_kernel = 0
     with _rolled_back_on_failure(tree, work):
         tree.widen()
-        if why := _not_by_kernel(tree, work):
+        if explain_narrowing(tree, work):  # and the note below says why
+            work.sweep()
+        elif why := _not_by_kernel(tree, work):
             work.notes.append(f"{why}: moved page by page before cpuset.mems was narrowed")
             work.sweep()
         else:
             by_kernel = work.observe(tree.narrow)
             if work.options.sweep_leftovers:
                 work.sweep()
-        if tight := _tight(tree, work):
+        if why := explain_narrowing(tree, work) or _tight(tree, work):
             tree.widen()
-            work.notes.append(f"cpuset.mems was left wide: {tight}")
+            work.notes.append(f"cpuset.mems was left wide: {why}")
         else:
             tree.narrow()
+            work.expire()
+            if undone := explain_undoing(tree, work):
+                work.notes.append(undone)
     swept = sum(sum(each.moved.values()) for each in work.processes) - by_kernel
     work.notes.append(
         f"cpuset.mems of {tree}: the kernel moved {by_kernel / _MIB:.1f} MiB, the sweep"

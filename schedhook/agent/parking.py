@@ -18,6 +18,7 @@ from schedhook.journal.columns import json_object
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.actions import AnyNode
+from schedhook.values.errors import RefusedError
 from schedhook.values.model import NodeMap, Outcome
 from schedhook.values.sets import NodeSet
 
@@ -140,9 +141,13 @@ def _not_parked(task: Task, why: str) -> Step:
 def _park_task(job: Job, task: Task, before: Parked, entry: ParkedTask) -> tuple[Parked, Step]:
     parked = replace(before, tasks={**before.tasks, task.name: entry})
     write_parked(job, parked)
-    if job.adapter.allow_nodes(job.name, NodeSet(entry.nodes.values())):
-        parked = replace(parked, widened=True)
-        write_parked(job, parked)
+    try:
+        if job.adapter.allow_nodes(job.name, NodeSet(entry.nodes.values())):
+            parked = replace(parked, widened=True)
+            write_parked(job, parked)
+    except RefusedError as refusal:
+        write_parked(job, before)
+        return before, _not_parked(task, str(refusal))
     report, step = move(job, [task], Request(node_map=NodeMap(pairs=entry.nodes, mapper="parked")))
     if report is None or report.outcome is Outcome.REFUSED:
         parked = replace(parked, tasks=before.tasks)

@@ -39,11 +39,14 @@ class NumaLine:
 
 
 def parse_numa_maps(data: bytes, resident_only: bool) -> list[NumaLine]:
-    """Return the lines of the file; with `resident_only` those of mappings with pages in memory."""
+    """Return the lines of the file.
+
+    `resident_only` leaves out those of mappings without pages in memory and without a policy.
+    """
     lines = []
     for text in data.split(b"\n"):
         # Blanks in file names are escaped, so " N" can only begin a count of pages.
-        if text and (b" N" in text or not resident_only):
+        if text and (b" N" in text or b" default" not in text or not resident_only):
             with contextlib.suppress(ValueError):  # a truncated line
                 lines.append(_parse_line(text))
     return lines
@@ -76,6 +79,11 @@ def _parse_line(text: bytes) -> NumaLine:
         in_policy = False
     line.policy = b" ".join(policy).decode("ascii", "replace")
     return line
+
+
+def policy_text(line: bytes) -> str:
+    """Return the policy of one line of the file."""
+    return _parse_line(line).policy
 
 
 def _unescape(name: bytes) -> bytes:

@@ -35,7 +35,8 @@ def read_areas(
 
     `task` reads through that thread; by default a thread is found that still has the memory (see
     `live_task`). `resident_only` leaves out mappings without a page in memory, of which a large
-    program has thousands; if included, their `page_size` is that of the base page.
+    program has thousands, unless the thread or they have a memory policy. The `page_size` of a
+    mapping without a page is that of the base page.
 
     Reading walks the process's page tables. The two files are not read at the same instant: a
     mapping that ended in between is left out; one that was split, merged or grew is returned as
@@ -50,14 +51,15 @@ def read_areas(
     maps = Maps(read(pid, task_file("maps", task), root))
     devices = memory_devices(pid, root)
     if numa_maps is None:
-        lines = _lines_without_numa(maps, read_pss(pid, root, task=task))
+        sizes = read_pss(pid, root, task=task)
+        lines = _lines_without_numa(maps, sizes, resident_only)
     else:
         lines = parse_numa_maps(numa_maps, resident_only)
     areas = []
     for index, line in enumerate(lines):
         bound = lines[index + 1].start if index + 1 < len(lines) else None
         mapping = maps.find(line.start, line.size, bound)
-        if mapping is not None and (line.pages or not resident_only):
+        if mapping is not None:
             areas.append(_area(line, mapping, devices))
     return tuple(areas)
 
@@ -145,11 +147,15 @@ def _kind(name: bytes, is_huge: bool, anonymous: bool, on_device: MemoryKind | N
     return MemoryKind.FILE
 
 
-def _lines_without_numa(maps: Maps, sizes: Mapping[int, tuple[int, int]]) -> list[NumaLine]:
+def _lines_without_numa(
+    maps: Maps, sizes: Mapping[int, tuple[int, int]], resident_only: bool
+) -> list[NumaLine]:
     """Return what numa_maps would show on a kernel without NUMA: everything is on node 0."""
     lines = []
     for mapping in maps:
         rss, pss = sizes.get(mapping.start, (0, 0))
+        if resident_only and not rss:
+            continue
         lines.append(
             NumaLine(
                 mapping.start,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.host.locality import off_nodes
+from schedhook.host.policies import read_thread_policies
 from schedhook.host.processes import (
     Status,
     read_areas,
@@ -24,6 +25,7 @@ from schedhook.host.processes import (
 from schedhook.host.topology import Topology, read_topology
 from schedhook.jobs.lookup import scheduler_names
 from schedhook.jobs.summary import JobSummary, summarise
+from schedhook.migration.policies import ProcessPolicies, collect_policies, count_policies
 from schedhook.migration.selection import Selection, select
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
@@ -35,6 +37,7 @@ from schedhook.values.errors import (
 )
 from schedhook.values.model import Area, MemoryKind, Placement, Residency, add_residency
 from schedhook.values.objects import ObjectId
+from schedhook.values.policy import PolicyCount
 from schedhook.values.report_json import by_name
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.text import describe_error
@@ -57,6 +60,8 @@ class ProcessFootprint:
     residency: Residency
     kinds: Mapping[MemoryKind, Residency]
     off_node: Residency
+    off_node_policies: ProcessPolicies
+    """The memory policies that name a node on which memory is off-node."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return an entry of `processes` in `show --json`."""
@@ -70,6 +75,7 @@ class ProcessFootprint:
             "residency": by_name(self.residency),
             "kinds": _named_kinds(self.kinds),
             "off_node": by_name(self.off_node),
+            "off_node_policies": self.off_node_policies.to_list(),
         }
 
 
@@ -90,6 +96,11 @@ class Footprint:
     """Processes that the caller may not read."""
 
     @property
+    def off_node_policies(self) -> PolicyCount:
+        """What is governed by memory policies that name nodes on which memory is off-node."""
+        return count_policies(each.off_node_policies for each in self.processes)
+
+    @property
     def bytes_off_node(self) -> int:
         return sum(self.off_node.values())
 
@@ -106,6 +117,7 @@ class Footprint:
             "residency": by_name(self.residency),
             "kinds": _named_kinds(self.kinds),
             "off_node": by_name(self.off_node),
+            "off_node_policies": self.off_node_policies.to_dict(),
             "unreadable": self.unreadable,
             "processes": [process.to_dict() for process in self.processes],
         }
@@ -220,6 +232,7 @@ class _Reading:
     command: str
     status: Status
     areas: Sequence[Area]
+    policies: ProcessPolicies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +268,9 @@ def _read_processes(
         for pid in task.pids:
             try:
                 command, status = read_command(pid, root), read_status(pid, root)
-                readings.append(_Reading(task, pid, command, status, read_areas(pid, root)))
+                areas = read_areas(pid, root)
+                policies = collect_policies(areas, read_thread_policies(pid, areas, root))
+                readings.append(_Reading(task, pid, command, status, areas, policies))
             except skip_errors as error:
                 unreadable += isinstance(error, NoPermissionError)
     return readings, unreadable
@@ -272,6 +287,9 @@ def _process_footprint(reading: _Reading, homes: _Homes, nodes: NodeSet) -> Proc
         residency=_sum(area.residency for area in reading.areas),
         kinds=_by_kind(reading.areas),
         off_node=homes.off_node((reading.pid, area) for area in reading.areas),
+        off_node_policies=reading.policies.only(
+            lambda policy, _: bool(policy.nodes & homes.strays[reading.pid])
+        ),
     )
 
 

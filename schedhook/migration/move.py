@@ -102,6 +102,10 @@ class Move:
         """Read where the memory of all processes lies, unless nothing has moved since."""
         self._view.refresh()
 
+    def expire(self) -> None:
+        """Forget what `refresh` read, because other means have changed the memory."""
+        self._view.expire()
+
     def migrate(self) -> None:
         """Move every process whole, by migrate_pages(2), in as many calls as the map needs.
 

@@ -10,6 +10,7 @@ nodes      make the node map
 make_move  make the `Move` that the strategy works with
 strategy   call the strategy: its choice of nodes, its check, its errors
 plan       make the plan, or the reason to refuse it
+policies   find the memory policies that stay behind
 carry_out  bind, freeze, move, verify
 newcomers  move what appeared during the move
 verify     read residency again, and give a reason for all memory that stayed

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from schedhook.host.topology import Topology
+from schedhook.migration.policies import ProcessPolicies, count_policies
 from schedhook.migration.processes import MovingProcess
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import NodeMap, Plan
 from schedhook.values.sets import NodeSet
+from schedhook.values.text import join_some
 
 _MIB = 1 << 20
 
@@ -56,6 +58,22 @@ def notes_on_memory(processes: Sequence[MovingProcess]) -> list[str]:
         for process in processes
         if process.memory_owner_pid is not None
     ]
+
+
+def notes_on_policies(left: Iterable[ProcessPolicies], destinations: NodeSet) -> list[str]:
+    """Return notes on memory policies that are left behind, and on those not read."""
+    left = list(left)
+    notes, count = list[str](), count_policies(left)
+    if count:
+        names = {str(policy) for each in left for policy in each.policies()}
+        listed = join_some(sorted(names), 3)
+        notes.append(
+            f"{count} have a memory policy that names an old node ({listed}): new memory comes from"
+            f" there, not from node {destinations}"
+        )
+    if unread := sum(each.unread for each in left):
+        notes.append(f"the memory policies of {unread} threads could not be read")
+    return notes
 
 
 def note_on_empty_plan(plan: Plan) -> str:

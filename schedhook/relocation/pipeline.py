@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from schedhook.control.rollback import Rollback, recover
 from schedhook.host.topology import Topology
 from schedhook.jobs.lookup import find_pids
+from schedhook.migration.policies import count_policies
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.carry_out import carry_out
 from schedhook.relocation.context import Context
@@ -22,8 +24,10 @@ from schedhook.relocation.notes import (
     notes_on_gpus,
     notes_on_map,
     notes_on_memory,
+    notes_on_policies,
 )
 from schedhook.relocation.plan import make_plan
+from schedhook.relocation.policies import foresee_policies_left
 from schedhook.relocation.report import brief_report, plan_report
 from schedhook.relocation.settings import resolve_settings
 from schedhook.relocation.strategy import choose_nodes
@@ -93,10 +97,14 @@ def _relocate(context: Context) -> Report:
         return brief_report(context, ended, route.node_map)
     plan = make_plan(context.settings, move, topology, context.backend.allowed_nodes())
     notes += notes_on_gpus(plan, topology)
+    policies = foresee_policies_left(move)
+    plan = replace(plan, policies=count_policies(policies))
     if plan.refusal:
         notes.append(plan.refusal)
         return plan_report(context, Outcome.REFUSED, plan)
     if request.dry_run:
+        if not context.settings.strategy.changes_cpuset:  # else the kernel adapts them
+            notes += notes_on_policies(policies, route.destinations)
         return plan_report(context, Outcome.PLANNED, plan)
     return carry_out(context, move, plan)
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from schedhook.host.topology import Topology
 from schedhook.migration.move import Move, MovingProcess
+from schedhook.migration.policies import count_policies
 from schedhook.relocation.context import Context
-from schedhook.relocation.notes import note_on_empty_plan
+from schedhook.relocation.notes import note_on_empty_plan, notes_on_policies
+from schedhook.relocation.policies import read_policies_left
 from schedhook.relocation.verify import judge, verify
 from schedhook.values.model import NodeMap, Outcome, Plan, ProcessReport, Reason, Report
 
@@ -39,6 +41,7 @@ def plan_report(context: Context, outcome: Outcome, plan: Plan) -> Report:
         bytes_left=plan.bytes_planned,
         left_by_reason=reasons,
         kept=_bytes_kept(plan),
+        policies_left=plan.policies,
         processes=tuple(
             ProcessReport(
                 pid=its.pid,
@@ -64,6 +67,8 @@ def final_report(context: Context, move: Move, plan: Plan, failure: str | None) 
     processes, by_reason = verify(move, ended, failure)
     targets = [each.target for each in (*move.processes, *ended)]
     context.notes.extend(each.mistaken for each in targets if each.mistaken)
+    left = read_policies_left(move)
+    context.notes.extend(notes_on_policies(left, move.destinations))
     if failure is not None:
         context.notes.append(failure)
     moved = sum(each.bytes_moved for each in processes)
@@ -76,6 +81,7 @@ def final_report(context: Context, move: Move, plan: Plan, failure: str | None) 
         left_by_reason=by_reason,
         bytes_reclaimed=_bytes_reclaimed(plan, [*move.processes, *ended], move.topology()),
         kept=_bytes_kept(plan),
+        policies_left=count_policies(left),
         attempts=move.attempts,
         processes=tuple(processes),
     )

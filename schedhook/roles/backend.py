@@ -15,6 +15,7 @@ from schedhook.host.topology import Topology
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area
 from schedhook.values.objects import ObjectId
+from schedhook.values.policy import Policy
 from schedhook.values.sets import NodeSet
 
 
@@ -187,6 +188,16 @@ class Target(Memory):
     def swapped(self) -> int:
         """Return the process's bytes in swap, on no node (VmSwap, proc(5)). Default: 0."""
         return 0
+
+    def thread_policies(
+        self,
+        areas: Sequence[Area],  # noqa: ARG002 - for those that override it
+    ) -> Mapping[int, Policy | None]:
+        """Return the memory policy of each thread, by its number; None if it cannot be read.
+
+        `areas` are the process's, as just read. Default: no threads.
+        """
+        return {}
 
     @property
     def skips_holes(self) -> bool:

@@ -219,7 +219,8 @@ class Scheduler:
         """Let a suspended job's memory lie on `nodes` too; return whether a cpuset was widened.
 
         A second call may name more nodes. `restore_nodes` undoes all of them, also in another
-        process. Default: the scheduler does not confine memory, nothing is widened.
+        process. Raise RefusedError if it must not be widened; then the memory stays. Default: the
+        scheduler does not confine memory, nothing is widened.
         """
         return False
 

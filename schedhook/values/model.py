@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from schedhook.values.objects import ObjectId
+from schedhook.values.policy import PolicyCount
 from schedhook.values.sets import CpuSet, NodeSet
 
 Residency = Mapping[int, int]
@@ -260,10 +261,11 @@ class Plan:
     dirty: Residency = field(default_factory=dict)
     """Bytes of cache on each destination that count as reclaimable once they are written back."""
     room: Residency = field(default_factory=dict)
-    """Bytes that the kernel can give on each destination: free, less what it keeps, and the
-    reclaimable bytes."""
+    """Bytes that the kernel can give on each destination; see Topology.room."""
     reserve: int = 0
     """Bytes that must stay free on each destination node."""
+    policies: PolicyCount = field(default_factory=PolicyCount)
+    """Memory policies that name an old node; moving pages does not change them."""
     refusal: str | None = None
     """Why it must not be carried out; None if it may."""
 
@@ -336,6 +338,8 @@ class Report:
     """Bytes on source nodes that the request did not ask to move, by reason; not in bytes_left."""
     bytes_reclaimed: int = 0
     """Clean cache and slab that the kernel dropped on the destinations to make room."""
+    policies_left: PolicyCount = field(default_factory=PolicyCount)
+    """Memory policies that still name an old node, so that new memory comes from there."""
     attempts: int = 0
     seconds: float = 0.0
     processes: tuple[ProcessReport, ...] = ()
@@ -350,6 +354,8 @@ class Report:
         line = f"moved {moved:.1f} MiB{where}, {self.outcome.value}"
         if self.bytes_left:
             line += f", {left:.1f} MiB left ({', '.join(self.left_by_reason)})"
+        if self.policies_left:
+            line += f", policies left: {self.policies_left}"
         if self.outcome in (Outcome.REFUSED, Outcome.FAILED) and self.notes:
             line += f": {self.notes[-1]}"
         return line

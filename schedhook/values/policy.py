@@ -5,7 +5,7 @@ See set_mempolicy(2), mbind(2), and mpol_to_str() in the kernel's mm/mempolicy.c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from typing import Self
@@ -42,6 +42,7 @@ _TEXTS = {
     PolicyMode.PREFERRED_MANY: "prefer (many)",
     PolicyMode.WEIGHTED_INTERLEAVE: "weighted interleave",
 }
+_REBOUND = (PolicyMode.BIND, PolicyMode.INTERLEAVE, PolicyMode.WEIGHTED_INTERLEAVE)
 _MODES = {text: mode for mode, text in _TEXTS.items()}
 
 
@@ -100,7 +101,65 @@ class Policy:
         """Return the policy with each old node of `pairs` replaced by the new one."""
         return replace(self, nodes=NodeSet(pairs.get(node, node) for node in self.nodes))
 
+    def rebound(self, before: NodeSet, after: NodeSet) -> Self:
+        """Return what the kernel makes of the policy when cpuset.mems changes from `before`.
+
+        Nodes keep their rank, starting over if `after` has fewer. A static policy keeps the nodes
+        that are allowed. If nothing would be left, all of `after` is. mpol_rebind_policy() in the
+        kernel's mm/mempolicy.c; since Linux 5.14 it leaves preferred nodes alone.
+        """
+        if self.mode not in _REBOUND or before == after or not after:
+            return self
+        if PolicyFlag.STATIC in self.flags:
+            nodes = self.nodes & after
+        else:
+            targets = list(after)
+            rank = {node: targets[at % len(targets)] for at, node in enumerate(before)}
+            nodes = NodeSet(rank.get(node, node) for node in self.nodes)
+        return replace(self, nodes=nodes or after)
+
     def __str__(self) -> str:
         flags = "|".join(name for name, flag in _FLAGS.items() if flag in self.flags)
         nodes = f":{self.nodes}" if self.nodes else ""
         return self.mode.text + (f"={flags}" if flags else "") + nodes
+
+
+def unwanted_changes(
+    policies: Iterable[Policy], before: NodeSet, after: NodeSet, pairs: Mapping[int, int]
+) -> set[str]:
+    """Return what a change of cpuset.mems would do to policies that the node map does not say.
+
+    Each is a text such as `bind:3 → bind:1`. A policy may become what the map says, or a part of
+    that, or stay as it is.
+    """
+    changes = set()
+    for policy in policies:
+        result = policy.rebound(before, after)
+        if result != policy and not result.nodes <= policy.mapped(pairs).nodes:
+            changes.add(f"{policy} → {result}")
+    return changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyCount:
+    """How much some memory policies govern."""
+
+    threads: int = 0
+    """Threads whose own policy is one of them."""
+    bytes: int = 0
+    """Memory that they govern: all of an area with a policy of its own, whether it is in memory or
+    not, and what is in memory of the areas that a thread's policy governs."""
+
+    def __bool__(self) -> bool:
+        return bool(self.threads or self.bytes)
+
+    def __add__(self, other: PolicyCount) -> PolicyCount:
+        return PolicyCount(threads=self.threads + other.threads, bytes=self.bytes + other.bytes)
+
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{threads}, {self.bytes / (1 << 20):.1f} MiB"
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the object that `--json` prints."""
+        return {"threads": self.threads, "bytes": self.bytes}

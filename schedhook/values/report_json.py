@@ -22,6 +22,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "bytes_left": report.bytes_left,
         "left_by_reason": dict(report.left_by_reason),
         "bytes_reclaimed": report.bytes_reclaimed,
+        "policies_left": report.policies_left.to_dict(),
         "bytes_kept": dict(report.kept),
         "attempts": report.attempts,
         "seconds": round(report.seconds, 6),

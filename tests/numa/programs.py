@@ -27,6 +27,7 @@ PROGRAMS = {
     # Pages of a shared libc are on the node that read them first.
     "puppet": ("puppet.c", THREADS, STATIC),
     "profiled": ("profiled.c", THREADS),
+    "policies": ("policies.c", THREADS),
     "recycle": ("recycle.c", THREADS),
     "steady": ("steady.c", THREADS, STATIC),
 }

@@ -25,7 +25,9 @@ from schedhook.roles.scheduler import Replacement
 from schedhook.values.errors import RefusedError
 from schedhook.values.model import NodeMap, Outcome
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.text import join_some
 from schedhook_plugins.schedulers.pbs.events import NAME
+from schedhook_plugins.schedulers.pbs.fence import changed_policies
 from schedhook_plugins.schedulers.pbs.free_nodes import Neighbour, find_place
 from schedhook_plugins.schedulers.pbs.jobs import PbsJobs
 from schedhook_plugins.schedulers.pbs.notes import Replacing
@@ -67,6 +69,11 @@ class Replacer:
         if place is None:
             return Replacement(summary=f"{found}; no node is free for it")
         where = f"{CpuSet(place.cpus.values())} of node {NodeSet(place.nodes.values())}"
+        mems = NodeSet.parse(self._mems_before(job, cpuset))
+        home = self._new_mems(cpuset, mems, place.nodes)
+        if changes := changed_policies(self._jobs, job, mems, home, place.nodes):
+            why = f"the kernel would change its memory policies: {join_some(sorted(changes), 3)}"
+            return Replacement(summary=f"{found}, {where} are free, but {why}")
         if not replace:
             wanted = 'on_shared_processors = "replace"'
             return Replacement(summary=f"{found}, {where} are free: {wanted} would use them")
@@ -74,7 +81,7 @@ class Replacer:
             cpus=place.cpus,
             nodes=place.nodes,
             cpus_before=str(cpus),
-            mems_before=self._mems_before(job, cpuset),
+            mems_before=str(mems),
         )
         self._jobs.notes.set_replacing(job, replacing)
         done = self._carry_out(job, cpuset, replacing, parked)
@@ -128,13 +135,16 @@ class Replacer:
                 self._narrow(job, cpuset, mems, parked)
             self._jobs.notes.set_replacing(job, None)
             return Replacement(summary=f"not done: {done.failure}")
-        home = mems
-        if home and home != effective_nodes(_parent(cpuset), self._jobs.root):
-            home = NodeSet(place.nodes.get(node, node) for node in home)
-        write_nodes(cpuset, home)
+        write_nodes(cpuset, self._new_mems(cpuset, mems, place.nodes))
         self._jobs.notes.set_fence(job, None)
         self._jobs.notes.set_replacing(job, None)
         return Replacement(summary=said, moved=True)
+
+    def _new_mems(self, cpuset: Cgroup, mems: NodeSet, nodes: Mapping[int, int]) -> NodeSet:
+        """Return the cpuset.mems for the new place; as it was if it does not confine the job."""
+        if mems == effective_nodes(_parent(cpuset), self._jobs.root):
+            return mems
+        return NodeSet(nodes.get(node, node) for node in mems)
 
     def _narrow(self, job: str, cpuset: Cgroup, mems: NodeSet, parked: Mapping[int, int]) -> None:
         """Allow what was allowed before, and the nodes of parked memory, which is still there."""

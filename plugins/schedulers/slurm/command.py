@@ -29,6 +29,7 @@ from schedhook.roles.request import Relocate, Request
 from schedhook.values.config import Config
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Outcome, Placement, Report
+from schedhook.values.policy import PolicyCount
 from schedhook.values.report_json import report_to_dict
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import NAME, HostJobs
@@ -260,6 +261,7 @@ def _result(host: str, move: JobMove, notes: Sequence[str], *, dry_run: bool) ->
         "bytes_planned": sum(report.bytes_planned for report in move.reports),
         "bytes_moved": sum(report.bytes_moved for report in move.reports),
         "bytes_left": sum(report.bytes_left for report in move.reports),
+        "policies_left": _policies_left(move.reports).to_dict(),
         "tasks": [
             {"task": task.name, "pids": list(task.pids), **_placement(task.placement)}
             for task in move.after
@@ -267,6 +269,10 @@ def _result(host: str, move: JobMove, notes: Sequence[str], *, dry_run: bool) ->
         "reports": [report_to_dict(report) for report in move.reports],
         "notes": list(notes),
     }
+
+
+def _policies_left(reports: Iterable[Report]) -> PolicyCount:
+    return sum((report.policies_left for report in reports), PolicyCount())
 
 
 def _placement(placement: Placement) -> dict[str, str]:
@@ -282,6 +288,8 @@ def _print(result: Mapping[str, Any]) -> None:
             f" moved {result['bytes_moved'] / (1 << 20):.1f} MiB,"
             f" left {result['bytes_left'] / (1 << 20):.1f} MiB"
         )
+        if left := PolicyCount(**result["policies_left"]):
+            line += f", policies left: {left}"
     click.echo(line)
     if result.get("failure"):
         click.echo(f"  {result['failure']}", err=True)

@@ -14,10 +14,12 @@ from schedhook.backends.native import _core
 from schedhook.backends.native.held import HeldProcess
 from schedhook.backends.native.ranges import Range, locate_range, sweep_range
 from schedhook.host import processes
+from schedhook.host.policies import read_thread_policies
 from schedhook.roles.backend import Limits, PageRun, Sweep, Target
 from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
+from schedhook.values.policy import Policy
 from schedhook.values.sets import NodeSet
 
 _BASE_PAGE = mmap.PAGESIZE
@@ -77,6 +79,10 @@ class NativeTarget(Target):
     def swapped(self) -> int:
         self._held.require_alive()
         return processes.read_status(self.pid, self._root).swapped
+
+    def thread_policies(self, areas: Sequence[Area]) -> Mapping[int, Policy | None]:
+        self._held.require_alive()
+        return read_thread_policies(self.pid, areas, self._root)
 
     def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
         if not sources or not destinations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -28,6 +28,8 @@ from schedhook.cli.output.text import (
 from schedhook.values.text import printable
 
 Json = Mapping[str, Any]
+
+_POLICIES_SHOWN = 5
 
 
 def print_shown(shown: Json) -> None:
@@ -74,7 +76,8 @@ def _target(shown: Json, console: Console) -> RenderableType:
         parts += ["", draw(whole, console), draw_legend(whole, console)]
     if len(shown["processes"]) > 1:
         parts.append(_process_table(shown, console))
-    return Group(*parts, *_unreadable(shown["unreadable"]), *_remedy(shown))
+    policies = _policies(shown["processes"])
+    return Group(*parts, *policies, *_unreadable(shown["unreadable"]), *_remedy(shown))
 
 
 def _jobs(shown: Json, console: Console) -> RenderableType:
@@ -89,6 +92,10 @@ def _jobs(shown: Json, console: Console) -> RenderableType:
     parts.append(_job_table(shown, console) if shown["jobs"] else "")
     parts += [draw(chart.groups[0], console), draw_legend(chart.groups[0], console)]
     parts += [Text(f"note: {printable(problem)}") for problem in shown["problems"]]
+    for job in shown["jobs"]:
+        if any(job["off_node_policies"].values()):
+            which = printable(f"{job['scheduler']} {job['job']}")
+            parts.append(Text(f"note: {which}: {_governed(job['off_node_policies'])}"))
     unreadable = sum(job["unreadable"] for job in shown["jobs"])
     return Group(*parts, *_unreadable(unreadable), *_remedy_of_jobs(shown))
 
@@ -200,6 +207,28 @@ def _remedy_of_jobs(shown: Json) -> list[RenderableType]:
 
 def _command(target: str) -> Text:
     return Text(f"to bring it home: schedhook relocate {printable(target)} --home")
+
+
+def _policies(processes: Sequence[Json]) -> list[RenderableType]:
+    """Return notes on memory policies that bring memory to nodes on which it is off-node."""
+    notes: list[RenderableType] = [
+        Text(
+            f"note: process {process['pid']}, on node {process['nodes']}: {each['policy']} governs"
+            f" {count(len(each['threads']), 'thread')} and {size(each['bytes'])}"
+        )
+        for process in processes
+        for each in process["off_node_policies"]
+    ]
+    if more := notes[_POLICIES_SHOWN:]:
+        notes[_POLICIES_SHOWN:] = [Text(f"note: {len(more)} more such policies, see --json")]
+    return notes
+
+
+def _governed(policies: Json) -> str:
+    return (
+        f"memory policies of {count(policies['threads'], 'thread')} and {size(policies['bytes'])}"
+        " name other nodes"
+    )
 
 
 def _unreadable(number: int) -> list[RenderableType]:

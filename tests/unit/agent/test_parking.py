@@ -8,6 +8,7 @@ import pytest
 
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.roles.request import Request
+from schedhook.values.errors import RefusedError
 from schedhook.values.model import (
     Outcome,
     Report,
@@ -84,6 +85,18 @@ def test_a_cpuset_is_widened_for_parked_memory_and_restored(
     parking.moves.outcome = Outcome.COMPLETE
     parking.look("preresume")
     assert calls[2:] == ["restore"]
+
+
+def test_what_a_cpuset_must_not_be_widened_for_is_not_parked(
+    parking: OneJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allow_nodes(_self: object, _job: str, nodes: NodeSet) -> bool:
+        raise RefusedError(f"not for {nodes}")
+
+    monkeypatch.setattr(FakeScheduler, "allow_nodes", allow_nodes)
+    assert "not parked: not for 2" in parking.look("postsuspend")
+    assert parking.moves.requests == []
+    assert parking.journal.notes.get("fake", "1", "parked", str) is None
 
 
 @pytest.mark.parametrize(

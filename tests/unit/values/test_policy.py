@@ -47,3 +47,27 @@ def test_the_node_at_which_the_kernel_cut_the_text_off_is_not_certain(last: str)
 def test_the_nodes_of_a_policy_follow_a_map() -> None:
     policy = Policy.parse("bind=static:0,3")
     assert str(policy.mapped({0: 2, 1: 0})) == "bind=static:2-3"
+
+
+@pytest.mark.parametrize(
+    ("policy", "before", "after", "result"),
+    [
+        # By rank: what is seen if 0-3 becomes 1-3.
+        ("bind:3", "0-3", "1-3", "bind:1"),
+        ("bind:1", "0-3", "1-3", "bind:2"),
+        ("interleave:0,2", "0-3", "1-3", "interleave:1,3"),
+        ("weighted interleave:0-1", "0-1", "2-3", "weighted interleave:2-3"),
+        ("bind=relative:1", "0-1", "0,3", "bind=relative:3"),
+        ("bind:2", "0-1", "2-3", "bind:2"),
+        ("bind=static:0-1", "0-3", "1-3", "bind=static:1"),
+        ("bind=static:0", "0-3", "1-3", "bind=static:1-3"),
+        ("prefer:0", "0-3", "1-3", "prefer:0"),
+        ("prefer (many):0", "0-3", "1-3", "prefer (many):0"),
+        ("local", "0-3", "1-3", "local"),
+    ],
+)
+def test_what_the_kernel_makes_of_it_when_the_cpuset_changes(
+    policy: str, before: str, after: str, result: str
+) -> None:
+    sets = NodeSet.parse(before), NodeSet.parse(after)
+    assert str(Policy.parse(policy).rebound(*sets)) == result

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
 from tests.unit.clikit import STOPS, Run, end, on_terminal, started
 from tests.unit.screenkit import MIB
 
@@ -38,6 +39,30 @@ def test_watching_takes_no_pictures(run: Run, four: Path, tmp_path: Path) -> Non
     status, _, err = run("show", "--root", four, "--watch", "--svg", tmp_path / "x.svg")
     assert status == 2
     assert "--watch" in err
+
+
+def test_memory_policies_that_name_other_nodes(run: Run, four: Path) -> None:
+    write_process(
+        four,
+        900,
+        cpus="2",
+        threads={900: "S", 901: "S"},
+        areas=[
+            FakeArea(start=PAGE, size=PAGE, path="/bin/app", policy="bind:1"),
+            FakeArea(start=8 * PAGE, size=2 * MIB, policy="interleave:1-2"),
+            FakeArea(start=MIB * 4, size=MIB, pages={1: 3}, policy="bind:1"),
+        ],
+    )
+    text = f"{PAGE:08x} prefer:3 file=/bin/app N1=1\n"
+    write_file(four, "proc/900/task/901/numa_maps", text)
+    shown = json.loads(run("show", "--root", four, "--pid", 900, "--json")[1])
+    assert shown["off_node_policies"] == {"threads": 1, "bytes": 2 * MIB}
+    assert shown["processes"][0]["off_node_policies"] == [
+        {"policy": "interleave:1-2", "threads": [], "bytes": 2 * MIB},
+        {"policy": "prefer:3", "threads": [901], "bytes": 0},
+    ]
+    out = run("show", "--root", four, "--pid", 900)[1]
+    assert "process 900, on node 1: prefer:3 governs 1 thread and 0 B" in " ".join(out.split())
 
 
 # -- --watch -------------------------------------------------------------------------------------

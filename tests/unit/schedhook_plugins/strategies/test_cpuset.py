@@ -62,8 +62,8 @@ class Host:
         self.members[path] = list(pids)
         return path
 
-    def process(self, pid: int, cgroup: str, *nodes: int | None) -> None:
-        self.backend.add_process(pid, areas=[SimulatedArea(start=AT, nodes=nodes)])
+    def process(self, pid: int, cgroup: str, *nodes: int | None, policy: str = "default") -> None:
+        self.backend.add_process(pid, areas=[SimulatedArea(start=AT, nodes=nodes, policy=policy)])
         line = f"4:cpuset:{cgroup}\n" if self.version == 1 else f"0::{cgroup}\n"
         write_process(self.root, pid, cgroup=line, nodes="0-3")
 
@@ -393,3 +393,42 @@ def test_other_strategies_do_not_leave_the_cpuset(host: Host) -> None:
     report = run(host, strategy="move-pages", dry_run=True)
     assert "widen its cgroup's cpuset.mems" in report.notes[-1]
     assert run(host, dry_run=True).outcome is Outcome.PLANNED
+
+
+# -- memory policies -----------------------------------------------------------------------------
+
+
+def test_a_cpuset_that_would_change_another_policy_stays_wide(host: Host) -> None:
+    job = host.cgroup("/job", nodes="0-3", pids=(100, 101, 102))
+    for pid, node in ((100, 0), (101, 1), (102, 3)):
+        host.process(pid, "/job", *[node] * 256, policy=f"bind:{node}")
+    report = run(host)
+    assert (report.outcome, residency(host)) == (Outcome.COMPLETE, {2: 256})
+    assert host.writes == []
+    assert host.mems(job) == "0-3"
+    assert "left wide: with cpuset.mems 1-3" in report.notes[0]
+    assert "bind:1 → bind:2, bind:3 → bind:1" in report.notes[0]
+
+
+def test_policies_that_follow_as_the_map_says_are_no_hindrance(host: Host) -> None:
+    job = host.cgroup("/job", nodes="0-1", pids=(100,))
+    host.process(100, "/job", *[0] * 256, policy="interleave:0-1")
+    report = run(host, "0:2,1:3")
+    assert (report.outcome, host.mems(job)) == (Outcome.COMPLETE, "2-3")
+
+
+def test_a_wider_cpuset_that_would_change_a_policy_is_refused(host: Host) -> None:
+    job = host.cgroup("/job", nodes="2-3", pids=(100,))
+    host.process(100, "/job", *[2] * 256, policy="bind:3")
+    report = run(host, "2:0")
+    assert (report.outcome, host.writes) == (Outcome.REFUSED, [])
+    assert "with cpuset.mems 0,2-3" in report.notes[-1]
+    assert "bind:3 → bind:2" in report.notes[-1]
+    assert host.mems(job) == "2-3"
+
+
+def test_it_is_said_which_policies_change_back(host: Host) -> None:
+    host.cgroup("/job", nodes="0", pids=(100,))
+    host.process(100, "/job", *[0] * 256, policy="bind:2")  # as the kernel leaves it
+    report = run(host)
+    assert any("changes them back: bind:2 → bind:0" in note for note in report.notes)

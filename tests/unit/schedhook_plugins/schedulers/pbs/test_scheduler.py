@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.parking import ParkedTask
-from schedhook.testing.hosts import write_file
+from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
 from schedhook.values.actions import AnyNode, OnRelocation, OnSharedProcessors, Repatriate
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import Outcome
@@ -210,6 +210,33 @@ def test_a_cpuset_that_pbs_wrote_meanwhile_is_left(host: Host) -> None:
     assert host.residency[JOB] == {3: 100 * MIB}
 
 
+def bind(host: Host, policy: str) -> None:
+    """Give the job's process a memory policy."""
+    area = FakeArea(start=PAGE, size=PAGE, policy=policy)
+    write_process(host.root, UNUSED, areas=[area], state="T")
+
+
+@pytest.mark.parametrize(
+    ("policy", "park", "mems"),
+    [("bind:2", "3", "2-3"), ("bind:2", "0", "2"), ("prefer:2", "0", "0,2")],
+)
+def test_not_parked_where_that_would_change_a_memory_policy(
+    host: Host, policy: str, park: str, mems: str
+) -> None:
+    """With 0,2 instead of 2 the kernel makes bind:0 of bind:2."""
+    host.actions = {"park": NodeSet.parse(park)}
+    host.job(JOB, "4-5", "2", n2=100)
+    bind(host, policy)
+    seen = []
+    host.on_move = lambda: seen.append(host.cpuset()[1])
+    line = host.event("postsuspend")
+    if mems == "2":
+        assert "not parked: with cpuset.mems 0,2 the kernel would change" in line
+        assert "bind:2 → bind:0" in line
+        assert host.parked() is None
+    assert seen == ([] if mems == "2" else [mems])
+
+
 def shared(host: Host) -> None:
     """12.n1 stopped, 13.n1 runs on its CPUs, 14.n1 on those of node 1."""
     host.job(JOB, "0-1", "0", n0=100)
@@ -241,6 +268,17 @@ def test_sharing_is_resolved(host: Host) -> None:
     assert host.cpuset("13.n1") == ("0-1", "0")
     assert host.event("preresume") == "all in place"
     assert host.home() == NodeSet({2})
+
+
+def test_sharing_is_not_resolved_if_that_would_change_a_memory_policy(host: Host) -> None:
+    """Its memory moves from node 0 to 2, and 0-1 becomes 1-2: by rank, 1 becomes 2."""
+    shared(host)
+    host.place(JOB, "0-1", "0-1")
+    bind(host, "bind:1")
+    host.actions = REPLACE
+    line = host.event("preresume")
+    assert "free, but the kernel would change its memory policies: bind:1 → bind:2" in line, line
+    assert (host.moved, host.cpuset()) == ([], ("0-1", "0-1"))
 
 
 def test_a_job_without_a_fence_gets_none(host: Host) -> None:

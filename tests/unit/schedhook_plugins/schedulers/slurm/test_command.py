@@ -132,3 +132,17 @@ def test_without_an_answer_from_slurm_the_command_acts_on_this_host(
 def test_exactly_one_destination_is_required(words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="give one of --cpus LIST, --to-nodes NODES, --release"):
         run("7", *words)
+
+
+def test_the_line_says_which_policies_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {
+        "host": "n1",
+        "outcome": "complete",
+        "old": {"cpus": "0", "nodes": "0"},
+        "new": {"cpus": "2", "nodes": "2"},
+        "bytes_moved": 3 << 20,
+        "bytes_left": 0,
+        "policies_left": {"threads": 4, "bytes": 2 << 20},
+    }
+    command_module._print(result)
+    assert capsys.readouterr().out.endswith("left 0.0 MiB, policies left: 4 threads, 2.0 MiB\n")
