@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from schedhook.host.cgroups import cgroup_of, configured_nodes
 from schedhook.host.vanishing import read_living
 from schedhook.migration.move import Move
-from schedhook.migration.policies import collect_policies
+from schedhook.migration.policies import ProcessPolicies, collect_policies
 from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.policy import Policy, unwanted_changes
+from schedhook.values.policy import unwanted_changes
 from schedhook.values.sets import NodeSet
 from schedhook.values.text import join_some
 from schedhook_plugins.strategies.cpuset_tree import CpusetTree, MemsChange
@@ -33,8 +33,8 @@ def explain_narrowing(tree: CpusetTree, work: Move) -> str | None:
 def explain_undoing(tree: CpusetTree, work: Move) -> str | None:
     """Return which policies change back if cpuset.mems, now narrowed, is set to the old nodes."""
     back = set()
-    for change, policies in _policies(tree, work):
-        back |= unwanted_changes(policies, change.after, change.before, {})
+    for change, its in _policies(tree, work):
+        back |= unwanted_changes(its.policies(), change.after, change.before, {})
     if not back:
         return None
     return (
@@ -46,19 +46,21 @@ def explain_undoing(tree: CpusetTree, work: Move) -> str | None:
 def _explain(tree: CpusetTree, work: Move, written: Callable[[MemsChange], NodeSet]) -> str | None:
     """Return what `written` would change in a way that the map does not say."""
     wrong = set()
-    for change, policies in _policies(tree, work):
-        now = configured_nodes(change.cgroup)
-        wrong |= unwanted_changes(policies, now, written(change), work.node_map.moves)
+    for change, its in _policies(tree, work):
+        now, new = configured_nodes(change.cgroup), written(change)
+        wrong |= unwanted_changes(its.policies(), now, new, work.node_map.moves)
+        if its.unread and now != new:
+            wrong.add(f"those of {its.unread} threads, which could not be read")
     if not wrong:
         return None
-    new = NodeSet(node for change in tree.changes for node in written(change))
+    nodes = NodeSet(node for change in tree.changes for node in written(change))
     return (
-        f"with cpuset.mems {new} the kernel would change memory policies in a way that the map does"
-        f" not say: {join_some(sorted(wrong), 3)}"
+        f"with cpuset.mems {nodes} the kernel would change memory policies in a way that the map"
+        f" does not say: {join_some(sorted(wrong), 3)}"
     )
 
 
-def _policies(tree: CpusetTree, work: Move) -> Iterator[tuple[MemsChange, set[Policy]]]:
+def _policies(tree: CpusetTree, work: Move) -> Iterator[tuple[MemsChange, ProcessPolicies]]:
     """Yield the policies of each process, with the change that applies to the process."""
     by_path = {each.cgroup.path: each for each in tree.changes}
     targets = {process.pid: process.target for process in work.processes if not process.gone}
@@ -69,9 +71,9 @@ def _policies(tree: CpusetTree, work: Move) -> Iterator[tuple[MemsChange, set[Po
             yield change, _read_policies(targets[pid])
 
 
-def _read_policies(target: Target) -> set[Policy]:
+def _read_policies(target: Target) -> ProcessPolicies:
     try:
         areas = target.areas()
-        return collect_policies(areas, target.thread_policies(areas)).policies()
+        return collect_policies(areas, target.thread_policies(areas))
     except ProcessGoneError:
-        return set()
+        return ProcessPolicies()

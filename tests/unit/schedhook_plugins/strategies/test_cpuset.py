@@ -16,6 +16,7 @@ from schedhook.host.cgroups import Cgroup
 from schedhook.migration.move import Move
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
+from schedhook.roles.backend import Target
 from schedhook.roles.request import Request
 from schedhook.testing.hosts import (
     FakeNode,
@@ -432,3 +433,14 @@ def test_it_is_said_which_policies_change_back(host: Host) -> None:
     host.process(100, "/job", *[0] * 256, policy="bind:2")  # as the kernel leaves it
     report = run(host)
     assert any("changes them back: bind:2 → bind:0" in note for note in report.notes)
+
+
+def test_policies_that_could_not_be_read_are_not_risked(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.cgroup("/job", nodes="0", pids=(100,))
+    host.process(100, "/job", *[0] * 256)
+    monkeypatch.setattr(Target, "thread_policies", lambda *_: {100: None})
+    report = run(host)
+    assert (report.outcome, host.writes) == (Outcome.REFUSED, [])
+    assert "those of 1 threads, which could not be read" in report.notes[-1]
