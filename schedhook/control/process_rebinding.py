@@ -8,7 +8,7 @@ nodes as the process has set them, so a stopped thread asks the kernel.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,13 @@ from pathlib import Path
 from schedhook.control.kernel_policies import KernelPolicy, Range, get_policy, set_policy
 from schedhook.control.remote import RemoteProcess, Visit
 from schedhook.control.threads import Thread, read_threads
-from schedhook.host.areas import read_areas, read_task_policy
+from schedhook.host.policies import parse_policy
 from schedhook.host.processes import is_io_worker, read_status
 from schedhook.host.vanishing import read_living
 from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError, RefusedError
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.objects import ObjectId
-from schedhook.values.policy import Policy
 
 _RESCANS = 5
 """Looks for threads that appeared while others were rebound."""
@@ -79,7 +78,7 @@ class ProcessRebinding:
         """
         self._rebind_threads(late)
         # Only now: an area without a policy is shown with that of the thread.
-        areas = areas_to_rebind(self._target.pid, self._ledger.moves, self._root)
+        areas = areas_to_rebind(self._target.areas(), self._ledger.moves)
         for start in range(0, len(areas), _BATCH):
             batch = areas[start : start + _BATCH]
             thread = self._remote.first_thread()
@@ -88,9 +87,10 @@ class ProcessRebinding:
             raise self._failures[-1]
 
     def _rebind_threads(self, late: bool) -> None:
+        areas = self._target.areas()
         tried = set[Thread]()
         for _ in range(_RESCANS):
-            found = threads_to_rebind(self._target, self._ledger.moves, self._root)
+            found = threads_to_rebind(self._target, areas, self._ledger.moves, self._root)
             if not (new := [thread for thread in found if thread not in tried]):
                 break
             for thread in new:
@@ -136,28 +136,24 @@ class ProcessRebinding:
 
 
 def threads_to_rebind(
-    target: Target, moves: Mapping[int, int], root: Path = Path("/")
+    target: Target, areas: Sequence[Area], moves: Mapping[int, int], root: Path = Path("/")
 ) -> list[Thread]:
     """Return the process's threads whose policy names a node that is a key of `moves`.
 
-    Not those by which the kernel works for io_uring(7): they run no code of the process.
+    `areas` are the process's. A thread of which the policy could not be read may be one of them;
+    those by which the kernel works for io_uring(7) run no code of the process, and are not.
     """
     pid = target.pid
-    threads = {thread.tid: thread for thread in read_threads(pid, root)}
-    found = read_living(threads, lambda tid: read_task_policy(pid, tid, root))
-    named = [tid for tid, policy in found if _names(policy, moves)]
-    workers = read_living(named, lambda tid: is_io_worker(pid, tid, root))
-    return [threads[tid] for tid, is_worker in workers if not is_worker]
+    policies = target.thread_policies(areas)
+    named = [tid for tid, policy in policies.items() if policy is None or policy.nodes & moves]
+    workers = dict(read_living(named, lambda tid: is_io_worker(pid, tid, root)))
+    return [thread for thread in read_threads(pid, root) if workers.get(thread.tid) is False]
 
 
-def areas_to_rebind(pid: int, moves: Mapping[int, int], root: Path = Path("/")) -> list[Area]:
-    """Return the areas that are shown with a policy that names a node that is a key of `moves`."""
-    areas = read_areas(pid, root, resident_only=False)
-    return [area for area in areas if _names(area.policy, moves)]
-
-
-def _names(policy: str, moves: Mapping[int, int]) -> bool:
-    return bool(Policy.parse(policy).nodes & moves)
+def areas_to_rebind(areas: Iterable[Area], moves: Mapping[int, int]) -> list[Area]:
+    """Return those that are shown with a policy that names a node that is a key of `moves`."""
+    policies = ((area, parse_policy(area.policy)) for area in areas)
+    return [area for area, policy in policies if policy and policy.nodes & moves]
 
 
 def _shared_object(area: Area) -> tuple[ObjectId, int, int] | None:

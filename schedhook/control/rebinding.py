@@ -84,11 +84,9 @@ class Rebinding:
         raise RefusedError("it became another program each time")
 
     def _follow(self, target: Target) -> None:
-        moves = self._ledger.moves
-        if not (
-            threads_to_rebind(target, moves, self._root)
-            or areas_to_rebind(target.pid, moves, self._root)
-        ):
+        moves, areas = self._ledger.moves, target.areas()
+        threads = threads_to_rebind(target, areas, moves, self._root)
+        if not threads and not areas_to_rebind(areas, moves):
             return
         if target.memory_owner_pid() is not None:
             raise RefusedError("it has yet to run a program, after vfork(2)")

@@ -13,19 +13,14 @@ from schedhook.host._proc import (
     gone,
     is_kernel_thread,
     live_task,
-    proc_path,
     read,
     task_file,
-    translated,
 )
 from schedhook.host.memory_files import memory_devices
 from schedhook.host.smaps import read_pss
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind, add_residency
 from schedhook.values.objects import ObjectId, ObjectKind
-
-_SOME = 64
-"""Bytes, less than a line of numa_maps has as a rule."""
 
 
 def read_areas(
@@ -62,21 +57,6 @@ def read_areas(
         if mapping is not None:
             areas.append(_area(line, mapping, devices))
     return tuple(areas)
-
-
-def read_task_policy(pid: int, task: int, root: Path = Path("/")) -> str:
-    """Return a thread's memory policy as in numa_maps (`default`, `bind:0`), without the areas'.
-
-    It is read off the first mapping, that of the program, which has no policy of its own.
-    """
-    name = task_file("numa_maps", task)
-    with translated(pid, name, root), proc_path(pid, name, root).open("rb", buffering=0) as file:
-        # The kernel walks the page tables of as many mappings as fit into what is asked for.
-        data = file.read(_SOME)
-        while b"\n" not in data and (more := file.read(_SOME)):
-            data += more
-    lines = parse_numa_maps(data.partition(b"\n")[0], resident_only=False)
-    return lines[0].policy if lines else "default"
 
 
 def residency(areas: Iterable[Area]) -> dict[int, int]:

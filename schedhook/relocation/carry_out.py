@@ -80,6 +80,7 @@ def _rebound_policies(context: Context, move: Move) -> Iterator[None]:
         rebinding.follow(process.target for process in move.processes)
         yield
         rebinding.follow(process.target for process in move.processes)
+        move.expire()
     except BaseException:
         rebinding.undo()
         raise

@@ -34,7 +34,7 @@ from schedhook.relocation.strategy import choose_nodes
 from schedhook.roles.request import Progress, Request
 from schedhook.values.config import Config
 from schedhook.values.errors import RefusedError
-from schedhook.values.model import NodeMap, Outcome, Report
+from schedhook.values.model import NodeMap, Outcome, Policies, Report
 
 
 def relocate(
@@ -103,7 +103,8 @@ def _relocate(context: Context) -> Report:
         notes.append(plan.refusal)
         return plan_report(context, Outcome.REFUSED, plan)
     if request.dry_run:
-        if not context.settings.strategy.changes_cpuset:  # else the kernel adapts them
+        settings = context.settings  # policies can follow, or the kernel adapts them
+        if settings.policies is Policies.LEAVE and not settings.strategy.changes_cpuset:
             notes += notes_on_policies(policies, route.destinations)
         return plan_report(context, Outcome.PLANNED, plan)
     return carry_out(context, move, plan)

@@ -82,7 +82,7 @@ def test_the_next_allocation_comes_from_the_new_nodes(mode: str, flags: str, run
 
         assert all(found <= old for found in nodes())
         report = relocate(run, list(programs.values()), "0:2,1:3")
-        print(report["notes"])
+        assert report["policies_left"] == {"threads": 0, "bytes": 0}
         assert all(found <= new for found in nodes())
         if "INTERLEAVE" in mode:
             assert nodes() == [new] * 4
@@ -115,6 +115,7 @@ def test_nodes_that_exchange_their_memory(area: str, run: Run) -> None:
         words = ("relocate", "--cgroup", group, "--map", "0:1,1:0", "--policies", "rebind")
         status, report = run(*words)
         assert status == 0, report
+        assert report["policies_left"] == {"threads": 0, "bytes": 0}
         ask = "threads" if area == "none" else "area"
         assert nodes_of(one.ask(ask)) == {1}
         assert nodes_of(other.ask(ask)) == {0}
@@ -221,6 +222,7 @@ def test_a_frozen_process_is_left(run: Run) -> None:
         finally:
             (group / "cgroup.freeze").write_text("0")
         assert any("its cgroup is frozen" in note for note in report["notes"])
+        assert report["policies_left"]["threads"] == THREADS + 1
         assert nodes_of(program.ask("threads")) == {0}
 
 

@@ -10,7 +10,6 @@ from schedhook.control.kernel_policies import KernelPolicy
 from schedhook.control.process_rebinding import Change, Ledger
 from schedhook.control.rebinding import Rebinding
 from schedhook.control.threads import Thread
-from schedhook.host.areas import read_task_policy
 from schedhook.values.model import NodeMap
 from schedhook.values.policy import PolicyFlag, PolicyMode
 from schedhook.values.sets import NodeSet
@@ -84,6 +83,6 @@ def test_a_policy_that_the_kernel_does_not_set() -> None:
         (note,) = rebinding.notes()
         assert f"policies of process {program.pid} stay as they are" in note
         assert f"the kernel does not set its policy to node {NO_NODE}: Invalid argument" in note
-        assert read_task_policy(program.pid, program.pid) == "bind:0"
+        assert str(target.thread_policies(target.areas())[program.pid]) == "bind:0"
         rebinding.undo()
         assert program.ask() == "fine"
