@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from schedhook.cli.doctor import host_checks, kernel_checks, plugin_checks, service_checks
+from schedhook.cli.doctor import (
+    host_checks,
+    kernel_checks,
+    plugin_checks,
+    policy_checks,
+    service_checks,
+)
 from schedhook.cli.doctor.setup import Check, Setup
 from schedhook.plugins.findings import Finding, problem
 from schedhook.plugins.manager import Plugins
@@ -17,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     kernel_checks.check_capabilities,
     kernel_checks.check_calls,
     kernel_checks.check_balancing,
+    policy_checks.check_policies,
     host_checks.check_cgroups,
     plugin_checks.check_loading,
     plugin_checks.check_choices,
