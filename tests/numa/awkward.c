@@ -152,6 +152,57 @@ static void fill_stack(void)
     answer("fine");
 }
 
+/* ---- registers ------------------------------------------------------------------------------ */
+
+static volatile int answers_wanted, answers_given;
+
+static void *count_lines(void *ignored)
+{
+    char line[16];
+
+    (void)ignored;
+    say("ready");
+    while (read(0, line, sizeof line) > 0) {
+        int given = answers_given;
+
+        answers_wanted++;
+        while (answers_given == given)
+            usleep(1000);
+    }
+    _exit(0);
+}
+
+/* Run in one loop with known values in wide registers. */
+__attribute__((target("avx2"))) static int keeps_wide_registers(int wanted)
+{
+    uint64_t before[4] = {1, 22, 333, 4444}, after[2][4];
+
+    __asm__ volatile("vmovdqu %2, %%ymm7\n\t"
+                     "vmovdqu %2, %%ymm15\n"
+                     "1:\n\t"
+                     "cmp %3, %4\n\t"
+                     "jne 1b\n\t"
+                     "vmovdqu %%ymm7, %0\n\t"
+                     "vmovdqu %%ymm15, %1"
+                     : "=m"(after[0]), "=m"(after[1])
+                     : "m"(before), "r"(wanted), "m"(answers_wanted)
+                     : "xmm7", "xmm15", "cc", "memory");
+    return !memcmp(before, after[0], sizeof before) && !memcmp(before, after[1], sizeof before);
+}
+
+static void use_wide_registers(void)
+{
+    pthread_t thread;
+
+    if (!__builtin_cpu_supports("avx2"))
+        answer_fine();
+    pthread_create(&thread, NULL, count_lines, NULL);
+    for (int wanted = 1;; wanted++) {
+        say(keeps_wide_registers(wanted) ? "fine" : "registers were changed");
+        answers_given++;
+    }
+}
+
 /* ---- limits --------------------------------------------------------------------------------- */
 
 static void limit(int what, rlim_t size)
@@ -227,6 +278,7 @@ int main(int count, char **arguments)
         {"limit", limit_memory},
         {"churn", churn},
         {"plain", answer_fine},
+        {"registers", use_wide_registers},
     };
 
     if (count > 2)

@@ -95,7 +95,31 @@ def test_visitors_killed_at_any_moment(steady: Talking) -> None:
     visit_all(steady.pid, restorers)
 
 
-@pytest.mark.parametrize("state", ["plain", "leave", "coroutine", "churn"])
+@pytest.mark.parametrize("calls", [0, 1])
+def test_registers_if_the_visitor_dies(calls: int) -> None:
+    """The signal frame alone restores a thread that computes, also its wide registers."""
+    with talking("awkward", "registers") as program:
+        for _ in range(5):
+            child = os.fork()
+            if not child:
+                try:
+                    with RemoteProcess(program.pid, Restorers()) as remote:
+                        (first, *_) = read_threads(program.pid)
+                        remote.visit(first, lambda visit: die_after(visit, calls))
+                finally:
+                    os._exit(1)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+            assert program.ask() == "fine"
+
+
+def die_after(visit: Visit, calls: int) -> None:
+    for _ in range(calls):
+        set_policy(visit, DEFAULT)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("state", ["plain", "leave", "coroutine", "churn", "registers"])
 def test_awkward_programs(state: str) -> None:
     """A first thread that has ended, or runs on another stack; threads that come and go."""
     with talking("awkward", state) as program:
