@@ -23,10 +23,11 @@ from schedhook.host.processes import (
     read_threads_cpus,
 )
 from schedhook.host.topology import Topology, read_topology
+from schedhook.jobs.census import select_all
 from schedhook.jobs.lookup import scheduler_names
 from schedhook.jobs.summary import JobSummary, summarise
 from schedhook.migration.policies import ProcessPolicies, collect_policies, count_policies
-from schedhook.migration.selection import Selection, select
+from schedhook.migration.selection import ProcessSelection
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.errors import (
@@ -36,7 +37,6 @@ from schedhook.values.errors import (
     SchedhookError,
 )
 from schedhook.values.model import Area, MemoryKind, Placement, Residency, add_residency
-from schedhook.values.objects import ObjectId
 from schedhook.values.policy import PolicyCount
 from schedhook.values.report_json import by_name
 from schedhook.values.sets import CpuSet, NodeSet
@@ -45,7 +45,7 @@ from schedhook.values.text import describe_error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessFootprint:
-    """The memory of one process. What it shares with others counts in full."""
+    """The memory of one process, each page once. What it shares with others counts in full."""
 
     pid: int
     command: str
@@ -81,7 +81,7 @@ class ProcessFootprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """The memory of several processes, or of a job on this host. A shared object counts once."""
+    """The memory of several processes, or of a job on this host, each page once."""
 
     placement: Placement
     processes: tuple[ProcessFootprint, ...]
@@ -94,6 +94,8 @@ class Footprint:
     """Of the job."""
     unreadable: int = 0
     """Processes that the caller may not read."""
+    is_exact: bool = True
+    """Whether each page counts once; else the sizes are upper bounds."""
 
     @property
     def off_node_policies(self) -> PolicyCount:
@@ -119,6 +121,7 @@ class Footprint:
             "off_node": by_name(self.off_node),
             "off_node_policies": self.off_node_policies.to_dict(),
             "unreadable": self.unreadable,
+            "exact": self.is_exact,
             "processes": [process.to_dict() for process in self.processes],
         }
 
@@ -137,30 +140,32 @@ def read_footprint(
     """
     tasks = tuple(tasks)
     readings, unreadable = _read_processes(tasks, root, skip_errors)
-    areas = {each.pid: each.areas for each in readings}
     placement = _union(task.placement for task in tasks)
     topology = read_topology(root)
     strays = {
         each.pid: off_nodes(topology, each.task.placement, (area.policy for area in each.areas))
         for each in readings
     }
-    homes = _Homes(
-        strays=strays,
-        strays_of_all=_common(strays.values()) - placement.nodes,
-        movable=_movable(areas),
-    )
-    once = list(_count_shared_once(areas))
+    homes = _Homes(strays=strays, strays_of_all=_common(strays.values()) - placement.nodes)
+    selections, is_exact = select_all({each.pid: each.areas for each in readings}, root)
+    items = [item for each in selections.values() for item in each.all_items]
     return Footprint(
         placement=placement,
         processes=tuple(
-            _process_footprint(each, homes, topology.memory_nodes) for each in readings
+            _process_footprint(each, selections[each.pid], homes, topology.memory_nodes)
+            for each in readings
         ),
-        residency=_sum(area.residency for _, area in once),
-        kinds=_by_kind(area for _, area in once),
-        off_node=homes.off_node(once),
+        residency=_sum(item.counted for item in items),
+        kinds=_by_kind((item.area, item.counted) for item in items),
+        off_node=_sum(
+            homes.off_node(pid, item.area, item.counted)
+            for pid, each in selections.items()
+            for item in each.selected
+        ),
         scheduler=scheduler,
         job=job,
         unreadable=unreadable,
+        is_exact=is_exact,
     )
 
 
@@ -243,19 +248,11 @@ class _Homes:
     """The nodes on which memory of each process is off-node."""
     strays_of_all: NodeSet
     """Those on which it is off-node for all: memory that tasks share may be on any one's nodes."""
-    movable: set[tuple[int, int]]
 
-    def off_node(self, areas: Iterable[tuple[int, Area]]) -> dict[int, int]:
-        """Return the off-node bytes, by node, of these (process, area)."""
-        return _sum(
-            {
-                node: size
-                for node, size in area.residency.items()
-                if node in (self.strays_of_all if area.is_shared else self.strays[pid])
-            }
-            for pid, area in areas
-            if (pid, area.start) in self.movable
-        )
+    def off_node(self, pid: int, area: Area, residency: Residency) -> dict[int, int]:
+        """Return the off-node bytes, by node, of a part of an area of a process."""
+        strays = self.strays_of_all if area.is_shared else self.strays[pid]
+        return {node: size for node, size in residency.items() if node in strays}
 
 
 def _read_processes(
@@ -276,21 +273,32 @@ def _read_processes(
     return readings, unreadable
 
 
-def _process_footprint(reading: _Reading, homes: _Homes, nodes: NodeSet) -> ProcessFootprint:
+def _process_footprint(
+    reading: _Reading, selection: ProcessSelection, homes: _Homes, nodes: NodeSet
+) -> ProcessFootprint:
+    pid = reading.pid
     return ProcessFootprint(
         pid=reading.pid,
         command=reading.command,
         cpus=reading.status.allowed_cpus,
         allowed_nodes=reading.status.allowed_nodes,
         placement=reading.task.placement,
-        local_nodes=nodes - homes.strays[reading.pid],
-        residency=_sum(area.residency for area in reading.areas),
-        kinds=_by_kind(reading.areas),
-        off_node=homes.off_node((reading.pid, area) for area in reading.areas),
+        local_nodes=nodes - homes.strays[pid],
+        residency=selection.residency,
+        kinds=_by_kind((item.area, item.here) for item in selection.all_items),
+        off_node=_sum(homes.off_node(pid, item.area, item.here) for item in selection.selected),
         off_node_policies=reading.policies.only(
-            lambda policy, _: bool(policy.nodes & homes.strays[reading.pid])
+            lambda policy, _: bool(policy.nodes & homes.strays[pid])
         ),
     )
+
+
+def _off_node(
+    area: Area, residency: Residency, reading: _Reading, all_nodes: NodeSet
+) -> dict[int, int]:
+    """Return what is not at home. Memory that tasks share may be on any of their nodes."""
+    home = all_nodes if area.is_shared else reading.task.placement.nodes
+    return {node: size for node, size in residency.items() if node not in home}
 
 
 def _union(placements: Iterable[Placement]) -> Placement:
@@ -306,32 +314,11 @@ def _common(sets: Iterable[NodeSet]) -> NodeSet:
     return NodeSet(first.intersection(*rest))
 
 
-def _movable(areas: Mapping[int, Sequence[Area]]) -> set[tuple[int, int]]:
-    """Return (process, start) of the areas that a relocation moves by default."""
-    everywhere = NodeSet(_sum(area.residency for its in areas.values() for area in its))
-    chosen = select(areas, everywhere, Selection())
-    return {(pid, item.area.start) for pid, its in chosen.items() for item in its.selected}
-
-
-def _count_shared_once(areas: Mapping[int, Sequence[Area]]) -> Iterator[tuple[int, Area]]:
-    """Yield (process, area), but each shared object only once: the area that has most of it."""
-    largest: dict[tuple[ObjectId, int], tuple[int, Area]] = {}
-    for pid, its in areas.items():
-        for area in its:
-            if area.object_id is None or not (area.is_shared or area.most_mappers > 1):
-                yield pid, area
-            elif (key := (area.object_id, area.offset)) not in largest or largest[key][
-                1
-            ].resident < area.resident:
-                largest[key] = pid, area
-    yield from largest.values()
-
-
-def _by_kind(areas: Iterable[Area]) -> dict[MemoryKind, dict[int, int]]:
+def _by_kind(parts: Iterable[tuple[Area, Residency]]) -> dict[MemoryKind, dict[int, int]]:
     kinds: dict[MemoryKind, dict[int, int]] = {}
-    for area in areas:
-        add_residency(kinds.setdefault(area.kind, {}), area.residency)
-    return kinds
+    for area, residency in parts:
+        add_residency(kinds.setdefault(area.kind, {}), residency)
+    return {kind: sizes for kind, sizes in kinds.items() if sizes}
 
 
 def _named_kinds(kinds: Mapping[MemoryKind, Residency]) -> dict[str, dict[str, int]]:

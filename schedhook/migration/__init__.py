@@ -7,6 +7,9 @@ move           `Move`: the methods that a strategy calls
 options        threads, rates and retries of a move
 processes      the record that a move keeps of each process
 selection      which memory of the processes to move
+census         count each physical page once
+runs           where the pages of an area are, part by part
+held           targets that are attached when they are asked for
 view           where the memory lies, read for all processes together
 units          parts of the memory that one call into the backend sweeps
 sweeper        sweep units with several threads; retry what may still move

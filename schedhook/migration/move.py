@@ -68,7 +68,8 @@ class Move:
         """Sentences for the report."""
         self._backend = backend
         self._destinations = destinations
-        self._view = View(processes, node_map.sources if sources is None else sources, selection)
+        of_nodes = node_map.sources if sources is None else sources
+        self._view = View(backend, processes, of_nodes, selection)
         self._sweeper = Sweeper(backend, options)
         self._whole = WholeProcessMover(self._view, self._sweeper, node_map, options, self.notes)
 
@@ -93,6 +94,11 @@ class Move:
     def takes_all(self) -> bool:
         """Whether the request leaves out no kind of memory."""
         return self._view.selection.takes_all
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the last reading counted each page once; else its bytes are upper bounds."""
+        return self._view.is_exact
 
     def topology(self) -> Topology:
         """Return the host's nodes and their free memory, read now."""

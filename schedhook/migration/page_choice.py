@@ -6,13 +6,12 @@ def choose(pages: Pages) -> Choice:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from schedhook.migration.page_plan import PagePlan, Transfer
 from schedhook.migration.processes import MovingProcess
-from schedhook.migration.selection import Selected, find_aliases
-from schedhook.migration.units import spread
+from schedhook.migration.runs import clip, spread
+from schedhook.migration.selection import ProcessSelection, Selected
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.roles.backend import PageRun
 from schedhook.roles.strategy import PageChoice, Pages
@@ -32,7 +31,6 @@ def plan_pages(
     processes share is asked about once. Raises what `decide` raises.
     """
     aliases = find_aliases({each.pid: each.selection for each in processes})
-    once = AskedOnce()
     for process in processes:
         plan = process.page_plan = PagePlan(unreachable=unreachable_bytes(process, sources))
         try:
@@ -42,9 +40,9 @@ def plan_pages(
                 for start, end in spread(item.area):
                     located = process.target.locate(item.area, start, end)
                     on_sources = (run for run in located if run.node in sources)
-                    fresh = once.fresh(process.pid, item.area, on_sources)
+                    counted = (part for run in on_sources for part in clip(run, item.only))
                     questions = (
-                        _question(process.pid, item.area, run, allowed, others) for run in fresh
+                        _question(process.pid, item.area, run, allowed, others) for run in counted
                     )
                     _add_answers(plan, item, (start, end), questions, choose)
         except ProcessGoneError:
@@ -80,26 +78,28 @@ def decide(pages: Pages, choose: PageChoice) -> Iterator[tuple[int, int, int]]:
         yield start, end, node
 
 
-class AskedOnce:
-    """Selects the pages that no other mapping of the same shared memory was asked about."""
+def find_aliases(
+    selections: Mapping[int, ProcessSelection],
+) -> Callable[[int, Area], list[tuple[int, int]]]:
+    """Return a function from (pid, area) to the other mappings of the area's shared memory.
 
-    def __init__(self) -> None:
-        self._asked: dict[ObjectId, dict[tuple[int, int], Extents]] = {}
-        """By object, then by mapping (process, address): offsets in the object."""
+    Each mapping is (pid, what to add to an address in the area to get the one there).
+    """
+    bases: dict[ObjectId, list[tuple[int, int]]] = {}
+    for pid, selection in selections.items():
+        for item in selection.selected:
+            if item.area.is_shared and item.area.object_id:
+                base = item.area.start - item.area.offset
+                bases.setdefault(item.area.object_id, []).append((pid, base))
 
-    def fresh(self, pid: int, area: Area, runs: Iterable[PageRun]) -> Iterator[PageRun]:
-        """Yield those parts of an area's runs, which must ascend, that no other mapping had."""
+    def aliases(pid: int, area: Area) -> list[tuple[int, int]]:
         if not (area.is_shared and area.object_id):
-            yield from runs
-            return
-        asked = self._asked.setdefault(area.object_id, {})
-        mine = asked.setdefault((pid, area.start), Extents())
-        others = [each for each in asked.values() if each is not mine and each]
-        shift = area.offset - area.start
-        for run in runs:
-            for part in _unknown(run, others, shift):
-                mine.add(part.start + shift, part.end + shift)
-                yield part
+            return []
+        mine = area.start - area.offset
+        known = dict.fromkeys(bases.get(area.object_id, ()))
+        return [(other, base - mine) for other, base in known if (other, base) != (pid, mine)]
+
+    return aliases
 
 
 def _question(
@@ -146,18 +146,3 @@ def _add_answers(
                 pages=extents,
             )
         )
-
-
-def _unknown(run: PageRun, known: Sequence[Extents], shift: int) -> Iterator[PageRun]:
-    start, end = run.start + shift, run.end + shift
-    sizes = [size for each in known if (size := each.overlap(start, end))]
-    if not sizes:
-        yield run
-    elif max(sizes) < end - start:
-        fresh = Extents()
-        for page in range(run.start, run.end, run.page_size):
-            at = page + shift
-            if not any(each.overlap(at, at + run.page_size) for each in known):
-                fresh.add(page, page + run.page_size)
-        for first, last in fresh:
-            yield replace(run, start=first, end=last)

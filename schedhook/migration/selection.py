@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from schedhook.values.model import Area, MemoryKind, Shared, add_residency
+from schedhook.migration.census import Census, Share, find_common, mapped_twice
+from schedhook.roles.backend import Part
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area, MemoryKind, Residency, Shared, add_residency
 from schedhook.values.objects import ObjectId
 from schedhook.values.sets import NodeSet
 
@@ -39,12 +42,13 @@ class Selection:
 
         `mappers` is how many of the job's processes map the same object. Pages of a file that
         other processes map too (the C library's, for instance) belong to the host more than to
-        the job.
+        the job; a process's own copies of them are the job's, also after fork(2).
         """
         if area.kind not in self.kinds:
             return area.kind.value
         if (
             area.kind is MemoryKind.FILE
+            and area.object_id is not None
             and area.most_mappers > mappers
             and self.shared is Shared.JOB
         ):
@@ -63,13 +67,19 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """An area that must move."""
+    """An area, or one part of its pages, that must move, or that the request leaves alone."""
 
     area: Area
-    shared: bool
+    counted: Residency
+    """The bytes by node that count with this area: of the job's pages, each once."""
+    here: Residency
+    """The same of the process's pages, each once."""
+    only: Extents | None = None
+    """The pages that count with this area; None: all of its pages."""
+    is_common: bool = False
+    """Whether other areas of the job may hold some of the pages."""
+    shared: bool = False
     """Also move pages that other processes map."""
-    counted: bool
-    """False if the same shared object is counted with another process of the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,90 +87,145 @@ class ProcessSelection:
     """What a relocation moves of one process, from one reading of its areas."""
 
     residency: Mapping[int, int] = field(default_factory=dict)
-    """All of the process's bytes by node, selected or not."""
+    """All of the process's bytes by node, selected or not, each page once."""
     selected: tuple[Selected, ...] = ()
+    unselected: tuple[Selected, ...] = ()
+    """What the request leaves alone on source nodes."""
     kept: Mapping[str, int] = field(default_factory=dict)
-    """Bytes on source nodes that the request leaves alone, by reason (a value of WHY_KEPT)."""
+    """The bytes of `unselected` on source nodes, by reason (a value of WHY_KEPT)."""
     areas: Sequence[Area] = ()
     """All areas that were read, selected or not."""
 
-    def on(self, nodes: NodeSet) -> dict[int, int]:
-        """Return the selected bytes on each of `nodes` that are counted with this process."""
-        return self._on(nodes, frozenset(MemoryKind))
+    @property
+    def all_items(self) -> tuple[Selected, ...]:
+        """What is selected, and what is not."""
+        return self.selected + self.unselected
+
+    def on(self, nodes: NodeSet, *, common: bool | None = None) -> dict[int, int]:
+        """Return the selected bytes on each of `nodes` that are counted with this process.
+
+        `common`: only of areas that do, or do not, have pages of others as well.
+        """
+        return _sum_on(nodes, (item for item in self.selected if common in (None, item.is_common)))
 
     def huge_on(self, nodes: NodeSet) -> dict[int, int]:
         """Return the same for pages of huge-page pools only."""
-        return self._on(nodes, frozenset({MemoryKind.HUGE}))
+        return _sum_on(nodes, (item for item in self.selected if item.area.kind is MemoryKind.HUGE))
 
-    def _on(self, nodes: NodeSet, kinds: frozenset[MemoryKind]) -> dict[int, int]:
-        total: dict[int, int] = {}
-        for item in self.selected:
-            if item.counted and item.area.kind in kinds:
-                for node, size in item.area.residency.items():
-                    if node in nodes:
-                        total[node] = total.get(node, 0) + size
-        return total
+
+def _sum_on(nodes: NodeSet, items: Iterable[Selected]) -> dict[int, int]:
+    total: dict[int, int] = {}
+    for item in items:
+        for node, size in item.counted.items():
+            if node in nodes:
+                total[node] = total.get(node, 0) + size
+    return total
 
 
 def select(
-    areas_by_pid: Mapping[int, Sequence[Area]], sources: NodeSet, selection: Selection
+    areas_by_pid: Mapping[int, Sequence[Area]],
+    sources: NodeSet,
+    selection: Selection,
+    census: Census,
 ) -> dict[int, ProcessSelection]:
     """Select the areas to move of all processes of a job at once, by pid.
 
-    A shared object is counted once, with the process that has most of it in its page tables. It
-    is still swept in each process, since a page may be mapped in one of them only.
+    A page that several areas hold is counted, and moved, with the one that has most pages.
     """
     mappers = _count_mappers(areas_by_pid.values())
-    owner = _owners(areas_by_pid)
-    result = {}
+    common = find_common(areas_by_pid)
+    result, all_pieces = {}, list[_Piece]()
     for pid, areas in areas_by_pid.items():
-        residency: dict[int, int] = {}
-        selected, kept = [], dict[str, int]()
+        own = _count_twice_mapped(pid, areas, census)
+        pieces = list[_Piece]()
         for area in areas:
-            add_residency(residency, area.residency)
-            on_sources = area.resident_on(sources)
-            if not on_sources:
-                continue
-            count = mappers.get(area.object_id, 1)
-            why = selection.why_kept(area, count)
-            if why is not None:
-                kept[why] = kept.get(why, 0) + on_sources
-                continue
-            selected.append(
-                Selected(
-                    area=area,
-                    shared=selection.moves_shared_pages,
-                    counted=not area.is_shared or owner.get(_window(area), pid) == pid,
-                )
-            )
-        result[pid] = ProcessSelection(
-            residency=residency, selected=tuple(selected), kept=kept, areas=areas
+            if area.resident_on(sources):
+                why = selection.why_kept(area, mappers.get(area.object_id, 1))
+                is_common = (pid, area.start) in common
+                here = own.get(area.start, area.residency)
+                whole = _Piece(pid, area, Part.ALL, why, here, is_common=is_common)
+                pieces += _split(whole, census) if why == _SHARED_FILE else [whole]
+        all_pieces += pieces
+        result[pid] = areas, own, pieces
+    for piece in sorted(all_pieces, key=lambda each: -each.area.resident):
+        if piece.is_common:
+            piece.share = census.count(piece.pid, piece.area, piece.part)
+    return {
+        pid: _process_selection(areas, own, pieces, sources, shared=selection.moves_shared_pages)
+        for pid, (areas, own, pieces) in result.items()
+    }
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A part of an area's pages, of which all must move or none."""
+
+    pid: int
+    area: Area
+    part: Part
+    why: str | None
+    """Why the request leaves it alone."""
+    here: Residency
+    share: Share | None = None
+    """None as long as it was not counted: then all of its pages count."""
+    is_common: bool = False
+
+    def selected(self, *, shared: bool) -> Selected:
+        share = self.share or Share(residency=self.here)
+        return Selected(
+            area=self.area,
+            counted=share.residency,
+            here=self.here,
+            only=share.only,
+            is_common=self.is_common,
+            shared=shared,
         )
-    return result
 
 
-def find_aliases(
-    selections: Mapping[int, ProcessSelection],
-) -> Callable[[int, Area], list[tuple[int, int]]]:
-    """Return a function from (pid, area) to the other mappings of the area's shared memory.
+def _split(piece: _Piece, census: Census) -> list[_Piece]:
+    """Part the process's own copies, which move, from the pages of a file that others map too."""
+    area = piece.area
+    own = census.count_alone(piece.pid, area, Part.COPIES) if area.copied else None
+    if own is None:
+        return [piece]
+    rest = {node: size - own.residency.get(node, 0) for node, size in piece.here.items()}
+    copies = replace(piece, part=Part.COPIES, why=None, here=own.residency, share=own)
+    return [copies, replace(piece, part=Part.ORIGINALS, here=rest)]
 
-    Each mapping is (pid, what to add to an address in the area to get the one there).
-    """
-    bases: dict[ObjectId, list[tuple[int, int]]] = {}
-    for pid, selection in selections.items():
-        for item in selection.selected:
-            if item.area.is_shared and item.area.object_id:
-                base = item.area.start - item.area.offset
-                bases.setdefault(item.area.object_id, []).append((pid, base))
 
-    def aliases(pid: int, area: Area) -> list[tuple[int, int]]:
-        if not (area.is_shared and area.object_id):
-            return []
-        mine = area.start - area.offset
-        known = dict.fromkeys(bases.get(area.object_id, ()))
-        return [(other, base - mine) for other, base in known if (other, base) != (pid, mine)]
+def _count_twice_mapped(pid: int, areas: Sequence[Area], census: Census) -> dict[int, Residency]:
+    """Return what counts with each area of a process that maps the same as another one of it."""
+    twice, alone = mapped_twice(areas), census.restart()
+    return {area.start: alone.count(pid, area).residency for area in areas if area.start in twice}
 
-    return aliases
+
+def _process_selection(
+    areas: Sequence[Area],
+    own: Mapping[int, Residency],
+    pieces: Iterable[_Piece],
+    sources: NodeSet,
+    *,
+    shared: bool,
+) -> ProcessSelection:
+    residency: dict[int, int] = {}
+    for area in areas:
+        add_residency(residency, own.get(area.start, area.residency))
+    selected, unselected, kept = [], [], dict[str, int]()
+    for piece in pieces:
+        item = piece.selected(shared=shared)
+        if piece.why is None:
+            selected.append(item)
+        else:
+            unselected.append(item)
+            size = sum(_sum_on(sources, [item]).values())
+            kept[piece.why] = kept.get(piece.why, 0) + size
+    return ProcessSelection(
+        residency=residency,
+        selected=tuple(selected),
+        unselected=tuple(unselected),
+        kept={why: size for why, size in kept.items() if size},
+        areas=areas,
+    )
 
 
 def _window(area: Area) -> _Window | None:
@@ -183,17 +248,3 @@ def _count_mappers(processes: Iterable[Sequence[Area]]) -> dict[ObjectId | None,
         for object_id, times in most.items():
             counts[object_id] = counts.get(object_id, 0) + times
     return counts
-
-
-def _owners(
-    areas_by_pid: Mapping[int, Sequence[Area]],
-) -> dict[_Window | None, int]:
-    """Return the pid with which each shared object is counted."""
-    owners: dict[_Window | None, tuple[int, int]] = {}
-    for pid, areas in areas_by_pid.items():
-        for area in areas:
-            if area.is_shared and (window := _window(area)):
-                best = owners.get(window)
-                if best is None or area.resident > best[1]:
-                    owners[window] = (pid, area.resident)
-    return {key: pid for key, (pid, _) in owners.items()}

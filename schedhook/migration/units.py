@@ -6,15 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from schedhook.migration.processes import MovingProcess
+from schedhook.migration.runs import locate, spread
 from schedhook.migration.selection import Selected
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, NodeMap
-
-UNIT_BYTES = 32 << 20
-"""Resident memory per unit of work: small enough to spread over threads."""
-_FOLIO = 2 << 20
-"""Parts are aligned to this, so that no huge page lies in two of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +26,6 @@ class Unit:
     """Old node → new node."""
     only: Extents | None = None
     """Move only pages that lie completely in one of these; None: all."""
-
-
-def spread(area: Area) -> Iterable[tuple[int, int]]:
-    """Yield parts [start, end) of an area, each with about UNIT_BYTES of resident memory."""
-    parts = max(1, area.resident // UNIT_BYTES)
-    step = area.size // parts
-    align = max(area.page_size, _FOLIO)
-    step = max(align, step // align * align)
-    start = area.start
-    while start < area.end:
-        end = min(area.end, start // align * align + step)
-        if area.end - end < align:
-            end = area.end
-        yield start, end
-        start = end
 
 
 def map_units(processes: Sequence[MovingProcess], node_map: NodeMap) -> Iterable[Unit]:
@@ -75,10 +56,11 @@ def _plain(processes: Sequence[MovingProcess], node_map: NodeMap) -> Iterator[Un
     moves = node_map.moves
     for process in processes:
         for item in process.selection.selected:
-            if item.area.residency.keys().isdisjoint(moves):
+            if item.counted.keys().isdisjoint(moves):
                 continue  # looking at its holes and its pages elsewhere would cost time
             for start, end in spread(item.area):
-                yield Unit(process, item.area, item.shared, start, end, moves)
+                if (only := _part(item.only, start, end)) is None or only:
+                    yield Unit(process, item.area, item.shared, start, end, moves, only)
 
 
 def _overlapping(processes: Sequence[MovingProcess], node_map: NodeMap) -> Iterator[Unit]:
@@ -88,27 +70,27 @@ def _overlapping(processes: Sequence[MovingProcess], node_map: NodeMap) -> Itera
     own = list[tuple[MovingProcess, Selected]]()
     for process in processes:
         for item in process.selection.selected:
-            if len(processes) > 1 and (item.area.is_shared or item.area.most_mappers > 1):
-                for start, end in spread(item.area):
-                    common += _located(process, item, start, end, node_map.moves)
+            if item.is_common and len(processes) > 1:
+                common += _located(process, item, node_map.moves)
             else:
                 own.append((process, item))
     yield from common
     for process, item in own:
-        for start, end in spread(item.area):
-            yield from _located(process, item, start, end, node_map.moves)
+        yield from _located(process, item, node_map.moves)
 
 
-def _located(
-    process: MovingProcess, item: Selected, start: int, end: int, moves: Mapping[int, int]
-) -> Iterator[Unit]:
+def _located(process: MovingProcess, item: Selected, moves: Mapping[int, int]) -> Iterator[Unit]:
     """Yield a unit for each run of pages that must move, with the destination of its node."""
+    if item.counted.keys().isdisjoint(moves):
+        return
     try:
-        runs = process.target.locate(item.area, start, end)
+        for run in locate(process.target, item.area, item.only):
+            if run.node in moves:
+                only = {run.node: moves[run.node]}
+                yield Unit(process, item.area, item.shared, run.start, run.end, only)
     except ProcessGoneError:
         process.gone = True
-        return
-    for run in runs:
-        if run.node in moves:
-            only = {run.node: moves[run.node]}
-            yield Unit(process, item.area, item.shared, run.start, run.end, only)
+
+
+def _part(only: Extents | None, start: int, end: int) -> Extents | None:
+    return None if only is None else Extents(only.within(start, end))

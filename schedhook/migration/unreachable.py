@@ -9,9 +9,10 @@ FOLL_HONOR_NUMA_FAULT"). migrate_pages(2) finds the latter two.
 from __future__ import annotations
 
 from schedhook.migration.processes import MovingProcess
-from schedhook.migration.units import spread
+from schedhook.migration.runs import locate
+from schedhook.migration.selection import Selected
+from schedhook.roles.backend import Target
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.model import Area
 from schedhook.values.sets import NodeSet
 
 
@@ -21,35 +22,24 @@ def unreachable_bytes(process: MovingProcess, nodes: NodeSet) -> int:
     These are bytes that numa_maps counts in the last reading and in one made now, and that the
     backend does not locate in between.
     """
-    located = dict[int, int]()
-    for item in process.selection.selected:
-        if item.counted and (there := item.area.resident_on(nodes)):
-            found = _located(process, item.area, nodes)
-            if found < there:
-                located[item.area.start] = found
-    if not located or process.gone:
-        return 0
-    before = {item.area.start: item.area.resident_on(nodes) for item in process.selection.selected}
+    missing = list[tuple[int, int, int]]()
+    """(start, bytes that were counted, bytes that are located) of each area."""
     try:
+        for item in process.selection.selected:
+            there = sum(size for node, size in item.counted.items() if node in nodes)
+            found = _located(process.target, item, nodes) if there else 0
+            if found < there:
+                missing.append((item.area.start, there, found))
+        if not missing:
+            return 0
         after = {area.start: area.resident_on(nodes) for area in process.target.areas()}
     except ProcessGoneError:
         process.gone = True
         return 0
-    return sum(
-        max(0, min(before[start], after.get(start, 0)) - found) for start, found in located.items()
-    )
+    return sum(max(0, min(there, after.get(start, 0)) - found) for start, there, found in missing)
 
 
-def _located(process: MovingProcess, area: Area, nodes: NodeSet) -> int:
-    """Return the bytes of an area that the backend locates on `nodes`; all of it if it is gone."""
-    total = 0
-    for start, end in spread(area):
-        if process.gone:
-            return area.resident
-        try:
-            runs = process.target.locate(area, start, end)
-        except ProcessGoneError:
-            process.gone = True
-        else:
-            total += sum(run.end - run.start for run in runs if run.node in nodes)
-    return total
+def _located(target: Target, item: Selected, nodes: NodeSet) -> int:
+    """Return the counted bytes that the backend locates on `nodes`."""
+    runs = locate(target, item.area, item.only)
+    return sum(run.end - run.start for run in runs if run.node in nodes)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from schedhook.migration.census import Census
 from schedhook.migration.processes import MovingProcess
-from schedhook.migration.selection import ProcessSelection, Selected, Selection, select
+from schedhook.migration.runs import locate
+from schedhook.migration.selection import Selected, Selection, select
+from schedhook.roles.backend import Backend, Target
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.model import Area
+from schedhook.values.model import Area, Residency
 from schedhook.values.sets import NodeSet
 
 
@@ -18,12 +22,19 @@ class View:
     """
 
     def __init__(
-        self, processes: Iterable[MovingProcess], sources: NodeSet, selection: Selection
+        self,
+        backend: Backend,
+        processes: Iterable[MovingProcess],
+        sources: NodeSet,
+        selection: Selection,
     ) -> None:
         self.processes = list(processes)
         self.sources = sources
         """The nodes whose pages the relocation is about."""
         self.selection = selection
+        self.is_exact = True
+        """Whether the last reading counted each page once; else it gives upper bounds."""
+        self._backend = backend
         self._read: set[int] = set()
         """Identities of the processes that the current reading covers."""
 
@@ -37,32 +48,43 @@ class View:
             return
         held = {process.pid for process in self.processes if not process.gone}
         areas = {process.pid: _read_areas(process, held) for process in self.processes}
-        found = select(areas, self.sources, self.selection)
+        targets = {process.pid: process.target for process in self.processes}
+        census = Census(self._backend, targets.get)
+        found = select(areas, self.sources, self.selection, census)
+        self.is_exact = census.is_exact
         for process in self.processes:
             process.selection = found[process.pid]
         self._read = set(map(id, self.processes))
 
     def reread(self, process: MovingProcess) -> None:
-        """Read one process again, and keep what was decided about memory that it shares."""
+        """Read one process again; of pages that others have too, count with it what did before."""
         if len(self.processes) == 1:
             self.expire()
             self.refresh()
             return
         try:
             by_start = {area.start: area for area in process.target.areas()}
-        except ProcessGoneError:
-            process.gone = True
-            by_start = {}
-        process.selection = ProcessSelection(
-            residency=process.selection.residency,
-            kept=process.selection.kept,
-            selected=tuple(
-                Selected(area=by_start[item.area.start], shared=item.shared, counted=item.counted)
+            selected = [
+                _read_again(process.target, item, by_start[item.area.start])
                 for item in process.selection.selected
                 if item.area.start in by_start
-            ),
-            areas=tuple(by_start.values()),
+            ]
+        except ProcessGoneError:
+            process.gone = True
+            by_start, selected = {}, []
+        process.selection = replace(
+            process.selection, selected=tuple(selected), areas=tuple(by_start.values())
         )
+
+
+def _read_again(target: Target, item: Selected, area: Area) -> Selected:
+    counted: Residency = area.residency
+    if item.only is not None:
+        found: dict[int, int] = {}
+        for run in locate(target, area, item.only) if item.only else ():
+            found[run.node] = found.get(run.node, 0) + run.end - run.start
+        counted = found
+    return replace(item, area=area, counted=counted)
 
 
 def _read_areas(process: MovingProcess, held: set[int]) -> Sequence[Area]:

@@ -11,7 +11,7 @@ from schedhook.migration.sweeper import Sweeper
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.migration.view import View
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
-from schedhook.values.model import NodeMap, Reason
+from schedhook.values.model import NodeMap, Reason, add_residency
 from schedhook.values.nodemap import as_kernel_calls
 from schedhook.values.sets import NodeSet
 
@@ -94,9 +94,12 @@ class WholeProcessMover:
         sources = self._node_map.sources
         if process.gone or not process.selection.on(sources):
             return None
-        if len(self._view.processes) > 1:  # another's call may have moved what they share
-            self._view.reread(process)
         before = process.selection.on(sources)
+        if len(self._view.processes) > 1:  # it may have freed memory while others moved
+            # What it shares counts with it, also if another process's call has moved it.
+            before = process.selection.on(sources, common=True)
+            self._view.reread(process)
+            add_residency(before, process.selection.on(sources, common=False))
         try:
             error = self._call(process, calls)
         except ProcessGoneError:
@@ -162,7 +165,8 @@ def _holes(process: MovingProcess) -> int:
     """Return the bytes of address space without pages that a sweep would visit."""
     if process.gone or process.target.skips_holes:
         return 0
-    return sum(item.area.size - item.area.resident for item in process.selection.selected)
+    selected = process.selection.selected
+    return sum(item.area.size - item.area.resident for item in selected if item.counted)
 
 
 def _pids(processes: Iterable[MovingProcess]) -> str:

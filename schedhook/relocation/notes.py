@@ -76,6 +76,14 @@ def notes_on_policies(left: Iterable[ProcessPolicies], destinations: NodeSet) ->
     return notes
 
 
+def note_on_upper_bounds() -> str:
+    """Return the note for pages of which nothing told whether they are the same."""
+    return (
+        "processes of this request share pages since fork(2), and without CAP_SYS_ADMIN the kernel"
+        " does not say which: they are counted in each process, so all sizes are upper bounds"
+    )
+
+
 def note_on_empty_plan(plan: Plan) -> str:
     """Return why a plan moves nothing."""
     if sources := plan.node_map.sources:

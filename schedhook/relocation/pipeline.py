@@ -21,6 +21,7 @@ from schedhook.relocation.nodes import check_named_nodes, find_route
 from schedhook.relocation.notes import (
     RECOVERED,
     note_on_one_node,
+    note_on_upper_bounds,
     notes_on_gpus,
     notes_on_map,
     notes_on_memory,
@@ -91,6 +92,8 @@ def _relocate(context: Context) -> Report:
     move = make_move(context, route, topology)
     refresh(move, context.members, notes)
     notes += notes_on_map(route.node_map) + notes_on_memory(move.processes)
+    if not move.is_exact:
+        notes.append(note_on_upper_bounds())
 
     ended = choose_nodes(context.settings.strategy, move, request.guidance, notes)
     if ended is not None:

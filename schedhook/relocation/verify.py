@@ -106,14 +106,17 @@ def _count_moved_along(move: Move) -> None:
 
 
 def _arrived(before: ProcessSelection, after: ProcessSelection, old: int, new: int) -> int:
-    """Return the bytes that areas of this process alone lost on `old` and gained on `new`."""
+    """Return the counted bytes that areas of this process lost on `old` and gained on `new`."""
     now = {area.start: area.residency for area in after.areas}
+    still = dict[int, int]()
+    for item in after.selected:
+        still[item.area.start] = still.get(item.area.start, 0) + item.counted.get(old, 0)
     total = 0
     for item in before.selected:
-        if item.counted and item.area.most_mappers == 1:
-            was, there = item.area.residency, now.get(item.area.start, {})
-            lost = was.get(old, 0) - there.get(old, 0)
-            total += max(0, min(lost, there.get(new, 0) - was.get(new, 0)))
+        start = item.area.start
+        lost = item.counted.get(old, 0) - still.get(start, 0)
+        gained = now.get(start, {}).get(new, 0) - item.area.residency.get(new, 0)
+        total += max(0, min(lost, gained))
     return total
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Self
 
 from schedhook.host.topology import Topology
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area
+from schedhook.values.model import Area, Residency
 from schedhook.values.objects import ObjectId
 from schedhook.values.policy import Policy
 from schedhook.values.sets import NodeSet
@@ -67,6 +68,30 @@ class Sweep:
     """Move calls made."""
     gone: bool = False
     """The process exited before the sweep ended."""
+
+
+class PageSet:
+    """Physical pages that a survey has seen. A backend that can tell them apart has its own."""
+
+
+class Part(Enum):
+    """Which pages of an area a survey looks at."""
+
+    ALL = 0
+    COPIES = 1
+    """Of a private mapping of a file, the process's own copies."""
+    ORIGINALS = 2
+    """Of a private mapping of a file, the pages of the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """Pages of an area that no earlier survey with the same set has seen."""
+
+    residency: Residency
+    """Their bytes by node."""
+    pages: Extents | None = None
+    """Where they are; None if the area has no other present pages."""
 
 
 class Memory(ABC):
@@ -146,7 +171,7 @@ class SharedObject(Memory):
 class Target(Memory):
     """One process, held so that its pid cannot come to mean another process.
 
-    The base class of every backend's target. The methods from `memory_owner_pid` on have defaults.
+    The base class of every backend's target. The methods from `survey` on have defaults.
     """
 
     @property
@@ -177,6 +202,14 @@ class Target(Memory):
         reading residency again tells what stayed. Raise BackendError or NoPermissionError if the
         whole call failed; with ENOMEM some pages have moved.
         """
+
+    def survey(self, area: Area, part: Part, seen: PageSet | None) -> Survey | None:  # noqa: ARG002
+        """Count the pages of one part of `area` that are not in `seen`, and add them to it.
+
+        `seen` is of the backend's `page_set()`; without it, all pages of the part count. None if
+        the backend cannot tell. Default: None.
+        """
+        return None
 
     def memory_owner_pid(self) -> int | None:
         """Return the parent's pid if the process has no memory of its own but uses the parent's.
@@ -240,6 +273,14 @@ class Backend(ABC):
     def is_simulation(self) -> bool:
         """Return whether it acts on no process of this host. Default: False."""
         return False
+
+    def page_set(self) -> PageSet | None:
+        """Return an empty set of physical pages; None if the backend cannot tell pages apart.
+
+        Then a page that several areas map is only known as one page if they map one object.
+        Default: None.
+        """
+        return None
 
     @abstractmethod
     def cgroup_pids(self, path: str) -> Iterable[int]:

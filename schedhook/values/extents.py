@@ -29,12 +29,33 @@ class Extents:
 
     def overlap(self, start: int, end: int) -> int:
         """Return how many bytes of [start, end) lie in the ranges."""
-        total = 0
-        index = bisect_right(self._bounds, start) // 2 * 2
-        while index < len(self._bounds) and self._bounds[index] < end:
-            total += max(0, min(end, self._bounds[index + 1]) - max(start, self._bounds[index]))
+        return sum(last - first for first, last in self.within(start, end))
+
+    def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of the ranges that lie in [start, end)."""
+        bounds = self._bounds
+        index = bisect_right(bounds, start) // 2 * 2
+        while index < len(bounds) and bounds[index] < end:
+            first, last = max(start, bounds[index]), min(end, bounds[index + 1])
+            if first < last:
+                yield first, last
             index += 2
-        return total
+
+    def outside(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of [start, end) that lie in none of the ranges."""
+        for first, last in self.within(start, end):
+            if start < first:
+                yield start, first
+            start = last
+        if start < end:
+            yield start, end
+
+    @classmethod
+    def from_raw(cls, raw: bytes) -> Extents:
+        """Return the ranges that `raw` describes, as the method of that name returns them."""
+        extents = cls()
+        extents._bounds.frombytes(raw)
+        return extents
 
     def raw(self) -> bytes:
         """Return start and end of each range, as 64-bit words in the machine's byte order."""

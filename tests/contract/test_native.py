@@ -62,7 +62,7 @@ def test_shared_memory_is_queried_wherever_it_is_mapped() -> None:
                 asked.append((pages.pid, index, len(pages.addresses)))
 
         make_page_move(NativeBackend(), first, (0,), second).plan_pages(choose)
-        assert asked == [(one.pid, 0, 16), (two.pid, 16, 16)]
+        assert asked == [(one.pid, 0, 15), (two.pid, 15, 17)]
 
 
 def test_descriptors_are_closed() -> None:

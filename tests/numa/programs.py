@@ -26,6 +26,8 @@ PROGRAMS = {
     "crowd": ("crowd.c", STATIC),
     # Pages of a shared libc are on the node that read them first.
     "puppet": ("puppet.c", THREADS, STATIC),
+    # What the kernel charges to its cgroup must be its own memory.
+    "family": ("family.c", STATIC),
     "profiled": ("profiled.c", THREADS),
     "policies": ("policies.c", THREADS),
     "recycle": ("recycle.c", THREADS),

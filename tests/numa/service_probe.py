@@ -70,6 +70,10 @@ def moves_shared_pages() -> None:
     assert NativeBackend().may_move_shared()
 
 
+def tells_pages_apart() -> None:
+    assert NativeBackend().page_set() is not None
+
+
 CHECKS = [
     reads_status_and_writes_cpuset,
     reads_residency,
@@ -77,6 +81,7 @@ CHECKS = [
     opens_pagemap,
     binds_a_task,
     moves_shared_pages,
+    tells_pages_apart,
 ]
 
 

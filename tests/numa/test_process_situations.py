@@ -185,6 +185,8 @@ def test_a_parent_that_waits_in_vfork() -> None:
         contents = job.checksum()
         child = int(job.say("vfork"))
         assert state_of(job.pid) == "D"
+        shown = call("show", "--cgroup", path, "--json").report
+        assert shown["bytes"] < 2 * job.bytes
         answer = call("relocate", "--cgroup", path, *AWAY)
         assert moved_by_process(answer.report) == {
             job.pid: answer.report["bytes_moved"],

@@ -46,7 +46,12 @@ NOBODY = 65534
 BIG = 40
 ENOUGH = 0.999
 PATIENCE = 120
-NUMBERS = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19, "CAP_SYS_NICE": 23}
+NUMBERS = {
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_SYS_NICE": 23,
+}
 """Numbers of capabilities; <linux/capability.h>."""
 
 COMMAND = f"""#!{PREFIX}/bin/python -I

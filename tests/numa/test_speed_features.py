@@ -19,7 +19,7 @@ from schedhook.cli.main import main
 from schedhook.control import freezer
 from schedhook.control.rollback import Rollback
 from schedhook.host.frames import node_spans
-from schedhook.migration.units import UNIT_BYTES
+from schedhook.migration.runs import UNIT_BYTES
 from schedhook.roles.backend import Limits, Sweep
 from schedhook.values.errors import RefusedError
 from schedhook.values.sets import CpuSet

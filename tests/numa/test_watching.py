@@ -28,7 +28,7 @@ ENOUGH = 0.999
 PATIENCE = 300
 """Seconds; the machine is emulated, and its files come over a network."""
 AGENT = "from schedhook.cli.commands.agent import command; command()"
-UNIT_CAPABILITIES = "-all,+sys_nice,+sys_ptrace,+dac_read_search"
+UNIT_CAPABILITIES = "-all,+sys_nice,+sys_ptrace,+dac_read_search,+sys_admin"
 """CapabilityBoundingSet of contrib/systemd/schedhook-agent.service."""
 
 

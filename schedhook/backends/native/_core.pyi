@@ -76,6 +76,25 @@ def locate(
 ) -> list[tuple[int, int, int, int]]:
     """Return runs (start, end, node, page size) of present pages of a range."""
 
+class _Frames: ...
+
+def frames(pagemap: int, /) -> _Frames:
+    """Return an empty set of page frames, for `survey`.
+
+    `pagemap` is a descriptor of the caller's own /proc/self/pagemap, which tells the zero page.
+    Fail with EPERM if the caller may not see frames (CAP_SYS_ADMIN).
+    """
+
+def survey(
+    pages: _Range, frames: _Frames | None, part: int, /
+) -> tuple[list[tuple[int, int]], bytes | None]:
+    """Count the present pages of a range by node, except those whose frame is in `frames`.
+
+    Add the frames of the others. `part`: 0 all pages, 1 the copies of a private mapping of a file,
+    2 the pages of the file. Return (node, bytes), and the ascending extents, as `sweep` takes them,
+    of the pages that were counted, or None if these are all that are present.
+    """
+
 def can_scan(pagemap: int, /) -> bool:
     """Return whether the PAGEMAP_SCAN ioctl works on this descriptor."""
 

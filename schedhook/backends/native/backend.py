@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from schedhook.backends.native import _core
+from schedhook.backends.native.frames import FrameSet
 from schedhook.backends.native.shared_object import find_objects
 from schedhook.backends.native.target import NativeTarget
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.topology import Topology, read_topology
-from schedhook.roles.backend import Backend, SharedObject, Target
+from schedhook.roles.backend import Backend, PageSet, SharedObject, Target
 from schedhook.values.sets import NodeSet
 
 
@@ -46,6 +47,12 @@ class NativeBackend(Backend):
     def shared_objects(self, targets: Iterable[Target]) -> Sequence[SharedObject]:
         own = [target for target in targets if isinstance(target, NativeTarget)]
         return find_objects(own, self._root)
+
+    def page_set(self) -> PageSet | None:
+        try:
+            return FrameSet(self._root)
+        except OSError:
+            return None
 
     def _frame_spans(self) -> bytes:
         if self._spans is None:

@@ -1,9 +1,5 @@
 /* Python's interface to the engine: parse, call with the GIL released, return. Limited API. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
 #include "core.h"
-#include "engine.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +10,7 @@
 #define MPOL_MF_MOVE_ALL (1 << 2)
 #define KCMP_VM 1 /* <linux/kcmp.h> */
 
-static PyObject *raise_errno(int number)
+PyObject *core_raise_errno(int number)
 {
     errno = number;
     return PyErr_SetFromErrno(PyExc_OSError);
@@ -69,7 +65,7 @@ static PyObject *core_bind(PyObject *self, PyObject *args)
     return PyBool_FromLong(!ended);
 }
 
-static int parse_range(PyObject *args, struct sh_range *range)
+int core_parse_range(PyObject *args, struct sh_range *range)
 {
     int pid, pidfd, task, pagemap, use_scan, kpageflags;
     unsigned long long start, end, page_size, base_size, folio_size;
@@ -158,7 +154,7 @@ static PyObject *core_sweep(PyObject *self, PyObject *args)
     (void)self;
     if (!PyArg_ParseTuple(args, "O!y#y#pKK:sweep", &PyTuple_Type, &range_args, &destinations, &size,
                           &only, &only_size, &shared, &batch_bytes, &call_ns) ||
-        parse_range(range_args, &range) < 0)
+        core_parse_range(range_args, &range) < 0)
         return NULL;
     if (only_size % (Py_ssize_t)sizeof(struct sh_extent) ||
         (uintptr_t)only % _Alignof(struct sh_extent)) {
@@ -214,14 +210,14 @@ static PyObject *core_locate(PyObject *self, PyObject *args)
     int error;
 
     (void)self;
-    if (parse_range(args, &range) < 0)
+    if (core_parse_range(args, &range) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
         error = sh_locate(&range, &runs);
     Py_END_ALLOW_THREADS
     if (error) {
         free(runs.items);
-        return error == SH_NO_LOCAL_MEMORY ? PyErr_NoMemory() : raise_errno(error);
+        return error == SH_NO_LOCAL_MEMORY ? PyErr_NoMemory() : core_raise_errno(error);
     }
     list = PyList_New(0);
     for (size_t i = 0; list && i < runs.count; i++) {
@@ -291,6 +287,10 @@ static PyMethodDef methods[] = {
     {"sweep", core_sweep, METH_VARARGS,
      "sweep(range, destinations, only, shared, batch_bytes, call_ns): move pages; see _core.pyi."},
     {"locate", core_locate, METH_VARARGS, "locate(*range): return runs of pages; see _core.pyi."},
+    {"frames", core_frames, METH_VARARGS,
+     "frames(pagemap): return an empty set of frames; see _core.pyi."},
+    {"survey", core_survey, METH_VARARGS,
+     "survey(range, frames, part): count pages once; see _core.pyi."},
     {"can_scan", core_can_scan, METH_VARARGS,
      "can_scan(pagemap): return whether the PAGEMAP_SCAN ioctl works on it."},
     {"check_access", core_check_access, METH_VARARGS,

@@ -7,11 +7,9 @@
 #define PAGEMAP_ENTRIES 4096
 #define SCAN_PAGES 16384 /* limits how long one scan holds the target's mmap lock */
 
-#define PAGEMAP_PRESENT (1ull << 63)
-#define PAGEMAP_FRAME ((1ull << 55) - 1)
-
 /* /proc/kpageflags */
 #define FLAG_COMPOUND_TAIL (1ull << 16)
+#define FLAG_ZERO_PAGE (1ull << 24)
 
 /* struct pm_scan_arg of Linux 6.7, and the categories that are used here. */
 struct scan_arguments {
@@ -114,6 +112,8 @@ static int next_scanned(struct sh_scanner *scanner, struct sh_page *page)
             page->address = address;
             page->size = range->page_size;
             page->node = SH_UNKNOWN_NODE;
+            page->entry = 0;
+            page->is_zero = false;
             if ((region->categories & SCAN_IS_HUGE) && folio_fits(range, address, region->end))
                 page->size = range->folio_size;
             scanner->position = address + page->size;
@@ -129,27 +129,27 @@ static int next_scanned(struct sh_scanner *scanner, struct sh_page *page)
     }
 }
 
-/* Whether these entries are one transparent huge page. Its frames are consecutive; those of small
- * pages can be, too, so the kernel's flags decide. Folios are aligned to their size: a frame in the
- * middle that is not the first of a folio can only belong to one that covers all of these frames.
- * Without permission to see frames (CAP_SYS_ADMIN) or flags, the page is treated as small pages,
- * which takes more calls and moves it as well. */
-static bool is_folio(const struct sh_scanner *scanner, const uint64_t *entries, size_t count)
+/* The flags of a frame in it if these entries are one transparent huge page, else 0. Its frames are
+ * consecutive; those of small pages can be, too, so the kernel's flags decide. Folios are aligned
+ * to their size: a frame in the middle that is not the first of a folio can only belong to one that
+ * covers all of these frames. Without permission to see frames (CAP_SYS_ADMIN) or flags, the page
+ * is treated as small pages, which takes more calls and moves it as well. */
+static uint64_t folio_flags(const struct sh_scanner *scanner, const uint64_t *entries, size_t count)
 {
-    uint64_t first = entries[0] & PAGEMAP_FRAME, flags;
+    uint64_t first = entries[0] & SH_PAGEMAP_FRAME, flags;
 
     if (!first || first % count || scanner->range->kpageflags < 0)
-        return false;
+        return 0;
     for (size_t i = 1; i < count; i++)
-        if (!(entries[i] & PAGEMAP_PRESENT) || (entries[i] & PAGEMAP_FRAME) != first + i)
-            return false;
-    return sh_read_pagemap(scanner->range->kpageflags, &flags, sizeof flags,
-                           (first + count / 2) * sizeof flags) == sizeof flags &&
-           (flags & FLAG_COMPOUND_TAIL);
+        if (!(entries[i] & SH_PAGEMAP_PRESENT) || (entries[i] & SH_PAGEMAP_FRAME) != first + i)
+            return 0;
+    if (sh_read_pagemap(scanner->range->kpageflags, &flags, sizeof flags,
+                        (first + count / 2) * sizeof flags) != sizeof flags)
+        return 0;
+    return flags & FLAG_COMPOUND_TAIL ? flags : 0;
 }
 
-/* The node of a frame, or SH_UNKNOWN_NODE. */
-static int node_of_frame(const struct sh_range *range, uint64_t frame)
+int sh_node_of_frame(const struct sh_range *range, uint64_t frame)
 {
     size_t low = 0, high = range->span_count;
 
@@ -224,14 +224,21 @@ static int next_read(struct sh_scanner *scanner, struct sh_page *page)
 
         page->address = address;
         page->size = range->page_size;
-        if (!(scanner->entries[index] & PAGEMAP_PRESENT)) {
+        if (!(scanner->entries[index] & SH_PAGEMAP_PRESENT)) {
             scanner->position += page->size;
             continue;
         }
-        if (folio_fits(range, address, scanner->entries_end) &&
-            is_folio(scanner, &scanner->entries[index], range->folio_size / range->base_size))
-            page->size = range->folio_size;
-        page->node = node_of_frame(range, scanner->entries[index] & PAGEMAP_FRAME);
+        page->entry = scanner->entries[index];
+        page->is_zero = false;
+        if (folio_fits(range, address, scanner->entries_end)) {
+            uint64_t flags = folio_flags(scanner, &scanner->entries[index],
+                                         range->folio_size / range->base_size);
+
+            if (flags)
+                page->size = range->folio_size;
+            page->is_zero = flags & FLAG_ZERO_PAGE;
+        }
+        page->node = sh_node_of_frame(range, scanner->entries[index] & SH_PAGEMAP_FRAME);
         scanner->position += page->size;
         return 0;
     }

@@ -29,10 +29,17 @@ struct sh_scanner {
     uint64_t entries_start, entries_end; /* addresses that `entries` describes */
 };
 
+/* Bits of an entry of /proc/PID/pagemap. */
+#define SH_PAGEMAP_PRESENT (1ull << 63)
+#define SH_PAGEMAP_FILE (1ull << 61) /* or shared memory: not the process's own */
+#define SH_PAGEMAP_FRAME ((1ull << 55) - 1)
+
 struct sh_page {
     uint64_t address;
     uint64_t size;
-    int node; /* SH_UNKNOWN_NODE if no frame number was seen */
+    int node;       /* SH_UNKNOWN_NODE if no frame number was seen */
+    uint64_t entry; /* of pagemap, the first one's of a huge page; 0: it was not read */
+    bool is_zero;   /* the huge zero page, unless a scan has left it out */
 };
 
 /* Returns 0 or SH_NO_LOCAL_MEMORY. */
@@ -41,6 +48,9 @@ void sh_scanner_close(struct sh_scanner *scanner);
 
 /* Store the next present page or huge page; its size is 0 at the end. Returns 0 or errno. */
 int sh_scanner_next(struct sh_scanner *scanner, struct sh_page *page);
+
+/* The node of a frame, or SH_UNKNOWN_NODE. */
+int sh_node_of_frame(const struct sh_range *range, uint64_t frame);
 
 /* Make sh_scanner_next return this page again. */
 void sh_scanner_return(struct sh_scanner *scanner, const struct sh_page *page);

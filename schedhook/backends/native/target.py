@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from schedhook.backends.native import _core
+from schedhook.backends.native.frames import FrameSet
 from schedhook.backends.native.held import HeldProcess
 from schedhook.backends.native.ranges import Range, locate_range, sweep_range
 from schedhook.host import processes
 from schedhook.host.policies import read_thread_policies
-from schedhook.roles.backend import Limits, PageRun, Sweep, Target
+from schedhook.roles.backend import Limits, PageRun, PageSet, Part, Survey, Sweep, Target
 from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
@@ -29,8 +30,8 @@ class NativeTarget(Target):
     """A process that migrate_pages(2) and move_pages(2) act on.
 
     `folio_size` is the size of a transparent huge page in bytes, 0 if there are none.
-    `frame_spans` returns the nodes' frames, as `_core` takes them; it is called only if the kernel
-    has no PAGEMAP_SCAN.
+    `frame_spans` returns the nodes' frames, as `_core` takes them; it is called only for a survey,
+    or if the kernel has no PAGEMAP_SCAN.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class NativeTarget(Target):
     ) -> None:
         self._root = root
         self._folio_size = folio_size
+        self._frame_spans = frame_spans
         self._held = HeldProcess(pid, root)
         self._use_scan = _core.can_scan(self._held.pagemap)
         self._kpageflags, self._spans = -1, b""
@@ -68,6 +70,20 @@ class NativeTarget(Target):
     def allowed_nodes(self) -> NodeSet:
         self._held.require_alive()
         return processes.read_status(self.pid, self._root).allowed_nodes
+
+    def survey(self, area: Area, part: Part, seen: PageSet | None) -> Survey | None:
+        self._held.require_running()
+        frames = seen.frames if isinstance(seen, FrameSet) else None
+        whole = self._range(area, area.start, area.end)
+        try:
+            found, pages = _core.survey((*whole[:-1], self._frame_spans()), frames, part.value)
+        except OSError as error:
+            if error.errno == errno.ESRCH or self._held.is_exiting():
+                raise self._held.gone() from error
+            raise from_errno(error.errno or 0, self.pid, "move_pages") from error
+        return Survey(
+            residency=dict(found), pages=None if pages is None else Extents.from_raw(pages)
+        )
 
     def memory_owner_pid(self) -> int | None:
         with suppress(SchedhookError, OSError):  # one of them has exited, or there is no kcmp(2)

@@ -9,11 +9,11 @@ from pathlib import Path
 from schedhook.backends.simulated.free_memory import FreeMemory
 from schedhook.backends.simulated.layout import map_area, read_process
 from schedhook.backends.simulated.machine import Machine
-from schedhook.backends.simulated.memory import Process, SimulatedArea
+from schedhook.backends.simulated.memory import Process, SeenMemory, SimulatedArea
 from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.host import cgroups
 from schedhook.host.topology import Node, Topology, read_topology
-from schedhook.roles.backend import Backend
+from schedhook.roles.backend import Backend, PageSet
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.sets import CpuSet, NodeSet
 
@@ -164,6 +164,10 @@ class SimulatedBackend(Backend):
     @property
     def is_simulation(self) -> bool:
         return True
+
+    def page_set(self) -> PageSet | None:
+        # The files of a host do not tell which pages of two areas are the same.
+        return SeenMemory() if self._root is None else None
 
     def cgroup_pids(self, path: str) -> Iterable[int]:
         wanted = path.strip("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from schedhook.roles.backend import Failure, PageRun
+from schedhook.roles.backend import Failure, PageRun, PageSet
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.sets import NodeSet
@@ -29,6 +29,25 @@ class SimulatedArea:
     policy: str = "default"
     name: str = ""
     """Areas with the same name, in any process, map the same memory (MAP_SHARED)."""
+
+
+class SeenMemory(PageSet):
+    """Pages that a survey has seen: offsets, by the memory that they are in."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[Memory, Extents]] = {}
+
+    def fresh(self, memory: Memory, runs: Iterable[PageRun]) -> Iterator[PageRun]:
+        """Yield the parts of ascending runs, by offset, that were not seen; these are now."""
+        _, seen = self._seen.setdefault(id(memory), (memory, Extents()))
+        fresh = [
+            replace(run, start=first, end=last)
+            for run in runs
+            for first, last in seen.outside(run.start, run.end)
+        ]
+        both = sorted([*seen, *((run.start, run.end) for run in fresh)])
+        self._seen[id(memory)] = memory, Extents(both)
+        yield from fresh
 
 
 class Memory:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from schedhook.backends.simulated.machine import Machine
-from schedhook.backends.simulated.memory import Mapped, Process, Tally, parts
-from schedhook.roles.backend import Limits, PageRun, Sweep, Target
+from schedhook.backends.simulated.memory import Mapped, Process, SeenMemory, Tally, parts
+from schedhook.roles.backend import Limits, PageRun, PageSet, Part, Survey, Sweep, Target
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area
+from schedhook.values.model import Area, add_residency
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import NodeSet
 
@@ -44,6 +44,22 @@ class SimulatedTarget(Target):
         if not self._process.alive:
             raise self._gone()
         return self._process.allowed_nodes
+
+    def survey(self, area: Area, part: Part, seen: PageSet | None) -> Survey | None:
+        with self._machine.lock:
+            self._begin_or_gone()
+            memory, base = self._mapping(area).memory, self._mapping(area).area.start
+            # On a snapshot of a host, the copies are laid out first.
+            bounds = {Part.COPIES: (0, area.copied), Part.ORIGINALS: (area.copied, area.size)}
+            runs = memory.within(*bounds.get(part, (0, area.size)))
+            if isinstance(seen, SeenMemory):
+                runs = [*seen.fresh(memory, runs)]
+            residency: dict[int, int] = {}
+            for run in runs:
+                add_residency(residency, {run.node: run.end - run.start})
+            pages = Extents((base + run.start, base + run.end) for run in runs)
+            is_all = pages.size == sum(run.end - run.start for run in memory.within(0, area.size))
+            return Survey(residency=residency, pages=None if is_all else pages)
 
     def memory_owner_pid(self) -> int | None:
         return self._process.memory_owner_pid

@@ -14,7 +14,7 @@ _CAPABILITIES = {
     # <linux/capability.h>
     "CAP_SYS_NICE": (23, "pages that several processes map stay, and cpusets cannot be crossed"),
     "CAP_SYS_PTRACE": (19, "only this user's own processes can be moved"),
-    "CAP_SYS_ADMIN": (21, "transparent huge pages take more calls on kernels before 6.7"),
+    "CAP_SYS_ADMIN": (21, "pages that fork(2) shares count in each process, as upper bounds"),
 }
 
 

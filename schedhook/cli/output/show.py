@@ -77,7 +77,7 @@ def _target(shown: Json, console: Console) -> RenderableType:
     if len(shown["processes"]) > 1:
         parts.append(_process_table(shown, console))
     policies = _policies(shown["processes"])
-    return Group(*parts, *policies, *_unreadable(shown["unreadable"]), *_remedy(shown))
+    return Group(*parts, *policies, *_notes([shown]), *_remedy(shown))
 
 
 def _jobs(shown: Json, console: Console) -> RenderableType:
@@ -96,8 +96,7 @@ def _jobs(shown: Json, console: Console) -> RenderableType:
         if any(job["off_node_policies"].values()):
             which = printable(f"{job['scheduler']} {job['job']}")
             parts.append(Text(f"note: {which}: {_governed(job['off_node_policies'])}"))
-    unreadable = sum(job["unreadable"] for job in shown["jobs"])
-    return Group(*parts, *_unreadable(unreadable), *_remedy_of_jobs(shown))
+    return Group(*parts, *_notes(shown["jobs"]), *_remedy_of_jobs(shown))
 
 
 def _job_table(shown: Json, console: Console) -> Table:
@@ -231,7 +230,13 @@ def _governed(policies: Json) -> str:
     )
 
 
-def _unreadable(number: int) -> list[RenderableType]:
-    if not number:
-        return []
-    return [Text(f"note: {count(number, 'process')} not readable by this user; run as root")]
+def _notes(footprints: Sequence[Json]) -> list[RenderableType]:
+    notes = []
+    if unreadable := sum(each["unreadable"] for each in footprints):
+        notes.append(f"{count(unreadable, 'process')} not readable by this user; run as root")
+    if not all(each["exact"] for each in footprints):
+        notes.append(
+            "pages shared since fork(2) count in each process, so sizes are upper bounds; run as"
+            " root, with CAP_SYS_ADMIN"
+        )
+    return [Text(f"note: {each}") for each in notes]

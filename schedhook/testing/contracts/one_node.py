@@ -18,7 +18,7 @@ from typing import Protocol
 
 import pytest
 
-from schedhook.roles.backend import Backend, Limits, PageRun, Sweep, Target
+from schedhook.roles.backend import Backend, Limits, PageRun, Part, Survey, Sweep, Target
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError, UsageError
 from schedhook.values.model import Area
 from schedhook.values.sets import NodeSet
@@ -191,6 +191,27 @@ class OneNodeContract(ABC):
             target.migrate(here, NodeSet({NO_NODE}))
         assert getattr(refused.value, "errno", errno.EINVAL) == errno.EINVAL
         assert subject.residency() == {self.nodes[0]: area.size}
+
+    def test_a_survey_counts_a_page_that_two_processes_map_once(self, backend: Backend) -> None:
+        seen = backend.page_set()
+        if seen is None:
+            pytest.skip("this backend, or its caller, cannot tell pages apart")
+        layout = [*[self.nodes[0]] * 16, *[None] * 16]
+        with (
+            self.make_process(backend, nodes=layout, shared=True) as first,
+            self.make_process(backend, nodes=layout, share_with=first) as second,
+            backend.attach(first.pid) as one,
+            backend.attach(second.pid) as other,
+        ):
+            present = {self.nodes[0]: 16 * first.unit}
+            found = one.survey(area_of(one, first), Part.ALL, seen)
+            assert found == Survey(residency=present)
+            again = other.survey(area_of(other, second), Part.ALL, seen)
+            assert again is not None
+            assert again.pages is not None
+            assert (again.residency, len(again.pages)) == ({}, 0)
+            alone = other.survey(area_of(other, second), Part.ALL, None)
+            assert alone == Survey(residency=present)
 
     def test_a_migration_without_nodes_is_an_error(self, target: Target) -> None:
         here = NodeSet({self.nodes[0]})

@@ -26,7 +26,7 @@ from schedhook.testing.hosts import (
 )
 from schedhook.values.config import Config
 from schedhook.values.errors import NoPermissionError, PluginError, ProcessGoneError
-from schedhook.values.model import Placement
+from schedhook.values.model import MemoryKind, Placement
 from schedhook.values.sets import CpuSet, NodeSet
 from tests.unit.topologies import KINDS
 
@@ -121,6 +121,24 @@ def test_shared_memory_off_node_counts_once(host: Path) -> None:
     footprint = of(host, 100, 101)
     assert footprint.off_node == {8: 6 * PAGE}
     assert [process.off_node for process in footprint.processes] == [{8: 6 * PAGE}] * 2
+
+
+def test_an_object_that_a_process_maps_three_times_counts_once(host: Path) -> None:
+    heap = shared({8: 6}, mappers=3)
+    views = [replace(heap, start=start << 32) for start in (1, 2, 3)]
+    write_process(host, 100, areas=views, cpus="0")
+    footprint = of(host, 100)
+    assert footprint.residency == footprint.off_node == {8: 6 * PAGE}
+    (process,) = footprint.processes
+    assert process.residency == process.off_node == {8: 6 * PAGE}
+    assert process.kinds == footprint.kinds == {MemoryKind.SHMEM: {8: 6 * PAGE}}
+
+
+def test_copies_of_a_files_pages_are_the_jobs_own(host: Path) -> None:
+    """As relocation sections of libraries, which every process shares after fork(2)."""
+    section = replace(shared({8: 6}, mappers=5, path="/lib/libc.so"), anon=6)
+    write_process(host, 100, areas=[section], cpus="0")
+    assert of(host, 100).off_node == {8: 6 * PAGE}
 
 
 def test_a_process_that_has_exited_is_skipped_unless_it_was_asked_for(host: Path) -> None:
@@ -229,3 +247,13 @@ def test_memory_of_a_gpu_is_never_off_node(tmp_path: Path) -> None:
 def test_a_process_on_processors_without_a_node_has_nothing_off_node(host: Path) -> None:
     write_process(host, 100, areas=[heap({0: 1, 8: 2})], cpus="63")
     assert of(host, 100).off_node == {}
+
+
+def test_pages_that_nothing_tells_apart_are_upper_bounds(host: Path) -> None:
+    """On a made-up host no process can be held, and so no page be seen."""
+    for pid in (100, 101):
+        write_process(host, pid, areas=[replace(heap({0: 3}), mappers=2)], cpus="0")
+    footprint = of(host, 100, 101)
+    assert (footprint.residency, footprint.is_exact) == ({0: 6 * PAGE}, False)
+    assert of(host, 100).is_exact
+    assert footprint.to_dict()["exact"] is False

@@ -13,17 +13,14 @@ from schedhook import BackendPlugin, StrategyPlugin, hookimpl
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.host.topology import Node, Topology
 from schedhook.migration.move import Move
-from schedhook.migration.page_choice import AskedOnce
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
-from schedhook.roles.backend import PageRun
 from schedhook.roles.request import Request
 from schedhook.roles.strategy import PageChoice, Pages
 from schedhook.values.config import Config, PluginsSection, RelocationSection, RetrySection
 from schedhook.values.errors import PluginError
-from schedhook.values.model import Area, MemoryKind, Outcome, Report
+from schedhook.values.model import Outcome, Report
 from schedhook.values.nodemap import parse_map
-from schedhook.values.objects import ObjectId
 from schedhook.values.sets import CpuSet, NodeSet
 
 QUICK = Config(
@@ -225,37 +222,3 @@ def test_any_choice_is_carried_out(pages: list[tuple[int, int | None]]) -> None:
     assert layout(backend) == [[node if to is None else to for node, to in pages]]
     wanted = sum(to not in (None, node) for node, to in pages)
     assert report.bytes_moved == wanted * PAGE
-
-
-def test_shared_pages_are_asked_about_once() -> None:
-    once = AskedOnce()
-
-    def mapping(start: int, offset: int, inode: int = 7, shared: bool = True) -> Area:
-        return Area(
-            start=start,
-            end=start + 16 * PAGE,
-            kind=MemoryKind.SHMEM,
-            page_size=PAGE,
-            residency={},
-            is_shared=shared,
-            object_id=ObjectId("0:1", inode),
-            offset=offset,
-        )
-
-    def fresh(pid: int, area: Area, *pages: tuple[int, int]) -> list[tuple[int, int]]:
-        runs = [
-            PageRun(start=area.start + first * PAGE, end=area.start + last * PAGE, node=0)
-            for first, last in pages
-        ]
-        found = [
-            (run.start - area.start, run.end - area.start) for run in once.fresh(pid, area, runs)
-        ]
-        return [(first // PAGE, last // PAGE) for first, last in found]
-
-    assert fresh(1, mapping(AT, 0), (0, 4), (8, 10)) == [(0, 4), (8, 10)]
-    assert fresh(2, mapping(2 * AT, 0), (0, 4), (4, 6), (9, 12)) == [(4, 6), (10, 12)]
-    assert fresh(1, mapping(AT, 0), (12, 13)) == [(12, 13)]
-    assert fresh(3, mapping(3 * AT, 4 * PAGE), (0, 3), (8, 9)) == [(2, 3)]
-    assert fresh(3, mapping(AT, 0, inode=8), (0, 4)) == [(0, 4)]
-    private = mapping(4 * AT, 0, shared=False)
-    assert fresh(4, private, (0, 4)) == fresh(5, private, (0, 4)) == [(0, 4)]

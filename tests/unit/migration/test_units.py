@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
-from schedhook.migration.units import UNIT_BYTES, spread
-from schedhook.values.model import Area, MemoryKind, Outcome
+from schedhook.values.model import Outcome
 from tests.unit.relocation.simulation import AT, QUICK, STRATEGIES, host, residency, run
 
 
@@ -71,23 +70,3 @@ def test_any_map_moves_every_page_as_it_says(
     if strategy == "move-pages":
         assert len(wrong) == stubborn
     assert (report.outcome is Outcome.PARTIAL) == bool(wrong)
-
-
-@pytest.mark.parametrize("page_size", [PAGE, 2 << 20, 1 << 30])
-def test_an_area_is_cut_between_huge_pages(page_size: int) -> None:
-    size = 7 << 30
-    area = Area(
-        start=AT, end=AT + size, kind=MemoryKind.ANON, page_size=page_size, residency={0: size}
-    )
-    parts = list(spread(area))
-    assert (parts[0][0], parts[-1][1]) == (area.start, area.end)
-    assert [end for _, end in parts[:-1]] == [start for start, _ in parts[1:]]
-    assert all(start % max(page_size, 2 << 20) == 0 for start, _ in parts[1:])
-    assert len(parts) == (7 if page_size == 1 << 30 else size // UNIT_BYTES)
-
-
-def test_an_area_without_much_memory_is_one_part() -> None:
-    area = Area(
-        start=AT, end=AT + (1 << 40), kind=MemoryKind.ANON, page_size=PAGE, residency={0: PAGE}
-    )
-    assert list(spread(area)) == [(area.start, area.end)]

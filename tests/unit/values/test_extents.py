@@ -21,6 +21,11 @@ def test_extents_are_sets_of_addresses(points: set[int], start: int, end: int) -
     assert {each for first, last in extents for each in range(first, last)} == points
     assert extents.overlap(start, end) == len(points & set(range(start, end)))
     assert len(extents.raw()) == 16 * len(extents)
+    assert list(Extents.from_raw(extents.raw())) == list(extents)
+    inside, outside = list(extents.within(start, end)), list(extents.outside(start, end))
+    assert {each for pair in inside for each in range(*pair)} == points & set(range(start, end))
+    assert {each for pair in outside for each in range(*pair)} == set(range(start, end)) - points
+    assert all(first < last for first, last in inside + outside)
 
 
 def test_extents_ascend() -> None:

@@ -1,6 +1,7 @@
 /* Runs the engine over a fake kernel: named scenarios, then random ones by seed. Each is checked
  * against what really happened to every page. Usage: engine_test FIRST_SEED COUNT. */
 #include "fake_kernel.h"
+#include "survey.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -684,6 +685,86 @@ static void random_locate(uint64_t seed)
     free(runs.items);
 }
 
+/* Whether each present page is in the extents, and nothing else. */
+static void check_extents(const struct sh_range *range, const struct sh_survey *survey)
+{
+    size_t next = 0;
+
+    for (uint64_t address = range->start; address < range->end; address += BASE) {
+        const struct folio *folio = world.page[(address - START) / BASE];
+        bool inside;
+
+        while (next < survey->count && survey->extents[next].end <= address)
+            next++;
+        inside = next < survey->count && survey->extents[next].start <= address;
+        if (!folio || folio->fault != ZERO)
+            check(inside == !!folio, "%" PRIx64, address);
+    }
+}
+
+static int by_value(const void *one, const void *other)
+{
+    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
+
+    return (a > b) - (a < b);
+}
+
+/* Add up the bytes of the different frames in the range, by node; a few pages have the same one. */
+static void count_frames(const struct sh_range *range, uint64_t bytes[MAX_NODES])
+{
+    static uint64_t frames[MAX_PAGES];
+    size_t count = 0;
+
+    for (uint64_t address = range->start; address < range->end; address += BASE) {
+        size_t index = (address - START) / BASE;
+        const struct folio *folio = world.page[index];
+
+        if (folio && folio->fault != ZERO)
+            frames[count++] = folio->frame + index - folio->first;
+    }
+    qsort(frames, count, sizeof *frames, by_value);
+    for (size_t i = 0; i < count; i++)
+        if (world.frames_hidden || !i || frames[i] != frames[i - 1])
+            bytes[frames[i] / NODE_FRAMES] += BASE;
+}
+
+/* A survey counts every present page on its node, and the same frames only once. */
+static void random_survey(uint64_t seed)
+{
+    static struct setup setup;
+    static struct sh_survey survey, second;
+    struct sh_frames frames = {0};
+    uint64_t bytes[MAX_NODES] = {0};
+
+    random_setup(&setup, seed);
+    world.meddle_every = 0;
+    memset(&survey, 0, sizeof survey);
+    memset(&second, 0, sizeof second);
+    /* A page that was read has a frame like any other one here. */
+    for (size_t i = 0; i < MAX_PAGES && !setup.range.use_scan; i++)
+        if (world.page[i] && world.page[i]->fault == ZERO)
+            world.page[i]->fault = NO_FAULT;
+    int error = sh_survey(&setup.range, &frames, SH_ALL, &survey);
+    bool dead = world.dead;
+    check(error == (dead ? ESRCH : 0), "error %d", error);
+    count_frames(&setup.range, bytes);
+    for (int node = 0; node < MAX_NODES && !dead; node++)
+        check(survey.bytes[node] == bytes[node], "%" PRIu64 " on %d, not %" PRIu64,
+              survey.bytes[node], node, bytes[node]);
+    if (!dead) {
+        if (!survey.skipped)
+            check_extents(&setup.range, &survey);
+        world.exit_at = 0;
+        check(sh_survey(&setup.range, &frames, SH_ALL, &second) == 0, "again");
+    }
+    for (int node = 0; node < MAX_NODES && !world.frames_hidden; node++)
+        check(!second.bytes[node], "counted again");
+    check(dead || world.frames_hidden || second.skipped == (survey.count > 0), "skipped");
+    free(survey.extents);
+    free(second.extents);
+    sh_frames_free(&frames);
+}
+
 int main(int count, char **arguments)
 {
     if (count != 3)
@@ -698,6 +779,8 @@ int main(int count, char **arguments)
         uint64_t once = random_sweep(seed), again = random_sweep(seed);
         check(once == again, "not the same twice");
         random_locate(seed);
+        if (seed % 4 == 0)
+            random_survey(seed);
     }
     printf("ok %" PRIu64 " seeds\n", seeds);
     return 0;

@@ -1,0 +1,49 @@
+"""Where the pages of an area are, part by part, so that memory use stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from schedhook.roles.backend import PageRun, Target
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area
+
+UNIT_BYTES = 32 << 20
+"""Resident memory per part: small enough to spread over threads."""
+_FOLIO = 2 << 20
+"""Parts are aligned to this, so that no huge page lies in two of them."""
+
+
+def spread(area: Area) -> Iterable[tuple[int, int]]:
+    """Yield parts [start, end) of an area, each with about UNIT_BYTES of resident memory."""
+    parts = max(1, area.resident // UNIT_BYTES)
+    step = area.size // parts
+    align = max(area.page_size, _FOLIO)
+    step = max(align, step // align * align)
+    start = area.start
+    while start < area.end:
+        end = min(area.end, start // align * align + step)
+        if area.end - end < align:
+            end = area.end
+        yield start, end
+        start = end
+
+
+def locate(target: Target, area: Area, only: Extents | None = None) -> Iterator[PageRun]:
+    """Yield the runs of an area's present pages, or of those in `only`, ascending.
+
+    Raise ProcessGoneError if the process has exited.
+    """
+    for start, end in spread(area):
+        for run in target.locate(area, start, end):
+            yield from clip(run, only)
+
+
+def clip(run: PageRun, only: Extents | None) -> Iterator[PageRun]:
+    """Yield the parts of a run that lie in `only`; all of it if that is None."""
+    if only is None:
+        yield run
+    else:
+        for first, last in only.within(run.start, run.end):
+            yield replace(run, start=first, end=last)
