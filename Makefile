@@ -28,7 +28,8 @@ demo: $(VENV)/installed compiled
 test:
 	@rm -rf results
 	@$(MAKE) --no-print-directory --keep-going EDITABLE= check docs unit numa; status=$$?; \
-	$(BIN)/python -m tests.vm summary unit $(notdir $(NUMA_TIERS)) && exit $$status
+	$(BIN)/python -m tests.vm summary unit $(notdir $(NUMA_TIERS)) numa-test_memory_only.py \
+	    && exit $$status
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -52,6 +53,7 @@ endif
 numa: $(VENV)/installed tier-packages compiled
 	$(BIN)/python -m tests.numa.programs
 	$(BIN)/python -m tests.vm test $(NUMA_TIERS)
+	$(BIN)/python -m tests.vm test --force-vm --memory-only 1 tests/numa/test_memory_only.py
 
 # A hundred random kills of each kind, where `make test` has a few. KILLS=1000 for more.
 KILLS ?= 100

@@ -1,7 +1,4 @@
-"""`--home` on the real kernel: off-node memory comes to the nodes of the processors that use it.
-
-The last tests need a node without processors: `python -m tests.vm test --memory-only 1 FILE`.
-"""
+"""`--home` on the real kernel: off-node memory comes to the nodes of the processors that use it."""
 
 from __future__ import annotations
 
@@ -130,45 +127,3 @@ def test_from_all_nodes_but_one(run: Any) -> None:
         assert (status, report["outcome"]) == (0, "complete")
         assert 16 * MIB <= report["bytes_moved"] <= 16 * MIB + OWN
         assert job.share_on(0) == 1
-
-
-# -- a node without processors -------------------------------------------------------------------
-
-
-@pytest.fixture
-def bare() -> int:
-    """Return a node that has memory and no processors."""
-    nodes = read_topology().memory_only_nodes
-    if not nodes:
-        pytest.skip("no node without processors: boot with --memory-only 1")
-    return min(nodes)
-
-
-def test_memory_bound_to_a_node_without_processors_stays(run: Any, bare: int) -> None:
-    with Job("anon", SIZE, bare) as job:
-        job.say(f"policy 2 {bare}")  # MPOL_BIND
-        bind(job.pid, HOME)  # to which the node is not near
-        assert job.share_on(bare) == 1
-        assert run("show", "--pid", job.pid)[1]["off_node"].get(str(bare), 0) == 0
-        run("relocate", "--pid", job.pid, "--home")
-        assert job.share_on(bare) == 1
-
-
-def test_memory_without_a_policy_comes_from_a_node_that_is_not_near(run: Any, bare: int) -> None:
-    with Job("anon", SIZE, bare) as job:
-        bind(job.pid, 0)
-        run("relocate", "--pid", job.pid, "--home")
-        assert job.share_on(bare) == 1, "nearest to node 0"
-        bind(job.pid, HOME)
-        status, report = run("relocate", "--pid", job.pid, "--home")
-        assert (status, report["outcome"]) == (0, "complete"), report["notes"]
-        assert job.share_on(HOME) == 1
-
-
-def test_a_node_without_processors_is_no_destination_unless_named(run: Any, bare: int) -> None:
-    with Job("anon", SIZE, 0) as job:
-        _, plan = run("plan", "--pid", job.pid, "--from", 0, "--to", bare)
-        assert plan["node_map"] == {"0": bare}
-        bind(job.pid, HOME)
-        _, plan = run("plan", "--pid", job.pid, "--home")
-        assert set(plan["node_map"].values()) == {HOME}
