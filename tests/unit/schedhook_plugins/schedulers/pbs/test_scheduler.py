@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.parking import ParkedTask
-from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
+from schedhook.journal.journal import Journal
+from schedhook.plugins.loading import load_plugins
+from schedhook.testing.hosts import (
+    PAGE,
+    FakeArea,
+    FakeNode,
+    write_cgroup,
+    write_cgroup_mounts,
+    write_file,
+    write_host,
+    write_process,
+)
 from schedhook.values.actions import AnyNode, OnRelocation, OnSharedProcessors, Repatriate
+from schedhook.values.config import Config, PluginsSection, RelocationSection
 from schedhook.values.errors import SchedhookError
-from schedhook.values.model import Outcome
+from schedhook.values.model import Event, Outcome
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.schedulers.pbs.notes import Fence, Told
-from tests.unit.schedhook_plugins.schedulers.pbs.host import JOB, MIB, UNUSED, Host, put_parked
+from tests.unit.schedhook_plugins.schedulers.pbs.host import (
+    JOB,
+    MIB,
+    UNUSED,
+    Host,
+    exec_vnode,
+    put_parked,
+)
 
 REPLACE = {"on_shared_processors": OnSharedProcessors.REPLACE}
 PARK = {"park": AnyNode.ANY}
@@ -351,6 +372,41 @@ def test_strays_go_home(host: Host) -> None:
         " job: moved 40.0 MiB 3:1, complete"
     )
     assert host.event("periodic", vnodes="1") == "1 jobs to look at"
+
+
+@pytest.mark.parametrize(("version", "mems"), [(1, "1"), (2, "1"), (2, "0-3")])
+def test_the_pipeline_finds_the_strays_of_a_job(tmp_path: Path, version: int, mems: str) -> None:
+    """Its nodes are those of its fence or of its vnodes, whatever its name looks like."""
+    job = "12[3].n1"
+    name = f"pbs_jobs.service/jobid/{job}"
+    write_host(tmp_path, [FakeNode(number=n, cpus=str(n)) for n in range(4)])
+    write_cgroup_mounts(tmp_path, version=version)
+    sets = {"cpus": "1", "nodes": mems, "effective_cpus": "1", "effective_nodes": mems}
+    write_cgroup(tmp_path, name, version=version, pids=[100], **sets)
+    area = FakeArea(start=0x7F0000000000, size=20 << 20, pages={3: 5 << 8, 1: 15 << 8})
+    write_process(tmp_path, 100, areas=[area], cpus="1", nodes="0-3", cgroup=f"0::/{name}\n")
+    config = Config(
+        relocation=RelocationSection(backend="simulated"),
+        actions=replace(Config().actions, repatriate_least_mb=1),
+        plugins=PluginsSection(third_party=False),
+    )
+    plugins = load_plugins(config, environ={})
+    dispatcher = Dispatcher(config, plugins, Journal.in_memory(), root=tmp_path)
+
+    def say(point: str) -> str:
+        about = {"id": job, "exec_vnode": exec_vnode("1")}
+        data = {"job": about if point != "periodic" else None, "jobs": [about]}
+        where = job if point != "periodic" else ""
+        event = Event(scheduler="pbs", point=point, job=where, host="n1", data=data)
+        result = dispatcher.handle(event, 1.0)
+        more = (dispatcher.handle(each, 2.0).summary for each in result.more)
+        return "; ".join((result.summary, *more))
+
+    assert say("resize") == "job: moved 5.0 MiB 0:1,2:1,3:1, complete"
+    assert say("begin") == "started"
+    assert say("periodic") == (
+        "1 jobs to look at; 5.0 MiB of job outside of nodes 1; job: moved 5.0 MiB 3:1, complete"
+    )
 
 
 @pytest.mark.parametrize(
