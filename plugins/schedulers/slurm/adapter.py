@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from schedhook.host.cgroups import Cgroup, frozen
@@ -19,6 +20,7 @@ from schedhook.values.model import Event, Placement
 from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm import cgroups, names
 from schedhook_plugins.schedulers.slurm.cgroups import Member, ProcessInfo
+from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
 from schedhook_plugins.schedulers.slurm.scopes import JobCgroups
 
 NAME = "slurm"
@@ -84,6 +86,8 @@ def read_event(point: str, environ: Mapping[str, str]) -> Event:
             " slurm.conf, which run on the job's hosts"
         )
     job = environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID", "")
+    if point == "task-prolog":
+        job = _component_here(environ) or job
     if not _JOB.fullmatch(job):
         raise UsageError(f"SLURM_JOB_ID is {job[:40]!r}, not a job's number")
     user = environ.get("SLURM_JOB_UID", "")
@@ -97,6 +101,23 @@ def read_event(point: str, environ: Mapping[str, str]) -> Event:
         host=_word(environ.get("SLURMD_NODENAME", "")),
         data=_event_data(environ),
     )
+
+
+def _component_here(environ: Mapping[str, str]) -> str:
+    """Return the number of a heterogeneous job's component on this host, empty unless it is sure.
+
+    Tasks of every component have the first one's number as SLURM_JOB_ID.
+    """
+    host = environ.get("SLURMD_NODENAME", "")
+    found = []
+    for component in range(names.MOST_COMPONENTS):
+        number = environ.get(f"SLURM_JOB_ID_HET_GROUP_{component}", "")
+        if not number:
+            break
+        with suppress(ValueError):
+            if host in expand_hosts(environ.get(f"SLURM_JOB_NODELIST_HET_GROUP_{component}", "")):
+                found.append(number)
+    return found[0] if len(found) == 1 else ""
 
 
 def _event_data(environ: Mapping[str, str]) -> dict[str, object]:

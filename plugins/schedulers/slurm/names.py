@@ -24,6 +24,8 @@ _SPELLED = re.compile(
 )
 _RANGE = re.compile(r"([0-9]+)(?:-([0-9]+)(?::([1-9][0-9]*))?)?")
 _LONGEST_NAME = 128
+MOST_COMPONENTS = 128
+"""A heterogeneous job has no more."""
 
 VARIABLES = frozenset(
     {
@@ -33,10 +35,10 @@ VARIABLES = frozenset(
         "SLURM_ARRAY_TASK_ID",
         "SLURM_HET_JOB_ID",
         "SLURM_HET_JOB_OFFSET",
-        *(f"SLURM_JOB_ID_HET_GROUP_{component}" for component in range(128)),
+        *(f"SLURM_JOB_ID_HET_GROUP_{component}" for component in range(MOST_COMPONENTS)),
     }
 )
-"""What `describe` uses of a task's environment; a job has at most 128 components."""
+"""What `describe` uses of a task's environment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,24 +134,29 @@ def _listed(jobs: Mapping[str, str]) -> str:
 
 
 def describe(variables: Mapping[str, str], job: str) -> JobDescription | None:
-    """Return what the environment of one of its tasks says of the job, None if it is of another."""
-    if variables.get("SLURM_JOB_ID") != job:
+    """Return what the environment of one of its tasks says of the job, None if it is of another.
+
+    Tasks of a heterogeneous job have the first component's number as SLURM_JOB_ID (22.05), and the
+    numbers of all components.
+    """
+    alias = _alias_in(variables) if variables.get("SLURM_JOB_ID") == job else ""
+    alias = alias or _component_in(variables, job)
+    if not alias and variables.get("SLURM_JOB_ID") != job:
         return None
-    name = variables.get("SLURM_JOB_NAME", "")[:_LONGEST_NAME]
-    return JobDescription(alias=_alias_in(variables, job), name=name)
+    return JobDescription(alias=alias, name=variables.get("SLURM_JOB_NAME", "")[:_LONGEST_NAME])
 
 
-def _alias_in(variables: Mapping[str, str], job: str) -> str:
+def _alias_in(variables: Mapping[str, str]) -> str:
     for base, member, write in (
         ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", element),
         ("SLURM_HET_JOB_ID", "SLURM_HET_JOB_OFFSET", component),
     ):
         if _is_number(variables.get(base)) and _is_number(variables.get(member)):
             return write(int(variables[base]), int(variables[member]))
-    return _component_of(variables, job)
+    return ""
 
 
-def _component_of(variables: Mapping[str, str], job: str) -> str:
+def _component_in(variables: Mapping[str, str], job: str) -> str:
     """Return the alias from the numbers of all components, which srun and sbatch set."""
     prefix = "SLURM_JOB_ID_HET_GROUP_"
     numbers = {

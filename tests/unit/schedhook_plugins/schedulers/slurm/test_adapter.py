@@ -329,6 +329,25 @@ def test_task_prolog_becomes_an_event(point: str) -> None:
     }
 
 
+@pytest.mark.parametrize(("host", "job"), [("n2", "5"), ("n1", "4"), ("n9", "4"), ("", "4")])
+def test_a_task_of_a_component_has_the_number_of_its_own_job(host: str, job: str) -> None:
+    """Slurm gives it the first component's as SLURM_JOB_ID."""
+    environ = {
+        "SLURM_JOB_ID": "4",
+        "SLURMD_NODENAME": host,
+        "SLURM_JOB_ID_HET_GROUP_0": "4",
+        "SLURM_JOB_NODELIST_HET_GROUP_0": "n1",
+        "SLURM_JOB_ID_HET_GROUP_1": "5",
+        "SLURM_JOB_NODELIST_HET_GROUP_1": "n[2-3]",
+    }
+    assert read_event("task-prolog", environ).job == job
+    assert read_event("prolog", environ).job == "4"
+    same = environ | {"SLURM_JOB_NODELIST_HET_GROUP_0": "n[1-2]"}
+    assert read_event("task-prolog", same).job == "4", "two components on one host"
+    broken = environ | {"SLURM_JOB_NODELIST_HET_GROUP_1": "n["}
+    assert read_event("task-prolog", broken).job == "4"
+
+
 def test_malformed_values_that_a_user_could_set_are_dropped() -> None:
     odd = PROLOG | {
         "SLURM_STEP_ID": "../../etc",

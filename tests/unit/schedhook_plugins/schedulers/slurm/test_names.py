@@ -98,4 +98,8 @@ def test_a_tasks_environment_tells_the_alias(variables: dict[str, str], alias: s
     mine = variables | {"SLURM_JOB_ID": "38", "SLURM_JOB_NAME": "n" * 999}
     assert names.describe(mine, "38") == JobDescription(alias=alias, name="n" * 128)
     assert names.describe(mine, "39") is None, "the environment of another job"
+    if "SLURM_JOB_ID_HET_GROUP_0" in variables:  # as Slurm 22.05 sets it for each component
+        mine["SLURM_JOB_ID"] = "37"
+        found = names.describe(mine, "38")
+        assert (found.alias if found else "") == alias
     assert mine.keys() <= names.VARIABLES
