@@ -1,13 +1,8 @@
-"""Move one mapping with the page mover alone: no plan, no check, no command line.
-
-    engine_alone.py PID START OLD NEW THREADS BATCH_KIB
-
-Prints seconds, bytes moved, calls.
-"""
+"""Move one mapping with the page mover alone: no plan, no check; print seconds, bytes, calls."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,10 +12,14 @@ from schedhook.roles.backend import Limits
 
 
 def main() -> None:
-    pid, start, old, new, threads, batch = (int(word, 0) for word in sys.argv[1:])
-    limits = Limits(batch_bytes=batch << 10)
-    with NativeBackend().attach(pid) as target, ThreadPoolExecutor(threads) as pool:
-        area = next(area for area in target.areas() if area.start <= start < area.end)
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("pid", "start", "old", "new", "threads", "batch_kib"):
+        parser.add_argument(name, type=lambda word: int(word, 0), metavar=name.upper())
+    given = parser.parse_args()
+    threads, old, new = given.threads, given.old, given.new
+    limits = Limits(batch_bytes=given.batch_kib << 10)
+    with NativeBackend().attach(given.pid) as target, ThreadPoolExecutor(threads) as pool:
+        area = next(area for area in target.areas() if area.start <= given.start < area.end)
         list(pool.map(lambda _: time.sleep(0.05), range(threads)))  # starts the threads
 
         def sweep(piece: tuple[int, int]) -> tuple[int, int]:

@@ -86,10 +86,9 @@ def move(work: Move) -> None:
 
 
 def _allowed_to_block(work: Move) -> bool:
-    unknown = work.plugin_options.keys() - {_OPTION}
     allowed = work.plugin_options.get(_OPTION, False)
-    if unknown or not isinstance(allowed, bool):
-        raise ConfigError(f"[plugins.options.cpuset] has one key, {_OPTION}: true or false")
+    if not isinstance(allowed, bool):
+        raise ConfigError(f"[plugins.options.cpuset] {_OPTION}: must be true or false")
     return allowed
 
 
@@ -199,6 +198,7 @@ def schedhook_strategies() -> list[StrategyPlugin]:
             summary="by the kernel, at a change of cpuset.mems, leftovers page by page (cpuset(7))",
             move=move,
             check=check,
+            options=frozenset({_OPTION}),
             changes_cpuset=True,
         )
     ]

@@ -22,5 +22,6 @@ def schedhook_strategies() -> list[StrategyPlugin]:
             name="migrate-process",
             summary="the whole process at once, leftovers page by page (migrate_pages(2))",
             move=move,
+            options=frozenset(),
         )
     ]

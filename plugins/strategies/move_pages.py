@@ -21,5 +21,6 @@ def schedhook_strategies() -> list[StrategyPlugin]:
             name="move-pages",
             summary="page by page, with a reason for each page that stays (move_pages(2))",
             move=move,
+            options=frozenset(),
         )
     ]

@@ -58,5 +58,6 @@ def schedhook_strategies() -> list[StrategyPlugin]:
             name="profile-guided",
             summary="each page to the node that uses it most, for `schedhook profile`",
             choose_nodes=choose_nodes,
+            options=frozenset(),
         )
     ]

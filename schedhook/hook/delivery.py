@@ -32,6 +32,7 @@ _LONGEST_LINE = 1000
 _LONGEST_ANSWER = 1 << 16
 _TIMEOUT = 3.0
 _TIMEOUT_WAIT = 25.0
+_LONGEST_TIMEOUT = 86_400.0
 
 
 class NotDelivered(Exception):
@@ -272,8 +273,11 @@ def _run(arguments: list[str]) -> int:
             " [--socket PATH] [--spool DIRECTORY]"
         )
     scheduler, point = words
+    for word in words:
+        if not _is_name(word):
+            raise NotDelivered(f"{word[:64]!r} is not the name of a scheduler or of its hook")
     wait = "--wait" in flags
-    timeout = float(options.get("--timeout") or (_TIMEOUT_WAIT if wait else _TIMEOUT))
+    timeout = _seconds(options.get("--timeout") or (_TIMEOUT_WAIT if wait else _TIMEOUT))
     _limit(timeout)
     _fill_standard_streams()
     data = b"" if scheduler in ENVIRONMENT_ONLY else read_input()
@@ -286,6 +290,23 @@ def _run(arguments: list[str]) -> int:
     elif answer:
         posix.write(1, answer.encode() + b"\n")
     return 0
+
+
+def _is_name(word: str) -> bool:
+    """Return whether the agent takes the word for a name; see `parse_message`."""
+    letters = word.replace("_", "a").replace("-", "a").replace(".", "a")
+    return word[:1].isalpha() and letters.isalnum() and word.isascii() and len(word) <= 64
+
+
+def _seconds(text: str | float) -> float:
+    """Return a time in seconds. Raise NotDelivered for what is no time that can be waited."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise NotDelivered(f"--timeout {text}: give seconds, from 0.1 to {_LONGEST_TIMEOUT:g}")
+    return seconds
 
 
 def _limit(seconds: float) -> None:

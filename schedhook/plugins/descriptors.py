@@ -60,6 +60,8 @@ class StrategyPlugin(Descriptor):
     """
     check: Callable[[Move], None] | None = None
     """Raises RefusedError if the strategy cannot carry out the Move; called in a dry run too."""
+    options: frozenset[str] | None = None
+    """The keys that [plugins.options.NAME] may have; None: the strategy checks them itself."""
     changes_cpuset: bool = False
     """Whether the strategy allows the processes the new nodes itself.
 

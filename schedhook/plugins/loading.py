@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from schedhook.plugins.manager import ObserverFailed, Plugins
-from schedhook.plugins.options import check_options, unknown_options
+from schedhook.plugins.options import check_keys, check_options, unknown_options
 from schedhook.plugins.registry import DISABLE_VARIABLE
 from schedhook.plugins.sources import BUILT_IN, GROUP, PluginSource
 from schedhook.roles.notes import JobNotes, LazyNotes
@@ -62,7 +62,13 @@ def load_plugins(
             if not scans or source.names & excluded:
                 left_out.add(source)
         check_options(config, plugins, unknown, left_out)
+    check_keys(config, plugins)
     return plugins
+
+
+def installed_names() -> frozenset[str]:
+    """Return the names of installed packages with plug-ins, and of the plug-ins."""
+    return frozenset[str]().union(*(source.names for source, _ in _installed(Plugins())))
 
 
 def _open_notes(config: Config, scheduler: str) -> JobNotes:

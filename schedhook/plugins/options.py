@@ -48,6 +48,26 @@ def check_options(
         get_logger().warning("options not used", key=where, problem=problem, not_loaded=sources)
 
 
+def check_keys(config: Config, plugins: Plugins) -> None:
+    """Raise ConfigError for an option that nothing reads: of what ships, or that lists its own."""
+    for name, table in config.plugins.options.items():
+        allowed = _options_of(name, plugins)
+        for key in table:
+            if allowed is not None and key not in allowed:
+                where = f"{config.source or 'configuration'}: plugins.options.{name}.{key}"
+                has = f"its options are {', '.join(sorted(allowed))}" if allowed else "it has none"
+                raise ConfigError(f"{where}: {name} has no such option; {has}")
+
+
+def _options_of(name: str, plugins: Plugins) -> frozenset[str] | None:
+    """Return the options under this name, None if only the plug-in knows them."""
+    those = [each for each in plugins.listing() if each.name == name]
+    if any(each.role == "strategy" for each in those):
+        return plugins.strategy(name).options
+    ships = bool(those) and all(each.source.package == BUILT_IN for each in those)
+    return frozenset() if ships else None
+
+
 def _known(plugins: Plugins) -> set[str]:
     listing = plugins.listing()
     installed = (each.source for each in listing if each.source.package != BUILT_IN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
-from schedhook.values.sections import at_least
+from schedhook.values.sections import between
 from schedhook.values.sets import NodeSet
 
 
@@ -54,7 +54,7 @@ class SchedulerActions:
     on_relocation: OnRelocation | None = None
     park: AnyNode | NodeSet | None = None
     repatriate: Repatriate | None = None
-    repatriate_least_mb: int | None = at_least(0, None)
+    repatriate_least_mb: int | None = between(0, 1 << 30, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class ActionsSection:
     park: AnyNode | NodeSet = field(default_factory=NodeSet)
     """Nodes to which a suspended job's memory moves, such as `"2-3"`; empty: it stays."""
     repatriate: Repatriate = Repatriate.GRANTED
-    repatriate_least_mb: int = at_least(0, 16)
+    repatriate_least_mb: int = between(0, 1 << 30, 16)
     """The least memory of one task on a node that is worth it, in units of 1,048,576 bytes."""
     pbs: PbsActions = field(default_factory=PbsActions)
     slurm: SchedulerActions = field(default_factory=SchedulerActions)

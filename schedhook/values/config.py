@@ -19,7 +19,7 @@ from schedhook.values.actions import ActionsSection
 from schedhook.values.errors import ConfigError
 from schedhook.values.model import MemoryKind, Policies, Shared
 from schedhook.values.ownership import explain_untrusted
-from schedhook.values.sections import NOT_A_KEY, NOT_EMPTY, at_least, read_section
+from schedhook.values.sections import NOT_A_KEY, NOT_EMPTY, between, ending, read_section
 
 DEFAULT_PATH = Path("/etc/schedhook/config.toml")
 PATH_VARIABLE = "SCHEDHOOK_CONFIG"
@@ -52,15 +52,15 @@ class RelocationSection:
     backend: str = "native"
     shared: Shared = Shared.JOB
     kinds: tuple[MemoryKind, ...] = field(default=tuple(MemoryKind), metadata=NOT_EMPTY)
-    threads: int = at_least(0, 0)
+    threads: int = between(0, 1024, 0)
     """0: chosen from the host's processors and the plan."""
-    bandwidth_mb_s: float = at_least(0, 0.0)
+    bandwidth_mb_s: float = between(0, 1_000_000, 0.0)
     """Maximum rate, in units of 1,000,000 bytes per second; 0: no limit."""
-    reserve_mb: int = at_least(0, 64)
+    reserve_mb: int = between(0, 1 << 30, 64)
     """What must stay free on each destination node, in units of 1,048,576 bytes."""
-    batch_kb: int = at_least(4, 32768)
+    batch_kb: int = between(4, 1 << 20, 32768)
     """The most that one system call moves, in units of 1,024 bytes."""
-    call_ms: float = at_least(0, 0.0)
+    call_ms: float = between(0, 60_000, 0.0)
     """Limit on the duration of one system call; 0: no limit, or 20 with `gentle`."""
     gentle: bool = False
     """Short calls and one thread, unless `threads` is set."""
@@ -74,10 +74,10 @@ class RelocationSection:
 class RetrySection:
     """[retry]: how often to retry pages that stayed for a reason that can pass."""
 
-    attempts: int = at_least(1, 5)
-    first_wait_s: float = at_least(0, 0.05)
-    longest_wait_s: float = at_least(0, 2.0)
-    give_up_s: float = at_least(0, 30.0)
+    attempts: int = between(1, 1000, 5)
+    first_wait_s: float = between(0, 3600, 0.05)
+    longest_wait_s: float = between(0, 3600, 2.0)
+    give_up_s: float = between(0, 86_400, 30.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +106,9 @@ class JournalSection:
 
     path: str = ""
     """Empty: /var/lib/schedhook/journal.db as root, else below $XDG_STATE_HOME."""
-    keep_days: int = at_least(1, 90)
+    keep_days: int = between(1, 36_500, 90)
     """Days after which records of ended jobs are deleted."""
-    keep_per_job: int = at_least(10, 1000)
+    keep_per_job: int = between(10, 1_000_000, 1000)
     """The number of events and reports kept per job, and of placements per task. Older ones are
     deleted within the hour, so a job that changes all the time does not fill the disk."""
 
@@ -120,9 +120,9 @@ class AgentSection:
     socket: str = "/run/schedhook/agent.sock"
     spool: str = "/var/spool/schedhook"
     """Where hooks leave events while no agent runs. The hooks' scripts need both paths, too."""
-    workers: int = at_least(1, 4)
+    workers: int = between(1, 256, 4)
     """The number of jobs whose events are handled at the same time."""
-    retry_s: float = at_least(1, 60.0)
+    retry_s: float = between(1, 86_400, 60.0)
     """Seconds after which a refused relocation is tried again."""
 
 
@@ -132,11 +132,11 @@ class WatchSection:
 
     schedulers: tuple[str, ...] = ()
     """The schedulers whose jobs to watch; empty: all whose adapters can list jobs."""
-    interval_s: float = at_least(0.05, 1.0)
+    interval_s: float = between(0.05, 3600, 1.0)
     """Seconds between two reads of the jobs' cpusets."""
-    task_interval_s: float = at_least(0.05, 5.0)
+    task_interval_s: float = between(0.05, 3600, 5.0)
     """Seconds between two reads of the tasks' affinity and state."""
-    debounce_s: float = at_least(0, 0.5)
+    debounce_s: float = between(0, 3600, 0.5)
     """Seconds for which a change must last before it is acted on."""
 
 
@@ -144,9 +144,9 @@ class WatchSection:
 class MetricsSection:
     """[metrics]: what the agent and the watcher export to Prometheus; nothing by default."""
 
-    textfile: str = ""
+    textfile: str = ending(".prom")
     """A file for node_exporter's textfile collector; its name must end in `.prom`."""
-    interval_s: float = at_least(1, 15.0)
+    interval_s: float = between(1, 3600, 15.0)
     """Seconds between two writes of the textfile."""
     socket: str = ""
     """A local socket that answers `GET /metrics`, such as /run/schedhook/metrics.sock."""

@@ -22,9 +22,17 @@ NOT_EMPTY: Mapping[str, Any] = {"fill": True}
 _NODES = 'nodes in quotes, such as "0-3,8"'
 
 
-def at_least(least: float, default: float | None) -> Any:
-    """Return a field for a number of at least `least`."""
-    return field(default=default, metadata={"least": least})
+def between(least: float, most: float, default: float | None) -> Any:
+    """Return a field for a number from `least` to `most`.
+
+    Every number has an upper bound: what no host has or needs overflows somewhere else.
+    """
+    return field(default=default, metadata={"least": least, "most": most})
+
+
+def ending(suffix: str) -> Any:
+    """Return a field for the name of a file with this ending, empty by default."""
+    return field(default="", metadata={"suffix": suffix})
 
 
 def read_section(
@@ -133,8 +141,11 @@ def _is_enum(hint: Any) -> bool:
 
 def _check_bounds(value: Any, each: Field[Any], key: _Key) -> None:
     if "least" in each.metadata:
-        least = each.metadata["least"]
-        key.expect(value >= least, f"a number of at least {least}", value)
+        least, most = each.metadata["least"], each.metadata["most"]
+        key.expect(least <= value <= most, f"a number from {least} to {most}", value)
+    if suffix := each.metadata.get("suffix"):
+        allowed = f"the name of a file that ends in {suffix}"
+        key.expect(not value or value.endswith(suffix), allowed, value)
     if each.metadata.get("fill"):
         key.expect(bool(value), "a list with at least one entry", list(value))
 

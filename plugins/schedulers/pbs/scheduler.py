@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from schedhook import SchedulerPlugin, hookimpl
 from schedhook.roles.scheduler import EventKind, Replacement, Scheduler, Task
+from schedhook.values.errors import UsageError
 from schedhook_plugins.schedulers.pbs import events
 from schedhook_plugins.schedulers.pbs.jobs import PbsJobs
 from schedhook_plugins.schedulers.pbs.notes import PbsNotes
@@ -48,6 +49,8 @@ class PbsScheduler(Scheduler):
 
     def read_event(self, point: str, _environ: Mapping[str, str], data: bytes) -> Event:
         """Return what contrib/pbs/schedhook.PY wrote; see `events.read_event`."""
+        if point not in self.kinds:
+            raise UsageError(f"PBS has no hook {point!r}; known hooks: {', '.join(self.kinds)}")
         return events.read_event(point, data)
 
     def record_event(self, event: Event) -> None:

@@ -9,6 +9,7 @@ import click
 
 from schedhook.cli.errors import complain
 from schedhook.cli.options.common import config_option, configured
+from schedhook.cli.options.types import NumberType
 from schedhook.hook import delivery
 from schedhook.values.config import PATH_VARIABLE, AgentSection, Config, load_config
 from schedhook.values.errors import ConfigError
@@ -29,7 +30,7 @@ _DEFAULTS = AgentSection()
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.1),
+    type=NumberType(min=0.1, max=86_400),
     metavar="SECONDS",
     help="Give up after so many seconds; default: 3, with --wait 25.",
 )

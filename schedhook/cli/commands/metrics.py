@@ -9,6 +9,7 @@ import click
 from schedhook.cli.loading import load
 from schedhook.cli.options.common import common_options
 from schedhook.cli.options.types import FILE
+from schedhook.values.errors import UsageError
 
 
 @click.command("metrics")
@@ -30,6 +31,8 @@ def command(textfile: Path | None, config_path: Path | None, root: Path) -> int:
     from schedhook.journal.file import journal_path
     from schedhook.journal.journal import Journal
 
+    if textfile is not None and textfile.suffix != ".prom":
+        raise UsageError(f"--textfile {textfile}: node_exporter reads only files named *.prom")
     config, plugins = load(config_path)
     path = journal_path(config)
     with Journal.open(path, create=False) if path.exists() else Journal.in_memory() as journal:

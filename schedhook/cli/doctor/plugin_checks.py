@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from schedhook.cli.doctor.setup import Setup
-from schedhook.plugins.findings import Finding, ok, problem
+from schedhook.plugins.findings import Finding, note, ok, problem
+from schedhook.plugins.loading import installed_names
 from schedhook.values.errors import SchedhookError
 
 
@@ -17,18 +18,24 @@ def check_loading(setup: Setup) -> Iterable[Finding]:
 
 
 def check_choices(setup: Setup) -> Iterable[Finding]:
-    """Find names in [relocation] that no plug-in provides."""
+    """Find names in [relocation], [watch] and [plugins] that no plug-in provides or has."""
     config, plugins = setup.config, setup.plugins
     yield ok("configuration", str(config.source) if config.source else "no file; using defaults")
     for choose, name in (
         (plugins.strategy, config.relocation.strategy),
         (plugins.mapper, config.relocation.mapper),
         (plugins.backend, config.relocation.backend),
+        *((plugins.scheduler, name) for name in config.watch.schedulers),
     ):
         try:
             choose(name)
         except SchedhookError as error:
             yield problem("configuration", str(error), "choose one that `schedhook plugins` lists")
+    for name in config.plugins.disabled:
+        if name not in installed_names():
+            what = f"plugins.disabled: {name} is no plug-in of an installed package"
+            remedy = "remove it or correct its name; what ships with schedhook cannot be disabled"
+            yield note("configuration", what, remedy)
 
 
 def check_by_plugins(setup: Setup) -> Iterable[Finding]:

@@ -94,10 +94,10 @@ def parse_kinds(text: str | None) -> frozenset[MemoryKind] | None:
     """Return the kinds that --kinds names; None if not given. Raise UsageError for others."""
     if text is None:
         return None
-    try:
-        kinds = frozenset(MemoryKind(part.strip()) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise UsageError(f"--kinds: {error}; choose from {_KINDS}") from None
-    if not kinds:
+    words = [part.strip() for part in text.split(",") if part.strip()]
+    if not words:
         raise UsageError(f"--kinds: it is empty; choose from {_KINDS}")
-    return kinds
+    for word in words:
+        if word not in list(MemoryKind):
+            raise UsageError(f"--kinds: {word[:40]!r} is no kind of memory; choose from {_KINDS}")
+    return frozenset(map(MemoryKind, words))

@@ -24,6 +24,7 @@ from tests.unit.clikit import Run
         (["show", "--job", "x" * 100_000], f"{'x' * 40}' is not a job's id"),
         (["history", "--limit", "99999999999999999999"], "--limit"),
         (["metrics", "--textfile", ""], "'--textfile': it is empty"),
+        (["metrics", "--textfile", "x.txt"], "files named *.prom"),
         (["agent", "--socket", ""], "'--socket': it is empty"),
         (["agent", "--socket", "/"], "name a file"),
         (["profile", "log", "--pid", "1", "--min-share", "nan"], "not a finite number"),

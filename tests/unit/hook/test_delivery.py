@@ -218,6 +218,38 @@ def test_wrong_arguments_do_not_fail_a_job(arguments: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["pbs", "be gin"], "'be gin' is not the name"),
+        (["pbs", "begin\n"], "is not the name"),
+        (["pbs", "x" * 65], "is not the name"),
+        (["../pbs", "begin"], "'../pbs' is not the name"),
+        (["fake", "begin", "--timeout", "x"], "--timeout x: give seconds"),
+        (["fake", "begin", "--timeout", "nan"], "--timeout nan: give seconds"),
+        (["fake", "begin", "--timeout=1e300"], "--timeout 1e300: give seconds"),
+        (["fake", "begin", "--timeout=0"], "--timeout 0: give seconds"),
+    ],
+)
+def test_what_no_agent_would_take_is_not_spooled(
+    tmp_path: Path, words: list[str], says: str
+) -> None:
+    spool = tmp_path / "spool"
+    result = subprocess.run(
+        [*HOOK_COMMAND, "--socket=/nowhere/s", f"--spool={spool}", "--strict", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert "Error" not in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not spool.exists()
+
+
 def test_a_user_cannot_write_to_roots_spool(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

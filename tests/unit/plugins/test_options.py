@@ -57,6 +57,23 @@ def test_options_of_a_strategy_that_ships_are_accepted(capsys: pytest.CaptureFix
     assert not warnings(capsys)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("move-pages", "move-pages has no such option; it has none"),
+        ("relative", "relative has no such option; it has none"),
+        ("native", "native has no such option; it has none"),
+        ("slurm", "slurm has no such option; it has none"),
+        ("cpuset", "cpuset has no such option; its options are allow_blocking"),
+    ],
+)
+def test_an_option_that_nothing_reads_is_an_error(name: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(f"[plugins.options.{name}]\nspeed = 7\n")
+    assert str(caught.value) == f"{FILE}: plugins.options.{name}.speed: {says}"
+    load(f"[plugins.options.{name}]\n")
+
+
 @pytest.mark.parametrize("name", ["acme", "acme-numa", "hot-first"])
 def test_options_of_an_installed_plug_in_are_accepted(acme: Path, name: str) -> None:
     assert acme.exists()

@@ -141,6 +141,8 @@ def another(hint: Any, default: Any) -> tuple[str, Any]:
 @pytest.mark.parametrize(("section", "key", "hint"), [*keys()])
 def test_every_key_has_an_effect_on_itself_alone(section: str, key: str, hint: Any) -> None:
     text, value = another(hint, attrgetter(f"{section}.{key}")(Config()))
+    if key == "textfile":
+        text, value = '"x.prom"', "x.prom"
     config = parse_config(f"[{section}]\n{key} = {text}\n", FILE)
     assert config == with_key(section, key, value)
     assert config != dataclasses.replace(Config(), source=FILE)
@@ -164,6 +166,26 @@ def test_a_file_may_set_only_some_keys() -> None:
     config = parse_config("[retry]\nattempts = 9\n", FILE)
     assert config.retry == config_module.RetrySection(attempts=9)
     assert config.relocation == Config().relocation
+
+
+NUMBERS = [
+    (section, key)
+    for section, key, hint in keys()
+    if {int, float} & {hint, *(get_args(hint) if isinstance(hint, UnionType) else ())}
+]
+
+
+@pytest.mark.parametrize(("section", "key"), NUMBERS)
+def test_every_number_has_an_upper_bound(section: str, key: str) -> None:
+    """Threads in milliards, and waits that no clock can hold, ended the agent with a traceback."""
+    for value in ("100000000000", "1e300" if key.endswith(("_s", "_ms")) else "10" * 30):
+        message = complaint(f"[{section}]\n{key} = {value}\n")
+        assert message.startswith(f"{section}.{key}: must be a")
+
+
+def test_a_textfile_that_node_exporter_would_ignore_is_an_error() -> None:
+    message = complaint('[metrics]\ntextfile = "/var/lib/x/schedhook.txt"\n')
+    assert message.startswith("metrics.textfile: must be the name of a file that ends in .prom")
 
 
 @pytest.mark.parametrize(("section", "key", "hint"), [*keys()])
@@ -203,7 +225,7 @@ def test_a_wrong_type_names_the_key_and_what_is_allowed(section: str, key: str, 
             "[relocation]\nkinds = []\n",
             "relocation.kinds: must be a list with at least one entry, not []",
         ),
-        ("[retry]\nattempts = 0\n", "retry.attempts: must be a number of at least 1, not 0"),
+        ("[retry]\nattempts = 0\n", "retry.attempts: must be a number from 1 to 1000, not 0"),
         (
             "[relocation]\nthreads = 1.5\n",
             "relocation.threads: must be a whole number, not 1.5",

@@ -49,7 +49,7 @@ def test_a_refusal_is_on_standard_output_and_standard_error(run: Run, host: Path
         (["--map", "0:1", "--from", "0"], 2, "--map"),
         (["--from", "0", "--to", "2", "--strategy", "telepathy"], 2, "move-pages"),
         (["--from", "0", "--to", "2", "--mapper", "treasure"], 2, "nearest"),
-        (["--from", "0", "--to", "2", "--kinds", "swap"], 2, "anon"),
+        (["--from", "0", "--to", "2", "--kinds", "swap"], 2, "'swap' is no kind of memory; choose"),
         (["--from", "0", "--to", "2", "--job", "7"], 2, "one of --pid"),
         (["--from", "0", "--to", "2", "--pid", "101"], 1, "101"),
         (["--from", "0", "--to", "2", "--config", "/nonexistent.toml"], 2, "/nonexistent.toml"),

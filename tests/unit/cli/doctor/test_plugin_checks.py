@@ -11,7 +11,7 @@ from schedhook.cli.doctor.examination import examine
 from schedhook.plugins.findings import Severity, ok
 from schedhook.plugins.manager import Plugins
 from schedhook.plugins.sources import PluginSource
-from schedhook.values.config import Config, RelocationSection
+from schedhook.values.config import Config, PluginsSection, RelocationSection, WatchSection
 from tests.unit.doctorkit import found
 
 
@@ -19,6 +19,20 @@ def test_a_configured_name_that_no_plug_in_provides(plugins: Plugins) -> None:
     config = replace(Config(), relocation=RelocationSection(strategy="telepathy"))
     problems = [each for each in examine(config, plugins) if each.level is Severity.PROBLEM]
     assert any("telepathy" in each.what for each in problems)
+
+
+def test_a_scheduler_to_watch_that_no_plug_in_provides(plugins: Plugins) -> None:
+    """The agent refuses to start with it."""
+    config = replace(Config(), watch=WatchSection(schedulers=("nosuch",)))
+    problems = [each for each in examine(config, plugins) if each.level is Severity.PROBLEM]
+    assert any("nosuch" in each.what for each in problems)
+
+
+def test_a_disabled_name_that_no_plug_in_has(plugins: Plugins) -> None:
+    config = replace(Config(), plugins=PluginsSection(disabled=("nosuch",)))
+    (finding,) = [each for each in examine(config, plugins) if "nosuch" in each.what]
+    assert finding.level is Severity.NOTE
+    assert "remove it" in finding.remedy
 
 
 class Answers:

@@ -66,3 +66,9 @@ def test_the_notes_may_be_replaced_at_any_time(tmp_path: Path) -> None:
     assert pbs.suspended("1.n1")
     pbs.notes = MemoryNotes()
     assert not pbs.suspended("1.n1")
+
+
+def test_a_point_that_no_hook_has_is_an_error(tmp_path: Path) -> None:
+    """It was accepted, and said `nothing to do`."""
+    with pytest.raises(UsageError, match="PBS has no hook 'prolog'; known hooks: begin, launch"):
+        PbsScheduler(tmp_path).read_event("prolog", {}, b'{"job": {"id": "7.n1"}}')
