@@ -133,15 +133,17 @@ def read_footprint(
     skip_errors: tuple[type[SchedhookError], ...] = (ProcessGoneError,),
     scheduler: str | None = None,
     job: str | None = None,
+    topology: Topology | None = None,
 ) -> Footprint:
     """Read where the memory of the tasks' processes lies; this walks their page tables.
 
-    A process whose reading raises one of `skip_errors` is left out.
+    A process whose reading raises one of `skip_errors` is left out. `topology` is that of the host
+    if the caller has read it.
     """
     tasks = tuple(tasks)
     readings, unreadable = _read_processes(tasks, root, skip_errors)
     placement = _union(task.placement for task in tasks)
-    topology = read_topology(root)
+    topology = topology or read_topology(root)
     strays = {
         each.pid: off_nodes(topology, each.task.placement, (area.policy for area in each.areas))
         for each in readings
@@ -194,10 +196,11 @@ def read_jobs(
     """
     found: list[Footprint] = []
     problems: list[str] = []
+    topology = read_topology(root)
     for name in scheduler_names(plugins, scheduler):
         try:
             adapter = plugins.adapter(name, root)
-            jobs = (read_job(adapter, job, root) for job in adapter.jobs())
+            jobs = (read_job(adapter, job, root, topology) for job in adapter.jobs())
             found += [
                 replace(each, summary=summarise(adapter, each.job or ""))
                 for each in jobs
@@ -211,7 +214,9 @@ def read_jobs(
     return found, problems
 
 
-def read_job(adapter: Scheduler, job: str, root: Path = Path("/")) -> Footprint | None:
+def read_job(
+    adapter: Scheduler, job: str, root: Path = Path("/"), topology: Topology | None = None
+) -> Footprint | None:
     """Return a job's footprint, None if it has no task on this host.
 
     Processes that the caller may not read are counted and left out.
@@ -225,6 +230,7 @@ def read_job(adapter: Scheduler, job: str, root: Path = Path("/")) -> Footprint 
         skip_errors=(ProcessGoneError, NoPermissionError),
         scheduler=adapter.name,
         job=job,
+        topology=topology,
     )
 
 
