@@ -78,7 +78,8 @@ def move(work: Move) -> None:
             work.expire()
             if undone := explain_undoing(tree, work):
                 work.notes.append(undone)
-    swept = sum(sum(each.moved.values()) for each in work.processes) - by_kernel
+    parts = [part for process in work.processes for part in process.parts]
+    swept = sum(sum(part.moved.values()) for part in parts) - by_kernel
     work.notes.append(
         f"cpuset.mems of {tree}: the kernel moved {by_kernel / _MIB:.1f} MiB, the sweep"
         f" {swept / _MIB:.1f} MiB"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from schedhook.host.topology import Topology
 from schedhook.migration import observation, page_choice
+from schedhook.migration.objects import Unread
 from schedhook.migration.options import MoveOptions
 from schedhook.migration.processes import MovingProcess
 from schedhook.migration.selection import Selection
@@ -22,7 +23,7 @@ from schedhook.migration.whole_process import WholeProcessMover
 from schedhook.roles.backend import Backend, Target
 from schedhook.roles.request import Progress
 from schedhook.roles.strategy import PageChoice
-from schedhook.values.model import NodeMap
+from schedhook.values.model import NodeMap, Reason
 from schedhook.values.nodemap import as_kernel_calls
 from schedhook.values.sets import NodeSet
 
@@ -100,6 +101,11 @@ class Move:
         """Whether the last reading counted each page once; else its bytes are upper bounds."""
         return self._view.is_exact
 
+    @property
+    def unread_objects(self) -> Sequence[Unread]:
+        """The shared-memory objects that the last reading could not look into."""
+        return self._view.objects.unread
+
     def topology(self) -> Topology:
         """Return the host's nodes and their free memory, read now."""
         return self._backend.topology()
@@ -132,6 +138,11 @@ class Move:
         self._whole.migrate(self.processes, calls)
         if self.options.sweep_leftovers:
             self.sweep()
+            return
+        self.refresh()
+        for part in (part for process in self.processes for part in process.objects):
+            found = sum(part.selection.on(self.node_map.sources).values())
+            part.left = {Reason.SKIPPED: found} if found else {}
 
     def sweep(self, processes: Sequence[MovingProcess] | None = None) -> None:
         """Move the selected pages of all processes (or of these) one by one, by move_pages(2).
@@ -143,7 +154,8 @@ class Move:
         self.refresh()
         self._whole.migrate_sparse(processes)
         self._view.expire()
-        self._sweeper.sweep(map_units(processes, self.node_map), processes)
+        parts = [part for process in processes for part in process.parts]
+        self._sweeper.sweep(map_units(parts, self.node_map), parts)
         if not self.node_map.overlaps:  # else what stayed cannot be told from what has arrived
             self._whole.migrate_unreachable(processes)
 

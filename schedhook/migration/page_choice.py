@@ -33,6 +33,8 @@ def plan_pages(
     aliases = find_aliases({each.pid: each.selection for each in processes})
     for process in processes:
         plan = process.page_plan = PagePlan(unreachable=unreachable_bytes(process, sources))
+        # Pages that no process maps have no address to ask about.
+        plan.kept += sum(sum(each.selection.on(sources).values()) for each in process.objects)
         try:
             allowed = usable & process.target.allowed_nodes()
             for item in process.selection.selected:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from schedhook.roles.backend import PageRun, Target
+from schedhook.roles.backend import Memory, PageRun
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area
 
@@ -30,7 +30,7 @@ def spread(area: Area) -> Iterable[tuple[int, int]]:
         start = end
 
 
-def locate(target: Target, area: Area, only: Extents | None = None) -> Iterator[PageRun]:
+def locate(target: Memory, area: Area, only: Extents | None = None) -> Iterator[PageRun]:
     """Yield the runs of an area's present pages, or of those in `only`, ascending.
 
     Raise ProcessGoneError if the process has exited.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from schedhook.migration.options import MoveOptions
-from schedhook.migration.processes import MovingProcess
+from schedhook.migration.processes import MovingMemory
 from schedhook.migration.retry import is_transient, retry
 from schedhook.migration.throttle import Throttle, bind_thread
 from schedhook.migration.units import Unit
@@ -28,7 +28,7 @@ class _Failed:
 
 
 class Sweeper:
-    """Moves units, and records in their processes what moved and what stayed."""
+    """Moves units, and records in their parts what moved and what stayed."""
 
     def __init__(self, backend: Backend, options: MoveOptions) -> None:
         self.attempts = 0
@@ -44,10 +44,10 @@ class Sweeper:
         """Call `progress` with (bytes moved so far, `planned`) as pages move."""
         self._progress, self._planned = progress, planned
 
-    def sweep(self, units: Iterable[Unit], processes: Iterable[MovingProcess]) -> None:
-        """Sweep the units of `processes`; retry failures that may pass, and only these.
+    def sweep(self, units: Iterable[Unit], parts: Iterable[MovingMemory]) -> None:
+        """Sweep the units of `parts`; retry failures that may pass, and only these.
 
-        What stayed in the end is counted in each process's `left`.
+        What stayed in the end is counted in each part's `left`.
         """
         pending = units
         settled: list[_Failed] = []
@@ -70,13 +70,13 @@ class Sweeper:
         if attempt():
             retry(self._options.retry, attempt)
         self.attempts = max(self.attempts, attempts)
-        _count_left(processes, settled + waiting)
+        _count_left(parts, settled + waiting)
 
-    def record(self, process: MovingProcess, moved: Mapping[tuple[int, int], int]) -> None:
+    def record(self, part: MovingMemory, moved: Mapping[tuple[int, int], int]) -> None:
         """Count bytes that have moved, by (old node, new node), and report the progress."""
         with self._lock:
             for pair, size in moved.items():
-                process.moved[pair] = process.moved.get(pair, 0) + size
+                part.moved[pair] = part.moved.get(pair, 0) + size
             self._moved += sum(moved.values())
             if self._progress:
                 self._progress(self._moved, self._planned)
@@ -108,13 +108,13 @@ class Sweeper:
         return [item for worker in workers for item in worker.result()]
 
     def _sweep_unit(self, unit: Unit) -> list[_Failed]:
-        process = unit.process
-        if process.gone:
+        part = unit.part
+        if part.gone:
             return []
         failed: list[_Failed] = []
         for start, end in self._throttle.pieces(unit.start, unit.end, unit.area.page_size):
             try:
-                done = process.target.sweep(
+                done = part.target.sweep(
                     unit.area,
                     start,
                     end,
@@ -124,13 +124,13 @@ class Sweeper:
                     only=unit.only,
                 )
             except ProcessGoneError:
-                process.gone = True
+                part.gone = True
                 return failed
-            self.record(process, done.moved)
+            self.record(part, done.moved)
             self._throttle.spend(sum(done.moved.values()))
             failed += [_Failed(unit, failure) for failure in done.failures]
             if done.gone:
-                process.gone = True
+                part.gone = True
                 return failed
         return failed
 
@@ -144,14 +144,14 @@ def _may_pass(item: _Failed, room: Mapping[int, int], reserve: int) -> bool:
     """Return whether another attempt can succeed with `room` bytes on each node."""
     wanted = reserve + item.failure.size
     has_room = all(room.get(node, -1) >= wanted for node in item.unit.destinations.values())
-    return not item.unit.process.gone and is_transient(item.failure.errno, has_room=has_room)
+    return not item.unit.part.gone and is_transient(item.failure.errno, has_room=has_room)
 
 
-def _count_left(processes: Iterable[MovingProcess], failed: Iterable[_Failed]) -> None:
-    """Set the `left` of each process to the bytes that stayed, by reason."""
-    for process in processes:
-        process.left = {}
+def _count_left(parts: Iterable[MovingMemory], failed: Iterable[_Failed]) -> None:
+    """Set the `left` of each part to the bytes that stayed, by reason."""
+    for part in parts:
+        part.left = {}
     for item in failed:
-        left = item.unit.process.left
+        left = item.unit.part.left
         reason = Reason.of_errno(item.failure.errno)
         left[reason] = left.get(reason, 0) + item.failure.size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from schedhook.migration.processes import MovingProcess
+from schedhook.migration.processes import MovingMemory, MovingProcess
 from schedhook.migration.runs import locate, spread
 from schedhook.migration.selection import Selected
 from schedhook.values.errors import ProcessGoneError
@@ -15,9 +15,9 @@ from schedhook.values.model import Area, NodeMap
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Pages of one process to sweep with one call into the backend."""
+    """Pages of one process or object to sweep with one call into the backend."""
 
-    process: MovingProcess
+    part: MovingMemory
     area: Area
     shared: bool
     start: int
@@ -28,13 +28,13 @@ class Unit:
     """Move only pages that lie completely in one of these; None: all."""
 
 
-def map_units(processes: Sequence[MovingProcess], node_map: NodeMap) -> Iterable[Unit]:
+def map_units(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterable[Unit]:
     """Yield the units that move all selected pages as the map says.
 
     If old and new nodes overlap, a page that has arrived must not be taken for one that has yet
     to leave. So each run of pages gets the one destination of the node where it was found first.
     """
-    return _overlapping(processes, node_map) if node_map.overlaps else _plain(processes, node_map)
+    return _overlapping(parts, node_map) if node_map.overlaps else _plain(parts, node_map)
 
 
 def planned_units(processes: Sequence[MovingProcess]) -> Iterable[Unit]:
@@ -52,44 +52,44 @@ def planned_units(processes: Sequence[MovingProcess]) -> Iterable[Unit]:
             )
 
 
-def _plain(processes: Sequence[MovingProcess], node_map: NodeMap) -> Iterator[Unit]:
+def _plain(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterator[Unit]:
     moves = node_map.moves
-    for process in processes:
-        for item in process.selection.selected:
+    for part in parts:
+        for item in part.selection.selected:
             if item.counted.keys().isdisjoint(moves):
                 continue  # looking at its holes and its pages elsewhere would cost time
             for start, end in spread(item.area):
                 if (only := _part(item.only, start, end)) is None or only:
-                    yield Unit(process, item.area, item.shared, start, end, moves, only)
+                    yield Unit(part, item.area, item.shared, start, end, moves, only)
 
 
-def _overlapping(processes: Sequence[MovingProcess], node_map: NodeMap) -> Iterator[Unit]:
+def _overlapping(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterator[Unit]:
     # Pages that several processes map are located before anything moves, the rest part by part,
     # so that memory use stays bounded.
     common = list[Unit]()
-    own = list[tuple[MovingProcess, Selected]]()
-    for process in processes:
-        for item in process.selection.selected:
-            if item.is_common and len(processes) > 1:
-                common += _located(process, item, node_map.moves)
+    own = list[tuple[MovingMemory, Selected]]()
+    for part in parts:
+        for item in part.selection.selected:
+            if item.is_common and len(parts) > 1:
+                common += _located(part, item, node_map.moves)
             else:
-                own.append((process, item))
+                own.append((part, item))
     yield from common
-    for process, item in own:
-        yield from _located(process, item, node_map.moves)
+    for part, item in own:
+        yield from _located(part, item, node_map.moves)
 
 
-def _located(process: MovingProcess, item: Selected, moves: Mapping[int, int]) -> Iterator[Unit]:
+def _located(part: MovingMemory, item: Selected, moves: Mapping[int, int]) -> Iterator[Unit]:
     """Yield a unit for each run of pages that must move, with the destination of its node."""
     if item.counted.keys().isdisjoint(moves):
         return
     try:
-        for run in locate(process.target, item.area, item.only):
+        for run in locate(part.target, item.area, item.only):
             if run.node in moves:
                 only = {run.node: moves[run.node]}
-                yield Unit(process, item.area, item.shared, run.start, run.end, only)
+                yield Unit(part, item.area, item.shared, run.start, run.end, only)
     except ProcessGoneError:
-        process.gone = True
+        part.gone = True
 
 
 def _part(only: Extents | None, start: int, end: int) -> Extents | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from schedhook.migration.census import Census
+from schedhook.migration.objects import Objects
 from schedhook.migration.processes import MovingProcess
 from schedhook.migration.runs import locate
 from schedhook.migration.selection import Selected, Selection, select
@@ -35,6 +36,7 @@ class View:
         self.is_exact = True
         """Whether the last reading counted each page once; else it gives upper bounds."""
         self._backend = backend
+        self.objects = Objects(backend, sources, selection)
         self._read: set[int] = set()
         """Identities of the processes that the current reading covers."""
 
@@ -54,6 +56,7 @@ class View:
         self.is_exact = census.is_exact
         for process in self.processes:
             process.selection = found[process.pid]
+        self.objects.refresh(self.processes)
         self._read = set(map(id, self.processes))
 
     def reread(self, process: MovingProcess) -> None:

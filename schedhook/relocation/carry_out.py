@@ -14,6 +14,7 @@ from schedhook.relocation.context import Context
 from schedhook.relocation.newcomers import sweep_newcomers
 from schedhook.relocation.report import final_report, plan_report
 from schedhook.relocation.strategy import strategy_errors
+from schedhook.relocation.unread import count_unmapped
 from schedhook.values.errors import RefusedError, SchedhookError
 from schedhook.values.model import Outcome, Plan, Policies, Report
 
@@ -24,8 +25,9 @@ def carry_out(context: Context, move: Move, plan: Plan) -> Report:
     An observer, or a cgroup that cannot be frozen, may still refuse. If the move fails, threads
     get their old processors and policies back.
     """
-    for process in move.processes:
-        process.before = process.selection
+    for part in (part for process in move.processes for part in process.parts):
+        part.before = part.selection
+    count_unmapped(move, context.root)
     cpus = context.settings.request.cpus
     binding = Binding(context.rollback, context.root)
     try:

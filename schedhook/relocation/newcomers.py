@@ -30,7 +30,7 @@ def sweep_newcomers(move: Move, members: Members, notes: list[str]) -> None:
         return
     for _ in range(_ROUNDS):
         refresh(move, members, notes)
-        late = [process for process in move.processes if _bytes_appeared(process, move) > 0]
+        late = [process for process in move.processes if _has_more(process, move)]
         late += members.attach_newcomers()
         move.replace_processes(members.processes)
         if not late or not move.options.sweep_leftovers:
@@ -39,6 +39,9 @@ def sweep_newcomers(move: Move, members: Members, notes: list[str]) -> None:
     refresh(move, members, notes)
 
 
-def _bytes_appeared(process: MovingProcess, move: Move) -> int:
-    found = sum(process.selection.on(move.node_map.sources).values())
-    return found - sum(process.left.values())
+def _has_more(process: MovingProcess, move: Move) -> bool:
+    """Return whether more lies on source nodes than the last attempt left there."""
+    return any(
+        sum(part.selection.on(move.node_map.sources).values()) > sum(part.left.values())
+        for part in process.parts
+    )

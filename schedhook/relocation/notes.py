@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from schedhook.host.topology import Topology
+from schedhook.migration.objects import Unread
 from schedhook.migration.policies import ProcessPolicies, count_policies
 from schedhook.migration.processes import MovingProcess
 from schedhook.values.errors import ProcessGoneError
@@ -82,6 +83,17 @@ def note_on_upper_bounds() -> str:
         "processes of this request share pages since fork(2), and without CAP_SYS_ADMIN the kernel"
         " does not say which: they are counted in each process, so all sizes are upper bounds"
     )
+
+
+def notes_on_objects(unread: Sequence[Unread]) -> list[str]:
+    """Return the note on shared-memory objects that could not be looked into."""
+    if not unread:
+        return []
+    pids = ", ".join(str(pid) for pid in sorted({each.pid for each in unread}))
+    return [
+        f"pages that no process maps, of shared memory of process {pids}, stay where they are:"
+        f" {unread[0].why}"
+    ]
 
 
 def note_on_empty_plan(plan: Plan) -> str:

@@ -25,6 +25,7 @@ from schedhook.relocation.notes import (
     notes_on_gpus,
     notes_on_map,
     notes_on_memory,
+    notes_on_objects,
     notes_on_policies,
 )
 from schedhook.relocation.plan import make_plan
@@ -94,6 +95,7 @@ def _relocate(context: Context) -> Report:
     notes += notes_on_map(route.node_map) + notes_on_memory(move.processes)
     if not move.is_exact:
         notes.append(note_on_upper_bounds())
+    notes += notes_on_objects(move.unread_objects)
 
     ended = choose_nodes(context.settings.strategy, move, request.guidance, notes)
     if ended is not None:

@@ -95,8 +95,8 @@ def _bytes_reclaimed(plan: Plan, processes: Iterable[MovingProcess], now: Topolo
     """
     total = 0
     arrived: dict[int, int] = {}
-    for process in processes:
-        for (old, new), size in process.moved.items():
+    for part in (part for process in processes for part in process.parts):
+        for (old, new), size in part.moved.items():
             arrived[new] = arrived.get(new, 0) + size
             arrived[old] = arrived.get(old, 0) - size
     for number, size in arrived.items():

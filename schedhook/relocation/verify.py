@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from schedhook.migration.move import Move, MovingProcess
 from schedhook.migration.page_plan import PagePlan
+from schedhook.migration.processes import MovingObject
 from schedhook.migration.selection import ProcessSelection
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.model import Outcome, ProcessReport, Reason
+from schedhook.values.model import NodeMap, Outcome, ProcessReport, Reason, sum_residency
 
 _STRAY_SHARE = 0.001
 _STRAY_BYTES = 64 << 10
@@ -28,20 +29,30 @@ def verify(
     """
     move.refresh()
     _count_moved_along(move)
+    for process in move.processes:
+        for each in process.objects:
+            _count_object_moved_along(each, move.node_map)
     reports = []
     by_reason: dict[str, int] = {}
     for process in [*move.processes, *ended]:
         alive = not process.gone and process.target.alive()
         left = _left(process, move, failure) if alive else {}
-        for reason, size in left.items():
-            by_reason[reason] = by_reason.get(reason, 0) + size
+        for each in process.objects if process.page_plan is None else ():
+            _add(left, _left_of_object(each, move, failure))
+        if process.unmapped:
+            _add(left, {Reason.UNMAPPED: process.unmapped})
+        _add(by_reason, left)
         reports.append(
             ProcessReport(
                 pid=process.pid,
                 command=process.target.command,
-                residency_before=process.before.residency if process.before else {},
-                residency_after=process.selection.residency if alive else {},
-                bytes_moved=sum(process.moved.values()),
+                residency_before=sum_residency(
+                    part.before.residency for part in process.parts if part.before
+                ),
+                residency_after=sum_residency(
+                    part.selection.residency for part in process.parts if alive
+                ),
+                bytes_moved=sum(sum(part.moved.values()) for part in process.parts),
                 bytes_left=sum(left.values()),
                 error=None if alive else _GONE,
             )
@@ -118,6 +129,33 @@ def _arrived(before: ProcessSelection, after: ProcessSelection, old: int, new: i
         gained = now.get(start, {}).get(new, 0) - item.area.residency.get(new, 0)
         total += max(0, min(lost, gained))
     return total
+
+
+def _count_object_moved_along(part: MovingObject, node_map: NodeMap) -> None:
+    """Count as moved what moved with huge pages of which a process maps a part."""
+    if part.before is None or node_map.overlaps:
+        return
+    was = sum_residency(area.residency for area in part.before.areas)
+    now = sum_residency(area.residency for area in part.selection.areas)
+    for old, new in node_map.moves.items():
+        lost = was.get(old, 0) - now.get(old, 0)
+        gained = now.get(new, 0) - was.get(new, 0)
+        more = min(lost, gained) - part.moved.get((old, new), 0)
+        if more > 0:
+            part.moved[old, new] = part.moved.get((old, new), 0) + more
+
+
+def _left_of_object(part: MovingObject, move: Move, failure: str | None) -> dict[str, int]:
+    """Return the bytes of the object that no process maps and that stayed, by reason."""
+    if move.node_map.overlaps and failure is None:
+        return part.left
+    found = sum(part.selection.on(move.node_map.sources).values())
+    return explain(found, part.left, Reason.APPEARED if failure is None else Reason.ABORTED)
+
+
+def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for reason, size in more.items():
+        total[reason] = total.get(reason, 0) + size
 
 
 def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, int]:

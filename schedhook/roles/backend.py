@@ -163,6 +163,11 @@ class SharedObject(Memory):
     def pids(self) -> Sequence[int]:
         """The processes that map it, whether they have touched it or not."""
 
+    @property
+    @abstractmethod
+    def span(self) -> int:
+        """The bytes of its largest mapping, touched or not."""
+
     @abstractmethod
     def allocated(self) -> int:
         """Return the bytes that it has in memory and in swap, mapped or not."""

@@ -7,7 +7,7 @@ moves memory from an old placement to a new one.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -87,6 +87,8 @@ class Reason(StrEnum):
     """A strategy chose a node for it, but it was found on another one: moved or allocated there."""
     HIDDEN = "hidden"
     """In memory, but move_pages(2) does not find it; see schedhook.migration.unreachable."""
+    UNMAPPED = "unmapped"
+    """Of a shared-memory object, mapped by no process: the caller or the kernel cannot reach it."""
     APPEARED = "appeared"
     """The job allocated it on a source node after the move had passed that address."""
     SKIPPED = "skipped"
@@ -359,6 +361,14 @@ class Report:
         if self.outcome in (Outcome.REFUSED, Outcome.FAILED) and self.notes:
             line += f": {self.notes[-1]}"
         return line
+
+
+def sum_residency(parts: Iterable[Residency]) -> dict[int, int]:
+    """Return the sum of all parts, node by node."""
+    total: dict[int, int] = {}
+    for part in parts:
+        add_residency(total, part)
+    return total
 
 
 def add_residency(total: dict[int, int], more: Residency) -> None:

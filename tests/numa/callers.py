@@ -19,7 +19,7 @@ from schedhook.cli.main import main
 NOBODY = 65534
 CLONE_NEWNS = 1 << 17
 MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
-SYSCALLS = {"move_pages": 279, "migrate_pages": 256, "pidfd_open": 434}
+SYSCALLS = {"migrate_pages": 256, "move_pages": 279, "pidfd_open": 434, "userfaultfd": 323}
 """Numbers on x86-64, <asm/unistd_64.h>."""
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from schedhook.backends.native.backend import NativeBackend
+from schedhook.backends.native.windows import open_windows
 from schedhook.control.cpusets import write_cpus, write_nodes
 from schedhook.control.threads import bind, read_threads
 from schedhook.host.cgroups import resolve_cgroup
@@ -74,6 +76,19 @@ def tells_pages_apart() -> None:
     assert NativeBackend().page_set() is not None
 
 
+def opens_a_mapped_object() -> None:
+    link = next(Path(f"/proc/{PID}/map_files").iterdir())
+    os.close(os.open(link, os.O_PATH))
+
+
+def maps_pages_of_an_object() -> None:
+    file = os.memfd_create("object")
+    os.pwrite(file, b"x" * mmap.PAGESIZE, 0)
+    with open_windows(file, mmap.PAGESIZE) as windows:
+        assert len(list(windows.locate(0, windows.size))) == 1
+    os.close(file)
+
+
 CHECKS = [
     reads_status_and_writes_cpuset,
     reads_residency,
@@ -82,6 +97,8 @@ CHECKS = [
     binds_a_task,
     moves_shared_pages,
     tells_pages_apart,
+    opens_a_mapped_object,
+    maps_pages_of_an_object,
 ]
 
 

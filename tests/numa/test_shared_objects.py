@@ -7,6 +7,7 @@ not.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -14,8 +15,10 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,16 +26,21 @@ from schedhook.backends.native import _core
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.roles.backend import Limits, SharedObject, Sweep
 from schedhook.testing.processes import huge_page_pool
-from tests.numa.jobs import mounted_disk
+from tests.numa.callers import NOBODY, be_nobody, call, deny
+from tests.numa.jobs import cgroup, mounted_disk, until
 from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
 
 pytestmark = pytest.mark.nodes(4)
 
 PAGES = 64
+MANY = 2048
+"""Pages of an object that is relocated."""
+STRATEGIES = ["move-pages", "migrate-process"]
 SHARED = Path("/dev/shm/schedhook-test-object")
 _MFD_HUGETLB, _SHM_HUGETLB, _IPC_CREAT, _IPC_RMID = 4, 0o4000, 0o1000, 0
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _F_ADD_SEALS, _F_SEAL_WRITE = 1033, 8
+_PR_SET_DUMPABLE = 4
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -339,3 +347,166 @@ def test_files_elsewhere_are_not_opened(puppet: Puppet, tmp_path: Path) -> None:
             assert backend.shared_objects([target]) == []
         puppet.process.kill()
         puppet.process.wait()
+
+
+# -- relocations ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    with cgroup("objects") as path:
+        yield path
+
+
+def shmem(group: Path, size: int) -> dict[int, int]:
+    """Return the cgroup's shared memory by node, once the kernel's counters add up to `size`."""
+
+    def read() -> dict[int, int]:
+        lines = (group / "memory.numa_stat").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith("shmem ")]
+        words = (word.partition("=") for word in line.split()[1:])
+        return {int(node[1:]): int(count) for node, _, count in words if int(count)}
+
+    until(lambda: sum(read().values()) == size)
+    return read()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", SMALL)
+def test_an_object_of_which_the_job_maps_a_part(
+    run: Any, group: Path, puppet: Puppet, name: str, strategy: str
+) -> None:
+    (group / "cgroup.procs").write_text(str(puppet.pid))
+    memory = SMALL[name](puppet, MANY * PAGE)
+    puppet.fill(memory, 0)
+    puppet.advise(memory.part(100, MANY), Advice.DONTNEED)
+    arguments = ("--pid", puppet.pid, "--from", 0, "--to", 2, "--strategy", strategy)
+    status, plan = run("plan", *arguments)
+    assert plan["bytes_planned"] == MANY * PAGE
+    assert shmem(group, MANY * PAGE) == {0: MANY * PAGE}
+    status, report = run("relocate", *arguments)
+    assert (status, report["outcome"]) == (0, "complete")
+    assert report["bytes_moved"] == MANY * PAGE
+    assert report["processes"][0]["residency_before"]["0"] == MANY * PAGE
+    assert report["processes"][0]["residency_after"]["2"] == MANY * PAGE
+    assert shmem(group, MANY * PAGE) == {2: MANY * PAGE}
+    assert puppet.residency(memory) == {2: 100 * PAGE}
+    assert puppet.is_intact(memory)
+    status, report = run("relocate", *arguments)
+    assert (status, report["outcome"]) == (0, "nothing-to-do")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", IN_POOLS)
+def test_an_object_in_a_pool_of_huge_pages(
+    run: Any, puppet: Puppet, name: str, strategy: str
+) -> None:
+    with ExitStack() as stack:
+        for node in (0, 2):
+            stack.enter_context(huge_page_pool(node, HUGE, 6))
+        puppet.bind(0)
+        memory = IN_POOLS[name](puppet, 6 * HUGE)
+        puppet.fill(memory, 0)
+        puppet.advise(memory.part(512, 6 * 512), Advice.DONTNEED)
+        status, report = run(
+            "relocate", "--pid", puppet.pid, "--from", 0, "--to", 2, "--strategy", strategy
+        )
+        assert (status, report["bytes_moved"]) == (0, 6 * HUGE)
+        assert puppet.is_intact(memory)
+        assert puppet.residency(memory) == {2: 6 * HUGE}
+        puppet.process.kill()
+        puppet.process.wait()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_several_processes_that_map_parts_of_a_segment(
+    run: Any, group: Path, strategy: str
+) -> None:
+    """As a database's: its creator has exited, and most of it is in no page table."""
+    with Puppet() as creator, Puppet() as first, Puppet() as second:
+        for each in (creator, first, second):
+            (group / "cgroup.procs").write_text(str(each.pid))
+        segment = creator.call(Call.SHMGET, 0, MANY * PAGE, _IPC_CREAT | 0o600)
+        try:
+            views = [
+                Memory(each.call(Call.SHMAT, segment, 0, 0), MANY * PAGE)
+                for each in (creator, first, second)
+            ]
+            creator.fill(views[0], 0)
+            creator.process.kill()
+            creator.process.wait()
+            assert first.read(views[1].part(0, 200)) >= 0
+            assert second.read(views[2].part(100, 300)) >= 0
+            status, report = run(
+                "relocate", "--cgroup", "/objects", "--from", 0, "--to", 2, "--strategy", strategy
+            )
+            assert (status, report["outcome"]) == (0, "complete")
+            assert report["bytes_moved"] == MANY * PAGE
+            assert shmem(group, MANY * PAGE) == {2: MANY * PAGE}
+            assert first.is_intact(views[1])
+        finally:
+            first.call(Call.SHMCTL, segment, _IPC_RMID, 0)
+
+
+def test_old_and_new_nodes_overlap(run: Any, group: Path, puppet: Puppet) -> None:
+    (group / "cgroup.procs").write_text(str(puppet.pid))
+    memory = map_tmpfs(puppet, MANY * PAGE)
+    puppet.fill(memory.part(0, 1500), 0)
+    puppet.fill(memory.part(1500, MANY), 2)
+    puppet.advise(memory.part(100, MANY), Advice.DONTNEED)
+    assert shmem(group, MANY * PAGE) == {0: 1500 * PAGE, 2: (MANY - 1500) * PAGE}
+    status, report = run("relocate", "--pid", puppet.pid, "--map", "0:2,2:0")
+    assert (status, report["bytes_moved"]) == (0, MANY * PAGE)
+    assert shmem(group, MANY * PAGE) == {2: 1500 * PAGE, 0: (MANY - 1500) * PAGE}
+
+
+def test_kinds_and_page_strategies_leave_objects_alone(run: Any, puppet: Puppet) -> None:
+    memory = map_memfd(puppet, PAGES * PAGE)
+    puppet.fill(memory, 0)
+    puppet.advise(memory, Advice.DONTNEED)
+    status, report = run("relocate", "--pid", puppet.pid, "--from", 0, "--to", 2, "--kinds", "anon")
+    assert (status, report["outcome"]) == (0, "nothing-to-do")
+    assert report["bytes_kept"] == {"shmem": PAGES * PAGE}
+
+
+def start_as_nobody() -> None:
+    """Become nobody, with files in /proc that belong to nobody, as in a program they started."""
+    be_nobody()
+    assert _LIBC.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
+
+
+def test_a_user_moves_what_they_may_open(run: Any, group: Path) -> None:
+    """The user has a descriptor of the memfd, and none of the shared anonymous memory."""
+    with Puppet(user=NOBODY) as puppet:
+        (group / "cgroup.procs").write_text(str(puppet.pid))
+        memories = [map_memfd(puppet, MANY * PAGE), map_anonymous(puppet, MANY * PAGE)]
+        for memory in memories:
+            puppet.fill(memory, 0)
+            puppet.advise(memory.part(100, MANY), Advice.DONTNEED)
+        assert shmem(group, 2 * MANY * PAGE) == {0: 2 * MANY * PAGE}
+        words = ("relocate", "--pid", puppet.pid, "--from", 0, "--to", 2)
+        run(*words, "--dry-run")  # imports what the user may not read
+        answer = call(*words, "--json", become=start_as_nobody)
+        report = answer.report
+        assert (answer.status, report["outcome"]) == (3, "partial")
+        assert report["bytes_moved"] == (MANY + 100) * PAGE
+        assert report["left_by_reason"] == {"unmapped": (MANY - 100) * PAGE}
+        assert any("CAP_CHECKPOINT_RESTORE" in note for note in report["notes"])
+        assert puppet.residency(memories[0]) == {2: 100 * PAGE}
+        assert all(puppet.is_intact(memory) for memory in memories)
+        assert puppet.residency(memories[0]) == {2: MANY * PAGE}
+
+
+def test_a_kernel_or_container_without_userfaultfd(run: Any, group: Path, puppet: Puppet) -> None:
+    (group / "cgroup.procs").write_text(str(puppet.pid))
+    memory = map_memfd(puppet, MANY * PAGE)
+    puppet.fill(memory, 0)
+    puppet.advise(memory.part(100, MANY), Advice.DONTNEED)
+    assert shmem(group, MANY * PAGE) == {0: MANY * PAGE}
+    words = ("relocate", "--pid", puppet.pid, "--from", 0, "--to", 2)
+    run(*words, "--dry-run")
+    answer = call(*words, "--json", become=partial(deny, ["userfaultfd"], errno.EPERM))
+    assert answer.report["bytes_moved"] == 100 * PAGE
+    assert answer.report["left_by_reason"] == {"unmapped": (MANY - 100) * PAGE}
+    assert any("userfaultfd(2)" in note for note in answer.report["notes"])
+    assert shmem(group, MANY * PAGE) == {0: (MANY - 100) * PAGE, 2: 100 * PAGE}

@@ -55,13 +55,38 @@ def open_object(pid: int, mapping: SharedMapping, root: Path = Path("/")) -> tup
     process maps no such object there, ProcessGoneError if it has ended, NoPermissionError if the
     caller may not open it.
     """
-    found = _open(root / f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}", os.O_PATH, pid)
+    found = _open_path(pid, mapping, root)
     try:
         page_size = _check(found, pid, mapping, root)
         # O_NONBLOCK: not to wait for another process that has a lease on the file, fcntl(2).
         return _open(Path(f"/proc/self/fd/{found}"), os.O_RDONLY | os.O_NONBLOCK, pid), page_size
     finally:
         os.close(found)
+
+
+def _open_path(pid: int, mapping: SharedMapping, root: Path) -> int:
+    """Open the file behind a mapping with O_PATH, by which no file system is asked.
+
+    The kernel lets only privileged callers follow a mapping, but a user the descriptors of their
+    own processes.
+    """
+    try:
+        place = f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
+        return _open(root / place, os.O_PATH, pid)
+    except NoPermissionError:
+        for link in _descriptors(pid, mapping.name, root):
+            with suppress(SchedhookError):
+                return _open(link, os.O_PATH, pid)
+        raise
+
+
+def _descriptors(pid: int, name: str, root: Path) -> Iterator[Path]:
+    """Yield the links in /proc/PID/fd to files of that name."""
+    with suppress(OSError):
+        for link in (root / f"proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if os.fsencode(link.readlink()).decode("utf-8", "backslashreplace") == name:
+                    yield link
 
 
 def _check(file: int, pid: int, mapping: SharedMapping, root: Path) -> int:

@@ -59,6 +59,10 @@ class NativeSharedObject(SharedObject):
     def pids(self) -> Sequence[int]:
         return list(dict.fromkeys(holder.target.pid for holder in self._holders))
 
+    @property
+    def span(self) -> int:
+        return max(holder.mapping.end - holder.mapping.start for holder in self._holders)
+
     def alive(self) -> bool:
         return any(holder.target.alive() for holder in self._holders)
 
@@ -147,15 +151,20 @@ def find_objects(targets: Iterable[NativeTarget], root: Path) -> list[NativeShar
     holders: dict[ObjectId, list[Holder]] = {}
     for target in targets:
         try:
-            devices = kernel_devices(root) | memory_devices(target.pid, root)
-            found = list(read_shared_mappings(target.pid, root))
+            found = {each.object_id: each for each in _shared_memory(target.pid, root)}
             if not target.alive():
                 continue
         except ProcessGoneError:
             continue
-        known: set[ObjectId] = set()
-        for mapping in found:
-            if mapping.object_id.device in devices and mapping.object_id not in known:
-                known.add(mapping.object_id)
-                holders.setdefault(mapping.object_id, []).append(Holder(target, mapping))
+        for object_id, mapping in found.items():
+            holders.setdefault(object_id, []).append(Holder(target, mapping))
     return [NativeSharedObject(each, its, root) for each, its in holders.items()]
+
+
+def _shared_memory(pid: int, root: Path) -> Iterator[SharedMapping]:
+    devices, is_complete = kernel_devices(root), False
+    for mapping in read_shared_mappings(pid, root):
+        if mapping.object_id.device not in devices and not is_complete:
+            devices, is_complete = devices | memory_devices(pid, root), True
+        if mapping.object_id.device in devices:
+            yield mapping
