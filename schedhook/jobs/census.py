@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from schedhook.backends.native.backend import NativeBackend
+from schedhook.backends.native.shared_object import shared_memory
 from schedhook.migration.census import Census
 from schedhook.migration.held import HeldTargets
+from schedhook.migration.objects import read_objects
 from schedhook.migration.selection import ProcessSelection, Selection, select
+from schedhook.values.errors import SchedhookError
 from schedhook.values.model import Area
 from schedhook.values.sets import NodeSet
 
@@ -25,7 +29,33 @@ def select_all(
         borrowers = _borrowers(areas, held)
         owned = {pid: () if pid in borrowers else its for pid, its in areas.items()}
         census = Census(held.backend, held.get)
-        return select(owned, everywhere, Selection(), census), census.is_exact
+        found = select(owned, everywhere, Selection(), census)
+        for pid, unmapped in _select_unmapped(owned, held, root):
+            found[pid] = found[pid].joined(unmapped)
+        return found, census.is_exact
+
+
+def _select_unmapped(
+    areas: Mapping[int, Sequence[Area]], held: HeldTargets, root: Path
+) -> Iterator[tuple[int, ProcessSelection]]:
+    """Yield the pages that no process maps, of each object that these processes map.
+
+    They count with the first process that maps the object. Objects and processes that the caller
+    may not look into are left out.
+    """
+    pids = (pid for pid in areas if _maps_shared_memory(pid, root))
+    targets = [target for pid in pids if (target := held.get(pid))]
+    for reading in read_objects(held.backend, targets, areas):
+        for area in reading.areas:
+            pid, nodes = reading.shared.pids[0], NodeSet(area.residency)
+            census = Census(held.backend, held.get)
+            yield pid, select({pid: (area,)}, nodes, Selection(), census)[pid]
+
+
+def _maps_shared_memory(pid: int, root: Path) -> bool:
+    with suppress(SchedhookError):  # it has exited, or belongs to another user
+        return any(shared_memory(pid, root))
+    return False
 
 
 def _borrowers(areas: Mapping[int, Sequence[Area]], held: HeldTargets) -> set[int]:

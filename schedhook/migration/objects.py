@@ -5,17 +5,30 @@ A relocation counts and moves them like a process's pages, in sweeps of the obje
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from schedhook.migration.census import Census
 from schedhook.migration.processes import MovingObject, MovingProcess
 from schedhook.migration.selection import Selection, select
-from schedhook.roles.backend import Backend, SharedObject
+from schedhook.roles.backend import Backend, SharedObject, Target
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.objects import ObjectId
 from schedhook.values.sets import NodeSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What was read of one object."""
+
+    shared: SharedObject
+    areas: tuple[Area, ...] = ()
+    """Its pages that no process maps, as offsets in the object; none or one area."""
+    mapped: int = 0
+    """The most bytes of it that one process maps."""
+    problem: str | None = None
+    """Why it could not be looked into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +40,25 @@ class Unread:
     most: int
     """The most bytes that it can have and that no process maps."""
     why: str
+
+
+def read_objects(
+    backend: Backend, targets: Iterable[Target], areas_by_pid: Mapping[int, Sequence[Area]]
+) -> Iterator[Reading]:
+    """Read each object that the processes of `targets` map, after their areas were read.
+
+    An object that one process maps whole is not looked into.
+    """
+    mapped = _most_mapped(areas_by_pid.values())
+    for shared in backend.shared_objects(targets):
+        most = mapped.get(shared.object_id, 0)
+        try:
+            areas = shared.areas() if shared.allocated() > most else ()
+            yield Reading(shared=shared, areas=areas, mapped=most)
+        except ProcessGoneError:
+            continue
+        except (NoPermissionError, BackendError) as error:
+            yield Reading(shared=shared, mapped=most, problem=str(error))
 
 
 class Objects:
@@ -45,38 +77,30 @@ class Objects:
 
         Each process's own areas were read just before.
         """
-        self.unread.clear()
         by_pid = {process.pid: process for process in processes if not process.gone}
-        mapped = _most_mapped(by_pid)
+        areas = {pid: process.selection.areas for pid, process in by_pid.items()}
+        targets = [process.target for process in by_pid.values()]
         found = {
-            each.object_id: each
-            for each in self._backend.shared_objects([each.target for each in by_pid.values()])
+            each.shared.object_id: each for each in read_objects(self._backend, targets, areas)
         }
+        self.unread = [
+            Unread(pid=each.shared.pids[0], most=each.shared.span - each.mapped, why=each.problem)
+            for each in found.values()
+            if each.problem and each.shared.span > each.mapped
+            if MemoryKind.SHMEM in self._selection.kinds
+        ]
         for object_id, record in self._known.items():
             if object_id not in found:
                 self._select(record, ())
                 record.gone = True
-        for object_id, shared in found.items():
-            areas = self._read(shared, mapped.get(object_id, 0))
-            known = self._known.get(object_id)
-            if known is None and areas:
-                known = self._known[object_id] = MovingObject(target=shared)
-                by_pid[shared.pids[0]].objects.append(known)
-            if known is not None:
-                known.target, known.gone = shared, False
-                self._select(known, areas)
-
-    def _read(self, shared: SharedObject, mapped: int) -> tuple[Area, ...]:
-        """Return the object's area. Of its bytes, one process maps `mapped`."""
-        try:
-            return shared.areas() if shared.allocated() > mapped else ()
-        except ProcessGoneError:
-            return ()
-        except (NoPermissionError, BackendError) as error:
-            if shared.span > mapped and MemoryKind.SHMEM in self._selection.kinds:
-                most = shared.span - mapped
-                self.unread.append(Unread(pid=shared.pids[0], most=most, why=str(error)))
-            return ()
+        for object_id, each in found.items():
+            if object_id not in self._known and each.areas:
+                self._known[object_id] = record = MovingObject(target=each.shared)
+                by_pid[each.shared.pids[0]].objects.append(record)
+            if object_id in self._known:
+                record = self._known[object_id]
+                record.target, record.gone = each.shared, False
+                self._select(record, each.areas)
 
     def _select(self, record: MovingObject, areas: Sequence[Area]) -> None:
         pid = record.target.pids[0]
@@ -85,16 +109,16 @@ class Objects:
         record.selection = found[pid]
 
 
-def _most_mapped(processes: Mapping[int, MovingProcess]) -> Mapping[ObjectId, int]:
+def _most_mapped(processes: Iterable[Sequence[Area]]) -> Mapping[ObjectId, int]:
     """Return for each object the most bytes of it that one process has in its page tables."""
     most: dict[ObjectId, int] = {}
-    for process in processes.values():
+    for areas in processes:
         by_object: dict[ObjectId, list[Area]] = {}
-        for area in process.selection.areas:
+        for area in areas:
             if area.is_shared and area.object_id:
                 by_object.setdefault(area.object_id, []).append(area)
-        for object_id, areas in by_object.items():
-            size = sum(area.resident for area in _apart(areas))
+        for object_id, its in by_object.items():
+            size = sum(area.resident for area in _apart(its))
             most[object_id] = max(size, most.get(object_id, 0))
     return most
 

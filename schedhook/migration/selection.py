@@ -101,6 +101,20 @@ class ProcessSelection:
         """What is selected, and what is not."""
         return self.selected + self.unselected
 
+    def joined(self, more: ProcessSelection) -> ProcessSelection:
+        """Return both together, as of one process."""
+        residency, kept = dict(self.residency), dict(self.kept)
+        add_residency(residency, more.residency)
+        for why, size in more.kept.items():
+            kept[why] = kept.get(why, 0) + size
+        return ProcessSelection(
+            residency=residency,
+            selected=self.selected + more.selected,
+            unselected=self.unselected + more.unselected,
+            kept=kept,
+            areas=(*self.areas, *more.areas),
+        )
+
     def on(self, nodes: NodeSet, *, common: bool | None = None) -> dict[int, int]:
         """Return the selected bytes on each of `nodes` that are counted with this process.
 

@@ -259,7 +259,7 @@ def test_holes_that_are_punched_meanwhile_stay_holes(puppet: Puppet) -> None:
     memory = map_tmpfs(puppet, 16 * PAGES * PAGE)
     file = os.open(SHARED, os.O_RDWR)
     with object_of(puppet, str(SHARED)) as shared:
-        for turn in range(20):
+        for turn in range(8):
             for first in range(0, 16 * PAGES, 8):
                 os.pwrite(file, b"x" * 8 * PAGE, first * PAGE)
             assert os.fstat(file).st_blocks * 512 == 16 * PAGES * PAGE
@@ -297,7 +297,7 @@ def test_a_file_that_is_truncated_meanwhile(puppet: Puppet) -> None:
     thread = threading.Thread(target=resize)
     thread.start()
     with object_of(puppet, str(SHARED)) as shared:
-        for turn in range(100):
+        for turn in range(40):
             for area in shared.areas():
                 way = {node: (node + turn) % 4 for node in area.residency}
                 shared.sweep(area, area.start, area.end, way, shared=True, limits=Limits())
@@ -381,6 +381,8 @@ def test_an_object_of_which_the_job_maps_a_part(
     puppet.fill(memory, 0)
     puppet.advise(memory.part(100, MANY), Advice.DONTNEED)
     arguments = ("--pid", puppet.pid, "--from", 0, "--to", 2, "--strategy", strategy)
+    _, shown = run("show", "--pid", puppet.pid)
+    assert (shown["residency"]["0"], shown["kinds"]["shmem"]["0"]) == (MANY * PAGE, MANY * PAGE)
     status, plan = run("plan", *arguments)
     assert plan["bytes_planned"] == MANY * PAGE
     assert shmem(group, MANY * PAGE) == {0: MANY * PAGE}

@@ -151,7 +151,7 @@ def find_objects(targets: Iterable[NativeTarget], root: Path) -> list[NativeShar
     holders: dict[ObjectId, list[Holder]] = {}
     for target in targets:
         try:
-            found = {each.object_id: each for each in _shared_memory(target.pid, root)}
+            found = {each.object_id: each for each in shared_memory(target.pid, root)}
             if not target.alive():
                 continue
         except ProcessGoneError:
@@ -161,7 +161,8 @@ def find_objects(targets: Iterable[NativeTarget], root: Path) -> list[NativeShar
     return [NativeSharedObject(each, its, root) for each, its in holders.items()]
 
 
-def _shared_memory(pid: int, root: Path) -> Iterator[SharedMapping]:
+def shared_memory(pid: int, root: Path) -> Iterator[SharedMapping]:
+    """Yield the process's mappings of shared memory. Raise what `read_shared_mappings` raises."""
     devices, is_complete = kernel_devices(root), False
     for mapping in read_shared_mappings(pid, root):
         if mapping.object_id.device not in devices and not is_complete:
