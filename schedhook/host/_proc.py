@@ -30,6 +30,12 @@ def read(pid: int, name: str, root: Path) -> bytes:
         return proc_path(pid, name, root).read_bytes()
 
 
+def read_beginning(pid: int, name: str, root: Path, most: int) -> bytes:
+    """Return at most so many bytes of /proc/PID/`name`. Raise what `translated` raises."""
+    with translated(pid, name, root), proc_path(pid, name, root).open("rb") as file:
+        return file.read(most)
+
+
 def gone(pid: int) -> ProcessGoneError:
     """Return the error for a process that does not exist."""
     return ProcessGoneError(f"process {pid} does not exist (any more)")

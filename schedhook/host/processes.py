@@ -20,6 +20,7 @@ from schedhook.host._proc import (
     live_task,
     proc_path,
     read,
+    read_beginning,
     stat_fields,
     task_file,
     thread_ids,
@@ -59,6 +60,8 @@ __all__ = [
 ]
 
 _COMMAND_LENGTH = 80
+_MOST_WORDS = 4096
+"""Bytes of a command line that are read: a process can make it as long as its memory, prctl(2)."""
 _MOST_DIGITS = 20
 
 
@@ -194,7 +197,7 @@ def read_command(pid: int, root: Path = Path("/")) -> str:
 
     The process chooses these words, so control characters are escaped.
     """
-    words = read(pid, "cmdline", root).rstrip(b"\0")
+    words = read_beginning(pid, "cmdline", root, _MOST_WORDS).rstrip(b"\0")
     if words:
         text = printable(words.replace(b"\0", b" ").decode("utf-8", "backslashreplace"))
     else:

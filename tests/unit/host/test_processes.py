@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,14 @@ def test_a_file_that_appears_belongs_to_another_process(tmp_path: Path) -> None:
             raise FileNotFoundError
     with pytest.raises(_proc.MissingFileError), _proc.translated(7, "numbers", tmp_path):
         raise FileNotFoundError
+
+
+def test_of_an_endless_command_line_only_the_beginning_is_read(tmp_path: Path) -> None:
+    """A process can declare all of its memory to be its arguments (PR_SET_MM_MAP, prctl(2))."""
+    write_process(tmp_path, 5, arguments=[b"app", b"x" * (32 << 20)])
+    tracemalloc.start()
+    command = processes.read_command(5, tmp_path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (command[:6], len(command)) == ("app xx", 80)
+    assert most < 1 << 20
