@@ -88,7 +88,7 @@ class Dispatcher:
         except JobLockedError as error:
             # If the lock's holder dies, the next look finds what it left.
             retry = self._config.agent.retry_s / 10
-            handled = EventResult(summary=str(error), retry_after=retry)
+            handled = EventResult(summary=str(error), acted=False, retry_after=retry)
         except SchedhookError as error:
             handled = EventResult(summary=f"failed: {error}", ok=False)
         except PLUGIN_ERRORS as error:  # adapters are plug-ins, and the agent goes on

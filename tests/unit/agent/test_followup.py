@@ -170,6 +170,7 @@ def test_a_job_that_another_process_holds_is_left_alone(
     handled = one.dispatcher.handle(event("look"), 3.0)
     assert one.moves.requests == []
     assert handled.retry_after is not None
+    assert not handled.acted, "history gets no row of a look that did nothing"
 
 
 def test_an_interrupted_relocation_is_finished(one: OneJob) -> None:
