@@ -18,6 +18,7 @@ from schedhook.agent.job import Job, is_from_hook
 from schedhook.agent.overrides import StartingSteps
 from schedhook.agent.records import Records
 from schedhook.agent.results import EventResult
+from schedhook.agent.suspensions import Suspensions
 from schedhook.jobs.notes import journal_notes
 from schedhook.journal.errors import JobLockedError
 from schedhook.journal.journal import Journal
@@ -63,6 +64,7 @@ class Dispatcher:
             lambda request: relocate(request, config, plugins, root=root)
         )
         self._starting = StartingSteps()
+        self._suspensions = Suspensions()
         self._adapters: dict[str, Scheduler] = {}
         self._lock = threading.Lock()
         plugins.notes = journal_notes(journal)
@@ -108,6 +110,7 @@ class Dispatcher:
     def _route(self, event: Event, at: float) -> EventResult:
         adapter = self.adapter(event.scheduler)
         kind = adapter.kind_of(event)
+        suspended_s = self._suspensions.note(event, kind)
         if kind is not EventKind.LOOK:
             self._plugins.notify("schedhook_event", event=event)
         if kind is EventKind.JOB_STARTED:
@@ -126,6 +129,7 @@ class Dispatcher:
             records=self._records,
             relocate=self._recorder(event),
             retry_s=self._config.agent.retry_s,
+            suspended_s=suspended_s,
             root=self._root,
         )
         if is_from_hook(event):

@@ -33,6 +33,8 @@ class Job:
     """The pipeline; it records its reports for this job."""
     retry_s: float
     """Seconds after which a relocation that was refused is tried again."""
+    suspended_s: float = 0.0
+    """Seconds for which the job has been suspended, if the event says that it is."""
     root: Path = Path("/")
 
     @property

@@ -99,6 +99,13 @@ def park(job: Job, tasks: Sequence[Task]) -> list[Step]:
         return []
     if job.event.data.get("seen_by") == "watch" and not job.adapter.suspended(job.name):
         return []  # frozen for the time of a relocation, perhaps one of ours
+    wait = job.actions.park_after_s - job.suspended_s
+    if wait > 0:
+        return [
+            Step(
+                lines=(f"parked if suspended for {wait:.0f} s more",), waits=True, retry_after=wait
+            )
+        ]
     steps = []
     parked = Parked(tasks={})
     for task in tasks:

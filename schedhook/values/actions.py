@@ -53,6 +53,7 @@ class SchedulerActions:
 
     on_relocation: OnRelocation | None = None
     park: AnyNode | NodeSet | None = None
+    park_after_s: float | None = between(0, 86_400, None)
     repatriate: Repatriate | None = None
     repatriate_least_mb: int | None = between(0, 1 << 30, None)
 
@@ -70,6 +71,7 @@ class Actions:
 
     on_relocation: OnRelocation = OnRelocation.FOLLOW
     park: AnyNode | NodeSet = field(default_factory=NodeSet)
+    park_after_s: float = 0.0
     repatriate: Repatriate = Repatriate.GRANTED
     repatriate_least_mb: int = 16
     on_shared_processors: OnSharedProcessors = OnSharedProcessors.LEAVE
@@ -82,6 +84,9 @@ class ActionsSection:
     on_relocation: OnRelocation = OnRelocation.FOLLOW
     park: AnyNode | NodeSet = field(default_factory=NodeSet)
     """Nodes to which a suspended job's memory moves, such as `"2-3"`; empty: it stays."""
+    park_after_s: float = between(0, 86_400, 0.0)
+    """Seconds for which a job must have been suspended before; more than a slice of gang
+    scheduling, whose jobs are suspended again and again."""
     repatriate: Repatriate = Repatriate.GRANTED
     repatriate_least_mb: int = between(0, 1 << 30, 16)
     """The least memory of one task on a node that is worth it, in units of 1,048,576 bytes."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.agent import suspensions
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.roles.request import Request
 from schedhook.values.errors import RefusedError
@@ -172,3 +173,26 @@ def test_nothing_is_parked_unless_configured(one: OneJob) -> None:
     one.look("postsuspend")
     one.look("preresume")
     assert one.moves.requests == []
+
+
+def test_slices_of_gang_scheduling_carry_no_memory_out_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suspension must have lasted; a retry that meets the next one waits anew."""
+    one = OneJob(tmp_path, with_actions(park=NodeSet.parse("2-3"), park_after_s=60.0))
+    monkeypatch.setattr(FakeScheduler, "suspended", lambda *_: True)
+    now = 1000.0
+    monkeypatch.setattr(suspensions.time, "monotonic", lambda: now)
+    for _ in range(3):
+        first = one.dispatcher.handle(event("postsuspend"), 3.0)
+        assert (first.retry_after, first.acted) == (60.0, False)
+        now += 30
+        one.look("resumed")
+        now += 30
+        one.dispatcher.handle(event("postsuspend"), 3.0)
+        again = one.dispatcher.handle(event("postsuspend", seen_by="watch", again=True), 3.0)
+        assert again.retry_after == 60.0
+    assert one.moves.requests == []
+    now += 60
+    one.dispatcher.handle(event("postsuspend", seen_by="watch", again=True), 3.0)
+    assert one.moves.pairs == [{0: 2}, {1: 2}]
