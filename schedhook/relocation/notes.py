@@ -69,8 +69,8 @@ def notes_on_policies(left: Iterable[ProcessPolicies], destinations: NodeSet) ->
         names = {str(policy) for each in left for policy in each.policies()}
         listed = join_some(sorted(names), 3)
         notes.append(
-            f"{count} have a memory policy that names an old node ({listed}): new memory can come"
-            f" from there, not only from node {destinations}"
+            f"the memory policy of {count} names an old node ({listed}): new memory can come from"
+            f" there, not only from node {destinations}"
         )
     if unread := sum(each.unread for each in left):
         notes.append(f"the memory policies of {unread} threads could not be read")

@@ -157,8 +157,12 @@ class PolicyCount:
         return PolicyCount(threads=self.threads + other.threads, bytes=self.bytes + other.bytes)
 
     def __str__(self) -> str:
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{threads}, {self.bytes / (1 << 20):.1f} MiB"
+        parts = []
+        if self.threads:
+            parts.append("1 thread" if self.threads == 1 else f"{self.threads} threads")
+        if self.bytes:
+            parts.append(f"{self.bytes / (1 << 20):.1f} MiB")
+        return " and ".join(parts)
 
     def to_dict(self) -> dict[str, int]:
         """Return the object that `--json` prints."""

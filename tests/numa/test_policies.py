@@ -127,7 +127,7 @@ def test_a_job_under_membind_allocates_on_its_old_node_again(run: Any, strategy:
         assert (report["outcome"], report["bytes_left"]) == ("complete", 0)
         assert report["policies_left"]["threads"] == 1
         assert report["policies_left"]["bytes"] >= SIZE * MIB
-        assert any("1 thread, " in note and "bind:0" in note for note in report["notes"])
+        assert any("of 1 thread and " in note and "bind:0" in note for note in report["notes"])
         assert job.new_memory() == {0}
 
         job.set(0, PolicyMode.DEFAULT)

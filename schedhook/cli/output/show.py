@@ -25,6 +25,7 @@ from schedhook.cli.output.text import (
     user_name,
     when,
 )
+from schedhook.values.policy import PolicyCount
 from schedhook.values.text import printable
 
 Json = Mapping[str, Any]
@@ -93,9 +94,9 @@ def _jobs(shown: Json, console: Console) -> RenderableType:
     parts += [draw(chart.groups[0], console), draw_legend(chart.groups[0], console)]
     parts += [Text(f"note: {printable(problem)}") for problem in shown["problems"]]
     for job in shown["jobs"]:
-        if any(job["off_node_policies"].values()):
+        if policies := PolicyCount(**job["off_node_policies"]):
             which = printable(f"{job['scheduler']} {job['job']}")
-            parts.append(Text(f"note: {which}: {_governed(job['off_node_policies'])}"))
+            parts.append(Text(f"note: {which}: the memory policy of {policies} names other nodes"))
     return Group(*parts, *_notes(shown["jobs"]), *_remedy_of_jobs(shown))
 
 
@@ -213,7 +214,7 @@ def _policies(processes: Sequence[Json]) -> list[RenderableType]:
     notes: list[RenderableType] = [
         Text(
             f"note: process {process['pid']}, on node {process['nodes']}: {each['policy']} governs"
-            f" {count(len(each['threads']), 'thread')} and {size(each['bytes'])}"
+            f" {PolicyCount(threads=len(each['threads']), bytes=each['bytes'])}"
         )
         for process in processes
         for each in process["off_node_policies"]
@@ -221,13 +222,6 @@ def _policies(processes: Sequence[Json]) -> list[RenderableType]:
     if more := notes[_POLICIES_SHOWN:]:
         notes[_POLICIES_SHOWN:] = [Text(f"note: {len(more)} more such policies, see --json")]
     return notes
-
-
-def _governed(policies: Json) -> str:
-    return (
-        f"memory policies of {count(policies['threads'], 'thread')} and {size(policies['bytes'])}"
-        " name other nodes"
-    )
 
 
 def _notes(footprints: Sequence[Json]) -> list[RenderableType]:

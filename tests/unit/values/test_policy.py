@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schedhook.values.policy import Policy, PolicyFlag, PolicyMode
+from schedhook.values.policy import Policy, PolicyCount, PolicyFlag, PolicyMode
 from schedhook.values.sets import NodeSet
 
 
@@ -71,3 +71,9 @@ def test_what_the_kernel_makes_of_it_when_the_cpuset_changes(
 ) -> None:
     sets = NodeSet.parse(before), NodeSet.parse(after)
     assert str(Policy.parse(policy).rebound(*sets)) == result
+
+
+def test_what_policies_govern_in_words() -> None:
+    assert str(PolicyCount(threads=1, bytes=2 << 20)) == "1 thread and 2.0 MiB"
+    assert str(PolicyCount(threads=3)) == "3 threads"
+    assert str(PolicyCount(bytes=1 << 20)) == "1.0 MiB"

@@ -145,4 +145,4 @@ def test_the_line_says_which_policies_stay(capsys: pytest.CaptureFixture[str]) -
         "policies_left": {"threads": 4, "bytes": 2 << 20},
     }
     command_module._print(result)
-    assert capsys.readouterr().out.endswith("left 0.0 MiB, policies left: 4 threads, 2.0 MiB\n")
+    assert capsys.readouterr().out.endswith("left 0.0 MiB, policies left: 4 threads and 2.0 MiB\n")
