@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # At the end, so that the tests find their helpers (``tests.…``) and nothing else moves.
 sys.path.append(str(Path(__file__).parents[1]))
+
+from tests.balancing import STATES
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("unhurried", deadline=None)
@@ -20,3 +24,20 @@ settings.load_profile("unhurried")
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the tiers with several nodes can be told."""
+    parser.addoption(
+        "--balancing",
+        choices=STATES,
+        default=os.environ.get("SCHEDHOOK_BALANCING"),
+        help="the kernel's NUMA balancing; default: SCHEDHOOK_BALANCING, or the tier's",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line(
+        "markers", "balancing(state, …): with NUMA balancing on, off, or once with each"
+    )

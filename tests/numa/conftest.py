@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from schedhook.cli.main import main
+from tests.balancing import balanced, states_of
 from tests.numa.jobs import cannot_run
 
 NODES = Path("/sys/devices/system/node")
+BALANCING = "off"
+"""Most of these tests watch single pages."""
 
 
 def nodes_with_memory() -> list[int]:
@@ -30,6 +34,21 @@ def nodes_with_memory() -> list[int]:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line("markers", "nodes(count): NUMA nodes with memory that the test needs")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test with each state of NUMA balancing that it is marked with."""
+    states = states_of(metafunc.definition, BALANCING)
+    if len(states) > 1:
+        metafunc.parametrize("numa_balancing", states, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def numa_balancing(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Switch NUMA balancing as the tier, the test or the option says."""
+    state = getattr(request, "param", None) or states_of(request.node, BALANCING)[0]
+    with balanced(state):
+        yield state
 
 
 @pytest.fixture(autouse=True)

@@ -23,10 +23,11 @@ import pytest
 
 from schedhook.cli.main import main
 from schedhook.values.errors import UsageError
+from tests.balancing import setting
 from tests.numa.jobs import MIB, disk, drop_caches, free_bytes, mounted_disk, until
 from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
 
-pytestmark = pytest.mark.nodes(4)
+pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
 
 NOBODY = 65534
 PAGES = 64
@@ -60,18 +61,6 @@ def is_complete(report: dict[str, Any], pages: int) -> bool:
 
 
 # -- shared with others, or not the process's own ------------------------------------------------
-
-
-@contextmanager
-def setting(path: str, value: object) -> Iterator[None]:
-    """Change a setting of the kernel for the block."""
-    file = Path(path)
-    before = file.read_text().split()[0]
-    file.write_text(str(value))
-    try:
-        yield
-    finally:
-        file.write_text(before)
 
 
 def test_pages_that_ksm_has_merged(puppet: Puppet, relocate: Any) -> None:

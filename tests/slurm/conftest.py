@@ -20,7 +20,19 @@ from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Request
 from schedhook.values.config import Config
 from schedhook.values.model import Report
+from tests.balancing import balanced, states_of
 from tests.slurm.cluster import CannotRun, Cluster, require_machine, running
+
+BALANCING = "off"
+"""Hosts with several nodes have it on: SCHEDHOOK_BALANCING=on."""
+
+
+@pytest.fixture(autouse=True)
+def numa_balancing(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Switch NUMA balancing as the tier, the test or the option says."""
+    (state,) = states_of(request.node, BALANCING)
+    with balanced(state):
+        yield state
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ PROGRAMS = {
 KERNEL_OPTIONS = [
     # With --verbose below: the console shows warnings and errors.
     "loglevel=5",
-    # The kernel's own balancing would move the pages that a test or a measurement watches.
+    # Off until a test switches it on (tests/balancing.py): it would disturb measurements.
     "numa_balancing=disable",
     # memfd_secret(2); before 6.5 it is off by default.
     "secretmem.enable=1",

@@ -14,7 +14,12 @@ from tests.vm import machine
 PROJECT = Path(__file__).parents[2]
 NO_RESULT = 125
 HUNG = 124
-EXPORTED = ("CI", "SCHEDHOOK_KILLS", "SCHEDHOOK_SEED")
+EXPORTED = (
+    "CI",
+    "SCHEDHOOK_BALANCING",
+    "SCHEDHOOK_KILLS",
+    "SCHEDHOOK_SEED",
+)
 """Variables that the guest gets from this process's environment."""
 
 
