@@ -14,6 +14,7 @@ from schedhook.roles.request import Request
 from schedhook.roles.scheduler import EventKind, Replacement, Task
 from schedhook.values.actions import OnRelocation, OnSharedProcessors
 from schedhook.values.model import Placement
+from schedhook.values.nodemap import vacate_first
 from schedhook.values.sets import NodeSet
 
 _LOCK_SECONDS = 20.0
@@ -173,7 +174,9 @@ def follow(job: Job, tasks: Sequence[Task]) -> list[Step]:
     # Before anything moves, in case this process is killed: where memory may be by then, and
     # how all tasks were bound at one time.
     job.remember(in_place, away)
-    return [_follow_group(job, old, new, group) for (old, new), group in groups.items()]
+    # Memory that tasks share must not arrive on a node that another group has yet to leave.
+    ordered = (ends for level in vacate_first(list(groups), lambda ends: ends) for ends in level)
+    return [_follow_group(job, old, new, groups[old, new]) for old, new in ordered]
 
 
 def _follow_group(job: Job, old: NodeSet, new: NodeSet, group: Sequence[Task]) -> Step:

@@ -20,6 +20,7 @@ from schedhook.roles.scheduler import Task
 from schedhook.values.actions import AnyNode
 from schedhook.values.errors import RefusedError
 from schedhook.values.model import NodeMap, Outcome
+from schedhook.values.nodemap import vacate_first
 from schedhook.values.sets import NodeSet
 
 PARKED = "parked"
@@ -171,12 +172,11 @@ def bring_back(job: Job, tasks: Sequence[Task], parked: Parked) -> list[Step]:
     """Move parked memory to the nodes that its task has now."""
     steps = []
     left = {task.name: parked.tasks[task.name] for task in tasks if task.name in parked.tasks}
-    for task in tasks:
-        entry = left.get(task.name)
+    for task in _in_order([task for task in tasks if task.name in left], parked):
         new = task.placement.nodes
-        if entry is None or not new:
+        if not new:
             continue
-        request = way_back(entry, read_topology(job.root).preferred(new))
+        request = way_back(left[task.name], read_topology(job.root).preferred(new))
         report, step = move(job, [task], request) if request else (None, Step())
         # A cpuset that is narrower than the memory in it may get the job killed.
         done = _ARRIVED if parked.widened else SETTLED
@@ -190,6 +190,18 @@ def bring_back(job: Job, tasks: Sequence[Task], parked: Parked) -> list[Step]:
         job.adapter.restore_nodes(job.name)
     write_parked(job, replace(parked, tasks=left))
     return steps
+
+
+def _in_order(tasks: Sequence[Task], parked: Parked) -> list[Task]:
+    """Return the tasks in an order in which none comes to a node that a later one leaves.
+
+    Memory that tasks share would go on with the other task.
+    """
+    levels = vacate_first(
+        tasks,
+        lambda task: (NodeSet(parked.tasks[task.name].nodes.values()), task.placement.nodes),
+    )
+    return [task for level in levels for task in level]
 
 
 def way_back(entry: ParkedTask, new: NodeSet) -> Request | None:

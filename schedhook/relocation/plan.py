@@ -12,9 +12,8 @@ from schedhook.relocation.settings import Settings
 from schedhook.relocation.strategy import objection
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import NodeMap, Plan, ProcessPlan, sum_residency
+from schedhook.values.room import explain_no_room
 from schedhook.values.sets import NodeSet
-
-_MIB = 1 << 20
 
 
 def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: NodeSet) -> Plan:
@@ -48,13 +47,14 @@ def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: 
         reclaimable={node.number: node.memory_reclaimable for node in destinations},
         dirty={node.number: node.memory_dirty for node in destinations},
         room={node.number: node.room for node in destinations},
+        pooled=_huge_bytes(processes, node_map),
         reserve=settings.reserve,
     )
     refusal = _outside_callers_cpuset(plan, caller_nodes)
     if refusal is None and not strategy.changes_cpuset:
         refusal = _outside_cpuset(processes, plan)
     if refusal is None and not request.force:
-        refusal = _no_room(processes, plan)
+        refusal = explain_no_room([plan])
     return replace(plan, refusal=refusal or objection(strategy, move))
 
 
@@ -106,36 +106,6 @@ def _outside_cpuset(processes: Sequence[MovingProcess], plan: Plan) -> str | Non
             return (
                 f"the cpuset of process {process.pid} allows node {allowed} only, not"
                 f" {wanted - allowed}; widen its cgroup's cpuset.mems first"
-            )
-    return None
-
-
-def _no_room(processes: Sequence[MovingProcess], plan: Plan) -> str | None:
-    """Return a refusal if more arrives on a destination, less what leaves it, than has room there.
-
-    Huge pages come from pools of their own; pages for which a pool is too small are reported as
-    failures instead.
-    """
-    huge = _huge_bytes(processes, plan.node_map)
-    change: dict[int, int] = {}
-    for (old, new), size in plan.moves.items():
-        small = size - huge.get((old, new), 0)
-        change[new] = change.get(new, 0) + small
-        change[old] = change.get(old, 0) - small
-    for node, size in sorted(change.items()):
-        room = plan.room.get(node, 0) - plan.reserve
-        if node in plan.room and size > max(room, 0):
-            dirty = plan.dirty[node]
-            if room + dirty >= size:
-                advice = f"{dirty / _MIB:.1f} MiB of cache are dirty: run sync and try again, or"
-            else:
-                advice = "choose other nodes, or"
-            return (
-                f"node {node} has no room: {size / _MIB:.1f} MiB would arrive, and the kernel can"
-                f" give {plan.room[node] / _MIB:.1f} MiB ({plan.free[node] / _MIB:.1f} MiB are"
-                f" free, {plan.reclaimable[node] / _MIB:.1f} MiB are clean cache), of which"
-                f" {plan.reserve / _MIB:.1f} MiB are kept in reserve;"
-                f" {advice} move what fits with --force"
             )
     return None
 

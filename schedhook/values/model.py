@@ -264,6 +264,8 @@ class Plan:
     """Bytes of cache on each destination that count as reclaimable once they are written back."""
     room: Residency = field(default_factory=dict)
     """Bytes that the kernel can give on each destination; see Topology.room."""
+    pooled: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """The part of `moves` that comes from pools of huge pages, and takes no room."""
     reserve: int = 0
     """Bytes that must stay free on each destination node."""
     policies: PolicyCount = field(default_factory=PolicyCount)
@@ -291,20 +293,6 @@ class Plan:
     @property
     def bytes_planned(self) -> int:
         return sum(process.bytes_planned for process in self.processes)
-
-    @property
-    def would_reclaim(self) -> dict[int, int]:
-        """Bytes of cache that the kernel would drop, by destination; none that need no reclaim."""
-        arriving: dict[int, int] = {}
-        for (old, new), size in self.moves.items():
-            arriving[new] = arriving.get(new, 0) + size
-            arriving[old] = arriving.get(old, 0) - size
-        reclaimed = {
-            node: min(size - (self.room[node] - self.reclaimable[node]), self.reclaimable[node])
-            for node, size in sorted(arriving.items())
-            if node in self.room
-        }
-        return {node: size for node, size in reclaimed.items() if size > 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schedhook.values.model import Plan, ProcessPlan, ProcessReport, Report
+from schedhook.values.room import would_reclaim
 
 
 def report_to_dict(report: Report) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "free": by_name(plan.free),
         "reclaimable": by_name(plan.reclaimable),
         "dirty": by_name(plan.dirty),
-        "would_reclaim": by_name(plan.would_reclaim),
+        "would_reclaim": by_name(would_reclaim(plan)),
         "reserve": plan.reserve,
         "refusal": plan.refusal,
         "processes": [_process_plan(process) for process in plan.processes],

@@ -14,8 +14,10 @@ SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
 
 
 @contextmanager
-def slurm_job(job: str, mib: int) -> Iterator[tuple[Path, list[Job]]]:
-    """Yield a job's cgroup and its two tasks, with processor and `mib` MiB on node 0 and 1 each."""
+def slurm_job(
+    job: str, mib: int, nodes: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[Path, list[Job]]]:
+    """Yield a job's cgroup and its two tasks, each with a processor and `mib` MiB on its node."""
     leaf = SCOPE / f"job_{job}" / "step_0" / "user" / "task_special"
     for path in reversed((leaf, *leaf.parents)):
         if path.is_relative_to(CGROUPS) and path != leaf:
@@ -23,13 +25,13 @@ def slurm_job(job: str, mib: int) -> Iterator[tuple[Path, list[Job]]]:
             (path / "cgroup.subtree_control").write_text("+cpuset")
     leaf.mkdir()
     cgroup = SCOPE / f"job_{job}"
-    (cgroup / "cpuset.cpus").write_text("0-1")
+    (cgroup / "cpuset.cpus").write_text(",".join(map(str, nodes)))
     tasks = []
     with ExitStack() as stack:
-        for rank in range(2):
+        for rank, node in enumerate(nodes):
             with patch.dict(os.environ, SLURM_PROCID=str(rank)):
-                task = stack.enter_context(Job("anon", mib, rank, cgroup=leaf))
-            os.sched_setaffinity(task.pid, {rank})
+                task = stack.enter_context(Job("anon", mib, node, cgroup=leaf))
+            os.sched_setaffinity(task.pid, {node})
             tasks.append(task)
         yield cgroup, tasks
     for path in (leaf, *leaf.parents[:3]):

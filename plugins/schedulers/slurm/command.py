@@ -34,6 +34,7 @@ from schedhook.values.report_json import report_to_dict
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import NAME, HostJobs
 from schedhook_plugins.schedulers.slurm.answers import JobAnswer
+from schedhook_plugins.schedulers.slurm.memory import MIB, describe, left_by_reason
 from schedhook_plugins.schedulers.slurm.migrate import JobMove, cpus_of_nodes, migrate
 from schedhook_plugins.schedulers.slurm.override import (
     OverrideRecorder,
@@ -261,6 +262,7 @@ def _result(host: str, move: JobMove, notes: Sequence[str], *, dry_run: bool) ->
         "bytes_planned": sum(report.bytes_planned for report in move.reports),
         "bytes_moved": sum(report.bytes_moved for report in move.reports),
         "bytes_left": sum(report.bytes_left for report in move.reports),
+        "left_by_reason": left_by_reason(move.reports),
         "policies_left": _policies_left(move.reports).to_dict(),
         "tasks": [
             {"task": task.name, "pids": list(task.pids), **_placement(task.placement)}
@@ -284,10 +286,12 @@ def _print(result: Mapping[str, Any]) -> None:
     if "old" in result:
         old, new = result["old"], result["new"]
         line += (
-            f", processors {old['cpus']} -> {new['cpus']}, nodes {old['nodes']} -> {new['nodes']},"
-            f" moved {result['bytes_moved'] / (1 << 20):.1f} MiB,"
-            f" left {result['bytes_left'] / (1 << 20):.1f} MiB"
+            f", processors {old['cpus']} -> {new['cpus']}, nodes {old['nodes']} -> {new['nodes']}, "
         )
+        if result["outcome"] == Outcome.PLANNED:
+            line += f"would move {result['bytes_planned'] / MIB:.1f} MiB"
+        else:
+            line += describe(result["bytes_moved"], result["left_by_reason"])
         if left := PolicyCount(**result["policies_left"]):
             line += f", policies left: {left}"
     click.echo(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ from schedhook.host.vanishing import call_with_living
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.errors import RefusedError
-from schedhook.values.model import NodeMap, Outcome, Plan, Report
+from schedhook.values.model import NodeMap, Outcome, Report
+from schedhook.values.room import explain_no_room
 
 MAPPER = "processors"
 """The mapper's name in reports: pairs of nodes that follow from pairs of processors."""
@@ -28,17 +29,18 @@ class JobMemory:
     root: Path
     relocate: Relocate
     groups: Sequence[tuple[Mapping[int, int], Sequence[Task]]]
-    """(old node → new node, the tasks whose memory goes so)."""
+    """(old node → new node, the tasks whose memory goes so), in the order in which they move."""
     reports: list[Report] = field(default_factory=list)
     """What `move` did, one report for each group so far."""
 
     def plan(self) -> tuple[Report, ...]:
-        """Plan each group. Raise RefusedError if one may not move or all do not fit together."""
+        """Plan each group. Raise RefusedError if one may not move or all do not fit in turn."""
         reports = tuple(self._relocate_groups(dry_run=True))
         for report in reports:
             if report.outcome in _STOPPING:
                 raise RefusedError(_last_note(report))
-        _check_room([report.plan for report in reports if report.plan])
+        if no_room := explain_no_room([report.plan for report in reports if report.plan]):
+            raise RefusedError(no_room)
         return reports
 
     def move(self) -> None:
@@ -55,6 +57,7 @@ class JobMemory:
                 scheduler="slurm",
                 node_map=NodeMap(pairs=pairs, mapper=MAPPER),
                 dry_run=dry_run,
+                force=dry_run,  # what does not fit now may fit when earlier groups have moved
             )
             pids = [pid for task in tasks for pid in task.pids]
             report = call_with_living(pids, partial(self._relocate, request), self.root)
@@ -69,18 +72,16 @@ def _last_note(report: Report) -> str:
     return report.notes[-1] if report.notes else report.outcome.value
 
 
-def _check_room(plans: Sequence[Plan]) -> None:
-    """Raise RefusedError if plans that fit one by one do not fit together."""
-    change: dict[int, int] = {}
-    for plan in plans:
-        for (old, new), size in plan.moves.items():
-            change[new] = change.get(new, 0) + size
-            change[old] = change.get(old, 0) - size
-    for plan in plans:
-        for node, free in plan.free.items():
-            if change.get(node, 0) > max(free - plan.reserve, 0):
-                raise RefusedError(
-                    f"node {node} has no room: {change[node] / MIB:.1f} MiB would arrive,"
-                    f" {free / MIB:.1f} MiB are free and {plan.reserve / MIB:.1f} MiB of them"
-                    " are kept in reserve"
-                )
+def left_by_reason(reports: Iterable[Report]) -> dict[str, int]:
+    """Return the bytes that stayed, by reason, over all reports."""
+    total: dict[str, int] = {}
+    for report in reports:
+        for reason, size in report.left_by_reason.items():
+            total[reason] = total.get(reason, 0) + size
+    return total
+
+
+def describe(moved: int, left: Mapping[str, int]) -> str:
+    """Return `moved 100.0 MiB, left 3.0 MiB (hidden)`; `left` is bytes by reason."""
+    line = f"moved {moved / MIB:.1f} MiB, left {sum(left.values()) / MIB:.1f} MiB"
+    return f"{line} ({', '.join(left)})" if left else line

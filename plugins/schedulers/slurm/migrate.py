@@ -17,11 +17,12 @@ from schedhook.roles.request import Relocate
 from schedhook.roles.scheduler import Task
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Placement, Report
+from schedhook.values.nodemap import in_order
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.cpu_tree import check_cpus, job_cpus, move_job, union
 from schedhook_plugins.schedulers.slurm.memory import JobMemory
-from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs
+from schedhook_plugins.schedulers.slurm.node_pairs import node_pairs
 
 _STEP_SECONDS = 30.0
 _STEP_POLL_SECONDS = 0.1
@@ -82,7 +83,7 @@ def migrate(
     )
     topology = read_topology(here.root)
     pairs = ((task, node_pairs(task.placement.cpus, old, cpus, topology)) for task in before)
-    memory = JobMemory(job, here.root, relocate, group(pairs))
+    memory = JobMemory(job, here.root, relocate, in_order(pairs))
     try:
         planned = memory.plan()
     except SchedhookError as error:

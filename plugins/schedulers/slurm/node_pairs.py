@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
 from schedhook.control.cpu_map import successors
 from schedhook.host.topology import Topology
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import CpuSet, NodeSet
-
-_Member = TypeVar("_Member")
 
 
 def node_pairs(cpus: CpuSet, old: CpuSet, new: CpuSet, topology: Topology) -> dict[int, int]:
@@ -46,22 +42,3 @@ def _paired(sources: NodeSet, destinations: NodeSet) -> dict[int, int]:
     moving, free = sources - staying, destinations - staying or destinations
     pairs = kernel_rule(moving, free) if moving else {}
     return pairs | {node: node for node in staying}
-
-
-def group(
-    moves: Iterable[tuple[_Member, Mapping[int, int]]],
-) -> list[tuple[dict[int, int], list[_Member]]]:
-    """Group the members whose pairs of nodes fit into one map.
-
-    Memory that several members of a group share is then counted once.
-    """
-    groups: list[tuple[dict[int, int], list[_Member]]] = []
-    for member, pairs in moves:
-        for known, members in groups:
-            if all(known.get(old, new) == new for old, new in pairs.items()):
-                known.update(pairs)
-                members.append(member)
-                break
-        else:
-            groups.append((dict(pairs), [member]))
-    return groups

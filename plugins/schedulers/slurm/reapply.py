@@ -16,11 +16,12 @@ from schedhook.roles.request import Relocate
 from schedhook.roles.scheduler import Task
 from schedhook.values.errors import RefusedError
 from schedhook.values.model import Placement, PlacementOverride
+from schedhook.values.nodemap import in_order
 from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.cpu_tree import check_cpus, move_job
-from schedhook_plugins.schedulers.slurm.memory import MIB, JobMemory
-from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs
+from schedhook_plugins.schedulers.slurm.memory import JobMemory, describe, left_by_reason
+from schedhook_plugins.schedulers.slurm.node_pairs import node_pairs
 
 _TaskPairs = list[tuple[Task, dict[int, int]]]
 
@@ -83,7 +84,7 @@ def reapply(
     goal = _goal(override, tasks, homes)
     check_cpus(goal.want, cgroups, here.root)
     pairs = _task_pairs(goal, tasks, override.under_way, read_topology(here.root))
-    memory = JobMemory(job, here.root, relocate, group(pairs))
+    memory = JobMemory(job, here.root, relocate, in_order(pairs))
     memory.plan()
     task_of = {pid: task.name for task in tasks for pid in task.pids}
     result = move_job(
@@ -98,7 +99,8 @@ def reapply(
     if result.failure is not None:
         raise RefusedError("; ".join([result.failure, *result.not_restored]))
     moved = sum(report.bytes_moved for report in memory.reports)
-    return f"override reapplied: processors {goal.want}, moved {moved / MIB:.1f} MiB"
+    bytes_line = describe(moved, left_by_reason(memory.reports))
+    return f"override reapplied: processors {goal.want}, {bytes_line}"
 
 
 def _goal(

@@ -9,6 +9,7 @@ from rich.text import Text
 from schedhook.cli.output.tables import Column, cell, empty_table, make_table
 from schedhook.cli.output.text import size
 from schedhook.values.model import Plan, ProcessPlan
+from schedhook.values.room import would_reclaim
 
 _MATRIX_COLUMN = 12
 """About the width of one destination in the matrix."""
@@ -51,7 +52,7 @@ def _matrix(plan: Plan) -> Table:
     table.add_section()
     table.add_row("arriving", *(cell(size(_arriving(plan, new))) for new in news))
     table.add_row("free", *(_free(plan, new) for new in news))
-    if plan.would_reclaim:
+    if would_reclaim(plan):
         table.add_row("cache to drop", *(cell(_reclaimed(plan, new)) for new in news))
     return table
 
@@ -80,4 +81,5 @@ def _free(plan: Plan, node: int) -> Text:
 
 
 def _reclaimed(plan: Plan, node: int) -> str:
-    return size(plan.would_reclaim[node]) if node in plan.would_reclaim else ""
+    reclaimed = would_reclaim(plan)
+    return size(reclaimed[node]) if node in reclaimed else ""

@@ -84,6 +84,13 @@ def test_tasks_that_change_places_each_get_their_map(one: OneJob) -> None:
     assert one.moves.pairs == [{0: 1}, {1: 0}]
 
 
+def test_a_task_leaves_a_node_before_another_one_comes(one: OneJob) -> None:
+    """What both map would be moved on with the other task's memory."""
+    one.put("1", "2")
+    one.look()
+    assert one.moves.pairs == [{1: 2}, {0: 1}]
+
+
 def test_memory_stays_when_there_is_only_more_room(one: OneJob) -> None:
     one.put("0,2", "1,3")
     assert one.look() == "all in place"

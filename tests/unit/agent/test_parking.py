@@ -123,6 +123,17 @@ def test_a_job_that_resumes_elsewhere_goes_there(parking: OneJob) -> None:
     assert parking.look() == "all in place"
 
 
+def test_parked_memory_leaves_a_node_before_another_tasks_comes(parking: OneJob) -> None:
+    parking.put("0-1", "1")
+    parking.look()
+    parking.look("postsuspend")
+    assert parking.moves.pairs == [{0: 2, 1: 3}, {1: 2}]
+    parking.moves.requests.clear()
+    parking.put("2", "5")
+    parking.look("preresume")
+    assert parking.moves.pairs == [{2: 5}, {3: 2}]
+
+
 def test_what_does_not_fit_on_the_parking_nodes_stays(parking: OneJob) -> None:
     parking.moves.outcome = Outcome.REFUSED
     parking.look("postsuspend")

@@ -49,8 +49,12 @@ class JobHost:
     requests: list[Request] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     """Outcomes of relocations that are not dry runs, in turn; complete if none is left."""
+    left: dict[str, int] = field(default_factory=dict)
+    """Bytes that relocations which are not dry runs leave behind, by reason."""
     refusal: str | None = None
     free: int = 512 * MIB
+    free_on: dict[int, int] = field(default_factory=dict)
+    """Bytes of nodes that have not `free`."""
 
     def __post_init__(self) -> None:
         write_host(self.root, [FakeNode(number=node, cpus=str(node)) for node in range(4)])
@@ -98,17 +102,27 @@ class JobHost:
             return report(Outcome.REFUSED, node_map, notes=(self.refusal,))
         if request.dry_run:
             moves = dict.fromkeys(node_map.moves.items(), 100 * MIB)
+            free = {node: self.free_on.get(node, self.free) for node in node_map.destinations}
             plan = Plan(
                 strategy="test",
                 backend="test",
                 node_map=node_map,
                 processes=(ProcessPlan(pid=1, command="", residency={}, moves=moves),),
-                free=dict.fromkeys(node_map.destinations, self.free),
+                free=free,
+                reclaimable=dict.fromkeys(free, 0),
+                room=free,
             )
             return report(Outcome.PLANNED, node_map, plan=plan)
         outcome = self.outcomes.pop(0) if self.outcomes else Outcome.COMPLETE
         notes = ("it went wrong",) if outcome is Outcome.FAILED else ()
-        return report(outcome, node_map, bytes_moved=100 * MIB, notes=notes)
+        return report(
+            outcome,
+            node_map,
+            bytes_moved=100 * MIB,
+            bytes_left=sum(self.left.values()),
+            left_by_reason=self.left,
+            notes=notes,
+        )
 
     def cpus_at(self, name: str = JOB) -> str:
         return (self.root / "sys/fs/cgroup/cpuset" / name / "cpuset.cpus").read_text().strip()

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from schedhook.journal.journal import Journal
 from schedhook.values.errors import SchedhookError, UsageError
-from schedhook.values.model import PlacementOverride
+from schedhook.values.model import Outcome, PlacementOverride
 from schedhook_plugins.schedulers.slurm import command as command_module
 from schedhook_plugins.schedulers.slurm.answers import JobAnswer
 from schedhook_plugins.schedulers.slurm.command import command
-from tests.unit.schedhook_plugins.schedulers.slurm.job_host import JobHost, place
+from tests.unit.schedhook_plugins.schedulers.slurm.job_host import JOB, JobHost, place
 
 
 def run(*words: str) -> dict[str, Any]:
@@ -72,6 +72,25 @@ def test_a_dry_run_records_nothing(here: JobHost, config: Path) -> None:
     assert here.is_untouched()
     with Journal.open(config.with_name("configured.db")) as journal:
         assert journal.overrides.get("slurm", "7") is None
+
+
+def test_what_stayed_is_reported_with_its_reason(here: JobHost, config: Path) -> None:
+    here.outcomes, here.left = [Outcome.PARTIAL], {"hidden": 3 << 20, "EBUSY": 1 << 20}
+    words = ["7", "--this-host", "--config", str(config), "--cpus", "2-3"]
+    result = CliRunner().invoke(command, words, standalone_mode=False)
+    assert "partial, processors 0-1 -> 2-3, nodes 0-1 -> 2-3" in result.stdout
+    assert "moved 100.0 MiB, left 4.0 MiB (hidden, EBUSY)" in result.stdout
+
+
+def test_tasks_move_in_an_order_in_which_no_map_overlaps(here: JobHost, config: Path) -> None:
+    """Processor 1 becomes 0 and 3 becomes 1: node 1 is vacated before memory arrives there."""
+    here.cpuset(JOB, "1,3")
+    here.cpuset(f"{JOB}/step_0", "1,3", [200, 201])
+    here.bind(200, {1})
+    here.bind(201, {3})
+    run("7", "--this-host", "--config", str(config), "--cpus", "0-1")
+    moved = [asked[:2] for asked in here.asked() if not asked[2]]
+    assert moved == [({1: 0}, (200,)), ({3: 1}, (200, 201))]
 
 
 def test_an_interrupt_rolls_the_override_back(
@@ -141,7 +160,7 @@ def test_the_line_says_which_policies_stay(capsys: pytest.CaptureFixture[str]) -
         "old": {"cpus": "0", "nodes": "0"},
         "new": {"cpus": "2", "nodes": "2"},
         "bytes_moved": 3 << 20,
-        "bytes_left": 0,
+        "left_by_reason": {},
         "policies_left": {"threads": 4, "bytes": 2 << 20},
     }
     command_module._print(result)

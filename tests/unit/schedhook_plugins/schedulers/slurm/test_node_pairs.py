@@ -9,7 +9,7 @@ from schedhook.control.cpu_map import relative, successors
 from schedhook.host.topology import Node, Topology
 from schedhook.testing.hosts import FakeNode
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers.slurm.node_pairs import group, node_pairs
+from schedhook_plugins.schedulers.slurm.node_pairs import node_pairs
 from tests.unit.topologies import KINDS, hosts, make_topology, may_be_chosen
 
 CPUS = st.frozensets(st.integers(0, 31), min_size=1, max_size=12).map(CpuSet)
@@ -104,9 +104,3 @@ def test_nodes_may_be_numbered_in_another_order_than_processors() -> None:
 def test_a_node_goes_where_most_of_its_processors_go() -> None:
     assert node_pairs(cpus("0-2"), cpus("0-2"), cpus("7,8,9"), FOUR) == {0: 2}
     assert node_pairs(cpus("0-1"), cpus("0-1"), cpus("7,8"), FOUR) == {0: 1}
-
-
-def test_members_whose_pairs_fit_one_map_form_a_group() -> None:
-    moves = [("a", {0: 2}), ("b", {1: 3}), ("c", {0: 3}), ("d", {0: 2, 1: 3})]
-    assert group(moves) == [({0: 2, 1: 3}, ["a", "b", "d"]), ({0: 3}, ["c"])]
-    assert group([]) == []

@@ -25,7 +25,7 @@ def start_step(job_host: JobHost) -> None:
 def test_old_and_new_steps_get_the_overrides_processors(job_host: JobHost) -> None:
     start_step(job_host)
     line = reapply(job_host.here, "7", OVERRIDE, job_host.relocate, HOMES)
-    assert line == "override reapplied: processors 2-3, moved 100.0 MiB"
+    assert line == "override reapplied: processors 2-3, moved 100.0 MiB, left 0.0 MiB"
     assert [job_host.cpus_at(f"{JOB}/step_{step}") for step in (0, 1)] == ["2-3", "2-3"]
     assert {pid: str(job_host.affinity(pid)) for pid in (200, 201, 300, 301)} == {
         200: "2",
@@ -53,7 +53,8 @@ def test_memory_that_is_at_home_is_not_moved_again(job_host: JobHost) -> None:
     homes = {"0.0": place("1"), "0.1": place("2")}
     override = PlacementOverride(was=place("0-1"), placement=place("1-2"))
     reapply(job_host.here, "7", override, job_host.relocate, homes)
-    assert job_host.asked()[-1] == ({0: 1, 1: 2}, (300, 301), False)
+    moved = [asked[:2] for asked in job_host.asked() if not asked[2]]
+    assert moved == [({1: 2}, (301,)), ({0: 1}, (300, 301))]
     assert job_host.bound() == {200: "1", 201: "2"}
     assert str(job_host.affinity(301)) == "2"
 
@@ -81,6 +82,13 @@ def test_an_interrupted_move_is_finished(
     assert (job_host.cpus_at(), job_host.cpus_at(f"{JOB}/step_0")) == ("2-3", "2-3")
     assert job_host.bound() == {200: "2", 201: "3"}
     assert job_host.asked()[-1] == ({0: 2, 1: 3}, (200, 201), False)
+
+
+def test_what_stayed_is_reported_with_its_reason(job_host: JobHost) -> None:
+    start_step(job_host)
+    job_host.outcomes, job_host.left = [Outcome.PARTIAL], {"hidden": 3 << 20}
+    line = reapply(job_host.here, "7", OVERRIDE, job_host.relocate, HOMES)
+    assert line.endswith("moved 100.0 MiB, left 3.0 MiB (hidden)")
 
 
 def test_an_override_that_cannot_be_reapplied_changes_nothing(job_host: JobHost) -> None:

@@ -25,6 +25,6 @@ def test_a_job_can_be_found_and_placed_again(job_host: JobHost) -> None:
     assert job_host.root / "sys/fs/cgroup/cpuset" / JOB in slurm.cgroups("7")
     override = PlacementOverride(was=place("0-1"), placement=place("2-3"))
     line = slurm.reapply("7", override, job_host.relocate, {})
-    assert line == "override reapplied: processors 2-3, moved 100.0 MiB"
+    assert line == "override reapplied: processors 2-3, moved 100.0 MiB, left 0.0 MiB"
     assert [task.placement for task in slurm.tasks("7")] == [place("2"), place("3")]
     assert slurm.rebind("7", {}) is False
