@@ -48,7 +48,7 @@ class JobCgroups:
         self._root = root
         self._host = host
         self._bases: tuple[float, list[Cgroup]] = (0.0, [])
-        """(when to search again, the cgroups below which the jobs' are)."""
+        """(when to search again, the cgroup of each slurmd's jobs)."""
         self._numbers: dict[Path, str] = {}
         """The jobs of cgroups that a SLUID names; it is never used for another job."""
 
@@ -73,12 +73,13 @@ class JobCgroups:
     def _all(self) -> Iterator[tuple[str | None, Cgroup]]:
         """Yield (number, cgroup) of every job."""
         for base in self._find_bases():
-            for name in find_directories(base.path):
-                if job := _JOB.fullmatch(name):
-                    yield job[1], replace(base, path=base.path / name)
-                elif base.version == 2 and _SLUID.fullmatch(name):
-                    cgroup = replace(base, path=base.path / name)
-                    yield self._number_of(cgroup), cgroup
+            for above in [base.path] if base.version == 2 else _users(base.path):
+                for name in find_directories(above):
+                    cgroup = replace(base, path=above / name)
+                    if job := _JOB.fullmatch(name):
+                        yield job[1], cgroup
+                    elif base.version == 2 and _SLUID.fullmatch(name):
+                        yield self._number_of(cgroup), cgroup
 
     # -- which job a SLUID names -----------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class JobCgroups:
     # -- where to look ---------------------------------------------------------------------------
 
     def _find_bases(self) -> list[Cgroup]:
-        """Return the cgroups below which the jobs' are, found again every few seconds."""
+        """Return the cgroup of each slurmd's jobs, found again every few seconds."""
         due, bases = self._bases
         if not bases or time.monotonic() >= due:
             bases = list(self._search())
@@ -158,14 +159,16 @@ def _owner(path: Path) -> int:
 
 
 def _v1_bases(top: Path) -> Iterator[Path]:
-    for slurm in find_directories(top):
-        if _SLURM_V1.fullmatch(slurm):
-            users = find_directories(top / slurm)
-            yield from (top / slurm / user for user in users if user.startswith("uid_"))
+    return (top / name for name in find_directories(top) if _SLURM_V1.fullmatch(name))
+
+
+def _users(base: Path) -> Iterator[Path]:
+    """Yield the cgroups of the users of version 1, each made for the user's first job."""
+    return (base / name for name in find_directories(base) if name.startswith("uid_"))
 
 
 def _names(base: Path, host: str, version: int) -> bool:
     """Return whether `base` belongs to the slurmd called `host`."""
     if version == 2:
         return base.name == f"{host}_slurmstepd.scope"
-    return base.parent.name == f"slurm_{host}"
+    return base.name == f"slurm_{host}"

@@ -107,6 +107,17 @@ def test_a_new_scope_is_noticed(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert cgroups.jobs() == ("7", "8")
 
 
+def test_the_first_job_of_another_user_is_noticed_at_once(tmp_path: Path) -> None:
+    """On version 1, where each user has a cgroup above those of the jobs."""
+    write_cgroup_mounts(tmp_path, version=1)
+    write_cgroup(tmp_path, "slurm_n1/uid_1/job_7", version=1)
+    cgroups = JobCgroups(tmp_path, "n1")
+    assert cgroups.jobs() == ("7",)
+    write_cgroup(tmp_path, "slurm_n1/uid_2/job_8", version=1)
+    assert cgroups.jobs() == ("7", "8")
+    assert len(cgroups.of("8")) == 1
+
+
 # -- SLUIDs ----------------------------------------------------------------------------------------
 
 
