@@ -102,6 +102,8 @@ class RemoteProcess:
         self._restorers = restorers
         self._restorer = 0
         self._scratch: Scratch | None = None
+        self._frame_in_use = False
+        """The frame has to restore a thread that did not come back from its visit."""
 
     def __enter__(self) -> Self:
         if self._pid == os.getpid():
@@ -117,13 +119,19 @@ class RemoteProcess:
     def __exit__(self, *_: object) -> None:
         mapped = self._scratch
         assert mapped is not None
+        if self._frame_in_use:
+            return  # the process keeps the memory
         self._scratch = None
-        # If it fails, the process keeps some memory that it does not use.
-        with suppress(SchedhookError):
+        with suppress(SchedhookError):  # it also keeps it if this fails
             self.visit(self.first_thread(), lambda visit: _unmap(visit, mapped))
 
     def visit(self, thread: Thread, work: Callable[[Visit], _T]) -> _T:
-        """Stop the thread, let it make the calls of `work`, and return what `work` returns."""
+        """Stop the thread, let it make the calls of `work`, and return what `work` returns.
+
+        If `work` raises OSError, the thread is not restored here, but by the frame.
+        """
+        if self._frame_in_use:
+            raise RefusedError("one of its threads did not come back in time")
         return _in_own_thread(lambda: self._visit(thread, work))
 
     def first_thread(self) -> Thread:
@@ -166,15 +174,27 @@ class RemoteProcess:
             memory = self._open(thread)
             try:
                 frame = self._choose_place(thread, memory, state, pointer)
+                self._frame_in_use = True
                 _core.remote_write(thread.tid, frame, _core.remote_frame(state, frame))
                 _core.remote_enter(thread.tid, state, self._restorer, frame)
-                return _work_and_leave(
-                    Visit(thread.tid, self._restorer, memory, self._scratch), state, work
-                )
+                visit = Visit(thread.tid, self._restorer, memory, self._scratch)
+                try:
+                    result = work(visit)
+                except SchedhookError:
+                    self._leave(visit, state)
+                    raise
+                self._leave(visit, state)
+                return result
             finally:
                 os.close(memory)
         except OSError as error:
+            if error.errno == errno.ESRCH:
+                self._frame_in_use = False
             raise _explain(error, thread) from error
+
+    def _leave(self, visit: Visit, state: bytes) -> None:
+        visit.leave(state)
+        self._frame_in_use = False
 
     def _choose_place(self, thread: Thread, memory: int, state: bytes, pointer: int) -> int:
         """Return where the frame is to be. Raise ProcessGoneError if the program is another one."""
@@ -185,16 +205,6 @@ class RemoteProcess:
             return mapped.frame
         size = len(_core.remote_frame(state, 0))
         return scratch.place_on_stack(self._pid, thread.tid, pointer, size, self._root)
-
-
-def _work_and_leave(visit: Visit, state: bytes, work: Callable[[Visit], _T]) -> _T:
-    try:
-        result = work(visit)
-    except SchedhookError:
-        visit.leave(state)
-        raise
-    visit.leave(state)
-    return result
 
 
 def _map(visit: Visit) -> Scratch:

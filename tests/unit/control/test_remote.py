@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -93,6 +94,25 @@ def test_visitors_killed_at_any_moment(steady: Talking) -> None:
     print(f"{KILLS} visitors killed: {answer}")
     assert answer.startswith("ok")
     visit_all(steady.pid, restorers)
+
+
+def test_a_thread_that_does_not_come_back_keeps_its_frame() -> None:
+    """Neither is the frame overwritten, nor the memory that it is in unmapped."""
+
+    def fail(_: Visit) -> None:
+        raise OSError(errno.ETIMEDOUT, "too late")
+
+    with talking("awkward", "plain") as program:
+        with RemoteProcess(program.pid, Restorers()) as remote:
+            before = mappings(program.pid)
+            (thread,) = read_threads(program.pid)
+            for why in ("does not stop", "did not come back"):
+                with pytest.raises(RefusedError, match=why):
+                    remote.visit(thread, fail)
+        assert program.ask() == "fine"
+        assert mappings(program.pid) == before
+        visit_all(program.pid, Restorers())
+        assert program.ask() == "fine"
 
 
 @pytest.mark.parametrize("calls", [0, 1])
