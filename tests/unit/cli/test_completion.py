@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from schedhook.cli.completion import complete_set
-from schedhook.testing.hosts import FakeNode, write_cgroup, write_cgroup_mounts, write_host
+from schedhook.testing.hosts import (
+    FakeNode,
+    write_cgroup,
+    write_cgroup_mounts,
+    write_file,
+    write_host,
+)
 
 SCHEDHOOK = Path(sys.executable).with_name("schedhook")
 ENVIRON = {"PATH": f"{SCHEDHOOK.parent}:{os.environ['PATH']}"}
@@ -61,6 +67,10 @@ def test_nodes_and_jobs_of_the_host_are_offered(tmp_path: Path) -> None:
     assert ask(f"{begin} --from ") == (["0", "1", "8"], "")
     assert ask(f"{begin} --to 0-") == (["0-0", "0-1", "0-8"], "")
     assert ask(f"{begin} --job 4") == (["4711"], "")
+    write_cgroup(tmp_path, "system.slice/slurmstepd.scope/job_38/step_batch/user/task_0", pids=[9])
+    text = "SLURM_JOB_ID=38\0SLURM_ARRAY_JOB_ID=36\0SLURM_ARRAY_TASK_ID=2\0"
+    write_file(tmp_path, "proc/9/environ", text)
+    assert ask(f"{begin} --job 3") == (["36_2"], "")
 
 
 def test_a_list_is_completed_at_its_end() -> None:

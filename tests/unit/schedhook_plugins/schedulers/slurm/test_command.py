@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from schedhook.journal.journal import Journal
+from schedhook.testing.hosts import write_file
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Outcome, PlacementOverride
 from schedhook_plugins.schedulers.slurm import command as command_module
@@ -133,6 +134,43 @@ def test_each_host_of_a_job_gets_the_same_arguments(
     assert asked == [(("n1", "n2"), words)]
 
 
+def test_a_job_on_one_other_host_is_moved_there(
+    here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a login host, say; an element of an array goes by its number."""
+    asked: list[tuple[tuple[str, ...], str]] = []
+
+    def run_on_hosts(hosts: tuple[str, ...], words: list[str]) -> list[dict[str, Any]]:
+        asked.append((hosts, words[0]))
+        return [{"host": "n9", "status": 0}]
+
+    def answer(text: str) -> JobAnswer:
+        numbers = {"36_2": "38", "7": "7"}
+        return JobAnswer(number=numbers[text], alias=text, hosts=("n9",))
+
+    monkeypatch.setattr(command_module, "query_job", answer)
+    monkeypatch.setattr(command_module, "run_on_hosts", run_on_hosts)
+    answered = run("36_2", "--cpus", "2-3", "--config", str(config))
+    assert (answered["job"], answered["alias"]) == ("38", "36_2")
+    assert asked == [(("n9",), "38")]
+    # Job 7 has its cgroups here, whatever Slurm calls this host.
+    assert run("7", "--cpus", "2-3", "--config", str(config))["hosts"][0]["outcome"] == "complete"
+    assert here.bound() == {200: "2", 201: "3"}
+
+
+def test_on_this_host_an_element_is_found_without_slurm(here: JobHost, config: Path) -> None:
+    text = "SLURM_JOB_ID=7\0SLURM_ARRAY_JOB_ID=7\0SLURM_ARRAY_TASK_ID=3\0"
+    for pid in (200, 201):
+        write_file(here.root, f"proc/{pid}/environ", f"{text}SLURM_PROCID={pid - 200}\0")
+    words = ("--cpus", "2-3", "--this-host", "--config", str(config))
+    with pytest.raises(UsageError, match=r"7 is an array; .* 7_3 \(job 7\)"):
+        run("7", *words)
+    assert here.is_untouched()
+    assert run("7", *words, "--by-number", "--dry-run")["hosts"][0]["outcome"] == "planned"
+    assert run("7_3", *words)["job"] == "7"
+    assert here.bound() == {200: "2", 201: "3"}
+
+
 def test_without_an_answer_from_slurm_the_command_acts_on_this_host(
     here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +180,7 @@ def test_without_an_answer_from_slurm_the_command_acts_on_this_host(
     monkeypatch.setattr(command_module, "query_job", fails)
     (moved,) = run("7", "--cpus", "2-3", "--config", str(config))["hosts"]
     assert moved["outcome"] == "complete"
-    with pytest.raises(SchedhookError, match="cannot be asked"):
+    with pytest.raises(SchedhookError, match="cannot be asked; run it with --this-host"):
         run("8", "--cpus", "2-3", "--config", str(config))
     assert here.bound() == {200: "2", 201: "3"}
 
