@@ -19,7 +19,12 @@ from pathlib import Path
 
 from schedhook.backends.native import _core
 from schedhook.host.memory_files import SharedMapping, memory_devices
-from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError
+from schedhook.values.errors import (
+    BackendError,
+    NoPermissionError,
+    ProcessGoneError,
+    SchedhookError,
+)
 from schedhook.values.model import MemoryKind
 
 # <linux/magic.h>
@@ -123,7 +128,7 @@ def _open(path: Path, flags: int, pid: int) -> int:
             " CAP_DAC_READ_SEARCH"
         ) from error
     except OSError as error:
-        raise SchedhookError(f"cannot open {path}: {error.strerror}") from error
+        raise BackendError(f"cannot open {path}: {error.strerror}", error.errno or 0) from error
 
 
 def _memfd_flags(root: Path) -> Iterator[tuple[MemoryKind, int]]:

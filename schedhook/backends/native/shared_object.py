@@ -6,6 +6,7 @@ move_pages(2) cannot name it in any process of the job.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +19,10 @@ from schedhook.backends.native.object_file import (
     open_object,
 )
 from schedhook.backends.native.target import NativeTarget
-from schedhook.backends.native.windows import Windows, open_windows
+from schedhook.backends.native.windows import Windows, has_unwritten, open_windows
 from schedhook.host.memory_files import SharedMapping, memory_devices, read_shared_mappings
-from schedhook.roles.backend import Limits, PageRun, SharedObject, Sweep
-from schedhook.values.errors import ProcessGoneError
+from schedhook.roles.backend import Failure, Limits, PageRun, SharedObject, Sweep
+from schedhook.values.errors import BackendError, ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.objects import ObjectId
@@ -46,6 +47,8 @@ class NativeSharedObject(SharedObject):
         self._object_id = object_id
         self._holders = holders
         self._root = root
+        self._unwritten = False
+        """Whether the last reading found pages that nobody has used."""
 
     @property
     def object_id(self) -> ObjectId:
@@ -72,7 +75,7 @@ class NativeSharedObject(SharedObject):
 
     def areas(self) -> tuple[Area, ...]:
         residency: dict[int, int] = {}
-        with self._opened() as windows:
+        with self._opened(is_reading=True) as windows:
             size, page_size = windows.size, windows.page_size
             for run in windows.locate(0, size):
                 residency[run.node] = residency.get(run.node, 0) + run.end - run.start
@@ -108,12 +111,23 @@ class NativeSharedObject(SharedObject):
         limits: Limits,
         only: Extents | None = None,
     ) -> Sweep:
-        del area  # there is one
-        with self._opened() as windows:
-            return windows.sweep(start, end, destinations, shared=shared, limits=limits, only=only)
+        try:
+            with self._opened() as windows:
+                return windows.sweep(
+                    start, end, destinations, shared=shared, limits=limits, only=only
+                )
+        except BackendError as error:
+            failure = Failure(
+                start=start,
+                end=end,
+                errno=error.errno,
+                size=min(end - start, area.resident),
+                page_size=area.page_size,
+            )
+            return Sweep(failures=(failure,))
 
     @contextmanager
-    def _opened(self) -> Iterator[Windows]:
+    def _opened(self, *, is_reading: bool = False) -> Iterator[Windows]:
         """Open the object through the first holder that still maps it.
 
         Raise ProcessGoneError if none does, SchedhookError if it cannot be opened.
@@ -125,7 +139,9 @@ class NativeSharedObject(SharedObject):
                 continue
             try:
                 if holder.target.alive():  # so it was its mapping
-                    with open_windows(file, page_size) as windows:
+                    if is_reading:
+                        self._unwritten = page_size == mmap.PAGESIZE and has_unwritten(file)
+                    with open_windows(file, page_size, unwritten=self._unwritten) as windows:
                         yield windows
                     return
             finally:

@@ -37,6 +37,11 @@ class Windows:
     """/proc/self/pagemap"""
     page_size: int
     """Bytes: the base page, or a huge page of hugetlbfs."""
+    unwritten: bool
+    """Whether to look for pages that fallocate(2) allocated and nobody has used.
+
+    lseek(2) and mincore(2) take them for holes.
+    """
 
     @property
     def is_huge(self) -> bool:
@@ -56,7 +61,11 @@ class Windows:
         """Yield where the pages in [start, end) lie, in ascending order."""
         for offset, size, address in self._mapped(start, end):
             shift = offset - address
-            for run in locate_range(self._range(address, size)):
+            try:
+                runs = locate_range(self._range(address, size))
+            except OSError as error:
+                raise from_errno(error.errno or 0, os.getpid(), "move_pages") from error
+            for run in runs:
                 yield replace(run, start=run.start + shift, end=run.end + shift)
 
     def sweep(
@@ -87,26 +96,25 @@ class Windows:
 
     def _mapped(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Map the parts of [start, end) one after the other; yield offset, size and address."""
-        unwritten = self._has_unwritten()
-        for offset, size in self._parts(start, min(end, self.size), skip_holes=not unwritten):
-            address = self._open(offset, size, unwritten=unwritten)
+        for offset, size in self._parts(start, min(end, self.size)):
+            address = self._open(offset, size)
             try:
                 yield offset, size, address
             finally:
                 _core.close_window(address, size)
 
-    def _open(self, offset: int, size: int, *, unwritten: bool) -> int:
+    def _open(self, offset: int, size: int) -> int:
         sizes = size, self.page_size, mmap.PAGESIZE
         try:
-            return _core.open_window(self.file, self.pagemap, offset, *sizes, unwritten)
+            return _core.open_window(self.file, self.pagemap, offset, *sizes, self.unwritten)
         except OSError as error:
             raise _cannot_map(error) from error
 
-    def _parts(self, start: int, end: int, *, skip_holes: bool) -> Iterator[tuple[int, int]]:
+    def _parts(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield (offset, size) of the windows that cover what exists in [start, end)."""
         step = max(_SIZE, self.page_size)
         while start < end:
-            if skip_holes and not self.is_huge:  # hugetlbfs does not tell its holes
+            if not (self.unwritten or self.is_huge):  # hugetlbfs does not tell its holes
                 data = _seek(self.file, start, os.SEEK_DATA)
                 if data is None:
                     return
@@ -116,27 +124,6 @@ class Windows:
                 yield start, stop - start
             start = stop
 
-    def _has_unwritten(self) -> bool:
-        """Return whether to look for pages that fallocate(2) allocated and nobody has used.
-
-        lseek(2) and mincore(2) take them for holes.
-        """
-        if self.is_huge:
-            return False
-        data = self._data()
-        return self.allocated > data and self.size - data <= _MOST_HOLES
-
-    def _data(self) -> int:
-        """Return the bytes that are not holes."""
-        total, start = 0, _seek(self.file, 0, os.SEEK_DATA)
-        while start is not None:
-            end = _seek(self.file, start, os.SEEK_HOLE)
-            if end is None:  # truncated just now
-                return total
-            total += _round_up(end, self.page_size) - start
-            start = _seek(self.file, end, os.SEEK_DATA)
-        return total
-
     def _range(self, address: int, size: int) -> Range:
         me, none = os.getpid(), -1
         scan = _core.can_scan(self.pagemap)
@@ -145,16 +132,38 @@ class Windows:
 
 
 @contextmanager
-def open_windows(file: int, page_size: int) -> Iterator[Windows]:
+def open_windows(file: int, page_size: int, *, unwritten: bool = False) -> Iterator[Windows]:
     """Open windows onto an object that is open for reading. Raise BackendError without /proc."""
     try:
         pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise BackendError(f"cannot open {error.filename}: {error.strerror}") from error
+        number = error.errno or 0
+        raise BackendError(f"cannot open {error.filename}: {error.strerror}", number) from error
     try:
-        yield Windows(file=file, pagemap=pagemap, page_size=page_size)
+        yield Windows(file=file, pagemap=pagemap, page_size=page_size, unwritten=unwritten)
     finally:
         os.close(pagemap)
+
+
+def has_unwritten(file: int) -> bool:
+    """Return whether an object on tmpfs has pages that are allocated and were never used.
+
+    If its holes are too large to be searched, return False.
+    """
+    status, data = os.fstat(file), _data(file)
+    return status.st_blocks * _BLOCK > data and status.st_size - data <= _MOST_HOLES
+
+
+def _data(file: int) -> int:
+    """Return the bytes of an object that are not holes."""
+    total, start = 0, _seek(file, 0, os.SEEK_DATA)
+    while start is not None:
+        end = _seek(file, start, os.SEEK_HOLE)
+        if end is None:  # truncated just now
+            return total
+        total += _round_up(end, mmap.PAGESIZE) - start
+        start = _seek(file, end, os.SEEK_DATA)
+    return total
 
 
 def _seek(file: int, offset: int, whence: int) -> int | None:
