@@ -148,18 +148,24 @@ class _Overlaps:
     def __init__(self) -> None:
         self._by_object: dict[ObjectId, list[tuple[int, int, tuple[int, int]]]] = {}
         self._own: set[tuple[int, int]] = set()
+        self._copies: set[tuple[int, int]] = set()
 
     def add(self, pid: int, area: Area) -> None:
         key = pid, area.start
         if area.object_id:
             window = area.offset, area.offset + area.size, key
             self._by_object.setdefault(area.object_id, []).append(window)
-        if not area.object_id or area.copied:
-            # Since fork(2), or merged by KSM; the other area can be anywhere.
+        # Since fork(2), or merged by KSM; the other area can be anywhere.
+        if not area.object_id:
             self._own.add(key)
+        elif area.copied:  # else it may be pages of the file that others map
+            self._copies.add(key)
 
     def found(self, *, objects_only: bool = False) -> set[tuple[int, int]]:
-        found = set() if objects_only else set(self._own)
+        found = set[tuple[int, int]]()
+        if not objects_only:
+            found |= self._own
+            found |= self._copies if len(self._own | self._copies) > 1 else set()
         for windows in self._by_object.values():
             furthest, last = -1, None
             for start, end, key in sorted(windows):

@@ -202,7 +202,8 @@ def _split(piece: _Piece, census: Census) -> list[_Piece]:
     own = census.count_alone(piece.pid, area, Part.COPIES) if area.copied else None
     if own is None:
         return [piece]
-    rest = {node: size - own.residency.get(node, 0) for node, size in piece.here.items()}
+    less = {node: size - own.residency.get(node, 0) for node, size in piece.here.items()}
+    rest = {node: size for node, size in less.items() if size > 0}
     copies = replace(piece, part=Part.COPIES, why=None, here=own.residency, share=own)
     return [copies, replace(piece, part=Part.ORIGINALS, here=rest)]
 

@@ -7,6 +7,7 @@ The independent reading is the kernel's: what it charges to the job's cgroup on 
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.numa.jobs import MIB, cgroup, drop_caches, mounted_disk
+from schedhook.backends.native.backend import NativeBackend
+from tests.numa.jobs import MIB, Job, cgroup, drop_caches, free_bytes, mounted_disk, until
 from tests.numa.programs import program
 
 pytestmark = pytest.mark.nodes(4)
@@ -74,13 +76,16 @@ def family(path: Path, *arguments: Any) -> Iterator[Family]:
         its.stop()
 
 
-def charged(path: Path) -> dict[int, int]:
-    """Return what the kernel charges to the cgroup, in bytes by node, once it has settled."""
+def charged(path: Path, *kinds: str) -> dict[int, int]:
+    """Return what the kernel charges to the cgroup, in bytes by node, once it has settled.
+
+    `kinds` are rows of memory.numa_stat; without them, all memory that processes can map.
+    """
     time.sleep(_SETTLED)
     total: dict[int, int] = {}
     for line in (path / "memory.numa_stat").read_text().splitlines():
         kind, *nodes = line.split()
-        for each in nodes if kind in ("anon", "file") else ():
+        for each in nodes if kind in (kinds or ("anon", "file")) else ():
             node, size = each.removeprefix("N").split("=")
             total[int(node)] = total.get(int(node), 0) + int(size)
     return total
@@ -91,12 +96,19 @@ def agree(ours: int, kernels: int, of: int) -> bool:
     return abs(ours - kernels) <= CLOSE * of
 
 
-def moves_once(run: Any, path: Path, families: Sequence[Family], strategy: str) -> dict[str, Any]:
-    """Relocate the cgroup; assert that plan, report and show agree with the kernel's numbers."""
+def moves_once(
+    run: Any, path: Path, families: Sequence[Family], strategy: str, *, parted: bool = False
+) -> dict[str, Any]:
+    """Relocate the cgroup; assert that plan, report and show agree with the kernel's numbers.
+
+    `parted`: some huge pages are mapped whole by one process and in parts by another one. When it
+    has moved one, Linux 6.1 charges these parts twice, page_add_anon_rmap() in mm/rmap.c; so the
+    charge on the new node says nothing, but that on the old one does.
+    """
     before = charged(path)
     there = before[OLD]
     _, shown = run("show", "--cgroup", path)
-    assert agree(shown["bytes"], sum(before.values()), there), (shown["residency"], before)
+    assert agree(shown["residency"][str(OLD)], there, there), (shown["residency"], before)
     words = ("--cgroup", path, "--from", OLD, "--to", NEW, "--strategy", strategy)
     _, plan = run("plan", *words)
     assert agree(plan["bytes_planned"], there, there), (plan["bytes_planned"], before)
@@ -105,10 +117,12 @@ def moves_once(run: Any, path: Path, families: Sequence[Family], strategy: str) 
     after = charged(path)
     assert (status, report["outcome"]) == (0, "complete"), report
     assert agree(report["bytes_moved"], there, there), (report["bytes_moved"], before)
-    assert agree(report["bytes_moved"], after[NEW] - before.get(NEW, 0), there), after
+    arrived = there if parted else after[NEW] - before.get(NEW, 0)
+    assert agree(report["bytes_moved"], arrived, there), after
     assert agree(report["bytes_left"], after.get(OLD, 0), there), after
     _, shown = run("show", "--cgroup", path)
-    assert agree(shown["residency"][str(NEW)], after[NEW], there), (shown["residency"], after)
+    there_now = shown["residency"][str(NEW)]
+    assert agree(there_now, before.get(NEW, 0) + arrived, there), (shown["residency"], after)
     for its in families:
         its.say("check")
     return report  # type: ignore[no-any-return]
@@ -137,7 +151,8 @@ def test_a_family(run: Any, kind: str, mib: int, children: int, broken: int, str
         if broken:
             its.say(f"break {broken}")
         copies = mib * children * broken // 100 if kind in ("anon", "thp") else 0
-        report = moves_once(run, path, [its], strategy)
+        parted = kind == "thp" and broken > 0
+        report = moves_once(run, path, [its], strategy, parted=parted)
         assert agree(report["bytes_moved"], (mib + copies) * MIB, (mib + copies) * MIB + 10 * MIB)
 
 
@@ -185,6 +200,62 @@ def test_copies_of_a_file_that_others_map_too_move_and_its_pages_stay(
         assert agree(report["bytes_moved"], before[OLD] - after.get(OLD, 0), before[OLD])
         for each in (its, other):
             each.say("check")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_interpreter_that_forks(run: Any, strategy: str) -> None:
+    """Its libraries' relocation sections and data are its own, and shared since fork(2)."""
+    drop_caches()
+    script = "import os, time\nb = b'x' * (20 << 20)\n" + "os.fork() or time.sleep(600)\n" * 4
+    join = f'echo $$ > {{}}/cgroup.procs && exec numactl --membind={OLD} "$@"'
+    with cgroup("family") as path:
+        words = [sys.executable, "-I", "-S", "-c", script + "time.sleep(600)"]
+        parent = subprocess.Popen(["/bin/sh", "-c", join.format(path), "sh", *words])
+        until(lambda: len((path / "cgroup.procs").read_text().split()) == 5)
+        before = charged(path, "anon")[OLD]
+        words = ["--cgroup", path, "--from", OLD, "--to", NEW, "--strategy", strategy]
+        _, report = run("relocate", *words)
+        moved = charged(path, "anon")[NEW]
+        parent.kill()
+        parent.wait()
+        assert report["outcome"] == "complete"
+        assert agree(moved, before, before)
+        # Of its libraries, some pages are mapped by no other process.
+        assert 0 <= report["bytes_moved"] - moved < 2 * MIB, (report, moved)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_fits_once_is_not_refused(run: Any, strategy: str) -> None:
+    """150 MiB that a process maps three times, and about 330 MiB free."""
+    drop_caches()
+    with (
+        cgroup("family") as path,
+        family(path, "views", 150, 0) as its,
+        Job("anon", free_bytes(NEW) // MIB - 330, NEW),
+    ):
+        moves_once(run, path, [its], strategy)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_without_frames_objects_are_exact_and_the_rest_is_an_upper_bound(
+    run: Any, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a caller without CAP_SYS_ADMIN."""
+    monkeypatch.setattr(NativeBackend, "page_set", lambda _: None)
+    drop_caches()
+    with cgroup("family") as path:
+        words = ("--cgroup", path, "--from", OLD, "--to", NEW, "--strategy", strategy)
+        with family(path, "views", 30, 3):
+            _, plan = run("plan", *words)
+            assert agree(plan["bytes_planned"], charged(path)[OLD], 60 * MIB)
+        with family(path, "anon", 30, 3) as its:
+            _, shown = run("show", "--cgroup", path)
+            assert not shown["exact"]
+            status, report = run("relocate", *words)
+            assert (status, report["outcome"]) == (0, "complete")
+            assert any("upper bounds" in note for note in report["notes"])
+            assert charged(path)[NEW] >= 30 * MIB
+            its.say("check")
 
 
 @pytest.fixture
@@ -235,4 +306,5 @@ def test_families_of_all_kinds_together(run: Any, tmp_path: Path, strategy: str)
         thp.say("break 10")
         subprocess.run(["sync"], check=True)
         drop_caches()
-        moves_once(run, path, [anon, thp, views, sysv, copied], strategy)
+        families = [anon, thp, views, sysv, copied]
+        moves_once(run, path, families, strategy, parted=True)

@@ -169,7 +169,8 @@ def common(*areas: Area) -> list[int]:
         ([area(AT), area(2 * AT, object_id=ObjectId("0:1", 8))], []),
         ([area(AT, object_id=None)], [0]),
         ([area(AT, object_id=None, mappers=1)], []),
-        ([area(AT, copied=PAGE)], [0]),
+        ([area(AT, copied=PAGE)], []),
+        ([area(AT, copied=PAGE), area(2 * AT, object_id=None)], [0, 1]),
         ([area(AT, mappers=1, kind=MemoryKind.HUGE)] * 2, [0, 1]),
     ],
 )

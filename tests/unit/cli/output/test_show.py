@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+from schedhook.testing.hosts import FakeArea, write_process
 from tests.unit import clikit
 from tests.unit.clikit import ESCAPES, SIMULATED
 from tests.unit.screenkit import FOUR, MANY, SCATTERED, make_host
@@ -181,3 +182,13 @@ def test_the_number_of_an_array_is_an_error(run: Run, four: Path) -> None:
             run(*command, "--root", four, "--job", 73)
     plan = json.loads(run("plan", *SIMULATED, "--to", 2, "--root", four, "--job", "73_1", "--json"))
     assert plan["job"] == "72"
+
+
+def test_sizes_that_are_upper_bounds_are_noted(run: Run, four: Path) -> None:
+    """Two processes share pages since fork(2), and nothing tells which."""
+    heap = FakeArea(start=1 << 32, size=1 << 20, pages={0: 256}, mappers=2)
+    for pid in (9001, 9002):
+        write_process(four, pid, areas=[heap])
+    both = ("--pid", 9001, "--pid", 9002)
+    assert "pages shared since fork(2)" in run("show", "--root", four, *both)
+    assert "pages shared since fork(2)" not in run("show", "--root", four, "--pid", 9001)
