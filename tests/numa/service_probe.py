@@ -32,7 +32,7 @@ from schedhook.roles.request import Request
 from schedhook.values.config import Config, PluginsSection
 from schedhook.values.model import NodeMap, Outcome
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook_plugins.schedulers.slurm.cgroups import rank_in_environment
+from schedhook_plugins.schedulers.slurm.cgroups import read_variables
 
 _VERSION_3 = 0x20080522  # <linux/capability.h>
 EVERYWHERE = NodeSet(range(4))
@@ -55,7 +55,8 @@ def reads_residency() -> None:
 
 
 def reads_task_rank() -> None:
-    assert rank_in_environment(PID, Path("/")) == "1"
+    name = "SLURM_PROCID"
+    assert read_variables(PID, Path("/"), frozenset({name})) == {name: "1"}
 
 
 def opens_pagemap() -> None:

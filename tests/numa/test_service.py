@@ -207,7 +207,7 @@ def host() -> Iterator[Host]:
             path.rmdir()
 
 
-@pytest.mark.parametrize("question", [["verify"], ["security", "--offline=true", "--threshold=30"]])
+@pytest.mark.parametrize("question", [["verify"], ["security", "--offline=true", "--threshold=33"]])
 def test_systemd_analyze_accepts_the_unit(host: Host, question: list[str]) -> None:
     unit = HERE / "units/schedhook-agent.service"
     assert unit.exists(), host
