@@ -17,8 +17,10 @@ NUMA_TIERS := tests/numa tests/slurm
 UNIT_PACKAGES := fish zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client clustershell \
     iproute2 systemd
+# A newer kernel than the distribution's own, which the tests run on by default.
+BACKPORTS_KERNEL := build/kernels/backports
 
-.PHONY: bench chaos check demo docs fuzz man numa test unit packages unit-packages tier-packages \
+.PHONY: bench chaos check demo docs fuzz man matrix numa test unit packages unit-packages tier-packages \
     compiled
 
 demo: $(VENV)/installed compiled
@@ -29,7 +31,7 @@ test:
 	@rm -rf results
 	@$(MAKE) --no-print-directory --keep-going EDITABLE= check docs unit numa; status=$$?; \
 	$(BIN)/python -m tests.vm summary unit $(notdir $(NUMA_TIERS)) numa-test_memory_only.py \
-	    && exit $$status
+	    numa-dirty && exit $$status
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -52,8 +54,18 @@ endif
 
 numa: $(VENV)/installed tier-packages compiled
 	$(BIN)/python -m tests.numa.programs
-	$(BIN)/python -m tests.vm test $(NUMA_TIERS)
+	$(BIN)/python -m tests.vm test $(NUMA_TIERS) --dirty tests/numa
 	$(BIN)/python -m tests.vm test --force-vm --memory-only 1 tests/numa/test_memory_only.py
+
+# tests/numa on every kind of host: clean and dirty, without NUMA balancing and with it, on the
+# distribution's kernel and on that of its backports. Three hours or so.
+matrix: $(VENV)/installed tier-packages compiled $(BACKPORTS_KERNEL)/done
+	$(BIN)/python -m tests.numa.programs
+	$(BIN)/python -m tests.vm matrix tests/numa --with $(BACKPORTS_KERNEL)/boot/vmlinuz-*
+
+$(BACKPORTS_KERNEL)/done:
+	tests/vm/backports_kernel.sh $(@D)
+	touch $@
 
 # A hundred random kills of each kind, where `make test` has a few. KILLS=1000 for more.
 KILLS ?= 100
@@ -80,7 +92,7 @@ bench: $(VENV)/installed
 # new clone installs a copy, as users do: a service in its sandbox may not see the clone.
 $(VENV)/installed: $(SOURCES) | packages
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	rm -rf build
+	rm -rf $(filter-out build/kernels,$(wildcard build/*))
 	$(BIN)/pip install --quiet $(EDITABLE) '.[dev]' virtme-ng
 	touch $@
 
@@ -88,14 +100,19 @@ $(VENV)/installed: $(SOURCES) | packages
 compiled: $(VENV)/installed
 	$(BIN)/python -m compileall -q schedhook plugins tests
 
-# Installs what is missing. A foreign source that does not answer is no reason to stop.
+# Installs what is missing, without starting its services: the tests start what they need. A foreign
+# source that does not answer is no reason to stop.
 define install
 @missing=$$(for package in $(1); do \
     dpkg-query --show --showformat '$${Status}' $$package 2> /dev/null \
         | grep --quiet 'ok installed' || echo $$package; \
 done); \
 if [ -n "$$missing" ]; then \
-    export DEBIAN_FRONTEND=noninteractive; \
+    export DEBIAN_FRONTEND=noninteractive policy=/usr/sbin/policy-rc.d; \
+    if [ ! -e $$policy ]; then \
+        trap "rm -f $$policy" EXIT; \
+        printf '#!/bin/sh\nexit 101\n' > $$policy && chmod +x $$policy; \
+    fi; \
     apt-get update || true; \
     apt-get install --yes --no-install-recommends $$missing; \
 fi

@@ -25,7 +25,8 @@ _HASTE = {"scan_delay_ms": 50, "scan_period_min_ms": 50}
 def setting(path: str | Path, value: object) -> Iterator[None]:
     """Change a setting of the kernel for the block."""
     file = Path(path)
-    before = file.read_text().split()[0]
+    choices = file.read_text().split()
+    before = next((word.strip("[]") for word in choices if word.startswith("[")), choices[0])
     file.write_text(str(value))
     try:
         yield

@@ -34,10 +34,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("SCHEDHOOK_BALANCING"),
         help="the kernel's NUMA balancing; default: SCHEDHOOK_BALANCING, or the tier's",
     )
+    parser.addoption(
+        "--dirty",
+        action="store_true",
+        default=bool(os.environ.get("SCHEDHOOK_DIRTY")),
+        help="make the virtual machine a dirty host; default: if SCHEDHOOK_DIRTY is set",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the markers."""
     config.addinivalue_line(
         "markers", "balancing(state, …): with NUMA balancing on, off, or once with each"
     )
+    config.addinivalue_line("markers", "dirty: also runs in the short run on a dirty host")

@@ -14,7 +14,10 @@ import pytest
 
 from schedhook.cli.main import main
 from tests.balancing import balanced, states_of
-from tests.numa.jobs import cannot_run
+from tests.numa.dirt import PageCache, page_cache_on
+from tests.numa.dirty_host import DirtyHost
+from tests.numa.disks import compressed_disk
+from tests.numa.jobs import cannot_run, drop_caches
 
 NODES = Path("/sys/devices/system/node")
 BALANCING = "off"
@@ -61,6 +64,28 @@ def declared_topology(request: pytest.FixtureRequest) -> None:
         cannot_run(f"needs {needed} NUMA nodes with memory, this host has {have}")
 
 
+@pytest.fixture(scope="session")
+def dirty_host(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DirtyHost | None]:
+    """Make the host dirty on request."""
+    if not pytestconfig.getoption("dirty"):
+        yield None
+        return
+    with DirtyHost.make(nodes_with_memory(), tmp_path_factory.mktemp("dirty")) as host:
+        yield host
+
+
+@pytest.fixture(autouse=True)
+def dirty(dirty_host: DirtyHost | None) -> Iterator[None]:
+    """Start each test on a host that is as dirty, and check that its programs are unharmed."""
+    if dirty_host:
+        dirty_host.make_dirty()
+    yield
+    if dirty_host:
+        dirty_host.check()
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Any:
     """Call the command in this process: starting an interpreter takes seconds in the guest."""
@@ -75,6 +100,22 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
         return status, report
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cache_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageCache]:
+    """Mount the disk of the page cache."""
+    directory = tmp_path_factory.mktemp("cache") / "disk"
+    with compressed_disk(4096) as disk, page_cache_on(disk, directory) as cache:
+        yield cache
+
+
+@pytest.fixture
+def page_cache(cache_disk: PageCache) -> Iterator[PageCache]:
+    """Let a test fill nodes with page cache."""
+    drop_caches()
+    yield cache_disk
+    cache_disk.remove()
 
 
 def assert_adds_up(report: dict[str, Any]) -> None:

@@ -178,8 +178,13 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 def free_bytes(node: int) -> int:
     """Return MemFree of a node in bytes."""
+    return node_bytes(node, "MemFree")
+
+
+def node_bytes(node: int, name: str) -> int:
+    """Return a value of a node's meminfo in bytes."""
     text = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text()
-    return int(text.partition("MemFree:")[2].split()[0]) << 10
+    return int(text.partition(f" {name}:")[2].split()[0]) << 10
 
 
 def drop_caches() -> None:

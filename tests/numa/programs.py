@@ -1,20 +1,26 @@
-"""The C programs of these tests.
+"""What these tests need made: C programs, and the example plug-in as a package.
 
-In an emulated guest the compiler takes seconds for each, so
+In an emulated guest the compiler takes seconds for each program, and pip a minute, so
 
     python -m tests.numa.programs
 
-compiles them on the host first. A missing or outdated program is compiled when it is needed.
+makes them on the host first. What is missing or outdated is made when it is needed.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
 READY = HERE.parents[1] / "build/tests"
+EXAMPLE = HERE.parents[1] / "plugins/example"
 MEMORY = Path("/dev/shm")
 """Where the tests run them: the pages of their files must not be on a disk."""
 THREADS, STATIC = "-pthread", "-static"
@@ -58,8 +64,36 @@ def compiler(name: str, binary: Path) -> list[str | Path]:
     return ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *words, "-o", binary]
 
 
+def example() -> Path:
+    """Return a directory in which the example plug-in is installed as a third party's package."""
+    sources = [EXAMPLE / "pyproject.toml", *EXAMPLE.glob("*.py")]
+    return prepared("example", install_example, max(file.stat().st_mtime for file in sources))
+
+
+def install_example(place: Path) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        source = shutil.copytree(EXAMPLE, f"{directory}/source")  # setuptools writes next to it
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps",
+             "--no-build-isolation", "--disable-pip-version-check", "--target", place, source],
+            check=True, timeout=300,
+        )  # fmt: skip
+
+
+def prepared(name: str, make: Callable[[Path], None], since: float) -> Path:
+    """Return a directory that `make` fills: the host's if it is newer than `since`."""
+    ready, mine = READY / name, MEMORY / f"schedhook-test-{name}"
+    if ready.exists() and ready.stat().st_ctime > since:
+        return ready
+    place = mine if os.environ.get("TESTS_IN_VM") else ready
+    shutil.rmtree(place, ignore_errors=True)
+    make(place)
+    return place
+
+
 def main() -> None:
     READY.mkdir(parents=True, exist_ok=True)
+    example()
     for name in PROGRAMS:
         if not is_ready(name):
             subprocess.run(compiler(name, READY / name), check=True, timeout=120)

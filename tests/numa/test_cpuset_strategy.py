@@ -100,6 +100,7 @@ def by_kernel_and_sweep(report: dict[str, Any]) -> tuple[float, float]:
 both_versions = pytest.mark.parametrize("version", [2, 1])
 
 
+@pytest.mark.dirty
 @both_versions
 @pytest.mark.parametrize("kind", ["anon", "thp"])
 def test_the_kernel_moves_the_memory(run: Any, fence: Fence, kind: str) -> None:

@@ -24,6 +24,7 @@ import pytest
 from schedhook.cli.main import main
 from schedhook.values.errors import UsageError
 from tests.balancing import setting
+from tests.numa.disks import Slow
 from tests.numa.jobs import MIB, disk, drop_caches, free_bytes, mounted_disk, until
 from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
 
@@ -84,6 +85,7 @@ def test_pages_that_ksm_has_merged(puppet: Puppet, relocate: Any) -> None:
             (ksm / "run").write_text("0")
 
 
+@pytest.mark.dirty
 def test_the_zero_page(puppet: Puppet, relocate: Any) -> None:
     small, huge = puppet.map(PAGES * PAGE), puppet.map(2 * HUGE, huge=True)
     puppet.fill(small.part(0, 16), 0)
@@ -191,6 +193,7 @@ def swap_out(puppet: Puppet, memory: Memory, rest: int) -> None:
     until(lambda: sum(puppet.residency(memory).values()) == rest * PAGE)
 
 
+@pytest.mark.dirty
 @pytest.mark.usefixtures("swap")
 def test_pages_in_swap(puppet: Puppet, relocate: Any) -> None:
     private = puppet.anonymous(PAGES)
@@ -240,6 +243,7 @@ def test_pages_that_the_process_has_released(puppet: Puppet, relocate: Any) -> N
 # -- protected, registered, hidden ----------------------------------------------------------------
 
 
+@pytest.mark.dirty
 def test_areas_without_access(puppet: Puppet, relocate: Any) -> None:
     small, huge = puppet.anonymous(PAGES), puppet.map(2 * HUGE, huge=True)
     puppet.fill(huge, 0)
@@ -271,6 +275,7 @@ def test_areas_without_access_where_nodes_change_places(run: Any, puppet: Puppet
     assert puppet.residency(memory.part(32, PAGES)) == {2: 32 * PAGE}
 
 
+@pytest.mark.dirty
 def test_pages_that_numa_balancing_has_marked(run: Any) -> None:
     scan = "/sys/kernel/debug/sched/numa_balancing/scan_"
     with (
@@ -376,33 +381,6 @@ def test_huge_pages_for_which_the_new_node_has_only_small_ones(
 # -- files ----------------------------------------------------------------------------------------
 
 
-class Slow:
-    """A disk that stops and continues on command."""
-
-    def __init__(self, disk: Path, mib: int) -> None:
-        subprocess.run(["modprobe", "dm_mod"], check=True, timeout=60)
-        self._control("create", "--table", f"0 {mib * MIB // 512} linear {disk} 0")
-        name = self._control("info", "--columns", "--noheadings", "--options", "blkdevname")
-        self.device = Path("/dev", name.strip())
-        until(self.device.exists)
-
-    def stop(self) -> None:
-        self._control("suspend", "--noflush", "--nolockfs")
-
-    def go_on(self) -> None:
-        self._control("resume")
-
-    def remove(self) -> None:
-        self.go_on()
-        self._control("remove", "--retry")
-
-    def _control(self, *words: str) -> str:
-        command = ["dmsetup", "--noudevsync", *words, "schedhook-slow"]
-        return subprocess.run(
-            command, check=True, stdout=subprocess.PIPE, text=True, timeout=60
-        ).stdout
-
-
 @pytest.fixture
 def slow() -> Iterator[Slow]:
     with disk(16) as fast:
@@ -492,6 +470,7 @@ def test_page_cache_that_no_process_maps(puppet: Puppet, relocate: Any, tmp_path
         puppet.call(Call.CLOSE, file)
 
 
+@pytest.mark.dirty
 def test_segments_and_files_in_memory(puppet: Puppet, relocate: Any, tmp_path: Path) -> None:
     """System V shared memory, and tmpfs with huge pages."""
     create = 0o1600

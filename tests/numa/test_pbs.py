@@ -18,13 +18,16 @@ from typing import Any
 import pytest
 
 import schedhook
+from tests.numa.agents import running_agent
+from tests.numa.dirt import PageCache
 from tests.numa.jobs import MIB, Job, cpuset_v1, until
 from tests.pbs.mom import Mom, Result
 
 pytestmark = pytest.mark.nodes(4)
 
 PROJECT = Path(__file__).resolve().parents[2]
-BIG = 32
+BIG, LARGE = 32, 300
+"""MiB of a job; the second does not fit on a node without its page cache being dropped."""
 ENOUGH = 0.999
 ALARM = 120
 REPLACE = 'on_shared_processors = "replace"'
@@ -122,21 +125,17 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
 @contextlib.contextmanager
 def agent(directory: Path, actions: str) -> Iterator[Path]:
     """Run an agent; the program that hands events to it is beside its socket."""
-    config, socket = configure(directory, actions), directory / "agent.sock"
-    words = [sys.executable, "-I", "-c", "from schedhook.cli.main import run; run()", "agent"]
-    words += ["--socket", socket, "--spool", directory / "spool", "--no-watch", "--config", config]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(words, stderr=log)
-        until(socket.exists, 240)
-        yield hand_over(directory, "--socket", socket, "--spool", directory / "spool")
-        process.terminate()
-        process.wait(60)
+    configure(directory, actions)
+    options = ["--socket", directory / "agent.sock", "--spool", directory / "spool"]
+    more = ["--no-watch", "--config", directory / "config.toml"]
+    with running_agent(directory / "log", *options, *more):
+        until((directory / "agent.sock").exists, 240)
+        yield hand_over(directory, *options)
 
 
-def configure(directory: Path, actions: str) -> Path:
-    config = directory / "config.toml"
-    config.write_text(f'[journal]\npath = "{directory}/journal.db"\n[actions.pbs]\n{actions}')
-    return config
+def configure(directory: Path, actions: str) -> None:
+    text = f'[journal]\npath = "{directory}/journal.db"\n[actions.pbs]\n{actions}'
+    (directory / "config.toml").write_text(text)
 
 
 def hand_over(directory: Path, *options: object) -> Path:
@@ -227,11 +226,6 @@ def remove(path: Path) -> bool:
     return True
 
 
-def resident_on(job: Job, node: int) -> float:
-    """The share of 100 MiB that lies on `node`."""
-    return job.residency().get(node, 0) / (BIG * MIB)
-
-
 # -- resize --------------------------------------------------------------------------------------
 
 
@@ -241,12 +235,20 @@ def test_resize_brings_the_memory_along(pbs: Pbs) -> None:
     before = job.checksum()
     pbs.place("12.n1", "2")  # the cgroups hook's order is 100, ours is above
     if pbs.version == 1:
-        assert resident_on(job, 0) == 1, "the kernel moved it: nothing is left to show"
+        assert job.share_on(0) == 1, "the kernel moved it: nothing is left to show"
 
     line = assert_accepted(pbs.event("resize", "12.n1", "2"))
 
-    assert resident_on(job, 2) >= ENOUGH, line
+    assert job.share_on(2) >= ENOUGH, line
     assert job.checksum() == before
+
+
+def test_resize_onto_a_node_full_of_page_cache(pbs: Pbs, page_cache: PageCache) -> None:
+    job = pbs.begin("12.n1", "0,2", memory_on=0, mib=LARGE)
+    page_cache.fill(2)
+    pbs.place("12.n1", "2")
+    line = assert_accepted(pbs.event("resize", "12.n1", "2"))
+    assert job.share_on(2) >= ENOUGH, line
 
 
 @pytest.mark.parametrize("in_process", [True])
@@ -255,7 +257,7 @@ def test_resize_of_a_job_that_is_unknown(pbs: Pbs) -> None:
     job = pbs.begin("12[3].n1", "0,2", memory_on=0)
     pbs.place("12[3].n1", "2")
     line = assert_accepted(pbs.event("resize", "12[3].n1", "2"))
-    assert resident_on(job, 2) >= ENOUGH, line
+    assert job.share_on(2) >= ENOUGH, line
 
 
 @pytest.mark.parametrize("actions", ['on_relocation = "none"'])
@@ -263,7 +265,7 @@ def test_a_resize_can_be_left_alone(pbs: Pbs) -> None:
     job = pbs.begin("12.n1", "0,2", memory_on=0)
     pbs.place("12.n1", "2")
     assert "as configured" in assert_accepted(pbs.event("resize", "12.n1", "2"))
-    assert resident_on(job, 0) == 1
+    assert job.share_on(0) == 1
 
 
 # -- suspend and resume --------------------------------------------------------------------------
@@ -279,12 +281,12 @@ def test_suspended_memory_is_parked_and_comes_back(pbs: Pbs, actions: str) -> No
     job.process.send_signal(signal.SIGSTOP)
     line = assert_accepted(pbs.event("postsuspend", "12.n1", "0"))
     if "any" in actions:
-        assert resident_on(job, 0) <= 1 - ENOUGH, line
+        assert job.share_on(0) <= 1 - ENOUGH, line
     else:
-        assert resident_on(job, 3) >= ENOUGH, line
+        assert job.share_on(3) >= ENOUGH, line
 
     line = assert_accepted(pbs.event("preresume", "12.n1", "0"))
-    assert resident_on(job, 0) >= ENOUGH, line
+    assert job.share_on(0) >= ENOUGH, line
     assert (pbs.jobs / "12.n1/cpuset.mems").read_text() == mems
     job.process.send_signal(signal.SIGCONT)
     assert job.checksum() == before
@@ -300,7 +302,7 @@ def test_a_resumed_job_beside_another_is_reported(pbs: Pbs) -> None:
 
     assert "CPUs 0 are shared with 13.n1, 1 of node 1 are free" in line
     assert (pbs.jobs / "12.n1/cpuset.cpus").read_text() == "0\n"
-    assert resident_on(job, 0) == 1
+    assert job.share_on(0) == 1
 
 
 @pytest.mark.parametrize(
@@ -321,7 +323,7 @@ def test_a_resumed_job_gets_a_place_of_its_own(pbs: Pbs) -> None:
 
     line = assert_accepted(pbs.event("preresume", "12.n1", "0"))
 
-    assert resident_on(job, 1) >= ENOUGH, line
+    assert job.share_on(1) >= ENOUGH, line
     assert (pbs.jobs / "12.n1/cpuset.cpus").read_text() == "1\n"
     mems = "1\n" if pbs.fenced else unfenced
     assert (pbs.jobs / "12.n1/cpuset.mems").read_text() == mems
@@ -339,16 +341,16 @@ def test_strays_are_brought_back(pbs: Pbs) -> None:
     job = pbs.begin("12.n1", "1", memory_on=1)
     with allowed_everywhere(pbs, "12.n1"):
         subprocess.run(["migratepages", str(job.pid), "1", "3"], check=True)
-        assert resident_on(job, 3) >= ENOUGH
+        assert job.share_on(3) >= ENOUGH
     said = pbs.periodic("12.n1", "1")
-    assert resident_on(job, 1) >= ENOUGH, said
+    assert job.share_on(1) >= ENOUGH, said
 
 
 def test_a_job_that_was_moved_outside_of_pbs_is_followed(pbs: Pbs) -> None:
     job = pbs.begin("12.n1", "1", memory_on=1)
     pbs.place("12.n1", "2")  # PBS knows nothing of it
     said = pbs.periodic("12.n1", "1")
-    assert resident_on(job, 2) >= ENOUGH, said
+    assert job.share_on(2) >= ENOUGH, said
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,17 +16,17 @@ from typing import Any
 import pytest
 
 from schedhook.journal.journal import Journal
-from tests.numa.jobs import Job
+from tests.numa.agents import PATIENCE, running_agent
+from tests.numa.dirt import LITTLE, PageCache, count_killed, fill_with_files, taken, tmpfs
+from tests.numa.jobs import Job, drop_caches
 from tests.numa.slurm_jobs import slurm_job
 
 pytestmark = pytest.mark.nodes(4)
 
 JOB = "4711"
-BIG = 32
+BIG, LARGE = 32, 300
+"""MiB of each task; the second does not fit on a node without its page cache being dropped."""
 ENOUGH = 0.999
-PATIENCE = 300
-"""Seconds; the machine is emulated, and its files come over a network."""
-AGENT = "from schedhook.cli.commands.agent import command; command()"
 UNIT_CAPABILITIES = "-all,+sys_nice,+sys_ptrace,+dac_read_search,+sys_admin"
 """CapabilityBoundingSet of contrib/systemd/schedhook-agent.service."""
 
@@ -57,27 +56,18 @@ class Host:
         return [task.share_on(node) for task, node in zip(self.tasks, nodes, strict=True)]
 
     @contextmanager
-    def agent(self, config: str = "", *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run an agent for the block, and end it by SIGTERM; `prefix` is a command that runs it."""
+    def agent(self, config: str = "", *prefix: str) -> Iterator[int]:
+        """Run an agent for the block and yield its process; `prefix` is a command that runs it."""
         file = self.directory / "config.toml"
         file.write_text(
             f'[log]\nlevel = "debug"\n'
             f'[journal]\npath = "{self.directory}/state/journal.db"\n{config}'
         )
-        command = [*prefix, sys.executable, "-c", AGENT, "--config", str(file)]
-        command += ["--socket", str(self.directory / "s"), "--spool", str(self.directory / "spool")]
-        with (self.directory / "log").open("ab") as log:
-            process = subprocess.Popen(command, stderr=log)
-        try:
+        options = ["--socket", self.directory / "s", "--spool", self.directory / "spool"]
+        log = self.directory / "log"
+        with running_agent(log, "--config", file, *options, prefix=prefix) as process:
             wait_for(self.is_known, self.log)
             yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                assert process.wait(PATIENCE) == 0, self.log()
-            finally:
-                process.kill()
-                process.wait()
 
     def log(self) -> str:
         return (self.directory / "log").read_text()[-3000:]
@@ -91,8 +81,14 @@ def wait_for(condition: Callable[[], Any], describe: Callable[[], str] = str) ->
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with slurm_job(JOB, BIG) as (cgroup, tasks):
+def mib() -> int:
+    """MiB of each task."""
+    return BIG
+
+
+@pytest.fixture
+def host(tmp_path: Path, mib: int) -> Iterator[Host]:
+    with slurm_job(JOB, mib) as (cgroup, tasks):
         yield Host(directory=tmp_path, cgroup=cgroup, tasks=tasks)
 
 
@@ -151,12 +147,60 @@ def test_a_stopped_job_is_parked_and_moved_back(host: Host) -> None:
         wait_for(lambda: min(host.shares(0, 1)) >= ENOUGH, host.log)
 
 
+# -- room -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mib", [LARGE])
+def test_memory_follows_onto_nodes_full_of_page_cache(host: Host, page_cache: PageCache) -> None:
+    with host.agent():
+        for node in (2, 3):
+            page_cache.fill(node)
+        (host.cgroup / "cpuset.cpus").write_text("2-3")
+        wait_for(lambda: min(host.shares(2, 3)) >= ENOUGH, host.log)
+        wait_for(lambda: len(host.history()[0]["reports"]) == 2, host.log)
+    assert [report["outcome"] for report in host.history()[0]["reports"]] == ["complete"] * 2
+
+
+@pytest.mark.parametrize("mib", [LARGE])
+def test_a_job_is_parked_and_returns_among_page_cache(host: Host, page_cache: PageCache) -> None:
+    """Cache fills the node on which it is parked, and its own nodes while it is away."""
+    user = host.cgroup / "step_0" / "user"
+    with host.agent('[actions]\npark = "2"\n'):
+        page_cache.fill(2)
+        (user / "cgroup.freeze").write_text("1")
+        wait_for(lambda: min(host.shares(2, 2)) >= ENOUGH, host.log)
+        for node in (0, 1):
+            page_cache.fill(node)
+        (user / "cgroup.freeze").write_text("0")
+        wait_for(lambda: min(host.shares(0, 1)) >= ENOUGH, host.log)
+
+
+@pytest.mark.parametrize("mib", [LARGE])
+def test_memory_follows_once_files_in_memory_have_made_room(host: Host, tmp_path: Path) -> None:
+    drop_caches()
+    killed = count_killed()
+    with (
+        taken(2, leave=LARGE + 2 * LITTLE),
+        tmpfs(tmp_path / "tmpfs") as files,
+        host.agent("[agent]\nretry_s = 1\n"),
+    ):
+        fill_with_files(files, 2)
+        (host.cgroup / "cpuset.cpus").write_text("2-3")
+        wait_for(lambda: host.tasks[1].share_on(3) >= ENOUGH, host.log)
+        wait_for(lambda: "node 2 has no room" in host.log(), host.log)
+        assert host.tasks[0].share_on(0) >= ENOUGH
+        for file in files.iterdir():
+            file.unlink()
+        wait_for(lambda: host.tasks[0].share_on(2) >= ENOUGH, host.log)
+    assert count_killed() == killed
+
+
 def test_the_capabilities_of_the_service_are_enough(host: Host) -> None:
     for task in host.tasks:
         assert Path(f"/proc/{task.pid}").stat().st_uid == 0
     prefix = ("setpriv", "--bounding-set", UNIT_CAPABILITIES, "--inh-caps", "-all")
     with host.agent("", *prefix) as process:
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(f"/proc/{process}/status").read_text()
         effective = int(status.partition("CapEff:")[2].split()[0], 16)
         assert effective == (1 << 23 | 1 << 19 | 1 << 2), "SYS_NICE, SYS_PTRACE, DAC_READ_SEARCH"
         (host.cgroup / "cpuset.cpus").write_text("2-3")

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.vm import machine, once, serve, tiers
+from tests.vm import machine, matrix, once, serve, tiers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,8 +36,19 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("test", help=tiers.test.__doc__, parents=[guest])
     one.add_argument("tiers", type=Path, nargs="+", metavar="tests/TIER")
+    one.add_argument(
+        "--dirty", type=Path, nargs="*", default=[], metavar="tests/TIER",
+        help="also run the tests of these that are marked `dirty`, on a host made dirty",
+    )  # fmt: skip
     one.add_argument("--timeout", type=float, default=2100, help="seconds for each tier")
     one.add_argument("--force-vm", action="store_true", help="even if this host has the nodes")
+
+    one = commands.add_parser("matrix", help=matrix.run.__doc__, parents=[guest])
+    one.add_argument("tier", type=Path, metavar="tests/TIER")
+    one.add_argument(
+        "--with", dest="kernels", type=Path, nargs="*", default=[], help="further kernels"
+    )
+    one.add_argument("--timeout", type=float, default=7200, help="seconds for each run")
 
     one = commands.add_parser("once", help=once.run.__doc__, parents=[guest])
     one.add_argument("command", nargs="+")
@@ -64,9 +75,12 @@ def act(options: argparse.Namespace, setup: machine.Setup) -> int:
                     nodes=options.unless,
                     setup=setup,
                 )
+        case "matrix":
+            return matrix.run(options.tier, options.kernels, seconds=options.timeout, setup=setup)
         case _:
+            chosen = [*map(tiers.Tier.whole, options.tiers), *map(tiers.Tier.dirty, options.dirty)]
             return tiers.test(
-                options.tiers, seconds=options.timeout, force_vm=options.force_vm, setup=setup
+                chosen, seconds=options.timeout, force_vm=options.force_vm, setup=setup
             )
 
 

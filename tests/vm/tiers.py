@@ -38,19 +38,42 @@ class Count:
         return cls(passed=total("tests") - failed - skipped, failed=failed, skipped=skipped)
 
 
-def pytest_command(tier: Path, results: Path) -> list[str]:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """Tests that run in one guest."""
+
+    path: Path
+    """Their folder, or one file."""
+    name: str
+    """The name of their results."""
+    options: tuple[str, ...] = ()
+    """Further options of pytest."""
+
+    @classmethod
+    def whole(cls, path: Path) -> Tier:
+        """Return all tests of a folder or a file."""
+        return cls(path=path, name=f"{path.parent.name}-{path.name}" if path.suffix else path.name)
+
+    @classmethod
+    def dirty(cls, path: Path) -> Tier:
+        """Return the tests that are marked `dirty`, on a host made dirty."""
+        return cls(path=path, name=f"{path.name}-dirty", options=("--dirty", "-m", "dirty"))
+
+
+def pytest_command(tier: Tier, results: Path) -> list[str]:
     """Return the pytest command for ``tier``; it names each test, so that a hang is located."""
     # In the guest, importing unused plug-ins takes seconds. So does rewriting the assertions of
     # packages with a pytest plug-in, such as this one: the guest cannot cache the result.
     command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"]
-    command += [sys.executable, "-P", "-m", "pytest", str(tier), "-vv", "--durations=5"]
+    command += [sys.executable, "-P", "-m", "pytest", str(tier.path.resolve()), *tier.options]
+    command += ["-vv", "--durations=5"]
     command += ["-p", "no:cacheprovider"]
     # A test that takes this long shows where it is, and in the end fails; the guest goes on.
     command += ["-p", "pytest_timeout", "-o", "timeout=900", "-o", "faulthandler_timeout=300"]
     return [*command, f"--junit-xml={results}/junit.xml"]
 
 
-def test(tiers: list[Path], *, seconds: float, force_vm: bool, setup: machine.Setup) -> int:
+def test(tiers: list[Tier], *, seconds: float, force_vm: bool, setup: machine.Setup) -> int:
     """Run each tier; return 0 only if each ran at least one test and all passed.
 
     Guests run side by side, one for each processor: a tier often waits. On this host one tier
@@ -58,7 +81,7 @@ def test(tiers: list[Path], *, seconds: float, force_vm: bool, setup: machine.Se
     """
     nodes = None if force_vm else NODES_NEEDED
 
-    def passes(tier: Path) -> bool:
+    def passes(tier: Tier) -> bool:
         return run(tier, seconds=seconds, nodes=nodes, setup=setup)
 
     if once.where(nodes) == "this host" or len(tiers) == 1:
@@ -68,27 +91,24 @@ def test(tiers: list[Path], *, seconds: float, force_vm: bool, setup: machine.Se
     return 0 if all(results) else 1
 
 
-def name(tier: Path) -> str:
-    """Return the name of a tier's results: of the folder, or of folder and file."""
-    return f"{tier.parent.name}-{tier.name}" if tier.suffix else tier.name
-
-
-def run(tier: Path, *, seconds: float, nodes: int | None, setup: machine.Setup) -> bool:
+def run(tier: Tier, *, seconds: float, nodes: int | None, setup: machine.Setup) -> bool:
     """Return whether the tests of ``tier`` passed, at least one of them."""
-    results = RESULTS / name(tier)
+    if "--dirty" in tier.options:
+        nodes = None  # not on a developer's own host
+    results = RESULTS / tier.name
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
-    command = pytest_command(tier.resolve(), results)
-    print(f"{tier}: pytest on {once.where(nodes)}", flush=True)
+    command = pytest_command(tier, results)
+    print(f"{tier.name}: pytest on {once.where(nodes)}", flush=True)
     passed = once.run(command, results, seconds=seconds, nodes=nodes, setup=setup) == 0
     junit = results / "junit.xml"
     if passed and (not junit.exists() or Count.read(junit).passed == 0):
-        print(f"{tier}: no test passed", file=sys.stderr)
+        print(f"{tier.name}: no test passed", file=sys.stderr)
         return False
     return passed
 
 
-def side_by_side(passes: Callable[[Path], bool], tiers: list[Path]) -> list[bool]:
+def side_by_side(passes: Callable[[Tier], bool], tiers: list[Tier]) -> list[bool]:
     """Return what ``passes`` returned for each tier; each runs in a process of its own.
 
     The processes end with this one: each stops its guest at SIGTERM.
@@ -96,7 +116,7 @@ def side_by_side(passes: Callable[[Path], bool], tiers: list[Path]) -> list[bool
     fork = multiprocessing.get_context("fork")
     free = fork.Semaphore(os.cpu_count() or 1)
 
-    def work(tier: Path) -> None:
+    def work(tier: Tier) -> None:
         with free:
             sys.exit(0 if passes(tier) else 1)
 

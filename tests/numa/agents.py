@@ -1,0 +1,40 @@
+"""An agent that runs at once: a child of the tests' process, which has the imports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from schedhook.cli.main import main
+from tests.numa.killing import in_child, kill_after
+
+PATIENCE = 300
+"""Seconds; the machine is emulated, and its files come over a network."""
+
+
+@contextmanager
+def running_agent(log: Path, *options: object, prefix: Sequence[str] = ()) -> Iterator[int]:
+    """Run `schedhook agent` for the block, end it by SIGTERM, and yield its process.
+
+    An interpreter of its own takes some ten seconds to start in the guest; `prefix`, a command that
+    runs a command, wants one.
+    """
+    words = ["agent", *map(str, options)]
+
+    def work() -> int | None:
+        if prefix:
+            program = [sys.executable, "-P", "-m", "schedhook.cli.main", *words]
+            os.execvp(prefix[0], [*prefix, *program])
+        return main(words, standalone_mode=False)  # type: ignore[no-any-return]
+
+    agent = in_child(work, log)
+    try:
+        yield agent
+    finally:
+        os.kill(agent, signal.SIGTERM)
+        status = kill_after(agent, PATIENCE)
+    assert status == 0, log.read_text()[-3000:]

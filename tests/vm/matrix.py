@@ -1,0 +1,33 @@
+"""One tier on every kind of host: each kernel, clean and dirty, without NUMA balancing and with."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.balancing import STATES
+from tests.vm import machine, tiers
+
+
+def run(path: Path, kernels: Sequence[Path], *, seconds: float, setup: machine.Setup) -> int:
+    """Run a tier on each kind of host in turn; print the counts; return 0 if all tests passed.
+
+    ``kernels`` come in addition to the kernel of ``setup``.
+    """
+    names = []
+    for kernel in (setup.kernel or machine.newest_kernel(), *kernels):
+        for dirty, balancing in itertools.product((False, True), STATES[::-1]):
+            version = kernel.name.removeprefix("vmlinuz-")
+            state = "dirty" if dirty else "clean"
+            tier = tiers.Tier(
+                path=path,
+                name=f"{path.name}-{version}-{state}-balancing-{balancing}",
+                options=(f"--balancing={balancing}", *(["--dirty"] if dirty else [])),
+            )
+            names.append(tier.name)
+            tiers.run(
+                tier, seconds=seconds, nodes=None, setup=dataclasses.replace(setup, kernel=kernel)
+            )
+    return tiers.summary(names)
