@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -23,6 +24,7 @@ def run_command(command: click.Command, name: str) -> NoReturn:
     # A daemon may start us with SIGCHLD ignored; then the exit status of each program that we run
     # would be lost, and 0 be seen instead.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # for characters that the terminal cannot show
         sys.stdout.reconfigure(errors="replace")
     sys.exit(_run(command, name))
@@ -57,6 +59,17 @@ def _run(command: click.Command, name: str) -> int:
         message, status = _explain(error)
         complain(f"{name}: {message}")
         return status
+
+
+def _replace_closed_streams() -> None:
+    """Open /dev/null for each standard stream that the caller has closed.
+
+    Else the next file that we open gets its number, and what is printed goes there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - until the end
+            setattr(sys, name, stream)
 
 
 def _discard_output() -> None:

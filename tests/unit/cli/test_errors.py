@@ -55,6 +55,22 @@ def test_a_reader_that_has_gone_is_no_traceback(four: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_streams_that_the_caller_closed(
+    four: Path, options: tuple[str, ...], closed: tuple[int, ...]
+) -> None:
+    done = subprocess.run(
+        [*SCHEDHOOK, "show", "--root", four, *options],
+        preexec_fn=lambda: [os.close(number) for number in closed],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (1 not in closed)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
 def test_a_full_disk_is_one_line(four: Path, options: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:
         command = [*SCHEDHOOK, "show", "--root", four, *options]
