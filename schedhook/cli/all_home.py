@@ -14,6 +14,8 @@ from schedhook.cli.errors import complain
 from schedhook.cli.running import carry_out, print_report
 from schedhook.jobs.lookup import scheduler_names
 from schedhook.plugins.manager import Plugins
+from schedhook.relocation.nodes import check_named_nodes
+from schedhook.relocation.settings import resolve_settings
 from schedhook.roles.request import Request
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS
@@ -31,7 +33,9 @@ def bring_all_home(
 
     A job that fails does not keep the others from being tried. With `as_json` print one object:
     `jobs`, the report of each, and `problems`, a line for each job or scheduler that gave none.
+    Raise UsageError or PluginError, before anything moves, if the request cannot be understood.
     """
+    _check(request, config, plugins, root)
     reports: list[Report] = []
     problems: list[str] = []
     for name, job in _jobs(plugins, request.scheduler, root, problems):
@@ -50,6 +54,16 @@ def bring_all_home(
     if not reports and not problems and not as_json:
         click.echo("no job on this host")
     return _worst(reports, problems)
+
+
+def _check(request: Request, config: Config, plugins: Plugins, root: Path) -> None:
+    """Raise UsageError or PluginError for what would be wrong with every job's request."""
+    settings = resolve_settings(request, config, plugins)
+    if request.mapper is not None:
+        plugins.mapper(request.mapper)
+    check_named_nodes(request, plugins.backend(settings.backend).create(root).topology())
+    if request.scheduler is not None:
+        plugins.scheduler(request.scheduler)
 
 
 def _jobs(

@@ -168,6 +168,30 @@ def test_all_is_for_home_only(run: Run, four: Path) -> None:
     assert "--all is for --home" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--to", 2], "leave out --to"),
+        (["--from", 7], "node 7 is not online"),
+        (["--scheduler", "treasure"], "no scheduler is called 'treasure'"),
+        (["--mapper", "treasure"], "no mapper is called 'treasure'"),
+        (["--strategy", "telepathy"], "no strategy is called 'telepathy'"),
+        (["--backend", "magic"], "no backend is called 'magic'"),
+    ],
+)
+@pytest.mark.parametrize("with_jobs", [True, False])
+def test_wrong_usage_for_all_jobs_is_said_once(
+    run: Run, four: Path, arguments: list[object], words: str, with_jobs: bool
+) -> None:
+    backend = [] if "--backend" in arguments else ["--backend", "simulated"]
+    choice = [] if with_jobs or "--scheduler" in arguments else ["--scheduler", "pbs"]
+    status, out, err = run(
+        "relocate", "--all", "--home", "--root", four, *backend, *choice, *arguments
+    )
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
 def test_no_job_to_bring_home(run: Run, tmp_path: Path) -> None:
     write_host(tmp_path, nodes=[FakeNode(number=n, cpus=str(n)) for n in range(2)])
     assert run("relocate", "--all", "--home", "--root", tmp_path)[:2] == (
