@@ -68,4 +68,4 @@ class Throttle:
             now = time.monotonic()
             self._due = max(self._due, now) + size / self._rate
             wait = self._due - now
-        time.sleep(wait)
+        time.sleep(min(wait, threading.TIMEOUT_MAX))

@@ -21,7 +21,7 @@ from schedhook.values.config import load_config
 from schedhook.values.errors import UsageError
 from schedhook.values.text import join_some
 
-_AGO = re.compile(r"([0-9]+)([smhdw])")
+_AGO = re.compile(r"([0-9]{1,9})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 Run = Mapping[str, Any]

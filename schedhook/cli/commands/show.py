@@ -37,7 +37,7 @@ Read = Callable[[], Mapping[str, Any]]
 )
 @click.option(
     "--watch",
-    type=NumberType(min=0.2),
+    type=NumberType(min=0.2, max=86_400),
     is_flag=False,
     flag_value=_SECONDS,
     metavar="[SECONDS]",

@@ -46,7 +46,7 @@ moving_options = grouped(
     ),
     click.option(
         "--bandwidth",
-        type=NumberType(min=0, min_open=True),
+        type=NumberType(min=0, min_open=True, max=1_000_000),
         metavar="MB/S",
         help="Move at most so many MB (1,000,000 bytes) per second, such as 500."
         f" {configured('no limit')}",
@@ -65,7 +65,7 @@ moving_options = grouped(
     ),
     click.option(
         "--reserve",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, 1 << 30),
         metavar="MIB",
         help="Leave so many MiB (1,048,576 bytes) free on each destination node, such as 512."
         f" {configured(_DEFAULTS.reserve_mb)}",

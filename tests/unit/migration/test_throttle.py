@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
@@ -31,6 +32,13 @@ def test_threads_stay_on_the_jobs_processors(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert choose_threads(wanted, cpus(new), cpus(old)) == (threads, cpus(where))
+
+
+def test_the_slowest_rate_waits_as_long_as_a_clock_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = list[float]()
+    monkeypatch.setattr(time, "sleep", slept.append)
+    Throttle(1e-300).spend(2 << 20)
+    assert slept == [threading.TIMEOUT_MAX]
 
 
 def test_a_throttle_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:

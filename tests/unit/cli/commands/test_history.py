@@ -126,7 +126,9 @@ def test_since(run: Run, since: str, expected: list[str]) -> None:
     assert jobs(run("--since", since, "--json")[1]) == expected
 
 
-@pytest.mark.parametrize("since", ["yesterday", "3", "-2h", "2h30m", ""])
+@pytest.mark.parametrize(
+    "since", ["yesterday", "3", "-2h", "2h30m", "", "9" * 400 + "w", "9" * 5000 + "w"]
+)
 def test_a_time_that_cannot_be_parsed(run: Run, since: str) -> None:
     status, out, err = run("--since", since)
     assert (status, out, err.count("\n")) == (2, "", 1)

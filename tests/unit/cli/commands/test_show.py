@@ -68,6 +68,13 @@ def test_memory_policies_that_name_other_nodes(run: Run, four: Path) -> None:
 # -- --watch -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("seconds", ["0", "1e308", "nan"])
+def test_an_interval_that_no_clock_has(run: Run, four: Path, seconds: str) -> None:
+    status, out, err = run("show", "--watch", seconds, "--root", four)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "--watch" in err
+
+
 def test_watching_ends_with_the_job(run: Run, four: Path) -> None:
     status, _, err = run("show", "--watch", "--job", 99, "--root", four)
     assert status == 2
