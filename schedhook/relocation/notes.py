@@ -18,6 +18,10 @@ _MIB = 1 << 20
 
 BY_PAGE = "by-page"
 """The mapper's name in reports if a function chooses the node of each page."""
+POLICIES_BY_PAGE = (
+    "memory policies stay as they are: each page goes to a node of its own, so no node map says"
+    " which node takes the place of an old one; relocate processes of the same nodes together"
+)
 RECOVERED = "an earlier relocation was killed; its changes were rolled back first"
 
 

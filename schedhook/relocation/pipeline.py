@@ -19,6 +19,8 @@ from schedhook.relocation.members import Members
 from schedhook.relocation.newcomers import refresh
 from schedhook.relocation.nodes import check_named_nodes, find_route
 from schedhook.relocation.notes import (
+    BY_PAGE,
+    POLICIES_BY_PAGE,
     RECOVERED,
     note_on_one_node,
     note_on_upper_bounds,
@@ -104,6 +106,8 @@ def _relocate(context: Context) -> Report:
     notes += notes_on_gpus(plan, topology)
     policies = foresee_policies_left(move)
     plan = replace(plan, policies=count_policies(policies))
+    if plan.policies and route.node_map.mapper == BY_PAGE:
+        context = _leave_policies(context)
     if plan.refusal:
         notes.append(plan.refusal)
         return plan_report(context, Outcome.REFUSED, plan)
@@ -113,6 +117,14 @@ def _relocate(context: Context) -> Report:
             notes += notes_on_policies(policies, route.destinations)
         return plan_report(context, Outcome.PLANNED, plan)
     return carry_out(context, move, plan)
+
+
+def _leave_policies(context: Context) -> Context:
+    """Return the context of a relocation that rebinds no policy, with a note if it was to."""
+    settings = context.settings
+    if settings.policies is Policies.REBIND:
+        context.notes.append(POLICIES_BY_PAGE)
+    return replace(context, settings=replace(settings, policies=Policies.LEAVE))
 
 
 def _attach(context: Context, topology: Topology) -> Outcome | None:

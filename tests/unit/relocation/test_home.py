@@ -23,7 +23,7 @@ from schedhook.testing.hosts import (
 )
 from schedhook.values.config import Config, PluginsSection, RelocationSection
 from schedhook.values.errors import UsageError
-from schedhook.values.model import Outcome, Report
+from schedhook.values.model import Outcome, Policies, Report
 from schedhook.values.sets import NodeSet
 from tests.unit.topologies import KINDS, may_be_chosen
 
@@ -124,6 +124,19 @@ def test_processes_on_different_nodes_each_get_their_own(tmp_path: Path) -> None
     assert report.outcome is Outcome.COMPLETE
     assert (report.strategy, report.bytes_moved) == ("home", 9 * PAGE)
     assert after(report) == {100: {0: 6}, 101: {1: 9}, 102: {3: 6}}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_policies_that_no_map_can_rebind_are_said(tmp_path: Path, dry_run: bool) -> None:
+    """`--policies rebind` must not be passed over in silence if each page has its own way."""
+    write_host(tmp_path, KINDS["eight nodes"].nodes())
+    process(tmp_path, 100, "0-3", heap({2: 4}, policy="bind:2"))
+    process(tmp_path, 101, "4-7", heap({2: 4}, policy="bind:2"))
+    report = run(tmp_path, 100, 101, policies=Policies.REBIND, dry_run=dry_run)
+    assert any("memory policies stay as they are" in note for note in report.notes)
+    assert any("names an old node (bind:2)" in note for note in report.notes)
+    one = run(tmp_path, 100, policies=Policies.REBIND, dry_run=dry_run)
+    assert not any("memory policies stay as they are" in note for note in one.notes)
 
 
 def segment(pages: Mapping[int, int]) -> FakeArea:
