@@ -73,10 +73,14 @@ class PbsJobs:
     def resolve(self, text: str) -> str:
         """Return the full id of the job that people call `text`, `text` itself if there is none.
 
-        Raise UsageError for an array (`12`, `12[]`, `12[].server`), and for what cannot be an id.
+        Raise UsageError for an array (`12`, `12[]`, `12[].server`), for the number of jobs of
+        several servers, and for what cannot be an id.
         """
         job, known = self.full_id(text), self.names()
         if job not in known:
+            alike = [each for each in known if each.partition(".")[0] == text]
+            if alike:
+                raise UsageError(f"{text} names several jobs; name one: {join_some(alike)}")
             array, _, server = text.partition(".")
             prefix = f"{array.removesuffix('[]')}["
             subjobs = [

@@ -74,6 +74,8 @@ def test_a_short_id_will_do_where_it_says_enough(host: Path, version: int) -> No
     assert pbs.tasks("12") == pbs.tasks("12.n1") != ()
     add_job(host, "12.n2", version, cpus="0", nodes="0")
     assert pbs.tasks("12") == ()
+    with pytest.raises(UsageError, match=r"12 names several jobs; name one: 12\.n1, 12\.n2"):
+        pbs.resolve("12")
 
 
 def test_a_subjob_is_found_by_its_short_id_and_an_array_lists_its_subjobs(
