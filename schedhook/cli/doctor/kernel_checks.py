@@ -18,9 +18,9 @@ _CAPABILITIES = {
 }
 
 
-def check_capabilities(setup: Setup) -> Iterable[Finding]:
+def check_capabilities(_: Setup) -> Iterable[Finding]:
     """Find out which capabilities(7) this process holds."""
-    effective = read_status(os.getpid(), setup.root).cap_effective
+    effective = read_status(os.getpid()).cap_effective
     for name, (bit, without) in _CAPABILITIES.items():
         if effective >> bit & 1:
             yield ok(name, "held")
@@ -33,11 +33,14 @@ def check_calls(setup: Setup) -> Iterable[Finding]:
     """Try the system calls and files that a relocation needs on this process itself."""
     from schedhook.backends.native import _core, access
 
-    for subject, refusal in access.probe(setup.root):
+    refusals = dict(access.probe(setup.root))
+    for subject, refusal in refusals.items():
         if refusal is None:
             yield ok(subject, "works")
         else:  # the message of the refusal has the remedy
             yield problem(subject, "does not work: nothing can be moved", str(refusal))
+    if refusals.get("/proc") is not None:
+        return
     with (setup.root / "proc/self/pagemap").open("rb") as pagemap:
         scans = _core.can_scan(pagemap.fileno())
     if scans:
