@@ -117,8 +117,8 @@ class JournalSection:
 class AgentSection:
     """[agent]: the process that handles events from schedulers' hooks."""
 
-    socket: str = "/run/schedhook/agent.sock"
-    spool: str = "/var/spool/schedhook"
+    socket: str = field(default="/run/schedhook/agent.sock", metadata=NOT_EMPTY)
+    spool: str = field(default="/var/spool/schedhook", metadata=NOT_EMPTY)
     """Where hooks leave events while no agent runs. The hooks' scripts need both paths, too."""
     workers: int = between(1, 256, 4)
     """The number of jobs whose events are handled at the same time."""

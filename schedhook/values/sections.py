@@ -17,7 +17,7 @@ _Section = TypeVar("_Section")
 NOT_A_KEY: Mapping[str, Any] = {"key": False}
 """The metadata of a field that is not a key of the file."""
 NOT_EMPTY: Mapping[str, Any] = {"fill": True}
-"""The metadata of a list that must have an entry."""
+"""The metadata of a list that must have an entry, or of a text that must not be empty."""
 
 _NODES = 'nodes in quotes, such as "0-3,8"'
 
@@ -98,7 +98,8 @@ def _convert(value: Any, hint: Any, key: _Key) -> Any:
     elif hint is int:
         key.expect(type(value) is int, "a whole number", value)
     elif hint is str:
-        key.expect(isinstance(value, str), "a text, in quotes", value)
+        is_text = isinstance(value, str) and "\0" not in value  # no path or name has a NUL
+        key.expect(is_text, "a text, in quotes", value)
     else:
         is_tables = isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
         key.expect(is_tables, f"sections, [{key.name}.NAME]", value)
@@ -147,7 +148,9 @@ def _check_bounds(value: Any, each: Field[Any], key: _Key) -> None:
         allowed = f"the name of a file that ends in {suffix}"
         key.expect(not value or value.endswith(suffix), allowed, value)
     if each.metadata.get("fill"):
-        key.expect(bool(value), "a list with at least one entry", list(value))
+        is_text = isinstance(value, str)
+        allowed = "a text that is not empty" if is_text else "a list with at least one entry"
+        key.expect(bool(value), allowed, value if is_text else list(value))
 
 
 def _unknown(key: str, keys: Mapping[str, Field[Any]]) -> str:

@@ -225,6 +225,12 @@ def test_a_wrong_type_names_the_key_and_what_is_allowed(section: str, key: str, 
             "[relocation]\nkinds = []\n",
             "relocation.kinds: must be a list with at least one entry, not []",
         ),
+        ('[agent]\nspool = ""\n', "agent.spool: must be a text that is not empty, not ''"),
+        ('[agent]\nsocket = ""\n', "agent.socket: must be a text that is not empty, not ''"),
+        (
+            '[journal]\npath = "a\\u0000b"\n',
+            r"journal.path: must be a text, in quotes, not 'a\x00b'",
+        ),
         ("[retry]\nattempts = 0\n", "retry.attempts: must be a number from 1 to 1000, not 0"),
         (
             "[relocation]\nthreads = 1.5\n",
