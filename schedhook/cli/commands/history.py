@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from schedhook.cli.options.common import config_option, json_option
+from schedhook.cli.options.common import config_option
 from schedhook.cli.options.pictures import picture_options
 from schedhook.cli.output.files import Pictures
 from schedhook.journal.file import journal_path
@@ -64,7 +64,9 @@ class Since(click.ParamType[float]):
     help="At most so many runs, the latest.",
 )
 @picture_options
-@json_option
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON list instead of text for people."
+)
 @config_option
 def command(
     job: str | None,
@@ -77,8 +79,8 @@ def command(
 ) -> int:
     """Show what was seen and done on this host: one line per run of each job, or all about JOB.
 
-    A job that was requeued has several runs. Sizes in JSON are bytes, times seconds since the
-    epoch. A picture shows JOB's latest relocation.
+    A job that was requeued has several runs. With --json, prints one list, an object per run; sizes
+    are bytes, times seconds since the epoch. A picture shows JOB's latest relocation.
     """
     pictures = Pictures(svg=svg, html=html)
     if pictures and job is None:
