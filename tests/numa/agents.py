@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from schedhook.cli.main import main
-from tests.numa.killing import in_child, kill_after
+from tests.forked import in_child
+from tests.numa.killing import kill_after
 
 PATIENCE = 300
 """Seconds; the machine is emulated, and its files come over a network."""

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from schedhook.cli.main import main
+from tests.forked import in_child
 from tests.numa.jobs import Job, cgroup
-from tests.numa.killing import in_child, kill_after, random_moments, settle
+from tests.numa.killing import kill_after, random_moments, settle
 
 pytestmark = pytest.mark.nodes(4)
 

@@ -28,9 +28,10 @@ from schedhook.values.config import (
     WatchSection,
 )
 from schedhook_plugins.schedulers.slurm.command import command as job_migrate
+from tests.forked import in_child
 from tests.numa import killing
 from tests.numa.jobs import Job, cgroup
-from tests.numa.killing import in_child, kill_after, random_moments
+from tests.numa.killing import kill_after, random_moments
 from tests.numa.slurm_jobs import slurm_job
 
 pytestmark = pytest.mark.nodes(4)

@@ -21,8 +21,9 @@ from schedhook.values.actions import ActionsSection, OnSharedProcessors, PbsActi
 from schedhook.values.config import Config, PluginsSection
 from schedhook.values.model import Event
 from schedhook_plugins.schedulers.pbs.notes import REPLACING
+from tests.forked import in_child
 from tests.numa.jobs import CGROUPS, Job
-from tests.numa.killing import in_child, kill_after, random_moments
+from tests.numa.killing import kill_after, random_moments
 from tests.numa.test_killed_moves import KILLS
 from tests.numa.test_pbs import exec_vnode, service
 

@@ -17,7 +17,8 @@ from schedhook.values.model import NodeMap
 from schedhook.values.policy import PolicyMode
 from tests.numa.bound import THREADS, Run, bound, joining, nodes_of, relocate
 from tests.numa.jobs import cannot_run, cgroup
-from tests.numa.killing import in_child, kill_after, random_moments
+from tests.forked import in_child
+from tests.numa.killing import kill_after, random_moments
 from tests.unit.control.talking import talking
 
 pytestmark = pytest.mark.nodes(4)

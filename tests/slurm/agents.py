@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from schedhook.cli.main import run as schedhook
+from schedhook_plugins.schedulers.slurm.command import main as command
+from tests.forked import Child
 from tests.slurm.cluster import Cluster, wait_until
 
 SOCKET = Path("/run/schedhook/agent.sock")
@@ -19,17 +22,15 @@ LOG = "agent"
 
 
 @contextmanager
-def agent(cluster: Cluster, config: str = "") -> Iterator[subprocess.Popen[bytes]]:
+def agent(cluster: Cluster, config: str = "") -> Iterator[Child]:
     """Run the agent as its service does, with this configuration and a log among the cluster's."""
     file = cluster.directory / "schedhook.toml"
     file.write_text(config)
     SOCKET.unlink(missing_ok=True)
-    with (cluster.directory / "log" / LOG).open("wb") as log:
-        running = subprocess.Popen(
-            AGENT,
-            env={**cluster.environment, "SCHEDHOOK_CONFIG": str(file)},
-            stderr=log,
-        )
+    environment = {**cluster.environment, "SCHEDHOOK_CONFIG": str(file)}
+    log = cluster.directory / "log" / LOG
+    log.unlink(missing_ok=True)
+    running = Child(schedhook, ["agent"], log, environment=environment)
     try:
         wait_until(SOCKET.exists, 120, "the agent's socket", cluster.diagnosis)
         yield running
@@ -40,15 +41,14 @@ def agent(cluster: Cluster, config: str = "") -> Iterator[subprocess.Popen[bytes
 
 def job_migrate(cluster: Cluster, *arguments: object, **environment: str) -> tuple[int, Any]:
     """Run job-migrate as root; return its exit status, and its JSON or its error message."""
-    done = subprocess.run(
-        [*JOB_MIGRATE, *map(str, arguments), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**cluster.environment, **environment},
-    )
-    assert "Traceback" not in done.stderr
-    answer = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
-    print(json.dumps(answer), done.stderr)
-    return done.returncode, answer
+    words = [*map(str, arguments), "--json"]
+    with tempfile.TemporaryDirectory() as name:
+        out, err = Path(name, "out"), Path(name, "err")
+        environment = {**cluster.environment, **environment}
+        child = Child(command, words, out, errors=err, environment=environment)
+        status = child.wait(300)
+        printed, errors = out.read_text(), err.read_text()
+    assert "Traceback" not in errors
+    answer = json.loads(printed) if printed else {"error": errors}
+    print(json.dumps(answer), errors)
+    return status, answer

@@ -20,7 +20,7 @@ from tests.slurm.agents import AGENT, agent
 from tests.slurm.cluster import Cluster, wait_until
 
 ENOUGH = 0.999
-BURST = 50
+BURST = 20
 
 
 def state(pid: int) -> str:
