@@ -41,8 +41,9 @@ def in_child(
         status = _status(work)
         sys.stdout.flush()
         sys.stderr.flush()
-    except Exception:
+    except BaseException:
         os.write(2, traceback.format_exc().encode())
+        raise
     finally:
         os._exit(status)
 
