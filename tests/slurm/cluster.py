@@ -231,6 +231,18 @@ class Cluster:
         self.configure(**settings)
         self.command("scontrol", "reconfigure")
 
+    def restart_controller(self, **settings: str) -> None:
+        """Restart slurmctld with the cluster's lines and these; it keeps its jobs."""
+        self.configure(**settings)
+        self._end("slurmctld")
+        self._daemon("slurmctld", ["slurmctld", "-f", str(self.conf)])
+        wait_until(
+            lambda: all(self.host_state(host) == "IDLE" for host in self.hosts),
+            120,
+            "every host to be idle",
+            self.diagnosis,
+        )
+
     # -- jobs ----------------------------------------------------------------------------------
 
     def command(

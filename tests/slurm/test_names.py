@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from schedhook_plugins.schedulers.slurm import scopes
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.queries import QUERY_METHODS, ping, query_job
 from tests.slurm import agents, jobs
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import Cluster, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,35 @@ def test_an_element_of_an_array_is_moved_and_shown_by_its_name(cluster: Cluster)
     shown = show(f"{array}_2")
     assert (shown["job"], shown["alias"], shown["name"]) == (second, f"{array}_2", "sweep")
     assert [each["pid"] for each in shown["processes"]].count(two) == 1
+
+
+@pytest.fixture
+def backfill(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with the scheduler that starts heterogeneous jobs, which is the only one."""
+    cluster.restart_controller(SchedulerType="sched/backfill", SchedulerParameters="bf_interval=2")
+    yield cluster
+    cluster.cancel_all()
+    cluster.restart_controller()
+
+
+def test_a_component_is_found_by_its_name(backfill: Cluster) -> None:
+    cluster = backfill
+    script = "#SBATCH -n1\n#SBATCH hetjob\n#SBATCH -n1\nsrun --het-group=0,1 sleep 600"
+    first = cluster.submit(script)
+    here = HostJobs()
+
+    def aliases() -> set[str]:
+        return {about.alias for job in here.jobs() if (about := here.describe(job))}
+
+    expected = {f"{first}+0", f"{first}+1"}
+    wait_until(lambda: aliases() == expected, 120, f"jobs {expected}", cluster.diagnosis)
+    (second,) = set(here.jobs()) - {str(first)}
+    assert (here.resolve(f"{first}+0"), here.resolve(f"{first}+1")) == (str(first), second)
+    with pytest.raises(UsageError, match="heterogeneous"):
+        here.resolve(str(first))
+    for method in QUERY_METHODS[2:]:
+        found = query_job(f"{first}+1", methods=[method])
+        assert (found.number, found.hosts) == (second, ("n2",)), method.name
 
 
 def test_slurmstepds_title_tells_the_number(cluster: Cluster) -> None:
