@@ -15,9 +15,9 @@ from schedhook.cli.main import main
 from schedhook.control.rebinding import Rebinding
 from schedhook.values.model import NodeMap
 from schedhook.values.policy import PolicyMode
+from tests.forked import in_child
 from tests.numa.bound import THREADS, Run, bound, joining, nodes_of, relocate
 from tests.numa.jobs import cannot_run, cgroup
-from tests.forked import in_child
 from tests.numa.killing import kill_after, random_moments
 from tests.unit.control.talking import talking
 
