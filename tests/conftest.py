@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=bool(os.environ.get("SCHEDHOOK_DIRTY")),
         help="make the virtual machine a dirty host; default: if SCHEDHOOK_DIRTY is set",
     )
+    parser.addoption(
+        "--thorough", action="store_true", help="all variants of tests that are marked `short`"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,3 +52,27 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "balancing(state, …): with NUMA balancing on, off, or once with each"
     )
     config.addinivalue_line("markers", "dirty: also runs in the short run on a dirty host")
+    config.addinivalue_line("markers", "short(count): so many of its variants, unless --thorough")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect most variants of tests that are marked `short`, unless tests are named."""
+    if config.getoption("thorough") or any("::" in each for each in config.args):
+        return
+    left_out = set(variants_to_leave_out(items))
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
+
+
+def variants_to_leave_out(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Yield all but so many variants of each test as its mark says, evenly spaced."""
+    variants: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        variants.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for its in variants.values():
+        if mark := its[0].get_closest_marker("short"):
+            wanted = mark.args[0]
+            for at, item in enumerate(its):
+                if at * wanted // len(its) == (at - 1) * wanted // len(its):
+                    yield item

@@ -221,6 +221,7 @@ def test_reading_a_thread_costs_little_beside_a_process() -> None:
 # -- cpusets -------------------------------------------------------------------------------------
 
 
+@pytest.mark.short(8)
 @pytest.mark.parametrize(
     ("mode", "nodes"),
     [

@@ -27,6 +27,7 @@ def weighted_interleave() -> bool:
     return Path("/sys/kernel/mm/mempolicy/weighted_interleave").exists()
 
 
+@pytest.mark.short(7)
 @pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_next_allocation_comes_from_the_new_nodes(mode: str, flags: str, run: Run) -> None:

@@ -128,6 +128,7 @@ def moves_once(
     return report  # type: ignore[no-any-return]
 
 
+@pytest.mark.short(7)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
     ("kind", "mib", "children", "broken"),
@@ -156,6 +157,7 @@ def test_a_family(run: Any, kind: str, mib: int, children: int, broken: int, str
         assert agree(report["bytes_moved"], (mib + copies) * MIB, (mib + copies) * MIB + 10 * MIB)
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("kind", "broken"), [("file", 0), ("private", 30), ("copied", 30)])
 def test_a_family_with_a_file(

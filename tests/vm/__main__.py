@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--dirty", type=Path, nargs="*", default=[], metavar="tests/TIER",
         help="also run the tests of these that are marked `dirty`, on a host made dirty",
     )  # fmt: skip
-    one.add_argument("--timeout", type=float, default=2100, help="seconds for each tier")
+    one.add_argument("--timeout", type=float, default=3000, help="seconds for each tier")
     one.add_argument("--force-vm", action="store_true", help="even if this host has the nodes")
 
     one = commands.add_parser("matrix", help=matrix.run.__doc__, parents=[guest])

@@ -24,7 +24,7 @@ def run(path: Path, kernels: Sequence[Path], *, seconds: float, setup: machine.S
             tier = tiers.Tier(
                 path=path,
                 name=f"{path.name}-{version}-{state}-balancing-{balancing}",
-                options=(f"--balancing={balancing}", *(["--dirty"] if dirty else [])),
+                options=("--thorough", f"--balancing={balancing}", *(["--dirty"] if dirty else [])),
             )
             names.append(tier.name)
             tiers.run(
