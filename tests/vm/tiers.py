@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -52,7 +53,9 @@ class Tier:
     @classmethod
     def whole(cls, path: Path) -> Tier:
         """Return all tests of a folder or a file."""
-        return cls(path=path, name=f"{path.parent.name}-{path.name}" if path.suffix else path.name)
+        name = f"{path.parent.name}-{path.name}" if path.suffix else path.name
+        # QEMU takes a colon in the name of a shared directory for the end of an option.
+        return cls(path=path, name=re.sub(r"[^\w.-]+", "-", name))
 
     @classmethod
     def dirty(cls, path: Path) -> Tier:
