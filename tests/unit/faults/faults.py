@@ -413,7 +413,7 @@ CONFIGURATIONS: Mapping[str, tuple[bytes | None, str]] = {
     "missing": (None, "no such configuration file"),
     "not TOML": (b"[agent\n", "not TOML"),
     "unknown key": (b"[agent]\nsokcet = 1\n", "did you mean socket"),
-    "wrong value": (b"[agent]\nworkers = 0\n", "at least 1"),
+    "wrong value": (b"[agent]\nworkers = 0\n", "from 1 to 256"),
     "not UTF-8": (b"\xff\xfe", "not UTF-8"),
     "nested without end": (b"x = " + b"[" * 100_000, "not TOML"),
     "writable by others": (b"", "may be written by others"),

@@ -203,12 +203,7 @@ def test_users_may_send_only_the_events_of_hooks_that_users_run(adapter: Schedul
         for owner in (None, 0, 1001):
             with pytest.raises(RefusedError):
                 read_users_event(said, adapter, 1000, lambda _, owner=owner: owner)  # type: ignore[misc]
-    assert (
-        accepted
-        == {"pbs": ["attach", "step-started"], "slurm": ["task-prolog", "task_prolog"]}[
-            adapter.name
-        ]
-    )
+    assert accepted == {"pbs": ["attach"], "slurm": ["task-prolog", "task_prolog"]}[adapter.name]
 
 
 @needs_root
