@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -26,7 +27,7 @@ from schedhook.control.scratch import Scratch
 from schedhook.control.threads import Thread, read_threads
 from schedhook.host import cgroups
 from schedhook.host.processes import is_exiting, open_memory
-from schedhook.host.tracing import read_trace_status
+from schedhook.host.tracing import TraceStatus, read_trace_status
 from schedhook.values.errors import (
     NoPermissionError,
     ProcessGoneError,
@@ -87,6 +88,29 @@ class Visit:
     def leave(self, state: bytes) -> None:
         """Restore the thread and let it go on."""
         _core.remote_leave(self._tid, state, _STOP_NS)
+
+
+@dataclass(slots=True)
+class _GoesOn:
+    """With what a stopped thread is to go on."""
+
+    thread: Thread
+    state: bytes
+    """What it had when it was stopped."""
+    blocked: int
+    """Signals that it blocks outside the system call."""
+    again: bytes | None = None
+    """What makes the call again whose wait the stop has ended; None if there is none."""
+
+    def choose(self, root: Path) -> bytes:
+        """Return `again`, or `state` if a signal that came meanwhile ends the wait."""
+        if self.again is None:
+            return self.state
+        with suppress(ProcessGoneError):
+            status = read_trace_status(self.thread.pid, self.thread.tid, root)
+            if status.pending & ~self.blocked:
+                return self.state
+        return self.again
 
 
 class RemoteProcess:
@@ -152,8 +176,8 @@ class RemoteProcess:
     def _open(self, thread: Thread) -> int:
         return open_memory(self._pid, thread.tid, self._root)
 
-    def _check(self, thread: Thread) -> bool:
-        """Return whether a signal is about to be handled. Raise RefusedError if it is not safe."""
+    def _check(self, thread: Thread) -> TraceStatus:
+        """Return the thread's status. Raise RefusedError if it is not safe to stop it."""
         status = read_trace_status(self._pid, thread.tid, self._root)
         if status.state in "ZX" or not thread.lives(self._root):
             raise ProcessGoneError(f"thread {thread.tid} has ended")
@@ -161,29 +185,32 @@ class RemoteProcess:
             raise RefusedError(f"process {status.tracer} traces it, as a debugger does")
         if status.has_filter:
             raise RefusedError("a seccomp filter could kill it for the system call")
-        return bool(status.signals)
+        return status
 
     def _visit(self, thread: Thread, work: Callable[[Visit], _T]) -> _T:
         self._check(thread)
         try:
-            state, pointer, was_waiting = _core.remote_stop(thread.tid, _STOP_NS)
+            state, pointer, blocked, was_waiting = _core.remote_stop(thread.tid, _STOP_NS)
             # From now on the thread keeps its number and its program.
-            has_signal = self._check(thread)
-            if was_waiting and not has_signal:
-                state = _core.remote_call_again(state)
+            status = self._check(thread)
+            goes_on = _GoesOn(thread, state, blocked)
+            if was_waiting and not status.pending & ~status.blocked:
+                goes_on.again = _core.remote_call_again(state)
             memory = self._open(thread)
             try:
                 frame = self._choose_place(thread, memory, state, pointer)
                 self._frame_in_use = True
-                _core.remote_write(thread.tid, frame, _core.remote_frame(state, frame))
+                _core.remote_write(
+                    thread.tid, frame, _core.remote_frame(goes_on.again or state, frame)
+                )
                 _core.remote_enter(thread.tid, state, self._restorer, frame)
                 visit = Visit(thread.tid, self._restorer, memory, self._scratch)
                 try:
                     result = work(visit)
                 except SchedhookError:
-                    self._leave(visit, state)
+                    self._leave(visit, goes_on)
                     raise
-                self._leave(visit, state)
+                self._leave(visit, goes_on)
                 return result
             finally:
                 os.close(memory)
@@ -192,8 +219,8 @@ class RemoteProcess:
                 self._frame_in_use = False
             raise _explain(error, thread) from error
 
-    def _leave(self, visit: Visit, state: bytes) -> None:
-        visit.leave(state)
+    def _leave(self, visit: Visit, goes_on: _GoesOn) -> None:
+        visit.leave(goes_on.choose(self._root))
         self._frame_in_use = False
 
     def _choose_place(self, thread: Thread, memory: int, state: bytes, pointer: int) -> int:

@@ -7,7 +7,7 @@ the restorer. `_core.remote_restorers` says what it looks like.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from schedhook.backends.native import _core
@@ -16,7 +16,7 @@ from schedhook.values.errors import RefusedError
 
 _CHUNK = 1 << 20
 _MOST = 256 << 20
-"""Bytes of code that are searched."""
+"""Bytes of a process's code that are searched: a program can map any amount."""
 _LIBRARY = b"libc"
 
 
@@ -34,10 +34,13 @@ class Restorers:
         """
         if not (forms := _core.remote_restorers()):
             raise RefusedError("only x86-64 is supported")
+        left = _MOST
         for mapping in _likely_first(read_code(pid, self._root, task=tid)):
             key = (mapping.device, mapping.inode, mapping.offset)
             if key not in self._known:
-                if (place := _search(memory, mapping, forms)) is None:
+                size = min(mapping.end - mapping.start, left)
+                left -= size
+                if (place := _search(memory, mapping, size, forms)) is None:
                     continue
                 self._known[key] = place
             address = mapping.start + self._known[key]
@@ -55,19 +58,15 @@ def _likely_first(mappings: Iterable[MapsLine]) -> list[MapsLine]:
     return sorted(mappings, key=lambda each: _LIBRARY not in each.name.rpartition(b"/")[2])
 
 
-def _search(memory: int, mapping: MapsLine, forms: Iterable[bytes]) -> int | None:
-    """Return how far behind the mapping's start the first restorer is; None if there is none."""
+def _search(memory: int, mapping: MapsLine, size: int, forms: Iterable[bytes]) -> int | None:
+    """Return the offset of the first restorer in the mapping's first `size` bytes, or None."""
     longest = max(map(len, forms))
-    for start in _chunks(mapping):
+    for start in range(mapping.start, mapping.start + size, _CHUNK):
         code = _read(memory, start, _CHUNK + longest)
         found = [place for form in forms if (place := code.find(form)) >= 0]
         if found:
             return start - mapping.start + min(found)
     return None
-
-
-def _chunks(mapping: MapsLine) -> Iterator[int]:
-    return iter(range(mapping.start, min(mapping.end, mapping.start + _MOST), _CHUNK))
 
 
 def _read(memory: int, address: int, size: int) -> bytes:

@@ -17,6 +17,8 @@ _FRAME_AT = 40 << 10
 """The frame is here. Below it is a stack, for a handler that runs if this process is killed."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_MOST_PAGES = 1 << 16
+"""Pages of a stack that are examined: a program can make it as large as it likes."""
 _ALIGNMENT = 64
 _RED_ZONE = 128
 """Bytes below the stack pointer that a program may use without moving it; x86-64 psABI."""
@@ -73,11 +75,11 @@ def place_on_stack(pid: int, tid: int, pointer: int, size: int, root: Path = Pat
 
 
 def _untouched(pid: int, tid: int, stack: MapsLine, size: int, root: Path) -> int:
-    """Return the lowest address of pages that were never touched; 0 if they are too few."""
+    """Return the lowest address of pages that were never touched; 0 if none were found."""
     entries = array("Q")
     pagemap = open_pagemap(pid, tid, root)
     try:
-        count = (stack.end - stack.start) // _PAGE
+        count = min((stack.end - stack.start) // _PAGE, _MOST_PAGES)
         entries.frombytes(os.pread(pagemap, count * 8, stack.start // _PAGE * 8))
     finally:
         os.close(pagemap)

@@ -19,8 +19,10 @@ class TraceStatus:
     """The process that traces it; 0 if none does."""
     has_filter: bool
     """A seccomp filter, or strict mode, judges its system calls; seccomp(2)."""
-    signals: int
-    """A mask of pending signals that it does not block: of its own and of its process."""
+    pending: int
+    """A mask of signals that wait for it or its process and that the process handles."""
+    blocked: int
+    """A mask of signals that it blocks at present."""
 
 
 def read_trace_status(pid: int, task: int, root: Path = Path("/")) -> TraceStatus:
@@ -35,7 +37,8 @@ def read_trace_status(pid: int, task: int, root: Path = Path("/")) -> TraceStatu
             state=values[b"State"][:1].decode("ascii", "replace"),
             tracer=int(values[b"TracerPid"]),
             has_filter=values.get(b"Seccomp", b"0") != b"0",
-            signals=pending & ~int(values[b"SigBlk"], 16),
+            pending=pending & int(values[b"SigCgt"], 16),
+            blocked=int(values[b"SigBlk"], 16),
         )
     except (KeyError, ValueError):
         raise SchedhookError(f"cannot parse {proc_path(pid, 'status', root)}") from None

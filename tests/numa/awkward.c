@@ -8,6 +8,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -203,6 +204,30 @@ static void use_wide_registers(void)
     }
 }
 
+static void ignore(int number)
+{
+    (void)number;
+}
+
+/* Run step by step, with a signal after each instruction. */
+static void run_in_steps(void)
+{
+    pthread_t thread;
+
+    signal(SIGTRAP, ignore);
+    pthread_create(&thread, NULL, answer_in_thread, NULL);
+#ifdef __x86_64__
+    __asm__ volatile("sub $128, %%rsp\n\t"
+                     "pushfq\n\t"
+                     "orq $0x100, (%%rsp)\n\t"
+                     "popfq\n\t"
+                     "add $128, %%rsp" ::
+                         : "cc", "memory");
+#endif
+    for (volatile int step = 0;; step = !step)
+        ;
+}
+
 /* ---- limits --------------------------------------------------------------------------------- */
 
 static void limit(int what, rlim_t size)
@@ -279,6 +304,7 @@ int main(int count, char **arguments)
         {"churn", churn},
         {"plain", answer_fine},
         {"registers", use_wide_registers},
+        {"steps", run_in_steps},
     };
 
     if (count > 2)

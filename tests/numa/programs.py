@@ -38,6 +38,7 @@ PROGRAMS = {
     "policies": ("policies.c", THREADS),
     "recycle": ("recycle.c", THREADS),
     "steady": ("steady.c", THREADS, STATIC),
+    "waiting": ("waiting.c", THREADS, STATIC),
 }
 
 

@@ -155,12 +155,13 @@ def file_system(fd: int, /) -> tuple[int, int]:
 #   EPROTO      it did something else than it was sent to do
 #   ENOSYS      not implemented for this architecture
 
-def remote_stop(tid: int, wait_ns: int, /) -> tuple[bytes, int, bool]:
+def remote_stop(tid: int, wait_ns: int, /) -> tuple[bytes, int, int, bool]:
     """Stop a thread; PTRACE_SEIZE and PTRACE_INTERRUPT.
 
-    Return what it had when it was stopped, for the functions below; its stack pointer; and whether
-    the stop has ended, with EINTR, a system call that waits without a time limit. The kernel does
-    not make such a call again by itself; signal(7).
+    Return what it had when it was stopped, for the functions below; its stack pointer; a mask of
+    the signals that it blocks outside the system call; and whether the stop has ended, with EINTR,
+    a system call that waits without a time limit. The kernel does not make such a call again by
+    itself; signal(7).
     """
 
 def remote_call_again(thread: bytes, /) -> bytes:

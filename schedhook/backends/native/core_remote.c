@@ -64,9 +64,9 @@ static PyObject *core_remote_stop(PyObject *self, PyObject *args)
     Py_END_ALLOW_THREADS
     if (error)
         return none_or_error(error);
-    return Py_BuildValue("(NKN)", from_remote(&remote),
-                         (unsigned long long)sh_remote_stack_pointer(&remote),
-                         PyBool_FromLong(sh_remote_was_waiting(&remote)));
+    return Py_BuildValue(
+        "(NKKN)", from_remote(&remote), (unsigned long long)sh_remote_stack_pointer(&remote),
+        (unsigned long long)remote.blocked, PyBool_FromLong(sh_remote_was_waiting(&remote)));
 }
 
 static PyObject *core_remote_call_again(PyObject *self, PyObject *args)

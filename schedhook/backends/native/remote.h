@@ -1,8 +1,8 @@
 /* System calls in the threads of another process, by ptrace(2). It contains no Python and no
  * policy.
  *
- * The calls are made on the kernel's way back from a signal handler. All that the thread has
- * (registers, signal mask) is written to its memory as a signal frame, and the thread is sent to
+ * The calls are made on the kernel's way back from a signal handler. The thread's
+ * registers and signal mask are written to its memory as a signal frame, and the thread is sent to
  * the code that ends handlers, the restorer, which calls rt_sigreturn(2). Each time the thread
  * enters that system call, the tracer replaces it by another one, after which the thread is at the
  * restorer again. If the tracer is killed, at any moment, the thread therefore goes on by itself

@@ -24,8 +24,17 @@
 #define ERESTART_RESTARTBLOCK 516
 
 #define SYSCALL_SIZE 2
-#define NO_CALL (~0ull) /* as orig_rax: not in a system call */
-#define ANY 6           /* no argument is a time limit */
+#define NO_CALL (~0ull)  /* as orig_rax: not in a system call */
+#define ANY 6            /* no argument is a time limit */
+#define URING_EXTENDED 8 /* IORING_ENTER_EXT_ARG: a time limit may be in memory */
+#define TRAP_FLAG 0x100  /* single steps */
+
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+#ifndef SYS_io_uring_enter
+#define SYS_io_uring_enter 426
+#endif
 
 /* mov $15, %rax; syscall: glibc, musl, Go. The shorter form of other compilers. */
 const struct sh_code sh_restorers[] = {
@@ -159,15 +168,18 @@ bool sh_remote_was_waiting(const struct sh_remote *remote)
 {
     static const struct {
         long number;
-        unsigned limit;   /* the argument that is the time limit */
-        uint64_t without; /* its value if there is none */
+        unsigned argument; /* that says whether there is a time limit */
+        uint64_t bits;     /* of it */
+        uint64_t without;  /* their value if there is none */
     } calls[] = {
-        {SYS_epoll_wait, 3, UINT32_MAX},
-        {SYS_epoll_pwait, 3, UINT32_MAX},
-        {SYS_rt_sigtimedwait, 2, 0},
-        {SYS_semtimedop, 3, 0},
-        {SYS_semop, ANY, 0},
-        {SYS_io_getevents, 4, 0},
+        {SYS_epoll_wait, 3, UINT32_MAX, UINT32_MAX},
+        {SYS_epoll_pwait, 3, UINT32_MAX, UINT32_MAX},
+        {SYS_epoll_pwait2, 3, UINT64_MAX, 0},
+        {SYS_rt_sigtimedwait, 2, UINT64_MAX, 0},
+        {SYS_semtimedop, 3, UINT64_MAX, 0},
+        {SYS_semop, ANY, 0, 0},
+        {SYS_io_getevents, 4, UINT64_MAX, 0},
+        {SYS_io_uring_enter, 3, URING_EXTENDED, 0}, /* EINTR: it has submitted nothing */
     };
     const struct user_regs_struct *registers = &remote->registers;
     const uint64_t arguments[] = {registers->rdi,
@@ -181,11 +193,8 @@ bool sh_remote_was_waiting(const struct sh_remote *remote)
     if ((long)registers->rax != -EINTR)
         return false;
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
-        uint64_t limit = arguments[calls[i].limit];
-
-        if (calls[i].without)
-            limit &= UINT32_MAX; /* an int */
-        if ((long)registers->orig_rax == calls[i].number && limit == calls[i].without)
+        if ((long)registers->orig_rax == calls[i].number &&
+            (arguments[calls[i].argument] & calls[i].bits) == calls[i].without)
             return true;
     }
     return false;
@@ -282,6 +291,7 @@ int sh_send_to(pid_t tid, const struct sh_remote *remote, uint64_t restorer, uin
     registers.rsp = frame + CONTEXT; /* a handler's return has taken its return address */
     registers.rax = 0;
     registers.orig_rax = NO_CALL;
+    registers.eflags &= ~(uint64_t)TRAP_FLAG; /* a SIGTRAP that is blocked would kill it */
     return sh_set_registers(tid, NT_PRSTATUS, &registers, sizeof registers);
 }
 

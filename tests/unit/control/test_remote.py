@@ -9,16 +9,18 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from schedhook.backends.native import _core
+from schedhook.control import restorers
 from schedhook.control.kernel_policies import KernelPolicy, get_policy, set_policy
 from schedhook.control.remote import RemoteProcess, Visit
 from schedhook.control.restorers import Restorers
 from schedhook.control.threads import read_threads
+from schedhook.host.mappings import MapsLine
 from schedhook.host.tracing import read_trace_status
 from schedhook.values.errors import ProcessGoneError, RefusedError, SchedhookError
 from schedhook.values.sets import NodeSet
@@ -44,9 +46,9 @@ def set_and_reset(visit: Visit) -> tuple[int, KernelPolicy | None, int, KernelPo
     return set_policy(visit, BIND), get_policy(visit), set_policy(visit, DEFAULT), get_policy(visit)
 
 
-def visit_all(pid: int, restorers: Restorers) -> int:
+def visit_all(pid: int, known: Restorers) -> int:
     """Visit each thread; return how many there were."""
-    with RemoteProcess(pid, restorers) as remote:
+    with RemoteProcess(pid, known) as remote:
         threads = read_threads(pid)
         for thread in threads:
             with suppress(ProcessGoneError):
@@ -74,14 +76,14 @@ def test_every_thread_of_a_busy_program(steady: Talking) -> None:
 
 def test_visitors_killed_at_any_moment(steady: Talking) -> None:
     """What is stopped goes on by itself. The kernel may end a wait early, as after SIGSTOP."""
-    moments, restorers = random.Random(os.environ.get("SCHEDHOOK_SEED", "1")), Restorers()
-    visit_all(steady.pid, restorers)
+    moments, known = random.Random(os.environ.get("SCHEDHOOK_SEED", "1")), Restorers()
+    visit_all(steady.pid, known)
     for _ in range(KILLS):
         child = os.fork()
         if not child:
             try:
                 while True:
-                    visit_all(steady.pid, restorers)
+                    visit_all(steady.pid, known)
             finally:
                 os._exit(1)
         time.sleep(moments.uniform(0.002, 0.1))
@@ -93,7 +95,7 @@ def test_visitors_killed_at_any_moment(steady: Talking) -> None:
     answer = steady.ask("check")
     print(f"{KILLS} visitors killed: {answer}")
     assert answer.startswith("ok")
-    visit_all(steady.pid, restorers)
+    visit_all(steady.pid, known)
 
 
 def test_a_thread_that_does_not_come_back_keeps_its_frame() -> None:
@@ -139,7 +141,7 @@ def die_after(visit: Visit, calls: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("state", ["plain", "leave", "coroutine", "churn", "registers"])
+@pytest.mark.parametrize("state", ["plain", "leave", "coroutine", "churn", "registers", "steps"])
 def test_awkward_programs(state: str) -> None:
     """A first thread that has ended, or runs on another stack; threads that come and go."""
     with talking("awkward", state) as program:
@@ -148,6 +150,54 @@ def test_awkward_programs(state: str) -> None:
         for _ in range(5):
             assert visit_all(program.pid, Restorers())
             assert program.ask() == "fine"
+
+
+@pytest.mark.parametrize("call", ["epoll_wait", "epoll_pwait2", "io_uring_enter"])
+@pytest.mark.parametrize("signals", [0, 1])
+def test_a_wait_ends_only_for_a_signal(call: str, signals: int) -> None:
+    """A program that looks at a flag whenever its wait ends must see what its handler has set."""
+
+    def signal_during(visit: Visit) -> None:
+        set_and_reset(visit)
+        for _ in range(signals):
+            os.kill(program.pid, signal.SIGUSR1)
+
+    with waiting(call) as program:
+        thread = next(each for each in read_threads(program.pid) if each.tid == program.pid)
+        with RemoteProcess(program.pid, Restorers()) as remote:
+            remote.visit(thread, signal_during)
+        end = time.monotonic() + 2
+        while (answer := program.ask()) != f"{signals} {signals}" and time.monotonic() < end:
+            time.sleep(0.01)
+        assert answer == f"{signals} {signals}"
+
+
+@contextmanager
+def waiting(call: str) -> Iterator[Talking]:
+    """Start a program whose first thread is in that system call."""
+    with talking("waiting", call) as program:
+        while read_trace_status(program.pid, program.pid).state != "S":
+            time.sleep(0.01)
+        if program.ask() == "unavailable":
+            pytest.skip(f"this kernel or container has no {call}")
+        yield program
+
+
+def test_the_search_for_a_restorer_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program can map any amount of code, and the search runs as root."""
+    size, searched = 200 << 20, 0
+    mappings = [MapsLine(n * size, (n + 1) * size, False, 0, "8:1", n, b"/a") for n in range(1, 9)]
+
+    def read_zeros(_: int, __: int, count: int) -> bytes:
+        nonlocal searched
+        searched += count
+        return b""
+
+    monkeypatch.setattr(restorers, "read_code", lambda *_, **__: mappings)
+    monkeypatch.setattr(restorers, "_read", read_zeros)
+    with pytest.raises(RefusedError, match="no code to return"):
+        Restorers().find(1, 1, -1)
+    assert size < searched < 2 * size
 
 
 def test_a_program_that_becomes_others() -> None:
