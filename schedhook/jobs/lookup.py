@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,4 +71,5 @@ def _find(
         if tasks:
             return FoundJob(adapter, job, tasks)
     asked = ", ".join(names) or "no scheduler"
-    raise UsageError(f"no process of job {text!r} on this host; asked: {asked}")
+    hint = "" if os.geteuid() == 0 else "; run as root if it is another user's job"
+    raise UsageError(f"no process of job {text!r} on this host; asked: {asked}{hint}")
