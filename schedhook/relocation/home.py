@@ -55,7 +55,8 @@ def find_way_home(context: Context, topology: Topology) -> tuple[Context, Route]
         (way,) = different
         node_map = maps.of(way)
         return context, Route(node_map=node_map, sources=way.strays, destinations=way.homes)
-    context.notes.append(DIFFERENT)
+    named = context.settings.request.strategy
+    context.notes.append(f"{DIFFERENT}, not by strategy {named}" if named else DIFFERENT)
     choice = _HomeChoice(ways, maps)
     strategy = StrategyPlugin(
         name="home", summary="off-node memory to its nodes", choose_nodes=lambda _: choice.choose

@@ -126,6 +126,15 @@ def test_processes_on_different_nodes_each_get_their_own(tmp_path: Path) -> None
     assert after(report) == {100: {0: 6}, 101: {1: 9}, 102: {3: 6}}
 
 
+def test_a_strategy_that_is_not_used_is_said(tmp_path: Path) -> None:
+    write_host(tmp_path, KINDS["eight nodes"].nodes())
+    for pid, cpus in ((100, "0-3"), (101, "4-7")):
+        process(tmp_path, pid, cpus, heap({2: 4}))
+    report = run(tmp_path, 100, 101, strategy="migrate-process", dry_run=True)
+    assert report.notes[0].endswith("that map it, not by strategy migrate-process")
+    assert "strategy" not in run(tmp_path, 100, 101, dry_run=True).notes[0]
+
+
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_policies_that_no_map_can_rebind_are_said(tmp_path: Path, dry_run: bool) -> None:
     """`--policies rebind` must not be passed over in silence if each page has its own way."""
