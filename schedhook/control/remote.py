@@ -90,6 +90,10 @@ class Visit:
         _core.remote_leave(self._tid, state, _STOP_NS)
 
 
+class _TooSlowError(RefusedError):
+    """A visit takes longer than it may."""
+
+
 @dataclass(slots=True)
 class _GoesOn:
     """With what a stopped thread is to go on."""
@@ -128,6 +132,8 @@ class RemoteProcess:
         self._scratch: Scratch | None = None
         self._frame_in_use = False
         """The frame has to restore a thread that did not come back from its visit."""
+        self._abandoned = False
+        """A visit takes too long, and may yet go on."""
 
     def __enter__(self) -> Self:
         if self._pid == os.getpid():
@@ -143,7 +149,7 @@ class RemoteProcess:
     def __exit__(self, *_: object) -> None:
         mapped = self._scratch
         assert mapped is not None
-        if self._frame_in_use:
+        if self._frame_in_use or self._abandoned:
             return  # the process keeps the memory
         self._scratch = None
         with suppress(SchedhookError):  # it also keeps it if this fails
@@ -154,9 +160,13 @@ class RemoteProcess:
 
         If `work` raises OSError, the thread is not restored here, but by the frame.
         """
-        if self._frame_in_use:
+        if self._frame_in_use or self._abandoned:
             raise RefusedError("one of its threads did not come back in time")
-        return _in_own_thread(lambda: self._visit(thread, work))
+        try:
+            return _in_own_thread(lambda: self._visit(thread, work))
+        except _TooSlowError:
+            self._abandoned = True
+            raise
 
     def first_thread(self) -> Thread:
         """Return the process's first thread, or if that has ended, the next."""
@@ -199,6 +209,8 @@ class RemoteProcess:
             memory = self._open(thread)
             try:
                 frame = self._choose_place(thread, memory, state, pointer)
+                if self._abandoned:
+                    raise RefusedError("its visit came too late")
                 self._frame_in_use = True
                 _core.remote_write(
                     thread.tid, frame, _core.remote_frame(goes_on.again or state, frame)
@@ -262,7 +274,7 @@ def _explain(error: OSError, thread: Thread) -> SchedhookError:
 def _in_own_thread(work: Callable[[], _T]) -> _T:
     """Return what `work` returns or raise what it raises, from a thread that then ends.
 
-    Raise RefusedError if it takes too long.
+    Raise _TooSlowError if it takes too long; `work` then goes on all the same.
     """
     results: list[_T] = []
     errors: list[BaseException] = []
@@ -279,5 +291,5 @@ def _in_own_thread(work: Callable[[], _T]) -> _T:
     if errors:
         raise errors[0]
     if not results:
-        raise RefusedError("its memory cannot be read: the process may hold its own memory's lock")
+        raise _TooSlowError("its memory cannot be read: the process may hold its own memory's lock")
     return results[0]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.backends.native import _core
+from schedhook.control import remote as remote_module
 from schedhook.control import restorers
 from schedhook.control.kernel_policies import KernelPolicy, get_policy, set_policy
 from schedhook.control.remote import RemoteProcess, Visit
@@ -114,6 +115,33 @@ def test_a_thread_that_does_not_come_back_keeps_its_frame() -> None:
         assert program.ask() == "fine"
         assert mappings(program.pid) == before
         visit_all(program.pid, Restorers())
+        assert program.ask() == "fine"
+
+
+def test_a_visit_that_was_given_up_does_nothing_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would use the memory in which another visit has its frame and arguments."""
+    visited = False
+
+    def place_late(*_: object) -> int:
+        time.sleep(0.5)
+        return mapped_frame
+
+    def work(_: Visit) -> None:
+        nonlocal visited
+        visited = True
+
+    with talking("awkward", "plain") as program:
+        with RemoteProcess(program.pid, Restorers()) as remote:
+            (thread,) = read_threads(program.pid)
+            mapped_frame = remote.visit(thread, lambda visit: visit.arguments - 64 + (40 << 10))
+            monkeypatch.setattr(remote_module, "_VISIT_SECONDS", 0.1)
+            monkeypatch.setattr(remote, "_choose_place", place_late)
+            with pytest.raises(RefusedError, match="cannot be read"):
+                remote.visit(thread, work)
+            with pytest.raises(RefusedError, match="did not come back"):
+                remote.visit(thread, work)
+            time.sleep(0.7)
+        assert not visited
         assert program.ask() == "fine"
 
 
