@@ -81,8 +81,8 @@ def collect_policies(
     """Return what the areas and the threads of a process say.
 
     An area has a policy of its own if it shows another one than the thread through which it was
-    read. One that was given the same policy as the thread cannot be told, and counts as governed
-    by the thread.
+    read. One that was given the same policy as the thread looks the same as one without, and counts
+    as governed by the thread.
     """
     shown = find_task_area(areas)
     governed = {}
