@@ -54,8 +54,11 @@ endif
 
 numa: $(VENV)/installed tier-packages compiled
 	$(BIN)/python -m tests.numa.programs
-	$(BIN)/python -m tests.vm test $(NUMA_TIERS) --dirty tests/numa
-	$(BIN)/python -m tests.vm test --force-vm --memory-only 1 tests/numa/test_memory_only.py
+	status=0; \
+	$(BIN)/python -m tests.vm test $(NUMA_TIERS) --dirty tests/numa || status=1; \
+	$(BIN)/python -m tests.vm test --force-vm --memory-only 1 tests/numa/test_memory_only.py \
+	    || status=1; \
+	exit $$status
 
 # tests/numa on every kind of host: clean and dirty, without NUMA balancing and with it, on the
 # distribution's kernel and on that of its backports. Three hours or so.

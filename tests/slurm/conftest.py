@@ -20,6 +20,7 @@ from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Request
 from schedhook.values.config import Config
 from schedhook.values.model import Report
+from schedhook_plugins.schedulers.slurm import queries
 from tests.balancing import balanced, states_of
 from tests.slurm.cluster import CannotRun, Cluster, require_machine, running
 
@@ -33,6 +34,12 @@ def numa_balancing(request: pytest.FixtureRequest) -> Iterator[str]:
     (state,) = states_of(request.node, BALANCING)
     with balanced(state):
         yield state
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give Slurm's commands the time that they take on an emulated machine."""
+    monkeypatch.setattr(queries, "SECONDS", 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def run_in_guest(command: list[str], results: Path, seconds: float, setup: machi
         position = 0
         while True:
             ended = guest.poll() is not None or status.exists()
-            position = machine.follow(output, position, ended=ended)
+            position = machine.follow(output, position)
             if ended:
                 break
             time.sleep(0.2)

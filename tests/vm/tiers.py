@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -79,18 +76,10 @@ def pytest_command(tier: Tier, results: Path) -> list[str]:
 def test(tiers: list[Tier], *, seconds: float, force_vm: bool, setup: machine.Setup) -> int:
     """Run each tier; return 0 only if each ran at least one test and all passed.
 
-    Guests run side by side, one for each processor: a tier often waits. On this host one tier
-    runs after the other.
+    One after the other: two emulated guests on two processors take longer than each by itself.
     """
     nodes = None if force_vm else NODES_NEEDED
-
-    def passes(tier: Tier) -> bool:
-        return run(tier, seconds=seconds, nodes=nodes, setup=setup)
-
-    if once.where(nodes) == "this host" or len(tiers) == 1:
-        results = [passes(tier) for tier in tiers]
-    else:
-        results = side_by_side(passes, tiers)
+    results = [run(tier, seconds=seconds, nodes=nodes, setup=setup) for tier in tiers]
     return 0 if all(results) else 1
 
 
@@ -109,31 +98,6 @@ def run(tier: Tier, *, seconds: float, nodes: int | None, setup: machine.Setup) 
         print(f"{tier.name}: no test passed", file=sys.stderr)
         return False
     return passed
-
-
-def side_by_side(passes: Callable[[Tier], bool], tiers: list[Tier]) -> list[bool]:
-    """Return what ``passes`` returned for each tier; each runs in a process of its own.
-
-    The processes end with this one: each stops its guest at SIGTERM.
-    """
-    fork = multiprocessing.get_context("fork")
-    free = fork.Semaphore(os.cpu_count() or 1)
-
-    def work(tier: Tier) -> None:
-        with free:
-            sys.exit(0 if passes(tier) else 1)
-
-    processes = [fork.Process(target=work, args=(tier,)) for tier in tiers]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join()
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-    return [process.exitcode == 0 for process in processes]
 
 
 def summary(names: list[str]) -> int:
