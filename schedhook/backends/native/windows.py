@@ -181,7 +181,7 @@ def _cannot_map(error: OSError) -> BackendError:
     if number in (errno.ENOSYS, errno.EINVAL):
         why = "this kernel cannot map only those that exist (userfaultfd(2), Linux 5.14)"
     elif number == errno.EPERM:
-        why = "a seccomp filter or a security module denies userfaultfd(2) to this process"
+        why = "a seccomp filter or a security module denies userfaultfd(2) or mincore(2)"
     else:
         why = os.strerror(number)
     return BackendError(f"cannot map the pages of a shared-memory object: {why}", number)
