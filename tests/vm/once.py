@@ -14,6 +14,7 @@ from tests.vm import machine
 PROJECT = Path(__file__).parents[2]
 NO_RESULT = 125
 HUNG = 124
+BOOT_SECONDS = 300
 EXPORTED = (
     "CI",
     "PYTEST_ADDOPTS",
@@ -49,8 +50,13 @@ def run(
     return run_in_guest(command, results, seconds, setup)
 
 
-def run_in_guest(command: list[str], results: Path, seconds: float, setup: machine.Setup) -> int:
-    """Run ``command`` in a guest; the directory ``results`` gets its output and status."""
+def run_in_guest(
+    command: list[str], results: Path, seconds: float, setup: machine.Setup, *, boots: int = 2
+) -> int:
+    """Run ``command`` in a guest; the directory ``results`` gets its output and status.
+
+    An emulated guest now and then hangs while it boots; then another one is tried.
+    """
     output, status, new = results / "out", results / "status", results / "status.new"
     exported = {name: os.environ[name] for name in EXPORTED if name in os.environ}
     exported["TESTS_IN_VM"] = "1"
@@ -64,13 +70,17 @@ def run_in_guest(command: list[str], results: Path, seconds: float, setup: machi
         ]
     )
     with machine.running(script, shared=results, seconds=seconds, setup=setup) as guest:
-        position = 0
+        position, booted_by = 0, time.monotonic() + BOOT_SECONDS
         while True:
             ended = guest.poll() is not None or status.exists()
+            hangs = not output.exists() and time.monotonic() > booted_by
             position = machine.follow(output, position)
-            if ended:
+            if ended or hangs:
                 break
             time.sleep(0.2)
+    if hangs and boots > 1:
+        print(f"the guest did not boot within {BOOT_SECONDS} s; another one is tried", flush=True)
+        return run_in_guest(command, results, seconds, setup, boots=boots - 1)
     if status.exists():
         return int(status.read_text())
     console = (results / "console.log").read_text(errors="replace").splitlines()
