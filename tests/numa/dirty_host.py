@@ -9,7 +9,6 @@ alone.
 from __future__ import annotations
 
 import mmap
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from tests.numa.dirt import (
     tmpfs,
     write_zeros_on,
 )
-from tests.numa.disks import compressed_disk
+from tests.numa.disks import compressed_disk, swapping_to
 from tests.numa.jobs import MIB, Job, cgroup, node_bytes
 from tests.numa.puppet import Call, Memory, Puppet
 
@@ -125,10 +124,5 @@ class DirtyHost:
 @contextmanager
 def compressed_swap(mib: int) -> Iterator[None]:
     """Swap to a compressed disk."""
-    with compressed_disk(mib) as device:
-        subprocess.run(["mkswap", device], check=True, capture_output=True, timeout=60)
-        subprocess.run(["swapon", device], check=True, timeout=60)
-        try:
-            yield
-        finally:
-            subprocess.run(["swapoff", device], check=True, timeout=60)
+    with compressed_disk(mib) as device, swapping_to(device):
+        yield

@@ -22,6 +22,17 @@ def compressed_disk(mib: int) -> Iterator[Path]:
         Path("/sys/class/zram-control/hot_remove").write_text(number)
 
 
+@contextmanager
+def swapping_to(device: Path) -> Iterator[None]:
+    """Swap to the device."""
+    subprocess.run(["mkswap", device], check=True, capture_output=True, timeout=60)
+    subprocess.run(["swapon", device], check=True, timeout=60)
+    try:
+        yield
+    finally:
+        subprocess.run(["swapoff", device], check=True, timeout=60)
+
+
 class Slow:
     """A disk that stops and continues on command."""
 

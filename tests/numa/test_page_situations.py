@@ -24,7 +24,7 @@ import pytest
 from schedhook.cli.main import main
 from schedhook.values.errors import UsageError
 from tests.balancing import setting
-from tests.numa.disks import Slow
+from tests.numa.disks import Slow, swapping_to
 from tests.numa.jobs import MIB, disk, drop_caches, free_bytes, mounted_disk, until
 from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
 
@@ -178,13 +178,8 @@ def test_memory_of_the_kernel_that_a_process_maps(puppet: Puppet, relocate: Any)
 @pytest.fixture
 def swap() -> Iterator[None]:
     """Swap to a disk in memory."""
-    with disk(64) as device:
-        subprocess.run(["mkswap", device], check=True, capture_output=True, timeout=60)
-        subprocess.run(["swapon", device], check=True, timeout=60)
-        try:
-            yield
-        finally:
-            subprocess.run(["swapoff", device], check=True, timeout=60)
+    with disk(64) as device, swapping_to(device):
+        yield
 
 
 def swap_out(puppet: Puppet, memory: Memory, rest: int) -> None:
