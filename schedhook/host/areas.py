@@ -19,8 +19,9 @@ from schedhook.host._proc import (
 from schedhook.host.memory_files import memory_devices
 from schedhook.host.smaps import read_pss
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.model import Area, MemoryKind, add_residency
+from schedhook.values.model import Area, MemoryKind
 from schedhook.values.objects import ObjectId, ObjectKind
+from schedhook.values.sizes import sum_sizes
 
 
 def read_areas(
@@ -61,10 +62,7 @@ def read_areas(
 
 def residency(areas: Iterable[Area]) -> dict[int, int]:
     """Return bytes per node over all areas. Memory that two areas share counts twice."""
-    total: dict[int, int] = {}
-    for area in areas:
-        add_residency(total, area.residency)
-    return total
+    return sum_sizes(area.residency for area in areas)
 
 
 def _read_numa_maps(pid: int, root: Path, task: int | None) -> tuple[bytes | None, int | None]:

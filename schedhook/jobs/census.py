@@ -10,7 +10,7 @@ from schedhook.backends.native.backend import NativeBackend
 from schedhook.backends.native.shared_object import shared_memory
 from schedhook.migration.census import Census
 from schedhook.migration.held import HeldTargets
-from schedhook.migration.objects import read_objects
+from schedhook.migration.objects import read_objects, select_unmapped
 from schedhook.migration.selection import ProcessSelection, Selection, select
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import Area
@@ -48,8 +48,7 @@ def _select_unmapped(
     for reading in read_objects(held.backend, targets, areas):
         for area in reading.areas:
             pid, nodes = reading.shared.pids[0], NodeSet(area.residency)
-            census = Census(held.backend, held.get)
-            yield pid, select({pid: (area,)}, nodes, Selection(), census)[pid]
+            yield pid, select_unmapped(pid, (area,), nodes, Selection(), held.backend)
 
 
 def _maps_shared_memory(pid: int, root: Path) -> bool:

@@ -36,10 +36,11 @@ from schedhook.values.errors import (
     ProcessGoneError,
     SchedhookError,
 )
-from schedhook.values.model import Area, MemoryKind, Placement, Residency, add_residency
+from schedhook.values.model import Area, MemoryKind, Placement, Residency
 from schedhook.values.policy import PolicyCount
 from schedhook.values.report_json import by_name
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.sizes import add_sizes, sum_sizes
 from schedhook.values.text import describe_error
 
 
@@ -157,9 +158,9 @@ def read_footprint(
             _process_footprint(each, selections[each.pid], homes, topology.memory_nodes)
             for each in readings
         ),
-        residency=_sum(item.counted for item in items),
+        residency=sum_sizes(item.counted for item in items),
         kinds=_by_kind((item.area, item.counted) for item in items),
-        off_node=_sum(
+        off_node=sum_sizes(
             homes.off_node(pid, item.area, item.counted)
             for pid, each in selections.items()
             for item in each.selected
@@ -292,19 +293,13 @@ def _process_footprint(
         local_nodes=nodes - homes.strays[pid],
         residency=selection.residency,
         kinds=_by_kind((item.area, item.here) for item in selection.all_items),
-        off_node=_sum(homes.off_node(pid, item.area, item.here) for item in selection.selected),
+        off_node=sum_sizes(
+            homes.off_node(pid, item.area, item.here) for item in selection.selected
+        ),
         off_node_policies=reading.policies.only(
             lambda policy, _: bool(policy.nodes & homes.strays[pid])
         ),
     )
-
-
-def _off_node(
-    area: Area, residency: Residency, reading: _Reading, all_nodes: NodeSet
-) -> dict[int, int]:
-    """Return what is not at home. Memory that tasks share may be on any of their nodes."""
-    home = all_nodes if area.is_shared else reading.task.placement.nodes
-    return {node: size for node, size in residency.items() if node not in home}
 
 
 def _union(placements: Iterable[Placement]) -> Placement:
@@ -323,16 +318,9 @@ def _common(sets: Iterable[NodeSet]) -> NodeSet:
 def _by_kind(parts: Iterable[tuple[Area, Residency]]) -> dict[MemoryKind, dict[int, int]]:
     kinds: dict[MemoryKind, dict[int, int]] = {}
     for area, residency in parts:
-        add_residency(kinds.setdefault(area.kind, {}), residency)
+        add_sizes(kinds.setdefault(area.kind, {}), residency)
     return {kind: sizes for kind, sizes in kinds.items() if sizes}
 
 
 def _named_kinds(kinds: Mapping[MemoryKind, Residency]) -> dict[str, dict[str, int]]:
     return {kind.value: by_name(size) for kind, size in sorted(kinds.items())}
-
-
-def _sum(parts: Iterable[Residency]) -> dict[int, int]:
-    total: dict[int, int] = {}
-    for part in parts:
-        add_residency(total, part)
-    return total

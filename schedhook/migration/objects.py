@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from schedhook.migration.census import Census
 from schedhook.migration.processes import MovingObject, MovingProcess
-from schedhook.migration.selection import Selection, select
+from schedhook.migration.selection import ProcessSelection, Selection, select
 from schedhook.roles.backend import Backend, SharedObject, Target
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
@@ -104,9 +104,17 @@ class Objects:
 
     def _select(self, record: MovingObject, areas: Sequence[Area]) -> None:
         pid = record.target.pids[0]
-        census = Census(self._backend, lambda _: None)  # nothing else holds these pages
-        found = select({pid: areas}, self._sources, self._selection, census)
-        record.selection = found[pid]
+        record.selection = select_unmapped(
+            pid, areas, self._sources, self._selection, self._backend
+        )
+
+
+def select_unmapped(
+    pid: int, areas: Sequence[Area], sources: NodeSet, selection: Selection, backend: Backend
+) -> ProcessSelection:
+    """Select what to move of an object's pages that no process maps, as pages of process `pid`."""
+    census = Census(backend, lambda _: None)  # nothing else holds these pages
+    return select({pid: areas}, sources, selection, census)[pid]
 
 
 def _most_mapped(processes: Iterable[Sequence[Area]]) -> Mapping[ObjectId, int]:

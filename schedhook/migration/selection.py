@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from schedhook.migration.census import Census, Share, find_common, mapped_twice
 from schedhook.roles.backend import Part
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area, MemoryKind, Residency, Shared, add_residency
+from schedhook.values.model import Area, MemoryKind, Residency, Shared
 from schedhook.values.objects import ObjectId
 from schedhook.values.sets import NodeSet
+from schedhook.values.sizes import sum_sizes
 
 _Window = tuple[ObjectId, int]
 _SHARED_FILE = "shared-file"
@@ -103,15 +104,11 @@ class ProcessSelection:
 
     def joined(self, more: ProcessSelection) -> ProcessSelection:
         """Return both together, as of one process."""
-        residency, kept = dict(self.residency), dict(self.kept)
-        add_residency(residency, more.residency)
-        for why, size in more.kept.items():
-            kept[why] = kept.get(why, 0) + size
         return ProcessSelection(
-            residency=residency,
+            residency=sum_sizes((self.residency, more.residency)),
             selected=self.selected + more.selected,
             unselected=self.unselected + more.unselected,
-            kept=kept,
+            kept=sum_sizes((self.kept, more.kept)),
             areas=(*self.areas, *more.areas),
         )
 
@@ -222,9 +219,6 @@ def _process_selection(
     *,
     shared: bool,
 ) -> ProcessSelection:
-    residency: dict[int, int] = {}
-    for area in areas:
-        add_residency(residency, own.get(area.start, area.residency))
     selected, unselected, kept = [], [], dict[str, int]()
     for piece in pieces:
         item = piece.selected(shared=shared)
@@ -235,7 +229,7 @@ def _process_selection(
             size = sum(_sum_on(sources, [item]).values())
             kept[piece.why] = kept.get(piece.why, 0) + size
     return ProcessSelection(
-        residency=residency,
+        residency=sum_sizes(own.get(area.start, area.residency) for area in areas),
         selected=tuple(selected),
         unselected=tuple(unselected),
         kept={why: size for why, size in kept.items() if size},

@@ -16,6 +16,7 @@ from schedhook.roles.backend import Backend, Failure
 from schedhook.roles.request import Progress
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Reason
+from schedhook.values.sizes import add_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,7 @@ class Sweeper:
     def record(self, part: MovingMemory, moved: Mapping[tuple[int, int], int]) -> None:
         """Count bytes that have moved, by (old node, new node), and report the progress."""
         with self._lock:
-            for pair, size in moved.items():
-                part.moved[pair] = part.moved.get(pair, 0) + size
+            add_sizes(part.moved, moved)
             self._moved += sum(moved.values())
             if self._progress:
                 self._progress(self._moved, self._planned)

@@ -11,9 +11,10 @@ from schedhook.migration.sweeper import Sweeper
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.migration.view import View
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
-from schedhook.values.model import NodeMap, Reason, add_residency
+from schedhook.values.model import NodeMap, Reason
 from schedhook.values.nodemap import as_kernel_calls
 from schedhook.values.sets import NodeSet
+from schedhook.values.sizes import add_sizes
 
 MOST_HOLES = 16 << 30
 """Bytes of address space without pages up to which a process is looked at page by page."""
@@ -99,7 +100,7 @@ class WholeProcessMover:
             # What it shares counts with it, also if another process's call has moved it.
             before = process.selection.on(sources, common=True)
             self._view.reread(process)
-            add_residency(before, process.selection.on(sources, common=False))
+            add_sizes(before, process.selection.on(sources, common=False))
         try:
             error = self._call(process, calls)
         except ProcessGoneError:

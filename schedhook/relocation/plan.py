@@ -11,9 +11,10 @@ from schedhook.migration.selection import LEFT_BY_STRATEGY, UNREACHABLE
 from schedhook.relocation.settings import Settings
 from schedhook.relocation.strategy import objection
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.model import NodeMap, Plan, ProcessPlan, sum_residency
+from schedhook.values.model import NodeMap, Plan, ProcessPlan
 from schedhook.values.room import explain_no_room
 from schedhook.values.sets import NodeSet
+from schedhook.values.sizes import add_sizes, sum_sizes
 
 
 def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: NodeSet) -> Plan:
@@ -30,7 +31,7 @@ def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: 
         ProcessPlan(
             pid=process.pid,
             command=process.target.command,
-            residency=sum_residency(part.selection.residency for part in process.parts),
+            residency=sum_sizes(part.selection.residency for part in process.parts),
             moves=_moves(process, node_map),
             kept=_kept(process),
         )
@@ -61,15 +62,12 @@ def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: 
 def _moves(process: MovingProcess, node_map: NodeMap) -> dict[tuple[int, int], int]:
     if process.page_plan is not None:
         return dict(sorted(process.page_plan.moves.items()))
-    found = sum_residency(part.selection.on(node_map.sources) for part in process.parts)
+    found = sum_sizes(part.selection.on(node_map.sources) for part in process.parts)
     return {(old, node_map.moves[old]): size for old, size in sorted(found.items()) if size}
 
 
 def _kept(process: MovingProcess) -> dict[str, int]:
-    kept = dict[str, int]()
-    for part in process.parts:
-        for why, size in part.selection.kept.items():
-            kept[why] = kept.get(why, 0) + size
+    kept = sum_sizes(part.selection.kept for part in process.parts)
     if process.page_plan is not None:
         more = {
             LEFT_BY_STRATEGY: process.page_plan.kept,
@@ -119,10 +117,9 @@ def _huge_bytes(
         if process.page_plan is not None:
             found: Mapping[tuple[int, int], int] = process.page_plan.huge
         else:
-            on_sources = sum_residency(
+            on_sources = sum_sizes(
                 part.selection.huge_on(node_map.sources) for part in process.parts
             )
             found = {(old, moves[old]): size for old, size in on_sources.items()}
-        for pair, size in found.items():
-            total[pair] = total.get(pair, 0) + size
+        add_sizes(total, found)
     return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from schedhook.host.topology import Topology
@@ -14,6 +14,7 @@ from schedhook.relocation.notes import note_on_empty_plan, notes_on_policies
 from schedhook.relocation.policies import read_policies_left
 from schedhook.relocation.verify import judge, verify
 from schedhook.values.model import NodeMap, Outcome, Plan, ProcessReport, Reason, Report
+from schedhook.values.sizes import sum_sizes
 
 
 def brief_report(context: Context, outcome: Outcome, node_map: NodeMap) -> Report:
@@ -109,12 +110,4 @@ def _bytes_reclaimed(plan: Plan, processes: Iterable[MovingProcess], now: Topolo
 
 
 def _bytes_kept(plan: Plan) -> dict[str, int]:
-    return _sum(its.kept for its in plan.processes)
-
-
-def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for part in parts:
-        for key, size in part.items():
-            total[key] = total.get(key, 0) + size
-    return total
+    return sum_sizes(its.kept for its in plan.processes)

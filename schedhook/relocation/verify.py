@@ -10,7 +10,8 @@ from schedhook.migration.processes import MovingObject
 from schedhook.migration.selection import ProcessSelection
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.model import NodeMap, Outcome, ProcessReport, Reason, sum_residency
+from schedhook.values.model import NodeMap, Outcome, ProcessReport, Reason
+from schedhook.values.sizes import add_sizes, sum_sizes
 
 _STRAY_SHARE = 0.001
 _STRAY_BYTES = 64 << 10
@@ -38,18 +39,18 @@ def verify(
         alive = not process.gone and process.target.alive()
         left = _left(process, move, failure) if alive else {}
         for each in process.objects if process.page_plan is None else ():
-            _add(left, _left_of_object(each, move, failure))
+            add_sizes(left, _left_of_object(each, move, failure))
         if process.unmapped:
-            _add(left, {Reason.UNMAPPED: process.unmapped})
-        _add(by_reason, left)
+            add_sizes(left, {Reason.UNMAPPED.value: process.unmapped})
+        add_sizes(by_reason, left)
         reports.append(
             ProcessReport(
                 pid=process.pid,
                 command=process.target.command,
-                residency_before=sum_residency(
+                residency_before=sum_sizes(
                     part.before.residency for part in process.parts if part.before
                 ),
-                residency_after=sum_residency(
+                residency_after=sum_sizes(
                     part.selection.residency for part in process.parts if alive
                 ),
                 bytes_moved=sum(sum(part.moved.values()) for part in process.parts),
@@ -135,8 +136,8 @@ def _count_object_moved_along(part: MovingObject, node_map: NodeMap) -> None:
     """Count as moved what moved with huge pages of which a process maps a part."""
     if part.before is None or node_map.overlaps:
         return
-    was = sum_residency(area.residency for area in part.before.areas)
-    now = sum_residency(area.residency for area in part.selection.areas)
+    was = sum_sizes(area.residency for area in part.before.areas)
+    now = sum_sizes(area.residency for area in part.selection.areas)
     for old, new in node_map.moves.items():
         lost = was.get(old, 0) - now.get(old, 0)
         gained = now.get(new, 0) - was.get(new, 0)
@@ -151,11 +152,6 @@ def _left_of_object(part: MovingObject, move: Move, failure: str | None) -> dict
         return part.left
     found = sum(part.selection.on(move.node_map.sources).values())
     return explain(found, part.left, Reason.APPEARED if failure is None else Reason.ABORTED)
-
-
-def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for reason, size in more.items():
-        total[reason] = total.get(reason, 0) + size
 
 
 def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, int]:

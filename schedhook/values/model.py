@@ -7,7 +7,7 @@ moves memory from an old placement to a new one.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from schedhook.values.objects import ObjectId
 from schedhook.values.policy import PolicyCount
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.sizes import sum_sizes
 
 Residency = Mapping[int, int]
 """Bytes per node number."""
@@ -276,11 +277,7 @@ class Plan:
     @property
     def moves(self) -> dict[tuple[int, int], int]:
         """Bytes per (old node, new node) over all processes."""
-        total: dict[tuple[int, int], int] = {}
-        for process in self.processes:
-            for pair, size in process.moves.items():
-                total[pair] = total.get(pair, 0) + size
-        return total
+        return sum_sizes(process.moves for process in self.processes)
 
     @property
     def bytes_by_source(self) -> dict[int, int]:
@@ -349,17 +346,3 @@ class Report:
         if self.outcome in (Outcome.REFUSED, Outcome.FAILED) and self.notes:
             line += f": {self.notes[-1]}"
         return line
-
-
-def sum_residency(parts: Iterable[Residency]) -> dict[int, int]:
-    """Return the sum of all parts, node by node."""
-    total: dict[int, int] = {}
-    for part in parts:
-        add_residency(total, part)
-    return total
-
-
-def add_residency(total: dict[int, int], more: Residency) -> None:
-    """Add `more` to `total`, node by node."""
-    for node, size in more.items():
-        total[node] = total.get(node, 0) + size

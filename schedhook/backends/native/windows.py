@@ -18,13 +18,14 @@ from schedhook.backends.native.ranges import Range, locate_range, sweep_range
 from schedhook.roles.backend import Limits, PageRun, Sweep
 from schedhook.values.errors import BackendError, from_errno
 from schedhook.values.extents import Extents
+from schedhook.values.sizes import sum_sizes
 
 _SIZE = 64 << 20
 """Bytes that a window maps at most, unless a page is larger."""
 _BLOCK = 512
 """The unit of st_blocks; stat(2)."""
 _MOST_HOLES = 16 << 30
-"""Bytes of holes up to which allocated pages that nobody has used are searched for."""
+"""Bytes of holes up to which allocated pages that no process has used are searched for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Windows:
     page_size: int
     """Bytes: the base page, or a huge page of hugetlbfs."""
     unwritten: bool
-    """Whether to look for pages that fallocate(2) allocated and nobody has used.
+    """Whether to look for pages that fallocate(2) allocated and no process has used.
 
     lseek(2) and mincore(2) take them for holes.
     """
@@ -197,14 +198,15 @@ def _shifted(extents: Extents | None, start: int, end: int, shift: int) -> Exten
 
 def _sum(total: Sweep, more: Sweep, shift: int) -> Sweep:
     """Return both together; the addresses in `more` are moved by `shift`."""
-    moved = dict(total.moved)
-    for pair, size in more.moved.items():
-        moved[pair] = moved.get(pair, 0) + size
     failures = [
         replace(failure, start=failure.start + shift, end=failure.end + shift)
         for failure in more.failures
     ]
-    return Sweep(moved=moved, failures=(*total.failures, *failures), calls=total.calls + more.calls)
+    return Sweep(
+        moved=sum_sizes((total.moved, more.moved)),
+        failures=(*total.failures, *failures),
+        calls=total.calls + more.calls,
+    )
 
 
 def _round_up(size: int, unit: int) -> int:

@@ -11,9 +11,10 @@ from schedhook.backends.simulated.memory import Mapped, Process, SeenMemory, Tal
 from schedhook.roles.backend import Limits, PageRun, PageSet, Part, Survey, Sweep, Target
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area, add_residency
+from schedhook.values.model import Area
 from schedhook.values.nodemap import kernel_rule
 from schedhook.values.sets import NodeSet
+from schedhook.values.sizes import add_sizes
 
 
 class SimulatedTarget(Target):
@@ -56,7 +57,7 @@ class SimulatedTarget(Target):
                 runs = [*seen.fresh(memory, runs)]
             residency: dict[int, int] = {}
             for run in runs:
-                add_residency(residency, {run.node: run.end - run.start})
+                add_sizes(residency, {run.node: run.end - run.start})
             pages = Extents((base + run.start, base + run.end) for run in runs)
             is_all = pages.size == sum(run.end - run.start for run in memory.within(0, area.size))
             return Survey(residency=residency, pages=None if is_all else pages)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from schedhook.cli.output.charts import Bar, Chart, Group, Json, Tone, make_group, title_of
 from schedhook.cli.output.text import by_number, count, size, when
+from schedhook.values.sizes import sum_sizes
 from schedhook.values.text import printable
 
 
@@ -74,7 +75,7 @@ def _change_group(change: Change, named: set[int]) -> Group:
     """Return two bars for each node that the map names or whose residency changed."""
     before, after = change.before, change.after
     bars, others = [], 0
-    for node, total in sorted(_sum((before, after)).items()):
+    for node, total in sorted(sum_sizes((before, after)).items()):
         was, now = before.get(node, 0), after.get(node, 0)
         if not total:
             continue
@@ -91,14 +92,6 @@ def _total(changes: Iterable[Change]) -> Change:
     changes = tuple(changes)
     return Change(
         title="all processes",
-        before=_sum(change.before for change in changes),
-        after=_sum(change.after for change in changes),
+        before=sum_sizes(change.before for change in changes),
+        after=sum_sizes(change.after for change in changes),
     )
-
-
-def _sum(parts: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    total: dict[int, int] = {}
-    for part in parts:
-        for node, number in part.items():
-            total[node] = total.get(node, 0) + number
-    return total
