@@ -1,4 +1,4 @@
-"""Count each physical page once, whoever maps it how often.
+"""Count each physical page once, however often processes map it.
 
 Only areas that numa_maps says to hold pages with several mappings are looked at page by page, and
 only if another area of the job can be one of these. The backend tells pages apart by their frames.

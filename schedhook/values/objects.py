@@ -38,7 +38,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class ObjectId:
-    """Identifies an object: a page at one offset of it is one physical page, whoever maps it.
+    """Identifies an object: a page at one offset of it is one physical page in all processes.
 
     The kind belongs to it, because the kernel keeps System V segments on the device of memfds and
     shows a segment's identifier as its inode number, which a memfd can have too.

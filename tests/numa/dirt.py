@@ -141,7 +141,7 @@ def fill_with_files(directory: Path, node: int, leave: int = LITTLE) -> int:
 
 @contextmanager
 def taken(node: int, leave: int) -> Iterator[None]:
-    """Take memory of the node, which nobody gives back, until `leave` MiB are free.
+    """Take memory of the node, which the kernel cannot reclaim, until `leave` MiB are free.
 
     It is a pool of huge pages, which takes no time to make.
     """

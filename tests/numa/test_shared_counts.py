@@ -1,4 +1,4 @@
-"""Each physical page counts once, whoever maps it how often.
+"""Each physical page counts once, however often processes map it.
 
 The independent reading is the kernel's: what it charges to the job's cgroup on each node
 (memory.numa_stat), where a page counts once, and for pools of huge pages their free pages.

@@ -162,7 +162,7 @@ def may_be_chosen(nodes: Iterable[FakeNode]) -> NodeSet:
 
 @st.composite
 def hosts(draw: st.DrawFn) -> list[FakeNode]:
-    """Draw a host of a kind that nobody thought of, or a known one with other free memory."""
+    """Draw a host of any kind, or a known one with other free memory."""
     if draw(st.booleans()):
         nodes = draw(st.sampled_from([*KINDS.values()])).nodes()
         shares = st.integers(0, 4)

@@ -43,7 +43,7 @@ VARIABLES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelling:
-    """What somebody wrote for a job: a number, an element or several, or a component."""
+    """A job as the user wrote it: a number, an element or several, or a component."""
 
     base: int
     sign: str = ""

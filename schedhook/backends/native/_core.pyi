@@ -125,7 +125,7 @@ def open_window(
     Return the address in this process. `file` is the object, open for reading; `pagemap` is
     /proc/self/pagemap. The part [offset, offset + size) consists of whole pages. Holes stay holes,
     and pages in swap stay there. `unwritten`: also map pages that fallocate(2) allocated and
-    nobody has used yet; the kernel then clears them, so that they count as data for lseek(2).
+    no process has used yet; the kernel then clears them, so that they count as data for lseek(2).
 
     Fail with ENOSYS or EINVAL if the kernel cannot do that (userfaultfd(2), Linux 5.14), and with
     EPERM if a seccomp filter forbids it.

@@ -212,8 +212,9 @@ void sh_remote_call_again(struct sh_remote *remote)
     call_again(&remote->registers);
 }
 
-/* Return what the thread must go on with after rt_sigreturn, after which the kernel makes no system
- * call again. One with a time limit begins anew. */
+/* Return the registers with which the thread continues after rt_sigreturn. The kernel does not
+ * restart an interrupted system call then, so they make the thread call again; a time limit starts
+ * over. */
 static struct user_regs_struct without_kernel(const struct sh_remote *remote)
 {
     struct user_regs_struct registers = remote->registers;

@@ -1,6 +1,6 @@
 """Shared-memory objects of processes, and their pages that no process maps at the moment.
 
-Such a page is in no page table: nobody has touched it yet, or those who had have exited. So
+Such a page is in no page table: no process has touched it yet, or those that had have exited. So
 move_pages(2) cannot name it in any process of the job.
 """
 
@@ -48,7 +48,7 @@ class NativeSharedObject(SharedObject):
         self._holders = holders
         self._root = root
         self._unwritten = False
-        """Whether the last reading found pages that nobody has used."""
+        """Whether the last reading found pages that no process has used."""
 
     @property
     def object_id(self) -> ObjectId:

@@ -14,7 +14,7 @@ struct sh_window {
     uint64_t offset; /* of the part of the object, a multiple of the page size */
     uint64_t size;   /* of the part, a multiple of the page size */
     uint64_t page_size, base_size;
-    bool unwritten;   /* also map pages that fallocate(2) allocated and nobody has used */
+    bool unwritten;   /* also map pages that fallocate(2) allocated and no process has used */
     uint64_t address; /* where the part is mapped; 0 if it is not */
 };
 
