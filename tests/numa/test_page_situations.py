@@ -465,7 +465,6 @@ def test_page_cache_that_no_process_maps(puppet: Puppet, relocate: Any, tmp_path
         puppet.call(Call.CLOSE, file)
 
 
-@pytest.mark.dirty
 def test_segments_and_files_in_memory(puppet: Puppet, relocate: Any, tmp_path: Path) -> None:
     """System V shared memory, and tmpfs with huge pages."""
     create = 0o1600
