@@ -355,7 +355,11 @@ def test_a_spool_whose_time_of_change_stays_the_same_is_read(here: Path) -> None
 
 
 def test_hooks_and_agent_go_on_with_a_full_disk(here: Path) -> None:
-    """The journal's files must not grow, as on a full disk."""
+    """The journal's files must not grow, as on a full disk.
+
+    Nor may the interpreter write bytecode: it would leave the first 4 KiB of each module's, which
+    every later test would fail to import.
+    """
     limited = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"sys.argv = sys.argv[1:]; sys.path.insert(0, {str(Path(agentkit.__file__).parents[2])!r});"
@@ -366,7 +370,7 @@ def test_hooks_and_agent_go_on_with_a_full_disk(here: Path) -> None:
     )
     with (here / "agent.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", limited, agentkit.__file__, str(here)],
+            [sys.executable, "-B", "-c", limited, agentkit.__file__, str(here)],
             stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(agentkit.HOOK.parents[1])},
         )

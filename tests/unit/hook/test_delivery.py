@@ -178,7 +178,9 @@ def test_a_full_disk_leaves_no_partial_message(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40));"
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    command = [sys.executable, "-c", limited, HOOK, "fake", "begin", "--spool", tmp_path / "spool"]
+    # Nor does the interpreter write bytecode (-B): it would leave the first 40 bytes of a module's.
+    hook_command = [sys.executable, "-B", "-c", limited, HOOK, "fake", "begin"]
+    command = [*hook_command, "--spool", tmp_path / "spool"]
     result = subprocess.run(
         [*command, "--socket", tmp_path / "none"],
         env={"FAKE_JOB": "7"},
