@@ -362,7 +362,7 @@ def test_hooks_and_agent_go_on_with_a_full_disk(here: Path) -> None:
     """
     limited = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        f"sys.argv = sys.argv[1:]; sys.path.insert(0, {str(Path(agentkit.__file__).parents[2])!r});"
+        "sys.argv = sys.argv[1:];"
         "from schedhook.journal.journal import Journal; from pathlib import Path;"
         "Journal.open(Path(sys.argv[1]) / 'state' / 'journal.db').close();"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
