@@ -82,7 +82,7 @@ class HookCalls:
             if not caller.has_spec():
                 raise PluginError(f"{caller.name} is not a plug-in hook")
             for each in caller.get_hookimpls():
-                if each.plugin is plugin and (each.hookwrapper or each.wrapper):
+                if each.plugin is plugin and _is_wrapper(each):
                     raise PluginError(
                         f"{caller.name} is a wrapper; plug-in hooks cannot be wrapped"
                     )
@@ -95,7 +95,12 @@ class HookCalls:
             )
 
     def _trace_return(self, outcome: Any, hook: str, methods: Any, _arguments: Any) -> None:
-        error = describe_error(outcome.exception) if outcome.exception else None
+        error = describe_error(outcome.excinfo[1]) if outcome.excinfo else None
         for method in methods:
             plugin = str(self._sources[method.plugin_name])
             get_logger().info("plug-in hook returned", hook=hook, plugin=plugin, error=error)
+
+
+def _is_wrapper(implementation: Any) -> bool:
+    """Return whether a hook's implementation wraps others; pluggy before 1.2 has one kind only."""
+    return bool(implementation.hookwrapper or getattr(implementation, "wrapper", False))

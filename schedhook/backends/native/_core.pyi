@@ -27,6 +27,18 @@ def migrate_pages(pid: int, pidfd: int, task: int, from_mask: bytes, to_mask: by
     size, in whole longs. Fail with ESRCH if the process (or thread, see _Range) has ended.
     """
 
+def pidfd_open(pid: int, /) -> int:
+    """Return a descriptor of the process, closed on exec.
+
+    This is pidfd_open(2).
+    """
+
+def memfd_create(name: str, flags: int, /) -> int:
+    """Return a descriptor of a new file in memory.
+
+    This is memfd_create(2).
+    """
+
 def bind(tid: int, task: int, mask: bytes, /) -> bool:
     """Let a thread use only these processors, unless it has ended; sched_setaffinity(2).
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from schedhook.backends.native import _core
+from schedhook.backends.native.descriptors import pidfd_open
 from schedhook.host.processes import is_kernel_thread
 from schedhook.host.rlimits import is_near_file_limit, raise_file_limit
 from schedhook.values.errors import (
@@ -182,11 +183,11 @@ def _open_with_room(pid: int) -> int:
     Raise the soft limit on open files if it is too low; fail with EMFILE if the hard limit is.
     """
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = pidfd_open(pid)
     except OSError as error:
         if error.errno != errno.EMFILE or not raise_file_limit():
             raise
-        pidfd = os.pidfd_open(pid)
+        pidfd = pidfd_open(pid)
     if is_near_file_limit(pidfd, _SPARE) and not raise_file_limit():
         os.close(pidfd)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -299,6 +299,9 @@ static PyMethodDef methods[] = {
      "may_move_shared(): return whether MPOL_MF_MOVE_ALL is permitted."},
     {"shares_memory", core_shares_memory, METH_VARARGS,
      "shares_memory(pid, other): return whether both have the same address space; kcmp(2)."},
+    {"pidfd_open", core_pidfd_open, METH_VARARGS, "pidfd_open(pid): see pidfd_open(2)."},
+    {"memfd_create", core_memfd_create, METH_VARARGS,
+     "memfd_create(name, flags): see memfd_create(2)."},
     {"open_window", sh_core_open_window, METH_VARARGS,
      "open_window(file, pagemap, offset, size, page_size, base_size, unwritten): map the pages of "
      "an"

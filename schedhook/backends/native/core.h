@@ -18,6 +18,10 @@ int core_parse_range(PyObject *args, struct sh_range *range);
 PyObject *core_frames(PyObject *self, PyObject *args);
 PyObject *core_survey(PyObject *self, PyObject *args);
 
+/* core_descriptors.c */
+PyObject *core_pidfd_open(PyObject *self, PyObject *args);
+PyObject *core_memfd_create(PyObject *self, PyObject *args);
+
 /* core_window.c */
 PyObject *sh_core_open_window(PyObject *self, PyObject *args);
 PyObject *sh_core_close_window(PyObject *self, PyObject *args);

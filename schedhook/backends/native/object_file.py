@@ -18,6 +18,13 @@ from functools import cache
 from pathlib import Path
 
 from schedhook.backends.native import _core
+from schedhook.backends.native.descriptors import (
+    MFD_CLOEXEC,
+    MFD_HUGE_SHIFT,
+    MFD_HUGETLB,
+    MFD_NOEXEC_SEAL,
+    memfd_create,
+)
 from schedhook.host.memory_files import SharedMapping, memory_devices
 from schedhook.values.errors import (
     BackendError,
@@ -30,8 +37,6 @@ from schedhook.values.model import MemoryKind
 # <linux/magic.h>
 _TMPFS_MAGIC = 0x01021994
 _HUGETLBFS_MAGIC = 0x958458F6
-_NOEXEC_SEAL = 8
-"""MFD_NOEXEC_SEAL of memfd_create(2), which the setting vm.memfd_noexec can require."""
 
 
 class MappingGoneError(SchedhookError):
@@ -135,16 +140,17 @@ def _memfd_flags(root: Path) -> Iterator[tuple[MemoryKind, int]]:
     yield MemoryKind.SHMEM, 0
     for pool in (root / "sys/kernel/mm/hugepages").glob("hugepages-*kB"):
         size = int(pool.name.removeprefix("hugepages-").removesuffix("kB")) << 10
-        yield MemoryKind.HUGE, os.MFD_HUGETLB | (size.bit_length() - 1) << os.MFD_HUGE_SHIFT
+        yield MemoryKind.HUGE, MFD_HUGETLB | (size.bit_length() - 1) << MFD_HUGE_SHIFT
 
 
 def _make_memfd(flags: int) -> int:
     try:
-        return os.memfd_create("schedhook", flags | os.MFD_CLOEXEC)
+        return memfd_create("schedhook", flags | MFD_CLOEXEC)
     except OSError as error:
         if error.errno != errno.EACCES:
             raise
-        return os.memfd_create("schedhook", flags | os.MFD_CLOEXEC | _NOEXEC_SEAL)
+        # The setting vm.memfd_noexec requires the seal.
+        return memfd_create("schedhook", flags | MFD_CLOEXEC | MFD_NOEXEC_SEAL)
 
 
 def _device(number: int) -> str:

@@ -14,6 +14,7 @@ import click
 
 from schedhook.cli.options.common import config_option
 from schedhook.cli.options.pictures import picture_options
+from schedhook.cli.options.types import ParamType
 from schedhook.cli.output.files import Pictures
 from schedhook.journal.file import journal_path
 from schedhook.journal.journal import Journal
@@ -27,7 +28,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 Run = Mapping[str, Any]
 
 
-class Since(click.ParamType[float]):
+class Since(ParamType):
     """A time, or how long ago, as seconds since the epoch."""
 
     name = "time"

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from schedhook.cli.completion import complete_set
+from schedhook.cli.options.types import ParamType
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.values.errors import SchedhookError
 from schedhook.values.sets import CpuSet, IdSet, NodeSet
@@ -23,7 +24,7 @@ class AllBut:
     nodes: NodeSet
 
 
-class IdSetType(click.ParamType[Any]):
+class IdSetType(ParamType):
     """A set in the kernel's list format, such as `0-3,8`."""
 
     def __init__(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:  # click 8.1 to 8.3 have no such generic class
+    ParamType = click.ParamType
 
-class NameType(click.ParamType[Any]):
+
+class NameType(ParamType):
     """A name that is looked up later, since a plug-in may provide it."""
 
     name = "name"

@@ -1,0 +1,40 @@
+"""Every command works with the lowest versions that pyproject.toml allows: those of Debian 12."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import schedhook
+import schedhook_plugins
+
+PROJECT = Path(__file__).parents[3]
+
+
+def lowest() -> list[str]:
+    """Return the dependencies, and those for metrics, each as `name==version`."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    ranges = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
+    pinned = [re.sub(r">=([\w.]+).*", r"==\1", each) for each in ranges]
+    assert all("==" in each for each in pinned), "a dependency without a lowest version"
+    return pinned
+
+
+def test_every_command_runs_with_the_lowest_versions(tmp_path: Path) -> None:
+    """The installed schedhook, beside nothing but what it declares."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True, timeout=120)
+    python = tmp_path / "env/bin/python"
+    environ = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    words = [python, "-m", "pip", "install", "--quiet", *lowest()]
+    subprocess.run(words, check=True, timeout=200, env=environ)
+    (packages,) = (tmp_path / "env/lib").glob("python3*/site-packages")
+    for package in (schedhook, schedhook_plugins):
+        installed = Path(str(package.__file__)).parent
+        (packages / package.__name__).symlink_to(installed.resolve())
+    tour = [python, "-P", PROJECT / "tests/release/tour.py"]
+    done = subprocess.run(tour, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
