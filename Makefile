@@ -14,7 +14,7 @@ SOURCES := pyproject.toml $(wildcard schedhook/backends/native/*.[ch])
 
 # Tiers that need several NUMA nodes, and the Debian packages that only some tests need.
 NUMA_TIERS := tests/numa tests/slurm
-UNIT_PACKAGES := fish zsh
+UNIT_PACKAGES := fish openssl prometheus zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client clustershell \
     iproute2 systemd
 # A newer kernel than the distribution's own, which the tests run on by default.

@@ -13,7 +13,7 @@ from schedhook.agent.exporter import export_metrics
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.agent.watcher import Watcher
-from schedhook.jobs.metrics import FootprintCache, render_metrics
+from schedhook.jobs.metrics import Metrics
 from schedhook.jobs.notes import JournalNotes
 from schedhook.journal.journal import open_journal
 from schedhook.plugins.descriptors import SchedulerPlugin
@@ -52,16 +52,14 @@ def serve(
         journal = stack.enter_context(open_journal(config))
         dispatcher = Dispatcher(config, plugins, journal, root=root)
         watcher = _make_watcher(config, plugins, dispatcher, root, stack) if watch else None
-        footprints = FootprintCache()
+        metrics = Metrics(config=config, plugins=plugins, journal=journal, root=root)
         agent = Agent(
             dispatcher,
             config,
             path=path,
             spool=spool,
             watcher=watcher,
-            exporter=export_metrics(
-                config.metrics, lambda: render_metrics(config, plugins, journal, root, footprints)
-            ),
+            exporter=export_metrics(config.metrics, metrics.render),
         )
         stop_at_signals(agent.stop)
         agent.run()

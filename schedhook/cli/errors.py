@@ -14,8 +14,11 @@ from typing import NoReturn
 import click
 
 from schedhook.values.errors import SchedhookError
+from schedhook.values.log import mark_severity
 from schedhook.values.text import printable
 
+_ERROR = 3
+"""LOG_ERR of syslog(3)."""
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -35,7 +38,7 @@ def complain(line: str) -> None:
 
     It may contain names that users chose, such as a cgroup's.
     """
-    click.echo(printable(line), err=True)
+    click.echo(mark_severity(printable(line), _ERROR), err=True)
 
 
 def _run(command: click.Command, name: str) -> int:

@@ -1,29 +1,30 @@
 """Metrics for Prometheus: counters from the journal, and where jobs' memory lies now.
 
 The journal keeps the counters, so it does not matter which process relocated, or whether it still
-runs. Series with a `job` label exist only for jobs that are on the host at that moment. Needs the
-optional prometheus-client, which is imported when it is first used.
+runs. Series with a `jobid` label exist only for jobs that are on the host at that moment; `job` and
+`instance` are labels that Prometheus itself gives. Needs the optional prometheus-client, which is
+imported when it is first used.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedhook import __version__
+from schedhook.hook import delivery
 from schedhook.hook.spool import count_spool
 from schedhook.host.topology import read_topology
-from schedhook.jobs.footprint import Footprint, read_job
-from schedhook.jobs.summary import JobSummary
+from schedhook.host.users import user_name
+from schedhook.jobs.footprint_cache import FootprintCache
 from schedhook.journal.counters import BOUNDS, Series
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
-from schedhook.roles.scheduler import Scheduler
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
 from schedhook.values.files import replace_file
@@ -35,7 +36,13 @@ if TYPE_CHECKING:
 
 _log = get_logger()
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+class Format(Enum):
+    """A format of metrics, by its content type."""
+
+    TEXT = "text/plain; version=0.0.4; charset=utf-8"
+    OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
 
 _COUNTERS = {
     "relocations": (
@@ -55,78 +62,50 @@ _COUNTERS = {
     ),
 }
 
-_CACHE_SECONDS = 60.0
-_PAUSE_FACTOR = 20.0
-"""A reading is kept for at least this many times as long as it took."""
+_AGENT_SECONDS = 1.0
+"""How long the agent may take to answer."""
 
 
-class FootprintCache:
-    """Jobs' footprints, as `schedhook show` reads them, kept for a while.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """What the metrics are read from; one object for as long as they are read again and again."""
 
-    Reading walks page tables, during which a process that maps memory has to wait. So each
-    scheduler's jobs are read once a minute at most, and for no more than a twentieth of the time.
-    """
+    config: Config
+    plugins: Plugins
+    journal: Journal
+    root: Path = Path("/")
+    footprints: FootprintCache = field(default_factory=FootprintCache)
 
-    def __init__(self) -> None:
-        self._cached: dict[str, tuple[float, dict[str, Footprint]]] = {}
-        """Scheduler → (when to read again, footprints by job)."""
+    def render(self, form: Format = Format.TEXT) -> bytes:
+        """Return all metrics as text; what cannot be read is logged and left out.
 
-    def read(self, adapter: Scheduler, jobs: Iterable[str], root: Path) -> Iterator[Footprint]:
-        """Yield the footprints of those jobs that have processes here and can be read."""
-        due, found = self._cached.get(adapter.name, (float("-inf"), {}))
-        began = time.monotonic()
-        if began >= due:
-            found = {job: each for job in jobs if (each := _read_footprint(adapter, job, root))}
-            ended = time.monotonic()
-            due = max(began + _CACHE_SECONDS, ended + _PAUSE_FACTOR * (ended - began))
-            self._cached[adapter.name] = (due, found)
-        return (found[job] for job in jobs if job in found)
+        Raise SchedhookError if prometheus-client is not installed.
+        """
+        try:
+            from prometheus_client import CollectorRegistry
+            from prometheus_client.exposition import generate_latest
+            from prometheus_client.openmetrics import exposition as openmetrics
+        except ImportError:
+            raise SchedhookError(
+                "metrics need prometheus-client: pip install 'schedhook[metrics]', or your"
+                " distribution's package python3-prometheus-client"
+            ) from None
+        registry = CollectorRegistry()
+        registry.register(_Collector(self._parts()))
+        generate = openmetrics.generate_latest if form is Format.OPENMETRICS else generate_latest
+        return generate(registry)
 
-
-def _read_footprint(adapter: Scheduler, job: str, root: Path) -> Footprint | None:
-    try:
-        found = read_job(adapter, job, root)
-        about = adapter.describe(job) if found else None
-    except (SchedhookError, OSError, ValueError) as error:
-        _log.debug("cannot read job's memory", job=job, problem=str(error))
-        return None
-    if found is None or not found.processes:
-        return None
-    return replace(found, summary=JobSummary(alias=about.alias if about else None))
-
-
-def render_metrics(
-    config: Config,
-    plugins: Plugins,
-    journal: Journal,
-    root: Path = Path("/"),
-    footprints: FootprintCache | None = None,
-) -> bytes:
-    """Return all metrics in Prometheus' text format; what cannot be read is logged and left out.
-
-    A caller that renders again and again passes the same `footprints`. Raise SchedhookError if
-    prometheus-client is not installed.
-    """
-    try:
-        from prometheus_client import CollectorRegistry, generate_latest
-    except ImportError:
-        raise SchedhookError(
-            "metrics need prometheus-client: pip install 'schedhook[metrics]'"
-        ) from None
-    cache = footprints or FootprintCache()
-    registry = CollectorRegistry()
-    registry.register(
-        _Collector(
-            {
-                "build": _build_metrics,
-                "counters": partial(_counter_metrics, journal),
-                "events": partial(_event_metrics, journal, Path(config.agent.spool)),
-                "nodes": partial(_node_metrics, root),
-                "jobs": partial(_job_metrics, config.watch.schedulers, plugins, cache, root),
-            }
-        )
-    )
-    return generate_latest(registry)
+    def _parts(self) -> dict[str, Callable[[], Iterable[Metric]]]:
+        config = self.config
+        schedulers = config.watch.schedulers or self.plugins.names(SchedulerPlugin)
+        return {
+            "build": _build_metrics,
+            "agent": partial(_agent_metrics, config.agent.socket),
+            "counters": partial(_counter_metrics, self.journal),
+            "events": partial(_event_metrics, self.journal, Path(config.agent.spool)),
+            "nodes": partial(_node_metrics, self.root),
+            "jobs": partial(_job_metrics, schedulers, self.plugins, self.footprints, self.root),
+        }
 
 
 def write_textfile(path: Path, text: bytes) -> None:
@@ -152,16 +131,38 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are now."""
+        success = {}
         for name, part in self._parts.items():
             try:
                 yield from part()
+                success[name,] = 1
             except Exception as error:  # noqa: BLE001 - the other parts are still useful
+                success[name,] = 0
                 problem = describe_error(error)
                 _log.warning("metrics left out", part=name, problem=problem)
+        text = "Whether these metrics could be read."
+        yield _gauge("schedhook_collector_success", text, ("collector",), success)
 
 
 def _build_metrics() -> Iterator[Metric]:
-    yield _gauge("schedhook_build_info", "Always 1.", ("version",), {(__version__,): 1})
+    from prometheus_client.core import InfoMetricFamily
+
+    yield InfoMetricFamily("schedhook_build", "Version.", value={"version": __version__})
+
+
+def _agent_metrics(socket: str) -> Iterator[Metric]:
+    text = "Whether an agent serves the schedulers' hooks on this host."
+    yield _gauge("schedhook_agent_up", text, (), {(): _agent_answers(socket)})
+
+
+def _agent_answers(socket: str) -> bool:
+    try:
+        delivery.send(b"", socket, _AGENT_SECONDS, False)
+    except delivery.Refused:  # an agent refuses an empty message
+        return True
+    except delivery.NotDelivered:
+        pass
+    return False
 
 
 def _counter_metrics(journal: Journal) -> Iterator[Metric]:
@@ -169,7 +170,7 @@ def _counter_metrics(journal: Journal) -> Iterator[Metric]:
 
     counters = journal.counters.read()
     for kind, (name, text, labels) in _COUNTERS.items():
-        counter = CounterMetricFamily(name, text, labels=labels)
+        counter = CounterMetricFamily(name, text, labels=labels, unit=_unit(name))
         for series, value in sorted(counters.items()):
             if series[0] == kind:
                 counter.add_metric(series[1:], value)
@@ -181,7 +182,8 @@ def _durations(counters: Mapping[Series, float]) -> Metric:
     from prometheus_client.core import HistogramMetricFamily
 
     text = "Duration of relocations that began to move memory, in seconds."
-    family = HistogramMetricFamily("schedhook_relocation_seconds", text, labels=["strategy"])
+    name = "schedhook_relocation_seconds"
+    family = HistogramMetricFamily(name, text, labels=["strategy"], unit=_unit(name))
     for kind, *rest in sorted(counters):
         if kind == "seconds_sum":
             (strategy,) = rest
@@ -215,19 +217,20 @@ def _job_metrics(
     running: dict[Series, float] = {}
     memory: dict[Series, float] = {}
     off_node: dict[Series, float] = {}
-    for name in schedulers or plugins.names(SchedulerPlugin):
+    for name in schedulers:
         try:
             adapter = plugins.adapter(name, root)
             jobs = adapter.jobs()
             running[name,] = len(jobs)
             for each in footprints.read(adapter, jobs, root):
-                series = (name, each.job or "", each.summary.alias or "")
+                about = each.summary
+                series = (name, each.job or "", about.alias or "", user_name(about.user))
                 memory[series] = sum(each.residency.values())
                 off_node[series] = each.bytes_off_node
         except PLUGIN_ERRORS as error:  # adapters are plug-ins
             problem = describe_error(error)
             _log.warning("scheduler left out", scheduler=name, problem=problem)
-    labels = ("scheduler", "job", "alias")
+    labels = ("scheduler", "jobid", "alias", "user")
     yield _gauge("schedhook_jobs", "Jobs on this host.", ("scheduler",), running)
     text = "Memory of a job's processes on this host."
     yield _gauge("schedhook_job_memory_bytes", text, labels, memory)
@@ -239,7 +242,13 @@ def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, flo
     """Return a gauge with a value for each tuple of its labels' values."""
     from prometheus_client.core import GaugeMetricFamily
 
-    gauge = GaugeMetricFamily(name, text, labels=labels)
+    gauge = GaugeMetricFamily(name, text, labels=labels, unit=_unit(name))
     for series, value in values.items():
         gauge.add_metric(series, value)
     return gauge
+
+
+def _unit(name: str) -> str:
+    """Return the unit that a metric's name ends with, for OpenMetrics; empty if it has none."""
+    ending = name.rpartition("_")[2]
+    return ending if ending in ("bytes", "seconds") else ""

@@ -19,7 +19,15 @@ from schedhook.values.actions import ActionsSection
 from schedhook.values.errors import ConfigError
 from schedhook.values.model import MemoryKind, Policies, Shared
 from schedhook.values.ownership import explain_untrusted
-from schedhook.values.sections import NOT_A_KEY, NOT_EMPTY, between, ending, read_section
+from schedhook.values.sections import (
+    NOT_A_KEY,
+    NOT_EMPTY,
+    between,
+    ending,
+    matching,
+    needing,
+    read_section,
+)
 
 DEFAULT_PATH = Path("/etc/schedhook/config.toml")
 PATH_VARIABLE = "SCHEDHOOK_CONFIG"
@@ -152,6 +160,18 @@ class MetricsSection:
     """A local socket that answers `GET /metrics`, such as /run/schedhook/metrics.sock."""
     group: str = ""
     """The group that may read from the socket; empty: only the agent's user and root."""
+    listen: str = matching(
+        r"(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z.-]+):"
+        r"([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])",
+        'an address and a port, such as "127.0.0.1:9793" or "[::1]:9793"',
+    )
+    """A TCP address that answers `GET /metrics`, for whoever can reach it."""
+    certificate: str = needing("listen")
+    """A PEM file with the certificate to use on `listen`; empty: no TLS. Read for each client."""
+    key: str = needing("certificate")
+    """A PEM file with its private key; empty: in the file of the certificate."""
+    client_ca: str = needing("certificate")
+    """A PEM file with the authorities of clients' certificates; empty: clients need none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

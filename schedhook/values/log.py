@@ -52,21 +52,54 @@ class _WhenUsed:
         return getattr(_Settings.logger, name)
 
 
+def mark_severity(line: str, priority: int) -> str:
+    """Return `line` so that systemd's journal knows its priority, of syslog(3).
+
+    Unchanged unless standard error leads to the journal; see sd-daemon(3) and JOURNAL_STREAM in
+    systemd.exec(5).
+    """
+    stream = os.environ.get("JOURNAL_STREAM")
+    if not stream:
+        return line
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return line
+    if stream != f"{status.st_dev}:{status.st_ino}":
+        return line
+    return "\n".join(f"<{priority}>{each}" for each in line.split("\n"))
+
+
 class _StandardError:
     """Writes lines, and ignores errors.
 
     A closed pipe or a full disk must not interrupt a relocation.
     """
 
-    def msg(self, line: str) -> None:
+    def debug(self, line: str) -> None:
+        self._write(line, 7)
+
+    def info(self, line: str) -> None:
+        self._write(line, 6)
+
+    def warning(self, line: str) -> None:
+        self._write(line, 4)
+
+    def error(self, line: str) -> None:
+        self._write(line, 3)
+
+    def critical(self, line: str) -> None:
+        self._write(line, 2)
+
+    msg = info
+
+    def _write(self, line: str, priority: int) -> None:
         stream = sys.stderr
         try:
-            stream.write(line + "\n")
+            stream.write(mark_severity(line, priority) + "\n")
             stream.flush()
         except (OSError, ValueError, AttributeError):
             pass
-
-    debug = info = warning = error = critical = msg
 
 
 def _make_logger() -> FilteringBoundLogger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from enum import StrEnum
@@ -35,6 +36,19 @@ def ending(suffix: str) -> Any:
     return field(default="", metadata={"suffix": suffix})
 
 
+def matching(pattern: str, allowed: str) -> Any:
+    """Return a field for a text that matches a regular expression, empty by default.
+
+    `allowed` says in an error what the text must be.
+    """
+    return field(default="", metadata={"pattern": pattern, "allowed": allowed})
+
+
+def needing(other: str) -> Any:
+    """Return a field for a text, empty by default, that is an error without the key `other`."""
+    return field(default="", metadata={"needs": other})
+
+
 def read_section(
     section: type[_Section], table: Mapping[str, Any], source: str, prefix: str = ""
 ) -> _Section:
@@ -58,6 +72,10 @@ def read_section(
         else:
             values[name] = _convert(value, hint, key)
             _check_bounds(values[name], keys[name], key)
+    for name, value in values.items():
+        other = keys[name].metadata.get("needs")
+        if value and other and not values.get(other):
+            raise _Key(source, f"{prefix}{name}").wrong(f"needs {other}, which is not set")
     return section(**values)
 
 
@@ -147,6 +165,9 @@ def _check_bounds(value: Any, each: Field[Any], key: _Key) -> None:
     if suffix := each.metadata.get("suffix"):
         allowed = f"the name of a file that ends in {suffix}"
         key.expect(not value or value.endswith(suffix), allowed, value)
+    if pattern := each.metadata.get("pattern"):
+        fits = not value or re.fullmatch(pattern, value) is not None
+        key.expect(fits, each.metadata["allowed"], value)
     if each.metadata.get("fill"):
         is_text = isinstance(value, str)
         allowed = "a text that is not empty" if is_text else "a list with at least one entry"

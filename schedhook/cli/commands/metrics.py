@@ -26,7 +26,7 @@ def command(textfile: Path | None, config_path: Path | None, root: Path) -> int:
 
     If no agent runs on the host, run this with --textfile from a timer. Needs schedhook[metrics].
     """
-    from schedhook.jobs.metrics import render_metrics, write_textfile
+    from schedhook.jobs.metrics import Metrics, write_textfile
     from schedhook.jobs.notes import journal_notes
     from schedhook.journal.file import journal_path
     from schedhook.journal.journal import Journal
@@ -37,7 +37,7 @@ def command(textfile: Path | None, config_path: Path | None, root: Path) -> int:
     path = journal_path(config)
     with Journal.open(path, create=False) if path.exists() else Journal.in_memory() as journal:
         plugins.notes = journal_notes(journal)
-        text = render_metrics(config, plugins, journal, root)
+        text = Metrics(config=config, plugins=plugins, journal=journal, root=root).render()
     if textfile is None:
         click.echo(text, nl=False)
     else:

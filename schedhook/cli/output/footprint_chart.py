@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from schedhook.cli.output.charts import Bar, Chart, Group, Json, Tone, make_group, title_of
-from schedhook.cli.output.text import by_number, count, off_node, size, user_name, written
+from schedhook.cli.output.text import by_number, count, off_node, size, written
+from schedhook.host.users import user_name
 from schedhook.values.sets import NodeSet
 from schedhook.values.text import printable
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from schedhook.cli.output.tables import WIDE, Column, cell, make_table
-from schedhook.cli.output.text import size, user_name, when, written
+from schedhook.cli.output.text import size, when, written
+from schedhook.host.users import user_name
 from schedhook.values.text import printable
 
 _COLOURS = {"complete": "green", "partial": "yellow", "refused": "red", "failed": "red"}

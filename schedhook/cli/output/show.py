@@ -16,15 +16,8 @@ from schedhook.cli.output.bars import draw, draw_bar, draw_legend
 from schedhook.cli.output.charts import Tone
 from schedhook.cli.output.footprint_chart import chart_footprint, chart_jobs
 from schedhook.cli.output.tables import WIDE, Column, make_table
-from schedhook.cli.output.text import (
-    BAD_SHARE,
-    by_number,
-    count,
-    percent,
-    size,
-    user_name,
-    when,
-)
+from schedhook.cli.output.text import BAD_SHARE, by_number, count, percent, size, when
+from schedhook.host.users import user_name
 from schedhook.values.policy import PolicyCount
 from schedhook.values.text import printable
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -53,16 +52,6 @@ def when(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
 def written(job: Mapping[str, Any]) -> str:
     """Return a job as people write it, and its id if that is another: `36_2 (38)`."""
     return f"{job['alias']} ({job['job']})" if job["alias"] else str(job["job"])
-
-
-def user_name(uid: int | None) -> str:
-    """Return the user's name, the number if it has none here, nothing if it is unknown."""
-    if uid is None:
-        return ""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)
 
 
 def by_number(residency: Mapping[str, int]) -> dict[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from schedhook import hookimpl
 from schedhook.cli.running import record
 from schedhook.jobs.footprint import read_jobs
-from schedhook.jobs.metrics import FootprintCache, render_metrics, write_textfile
+from schedhook.jobs.footprint_cache import FootprintCache
+from schedhook.jobs.metrics import Format, Metrics, write_textfile
 from schedhook.journal.journal import Journal
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.loading import load_plugins
@@ -69,10 +72,14 @@ class Jobs(Scheduler):
     def __init__(self, jobs: dict[str, dict[int, str]]) -> None:
         super().__init__()
         self.known = jobs
+        self.owners: dict[str, int] = {}
         self.asked = 0
 
     def jobs(self) -> tuple[str, ...]:
         return tuple(self.known)
+
+    def owner(self, job: str) -> int | None:
+        return self.owners.get(job)
 
     def tasks(self, job: str) -> tuple[Task, ...]:
         self.asked += 1
@@ -106,6 +113,12 @@ def plugins_with(**create: Any) -> Plugins:
     return result
 
 
+def render(
+    config: Config, plugins: Plugins, journal: Journal, host: Path, form: Format = Format.TEXT
+) -> bytes:
+    return Metrics(config=config, plugins=plugins, journal=journal, root=host).render(form)
+
+
 def values(text: bytes) -> dict[tuple[str, tuple[str, ...]], float]:
     """Return each sample by its name and its labels' values, in alphabetical order of labels."""
     return {
@@ -130,7 +143,7 @@ def test_relocations_are_counted_and_summed(host: Path) -> None:
         journal.reports.add(report(), "slurm", "1")
         journal.reports.add(report(seconds=0.05), "slurm", "2")
         journal.reports.add(report(Outcome.COMPLETE, seconds=4000, left_by_reason={}))
-        found = values(render_metrics(Config(), Plugins(), journal, host))
+        found = values(render(Config(), Plugins(), journal, host))
     assert found["schedhook_relocations_total", ("partial", "slurm", "s")] == 2
     assert found["schedhook_relocations_total", ("complete", "none", "s")] == 1
     assert found["schedhook_moved_bytes_total", ("slurm", "s")] == 14 * MIB
@@ -185,15 +198,31 @@ def test_off_node_memory_is_what_show_prints(host: Path) -> None:
     jobs = Jobs({"a": {100: "0", 101: "1"}, "ended": {999: "0"}, "bare": {}})
     plugins = plugins_with(fake=lambda _: jobs)
     with Journal.in_memory() as journal:
-        found = values(render_metrics(Config(), plugins, journal, host))
-    assert found["schedhook_job_memory_bytes", ("", "a", "fake")] == 11 * PAGE
-    assert found["schedhook_job_off_node_bytes", ("", "a", "fake")] == 10 * PAGE
+        found = values(render(Config(), plugins, journal, host))
+    assert found["schedhook_job_memory_bytes", ("", "a", "fake", "")] == 11 * PAGE
+    assert found["schedhook_job_off_node_bytes", ("", "a", "fake", "")] == 10 * PAGE
     assert read_jobs(plugins, host)[0][0].bytes_off_node == 10 * PAGE
     assert [key for key in found if key[0] == "schedhook_job_memory_bytes"] == [
-        ("schedhook_job_memory_bytes", ("", "a", "fake"))
+        ("schedhook_job_memory_bytes", ("", "a", "fake", ""))
     ]
     assert found["schedhook_jobs", ("fake",)] == 3
     assert found["schedhook_node_free_bytes", ("8",)] == 8 * MIB
+
+
+def test_a_job_is_named_with_its_user(host: Path) -> None:
+    write_heap(host, 100, {0: 1})
+    write_heap(host, 101, {0: 1})
+    jobs = Jobs({"a": {100: "0"}, "b": {101: "0"}})
+    jobs.owners = {"a": 0, "b": 1 << 30}
+    with Journal.in_memory() as journal:
+        text = render(Config(), plugins_with(fake=lambda _: jobs), journal, host).decode()
+    series = {
+        (sample.labels["jobid"], sample.labels["user"])
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "schedhook_job_memory_bytes"
+    }
+    assert series == {("a", "root"), ("b", str(1 << 30))}
 
 
 def test_page_tables_are_walked_for_a_small_share_of_the_time(
@@ -208,7 +237,7 @@ def test_page_tables_are_walked_for_a_small_share_of_the_time(
         now += takes
         return now
 
-    monkeypatch.setattr("schedhook.jobs.metrics.time.monotonic", clock)
+    monkeypatch.setattr("schedhook.jobs.footprint_cache.time.monotonic", clock)
     footprints = FootprintCache()
 
     def read() -> list[str | None]:
@@ -237,8 +266,8 @@ def test_job_ids_cannot_forge_metrics(host: Path) -> None:
     write_heap(host, 100, {0: 5})
     jobs = Jobs({name: {100: "0"}})
     with Journal.in_memory() as journal:
-        found = values(render_metrics(Config(), plugins_with(fake=lambda _: jobs), journal, host))
-    assert found["schedhook_job_memory_bytes", ("", name, "fake")] == 5 * PAGE
+        found = values(render(Config(), plugins_with(fake=lambda _: jobs), journal, host))
+    assert found["schedhook_job_memory_bytes", ("", name, "fake", "")] == 5 * PAGE
     assert found["schedhook_jobs", ("fake",)] == 1
     assert ("schedhook_jobs", ("evil",)) not in found
 
@@ -253,9 +282,65 @@ def test_a_broken_adapter_hides_only_its_own_metrics(host: Path) -> None:
         broken=broken, breaks=lambda _: unlisted, fake=lambda _: Jobs({"1": {100: "0"}})
     )
     with Journal.in_memory() as journal:
-        found = values(render_metrics(Config(), plugins, journal, host))
+        found = values(render(Config(), plugins, journal, host))
     assert found["schedhook_jobs", ("fake",)] == 1
     assert ("schedhook_jobs", ("broken",)) not in found
+
+
+def test_metrics_that_cannot_be_read_are_said(host: Path) -> None:
+    with Journal.in_memory() as journal:
+        journal.database.connection.execute("DROP TABLE counters")
+        found = values(render(Config(), Plugins(), journal, host))
+    assert found["schedhook_collector_success", ("counters",)] == 0
+    assert found["schedhook_collector_success", ("nodes",)] == 1
+
+
+def test_no_label_is_one_that_prometheus_gives_itself(host: Path) -> None:
+    """It would rename ours to `exported_job`."""
+    write_heap(host, 100, {0: 1})
+    plugins = plugins_with(fake=lambda _: Jobs({"1": {100: "0"}}))
+    with Journal.in_memory() as journal:
+        journal.reports.add(report(), "slurm", "1")
+        text = render(Config(), plugins, journal, host).decode()
+    labels = {
+        label
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        for label in sample.labels
+    }
+    assert "jobid" in labels
+    assert not labels & {"job", "instance"}
+    assert not [label for label in labels if label.startswith(("__", "exported_"))]
+
+
+def test_openmetrics_has_the_units(host: Path) -> None:
+    write_heap(host, 100, {0: 1})
+    plugins = plugins_with(fake=lambda _: Jobs({"1": {100: "0"}}))
+    with Journal.in_memory() as journal:
+        journal.reports.add(report(), "slurm", "1")
+        text = render(Config(), plugins, journal, host, Format.OPENMETRICS).decode()
+        plain = values(render(Config(), plugins, journal, host))
+    families = list(openmetrics.text_string_to_metric_families(text))
+    units = {family.name: family.unit for family in families}
+    assert {name for name, unit in units.items() if unit == "bytes"} == {
+        "schedhook_moved_bytes", "schedhook_left_bytes", "schedhook_job_memory_bytes",
+        "schedhook_job_off_node_bytes", "schedhook_node_free_bytes",
+    }  # fmt: skip
+    assert units["schedhook_relocation_seconds"] == "seconds"
+    assert {sample.name for each in families for sample in each.samples} == {
+        name for name, _ in plain
+    }
+
+
+def test_the_agent_is_up_if_one_answers(host: Path, tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    config = replace(Config(), agent=AgentSection(socket=str(path)))
+    with Journal.in_memory() as journal:
+        assert values(render(config, Plugins(), journal, host))["schedhook_agent_up", ()] == 0
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            server.listen()
+            assert values(render(config, Plugins(), journal, host))["schedhook_agent_up", ()] == 0
 
 
 def test_waiting_events_are_counted(host: Path, tmp_path: Path) -> None:
@@ -269,7 +354,7 @@ def test_waiting_events_are_counted(host: Path, tmp_path: Path) -> None:
             journal.events.put(Event(scheduler="slurm", point="prolog", job=job), 5.0)
         journal.database.connection.execute("UPDATE events SET data = '' WHERE job = '7'")
         journal.events.list_unfinished()
-        found = values(render_metrics(config, Plugins(), journal, host))
+        found = values(render(config, Plugins(), journal, host))
     assert found["schedhook_events_spooled", ()] == 2
     assert found["schedhook_events_waiting", ()] == 1
     assert found["schedhook_journal_damaged_rows", ()] == 1
@@ -337,7 +422,7 @@ def test_the_dashboard_names_only_metrics_and_labels_that_exist(host: Path) -> N
     plugins = plugins_with(fake=lambda _: Jobs({"1": {100: "0"}}))
     with Journal.in_memory() as journal:
         journal.reports.add(report(), "slurm", "1")
-        text = render_metrics(Config(), plugins, journal, host).decode()
+        text = render(Config(), plugins, journal, host).decode()
     samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
     labels: dict[str, set[str]] = {}
     for sample in samples:
@@ -364,6 +449,6 @@ def test_every_metric_is_documented(host: Path) -> None:
     page = (PROJECT / "docs/reference/metrics.md").read_text()
     documented = set(re.findall(r"^\| `(schedhook_\w+)", page, re.MULTILINE))
     with Journal.in_memory() as journal:
-        text = render_metrics(Config(), load_plugins(Config()), journal, host).decode()
+        text = render(Config(), load_plugins(Config()), journal, host).decode()
     exposed = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
     assert documented == exposed

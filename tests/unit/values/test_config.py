@@ -138,11 +138,19 @@ def another(hint: Any, default: Any) -> tuple[str, Any]:
     return str(value).lower(), value
 
 
-@pytest.mark.parametrize(("section", "key", "hint"), [*keys()])
+TEXTS = {"textfile": "x.prom", "listen": "[::1]:9793"}
+"""A value of each text that must have a form."""
+WITH_OTHERS = {"certificate": "listen", "key": "certificate", "client_ca": "certificate"}
+"""Keys of [metrics] that mean nothing without the other."""
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "hint"), [each for each in keys() if each[1] not in WITH_OTHERS]
+)
 def test_every_key_has_an_effect_on_itself_alone(section: str, key: str, hint: Any) -> None:
     text, value = another(hint, attrgetter(f"{section}.{key}")(Config()))
-    if key == "textfile":
-        text, value = '"x.prom"', "x.prom"
+    if key in TEXTS:
+        text, value = f'"{TEXTS[key]}"', TEXTS[key]
     config = parse_config(f"[{section}]\n{key} = {text}\n", FILE)
     assert config == with_key(section, key, value)
     assert config != dataclasses.replace(Config(), source=FILE)
@@ -186,6 +194,23 @@ def test_every_number_has_an_upper_bound(section: str, key: str) -> None:
 def test_a_textfile_that_node_exporter_would_ignore_is_an_error() -> None:
     message = complaint('[metrics]\ntextfile = "/var/lib/x/schedhook.txt"\n')
     assert message.startswith("metrics.textfile: must be the name of a file that ends in .prom")
+
+
+@pytest.mark.parametrize(
+    "address", ["9793", ":9793", "host", "host:http", "host:65536", "::1:9793 ", "a b:1", "[x]:1"]
+)
+def test_an_address_that_is_none_is_an_error(address: str) -> None:
+    message = complaint(f'[metrics]\nlisten = "{address}"\n')
+    assert message.startswith("metrics.listen: must be an address and a port, such as")
+
+
+@pytest.mark.parametrize(("key", "other"), WITH_OTHERS.items())
+def test_a_key_that_means_nothing_without_another_is_an_error(key: str, other: str) -> None:
+    """An administrator who names `client_ca` must not serve everybody by mistake."""
+    message = complaint(f'[metrics]\n{key} = "/x.pem"\n')
+    assert message == f"metrics.{key}: needs {other}, which is not set"
+    text = '[metrics]\nlisten = "h:1"\ncertificate = "/c.pem"\nkey = "/k"\nclient_ca = "/a"\n'
+    assert parse_config(text, FILE).metrics.client_ca == "/a"
 
 
 @pytest.mark.parametrize(("section", "key", "hint"), [*keys()])

@@ -181,3 +181,42 @@ def test_rich_can_be_imported_afterwards_and_before() -> None:
     say = configured + "'json', 'info'); log.get_logger().info('said')"
     assert "rich.table" in modules_after(f"{say}\nimport rich.table")
     assert "rich.table" in modules_after(f"import rich.table\n{say}")
+
+
+# -- systemd's journal -----------------------------------------------------------------------------
+
+LINES = """
+from schedhook.values import log
+from schedhook.cli.errors import complain
+log.configure("console", "debug")
+for level in ("debug", "info", "warning", "error"):
+    getattr(log.get_logger(), level)("line", of=level)
+try:
+    raise ValueError("lost")
+except ValueError:
+    log.get_logger().exception("failed")
+complain("schedhook: no such process")
+"""
+
+
+@pytest.mark.parametrize("leads_there", [True, False])
+def test_the_journal_is_told_each_lines_priority(leads_there: bool) -> None:
+    """Only if standard error leads to it; JOURNAL_STREAM is inherited by all children."""
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    stream = f"{status.st_dev}:{status.st_ino + (not leads_there)}"
+    subprocess.run(
+        [sys.executable, "-P", "-c", LINES],
+        stderr=writer,
+        check=True,
+        env=os.environ | {"JOURNAL_STREAM": stream},
+    )
+    os.close(writer)
+    with os.fdopen(reader) as output:
+        lines = output.read().splitlines()
+    assert len(lines) > 7, "a traceback has several lines"
+    if leads_there:
+        assert [line[:3] for line in lines[:4]] == ["<7>", "<6>", "<4>", "<3>"]
+        assert all(line.startswith("<3>") for line in lines[4:])
+    else:
+        assert not any(line.startswith("<") for line in lines)
