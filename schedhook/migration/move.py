@@ -23,8 +23,9 @@ from schedhook.migration.whole_process import WholeProcessMover
 from schedhook.roles.backend import Backend, Target
 from schedhook.roles.request import Progress
 from schedhook.roles.strategy import PageChoice
-from schedhook.values.model import NodeMap, Reason
+from schedhook.values.model import NodeMap
 from schedhook.values.nodemap import as_kernel_calls
+from schedhook.values.reasons import Reason
 from schedhook.values.sets import NodeSet
 
 if TYPE_CHECKING:

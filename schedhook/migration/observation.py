@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from schedhook.migration.processes import MovingProcess
 from schedhook.migration.sweeper import Sweeper
 from schedhook.migration.view import View
-from schedhook.values.model import NodeMap, Reason
+from schedhook.values.model import NodeMap
+from schedhook.values.reasons import Reason
 
 
 def observe(act: Callable[[], None], view: View, sweeper: Sweeper, node_map: NodeMap) -> int:

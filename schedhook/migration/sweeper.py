@@ -15,7 +15,7 @@ from schedhook.migration.units import Unit
 from schedhook.roles.backend import Backend, Failure
 from schedhook.roles.request import Progress
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.model import Reason
+from schedhook.values.reasons import Reason
 from schedhook.values.sizes import add_sizes
 
 

@@ -11,8 +11,9 @@ from schedhook.migration.sweeper import Sweeper
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.migration.view import View
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
-from schedhook.values.model import NodeMap, Reason
+from schedhook.values.model import NodeMap
 from schedhook.values.nodemap import as_kernel_calls
+from schedhook.values.reasons import Reason
 from schedhook.values.sets import NodeSet
 from schedhook.values.sizes import add_sizes
 

@@ -13,7 +13,8 @@ from schedhook.relocation.context import Context
 from schedhook.relocation.notes import note_on_empty_plan, notes_on_policies
 from schedhook.relocation.policies import read_policies_left
 from schedhook.relocation.verify import judge, verify
-from schedhook.values.model import NodeMap, Outcome, Plan, ProcessReport, Reason, Report
+from schedhook.values.model import NodeMap, Outcome, Plan, ProcessReport, Report
+from schedhook.values.reasons import Reason
 from schedhook.values.sizes import sum_sizes
 
 

@@ -10,7 +10,8 @@ from schedhook.migration.processes import MovingObject
 from schedhook.migration.selection import ProcessSelection
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.values.errors import ProcessGoneError
-from schedhook.values.model import NodeMap, Outcome, ProcessReport, Reason
+from schedhook.values.model import NodeMap, Outcome, ProcessReport
+from schedhook.values.reasons import Reason
 from schedhook.values.sizes import add_sizes, sum_sizes
 
 _STRAY_SHARE = 0.001

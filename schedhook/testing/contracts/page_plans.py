@@ -12,7 +12,8 @@ from schedhook.migration.selection import Selection
 from schedhook.roles.backend import Backend, Target
 from schedhook.roles.strategy import PageChoice, Pages
 from schedhook.testing.contracts.one_node import PAGES, OneNodeContract, Subject, area_of
-from schedhook.values.model import MemoryKind, NodeMap, Reason
+from schedhook.values.model import MemoryKind, NodeMap
+from schedhook.values.reasons import Reason
 from schedhook.values.sets import NodeSet
 
 

@@ -20,7 +20,7 @@ from schedhook.plugins import hookspecs
 from schedhook.plugins.descriptors import MapperPlugin, StrategyPlugin
 from schedhook.plugins.loading import load_plugins
 from schedhook.values.config import Config, PluginsSection, parse_config
-from schedhook.values.model import Reason
+from schedhook.values.reasons import Reason
 from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 
 PROJECT = Path(__file__).parents[3]

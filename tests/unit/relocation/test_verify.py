@@ -10,7 +10,8 @@ from schedhook.backends.simulated import PAGE
 from schedhook.migration.move import Move
 from schedhook.relocation.verify import explain, judge
 from schedhook.roles.backend import Limits
-from schedhook.values.model import Outcome, Reason
+from schedhook.values.model import Outcome
+from schedhook.values.reasons import Reason
 from tests.unit.relocation.simulation import host, run
 
 
