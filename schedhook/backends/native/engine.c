@@ -470,6 +470,7 @@ int sh_sweep(const struct sh_range *range, const struct sh_options *options,
 
     if (error)
         return error;
+    sh_scanner_restrict(&scanner, options->only, options->only_count);
     mover = calloc(1, sizeof *mover);
     if (mover)
         mover->no_memory = calloc(options->nodes, sizeof *mover->no_memory);

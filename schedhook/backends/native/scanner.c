@@ -6,6 +6,7 @@
 
 #define PAGEMAP_ENTRIES 4096
 #define SCAN_PAGES 16384 /* limits how long one scan holds the target's mmap lock */
+#define NEAR 256         /* base pages: to look at so many costs about as much as one more call */
 
 /* /proc/kpageflags */
 #define FLAG_COMPOUND_TAIL (1ull << 16)
@@ -31,6 +32,7 @@ int sh_scanner_open(struct sh_scanner *scanner, const struct sh_range *range)
     memset(scanner, 0, sizeof *scanner);
     scanner->range = range;
     scanner->position = scanner->walked = range->start;
+    scanner->until = range->end;
     scanner->entries_start = scanner->entries_end = range->start;
     if (!range->use_scan) {
         scanner->entry_room = PAGEMAP_ENTRIES;
@@ -41,6 +43,37 @@ int sh_scanner_open(struct sh_scanner *scanner, const struct sh_range *range)
             return SH_NO_LOCAL_MEMORY;
     }
     return 0;
+}
+
+void sh_scanner_restrict(struct sh_scanner *scanner, const struct sh_extent *only, size_t count)
+{
+    if (!count)
+        return;
+    scanner->only = only;
+    scanner->only_left = count;
+    scanner->until = scanner->position;
+}
+
+/* Go on to the next extent, and those near it. Returns false at the end. */
+static bool next_extents(struct sh_scanner *scanner)
+{
+    const struct sh_range *range = scanner->range;
+    uint64_t unit = range->folio_size > range->page_size ? range->folio_size : range->page_size;
+
+    while (scanner->only_left) {
+        uint64_t start = scanner->only->start / unit * unit, end;
+
+        do
+            end = scanner->only++->end;
+        while (--scanner->only_left && scanner->only->start <= end + NEAR * range->base_size);
+        end = (end + unit - 1) / unit * unit;
+        if (scanner->position < start)
+            scanner->position = start;
+        scanner->until = end < range->end ? end : range->end;
+        if (scanner->position < scanner->until)
+            return true;
+    }
+    return false;
 }
 
 /* A whole transparent huge page may start at `address` and end within `limit`. */
@@ -68,7 +101,7 @@ static int scan_more(struct sh_scanner *scanner)
     struct scan_arguments arguments = {
         .size = sizeof arguments,
         .start = scanner->walked,
-        .end = range->end,
+        .end = scanner->until,
         .regions = (uint64_t)(uintptr_t)scanner->regions,
         .region_count = SH_SCAN_REGIONS,
         .max_pages = SCAN_PAGES,
@@ -91,7 +124,7 @@ static int scan_more(struct sh_scanner *scanner)
         return ESRCH;
     scanner->region = 0;
     scanner->region_count = (size_t)found;
-    scanner->walked = arguments.walk_end > scanner->walked ? arguments.walk_end : range->end;
+    scanner->walked = arguments.walk_end > scanner->walked ? arguments.walk_end : scanner->until;
     return 0;
 }
 
@@ -119,9 +152,14 @@ static int next_scanned(struct sh_scanner *scanner, struct sh_page *page)
             scanner->position = address + page->size;
             return 0;
         }
-        if (scanner->walked >= range->end) {
-            page->size = 0;
-            return 0;
+        if (scanner->walked >= scanner->until) {
+            if (scanner->position < scanner->until)
+                scanner->position = scanner->until;
+            if (!next_extents(scanner)) {
+                page->size = 0;
+                return 0;
+            }
+            scanner->walked = scanner->position;
         }
         int error = scan_more(scanner);
         if (error)
@@ -178,7 +216,7 @@ static uint64_t before_torn_folio(const struct sh_range *range, uint64_t start, 
 static int read_more(struct sh_scanner *scanner)
 {
     const struct sh_range *range = scanner->range;
-    uint64_t base = range->base_size, end = range->end;
+    uint64_t base = range->base_size, end = scanner->until;
     size_t wanted;
     ssize_t got;
 
@@ -213,7 +251,7 @@ static int next_read(struct sh_scanner *scanner, struct sh_page *page)
 {
     const struct sh_range *range = scanner->range;
 
-    while (scanner->position < range->end) {
+    while (scanner->position < scanner->until || next_extents(scanner)) {
         if (scanner->position >= scanner->entries_end) {
             int error = read_more(scanner);
             if (error)

@@ -18,7 +18,10 @@ struct sh_scan_region {
 
 struct sh_scanner {
     const struct sh_range *range;
-    uint64_t position; /* next address to return */
+    uint64_t position;            /* next address to return */
+    uint64_t until;               /* no page is looked for from here on, before `only` says where */
+    const struct sh_extent *only; /* the parts of the range that were not reached yet */
+    size_t only_left;
     /* PAGEMAP_SCAN */
     struct sh_scan_region regions[SH_SCAN_REGIONS];
     size_t region, region_count;
@@ -45,6 +48,10 @@ struct sh_page {
 /* Returns 0 or SH_NO_LOCAL_MEMORY. */
 int sh_scanner_open(struct sh_scanner *scanner, const struct sh_range *range);
 void sh_scanner_close(struct sh_scanner *scanner);
+
+/* Pass over what is far from all of these ascending extents; no extents: pass over nothing. The
+ * caller still gets pages that are near one. A huge page is not cut. */
+void sh_scanner_restrict(struct sh_scanner *scanner, const struct sh_extent *only, size_t count);
 
 /* Store the next present page or huge page; its size is 0 at the end. Returns 0 or errno. */
 int sh_scanner_next(struct sh_scanner *scanner, struct sh_page *page);

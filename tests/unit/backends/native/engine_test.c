@@ -30,6 +30,7 @@ struct setup {
     uint64_t moved[MAX_NODES];
     struct sh_result result;
     struct sh_span spans[MAX_NODES];
+    struct sh_extent only[MAX_PAGES];
 };
 
 static void setup_reset(struct setup *setup)
@@ -339,6 +340,29 @@ static void only_what_is_meant_moves(struct setup *setup, bool scan)
     check(world.page[FOLIO]->node == 1 && world.page[2 * FOLIO]->node == 0, "-");
 }
 
+/* Pages of two areas, a terabyte of address space behind them, and one call for both. */
+static void what_is_between_costs_nothing(struct setup *setup, bool scan)
+{
+    struct sh_extent only[] = {{START, START + 2 * BASE},
+                               {START + 20 * BASE, START + 21 * BASE},
+                               {START + 5000 * BASE, START + 5001 * BASE}};
+
+    setup->destination[0] = 1;
+    setup->range.use_scan = scan;
+    setup->range.end = START + (1ull << 40);
+    setup->options.only = only;
+    setup->options.only_count = 3;
+    map_small(0, 2, 0);
+    map_small(20, 1, 0);
+    map_small(4000, 1, 0);
+    map_small(5000, 1, 0);
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 4 * BASE, "%" PRIu64, setup->moved[0]);
+    check(world.page[4000]->node == 0, "it is between them");
+    check(world.move_calls == 1, "%ld calls", world.move_calls);
+    check(world.looked_at <= 4 * FOLIO, "%" PRIu64 " pages", world.looked_at);
+}
+
 static void whole_call_errors_come_back(struct setup *setup)
 {
     setup->destination[0] = 1;
@@ -401,6 +425,8 @@ static void named_scenarios(void)
     run(a_stranger_is_not_counted(&setup, false));
     run(only_what_is_meant_moves(&setup, true));
     run(only_what_is_meant_moves(&setup, false));
+    run(what_is_between_costs_nothing(&setup, true));
+    run(what_is_between_costs_nothing(&setup, false));
     run(whole_call_errors_come_back(&setup));
     run(nothing_to_do_calls_nothing(&setup));
     run(can_scan_asks_the_kernel());
@@ -426,7 +452,7 @@ static void random_memory(const struct setup *setup, size_t count, unsigned faul
         if (chance(spread))
             node = (int)any(MAX_NODES);
         if (chance(holes)) {
-            index += world.hugetlb ? huge : 1 + any(FOLIO);
+            index += world.hugetlb ? huge : chance(5) ? 300 : 1 + any(FOLIO);
         } else if (world.hugetlb) {
             random_fault(world_map(index, huge, node, false), faults);
             index += huge;
@@ -445,6 +471,25 @@ static void random_memory(const struct setup *setup, size_t count, unsigned faul
             }
         }
     }
+}
+
+/* Name all present pages, so that the result is the same as without a restriction. */
+static void name_all_pages(struct setup *setup, size_t count)
+{
+    struct sh_extent *last = NULL;
+
+    for (size_t index = 0; index < count; index++) {
+        uint64_t address = START + index * BASE;
+
+        if (!world.page[index])
+            continue;
+        if (!last || last->end != address) {
+            last = &setup->only[setup->options.only_count++];
+            last->start = address;
+        }
+        last->end = address + BASE;
+    }
+    setup->options.only = setup->only;
 }
 
 /* If the engine cannot identify a huge page, it moves small ones. Those that moved with another
@@ -490,6 +535,8 @@ static void random_setup(struct setup *setup, uint64_t seed)
     setup->options.batch_bytes = chance(30) ? BASE * (1 + any(64)) : 8 << 20;
     setup->options.call_ns = chance(30) ? 1000 * (1 + any(200)) : 0;
     random_memory(setup, count, chance(20) ? 50 : (unsigned)any(10));
+    if (chance(30))
+        name_all_pages(setup, world.count);
     if (chance(20))
         world.meddle_every = 1 + (long)any(6);
     if (chance(10))

@@ -436,6 +436,7 @@ ssize_t sh_read_pagemap(int fd, void *buffer, size_t size, uint64_t offset)
         return 0;
     if (count > 64 && chance(20)) /* a read can return less than was requested */
         count -= 1 + any(32);
+    world.looked_at += count;
     for (size_t i = 0; i < count; i++) {
         uint64_t index = offset / sizeof *out + i - START / BASE;
         const struct folio *folio = index < MAX_PAGES ? world.page[index] : NULL;
@@ -479,6 +480,7 @@ int sh_scan_pagemap(int fd, void *arguments)
         const struct folio *folio = index < MAX_PAGES ? world.page[index] : NULL;
         uint64_t is = 0;
 
+        world.looked_at++;
         if (folio)
             is = PRESENT | (folio->fault == ZERO ? ZERO_FRAME : 0) | (folio->pages > 1 ? HUGE : 0);
         if (((is ^ scan->inverted) & scan->mask) != scan->mask)

@@ -65,6 +65,7 @@ struct world {
 
     /* what the engine did */
     long calls, move_calls;
+    uint64_t looked_at;                  /* base pages, in pagemap or by scans */
     uint64_t largest_call, slowest_call; /* bytes (of calls for more than one page), ns */
     bool whole_folios; /* one address per folio is expected, and counts for all its bytes */
     const int32_t *destination; /* checked: no page moves to another node */
