@@ -228,6 +228,32 @@ def sparse(results: Results, rounds: int) -> None:
     )
 
 
+def areas(results: Results, rounds: int) -> None:
+    """Compare 240 MiB in one area with as much in areas of one page each."""
+    move, mib = relocate("--threads", 2), 240
+    with (
+        tools.target("anon", mib, 0) as one,
+        tools.target("areas", mib, 0) as many,
+        tools.target("gaps", mib, 0) as apart,
+    ):
+        for _ in range(rounds):
+            take_turns(results, one, {"one area": move}, 1)
+            take_turns(results, apart, {"many areas, apart": move}, 1)
+            for name, contender in {"": move, ", migratepages": migratepages}.items():
+                take_turns(results, many, {f"many areas{name}": contender}, 1)
+        old, new = many.node, 2 - many.node
+        results.add("memory of the mover, many areas", memory(many, old, new), unit="MiB")
+    results.ratios += [
+        Ratio(name="many areas against one", ours="many areas", against="one area", most=1.5),
+        Ratio(name="many areas apart against one", ours="many areas, apart", against="one area"),
+        Ratio(
+            name="many areas against migratepages",
+            ours="many areas",
+            against="many areas, migratepages",
+        ),
+    ]
+
+
 def sizes(results: Results, rounds: int, mibs: Sequence[int]) -> None:
     """Measure time and the mover's memory by size."""
     smallest, largest = mibs[0], mibs[-1]
@@ -289,6 +315,7 @@ def everything(
     yield "thp", lambda results: against_peers(results, rounds, mib, "thp")
     yield "stall", lambda results: stalls(results, rounds, mib)
     yield "sparse", lambda results: sparse(results, rounds)
+    yield "areas", lambda results: areas(results, rounds)
     steps = [100 * 2**step for step in range(8) if 100 * 2**step <= largest]
     yield "sizes", lambda results: sizes(results, rounds, steps)
     yield "threads", lambda results: threads(results, rounds, mib, [1, 2, 4])

@@ -3,10 +3,11 @@
  *   target KIND MIB NODE
  *
  * KIND: anon (small pages), thp (transparent huge pages), sparse (1 TiB of address space, of which
- * MIB are used, in scattered runs of 64 KiB). Prints `ready START BYTES` and reads commands, one
- * per line: `probe` starts a thread that writes to one page after the other and maps and unmaps a
- * page in between, as an allocator does; `stall` prints the longest write and the longest
- * map-and-unmap since the last `stall`, in ns. */
+ * MIB are used, in scattered runs of 64 KiB), areas (each page an area: every other one can only be
+ * read), gaps (each page an area, between two that are not mapped). Prints `ready START BYTES` and
+ * reads commands, one per line: `probe` starts a thread that writes to one page after the other and
+ * maps and unmaps a page in between, as an allocator does; `stall` prints the longest write and the
+ * longest map-and-unmap since the last `stall`, in ns. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,7 +27,7 @@
 #define MPOL_BIND 2
 
 static char *memory;
-static size_t used, stride;
+static size_t used, run = RUN, stride = RUN;
 static atomic_ullong longest_touch, longest_map;
 
 static void die(const char *what)
@@ -46,7 +47,7 @@ static uint64_t now(void)
 /* The page with this number among those in use. */
 static char *page(size_t number)
 {
-    return memory + number / (RUN / PAGE) * stride + number % (RUN / PAGE) * PAGE;
+    return memory + number / (run / PAGE) * stride + number % (run / PAGE) * PAGE;
 }
 
 static void note(atomic_ullong *longest, uint64_t took)
@@ -76,19 +77,33 @@ static void *probe(void *unused)
     return unused;
 }
 
+/* Make each page an area of its own. */
+static void part(int gaps)
+{
+    for (char *at = memory; at < page(used / PAGE); at += 2 * PAGE)
+        if (gaps ? munmap(at + PAGE, PAGE) : mprotect(at, PAGE, PROT_READ))
+            die("munmap, mprotect");
+}
+
 int main(int count, char **arguments)
 {
     char line[32];
     size_t room;
-    int sparse;
+    int sparse, gaps;
 
     if (count != 4)
         return 2;
     unsigned long mask = 1ul << atoi(arguments[3]);
     used = strtoul(arguments[2], NULL, 10) << 20;
     sparse = !strcmp(arguments[1], "sparse");
-    room = sparse ? RESERVED : used;
-    stride = sparse ? RESERVED / (used / RUN) / PAGE * PAGE : RUN;
+    gaps = !strcmp(arguments[1], "gaps");
+    room = sparse ? RESERVED : gaps ? 2 * used : used;
+    if (sparse)
+        stride = RESERVED / (used / RUN) / PAGE * PAGE;
+    if (gaps) {
+        run = PAGE;
+        stride = 2 * PAGE;
+    }
     if (syscall(SYS_set_mempolicy, MPOL_BIND, &mask, 65ul))
         die("set_mempolicy");
     char *start = mmap(NULL, room + HUGE, PROT_READ | PROT_WRITE,
@@ -100,6 +115,8 @@ int main(int count, char **arguments)
         die("madvise");
     for (size_t number = 0; number < used / PAGE; number++)
         *page(number) = 1;
+    if (gaps || !strcmp(arguments[1], "areas"))
+        part(gaps);
     if (syscall(SYS_set_mempolicy, 0, NULL, 0ul))
         die("set_mempolicy");
     setvbuf(stdout, NULL, _IOLBF, 0);

@@ -78,7 +78,7 @@ class ProcessRebinding:
         """
         self._rebind_threads(late)
         # Only now: an area without a policy is shown with that of the thread.
-        areas = areas_to_rebind(self._target.areas(), self._ledger.moves)
+        areas = areas_to_rebind(self._target.mappings(), self._ledger.moves)
         for start in range(0, len(areas), _BATCH):
             batch = areas[start : start + _BATCH]
             thread = self._remote.first_thread()

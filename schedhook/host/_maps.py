@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+_BEYOND = 1 << 64
+"""An address above all mappings."""
+_MOST_TEXTS = 1024
 
 
 @dataclass(slots=True)
@@ -37,31 +41,56 @@ class MapsLine:
             offset=int(words[2], 16),
             device=f"{int(major, 16)}:{int(minor, 16)}",
             inode=int(words[4]),
-            name=words[5].replace(b"\\012", b"\n") if len(words) > 5 else b"",
+            name=words[5].rstrip(b"\n").replace(b"\\012", b"\n") if len(words) > 5 else b"",
         )
 
 
+def parse_maps(data: bytes) -> Iterator[MapsLine]:
+    """Yield all mappings of the file; truncated lines are left out."""
+    return _parse_all(io.BytesIO(data))
+
+
+def parse_shared(data: bytes) -> Iterator[MapsLine]:
+    """Yield the mappings of the file that were made with MAP_SHARED."""
+    return (mapping for mapping in _parse_all(_lines_with(b"s ", data)) if mapping.is_shared)
+
+
+def _parse_all(lines: Iterable[bytes]) -> Iterator[MapsLine]:
+    for line in lines:
+        start, _, rest = line.partition(b"-")
+        try:
+            yield MapsLine.parse(int(start, 16), rest)
+        except (ValueError, IndexError):
+            continue
+
+
+def _lines_with(text: bytes, data: bytes) -> Iterator[bytes]:
+    end = 0
+    while (at := data.find(text, end)) >= 0:
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        yield data[data.rfind(b"\n", 0, at) + 1 : end]
+
+
 class Maps:
-    """The file /proc/PID/maps. A line is parsed when it is asked for."""
+    """The file /proc/PID/maps, read from its beginning on: ask for ascending addresses.
+
+    A program can have a hundred thousand mappings, so a line is parsed when it is asked for.
+    """
 
     def __init__(self, data: bytes) -> None:
-        # The keys stay text: converting a hundred thousand to numbers takes as long as all the
-        # rest.
-        self._rest: dict[bytes, bytes] = {}
-        for text in data.split(b"\n"):
-            start, dash, rest = text.partition(b"-")
-            if dash:
-                self._rest[start] = rest
-        self._starts: list[int] | None = None
+        self._lines = io.BytesIO(data)
+        self._start = self._end = 0
+        self._rest = b""
+        self._anonymous: dict[bytes, bool] = {}
+        """Whether a mapping is private and anonymous, by the text behind its addresses."""
+        self._advance()
 
-    def __iter__(self) -> Iterator[MapsLine]:
-        return (each for key in self._rest if (each := self._parse(key)) is not None)
-
-    def shared(self) -> Iterator[MapsLine]:
-        """Yield the mappings that were made with MAP_SHARED."""
-        for key, rest in self._rest.items():
-            if rest.partition(b" ")[2][3:4] == b"s" and (line := self._parse(key)) is not None:
-                yield line
+    def anonymous_end(self, start: int) -> int | None:
+        """Return the end of the private anonymous mapping that begins at `start`; else None."""
+        while self._start < start and self._end <= start and self._advance():
+            pass
+        return self._end if self._start == start and self._is_anonymous() else None
 
     def find(self, start: int, size: int, bound: int | None) -> MapsLine | None:
         """Return the mapping that an area with `size` resident bytes from `start` on has become.
@@ -69,42 +98,53 @@ class Maps:
         It can be a part of a larger mapping, or several mappings joined; it ends at `bound` at the
         latest. None if nothing is mapped there any more.
         """
-        mapping = self._at(start) or self._around(start)
+        while self._end <= start and self._advance():
+            pass
+        mapping = self._current() if self._start <= start < self._end else None
         if mapping is None:
             return None
+        if mapping.start < start:  # it was merged across that address
+            if mapping.has_file:
+                mapping.offset += start - mapping.start
+            mapping.start = start
         while size > mapping.end - start:  # it was split: join the parts
             if bound is not None and mapping.end >= bound:
                 break
-            following = self._at(mapping.end)
-            if following is None or following.end <= mapping.end:
+            if not self._advance() or self._start != mapping.end:
                 break
-            mapping.end = following.end
+            mapping.end = self._end
         if bound is not None:
             mapping.end = min(mapping.end, bound)
         return mapping
 
-    def _at(self, start: int) -> MapsLine | None:
-        return self._parse(b"%08x" % start)
+    def _advance(self) -> bool:
+        """Go on to the next line that has addresses. Return False at the end of the file."""
+        for line in self._lines:
+            addresses, _, rest = line.partition(b" ")
+            start, _, end = addresses.partition(b"-")
+            try:
+                self._start, self._end, self._rest = int(start, 16), int(end, 16), rest
+            except ValueError:
+                continue
+            if self._start < self._end <= _BEYOND:
+                return True
+        self._start = self._end = _BEYOND
+        return False
 
-    def _around(self, start: int) -> MapsLine | None:
-        """Return the part from `start` on of a mapping that was merged across that address."""
-        if self._starts is None:
-            self._starts = sorted(mapping.start for mapping in self)
-        index = bisect.bisect_right(self._starts, start) - 1
-        mapping = self._at(self._starts[index]) if index >= 0 else None
-        if mapping is None or mapping.end <= start:
-            return None
-        if mapping.has_file:
-            mapping.offset += start - mapping.start
-        mapping.start = start
-        return mapping
-
-    def _parse(self, key: bytes) -> MapsLine | None:
-        """Return the line that begins with `key`; None if there is none, or it is truncated."""
-        rest = self._rest.get(key)
-        if rest is None:
-            return None
+    def _current(self) -> MapsLine | None:
+        """Return the line that was reached; None if it is truncated."""
         try:
-            return MapsLine.parse(int(key, 16), rest)
+            return MapsLine.parse(self._start, b"%x %s" % (self._end, self._rest))
         except (ValueError, IndexError):
             return None
+
+    def _is_anonymous(self) -> bool:
+        # Without an offset and an inode, what follows the addresses is much the same everywhere.
+        known = self._anonymous.get(self._rest)
+        if known is None:
+            mapping = self._current()
+            known = mapping is not None and not (mapping.has_file or mapping.is_shared)
+            if len(self._anonymous) >= _MOST_TEXTS:
+                self._anonymous.clear()
+            self._anonymous[self._rest] = known
+        return known

@@ -6,22 +6,23 @@ mm/mempolicy.c; numa(7) documents most of it.
 
 from __future__ import annotations
 
-import contextlib
+import io
 import mmap
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _OTHER_FIELDS = frozenset(
     (b"heap", b"stack", b"dirty", b"mapped", b"swapcache", b"active", b"writeback")
 )
+_MOST_TEXTS = 1024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class NumaLine:
-    """A mapping as numa_maps shows it."""
+    """What numa_maps shows of a mapping, besides its address."""
 
-    start: int
     policy: str = "default"
     name: bytes = b""
     is_huge: bool = False
@@ -31,33 +32,42 @@ class NumaLine:
     page_size: int = mmap.PAGESIZE
     pages: dict[int, int] = field(default_factory=dict)
     """Pages per node."""
-
-    @property
-    def size(self) -> int:
-        """Resident bytes."""
-        return sum(self.pages.values()) * self.page_size
+    size: int = 0
+    """Resident bytes."""
 
 
-def parse_numa_maps(data: bytes, resident_only: bool) -> list[NumaLine]:
-    """Return the lines of the file.
+def parse_numa_maps(data: bytes, resident_only: bool) -> Iterator[tuple[int, NumaLine]]:
+    """Yield address and line of each mapping.
 
     `resident_only` leaves out those of mappings without pages in memory and without a policy.
+    Lines that show the same are one object: they are not parsed again.
     """
-    lines = []
-    for text in data.split(b"\n"):
+    known: dict[bytes, NumaLine] = {}
+    for text in io.BytesIO(data):
         # Blanks in file names are escaped, so " N" can only begin a count of pages.
-        if text and (b" N" in text or b" default" not in text or not resident_only):
-            with contextlib.suppress(ValueError):  # a truncated line
-                lines.append(_parse_line(text))
-    return lines
+        if resident_only and b" N" not in text and b" default" in text:
+            continue
+        address, _, shown = text.partition(b" ")
+        line = known.get(shown)
+        try:
+            start = int(address, 16)
+            if line is None:
+                line = _parse_line(shown)
+                if len(known) >= _MOST_TEXTS:
+                    known.clear()
+                known[shown] = line
+        except ValueError:  # a truncated line
+            continue
+        yield start, line
 
 
 def _parse_line(text: bytes) -> NumaLine:
-    words = text.split(b" ")
-    line = NumaLine(int(words[0], 16))
-    policy = words[1:2]
+    """Parse what follows the address."""
+    words = text.rstrip(b"\n").split(b" ")
+    line = NumaLine()
+    policy = words[:1]
     in_policy = True
-    for word in words[2:]:
+    for word in words[1:]:
         key, _, value = word.partition(b"=")
         if key[:1] == b"N" and key[1:].isdigit():
             line.pages[int(key[1:])] = int(value)
@@ -78,12 +88,13 @@ def _parse_line(text: bytes) -> NumaLine:
             continue
         in_policy = False
     line.policy = b" ".join(policy).decode("ascii", "replace")
+    line.size = sum(line.pages.values()) * line.page_size
     return line
 
 
 def policy_text(line: bytes) -> str:
     """Return the policy of one line of the file."""
-    return _parse_line(line).policy
+    return _parse_line(line.partition(b" ")[2]).policy
 
 
 def _unescape(name: bytes) -> bytes:

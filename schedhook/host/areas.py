@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from schedhook.host._maps import Maps, MapsLine
+from schedhook.host._joining import JoinedMappings, is_joinable
+from schedhook.host._maps import Maps, MapsLine, parse_maps
 from schedhook.host._numa_maps import NumaLine, parse_numa_maps
 from schedhook.host._proc import (
     MissingFileError,
@@ -23,16 +24,25 @@ from schedhook.values.model import Area, MemoryKind
 from schedhook.values.objects import ObjectId, ObjectKind
 from schedhook.values.sizes import sum_sizes
 
+_MANY = 1000
+"""Mappings from which on small ones are joined; with fewer there is nothing to gain."""
+
 
 def read_areas(
-    pid: int, root: Path = Path("/"), *, task: int | None = None, resident_only: bool = True
+    pid: int,
+    root: Path = Path("/"),
+    *,
+    task: int | None = None,
+    resident_only: bool = True,
+    join: bool = True,
 ) -> tuple[Area, ...]:
     """Return the process's mappings in ascending order, with bytes per node, kind and object.
 
     `task` reads through that thread; by default a thread is found that still has the memory (see
     `live_task`). `resident_only` leaves out mappings without a page in memory, of which a large
     program has thousands, unless the thread or they have a memory policy. The `page_size` of a
-    mapping without a page is that of the base page.
+    mapping without a page is that of the base page. `join`: if there are very many, return small
+    ones of private anonymous memory together.
 
     Reading walks the process's page tables. The two files are not read at the same instant: a
     mapping that ended in between is left out; one that was split, merged or grew is returned as
@@ -44,20 +54,14 @@ def read_areas(
     numa_maps, task = _read_numa_maps(pid, root, task)
     if numa_maps == b"":  # a kernel thread; some kernels fail to open its maps with ESRCH
         return ()
-    maps = Maps(read(pid, task_file("maps", task), root))
-    devices = memory_devices(pid, root)
+    maps = read(pid, task_file("maps", task), root)
     if numa_maps is None:
         sizes = read_pss(pid, root, task=task)
         lines = _lines_without_numa(maps, sizes, resident_only)
     else:
         lines = parse_numa_maps(numa_maps, resident_only)
-    areas = []
-    for index, line in enumerate(lines):
-        bound = lines[index + 1].start if index + 1 < len(lines) else None
-        mapping = maps.find(line.start, line.size, bound)
-        if mapping is not None:
-            areas.append(_area(line, mapping, devices))
-    return tuple(areas)
+    join = join and maps.count(b"\n") >= _MANY
+    return tuple(_find_areas(lines, Maps(maps), memory_devices(pid, root), join=join))
 
 
 def residency(areas: Iterable[Area]) -> dict[int, int]:
@@ -86,6 +90,48 @@ def _read_numa_maps(pid: int, root: Path, task: int | None) -> tuple[bytes | Non
     if other in (pid, task):
         raise gone(pid)
     return _read_numa_maps(pid, root, other)
+
+
+def _find_areas(
+    lines: Iterable[tuple[int, NumaLine]],
+    maps: Maps,
+    devices: Mapping[str, MemoryKind],
+    *,
+    join: bool,
+) -> Iterator[Area]:
+    """Yield the area of each line, or of several if `join`."""
+    joined: JoinedMappings | None = None
+    for start, line, bound in _bounded(lines):
+        end = maps.anonymous_end(start) if join else None
+        if end and is_joinable(line, end - start) and (bound is None or end <= bound):
+            if joined and not joined.takes(start, line):
+                yield joined.area()
+                joined = None
+            joined = joined or JoinedMappings(start, line.policy)
+            joined.add(start, end, line)
+            continue
+        mapping = maps.find(start, line.size, bound)
+        if mapping is None:
+            continue
+        if joined:
+            yield joined.area()
+            joined = None
+        yield _area(line, mapping, devices)
+    if joined:
+        yield joined.area()
+
+
+def _bounded(
+    lines: Iterable[tuple[int, NumaLine]],
+) -> Iterator[tuple[int, NumaLine, int | None]]:
+    """Yield address and line of each mapping, and the next one's address, None for the last."""
+    last: tuple[int, NumaLine] | None = None
+    for start, line in lines:
+        if last:
+            yield *last, start
+        last = start, line
+    if last:
+        yield *last, None
 
 
 def _area(line: NumaLine, mapping: MapsLine, devices: Mapping[str, MemoryKind]) -> Area:
@@ -126,21 +172,20 @@ def _kind(name: bytes, is_huge: bool, anonymous: bool, on_device: MemoryKind | N
 
 
 def _lines_without_numa(
-    maps: Maps, sizes: Mapping[int, tuple[int, int]], resident_only: bool
-) -> list[NumaLine]:
+    maps: bytes, sizes: Mapping[int, tuple[int, int]], resident_only: bool
+) -> Iterator[tuple[int, NumaLine]]:
     """Return what numa_maps would show on a kernel without NUMA: everything is on node 0."""
-    lines = []
-    for mapping in maps:
+    for mapping in parse_maps(maps):
         rss, pss = sizes.get(mapping.start, (0, 0))
         if resident_only and not rss:
             continue
-        lines.append(
+        yield (
+            mapping.start,
             NumaLine(
-                mapping.start,
                 name=mapping.name if mapping.has_file else b"",
                 anon=0 if mapping.has_file else rss // mmap.PAGESIZE,
                 most_mappers=1 if pss == rss else 2,
                 pages={0: rss // mmap.PAGESIZE} if rss else {},
-            )
+                size=rss // mmap.PAGESIZE * mmap.PAGESIZE,
+            ),
         )
-    return lines

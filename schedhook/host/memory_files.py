@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.host._maps import Maps
+from schedhook.host._maps import parse_shared
 from schedhook.host._proc import live_task, read, task_file
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import MemoryKind
@@ -58,7 +58,7 @@ def read_shared_mappings(pid: int, root: Path = Path("/")) -> Iterator[SharedMap
     Raise ProcessGoneError, also for a zombie, or NoPermissionError.
     """
     task = live_task(pid, root)
-    for line in Maps(read(pid, task_file("maps", task), root)).shared():
+    for line in parse_shared(read(pid, task_file("maps", task), root)):
         if line.has_file:
             yield SharedMapping(
                 start=line.start,

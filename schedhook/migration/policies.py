@@ -93,7 +93,7 @@ def collect_policies(
             continue
         governed[area.start] = Governed(
             policy=policy,
-            size=area.size if own else area.resident,
+            size=area.mapped if own else area.resident,
             shares=(area.object_id, area.offset) if area.is_shared and area.object_id else None,
         )
     return ProcessPolicies(

@@ -35,6 +35,7 @@ def locate(target: Memory, area: Area, only: Extents | None = None) -> Iterator[
 
     Raise ProcessGoneError if the process has exited.
     """
+    only = area.parts if only is None else only
     for start, end in spread(area):
         for run in target.locate(area, start, end):
             yield from clip(run, only)

@@ -82,6 +82,11 @@ class Selected:
     shared: bool = False
     """Also move pages that other processes map."""
 
+    @property
+    def pages(self) -> Extents | None:
+        """Where the pages are that count with this area; None: anywhere in it."""
+        return self.area.parts if self.only is None else self.only
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSelection:

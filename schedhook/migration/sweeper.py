@@ -112,7 +112,8 @@ class Sweeper:
         if part.gone:
             return []
         failed: list[_Failed] = []
-        for start, end in self._throttle.pieces(unit.start, unit.end, unit.area.page_size):
+        pieces = self._throttle.pieces(unit.start, unit.end, unit.area.page_size, unit.only)
+        for start, end in pieces:
             try:
                 done = part.target.sweep(
                     unit.area,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 
+from schedhook.values.extents import Extents
 from schedhook.values.sets import CpuSet
 
 MOST_THREADS = 8
@@ -48,17 +49,31 @@ class Throttle:
         self._lock = threading.Lock()
         self._due = time.monotonic()
 
-    def pieces(self, start: int, end: int, page_size: int) -> Iterable[tuple[int, int]]:
-        """Cut [start, end) so that no piece holds more than a quarter of a second's worth."""
+    def pieces(
+        self, start: int, end: int, page_size: int, only: Extents | None = None
+    ) -> Iterable[tuple[int, int]]:
+        """Cut [start, end) so that no piece holds more than a quarter of a second's worth.
+
+        What is not in `only` does not count.
+        """
         if not self._rate:
             yield start, end
             return
         align = max(page_size, 2 << 20)
         step = max(align, int(self._rate / 4) // align * align)
-        while start < end:
-            stop = min(end, start // align * align + step)
-            yield start, stop
-            start = stop
+        held = 0
+        for first, last in ((start, end),) if only is None else only.within(start, end):
+            if held and held + last - first > step:
+                yield start, first
+                start, held = first, 0
+            position = first
+            while last - position > step - position % align:
+                stop = position - position % align + step
+                yield start, stop
+                start = position = stop
+            held += last - position
+        if held:
+            yield start, end
 
     def spend(self, size: int) -> None:
         """Wait until another `size` bytes fit into the rate."""

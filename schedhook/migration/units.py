@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from schedhook.migration.processes import MovingMemory, MovingProcess
-from schedhook.migration.runs import locate, spread
+from schedhook.migration.runs import UNIT_BYTES, locate, spread
 from schedhook.migration.selection import Selected
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.extents import Extents
-from schedhook.values.model import Area, NodeMap
+from schedhook.values.model import Area, MemoryKind, NodeMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Unit:
 
     part: MovingMemory
     area: Area
+    """The pages' area; the first of several, all with pages of one size, if `only` says so."""
     shared: bool
     start: int
     end: int
@@ -26,6 +27,13 @@ class Unit:
     """Old node → new node."""
     only: Extents | None = None
     """Move only pages that lie completely in one of these; None: all."""
+    size: int = 0
+    """About so many bytes are resident."""
+
+    @property
+    def ranges(self) -> Iterable[tuple[int, int]]:
+        """The addresses [start, end) of the pages, in ascending order."""
+        return ((self.start, self.end),) if self.only is None else self.only
 
 
 def map_units(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterable[Unit]:
@@ -34,11 +42,63 @@ def map_units(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterable[Unit
     If old and new nodes overlap, a page that has arrived must not be taken for one that has yet
     to leave. So each run of pages gets the one destination of the node where it was found first.
     """
-    return _overlapping(parts, node_map) if node_map.overlaps else _plain(parts, node_map)
+    units = _overlapping(parts, node_map) if node_map.overlaps else _plain(parts, node_map)
+    return _gather(units)
 
 
 def planned_units(processes: Sequence[MovingProcess]) -> Iterable[Unit]:
     """Yield the units that move pages as the processes' page plans say."""
+    return _gather(_planned(processes))
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Small units of one process, in ascending order, that become one."""
+
+    units: list[Unit] = field(default_factory=list)
+    size: int = 0
+
+    def takes(self, unit: Unit) -> bool:
+        return self.units[-1].end <= unit.start and self.size + unit.size <= UNIT_BYTES
+
+    def add(self, unit: Unit) -> None:
+        self.units.append(unit)
+        self.size += unit.size
+
+    def unit(self) -> Unit:
+        if len(self.units) == 1:
+            return self.units[0]
+        first, end = self.units[0], self.units[-1].end
+        only = Extents(bounds for unit in self.units for bounds in unit.ranges)
+        is_whole = only.size == end - first.start and all(unit.only is None for unit in self.units)
+        return replace(first, end=end, only=None if is_whole else only, size=self.size)
+
+
+def _gather(units: Iterable[Unit]) -> Iterator[Unit]:
+    """Join small units whose pages go the same way, so that a call moves pages of many areas.
+
+    Each move_pages(2) call first drains the page lists of every processor.
+    """
+    batches: dict[tuple[object, ...], _Batch] = {}
+    part: MovingMemory | None = None
+    for unit in units:
+        if unit.part is not part:
+            yield from (batch.unit() for batch in batches.values())
+            batches.clear()
+            part = unit.part
+        pages = unit.area.page_size, unit.area.kind is MemoryKind.HUGE
+        key = (*pages, unit.shared, *unit.destinations.items())
+        batch = batches.get(key)
+        if batch is not None and not batch.takes(unit):
+            yield batch.unit()
+            batch = None
+        if batch is None:
+            batch = batches[key] = _Batch()
+        batch.add(unit)
+    yield from (batch.unit() for batch in batches.values())
+
+
+def _planned(processes: Sequence[MovingProcess]) -> Iterator[Unit]:
     for process in processes:
         for transfer in process.page_plan.transfers if process.page_plan else ():
             yield Unit(
@@ -49,6 +109,7 @@ def planned_units(processes: Sequence[MovingProcess]) -> Iterable[Unit]:
                 transfer.end,
                 {transfer.old: transfer.new},
                 transfer.pages,
+                transfer.pages.size,
             )
 
 
@@ -59,8 +120,9 @@ def _plain(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterator[Unit]:
             if item.counted.keys().isdisjoint(moves):
                 continue  # looking at its holes and its pages elsewhere would cost time
             for start, end in spread(item.area):
-                if (only := _part(item.only, start, end)) is None or only:
-                    yield Unit(part, item.area, item.shared, start, end, moves, only)
+                if (only := _part(item.pages, start, end)) is None or only:
+                    size = item.area.resident * (end - start) // item.area.size
+                    yield Unit(part, item.area, item.shared, start, end, moves, only, size)
 
 
 def _overlapping(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterator[Unit]:
@@ -87,7 +149,8 @@ def _located(part: MovingMemory, item: Selected, moves: Mapping[int, int]) -> It
         for run in locate(part.target, item.area, item.only):
             if run.node in moves:
                 only = {run.node: moves[run.node]}
-                yield Unit(part, item.area, item.shared, run.start, run.end, only)
+                size = run.end - run.start
+                yield Unit(part, item.area, item.shared, run.start, run.end, only, None, size)
     except ProcessGoneError:
         part.gone = True
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from schedhook.migration.census import Census
@@ -66,18 +67,27 @@ class View:
             self.refresh()
             return
         try:
-            by_start = {area.start: area for area in process.target.areas()}
+            areas = process.target.areas()
             selected = [
-                _read_again(process.target, item, by_start[item.area.start])
-                for item in process.selection.selected
-                if item.area.start in by_start
+                _read_again(process.target, item, area)
+                for item, area in _pair(process.selection.selected, areas)
             ]
         except ProcessGoneError:
             process.gone = True
-            by_start, selected = {}, []
-        process.selection = replace(
-            process.selection, selected=tuple(selected), areas=tuple(by_start.values())
-        )
+            areas, selected = (), []
+        process.selection = replace(process.selection, selected=tuple(selected), areas=areas)
+
+
+def _pair(items: Sequence[Selected], areas: Sequence[Area]) -> Iterator[tuple[Selected, Area]]:
+    """Yield each area that is where an area of one of the items was, with that item.
+
+    Since then it can have been split, or merged with others.
+    """
+    ends = [item.area.end for item in items]
+    for area in areas:
+        index = bisect_right(ends, area.start)
+        if index < len(items) and items[index].area.start < area.end:
+            yield items[index], area
 
 
 def _read_again(target: Target, item: Selected, area: Area) -> Selected:

@@ -168,7 +168,7 @@ def _holes(process: MovingProcess) -> int:
     if process.gone or process.target.skips_holes:
         return 0
     selected = process.selection.selected
-    return sum(item.area.size - item.area.resident for item in selected if item.counted)
+    return sum(item.area.mapped - item.area.resident for item in selected if item.counted)
 
 
 def _pids(processes: Iterable[MovingProcess]) -> str:

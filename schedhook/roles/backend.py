@@ -122,6 +122,8 @@ class Memory(ABC):
     ) -> Sweep:
         """Move the pages of `area` in [start, end) by move_pages(2).
 
+        If `only` names pages of several areas of one page size, `area` is the first of these.
+
         Each page moves from a node that is a key of `destinations` to that key's value. `shared`:
         also move pages that other processes map (MPOL_MF_MOVE_ALL). `only`: move only pages that
         lie completely in one of these extents. Pages that stayed are returned as failures.
@@ -193,7 +195,14 @@ class Target(Memory):
 
     @abstractmethod
     def areas(self) -> tuple[Area, ...]:
-        """Return the process's mappings with their residency, read now."""
+        """Return the process's mappings with their residency, read now.
+
+        Small ones that are alike can be joined: `Area.parts`.
+        """
+
+    def mappings(self) -> tuple[Area, ...]:
+        """Return the same, and none of them joined. Default: `areas`."""
+        return self.areas()
 
     @abstractmethod
     def allowed_nodes(self) -> NodeSet:

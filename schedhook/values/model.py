@@ -6,11 +6,12 @@ moves memory from an old placement to a new one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from schedhook.values.extents import Extents
 from schedhook.values.objects import ObjectId
 from schedhook.values.policy import PolicyCount
 from schedhook.values.sets import CpuSet, NodeSet
@@ -76,7 +77,10 @@ _EXIT_STATUS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Area:
-    """One mapping of a process, from /proc/PID/maps and numa_maps; see proc(5), numa(7)."""
+    """One mapping of a process, from /proc/PID/maps and numa_maps; see proc(5), numa(7).
+
+    Or many small ones that are alike and near each other, joined; `parts` says where they are.
+    """
 
     start: int
     end: int
@@ -97,10 +101,22 @@ class Area:
     """Bytes of a private mapping that are the process's own copies, made when it wrote."""
     most_mappers: int = 1
     """The largest number of processes that map one of its pages (numa_maps' mapmax)."""
+    parts: Extents | None = None
+    """The addresses that are mapped if some in [start, end) are not; None: all are."""
 
     @property
     def size(self) -> int:
         return self.end - self.start
+
+    @property
+    def mapped(self) -> int:
+        """The bytes of address space that are mapped."""
+        return sum(end - start for start, end in self.ranges)
+
+    @property
+    def ranges(self) -> Iterable[tuple[int, int]]:
+        """The ranges [start, end) that are mapped, in ascending order."""
+        return ((self.start, self.end),) if self.parts is None else self.parts
 
     @property
     def resident(self) -> int:

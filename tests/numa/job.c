@@ -7,11 +7,12 @@
  * reads commands, one per line: `sum` prints the checksum; `write` starts a thread that rewrites
  * every page's first word; `threads N` starts sleeping threads; `fork` makes a child that shares
  * the memory and only waits to be killed, and prints its pid; `vfork` makes one for which it waits,
- * and which becomes sleep(1) at SIGCONT; `leave` ends the first thread and keeps the others; `touch
- * MIB NODE` adds memory; `pin` pins the first 16 pages; `free` unmaps all; `policy MODE NODE` and
- * `home NODE` set a policy for present and future memory; `undumpable` denies access to other
- * processes of its user; `churn KIND MIB` starts a thread that keeps changing further memory, and
- * `churned` prints how often it has (churn.c). */
+ * and which becomes sleep(1) at SIGCONT; `part` makes each page an area of its own, every other one
+ * of which can only be read; `leave` ends the first thread and keeps the others; `touch MIB NODE`
+ * adds memory; `pin` pins the first 16 pages; `free` unmaps all; `policy MODE NODE` and `home NODE`
+ * set a policy for present and future memory; `undumpable` denies access to other processes of its
+ * user; `churn KIND MIB` starts a thread that keeps changing further memory, and `churned` prints
+ * how often it has (churn.c). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -183,6 +184,13 @@ static void add(unsigned long mib, int node)
     bind_nowhere();
 }
 
+static void part(void)
+{
+    for (size_t offset = 0; offset < length; offset += 2 * PAGE)
+        if (mprotect(memory + offset, PAGE, PROT_READ))
+            die("mprotect");
+}
+
 static void set_policy(int mode, int node)
 {
     unsigned long mask = 1ul << node;
@@ -210,6 +218,9 @@ static void obey(const char *line)
     } else if (sscanf(line, "touch %lu %d", &number, &node) == 2) {
         add(number, node);
         puts("touched");
+    } else if (!strncmp(line, "part", 4)) {
+        part();
+        puts("parted");
     } else if (!strncmp(line, "pin", 3)) {
         pin();
         puts("pinned");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,22 @@ def test_a_large_mapping_is_spread(run: Any, calls: Calls) -> None:
     with Job("anon", 4 * UNIT_BYTES // MIB, 0) as job:
         run(job, "--threads", 2)
     assert len(calls.limits) >= 4
+
+
+@pytest.mark.parametrize("strategy", ["move-pages", "migrate-process"])
+def test_calls_grow_with_the_bytes_and_not_with_the_areas(
+    run: Any, calls: Calls, strategy: str
+) -> None:
+    with cgroup("parted") as path, Job("anon", 16, 0, cgroup=path) as job:
+        job.say("part")
+        before = job.checksum()
+        report = run(job, "--strategy", strategy)
+        assert report["bytes_moved"] >= 16 * MIB
+        assert len(calls.limits) <= 3, "each page is an area"
+        assert job.checksum() == before
+        charged = (path / "memory.numa_stat").read_text()
+        (moved,) = re.findall(r"^anon .*N2=(\d+)", charged, re.MULTILINE)
+        assert int(moved) >= 16 * MIB
 
 
 def test_gentle_calls_are_bounded(run: Any, calls: Calls) -> None:

@@ -60,8 +60,14 @@ class NativeTarget(Target):
         return self._held.alive()
 
     def areas(self) -> tuple[Area, ...]:
+        return self._read_areas(join=True)
+
+    def mappings(self) -> tuple[Area, ...]:
+        return self._read_areas(join=False)
+
+    def _read_areas(self, *, join: bool) -> tuple[Area, ...]:
         self._held.require_alive()
-        areas = processes.read_areas(self.pid, self._root)
+        areas = processes.read_areas(self.pid, self._root, join=join)
         self._held.require_alive()
         if self._held.has_other_memory():  # the areas can be those of another program
             raise ProcessGoneError(f"process {self.pid} has another address space")

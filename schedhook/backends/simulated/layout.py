@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from schedhook.backends.simulated.free_memory import FreeMemory
@@ -55,6 +56,21 @@ def read_process(pid: int, root: Path, named: dict[str, Memory]) -> Process:
     )
 
 
+def _fill(area: Area) -> Iterator[PageRun]:
+    """Yield the runs of the area's pages, by offset, where it is mapped."""
+    sizes = dict(sorted(area.residency.items()))
+    for first, last in area.ranges:
+        start = first - area.start
+        while sizes and start < last - area.start:
+            node = next(iter(sizes))
+            end = start + min(sizes[node], last - area.start - start)
+            yield PageRun(start=start, end=end, node=node)
+            sizes[node] -= end - start
+            if not sizes[node]:
+                del sizes[node]
+            start = end
+
+
 def _allocate(area: SimulatedArea, unit: int, free: FreeMemory) -> Memory:
     runs = (
         PageRun(start=index * unit, end=(index + 1) * unit, node=node)
@@ -75,14 +91,8 @@ def _lay_out(area: Area, named: dict[str, Memory]) -> Memory:
     name = repr((area.object_id, area.offset, area.size, area.residency)) if area.is_shared else ""
     if name in named:
         return named[name]
-    runs, position = [], 0
-    for node, size in sorted(area.residency.items()):
-        end = min(area.size, position + size)
-        if position < end:
-            runs.append(PageRun(start=position, end=end, node=node))
-        position = end
     pool = area.page_size if area.kind is MemoryKind.HUGE else 0
-    memory = Memory(area.page_size, runs, pool)
+    memory = Memory(area.page_size, joined(_fill(area)), pool)
     if name:
         named[name] = memory
     return memory

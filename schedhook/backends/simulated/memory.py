@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -70,7 +71,7 @@ class Memory:
         start, end = start // self.unit * self.unit, -(-end // self.unit) * self.unit
         return [
             replace(run, start=max(run.start, start), end=min(run.end, end))
-            for run in self.runs
+            for run in self.runs[self._touching(start, end)]
             if run.start < end and start < run.end
         ]
 
@@ -84,8 +85,9 @@ class Memory:
 
     def place(self, start: int, end: int, node: int) -> None:
         """Put the pages in [start, end), a part of one run, on `node`."""
+        near = self._touching(start, end)
         runs: list[PageRun] = []
-        for run in self.runs:
+        for run in self.runs[near]:
             if not (run.start < end and start < run.end):
                 runs.append(run)
                 continue
@@ -94,7 +96,7 @@ class Memory:
             runs.append(PageRun(start=start, end=end, node=node))
             if end < run.end:
                 runs.append(replace(run, start=end))
-        self.runs = list(joined(runs))
+        self.runs[near] = joined(runs)
 
     def attempts(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield pieces of [start, end) as (start, end, errno of the attempt); 0: it moves."""
@@ -107,6 +109,11 @@ class Memory:
                 position = offset + self.unit
         if position < end:
             yield position, end, 0
+
+    def _touching(self, start: int, end: int) -> slice:
+        """Return where the runs are that overlap [start, end) or adjoin it."""
+        first = bisect_left(self.runs, start, key=lambda run: run.end)
+        return slice(first, bisect_right(self.runs, end, key=lambda run: run.start))
 
     def _shown(self, run: PageRun) -> Iterator[tuple[int, int]]:
         position = run.start
@@ -191,7 +198,7 @@ def parts(run: PageRun, only: Extents | None, mapping: Mapped) -> Iterator[PageR
         yield run
         return
     base, unit = mapping.area.start, mapping.memory.unit
-    for first, last in only:
+    for first, last in only.within(base + run.start, base + run.end):
         start = max(run.start, -(-(first - base) // unit) * unit)
         end = min(run.end, (last - base) // unit * unit)
         if start < end:

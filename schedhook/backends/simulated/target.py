@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from schedhook.backends.simulated.machine import Machine
@@ -111,9 +111,8 @@ class SimulatedTarget(Target):
             if not stays:  # it exits half way through
                 end = start + (end - start) // 2 // area.page_size * area.page_size
             tally = Tally()
-            mapping = self._mapping(area)
             size = 0
-            for run in self._runs(mapping, start, end):
+            for mapping, run in self._found(area, start, end):
                 new = destinations.get(run.node, run.node)
                 if new == run.node:
                     continue
@@ -168,6 +167,14 @@ class SimulatedTarget(Target):
             if mapping.area.start <= area.start and area.end <= mapping.area.end:
                 return mapping
         raise UsageError(f"process {self.pid} maps nothing at {area.start:#x}")
+
+    def _found(self, area: Area, start: int, end: int) -> Iterator[tuple[Mapped, PageRun]]:
+        """Yield the runs in [start, end) of the area's mapping, and of those behind it."""
+        first = self._mapping(area)
+        behind = (each for each in self._process.mappings if area.end <= each.area.start < end)
+        for mapping in (first, *behind):
+            bounds = max(start, mapping.area.start), min(end, mapping.area.end)
+            yield from ((mapping, run) for run in self._runs(mapping, *bounds))
 
     def _runs(self, mapping: Mapped, start: int, end: int) -> list[PageRun]:
         base = mapping.area.start

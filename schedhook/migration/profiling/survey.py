@@ -58,7 +58,7 @@ def survey(
             found = profile.accesses(numbers & {pid, *threads})
             inside = sum(
                 found.count(area.start, area.end)
-                for area in read_areas(pid, root, resident_only=False)
+                for area in read_areas(pid, root, resident_only=False, join=False)
             )
             cpus = cpus | _cpus(threads, root)
             accesses[pid] = found

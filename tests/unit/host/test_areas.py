@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schedhook.host import areas
 from schedhook.host.processes import read_areas, residency
 from schedhook.host.smaps import read_pss
 from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
 from schedhook.values.errors import NoPermissionError, ProcessGoneError
+from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.objects import ObjectId, ObjectKind
 
@@ -21,8 +24,8 @@ MIB = 1 << 20
 HUGE = 2 * MIB
 
 
-def only(root: Path, area: FakeArea) -> Area:
-    write_process(root, 5, areas=[area])
+def only(root: Path, *areas: FakeArea) -> Area:
+    write_process(root, 5, areas=areas)
     (found,) = read_areas(5, root)
     return found
 
@@ -416,3 +419,110 @@ def test_the_share_of_memory_that_other_processes_map(tmp_path: Path) -> None:
         HUGE: (HUGE, HUGE),
         0x7F0000000000: (0, 0),
     }
+
+
+class TestManyMappings:
+    """A program with very many mappings; those of a few pages are joined."""
+
+    @pytest.fixture(autouse=True)
+    def few_are_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(areas, "_MANY", 0)
+
+    def test_small_mappings_that_are_alike_are_one_area(self, tmp_path: Path) -> None:
+        at = 0x7F0000000000
+        starts = [at, at + PAGE, at + 2 * PAGE, at + 9 * PAGE, at + MIB + 9 * PAGE]
+        pages = [{0: 1}, {1: 1}, {0: 1}, {}, {0: 1}]
+        found = only(
+            tmp_path,
+            *(
+                FakeArea(start=start, size=PAGE, pages=pages, policy="bind:0-1")
+                for start, pages in zip(starts, pages, strict=True)
+            ),
+        )
+        assert (found.start, found.end) == (at, starts[-1] + PAGE)
+        assert found.residency == {0: 3 * PAGE, 1: PAGE}
+        assert (found.kind, found.policy) == (MemoryKind.ANON, "bind:0-1")
+        assert [*found.ranges] == [
+            (at, at + 3 * PAGE),
+            (at + 9 * PAGE, at + 10 * PAGE),
+            (starts[-1], starts[-1] + PAGE),
+        ]
+        assert found.mapped == 5 * PAGE
+
+    def test_without_gaps_there_are_no_parts(self, tmp_path: Path) -> None:
+        small = [FakeArea(start=at * PAGE, size=PAGE, pages={0: 1}) for at in (1, 2, 3)]
+        found = only(tmp_path, *small)
+        assert (found.parts, found.mapped) == (None, 3 * PAGE)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            FakeArea(start=2 * PAGE, size=PAGE, pages={0: 1}, policy="bind:0"),
+            FakeArea(start=2 * PAGE, size=PAGE, pages={0: 1}, mappers=2),
+            FakeArea(start=2 * PAGE, size=PAGE, pages={0: 1}, path="/lib/x"),
+            FakeArea(start=2 * PAGE, size=PAGE, pages={0: 1}, path="/lib/x", anon=1),
+            FakeArea(start=2 * PAGE, size=PAGE, pages={0: 1}, path="/dev/zero", is_shared=True),
+            FakeArea(start=2 * PAGE, size=2 * MIB, pages={0: 1}),
+            FakeArea(start=HUGE, size=HUGE, pages={0: 1}, page_size=HUGE, is_huge=True),
+            FakeArea(start=2 * MIB, size=PAGE, pages={0: 1}),
+        ],
+    )
+    def test_others_stay_apart(self, tmp_path: Path, other: FakeArea) -> None:
+        small = FakeArea(start=PAGE, size=PAGE, pages={0: 1})
+        after = dataclasses.replace(small, start=8 * MIB)
+        write_process(tmp_path, 5, areas=[small, other, after])
+        assert [area.start for area in read_areas(5, tmp_path)] == [PAGE, other.start, 8 * MIB]
+        assert [area.parts for area in read_areas(5, tmp_path)] == [None] * 3
+
+    def test_the_caller_can_ask_for_each(self, tmp_path: Path) -> None:
+        small = [FakeArea(start=at * PAGE, size=PAGE, pages={0: 1}) for at in (1, 2, 4)]
+        write_process(tmp_path, 5, areas=small)
+        assert len(read_areas(5, tmp_path)) == 1
+        assert [area.start // PAGE for area in read_areas(5, tmp_path, join=False)] == [1, 2, 4]
+
+    mappings = st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 1, 7, 300]),
+            st.sampled_from([1, 1, 2, 9, 300]),
+            st.dictionaries(st.integers(0, 2), st.integers(1, 3), max_size=2),
+            st.sampled_from(["default", "default", "bind:0"]),
+            st.sampled_from(["", "", "", "/lib/x"]),
+            st.sampled_from([1, 1, 2]),
+        ),
+        max_size=40,
+    )
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(mappings, st.booleans())
+    def test_joined_or_not_the_memory_is_the_same(
+        self, tmp_path: Path, mappings: list[tuple[Any, ...]], resident_only: bool
+    ) -> None:
+        made, at = [], 1
+        for gap, size, pages, policy, path, mappers in mappings:
+            start = at + gap
+            at = start + size
+            made.append(
+                FakeArea(
+                    start=start * PAGE,
+                    size=size * PAGE,
+                    pages={
+                        node: min(count, size // 2) for node, count in pages.items() if size > 1
+                    },
+                    policy=policy,
+                    path=path,
+                    mappers=mappers,
+                )
+            )
+        write_process(tmp_path, 5, areas=made or [FakeArea(start=PAGE, size=PAGE)])
+        how: dict[str, bool] = {"resident_only": resident_only}
+        joined = read_areas(5, tmp_path, **how)
+        each = read_areas(5, tmp_path, join=False, **how)
+        assert all(one.end <= two.start for one, two in pairwise(joined))
+        for policy in ("default", "bind:0"):
+            for kind in (MemoryKind.ANON, MemoryKind.FILE):
+                assert residency(
+                    area for area in joined if (area.policy, area.kind) == (policy, kind)
+                ) == residency(area for area in each if (area.policy, area.kind) == (policy, kind))
+        apart = [bounds for area in each for bounds in area.ranges]
+        together = [bounds for area in joined for bounds in area.ranges]
+        assert [*Extents(together)] == [*Extents(apart)]

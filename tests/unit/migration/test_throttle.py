@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
 from schedhook.migration.throttle import MOST_THREADS, Throttle, choose_threads
+from schedhook.values.extents import Extents
 from schedhook.values.sets import CpuSet
 
 
@@ -56,3 +58,21 @@ def test_a_throttle_cuts_between_huge_pages() -> None:
     pieces = list(Throttle(10 * huge).pieces(huge // 2, 6 * huge, 4096))
     assert pieces == [(huge // 2, 2 * huge), (2 * huge, 4 * huge), (4 * huge, 6 * huge)]
     assert list(Throttle(0).pieces(0, 6 * huge, 4096)) == [(0, 6 * huge)]
+
+
+def test_a_throttle_counts_only_what_is_to_move() -> None:
+    huge = 2 << 20
+    far = 1 << 46
+    only = Extents([(huge, 2 * huge), (far, far + huge), (far + 3 * huge, far + 6 * huge)])
+    pieces = list(Throttle(8 * huge).pieces(huge, far + 6 * huge, 4096, only))
+    assert pieces == [
+        (huge, far + 3 * huge),
+        (far + 3 * huge, far + 5 * huge),
+        (far + 5 * huge, far + 6 * huge),
+    ]
+    for rate in (huge, 9 * huge, 400 * huge):
+        pieces = list(Throttle(rate).pieces(huge, far + 6 * huge, 4096, only))
+        assert (pieces[0][0], pieces[-1][1]) == (huge, far + 6 * huge)
+        assert all(one[1] == two[0] for one, two in pairwise(pieces))
+        most = max(only.overlap(*piece) for piece in pieces)
+        assert most <= max(huge, rate / 4)

@@ -1,15 +1,18 @@
-"""Node maps whose old and new nodes overlap, and any others."""
+"""Node maps whose old and new nodes overlap, and any others; calls for many areas."""
 
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
-from schedhook.values.model import Outcome
+from schedhook.backends.simulated.target import SimulatedTarget
+from schedhook.values.model import Area, Outcome
+from schedhook.values.nodemap import parse_map
 from tests.unit.relocation.simulation import AT, QUICK, STRATEGIES, host, residency, run
 
 
@@ -70,3 +73,71 @@ def test_any_map_moves_every_page_as_it_says(
     if strategy == "move-pages":
         assert len(wrong) == stubborn
     assert (report.outcome is Outcome.PARTIAL) == bool(wrong)
+
+
+@pytest.fixture
+def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return the address ranges of the sweeps, which grow."""
+    seen = list[tuple[int, int]]()
+    sweep = SimulatedTarget.sweep
+
+    def watched(self: SimulatedTarget, area: Area, start: int, end: int, *rest: Any, **more: Any):
+        seen.append((start, end))
+        return sweep(self, area, start, end, *rest, **more)
+
+    monkeypatch.setattr(SimulatedTarget, "sweep", watched)
+    return seen
+
+
+@pytest.mark.parametrize("node_map", ["0:2", "0:2,2:0", "0:2,1:3", "0:1,1:0,2:3"])
+def test_one_call_moves_pages_of_many_areas(node_map: str, sweeps: list[tuple[int, int]]) -> None:
+    backend = host(*[[0], [2, 0], [1]] * 100)
+    report = run(backend, node_map=node_map)
+    moves = parse_map(node_map)
+    assert report.outcome is Outcome.COMPLETE
+    expected: dict[int, int] = {}
+    for old, count in {0: 200, 1: 100, 2: 100}.items():
+        new = moves.pairs.get(old, old)
+        expected[new] = expected.get(new, 0) + count
+    assert residency(backend) == expected
+    assert len(sweeps) <= len(moves.pairs)
+
+
+def test_a_page_plan_takes_one_call_for_many_areas(sweeps: list[tuple[int, int]]) -> None:
+    backend = host(*[[0, 0, 1]] * 100)
+    report = run(backend, choose=lambda pages: [2, None][: len(pages.addresses)])
+    assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 100 * PAGE)
+    assert residency(backend) == {0: 100, 1: 100, 2: 100}
+    assert len(sweeps) == 1
+
+
+def test_only_what_failed_is_tried_again(sweeps: list[tuple[int, int]]) -> None:
+    backend = host(*[[0]] * 100)
+    at = AT + 50 * (1 << 30)
+    backend.fail(100, at, [errno.EBUSY])
+    report = run(backend)
+    assert (report.outcome, report.attempts) == (Outcome.COMPLETE, 2)
+    assert sweeps[1:] == [(at, at + PAGE)]
+
+
+def test_a_call_does_not_mix_page_sizes(sweeps: list[tuple[int, int]]) -> None:
+    backend = SimulatedBackend()
+    sizes = [PAGE, 16 * PAGE] * 20
+    areas = [
+        SimulatedArea(start=AT + index * (1 << 30), nodes=[0], page_size=size)
+        for index, size in enumerate(sizes)
+    ]
+    backend.add_process(100, areas=areas)
+    assert run(backend).bytes_moved == sum(sizes)
+    assert len(sweeps) == 2
+
+
+def test_memory_of_two_processes_is_not_mixed(sweeps: list[tuple[int, int]]) -> None:
+    backend = host(*[[0]] * 50)
+    areas = [SimulatedArea(start=AT + index * (1 << 30), nodes=[0]) for index in range(50)]
+    backend.add_process(101, areas=areas)
+    report = run(backend, pids=(100, 101))
+    assert {each.pid: each.bytes_moved for each in report.processes} == dict.fromkeys(
+        (100, 101), 50 * PAGE
+    )
+    assert len(sweeps) == 2

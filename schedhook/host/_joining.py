@@ -1,0 +1,71 @@
+"""Join small mappings that are alike: programs can have tens of thousands of them.
+
+Thread stacks with guard pages, JVMs and memory allocators have such mappings, of a few pages each.
+An object for each would cost more time and memory than moving the pages.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass, field
+
+from schedhook.host._numa_maps import NumaLine
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area, MemoryKind
+from schedhook.values.sizes import add_sizes
+
+_LARGEST = 1 << 20
+"""Bytes: a larger mapping stays an area of its own."""
+_FURTHEST = 1 << 20
+"""Bytes between two mappings up to which they are joined."""
+
+
+def is_joinable(line: NumaLine, size: int) -> bool:
+    """Return whether a private anonymous mapping of `size` bytes can be one of many.
+
+    Pages that several processes map are looked at area by area.
+    """
+    return (
+        line.size <= size <= _LARGEST
+        and line.page_size == mmap.PAGESIZE
+        and line.most_mappers == 1
+        and not (line.is_huge or line.name)
+    )
+
+
+@dataclass(slots=True)
+class JoinedMappings:
+    """Private anonymous mappings, in ascending order, that have one memory policy."""
+
+    start: int
+    policy: str
+    end: int = 0
+    parts: Extents = field(default_factory=Extents)
+    lines: dict[NumaLine, int] = field(default_factory=dict)
+    """How often each text of numa_maps was found."""
+
+    def takes(self, start: int, line: NumaLine) -> bool:
+        """Return whether a mapping that begins at `start` may be one of these."""
+        return self.end <= start <= self.end + _FURTHEST and line.policy == self.policy
+
+    def add(self, start: int, end: int, line: NumaLine) -> None:
+        """Append a mapping."""
+        self.parts.add(start, end)
+        self.end = end
+        self.lines[line] = self.lines.get(line, 0) + 1
+
+    def area(self) -> Area:
+        """Return all of them as one area."""
+        residency: dict[int, int] = {}
+        for line, times in self.lines.items():
+            pages = {node: count * line.page_size * times for node, count in line.pages.items()}
+            add_sizes(residency, pages)
+        return Area(
+            start=self.start,
+            end=self.end,
+            kind=MemoryKind.ANON,
+            page_size=mmap.PAGESIZE,
+            residency=residency,
+            policy=self.policy,
+            parts=self.parts if len(self.parts) > 1 else None,
+        )
