@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.host._joining import JoinedMappings, is_joinable
@@ -17,7 +18,7 @@ from schedhook.host._proc import (
     read,
     task_file,
 )
-from schedhook.host.memory_files import memory_devices
+from schedhook.host.memory_files import memory_devices, object_ids
 from schedhook.host.smaps import read_pss
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
@@ -61,7 +62,8 @@ def read_areas(
     else:
         lines = parse_numa_maps(numa_maps, resident_only)
     join = join and maps.count(b"\n") >= _MANY
-    return tuple(_find_areas(lines, Maps(maps), memory_devices(pid, root), join=join))
+    files = _Files(devices=memory_devices(pid, root), identify=object_ids(pid, root))
+    return tuple(_find_areas(lines, Maps(maps), files, join=join))
 
 
 def residency(areas: Iterable[Area]) -> dict[int, int]:
@@ -92,10 +94,20 @@ def _read_numa_maps(pid: int, root: Path, task: int | None) -> tuple[bytes | Non
     return _read_numa_maps(pid, root, other)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """What is known of the files that a process maps."""
+
+    devices: Mapping[str, MemoryKind]
+    """The file systems in memory, by device."""
+    identify: Callable[[MapsLine, bytes], ObjectId]
+    """Returns the id of a mapping's object, which has that name."""
+
+
 def _find_areas(
     lines: Iterable[tuple[int, NumaLine]],
     maps: Maps,
-    devices: Mapping[str, MemoryKind],
+    files: _Files,
     *,
     join: bool,
 ) -> Iterator[Area]:
@@ -116,7 +128,7 @@ def _find_areas(
         if joined:
             yield joined.area()
             joined = None
-        yield _area(line, mapping, devices)
+        yield _area(line, mapping, files)
     if joined:
         yield joined.area()
 
@@ -134,7 +146,7 @@ def _bounded(
         yield *last, None
 
 
-def _area(line: NumaLine, mapping: MapsLine, devices: Mapping[str, MemoryKind]) -> Area:
+def _area(line: NumaLine, mapping: MapsLine, files: _Files) -> Area:
     # maps escapes only newlines, so its names are more faithful; but it may show a label instead.
     name = mapping.name if mapping.name.startswith(b"/") else line.name
     copied = 0 if mapping.is_shared or not mapping.has_file else line.anon
@@ -144,15 +156,13 @@ def _area(line: NumaLine, mapping: MapsLine, devices: Mapping[str, MemoryKind]) 
     return Area(
         start=mapping.start,
         end=mapping.end,
-        kind=_kind(name, line.is_huge, anonymous, devices.get(mapping.device)),
+        kind=_kind(name, line.is_huge, anonymous, files.devices.get(mapping.device)),
         page_size=line.page_size,
         residency={node: count * line.page_size for node, count in line.pages.items()},
         path=name.decode("utf-8", "backslashreplace"),
         policy=line.policy,
         is_shared=mapping.is_shared,
-        object_id=ObjectId(mapping.device, mapping.inode, ObjectKind.of_name(name))
-        if has_object
-        else None,
+        object_id=files.identify(mapping, name) if has_object else None,
         offset=mapping.offset if mapping.has_file else 0,
         copied=copied * line.page_size,
         most_mappers=line.most_mappers,
