@@ -48,6 +48,7 @@ ENOUGH = 0.999
 PATIENCE = 120
 NUMBERS = {
     "CAP_DAC_READ_SEARCH": 2,
+    "CAP_FOWNER": 3,
     "CAP_SYS_PTRACE": 19,
     "CAP_SYS_ADMIN": 21,
     "CAP_SYS_NICE": 23,
@@ -155,6 +156,8 @@ def write_units() -> None:
         f"{BARE}[Service]\nDelegate=yes\nExecStart=/bin/sleep infinity\n"
     )
     shutil.copy(Path(__file__).with_name("service_probe.py"), HERE / "probe.py")
+    (HERE / "theirs").touch(0o644)
+    os.chown(HERE / "theirs", NOBODY, NOBODY)
     site = HERE / "site"
     metadata = site / "theirs-1.0.dist-info"
     metadata.mkdir(parents=True)

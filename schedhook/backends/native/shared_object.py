@@ -132,10 +132,14 @@ class NativeSharedObject(SharedObject):
 
         Raise ProcessGoneError if none does, SchedhookError if it cannot be opened.
         """
+        problem: BackendError | None = None
         for holder in self._holders:
             try:
                 file, page_size = self._open(holder)
             except (ProcessGoneError, MappingGoneError):
+                continue
+            except BackendError as error:
+                problem = error
                 continue
             try:
                 if holder.target.alive():  # so it was its mapping
@@ -146,7 +150,7 @@ class NativeSharedObject(SharedObject):
                     return
             finally:
                 os.close(file)
-        raise ProcessGoneError(f"no process of the job maps {self.name} any more")
+        raise problem or ProcessGoneError(f"no process of the job maps {self.name} any more")
 
     def _open(self, holder: Holder) -> tuple[int, int]:
         pid = holder.target.pid
@@ -155,8 +159,17 @@ class NativeSharedObject(SharedObject):
         except MappingGoneError:  # or it was split, or joined with another one
             for mapping in read_shared_mappings(pid, self._root):
                 if mapping.object_id == self._object_id:
-                    return open_object(pid, mapping, self._root)
+                    return self._open_again(pid, mapping)
             raise
+
+    def _open_again(self, pid: int, mapping: SharedMapping) -> tuple[int, int]:
+        try:
+            return open_object(pid, mapping, self._root)
+        except MappingGoneError as error:
+            raise BackendError(
+                f"{self.name} cannot be opened through the mapping of process {pid}, as if its file"
+                " system were a layer of another one (overlayfs)"
+            ) from error
 
 
 def find_objects(targets: Iterable[NativeTarget], root: Path) -> list[NativeSharedObject]:
