@@ -43,6 +43,10 @@ class MappingGoneError(SchedhookError):
     """The process no longer maps that object there."""
 
 
+class OtherFileError(MappingGoneError):
+    """The mapping opens another file than the one that /proc/PID/maps shows."""
+
+
 @cache
 def kernel_devices(root: Path = Path("/")) -> dict[str, MemoryKind]:
     """Return the kernel's own mounts of tmpfs and hugetlbfs, by device (`0:1`).
@@ -102,12 +106,13 @@ def _descriptors(pid: int, name: str, root: Path) -> Iterator[Path]:
 def _check(file: int, pid: int, mapping: SharedMapping, root: Path) -> int:
     """Return the page size of `file`, opened with O_PATH, if it is the mapping's object.
 
-    Raise MappingGoneError if it is another file, or none that is safe to open.
+    Raise OtherFileError if it is another file, MappingGoneError if it is none that is safe to open
+    (or not memory, as a GPU's device on the tmpfs of a container).
     """
     major, minor, inode, mode = _core.identify(file)
     device = f"{major}:{minor}"
     if (device, inode) != (mapping.object_id.device, mapping.object_id.inode):
-        raise MappingGoneError(f"process {pid} has mapped another file at {mapping.start:#x}")
+        raise OtherFileError(f"process {pid} has mapped another file at {mapping.start:#x}")
     # While the file is held, no other file system can get the number of its device.
     if stat.S_ISREG(mode) and (
         device in kernel_devices(root) or device in memory_devices(pid, root)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from schedhook.backends.native.object_file import (
     MappingGoneError,
+    OtherFileError,
     kernel_devices,
     open_object,
 )
@@ -165,7 +166,7 @@ class NativeSharedObject(SharedObject):
     def _open_again(self, pid: int, mapping: SharedMapping) -> tuple[int, int]:
         try:
             return open_object(pid, mapping, self._root)
-        except MappingGoneError as error:
+        except OtherFileError as error:
             raise BackendError(
                 f"{self.name} cannot be opened through the mapping of process {pid}, as if its file"
                 " system were a layer of another one (overlayfs)"

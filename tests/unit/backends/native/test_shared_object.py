@@ -7,15 +7,22 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from schedhook.backends.native import _core, shared_object, windows
 from schedhook.backends.native.backend import NativeBackend
+from schedhook.backends.native.object_file import MappingGoneError, OtherFileError
 from schedhook.backends.native.windows import open_windows
 from schedhook.roles.backend import Limits, SharedObject
-from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
+from schedhook.values.errors import (
+    BackendError,
+    NoPermissionError,
+    ProcessGoneError,
+    SchedhookError,
+)
 from schedhook.values.model import MemoryKind
 
 PAGE = mmap.PAGESIZE
@@ -84,6 +91,25 @@ def test_an_object_that_is_no_longer_mapped(file: int) -> None:
     assert not shared.alive()
     with pytest.raises(ProcessGoneError):
         shared.areas()
+
+
+def test_a_layer_of_another_file_system_cannot_be_looked_into(
+    file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pages are reported; those of a mapped device are none."""
+    found = list[SchedhookError]()
+    with mapped(file) as shared:
+        for error in (OtherFileError("another file"), MappingGoneError("a device")):
+            monkeypatch.setattr(shared_object, "open_object", partial(_raise, error))
+            with pytest.raises(SchedhookError) as raised:
+                shared.areas()
+            found.append(raised.value)
+    assert [type(each) for each in found] == [BackendError, ProcessGoneError]
+    assert "overlayfs" in str(found[0])
+
+
+def _raise(error: SchedhookError, *_: object) -> tuple[int, int]:
+    raise error
 
 
 def test_descriptors_are_closed(file: int) -> None:
