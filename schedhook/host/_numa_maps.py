@@ -34,6 +34,8 @@ class NumaLine:
     """Pages per node."""
     size: int = 0
     """Resident bytes."""
+    is_plain: bool = False
+    """Base pages of no file, of which no other process maps any."""
 
 
 def parse_numa_maps(data: bytes, resident_only: bool) -> Iterator[tuple[int, NumaLine]]:
@@ -89,6 +91,8 @@ def _parse_line(text: bytes) -> NumaLine:
         in_policy = False
     line.policy = b" ".join(policy).decode("ascii", "replace")
     line.size = sum(line.pages.values()) * line.page_size
+    is_odd = line.is_huge or line.name or line.most_mappers > 1
+    line.is_plain = not is_odd and line.page_size == mmap.PAGESIZE
     return line
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,17 @@ from schedhook.host._proc import (
     read,
     task_file,
 )
-from schedhook.host.memory_files import memory_devices, object_ids
+from schedhook.host.memory_files import (
+    Identify,
+    SharedMapping,
+    find_shared,
+    memory_devices,
+    object_ids,
+)
 from schedhook.host.smaps import read_pss
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
-from schedhook.values.objects import ObjectId, ObjectKind
+from schedhook.values.objects import ObjectKind
 from schedhook.values.sizes import sum_sizes
 
 _MANY = 1000
@@ -37,7 +43,21 @@ def read_areas(
     resident_only: bool = True,
     join: bool = True,
 ) -> tuple[Area, ...]:
+    """Return the areas that `read_memory` describes."""
+    return read_memory(pid, root, task=task, resident_only=resident_only, join=join)[0]
+
+
+def read_memory(
+    pid: int,
+    root: Path = Path("/"),
+    *,
+    task: int | None = None,
+    resident_only: bool = True,
+    join: bool = True,
+) -> tuple[tuple[Area, ...], tuple[SharedMapping, ...]]:
     """Return the process's mappings in ascending order, with bytes per node, kind and object.
+
+    Also return all its shared mappings of files, touched or not.
 
     `task` reads through that thread; by default a thread is found that still has the memory (see
     `live_task`). `resident_only` leaves out mappings without a page in memory, of which a large
@@ -54,7 +74,7 @@ def read_areas(
     """
     numa_maps, task = _read_numa_maps(pid, root, task)
     if numa_maps == b"":  # a kernel thread; some kernels fail to open its maps with ESRCH
-        return ()
+        return (), ()
     maps = read(pid, task_file("maps", task), root)
     if numa_maps is None:
         sizes = read_pss(pid, root, task=task)
@@ -63,7 +83,8 @@ def read_areas(
         lines = parse_numa_maps(numa_maps, resident_only)
     join = join and maps.count(b"\n") >= _MANY
     files = _Files(devices=memory_devices(pid, root), identify=object_ids(pid, root))
-    return tuple(_find_areas(lines, Maps(maps), files, join=join))
+    areas = _find_areas(lines, Maps(maps), files, join=join)
+    return tuple(areas), tuple(find_shared(maps, files.identify))
 
 
 def residency(areas: Iterable[Area]) -> dict[int, int]:
@@ -100,8 +121,7 @@ class _Files:
 
     devices: Mapping[str, MemoryKind]
     """The file systems in memory, by device."""
-    identify: Callable[[MapsLine, bytes], ObjectId]
-    """Returns the id of a mapping's object, which has that name."""
+    identify: Identify
 
 
 def _find_areas(
@@ -116,11 +136,12 @@ def _find_areas(
     for start, line, bound in _bounded(lines):
         end = maps.anonymous_end(start) if join else None
         if end and is_joinable(line, end - start) and (bound is None or end <= bound):
-            if joined and not joined.takes(start, line):
+            if joined and joined.take(start, end, line):
+                continue
+            if joined:
                 yield joined.area()
-                joined = None
-            joined = joined or JoinedMappings(start, line.policy)
-            joined.add(start, end, line)
+            joined = JoinedMappings(start, line.policy, start, start)
+            joined.take(start, end, line)
             continue
         mapping = maps.find(start, line.size, bound)
         if mapping is None:
@@ -197,5 +218,6 @@ def _lines_without_numa(
                 most_mappers=1 if pss == rss else 2,
                 pages={0: rss // mmap.PAGESIZE} if rss else {},
                 size=rss // mmap.PAGESIZE * mmap.PAGESIZE,
+                is_plain=pss == rss,
             ),
         )

@@ -23,6 +23,9 @@ _MEMORY_FILE_SYSTEMS = {
     b"hugetlbfs": MemoryKind.HUGE,
 }
 
+Identify = Callable[[MapsLine, bytes], ObjectId]
+"""Returns the id of a mapping's object, which has that name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedMapping:
@@ -54,7 +57,7 @@ def memory_devices(pid: int, root: Path = Path("/")) -> dict[str, MemoryKind]:
     return devices
 
 
-def object_ids(pid: int, root: Path = Path("/")) -> Callable[[MapsLine, bytes], ObjectId]:
+def object_ids(pid: int, root: Path = Path("/")) -> Identify:
     """Return a function from a mapping of the process and its object's name to the object's id."""
 
     @cache
@@ -72,12 +75,17 @@ def object_ids(pid: int, root: Path = Path("/")) -> Callable[[MapsLine, bytes], 
 
 
 def read_shared_mappings(pid: int, root: Path = Path("/")) -> Iterator[SharedMapping]:
-    """Yield the process's shared mappings of files, touched or not, in ascending order.
+    """Return the process's shared mappings of files, touched or not, in ascending order.
 
     Raise ProcessGoneError, also for a zombie, or NoPermissionError.
     """
-    task, identify = live_task(pid, root), object_ids(pid, root)
-    for line in parse_shared(read(pid, task_file("maps", task), root)):
+    task = live_task(pid, root)
+    return find_shared(read(pid, task_file("maps", task), root), object_ids(pid, root))
+
+
+def find_shared(maps: bytes, identify: Identify) -> Iterator[SharedMapping]:
+    """Yield the shared mappings of files in a text of /proc/PID/maps."""
+    for line in parse_shared(maps):
         if line.has_file:
             yield SharedMapping(
                 start=line.start,

@@ -176,12 +176,14 @@ class NativeSharedObject(SharedObject):
 def find_objects(targets: Iterable[NativeTarget], root: Path) -> list[NativeSharedObject]:
     """Return the shared-memory objects that these processes map, each once.
 
-    Files on other file systems are left out, and processes that have exited.
+    Files on other file systems are left out, and processes that have exited. The mappings are those
+    that were read with the processes' areas.
     """
     holders: dict[ObjectId, list[Holder]] = {}
     for target in targets:
         try:
-            found = {each.object_id: each for each in shared_memory(target.pid, root)}
+            mappings = target.shared_mappings()
+            found = {each.object_id: each for each in only_memory(mappings, target.pid, root)}
             if not target.alive():
                 continue
         except ProcessGoneError:
@@ -193,8 +195,13 @@ def find_objects(targets: Iterable[NativeTarget], root: Path) -> list[NativeShar
 
 def shared_memory(pid: int, root: Path) -> Iterator[SharedMapping]:
     """Yield the process's mappings of shared memory. Raise what `read_shared_mappings` raises."""
+    return only_memory(read_shared_mappings(pid, root), pid, root)
+
+
+def only_memory(mappings: Iterable[SharedMapping], pid: int, root: Path) -> Iterator[SharedMapping]:
+    """Yield those of the process's mappings that are of shared memory."""
     devices, is_complete = kernel_devices(root), False
-    for mapping in read_shared_mappings(pid, root):
+    for mapping in mappings:
         if mapping.object_id.device not in devices and not is_complete:
             devices, is_complete = devices | memory_devices(pid, root), True
         if mapping.object_id.device in devices:

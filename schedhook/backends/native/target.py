@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from schedhook.backends.native.frames import FrameSet
 from schedhook.backends.native.held import HeldProcess
 from schedhook.backends.native.ranges import Range, locate_range, sweep_range
 from schedhook.host import processes
+from schedhook.host.memory_files import SharedMapping, read_shared_mappings
 from schedhook.host.policies import read_thread_policies
 from schedhook.roles.backend import Limits, PageRun, PageSet, Part, Survey, Sweep, Target
 from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
@@ -41,6 +42,7 @@ class NativeTarget(Target):
         self._folio_size = folio_size
         self._frame_spans = frame_spans
         self._held = HeldProcess(pid, root)
+        self._shared: Sequence[SharedMapping] | None = None
         self._use_scan = _core.can_scan(self._held.pagemap)
         self._kpageflags, self._spans = -1, b""
         if not self._use_scan:
@@ -67,11 +69,19 @@ class NativeTarget(Target):
 
     def _read_areas(self, *, join: bool) -> tuple[Area, ...]:
         self._held.require_alive()
-        areas = processes.read_areas(self.pid, self._root, join=join)
+        areas, self._shared = processes.read_memory(self.pid, self._root, join=join)
         self._held.require_alive()
         if self._held.has_other_memory():  # the areas can be those of another program
             raise ProcessGoneError(f"process {self.pid} has another address space")
         return areas
+
+    def shared_mappings(self) -> Iterable[SharedMapping]:
+        """Return the process's shared mappings of files.
+
+        They are those that were read with the areas, once; else they are read now.
+        """
+        mappings, self._shared = self._shared, None
+        return read_shared_mappings(self.pid, self._root) if mappings is None else mappings
 
     def allowed_nodes(self) -> NodeSet:
         self._held.require_alive()
