@@ -187,6 +187,8 @@ class Topology:
     def room(self, number: int) -> int:
         """Return the bytes that the kernel can give on a node; see `Node.room`.
 
+        What cgroups are entitled to there is not left out; see schedhook.values.room.
+
         Raise UsageError if the node is not online.
         """
         return self.node(number).room

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from schedhook.host.topology import Topology
 from schedhook.migration import observation, page_choice
+from schedhook.migration.headroom import Headroom
 from schedhook.migration.objects import Unread
 from schedhook.migration.options import MoveOptions
 from schedhook.migration.processes import MovingProcess
@@ -47,6 +48,7 @@ class Move:
         options: MoveOptions,
         sources: NodeSet | None = None,
         destinations: NodeSet | None = None,
+        headroom: Headroom | None = None,
         guidance: Guidance | None = None,
         member_pids: Callable[[], Iterable[int]] = tuple,
         cgroup: str | None = None,
@@ -72,8 +74,12 @@ class Move:
         self._destinations = destinations
         of_nodes = node_map.sources if sources is None else sources
         self._view = View(backend, processes, of_nodes, selection)
-        self._sweeper = Sweeper(backend, options)
-        self._whole = WholeProcessMover(self._view, self._sweeper, node_map, options, self.notes)
+        self.headroom = headroom or Headroom()
+        """The room on the destinations, which the methods of this class watch."""
+        self._sweeper = Sweeper(options, self.headroom)
+        self._whole = WholeProcessMover(
+            self._view, self._sweeper, self.headroom, node_map, options, self.notes
+        )
 
     # -- for strategies --------------------------------------------------------------------------
 

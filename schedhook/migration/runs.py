@@ -11,7 +11,7 @@ from schedhook.values.model import Area
 
 UNIT_BYTES = 32 << 20
 """Resident memory per part: small enough to spread over threads."""
-_FOLIO = 2 << 20
+FOLIO_BYTES = 2 << 20
 """Parts are aligned to this, so that no huge page lies in two of them."""
 
 
@@ -19,7 +19,7 @@ def spread(area: Area) -> Iterable[tuple[int, int]]:
     """Yield parts [start, end) of an area, each with about UNIT_BYTES of resident memory."""
     parts = max(1, area.resident // UNIT_BYTES)
     step = area.size // parts
-    align = max(area.page_size, _FOLIO)
+    align = max(area.page_size, FOLIO_BYTES)
     step = max(align, step // align * align)
     start = area.start
     while start < area.end:

@@ -14,6 +14,7 @@ from typing import Self
 
 from schedhook.host.topology import Topology
 from schedhook.values.extents import Extents
+from schedhook.values.grants import Grant
 from schedhook.values.model import Area, Residency
 from schedhook.values.objects import ObjectId
 from schedhook.values.policy import Policy
@@ -282,6 +283,13 @@ class Backend(ABC):
     @abstractmethod
     def allowed_nodes(self) -> NodeSet:
         """Return the nodes of the caller's own cpuset; migrate_pages(2) silently narrows to it."""
+
+    def grants(self, nodes: NodeSet) -> Sequence[Grant]:  # noqa: ARG002 - for those that do
+        """Return the cgroups that may allocate on some of `nodes` only, all that have memory.
+
+        Default: none.
+        """
+        return ()
 
     @property
     def is_simulation(self) -> bool:

@@ -13,8 +13,10 @@ from schedhook.backends.native.shared_object import find_objects
 from schedhook.backends.native.target import NativeTarget
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
+from schedhook.host.grants import read_grants
 from schedhook.host.topology import Topology, read_topology
 from schedhook.roles.backend import Backend, PageSet, SharedObject, Target
+from schedhook.values.grants import Grant
 from schedhook.values.sets import NodeSet
 
 
@@ -31,6 +33,9 @@ class NativeBackend(Backend):
 
     def topology(self) -> Topology:
         return read_topology(self._root)
+
+    def grants(self, nodes: NodeSet) -> Sequence[Grant]:
+        return read_grants(nodes, self._root)
 
     def attach(self, pid: int) -> NativeTarget:
         return NativeTarget(pid, self._root, self._folio_size, self._frame_spans)

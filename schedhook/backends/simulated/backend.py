@@ -15,6 +15,7 @@ from schedhook.host import cgroups
 from schedhook.host.topology import Node, Topology, read_topology
 from schedhook.roles.backend import Backend, PageSet
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
+from schedhook.values.grants import Grant
 from schedhook.values.sets import CpuSet, NodeSet
 
 _GIB = 1 << 30
@@ -52,8 +53,10 @@ class SimulatedBackend(Backend):
         topology: Topology | None = None,
         may_move_shared: bool = True,
         allowed_nodes: NodeSet | None = None,
+        grants: Sequence[Grant] = (),
     ) -> None:
         self._root = root
+        self._grants = grants
         if topology is None:
             topology = four_nodes() if root is None else read_topology(root)
         self._machine = Machine(
@@ -139,6 +142,9 @@ class SimulatedBackend(Backend):
         memory.hidden.add(offset)
 
     # -- the role --------------------------------------------------------------------------------
+
+    def grants(self, nodes: NodeSet) -> Sequence[Grant]:  # noqa: ARG002
+        return self._grants
 
     def topology(self) -> Topology:
         with self._machine.lock:
