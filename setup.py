@@ -19,10 +19,9 @@ class SdistWithLinks(sdist):
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
         """Fill the directory that becomes the archive: with `files`, and with the links."""
-        links = [link for link in LINKS if link.is_symlink()]
-        linked = {name for name in files if any(link in Path(name).parents for link in links)}
+        linked = {name for name in files if any(link in Path(name).parents for link in LINKS)}
         super().make_release_tree(base_dir, [name for name in files if name not in linked])
-        for link in links:
+        for link in LINKS:
             Path(base_dir, link).symlink_to(link.readlink())
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.host._joining import JoinedMappings, is_joinable
@@ -18,17 +16,12 @@ from schedhook.host._proc import (
     read,
     task_file,
 )
-from schedhook.host.memory_files import (
-    Identify,
-    SharedMapping,
-    find_shared,
-    memory_devices,
-    object_ids,
-)
+from schedhook.host.memory_files import memory_devices
+from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.host.smaps import read_pss
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
-from schedhook.values.objects import ObjectKind
+from schedhook.values.objects import ObjectId, ObjectKind
 from schedhook.values.sizes import sum_sizes
 
 _MANY = 1000
@@ -43,21 +36,7 @@ def read_areas(
     resident_only: bool = True,
     join: bool = True,
 ) -> tuple[Area, ...]:
-    """Return the areas that `read_memory` describes."""
-    return read_memory(pid, root, task=task, resident_only=resident_only, join=join)[0]
-
-
-def read_memory(
-    pid: int,
-    root: Path = Path("/"),
-    *,
-    task: int | None = None,
-    resident_only: bool = True,
-    join: bool = True,
-) -> tuple[tuple[Area, ...], tuple[SharedMapping, ...]]:
     """Return the process's mappings in ascending order, with bytes per node, kind and object.
-
-    Also return all its shared mappings of files, touched or not.
 
     `task` reads through that thread; by default a thread is found that still has the memory (see
     `live_task`). `resident_only` leaves out mappings without a page in memory, of which a large
@@ -74,7 +53,7 @@ def read_memory(
     """
     numa_maps, task = _read_numa_maps(pid, root, task)
     if numa_maps == b"":  # a kernel thread; some kernels fail to open its maps with ESRCH
-        return (), ()
+        return ()
     maps = read(pid, task_file("maps", task), root)
     if numa_maps is None:
         sizes = read_pss(pid, root, task=task)
@@ -82,9 +61,7 @@ def read_memory(
     else:
         lines = parse_numa_maps(numa_maps, resident_only)
     join = join and maps.count(b"\n") >= _MANY
-    files = _Files(devices=memory_devices(pid, root), identify=object_ids(pid, root))
-    areas = _find_areas(lines, Maps(maps), files, join=join)
-    return tuple(areas), tuple(find_shared(maps, files.identify))
+    return tuple(_find_areas(lines, Maps(maps), memory_devices(pid, root), join=join))
 
 
 def residency(areas: Iterable[Area]) -> dict[int, int]:
@@ -115,19 +92,10 @@ def _read_numa_maps(pid: int, root: Path, task: int | None) -> tuple[bytes | Non
     return _read_numa_maps(pid, root, other)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Files:
-    """What is known of the files that a process maps."""
-
-    devices: Mapping[str, MemoryKind]
-    """The file systems in memory, by device."""
-    identify: Identify
-
-
 def _find_areas(
     lines: Iterable[tuple[int, NumaLine]],
     maps: Maps,
-    files: _Files,
+    devices: Mapping[str, MemoryKind],
     *,
     join: bool,
 ) -> Iterator[Area]:
@@ -136,12 +104,11 @@ def _find_areas(
     for start, line, bound in _bounded(lines):
         end = maps.anonymous_end(start) if join else None
         if end and is_joinable(line, end - start) and (bound is None or end <= bound):
-            if joined and joined.take(start, end, line):
-                continue
-            if joined:
+            if joined and not joined.takes(start, line):
                 yield joined.area()
-            joined = JoinedMappings(start, line.policy, start, start)
-            joined.take(start, end, line)
+                joined = None
+            joined = joined or JoinedMappings(start, line.policy)
+            joined.add(start, end, line)
             continue
         mapping = maps.find(start, line.size, bound)
         if mapping is None:
@@ -149,7 +116,7 @@ def _find_areas(
         if joined:
             yield joined.area()
             joined = None
-        yield _area(line, mapping, files)
+        yield _area(line, mapping, devices)
     if joined:
         yield joined.area()
 
@@ -167,7 +134,7 @@ def _bounded(
         yield *last, None
 
 
-def _area(line: NumaLine, mapping: MapsLine, files: _Files) -> Area:
+def _area(line: NumaLine, mapping: MapsLine, devices: Mapping[str, MemoryKind]) -> Area:
     # maps escapes only newlines, so its names are more faithful; but it may show a label instead.
     name = mapping.name if mapping.name.startswith(b"/") else line.name
     copied = 0 if mapping.is_shared or not mapping.has_file else line.anon
@@ -177,13 +144,15 @@ def _area(line: NumaLine, mapping: MapsLine, files: _Files) -> Area:
     return Area(
         start=mapping.start,
         end=mapping.end,
-        kind=_kind(name, line.is_huge, anonymous, files.devices.get(mapping.device)),
+        kind=_kind(name, line.is_huge, anonymous, devices.get(mapping.device)),
         page_size=line.page_size,
         residency={node: count * line.page_size for node, count in line.pages.items()},
         path=name.decode("utf-8", "backslashreplace"),
         policy=line.policy,
         is_shared=mapping.is_shared,
-        object_id=files.identify(mapping, name) if has_object else None,
+        object_id=ObjectId(mapping.device, mapping.inode, ObjectKind.of_name(name))
+        if has_object
+        else None,
         offset=mapping.offset if mapping.has_file else 0,
         copied=copied * line.page_size,
         most_mappers=line.most_mappers,
@@ -214,10 +183,9 @@ def _lines_without_numa(
             mapping.start,
             NumaLine(
                 name=mapping.name if mapping.has_file else b"",
-                anon=0 if mapping.has_file else rss // mmap.PAGESIZE,
+                anon=0 if mapping.has_file else rss // BASE_PAGE,
                 most_mappers=1 if pss == rss else 2,
-                pages={0: rss // mmap.PAGESIZE} if rss else {},
-                size=rss // mmap.PAGESIZE * mmap.PAGESIZE,
-                is_plain=pss == rss,
+                pages={0: rss // BASE_PAGE} if rss else {},
+                size=rss // BASE_PAGE * BASE_PAGE,
             ),
         )

@@ -25,10 +25,10 @@ class Reading:
     shared: SharedObject
     areas: tuple[Area, ...] = ()
     """Its pages that no process maps, as offsets in the object; none or one area."""
-    unread: int = 0
-    """The most bytes that it can have and that no process maps, if it could not be looked into."""
+    mapped: int = 0
+    """The most bytes of it that one process maps."""
     problem: str | None = None
-    """Why it could not."""
+    """Why it could not be looked into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +52,13 @@ def read_objects(
     mapped = _most_mapped(areas_by_pid.values())
     for shared in backend.shared_objects(targets):
         most = mapped.get(shared.object_id, 0)
-        unread = shared.span - most
         try:
-            unread = shared.allocated() - most
-            yield Reading(shared=shared, areas=shared.areas() if unread > 0 else ())
+            areas = shared.areas() if shared.allocated() > most else ()
+            yield Reading(shared=shared, areas=areas, mapped=most)
         except ProcessGoneError:
             continue
         except (NoPermissionError, BackendError) as error:
-            yield Reading(shared=shared, unread=max(0, unread), problem=str(error))
+            yield Reading(shared=shared, mapped=most, problem=str(error))
 
 
 class Objects:
@@ -85,9 +84,9 @@ class Objects:
             each.shared.object_id: each for each in read_objects(self._backend, targets, areas)
         }
         self.unread = [
-            Unread(pid=each.shared.pids[0], most=each.unread, why=each.problem)
+            Unread(pid=each.shared.pids[0], most=each.shared.span - each.mapped, why=each.problem)
             for each in found.values()
-            if each.problem and each.unread
+            if each.problem and each.shared.span > each.mapped
             if MemoryKind.SHMEM in self._selection.kinds
         ]
         for object_id, record in self._known.items():

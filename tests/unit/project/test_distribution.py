@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[3]
-FORGE = (".ci/", ".github/", ".gitignore")
+FORGE = (".ci/", ".gitignore")
 """Files in version control that the source distribution does not need."""
 EXECUTABLE = 0o100
 
