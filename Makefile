@@ -20,7 +20,7 @@ TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client
 # A newer kernel than the distribution's own, which the tests run on by default.
 BACKPORTS_KERNEL := build/kernels/backports
 
-.PHONY: bench chaos check demo docs fuzz man matrix numa test unit packages unit-packages tier-packages \
+.PHONY: bench chaos check demo dist docs fuzz man matrix numa test unit packages unit-packages tier-packages \
     compiled
 
 demo: $(VENV)/installed compiled
@@ -29,7 +29,7 @@ demo: $(VENV)/installed compiled
 # Every tier runs even if one failed; the summary counts a tier that did not run as a failure.
 test:
 	@rm -rf results
-	@$(MAKE) --no-print-directory --keep-going EDITABLE= check docs unit numa; status=$$?; \
+	@$(MAKE) --no-print-directory --keep-going EDITABLE= check docs dist unit numa; status=$$?; \
 	$(BIN)/python -m tests.vm summary unit $(notdir $(NUMA_TIERS)) numa-test_memory_only.py \
 	    numa-dirty && exit $$status
 
@@ -39,6 +39,7 @@ check: $(VENV)/installed
 	$(BIN)/mypy && $(BIN)/mypy --package schedhook_plugins
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # All unit tests, or with T=PATH those of one file or folder.
 # Safe path: a test's `python -c` must find the installed schedhook, not the sources in front of it.
@@ -79,6 +80,15 @@ chaos: $(VENV)/installed tier-packages compiled
 # The site, in build/site: a warning is an error.
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+# What is published: the source distribution, and the wheel that is built from it.
+dist: $(VENV)/installed
+	rm -rf dist && mkdir -p build
+	$(BIN)/python -m build --no-isolation --outdir dist . > build/dist.log 2>&1 \
+	    || (cat build/dist.log; exit 1)
+	$(BIN)/check-manifest --no-build-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/abi3audit --strict --summary dist/*.whl
 
 man: $(VENV)/installed
 	$(BIN)/python -P docs/man.py build/man

@@ -19,9 +19,10 @@ class SdistWithLinks(sdist):
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
         """Fill the directory that becomes the archive: with `files`, and with the links."""
-        linked = {name for name in files if any(link in Path(name).parents for link in LINKS)}
+        links = [link for link in LINKS if link.is_symlink()]
+        linked = {name for name in files if any(link in Path(name).parents for link in links)}
         super().make_release_tree(base_dir, [name for name in files if name not in linked])
-        for link in LINKS:
+        for link in links:
             Path(base_dir, link).symlink_to(link.readlink())
 
 

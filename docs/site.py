@@ -16,6 +16,7 @@ PROJECT = Path(__file__).parents[1]
 OUTSIDE = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     "contrib/pbs/README.md",
     "contrib/slurm/README.md",
     "contrib/systemd/README.md",

@@ -119,19 +119,21 @@ def _tight(tree: CpusetTree, work: Move) -> str | None:
     if not tree.vacated:
         return None
     work.refresh()
-    pairs, topology = work.node_map.moves, work.topology()
+    pairs = work.node_map.moves
     coming = dict.fromkeys(work.node_map.destinations, _files_of_others(work))
     for process in work.processes:
         pools = process.selection.huge_on(tree.vacated)  # huge pages have pools of their own
         for old, size in process.selection.on(tree.vacated).items():
             coming[pairs[old]] += size - pools.get(old, 0)
-    least = max(work.options.reserve, _LEAST_FREE)
+    reserve = work.options.reserve
+    least = max(reserve, _LEAST_FREE)
     for node, size in coming.items():
-        free = topology.room(node)
+        free = work.headroom.balance(node, tree.vacated) + reserve
         if free - size < least:
             return (
-                f"node {node} has {free / _MIB:.1f} MiB free, {size / _MIB:.1f} MiB must arrive,"
-                f" and {least / _MIB:.1f} MiB are kept in reserve"
+                f"node {node} has {max(free, 0) / _MIB:.1f} MiB free to which no cgroup is"
+                f" entitled, {size / _MIB:.1f} MiB must arrive, and {least / _MIB:.1f} MiB are kept"
+                " in reserve"
             )
     return None
 

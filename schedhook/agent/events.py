@@ -18,6 +18,8 @@ from schedhook.values.model import Event
 
 SEEN_BY_WATCHER = {"seen_by": "watch"}
 """In the data of events that the watcher made, not a hook."""
+TRIED = "tried"
+"""In the data of an event that is handled again: how many times it has been."""
 _SEEN_BY_USER = {"seen_by": "user"}
 _ALLOWED_FOR_USERS = frozenset({EventKind.STEP_STARTED})
 
@@ -73,4 +75,6 @@ def read_users_event(
 
 def make_retry(event: Event) -> Event:
     """Return the event to handle again later."""
-    return replace(event, data={**event.data, **SEEN_BY_WATCHER, "again": True})
+    tried = event.data.get(TRIED, 0)
+    count = tried + 1 if isinstance(tried, int) else 1
+    return replace(event, data={**event.data, **SEEN_BY_WATCHER, "again": True, TRIED: count})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schedhook.agent.job import SETTLED, Job, is_from_hook, move, placements
+from schedhook.agent.job import SETTLED, Job, is_from_hook, may_try_again, move, placements
 from schedhook.agent.overrides import StartingSteps, keep_override
 from schedhook.agent.parking import Parked, bring_back, park, read_parked, write_parked
 from schedhook.agent.repatriation import gather, repatriate
@@ -185,6 +185,9 @@ def _follow_group(job: Job, old: NodeSet, new: NodeSet, group: Sequence[Task]) -
         return _leave(group, f"on nodes {old - new}") if told else Step()
     destinations = read_topology(job.root).preferred(new)
     report, step = move(job, group, Request(sources=old, destinations=destinations))
+    if report is not None and may_try_again(job, report):
+        lines = (*step.lines, f"what stayed is tried again in {job.retry_s:g} s")
+        return Step(lines=lines, ok=step.ok, retry_after=job.retry_s)
     if report is not None and report.outcome not in SETTLED:
         return Step(lines=step.lines, ok=step.ok, retry_after=job.retry_s)
     job.remember(placements(group))

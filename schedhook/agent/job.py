@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from schedhook.agent.events import TRIED
 from schedhook.agent.records import Records
 from schedhook.agent.results import Step
 from schedhook.host.vanishing import call_with_living
@@ -14,10 +15,15 @@ from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import EventKind, Scheduler, Task
 from schedhook.values.actions import Actions
 from schedhook.values.model import Event, Outcome, Placement, Plan, Report
+from schedhook.values.reasons import Reason
 
 MIB = 1 << 20
 SETTLED = frozenset({Outcome.COMPLETE, Outcome.NOTHING_TO_DO, Outcome.PARTIAL})
-"""Outcomes after which nothing is tried again: what is left stays for a reason that lasts."""
+"""Outcomes after which a job's memory counts as being where it was to go."""
+_PASSING = frozenset({Reason.BUSY.value, Reason.NO_MEMORY.value, Reason.APPEARED.value})
+"""Reasons why pages stay that may not last."""
+_MOST_TRIES = 3
+"""So many times a relocation is tried that leaves pages for such a reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,16 @@ def is_from_hook(event: Event) -> bool:
     Others come from the watcher, from users, or again because a part of the work failed.
     """
     return "seen_by" not in event.data
+
+
+def may_try_again(job: Job, report: Report) -> bool:
+    """Return whether what a relocation left may move at another try, and one is due."""
+    tried = job.event.data.get(TRIED, 0)
+    return (
+        report.outcome is Outcome.PARTIAL
+        and not _PASSING.isdisjoint(report.left_by_reason)
+        and (tried if isinstance(tried, int) else 0) + 1 < _MOST_TRIES
+    )
 
 
 def placements(tasks: Sequence[Task]) -> dict[str, Placement]:

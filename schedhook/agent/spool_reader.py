@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from schedhook.hook import delivery
+from schedhook.hook import fallback
 from schedhook.hook.spool import read_spool
 from schedhook.values.log import get_logger
 
@@ -48,8 +48,8 @@ class SpoolReader:
     def write(self, raw: bytes) -> Path | None:
         """Write a message to the spool and return its file; if that fails, log it, return None."""
         try:
-            return Path(delivery.write_spool(raw, str(self._directory)))
-        except delivery.NotDelivered as problem:
+            return Path(fallback.write_spool(raw, str(self._directory)))
+        except fallback.NotKept as problem:
             _log.error("cannot write event to the spool", problem=str(problem))
             return None
 

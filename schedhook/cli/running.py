@@ -29,7 +29,8 @@ def carry_out(
     """Relocate, show progress if standard error is a terminal, and record the report."""
     with _progress_bar(as_json) as progress:
         report = relocate(request, config, plugins, root=root, progress=progress)
-    if root == Path("/") and os.geteuid() == 0 and report.outcome in _KEPT:
+    is_real = root == Path("/") and os.geteuid() == 0 and not request.dry_run
+    if is_real and report.outcome in _KEPT:
         record(report, config)
     return report
 

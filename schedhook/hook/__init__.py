@@ -1,1 +1,1 @@
-"""What a scheduler's hook runs (run.py, delivery.py: built-in modules only), and what reads it."""
+"""What hooks run (run.py, delivery.py, fallback.py: built-in modules only), and its readers."""

@@ -15,13 +15,17 @@ import posix
 import sys
 import time
 
+MYPY = False
+if MYPY:  # as typing.TYPE_CHECKING, without an import
+    from types import ModuleType
+
 SOCKET = "/run/schedhook/agent.sock"
 SPOOL = "/var/spool/schedhook"
 MAGIC = b"schedhook-event-1"
+HANDED_OVER = "handed over"
+"""What is said of an event that the agent has accepted."""
 MOST_BYTES = 1 << 20
 """The size limit of one message."""
-MOST_SPOOLED = 10_000
-"""The limit of files in the spool; it is reached if no agent has run for long."""
 
 ENVIRONMENT_ONLY = ("slurm",)
 """Schedulers that pass events in the environment only. Standard input may be the job's own."""
@@ -32,11 +36,21 @@ _LONGEST_LINE = 1000
 _LONGEST_ANSWER = 1 << 16
 _TIMEOUT = 3.0
 _TIMEOUT_WAIT = 25.0
+_PATIENCE = 0.7
+"""Seconds for the agent to accept an event: it needs milliseconds, half a second if its journal is
+locked. One that hangs must not make each job wait."""
+_PATIENCE_LATE = 0.05
+"""The same, if the agent has left events in the spool for so many seconds:"""
+_LATE = 3.0
 _LONGEST_TIMEOUT = 86_400.0
 
 
 class NotDelivered(Exception):
     """Neither the agent nor the spool has accepted the event."""
+
+
+class NotAnswered(NotDelivered):
+    """An agent is there, and has not accepted the event in time."""
 
 
 class Refused(Exception):
@@ -72,18 +86,21 @@ def make_message(
     return message
 
 
-def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
+def send(message: bytes, path: str, timeout: float, wait: bool, patience: float = _PATIENCE) -> str:
     """Send the message to the agent, and return once it has accepted the event.
 
     With `wait`, return what the agent says once it has handled the event. Raise NotDelivered if no
-    agent answers, Refused if it refuses the event or does not finish in time.
+    agent accepts it within `patience` seconds, Refused if the agent refuses the event, or has not
+    handled it after `timeout` seconds.
     """
-    end = time.monotonic() + timeout
+    begin = time.monotonic()
+    end = begin + timeout
+    patience = min(patience, timeout)
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     accepted = False
     answer = b""
     try:
-        connection.settimeout(timeout)
+        connection.settimeout(patience)
         connection.connect(path)
         _check_server(connection, path)
         try:
@@ -92,7 +109,8 @@ def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
         except (BrokenPipeError, ConnectionResetError):
             pass  # the agent may have answered why it stopped reading
         while len(answer) <= _LONGEST_ANSWER:
-            connection.settimeout(max(end - time.monotonic(), 0.001))
+            until = end if accepted else begin + patience
+            connection.settimeout(max(until - time.monotonic(), 0.001))
             try:
                 part = connection.recv(65536)
             except ConnectionResetError:
@@ -101,10 +119,14 @@ def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
             accepted = accepted or answer.startswith(b"ok\n")
             if not part or (accepted and not wait):
                 break
+    except TimeoutError:
+        if not accepted:
+            raise NotAnswered(f"{path}: the agent has not answered for {patience:g} s") from None
+        raise Refused("accepted, but not finished in time; the agent continues") from None
     except OSError as error:
         if not accepted:
             raise NotDelivered(f"{path}: {error.strerror or error}") from None
-        raise Refused("accepted, but not finished in time; the agent continues") from None
+        raise Refused("accepted, but the connection to the agent is lost") from None
     finally:
         connection.close()
     lines = answer.decode("utf-8", "replace").split("\n")
@@ -114,7 +136,7 @@ def send(message: bytes, path: str, timeout: float, wait: bool) -> str:
         if lines[0]:
             raise Refused(lines[0])
         raise NotDelivered(f"{path}: the agent closed the connection without an answer")
-    return lines[1] if len(lines) > 1 else ""
+    return (lines[1] if len(lines) > 1 else "") or HANDED_OVER
 
 
 def _check_server(connection: _socket.socket, path: str) -> None:
@@ -123,52 +145,6 @@ def _check_server(connection: _socket.socket, path: str) -> None:
     user = int.from_bytes(peer[4:8], sys.byteorder)
     if user not in (0, posix.geteuid()):
         raise NotDelivered(f"refusing untrusted agent: {path} is served by uid {user}")
-
-
-def write_spool(message: bytes, directory: str) -> str:
-    """Write the message to the spool atomically, and return its path."""
-    name = f"{directory}/{time.time_ns():020d}-{posix.getpid()}"
-    try:
-        try:
-            posix.mkdir(directory, 0o700)
-            posix.chmod(directory, 0o700)  # the umask may have removed bits
-        except FileExistsError:
-            pass
-        check_spool(directory)
-        if len(posix.listdir(directory)) >= MOST_SPOOLED:
-            raise NotDelivered(
-                f"{directory} is full: it has {MOST_SPOOLED} events; start the agent"
-            )
-        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
-        handle = posix.open(name + ".tmp", flags, 0o600)
-        try:
-            left = memoryview(message)
-            while left:
-                left = left[posix.write(handle, left) :]
-            posix.fsync(handle)
-        except BaseException:
-            posix.unlink(name + ".tmp")
-            raise
-        finally:
-            posix.close(handle)
-        posix.rename(name + ".tmp", name + ".event")
-        handle = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        try:
-            posix.fsync(handle)
-        finally:
-            posix.close(handle)
-    except OSError as error:
-        raise NotDelivered(f"{directory}: {error.strerror}") from None
-    return name + ".event"
-
-
-def check_spool(directory: str) -> None:
-    """Raise NotDelivered unless the directory is this user's and no other user can write to it."""
-    status = posix.lstat(directory)
-    if status.st_mode & 0o170000 != 0o040000:
-        raise NotDelivered(f"{directory} is not a directory")
-    if status.st_uid != posix.geteuid() or status.st_mode & 0o022:
-        raise NotDelivered(f"{directory} must belong to this user and be writable by no other user")
 
 
 def read_input() -> bytes:
@@ -188,59 +164,54 @@ def read_input() -> bytes:
     return b"".join(parts)
 
 
-def deliver(message: bytes, path: str, spool: str, timeout: float, wait: bool) -> str | None:
-    """Deliver the message to the agent, else to the spool; return the agent's answer.
+def deliver(
+    message: bytes, path: str, spool: str, timeout: float, wait: bool, patience: float = _PATIENCE
+) -> str | None:
+    """Deliver the message to the agent, else to the spool; return what became of it, in one line.
 
-    The answer is empty for the spool. Return None if no agent answers and the caller waits for the
-    result: then the event must be handled without an agent.
+    Return None if no agent accepts it and the caller waits for the result: then the event must be
+    handled without an agent. If one is there that hangs, the spool has the event as well.
     """
+    if _seconds_in_spool(spool) > _LATE:
+        patience = _PATIENCE_LATE
     try:
-        return send(message, path, timeout, wait)
+        return send(message, path, timeout, wait, patience)
     except NotDelivered as problem:
-        if wait:
+        if wait and not isinstance(problem, NotAnswered):
             return None
         if posix.geteuid() != 0 and spool == SPOOL:
+            if wait:
+                return None
             raise  # the host's spool belongs to root
+        fallback = _import_fallback()
         try:
-            write_spool(message, spool)
-        except NotDelivered as second:
+            fallback.write_spool(message, spool)
+        except fallback.NotKept as second:
+            if wait:
+                return None
             raise NotDelivered(f"{problem}; {second}") from None
+        kept = f"{problem}; the event is kept in {spool} for the agent"
         words = b" ".join(message.split(b"\0", 5)[3:5]).decode("ascii", "replace")
-        _to_syslog(f"{_about(words)}: {problem}; the event is kept in {spool} for the agent")
-        return ""
+        _to_syslog(f"{_about(words)}: {kept}")
+        return None if wait else kept
 
 
-def handle_here(message: bytes) -> int:
-    """Handle the event in a child process that loads all of schedhook; return its exit status.
-
-    `_limit` limits the wait. The child has its own session and outlives this process, since
-    schedulers kill a hook's whole process group.
-    """
-    # If SIGCHLD is ignored, the kernel discards the child's exit status.
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    handle = posix.memfd_create("schedhook-event")
-    posix.write(handle, message)
-    posix.lseek(handle, 0, 0)
+def _seconds_in_spool(spool: str) -> float:
+    """Return for how many seconds the oldest event there has waited; 0 if there is none."""
     try:
-        child = posix.fork()
-    except OSError as error:
-        raise NotDelivered(f"cannot start a process: {error.strerror}") from None
-    if child == 0:
-        try:
-            posix.setsid()
-            _signal.setitimer(_signal.ITIMER_REAL, 0)
-            posix.dup2(handle, 0)
-            home = __file__.rsplit("/", 3)[0]
-            program = (
-                "import sys; sys.path.append(sys.argv[1]); import schedhook.agent.oneshot as it"
-            )
-            posix.execv(
-                sys.executable,
-                [sys.executable, "-I", "-c", f"{program}; sys.exit(it.main())", home],
-            )
-        finally:
-            posix._exit(1)
-    return posix.waitstatus_to_exitcode(posix.waitpid(child, 0)[1])
+        names = [name for name in posix.listdir(spool) if name.endswith(".event")]
+        return time.time() - int(min(names)[:20]) / 1e9 if names else 0.0
+    except (OSError, ValueError):  # not there, not ours to read, not a name of `write_spool`
+        return 0.0
+
+
+def _import_fallback() -> "ModuleType":
+    """Return the module `fallback`, which few hooks need."""
+    if __name__ == "delivery":  # as run.py imports it
+        return __import__("fallback")
+    from schedhook.hook import fallback  # noqa: PLC0415
+
+    return fallback
 
 
 def main(arguments: list[str]) -> int:
@@ -263,33 +234,44 @@ def _run(arguments: list[str]) -> int:
         name, equals, value = word.partition("=")
         if word in ("--wait", "--strict"):
             flags.add(word)
-        elif name in ("--socket", "--spool", "--timeout"):
+        elif name in ("--socket", "--spool", "--timeout", "--patience"):
             options[name] = value if equals else next(rest, "")
         else:
             words.append(word)
     if len(words) != 2 or any(word.startswith("-") for word in words):
         raise NotDelivered(
             "usage: run.py SCHEDULER POINT [--wait] [--strict] [--timeout SECONDS]"
-            " [--socket PATH] [--spool DIRECTORY]"
+            " [--patience SECONDS] [--socket PATH] [--spool DIRECTORY]"
         )
     scheduler, point = words
     for word in words:
         if not _is_name(word):
             raise NotDelivered(f"{word[:64]!r} is not the name of a scheduler or of its hook")
     wait = "--wait" in flags
-    timeout = _seconds(options.get("--timeout") or (_TIMEOUT_WAIT if wait else _TIMEOUT))
+    timeout = _seconds(options, "--timeout", _TIMEOUT_WAIT if wait else _TIMEOUT)
+    patience = _seconds(options, "--patience", _PATIENCE)
     _limit(timeout)
     _fill_standard_streams()
     data = b"" if scheduler in ENVIRONMENT_ONLY else read_input()
     message = make_message(scheduler, point, posix.environ, data, wait)
     path, spool = options.get("--socket") or SOCKET, options.get("--spool") or SPOOL
-    answer = deliver(message, path, spool, timeout, wait)
+    answer = deliver(message, path, spool, timeout, wait, patience)
     if answer is None:
-        if handle_here(message):
-            raise NotDelivered("handled without an agent; failed, see the messages above")
-    elif answer:
+        _handle_here(message)
+    elif wait or scheduler not in ENVIRONMENT_ONLY:  # Slurm obeys what a TaskProlog prints
         posix.write(1, answer.encode() + b"\n")
     return 0
+
+
+def _handle_here(message: bytes) -> None:
+    try:
+        status = _import_fallback().handle_here(message)
+    except _TimedOut as error:
+        raise _TimedOut(f"no agent answers; handled without it, {error}, it goes on") from None
+    except OSError as error:
+        raise NotDelivered(f"cannot start a process: {error.strerror}") from None
+    if status:
+        raise NotDelivered("handled without an agent; failed, see the messages above")
 
 
 def _is_name(word: str) -> bool:
@@ -298,14 +280,15 @@ def _is_name(word: str) -> bool:
     return word[:1].isalpha() and letters.isalnum() and word.isascii() and len(word) <= 64
 
 
-def _seconds(text: str | float) -> float:
+def _seconds(options: dict[str, str], name: str, default: float) -> float:
     """Return a time in seconds. Raise NotDelivered for what is no time that can be waited."""
+    text = options.get(name) or default
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= _LONGEST_TIMEOUT:
-        raise NotDelivered(f"--timeout {text}: give seconds, from 0.1 to {_LONGEST_TIMEOUT:g}")
+        raise NotDelivered(f"{name} {text}: give seconds, from 0.1 to {_LONGEST_TIMEOUT:g}")
     return seconds
 
 
@@ -318,7 +301,7 @@ def _limit(seconds: float) -> None:
     _signal.signal(_signal.SIGALRM, time_out)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
     # Slightly later than the timeout for the agent, whose message is more specific.
-    _signal.setitimer(_signal.ITIMER_REAL, seconds + 0.5)
+    _signal.setitimer(_signal.ITIMER_REAL, seconds + min(0.5, seconds / 8))
 
 
 def _fill_standard_streams() -> None:

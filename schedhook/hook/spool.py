@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from schedhook.hook import delivery
+from schedhook.hook import delivery, fallback
 from schedhook.values.errors import SchedhookError
 
 _STALE_SECONDS = 3600.0
@@ -22,13 +22,13 @@ def read_spool(directory: Path) -> Iterator[tuple[Path, bytes]]:
     another user could have written to the directory.
     """
     try:
-        delivery.check_spool(str(directory))
+        fallback.check_spool(str(directory))
         names = sorted(entry.name for entry in directory.iterdir())
     except FileNotFoundError:
         return
     except OSError as error:
         raise SchedhookError(f"{directory}: {error.strerror}") from error
-    except delivery.NotDelivered as problem:
+    except fallback.NotKept as problem:
         raise SchedhookError(f"spool not used: {problem}") from None
     for name in names:
         path = directory / name

@@ -6,10 +6,10 @@ An object for each would cost more time and memory than moving the pages.
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, field
 
 from schedhook.host._numa_maps import NumaLine
-from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.sizes import add_sizes
@@ -25,12 +25,7 @@ def is_joinable(line: NumaLine, size: int) -> bool:
 
     Pages that several processes map are looked at area by area.
     """
-    return (
-        line.size <= size <= _LARGEST
-        and line.page_size == BASE_PAGE
-        and line.most_mappers == 1
-        and not (line.is_huge or line.name)
-    )
+    return line.is_plain and line.size <= size <= _LARGEST
 
 
 @dataclass(slots=True)
@@ -39,20 +34,24 @@ class JoinedMappings:
 
     start: int
     policy: str
-    end: int = 0
+    end: int
+    """Of the last one, which is `start` until there is one."""
+    begin: int
+    """Of the last ones without a gap."""
     parts: Extents = field(default_factory=Extents)
     lines: dict[NumaLine, int] = field(default_factory=dict)
     """How often each text of numa_maps was found."""
 
-    def takes(self, start: int, line: NumaLine) -> bool:
-        """Return whether a mapping that begins at `start` may be one of these."""
-        return self.end <= start <= self.end + _FURTHEST and line.policy == self.policy
-
-    def add(self, start: int, end: int, line: NumaLine) -> None:
-        """Append a mapping."""
-        self.parts.add(start, end)
+    def take(self, start: int, end: int, line: NumaLine) -> bool:
+        """Append a mapping if it can be one of these. Return whether."""
+        if line.policy != self.policy or not self.end <= start <= self.end + _FURTHEST:
+            return False
+        if start > self.end:
+            self.parts.add(self.begin, self.end)
+            self.begin = start
         self.end = end
         self.lines[line] = self.lines.get(line, 0) + 1
+        return True
 
     def area(self) -> Area:
         """Return all of them as one area."""
@@ -60,12 +59,14 @@ class JoinedMappings:
         for line, times in self.lines.items():
             pages = {node: count * line.page_size * times for node, count in line.pages.items()}
             add_sizes(residency, pages)
+        if self.parts:
+            self.parts.add(self.begin, self.end)
         return Area(
             start=self.start,
             end=self.end,
             kind=MemoryKind.ANON,
-            page_size=BASE_PAGE,
+            page_size=mmap.PAGESIZE,
             residency=residency,
             policy=self.policy,
-            parts=self.parts if len(self.parts) > 1 else None,
+            parts=self.parts or None,
         )

@@ -90,7 +90,11 @@ class Maps:
         """Return the end of the private anonymous mapping that begins at `start`; else None."""
         while self._start < start and self._end <= start and self._advance():
             pass
-        return self._end if self._start == start and self._is_anonymous() else None
+        if self._start != start:
+            return None
+        # Without an offset and an inode, what follows the addresses is much the same everywhere.
+        known = self._anonymous.get(self._rest)
+        return self._end if (self._is_anonymous() if known is None else known) else None
 
     def find(self, start: int, size: int, bound: int | None) -> MapsLine | None:
         """Return the mapping that an area with `size` resident bytes from `start` on has become.
@@ -139,12 +143,9 @@ class Maps:
             return None
 
     def _is_anonymous(self) -> bool:
-        # Without an offset and an inode, what follows the addresses is much the same everywhere.
-        known = self._anonymous.get(self._rest)
-        if known is None:
-            mapping = self._current()
-            known = mapping is not None and not (mapping.has_file or mapping.is_shared)
-            if len(self._anonymous) >= _MOST_TEXTS:
-                self._anonymous.clear()
-            self._anonymous[self._rest] = known
+        mapping = self._current()
+        if len(self._anonymous) >= _MOST_TEXTS:
+            self._anonymous.clear()
+        known = mapping is not None and not (mapping.has_file or mapping.is_shared)
+        self._anonymous[self._rest] = known
         return known

@@ -7,11 +7,10 @@ mm/mempolicy.c; numa(7) documents most of it.
 from __future__ import annotations
 
 import io
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-from schedhook.host.page_sizes import BASE_PAGE
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _OTHER_FIELDS = frozenset(
@@ -30,11 +29,13 @@ class NumaLine:
     anon: int = 0
     """Pages that are the process's own copies."""
     most_mappers: int = 1
-    page_size: int = BASE_PAGE
+    page_size: int = mmap.PAGESIZE
     pages: dict[int, int] = field(default_factory=dict)
     """Pages per node."""
     size: int = 0
     """Resident bytes."""
+    is_plain: bool = False
+    """Base pages of no file, of which no other process maps any."""
 
 
 def parse_numa_maps(data: bytes, resident_only: bool) -> Iterator[tuple[int, NumaLine]]:
@@ -90,6 +91,8 @@ def _parse_line(text: bytes) -> NumaLine:
         in_policy = False
     line.policy = b" ".join(policy).decode("ascii", "replace")
     line.size = sum(line.pages.values()) * line.page_size
+    is_odd = line.is_huge or line.name or line.most_mappers > 1
+    line.is_plain = not is_odd and line.page_size == mmap.PAGESIZE
     return line
 
 

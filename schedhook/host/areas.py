@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.host._joining import JoinedMappings, is_joinable
@@ -16,12 +18,17 @@ from schedhook.host._proc import (
     read,
     task_file,
 )
-from schedhook.host.memory_files import memory_devices
-from schedhook.host.page_sizes import BASE_PAGE
+from schedhook.host.memory_files import (
+    Identify,
+    SharedMapping,
+    find_shared,
+    memory_devices,
+    object_ids,
+)
 from schedhook.host.smaps import read_pss
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
-from schedhook.values.objects import ObjectId, ObjectKind
+from schedhook.values.objects import ObjectKind
 from schedhook.values.sizes import sum_sizes
 
 _MANY = 1000
@@ -36,7 +43,21 @@ def read_areas(
     resident_only: bool = True,
     join: bool = True,
 ) -> tuple[Area, ...]:
+    """Return the areas that `read_memory` describes."""
+    return read_memory(pid, root, task=task, resident_only=resident_only, join=join)[0]
+
+
+def read_memory(
+    pid: int,
+    root: Path = Path("/"),
+    *,
+    task: int | None = None,
+    resident_only: bool = True,
+    join: bool = True,
+) -> tuple[tuple[Area, ...], tuple[SharedMapping, ...]]:
     """Return the process's mappings in ascending order, with bytes per node, kind and object.
+
+    Also return all its shared mappings of files, touched or not.
 
     `task` reads through that thread; by default a thread is found that still has the memory (see
     `live_task`). `resident_only` leaves out mappings without a page in memory, of which a large
@@ -53,7 +74,7 @@ def read_areas(
     """
     numa_maps, task = _read_numa_maps(pid, root, task)
     if numa_maps == b"":  # a kernel thread; some kernels fail to open its maps with ESRCH
-        return ()
+        return (), ()
     maps = read(pid, task_file("maps", task), root)
     if numa_maps is None:
         sizes = read_pss(pid, root, task=task)
@@ -61,7 +82,9 @@ def read_areas(
     else:
         lines = parse_numa_maps(numa_maps, resident_only)
     join = join and maps.count(b"\n") >= _MANY
-    return tuple(_find_areas(lines, Maps(maps), memory_devices(pid, root), join=join))
+    files = _Files(devices=memory_devices(pid, root), identify=object_ids(pid, root))
+    areas = _find_areas(lines, Maps(maps), files, join=join)
+    return tuple(areas), tuple(find_shared(maps, files.identify))
 
 
 def residency(areas: Iterable[Area]) -> dict[int, int]:
@@ -92,10 +115,19 @@ def _read_numa_maps(pid: int, root: Path, task: int | None) -> tuple[bytes | Non
     return _read_numa_maps(pid, root, other)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """What is known of the files that a process maps."""
+
+    devices: Mapping[str, MemoryKind]
+    """The file systems in memory, by device."""
+    identify: Identify
+
+
 def _find_areas(
     lines: Iterable[tuple[int, NumaLine]],
     maps: Maps,
-    devices: Mapping[str, MemoryKind],
+    files: _Files,
     *,
     join: bool,
 ) -> Iterator[Area]:
@@ -104,11 +136,12 @@ def _find_areas(
     for start, line, bound in _bounded(lines):
         end = maps.anonymous_end(start) if join else None
         if end and is_joinable(line, end - start) and (bound is None or end <= bound):
-            if joined and not joined.takes(start, line):
+            if joined and joined.take(start, end, line):
+                continue
+            if joined:
                 yield joined.area()
-                joined = None
-            joined = joined or JoinedMappings(start, line.policy)
-            joined.add(start, end, line)
+            joined = JoinedMappings(start, line.policy, start, start)
+            joined.take(start, end, line)
             continue
         mapping = maps.find(start, line.size, bound)
         if mapping is None:
@@ -116,7 +149,7 @@ def _find_areas(
         if joined:
             yield joined.area()
             joined = None
-        yield _area(line, mapping, devices)
+        yield _area(line, mapping, files)
     if joined:
         yield joined.area()
 
@@ -134,7 +167,7 @@ def _bounded(
         yield *last, None
 
 
-def _area(line: NumaLine, mapping: MapsLine, devices: Mapping[str, MemoryKind]) -> Area:
+def _area(line: NumaLine, mapping: MapsLine, files: _Files) -> Area:
     # maps escapes only newlines, so its names are more faithful; but it may show a label instead.
     name = mapping.name if mapping.name.startswith(b"/") else line.name
     copied = 0 if mapping.is_shared or not mapping.has_file else line.anon
@@ -144,15 +177,13 @@ def _area(line: NumaLine, mapping: MapsLine, devices: Mapping[str, MemoryKind]) 
     return Area(
         start=mapping.start,
         end=mapping.end,
-        kind=_kind(name, line.is_huge, anonymous, devices.get(mapping.device)),
+        kind=_kind(name, line.is_huge, anonymous, files.devices.get(mapping.device)),
         page_size=line.page_size,
         residency={node: count * line.page_size for node, count in line.pages.items()},
         path=name.decode("utf-8", "backslashreplace"),
         policy=line.policy,
         is_shared=mapping.is_shared,
-        object_id=ObjectId(mapping.device, mapping.inode, ObjectKind.of_name(name))
-        if has_object
-        else None,
+        object_id=files.identify(mapping, name) if has_object else None,
         offset=mapping.offset if mapping.has_file else 0,
         copied=copied * line.page_size,
         most_mappers=line.most_mappers,
@@ -183,9 +214,10 @@ def _lines_without_numa(
             mapping.start,
             NumaLine(
                 name=mapping.name if mapping.has_file else b"",
-                anon=0 if mapping.has_file else rss // BASE_PAGE,
+                anon=0 if mapping.has_file else rss // mmap.PAGESIZE,
                 most_mappers=1 if pss == rss else 2,
-                pages={0: rss // BASE_PAGE} if rss else {},
-                size=rss // BASE_PAGE * BASE_PAGE,
+                pages={0: rss // mmap.PAGESIZE} if rss else {},
+                size=rss // mmap.PAGESIZE * mmap.PAGESIZE,
+                is_plain=pss == rss,
             ),
         )

@@ -5,12 +5,14 @@ Sources: proc_pid_mountinfo(5), proc_pid_maps(5).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from schedhook.host._maps import parse_shared
-from schedhook.host._proc import live_task, read, task_file
+from schedhook.host._maps import MapsLine, parse_shared
+from schedhook.host._proc import live_task, proc_path, read, task_file
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import MemoryKind
 from schedhook.values.objects import ObjectId, ObjectKind
@@ -20,6 +22,9 @@ _MEMORY_FILE_SYSTEMS = {
     b"ramfs": MemoryKind.SHMEM,
     b"hugetlbfs": MemoryKind.HUGE,
 }
+
+Identify = Callable[[MapsLine, bytes], ObjectId]
+"""Returns the id of a mapping's object, which has that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +57,39 @@ def memory_devices(pid: int, root: Path = Path("/")) -> dict[str, MemoryKind]:
     return devices
 
 
+def object_ids(pid: int, root: Path = Path("/")) -> Identify:
+    """Return a function from a mapping of the process and its object's name to the object's id."""
+
+    @cache
+    def namespace() -> int:
+        with suppress(OSError):  # it has exited
+            return proc_path(pid, "ns/ipc", root).stat().st_ino
+        return 0
+
+    def identify(mapping: MapsLine, name: bytes) -> ObjectId:
+        kind = ObjectKind.of_name(name)
+        its = namespace() if kind is ObjectKind.SYSV else 0
+        return ObjectId(mapping.device, mapping.inode, kind, its)
+
+    return identify
+
+
 def read_shared_mappings(pid: int, root: Path = Path("/")) -> Iterator[SharedMapping]:
-    """Yield the process's shared mappings of files, touched or not, in ascending order.
+    """Return the process's shared mappings of files, touched or not, in ascending order.
 
     Raise ProcessGoneError, also for a zombie, or NoPermissionError.
     """
     task = live_task(pid, root)
-    for line in parse_shared(read(pid, task_file("maps", task), root)):
+    return find_shared(read(pid, task_file("maps", task), root), object_ids(pid, root))
+
+
+def find_shared(maps: bytes, identify: Identify) -> Iterator[SharedMapping]:
+    """Yield the shared mappings of files in a text of /proc/PID/maps."""
+    for line in parse_shared(maps):
         if line.has_file:
             yield SharedMapping(
                 start=line.start,
                 end=line.end,
-                object_id=ObjectId(line.device, line.inode, ObjectKind.of_name(line.name)),
+                object_id=identify(line, line.name),
                 name=line.name.decode("utf-8", "backslashreplace"),
             )

@@ -26,7 +26,7 @@ from schedhook.host._proc import (
     thread_ids,
     translated,
 )
-from schedhook.host.areas import read_areas, residency
+from schedhook.host.areas import read_areas, read_memory, residency
 from schedhook.host.listing import list_numbers
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.host.vanishing import read_living
@@ -50,6 +50,7 @@ __all__ = [
     "read_areas",
     "read_command",
     "read_identity",
+    "read_memory",
     "read_parent",
     "read_stack_start",
     "read_start_time",

@@ -8,7 +8,8 @@ fork(2) are counted in each of them: the numbers are upper bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from schedhook.migration.runs import locate
@@ -111,21 +112,20 @@ class Census:
 
 def find_common(areas_by_pid: Mapping[int, Sequence[Area]]) -> set[tuple[int, int]]:
     """Return (pid, start) of the areas that may hold a page which another one of these has too."""
-    windows = _Overlaps()
+    overlaps = _Overlaps()
     for pid, areas in areas_by_pid.items():
         for area in areas:
-            if _has_common_pages(area):
-                windows.add(pid, area)
-    return windows.found()
+            overlaps.add(pid, area)
+    return overlaps.of_objects() | overlaps.of_copies()
 
 
 def mapped_twice(areas: Sequence[Area]) -> set[int]:
     """Return the starts of the areas of one process that map the same part of an object."""
-    windows = _Overlaps()
+    overlaps = _Overlaps()
     for area in areas:
-        if area.object_id and _has_common_pages(area):
-            windows.add(0, area)
-    return {start for _, start in windows.found(objects_only=True)}
+        if area.object_id:
+            overlaps.add(0, area)
+    return {start for _, start in overlaps.of_objects()}
 
 
 def _has_common_pages(area: Area) -> bool:
@@ -142,59 +142,91 @@ def _share_of(runs: Iterator[PageRun]) -> Share:
     return Share(residency=residency, only=only)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class _Window:
+    """A part of an object, or of an address space."""
+
+    start: int
+    end: int
+    key: tuple[int, int]
+    """(pid, start) of the area."""
+    is_common: bool
+    """Whether numa_maps shows pages with several mappings there."""
+
+
 class _Overlaps:
-    """Finds areas that map the same part of an object, or that have shared pages without one."""
+    """Finds areas that map the same part of an object, or that have shared pages without one.
+
+    numa_maps shows several mappings for one of two such areas at least, not always for both: of a
+    transparent huge page that one process maps as such, and another one page by page, it counts
+    the mappings of the first page only.
+    """
 
     def __init__(self) -> None:
-        self._by_object: dict[ObjectId, list[tuple[int, int, tuple[int, int]]]] = {}
-        self._own: set[tuple[int, int]] = set()
+        self._by_object: dict[ObjectId, list[_Window]] = {}
+        self._own: list[_Window] = []
+        """The areas without an object, as parts of an address space that fork(2) has copied."""
         self._copies: set[tuple[int, int]] = set()
 
     def add(self, pid: int, area: Area) -> None:
-        key = pid, area.start
-        if area.object_id:
-            window = area.offset, area.offset + area.size, key
-            self._by_object.setdefault(area.object_id, []).append(window)
-        # Since fork(2), or merged by KSM; the other area can be anywhere.
+        key, is_common = (pid, area.start), _has_common_pages(area)
         if not area.object_id:
-            self._own.add(key)
-        elif area.copied:  # else it may be pages of the file that others map
+            self._own.append(_Window(area.start, area.end, key, is_common))
+            return
+        window = _Window(area.offset, area.offset + area.size, key, is_common)
+        self._by_object.setdefault(area.object_id, []).append(window)
+        if is_common and area.copied:  # else it may be pages of the file that others map
             self._copies.add(key)
 
-    def found(self, *, objects_only: bool = False) -> set[tuple[int, int]]:
-        found = set[tuple[int, int]]()
-        if not objects_only:
-            found |= self._own
-            found |= self._copies if len(self._own | self._copies) > 1 else set()
-        for windows in self._by_object.values():
-            furthest, last = -1, None
-            for start, end, key in sorted(windows):
-                if start < furthest:
-                    found.update(each for each in (key, last) if each)
-                if end > furthest:
-                    furthest, last = end, key
-        return found
+    def of_objects(self) -> set[tuple[int, int]]:
+        """Return the areas that map the same part of an object."""
+        return set[tuple[int, int]]().union(*map(_overlapping, self._by_object.values()))
+
+    def of_copies(self) -> set[tuple[int, int]]:
+        """Return the areas with private pages that are shared since fork(2), or merged by KSM."""
+        # The other area can be anywhere, but is at the same addresses as a rule.
+        found = {window.key for window in self._own if window.is_common}
+        if len(found | self._copies) > 1:
+            found |= self._copies
+        return found | _overlapping(self._own)
+
+
+def _overlapping(windows: Iterable[_Window]) -> set[tuple[int, int]]:
+    """Return the keys of the windows that overlap, in groups of which one at least is common."""
+    found, group, end = set[tuple[int, int]](), list[_Window](), -1
+    for window in sorted(windows):
+        if window.start >= end:
+            found |= _keys_of(group)
+            group = []
+        group.append(window)
+        end = max(end, window.end)
+    return found | _keys_of(group)
+
+
+def _keys_of(group: Sequence[_Window]) -> set[tuple[int, int]]:
+    if len(group) < 2 or not any(window.is_common for window in group):
+        return set()
+    return {window.key for window in group}
 
 
 class _Windows:
     """Parts of objects of which every page was counted."""
 
     def __init__(self) -> None:
-        self._known: dict[ObjectId, list[tuple[int, int]]] = {}
+        self._known: dict[ObjectId, _Ranges] = {}
         self._begun: set[tuple[ObjectId, int]] = set()
 
     def add(self, area: Area) -> None:
         """Add the area's part of its object if all of its pages are present and the object's."""
         if area.object_id and not area.copied and area.resident == area.size:
-            window = area.offset, area.offset + area.size
-            self._known.setdefault(area.object_id, []).append(window)
+            known = self._known.setdefault(area.object_id, _Ranges())
+            known.add(area.offset, area.offset + area.size)
 
     def contain(self, area: Area) -> bool:
         """Return whether every page that the area can have was counted."""
-        if not area.object_id or area.copied:
+        if not area.object_id or area.copied or area.object_id not in self._known:
             return False
-        start, end = area.offset, area.offset + area.size
-        return any(a <= start and end <= b for a, b in self._known.get(area.object_id, ()))
+        return self._known[area.object_id].contain(area.offset, area.offset + area.size)
 
     def begin_with(self, area: Area) -> bool:
         """Return whether an area was counted that begins where this one does in the object."""
@@ -203,6 +235,24 @@ class _Windows:
         known = key in self._begun
         self._begun.add(key)
         return known
+
+
+class _Ranges:
+    """Ranges [start, end) in any order; overlapping and adjacent ones are joined."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        first, last = bisect_left(self._ends, start), bisect_right(self._starts, end)
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self._starts[first:last], self._ends[first:last] = [start], [end]
+
+    def contain(self, start: int, end: int) -> bool:
+        index = bisect_right(self._starts, start) - 1
+        return index >= 0 and end <= self._ends[index]
 
 
 class _OffsetSet:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from schedhook.host.topology import Topology
 from schedhook.migration import observation, page_choice
+from schedhook.migration.headroom import Headroom
 from schedhook.migration.objects import Unread
 from schedhook.migration.options import MoveOptions
-from schedhook.migration.processes import MovingMemory, MovingProcess
+from schedhook.migration.processes import MovingProcess
 from schedhook.migration.selection import Selection
-from schedhook.migration.snapshot import Snapshot
 from schedhook.migration.sweeper import Sweeper
 from schedhook.migration.units import map_units, planned_units
 from schedhook.migration.view import View
@@ -48,6 +48,7 @@ class Move:
         options: MoveOptions,
         sources: NodeSet | None = None,
         destinations: NodeSet | None = None,
+        headroom: Headroom | None = None,
         guidance: Guidance | None = None,
         member_pids: Callable[[], Iterable[int]] = tuple,
         cgroup: str | None = None,
@@ -69,14 +70,16 @@ class Move:
         """The directory under which the host's files lie."""
         self.notes: list[str] = [] if notes is None else notes
         """Sentences for the report."""
-        self.snapshot: Snapshot | None = None
-        """Where the pages lay before the first move, if old and new nodes overlap."""
         self._backend = backend
         self._destinations = destinations
         of_nodes = node_map.sources if sources is None else sources
         self._view = View(backend, processes, of_nodes, selection)
-        self._sweeper = Sweeper(backend, options)
-        self._whole = WholeProcessMover(self._view, self._sweeper, node_map, options, self.notes)
+        self.headroom = headroom or Headroom()
+        """The room on the destinations, which the methods of this class watch."""
+        self._sweeper = Sweeper(options, self.headroom)
+        self._whole = WholeProcessMover(
+            self._view, self._sweeper, self.headroom, node_map, options, self.notes
+        )
 
     # -- for strategies --------------------------------------------------------------------------
 
@@ -156,14 +159,12 @@ class Move:
         """
         processes = list(self.processes if processes is None else processes)
         self.refresh()
-        if self.node_map.overlaps:
-            self._exchange(processes)
-            return
         self._whole.migrate_sparse(processes)
         self._view.expire()
-        parts = _parts(processes)
+        parts = [part for process in processes for part in process.parts]
         self._sweeper.sweep(map_units(parts, self.node_map), parts)
-        self._whole.migrate_unreachable(processes)
+        if not self.node_map.overlaps:  # else what stayed cannot be told from what has arrived
+            self._whole.migrate_unreachable(processes)
 
     def observe(self, act: Callable[[], None]) -> int:
         """Call `act`, which has memory moved by other means, and record what left the old nodes.
@@ -180,12 +181,6 @@ class Move:
     def attempts(self) -> int:
         """Most sweeps that any page needed, the first one included."""
         return self._sweeper.attempts
-
-    def take_snapshot(self) -> None:
-        """Remember where pages lie if old and new nodes overlap; once, before the first move."""
-        if self.node_map.overlaps and self.snapshot is None:
-            self.refresh()
-            self.snapshot = Snapshot(_parts(self.processes), self.node_map)
 
     def report_progress(self, progress: Progress, planned: int) -> None:
         """Call `progress` with (bytes moved so far, `planned`) as pages move."""
@@ -214,17 +209,5 @@ class Move:
         process.target, process.gone, process.left = target, False, {}
         self._view.expire()
 
-    def _exchange(self, processes: Sequence[MovingProcess]) -> None:
-        """Sweep by a map whose old and new nodes overlap: each page from where it lay at first."""
-        self.take_snapshot()
-        assert self.snapshot is not None
-        self._view.expire()
-        parts = _parts(processes)
-        self._sweeper.sweep(self.snapshot.units(parts), parts)
-
     def _count_attempt(self) -> None:
         self._sweeper.attempts = max(self._sweeper.attempts, 1)
-
-
-def _parts(processes: Iterable[MovingProcess]) -> list[MovingMemory]:
-    return [part for process in processes for part in process.parts]

@@ -25,10 +25,10 @@ class Reading:
     shared: SharedObject
     areas: tuple[Area, ...] = ()
     """Its pages that no process maps, as offsets in the object; none or one area."""
-    mapped: int = 0
-    """The most bytes of it that one process maps."""
+    unread: int = 0
+    """The most bytes that it can have and that no process maps, if it could not be looked into."""
     problem: str | None = None
-    """Why it could not be looked into."""
+    """Why it could not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +52,14 @@ def read_objects(
     mapped = _most_mapped(areas_by_pid.values())
     for shared in backend.shared_objects(targets):
         most = mapped.get(shared.object_id, 0)
+        unread = shared.span - most
         try:
-            areas = shared.areas() if shared.allocated() > most else ()
-            yield Reading(shared=shared, areas=areas, mapped=most)
+            unread = shared.allocated() - most
+            yield Reading(shared=shared, areas=shared.areas() if unread > 0 else ())
         except ProcessGoneError:
             continue
         except (NoPermissionError, BackendError) as error:
-            yield Reading(shared=shared, mapped=most, problem=str(error))
+            yield Reading(shared=shared, unread=max(0, unread), problem=str(error))
 
 
 class Objects:
@@ -84,9 +85,9 @@ class Objects:
             each.shared.object_id: each for each in read_objects(self._backend, targets, areas)
         }
         self.unread = [
-            Unread(pid=each.shared.pids[0], most=each.shared.span - each.mapped, why=each.problem)
+            Unread(pid=each.shared.pids[0], most=each.unread, why=each.problem)
             for each in found.values()
-            if each.problem and each.shared.span > each.mapped
+            if each.problem and each.unread
             if MemoryKind.SHMEM in self._selection.kinds
         ]
         for object_id, record in self._known.items():

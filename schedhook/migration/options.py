@@ -21,7 +21,7 @@ class MoveOptions:
     limits: Limits = field(default_factory=Limits)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     reserve: int = 0
-    """Bytes that must stay free on each destination; ENOMEM is retried only above that."""
+    """Bytes that must stay free on each destination."""
     sweep_leftovers: bool = True
     """Whether pages that a whole-process call left behind are moved page by page."""
 

@@ -42,13 +42,16 @@ class Selection:
         """Return why the request leaves the area alone; None if it must move.
 
         `mappers` is how many of the job's processes map the same object. Pages of a file that
-        other processes map too (the C library's, for instance) belong to the host more than to
-        the job; a process's own copies of them are the job's, also after fork(2).
+        other processes map too (the C library's, for instance, also if the host's programs are on
+        tmpfs) belong to the host more than to the job; a process's own copies of them are the
+        job's, also after fork(2).
         """
         if area.kind not in self.kinds:
             return area.kind.value
+        is_shared_memory = area.kind is MemoryKind.SHMEM and area.is_shared
         if (
-            area.kind is MemoryKind.FILE
+            area.kind in (MemoryKind.FILE, MemoryKind.SHMEM)
+            and not is_shared_memory
             and area.object_id is not None
             and area.most_mappers > mappers
             and self.shared is Shared.JOB

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 
+from schedhook.migration.headroom import Headroom
 from schedhook.migration.options import MoveOptions
 from schedhook.migration.processes import MovingMemory
 from schedhook.migration.retry import is_transient, retry
+from schedhook.migration.runs import FOLIO_BYTES, clip
 from schedhook.migration.throttle import Throttle, bind_thread
 from schedhook.migration.units import Unit
-from schedhook.roles.backend import Backend, Failure
+from schedhook.roles.backend import Failure, Sweep
 from schedhook.roles.request import Progress
 from schedhook.values.errors import ProcessGoneError
+from schedhook.values.model import Area, MemoryKind
 from schedhook.values.reasons import Reason
 from schedhook.values.sizes import add_sizes
 
@@ -24,6 +27,12 @@ from schedhook.values.sizes import add_sizes
 class _Failed:
     unit: Unit
     failure: Failure
+    held_back: bool = False
+    """Nothing was tried, because there was no room."""
+
+    @property
+    def reason(self) -> str:
+        return Reason.RESERVE if self.held_back else Reason.of_errno(self.failure.errno)
 
     def again(self) -> Unit:
         return replace(self.unit, start=self.failure.start, end=self.failure.end)
@@ -32,11 +41,11 @@ class _Failed:
 class Sweeper:
     """Moves units, and records in their parts what moved and what stayed."""
 
-    def __init__(self, backend: Backend, options: MoveOptions) -> None:
+    def __init__(self, options: MoveOptions, headroom: Headroom) -> None:
         self.attempts = 0
         """Most sweeps that any page needed, the first one included."""
-        self._backend = backend
         self._options = options
+        self._headroom = headroom
         self._progress: Progress | None = None
         self._moved = self._planned = 0
         self._throttle = Throttle(options.bandwidth)
@@ -62,9 +71,8 @@ class Sweeper:
             failed, waiting = self._run(pending), []
             if not failed:
                 return False
-            room = _read_room(self._backend)
             for item in failed:
-                group = waiting if _may_pass(item, room, self._options.reserve) else settled
+                group = waiting if self._may_pass(item) else settled
                 group.append(item)
             pending = [item.again() for item in waiting]
             return bool(waiting)
@@ -109,45 +117,105 @@ class Sweeper:
         return [item for worker in workers for item in worker.result()]
 
     def _sweep_unit(self, unit: Unit) -> list[_Failed]:
-        part = unit.part
-        if part.gone:
-            return []
         failed: list[_Failed] = []
-        boundary = partial(part.target.boundary, unit.area)
-        pieces = self._throttle.pieces(unit.start, unit.end, boundary, unit.only)
+        pieces = self._throttle.pieces(unit.start, unit.end, unit.area.page_size, unit.only)
         for start, end in pieces:
-            try:
-                done = part.target.sweep(
-                    unit.area,
-                    start,
-                    end,
-                    unit.destinations,
-                    shared=unit.shared,
-                    limits=self._options.limits,
-                    only=unit.only,
-                )
-            except ProcessGoneError:
-                part.gone = True
-                return failed
-            self.record(part, done.moved)
-            self._throttle.spend(sum(done.moved.values()))
-            failed += [_Failed(unit, failure) for failure in done.failures]
-            if done.gone:
-                part.gone = True
-                return failed
+            failed += self._sweep_range(unit, start, end)
         return failed
 
+    def _sweep_range(self, unit: Unit, start: int, end: int) -> list[_Failed]:
+        """Sweep [start, end) in as many parts as the room on the new nodes allows at a time."""
+        failed: list[_Failed] = []
+        moves = frozenset(unit.destinations.items())
+        at = start
+        while at < end and not unit.part.gone:
+            most = _most_bytes(unit, at, end)
+            granted = self._headroom.take(moves, most, least=min(most, unit.area.page_size))
+            if most and not granted:
+                return failed + self._hold_back(unit, at, end)
+            stop = end if granted == most else _cut(unit, at, end, granted)
+            moved = 0
+            try:
+                done = self._sweep_part(unit, at, stop)
+                moved = sum(done.moved.values())
+            finally:
+                self._headroom.settle(moves, granted, min(granted, moved))
+            self._throttle.spend(moved)
+            failed += [_Failed(unit, failure) for failure in done.failures]
+            at = stop
+        return failed
 
-def _read_room(backend: Backend) -> Mapping[int, int]:
-    """Return the bytes that the kernel can give on each node, read now."""
-    return {number: node.room for number, node in backend.topology().nodes.items()}
+    def _sweep_part(self, unit: Unit, start: int, end: int) -> Sweep:
+        """Sweep [start, end) with one call, and record what has moved."""
+        try:
+            done = unit.part.target.sweep(
+                unit.area,
+                start,
+                end,
+                unit.destinations,
+                shared=unit.shared,
+                limits=self._options.limits,
+                only=unit.only,
+            )
+        except ProcessGoneError:
+            done = Sweep(gone=True)
+        unit.part.gone = unit.part.gone or done.gone
+        self.record(unit.part, done.moved)
+        return done
+
+    def _hold_back(self, unit: Unit, start: int, end: int) -> list[_Failed]:
+        """Return as a failure the pages of [start, end) for which there is no room."""
+        try:
+            size = sum(
+                part.end - part.start
+                for area in _areas(unit, start, end)
+                for run in unit.part.target.locate(area, max(start, area.start), min(end, area.end))
+                if run.node in unit.destinations
+                for part in clip(run, unit.only)
+            )
+        except ProcessGoneError:
+            unit.part.gone = True
+            return []
+        failure = Failure(
+            start=start, end=end, errno=errno.ENOMEM, size=size, page_size=unit.area.page_size
+        )
+        return [_Failed(unit, failure, held_back=True)] if size else []
+
+    def _may_pass(self, item: _Failed) -> bool:
+        """Return whether another attempt can succeed."""
+        number = item.failure.errno
+        moves = frozenset(item.unit.destinations.items())
+        has_room = number == errno.ENOMEM and self._headroom.fits(moves, item.failure.size)
+        return not item.unit.part.gone and is_transient(number, has_room=has_room)
 
 
-def _may_pass(item: _Failed, room: Mapping[int, int], reserve: int) -> bool:
-    """Return whether another attempt can succeed with `room` bytes on each node."""
-    wanted = reserve + item.failure.size
-    has_room = all(room.get(node, -1) >= wanted for node in item.unit.destinations.values())
-    return not item.unit.part.gone and is_transient(item.failure.errno, has_room=has_room)
+def _areas(unit: Unit, start: int, end: int) -> Iterable[Area]:
+    """Return the areas of the unit's pages that lie in [start, end)."""
+    if unit.only is None:
+        return (unit.area,)
+    return [each for each in unit.part.selection.areas if start < each.end and each.start < end]
+
+
+def _cut(unit: Unit, start: int, end: int, size: int) -> int:
+    """Return where the first `size` bytes of [start, end) end, if possible between huge pages.
+
+    What is not in `unit.only` does not count.
+    """
+    align = unit.area.page_size if size < FOLIO_BYTES else max(unit.area.page_size, FOLIO_BYTES)
+    for first, last in ((start, end),) if unit.only is None else unit.only.within(start, end):
+        if last - first > size:
+            return max(first, (first + size) // align * align)
+        size -= last - first
+    return end
+
+
+def _most_bytes(unit: Unit, start: int, end: int) -> int:
+    """Return the most bytes that can arrive from [start, end); pages of a pool take no room."""
+    if unit.area.kind is MemoryKind.HUGE:
+        return 0
+    if unit.only is not None:
+        return unit.only.overlap(start, end)
+    return min(end - start, unit.area.resident)
 
 
 def _count_left(parts: Iterable[MovingMemory], failed: Iterable[_Failed]) -> None:
@@ -156,5 +224,4 @@ def _count_left(parts: Iterable[MovingMemory], failed: Iterable[_Failed]) -> Non
         part.left = {}
     for item in failed:
         left = item.unit.part.left
-        reason = Reason.of_errno(item.failure.errno)
-        left[reason] = left.get(reason, 0) + item.failure.size
+        left[item.reason] = left.get(item.reason, 0) + item.failure.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Mapping, Sequence
 
+from schedhook.migration.headroom import Headroom
 from schedhook.migration.options import MoveOptions
 from schedhook.migration.processes import MovingProcess
 from schedhook.migration.sweeper import Sweeper
@@ -31,12 +32,14 @@ class WholeProcessMover:
         self,
         view: View,
         sweeper: Sweeper,
+        headroom: Headroom,
         node_map: NodeMap,
         options: MoveOptions,
         notes: list[str],
     ) -> None:
         self._view = view
         self._sweeper = sweeper
+        self._headroom = headroom
         self._node_map = node_map
         self._options = options
         self._notes = notes
@@ -102,15 +105,30 @@ class WholeProcessMover:
             before = process.selection.on(sources, common=True)
             self._view.reread(process)
             add_sizes(before, process.selection.on(sources, common=False))
-        try:
-            error = self._call(process, calls)
-        except ProcessGoneError:
-            process.gone = True
-            return None
+        # A call cannot be stopped half-way, so it is made only if all of the memory has room.
+        with self._headroom.taken(self._arriving(process, before)) as has_room:
+            if not has_room:
+                process.left = {Reason.RESERVE: sum(before.values())}
+                return None
+            try:
+                error = self._call(process, calls)
+            except ProcessGoneError:
+                process.gone = True
+                return None
         self._view.reread(process)
         if not process.gone:
             self._record(process, before, process.selection.on(sources))
         return error
+
+    def _arriving(
+        self, process: MovingProcess, before: Mapping[int, int]
+    ) -> dict[tuple[int, int], int]:
+        """Return the bytes by (old node, new node) that take room on the new node."""
+        pooled = process.selection.huge_on(self._node_map.sources)
+        return {
+            (node, self._node_map.pairs[node]): max(0, size - pooled.get(node, 0))
+            for node, size in before.items()
+        }
 
     def _call(self, process: MovingProcess, calls: Calls) -> Exception | None:
         first: Exception | None = None

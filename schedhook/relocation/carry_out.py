@@ -62,7 +62,6 @@ def _move(context: Context, move: Move, plan: Plan, frozen: Sequence[Path]) -> N
         if strategy.move is None:
             move.carry_out()
         else:
-            move.take_snapshot()
             strategy.move(move)
             sweep_newcomers(move, context.members, context.notes)
 

@@ -8,6 +8,7 @@ from schedhook.migration.selection import Selection
 from schedhook.migration.throttle import choose_threads
 from schedhook.relocation.context import Context
 from schedhook.relocation.nodes import Route
+from schedhook.relocation.watch_room import watch_room
 
 
 def make_move(context: Context, route: Route, topology: Topology) -> Move:
@@ -38,6 +39,7 @@ def make_move(context: Context, route: Route, topology: Topology) -> Move:
         ),
         sources=route.sources,
         destinations=route.destinations,
+        headroom=watch_room(context, route.node_map),
         guidance=request.guidance,
         member_pids=context.members.pids,
         cgroup=request.cgroup,

@@ -11,6 +11,7 @@ from schedhook.migration.policies import ProcessPolicies, count_policies
 from schedhook.migration.processes import MovingProcess
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import NodeMap, Plan
+from schedhook.values.room import Room
 from schedhook.values.sets import NodeSet
 from schedhook.values.text import join_some
 
@@ -107,6 +108,18 @@ def note_on_empty_plan(plan: Plan) -> str:
     if plan.node_map.mapper == BY_PAGE:
         return "the strategy leaves every page where it is"
     return "the node map moves nothing"
+
+
+def note_on_reserve(plan: Plan, rooms: Iterable[Room]) -> str:
+    """Return why a move stopped before the new nodes were full; `rooms` are as they are now."""
+    short = min(
+        (room for room in rooms if room.is_entered(plan.moves)), key=lambda room: room.balance
+    )
+    return (
+        f"the move stopped because node {short.nodes} has {short.size / _MIB:.1f} MiB left, of"
+        f" which {short.reserve / _MIB:.1f} MiB are kept in reserve, and cgroups that can allocate"
+        f" nowhere else may still take {short.claimed / _MIB:.1f} MiB"
+    )
 
 
 def note_on_new_program(process: MovingProcess) -> str:

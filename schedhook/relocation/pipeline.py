@@ -8,7 +8,7 @@ from pathlib import Path
 
 from schedhook.control.rollback import Rollback, recover
 from schedhook.host.topology import Topology
-from schedhook.jobs.lookup import find_pids
+from schedhook.jobs.lookup import find_pids, find_tasks
 from schedhook.migration.policies import count_policies
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.carry_out import carry_out
@@ -87,6 +87,9 @@ def _relocate(context: Context) -> Report:
     check_named_nodes(request, topology)
     if (ended := _attach(context, topology)) is not None:
         return brief_report(context, ended, request.node_map or NodeMap(pairs={}))
+    if why := _explain_refused_cpus(context):
+        notes.append(why)
+        return brief_report(context, Outcome.REFUSED, request.node_map or NodeMap(pairs={}))
 
     if request.home:
         context, route = find_way_home(context, topology)
@@ -125,6 +128,16 @@ def _leave_policies(context: Context) -> Context:
     if settings.policies is Policies.REBIND:
         context.notes.append(POLICIES_BY_PAGE)
     return replace(context, settings=replace(settings, policies=Policies.LEAVE))
+
+
+def _explain_refused_cpus(context: Context) -> str | None:
+    """Return why the job's scheduler would mind its new processors; None with `force`."""
+    request = context.settings.request
+    if request.cpus is None or request.job is None or request.force:
+        return None
+    name, _ = find_tasks(context.plugins, request.job, request.scheduler, context.root)
+    adapter = context.plugins.adapter(name, context.root)
+    return adapter.explain_refused_cpus(request.job, request.cpus)
 
 
 def _attach(context: Context, topology: Topology) -> Outcome | None:

@@ -11,8 +11,8 @@ from schedhook.migration.selection import LEFT_BY_STRATEGY, UNREACHABLE
 from schedhook.relocation.settings import Settings
 from schedhook.relocation.strategy import objection
 from schedhook.values.errors import ProcessGoneError
+from schedhook.values.fit import explain_no_room
 from schedhook.values.model import NodeMap, Plan, ProcessPlan
-from schedhook.values.room import explain_no_room
 from schedhook.values.sets import NodeSet
 from schedhook.values.sizes import add_sizes, sum_sizes
 
@@ -22,8 +22,8 @@ def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: 
 
     `caller_nodes` are those of the caller's own cpuset: migrate_pages(2) silently narrows to them,
     and move_pages(2) allocates on the caller's behalf, so that it finds no free pages elsewhere.
-    With `force` a plan that does not fit is not refused: the kernel then moves what it can, and
-    the report says what stayed.
+    With `force` a plan that does not fit is not refused: what fits then moves, and the report says
+    what stayed.
     """
     request, strategy = settings.request, settings.strategy
     processes, node_map = move.processes, move.node_map
@@ -37,7 +37,8 @@ def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: 
         )
         for process in processes
     )
-    destinations = [topology.node(number) for number in _destinations(node_map, plans)]
+    names = _destinations(node_map, plans)
+    destinations = [topology.node(number) for number in names]
     plan = Plan(
         strategy=strategy.name,
         backend=settings.backend,
@@ -47,9 +48,8 @@ def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: 
         free={node.number: node.memory_free for node in destinations},
         reclaimable={node.number: node.memory_reclaimable for node in destinations},
         dirty={node.number: node.memory_dirty for node in destinations},
-        room={node.number: node.room for node in destinations},
+        rooms=tuple(room for room in move.headroom.read() if room.nodes & names),
         pooled=_huge_bytes(processes, node_map),
-        reserve=settings.reserve,
     )
     refusal = _outside_callers_cpuset(plan, caller_nodes)
     if refusal is None and not strategy.changes_cpuset:

@@ -10,7 +10,7 @@ from schedhook.host.topology import Topology
 from schedhook.migration.move import Move, MovingProcess
 from schedhook.migration.policies import count_policies
 from schedhook.relocation.context import Context
-from schedhook.relocation.notes import note_on_empty_plan, notes_on_policies
+from schedhook.relocation.notes import note_on_empty_plan, note_on_reserve, notes_on_policies
 from schedhook.relocation.policies import read_policies_left
 from schedhook.relocation.verify import judge, verify
 from schedhook.values.model import NodeMap, Outcome, Plan, ProcessReport, Report
@@ -71,6 +71,8 @@ def final_report(context: Context, move: Move, plan: Plan, failure: str | None) 
     context.notes.extend(each.mistaken for each in targets if each.mistaken)
     left = read_policies_left(move)
     context.notes.extend(notes_on_policies(left, move.destinations))
+    if Reason.RESERVE in by_reason:
+        context.notes.append(note_on_reserve(plan, move.headroom.read()))
     if failure is not None:
         context.notes.append(failure)
     moved = sum(each.bytes_moved for each in processes)

@@ -33,6 +33,8 @@ class Settings:
     shared: Shared
     reserve: int
     """Bytes that must stay free on each destination."""
+    overcommit: bool
+    """Memory that cgroups are entitled to and do not use counts as room."""
     threads: int
     """0: choose by the destinations' processors."""
     bandwidth: float
@@ -57,6 +59,7 @@ def resolve_settings(request: Request, config: Config, plugins: Plugins) -> Sett
         kinds=request.kinds or frozenset(section.kinds),
         shared=request.shared or section.shared,
         reserve=_given(request.reserve, section.reserve_mb << 20),
+        overcommit=section.overcommit,
         threads=request.threads or section.threads or int(gentle),
         bandwidth=_given(request.bandwidth_mb_s, section.bandwidth_mb_s) * 1e6,
         limits=_limits(section, gentle=gentle),

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from schedhook.migration.move import Move, MovingProcess
 from schedhook.migration.page_plan import PagePlan
-from schedhook.migration.processes import MovingMemory, MovingObject
+from schedhook.migration.processes import MovingObject
 from schedhook.migration.selection import ProcessSelection
-from schedhook.migration.snapshot import Snapshot
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import NodeMap, Outcome, ProcessReport
@@ -95,9 +94,9 @@ def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:
 
 
 def _count_moved_along(move: Move) -> None:
-    """Count as moved what moved along with a folio in the sweep of another area.
+    """Count as moved what moved with a huge page in the sweep of another area.
 
-    If two areas have parts of one folio, the second area's sweep finds its part moved.
+    If two areas have parts of one huge page, the second area's sweep finds its part moved.
     """
     if move.node_map.overlaps:
         return
@@ -150,8 +149,8 @@ def _count_object_moved_along(part: MovingObject, node_map: NodeMap) -> None:
 
 def _left_of_object(part: MovingObject, move: Move, failure: str | None) -> dict[str, int]:
     """Return the bytes of the object that no process maps and that stayed, by reason."""
-    if move.snapshot is not None:
-        return _left_in_place(part, move.snapshot, failure)
+    if move.node_map.overlaps and failure is None:
+        return part.left
     found = sum(part.selection.on(move.node_map.sources).values())
     return explain(found, part.left, Reason.APPEARED if failure is None else Reason.ABORTED)
 
@@ -163,28 +162,11 @@ def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, 
         left = explain(_astray(process, process.page_plan), process.left, rest)
         size = unreachable_bytes(process, move.sources) - process.page_plan.unreachable
         return left | ({Reason.HIDDEN: size} if size > 0 else {})
-    if move.snapshot is not None:
+    if move.node_map.overlaps and failure is None:
         size = unreachable_bytes(process, move.sources)
-        left = _left_in_place(process, move.snapshot, failure)
-        return left | ({Reason.HIDDEN: size} if size else {})
+        return process.left | ({Reason.HIDDEN: size} if size else {})
     found = sum(process.selection.on(move.node_map.sources).values())
     return explain(found, process.left, Reason.APPEARED if failure is None else Reason.ABORTED)
-
-
-def _left_in_place(part: MovingMemory, snapshot: Snapshot, failure: str | None) -> dict[str, int]:
-    """Return the bytes that are where they were before the first move, by reason.
-
-    Count as moved what moved along with a folio of which another area or process has a part.
-    """
-    try:
-        found = snapshot.compare(part)
-    except ProcessGoneError:
-        part.gone = True
-        return {}
-    for pair, size in found.moved.items():
-        part.moved[pair] = max(size, part.moved.get(pair, 0))
-    stayed = sum(found.stayed.values())
-    return explain(stayed, part.left, Reason.APPEARED if failure is None else Reason.ABORTED)
 
 
 def _astray(process: MovingProcess, plan: PagePlan) -> int:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Self
 
-from schedhook.host.page_sizes import BASE_PAGE, read_page_sizes
 from schedhook.host.topology import Topology
 from schedhook.values.extents import Extents
+from schedhook.values.grants import Grant
 from schedhook.values.model import Area, Residency
 from schedhook.values.objects import ObjectId
-from schedhook.values.page_sizes import PageSizes
 from schedhook.values.policy import Policy
 from schedhook.values.sets import NodeSet
 
@@ -29,8 +28,9 @@ class PageRun:
     start: int
     end: int
     node: int
-    page_size: int = field(default=BASE_PAGE, compare=False)
-    """Bytes that move as one: of a folio the part that is mapped there, if the backend can tell."""
+    page_size: int = field(default=4096, compare=False)
+    """Bytes that move as one; a transparent huge page counts as one page if the backend can
+    recognise it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,20 +133,6 @@ class Memory(ABC):
     @abstractmethod
     def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
         """Return where the present pages of `area` in [start, end) lie, contiguous pages joined."""
-
-    @property
-    def page_sizes(self) -> PageSizes:
-        """The sizes of the kernel's pages. Default: this host's."""
-        return read_page_sizes()
-
-    def boundary(self, area: Area, address: int) -> int:
-        """Return the first address from `address` on at which no page that moves as one is cut.
-
-        `area` tells the size of the pages there. Default: the next multiple of the largest size,
-        since folios are aligned to their size unless mremap(2) or a file's mapping shifts them.
-        """
-        unit = self.page_sizes.largest(area.page_size)
-        return -(-address // unit) * unit
 
     def close(self) -> None:  # noqa: B027 - holds nothing by default
         """Release what holds it; closing twice is harmless. Default: do nothing."""
@@ -297,6 +283,13 @@ class Backend(ABC):
     @abstractmethod
     def allowed_nodes(self) -> NodeSet:
         """Return the nodes of the caller's own cpuset; migrate_pages(2) silently narrows to it."""
+
+    def grants(self, nodes: NodeSet) -> Sequence[Grant]:  # noqa: ARG002 - for those that do
+        """Return the cgroups that may allocate on some of `nodes` only, all that have memory.
+
+        Default: none.
+        """
+        return ()
 
     @property
     def is_simulation(self) -> bool:

@@ -15,7 +15,7 @@ from schedhook.roles.notes import JobNotes, MemoryNotes
 from schedhook.roles.request import Relocate
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import Event, Placement, PlacementOverride
-from schedhook.values.sets import NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+,%\[\]-]{0,127}")
 
@@ -188,6 +188,13 @@ class Scheduler:
         The job must not be re-placed before that. Default: never.
         """
         return False
+
+    def explain_refused_cpus(self, job: str, cpus: CpuSet) -> str | None:  # noqa: ARG002
+        """Return why jobs would come to harm if this one got these CPUs; None if none would.
+
+        A scheduler may give CPUs that it did not grant the job to another one. Default: None.
+        """
+        return None
 
     # -- placing a job again ---------------------------------------------------------------------
 

@@ -66,6 +66,8 @@ class RelocationSection:
     """Maximum rate, in units of 1,000,000 bytes per second; 0: no limit."""
     reserve_mb: int = between(0, 1 << 30, 64)
     """What must stay free on each destination node, in units of 1,048,576 bytes."""
+    overcommit: bool = False
+    """What other cgroups may still allocate on a node, and nowhere else, counts as room there."""
     batch_kb: int = between(4, 1 << 20, 32768)
     """The most that one system call moves, in units of 1,024 bytes."""
     call_ms: float = between(0, 60_000, 0.0)

@@ -14,6 +14,7 @@ from typing import Any
 from schedhook.values.extents import Extents
 from schedhook.values.objects import ObjectId
 from schedhook.values.policy import PolicyCount
+from schedhook.values.room import Room
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.sizes import sum_sizes
 
@@ -239,12 +240,10 @@ class Plan:
     """Bytes of clean cache and slab on each destination that the kernel drops to make room."""
     dirty: Residency = field(default_factory=dict)
     """Bytes of cache on each destination that count as reclaimable once they are written back."""
-    room: Residency = field(default_factory=dict)
-    """Bytes that the kernel can give on each destination; see Topology.room."""
+    rooms: tuple[Room, ...] = ()
+    """What limits the bytes that may arrive: each destination, and each fence around one."""
     pooled: Mapping[tuple[int, int], int] = field(default_factory=dict)
     """The part of `moves` that comes from pools of huge pages, and takes no room."""
-    reserve: int = 0
-    """Bytes that must stay free on each destination node."""
     policies: PolicyCount = field(default_factory=PolicyCount)
     """Memory policies that name an old node; moving pages does not change them."""
     refusal: str | None = None

@@ -41,10 +41,13 @@ class ObjectId:
     """Identifies an object: a page at one offset of it is one physical page in all processes.
 
     The kind belongs to it, because the kernel keeps System V segments on the device of memfds and
-    shows a segment's identifier as its inode number, which a memfd can have too.
+    shows a segment's identifier as its inode number, which a memfd can have too. So does the
+    namespace, since each IPC namespace numbers its segments from 0.
     """
 
     device: str
     """major:minor in decimal, as in mountinfo."""
     inode: int
     kind: ObjectKind = ObjectKind.FILE
+    namespace: int = 0
+    """The IPC namespace of a System V segment's process, by inode number; else 0."""

@@ -25,6 +25,8 @@ class Reason(StrEnum):
     """The job allocated it on a source node after the move had passed that address."""
     SKIPPED = "skipped"
     """The strategy decided to leave it."""
+    RESERVE = "reserve"
+    """It would have filled the node into the reserve, or what others alone are entitled to."""
     ABORTED = "aborted"
     """An error ended the relocation before the page was tried."""
     UNEXPLAINED = "unexplained"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from schedhook.values.fit import rooms_by_node, would_reclaim
 from schedhook.values.model import Plan, ProcessPlan, ProcessReport, Report
-from schedhook.values.room import would_reclaim
 
 
 def report_to_dict(report: Report) -> dict[str, Any]:
@@ -59,7 +59,8 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "reclaimable": by_name(plan.reclaimable),
         "dirty": by_name(plan.dirty),
         "would_reclaim": by_name(would_reclaim(plan)),
-        "reserve": plan.reserve,
+        "claimed": by_name({node: room.claimed for node, room in rooms_by_node(plan).items()}),
+        "reserve": max((room.reserve for room in plan.rooms), default=0),
         "refusal": plan.refusal,
         "processes": [_process_plan(process) for process in plan.processes],
     }

@@ -1,59 +1,61 @@
-"""What arrives on a node by plans, less what leaves it, against the node's room."""
+"""Room on nodes: what may still arrive there.
+
+It is what the kernel can give, less what is kept in reserve, less what cgroups may still allocate
+and can get nowhere else; see schedhook.values.grants.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
-from schedhook.values.model import Plan
+from schedhook.values.grants import Grant, claimed, fences
+from schedhook.values.sets import NodeSet
 
-_MIB = 1 << 20
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """The room on one node, or on several to which a cgroup is fenced. Sizes are bytes."""
+
+    nodes: NodeSet
+    size: int
+    """What the kernel can give on them; see Node.room."""
+    claimed: int = 0
+    """What cgroups may still allocate, and on these nodes alone."""
+    reserve: int = 0
+    """What must stay free."""
+
+    @property
+    def balance(self) -> int:
+        """Return the bytes that may arrive; negative if so many should not be there."""
+        return self.size - self.claimed - self.reserve
+
+    @property
+    def spare(self) -> int:
+        """Return the bytes that may arrive; 0 if there is no room."""
+        return max(self.balance, 0)
+
+    def is_entered(self, moves: Iterable[tuple[int, int]]) -> bool:
+        """Return whether one of these moves, (old node, new node), brings memory in."""
+        return any(new in self.nodes and old not in self.nodes for old, new in moves)
 
 
-def explain_no_room(plans: Sequence[Plan]) -> str | None:
-    """Return why these plans do not fit if they are carried out in this order; None if they do.
+def find_rooms(
+    sizes: Mapping[int, int], grants: Collection[Grant], reserve: int
+) -> tuple[Room, ...]:
+    """Return the rooms of a host, whose nodes can give `sizes` bytes.
 
-    Huge pages come from pools of their own; pages for which a pool is too small are reported as
-    failures instead.
+    They are each node, and the nodes of each fence around several; memory that moves within a fence
+    takes none of its room.
     """
-    change: dict[int, int] = {}
-    for plan in plans:
-        _add_change(change, plan)
-        for node in sorted(plan.room):
-            if change.get(node, 0) > max(plan.room[node] - plan.reserve, 0):
-                return _explain(plan, node, change[node])
-    return None
-
-
-def would_reclaim(plan: Plan) -> dict[int, int]:
-    """Return the bytes of cache that the kernel would drop, by destination, where it would."""
-    change: dict[int, int] = {}
-    _add_change(change, plan)
-    reclaimed = {
-        node: min(size - (plan.room[node] - plan.reclaimable[node]), plan.reclaimable[node])
-        for node, size in sorted(change.items())
-        if node in plan.room
-    }
-    return {node: size for node, size in reclaimed.items() if size > 0}
-
-
-def _add_change(change: dict[int, int], plan: Plan) -> None:
-    """Add the bytes by which the plan fills each node; pages of pools take none of its room."""
-    for (old, new), size in plan.moves.items():
-        small = size - plan.pooled.get((old, new), 0)
-        change[new] = change.get(new, 0) + small
-        change[old] = change.get(old, 0) - small
-
-
-def _explain(plan: Plan, node: int, size: int) -> str:
-    dirty = plan.dirty.get(node, 0)
-    if plan.room[node] - plan.reserve + dirty >= size:
-        advice = f"{dirty / _MIB:.1f} MiB of cache are dirty: run sync and try again, or"
-    else:
-        advice = "choose other nodes, or"
-    return (
-        f"node {node} has no room: {size / _MIB:.1f} MiB would arrive, and the kernel can"
-        f" give {plan.room[node] / _MIB:.1f} MiB ({plan.free[node] / _MIB:.1f} MiB are"
-        f" free, {plan.reclaimable[node] / _MIB:.1f} MiB are clean cache), of which"
-        f" {plan.reserve / _MIB:.1f} MiB are kept in reserve;"
-        f" {advice} move what fits with --force"
+    fenced = {nodes & sizes for nodes in fences(grants)}
+    several = (nodes for nodes in fenced if 1 < len(nodes) < len(sizes))
+    return tuple(
+        Room(
+            nodes=nodes,
+            size=sum(sizes[node] for node in nodes),
+            claimed=claimed(grants, nodes),
+            reserve=reserve,
+        )
+        for nodes in (*(NodeSet({node}) for node in sorted(sizes)), *sorted(several, key=str))
     )

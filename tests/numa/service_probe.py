@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from schedhook.backends.native.backend import NativeBackend
-from schedhook.backends.native.windows import open_windows
+from schedhook.backends.native.windows import open_windows, tells_swapped_pages
 from schedhook.control.cpusets import write_cpus, write_nodes
 from schedhook.control.threads import bind, read_threads
 from schedhook.host.cgroups import resolve_cgroup
@@ -39,6 +39,8 @@ EVERYWHERE = NodeSet(range(4))
 """There are four nodes of one CPU each."""
 FEW = 64
 PID, CGROUP = int(sys.argv[1]), sys.argv[2]
+THEIRS = "/run/schedhook-test/theirs"
+"""A file of the user of PID."""
 
 
 def reads_status_and_writes_cpuset() -> None:
@@ -90,6 +92,12 @@ def maps_pages_of_an_object() -> None:
     os.close(file)
 
 
+def tells_what_is_in_swap() -> None:
+    file = os.open(THEIRS, os.O_RDONLY)
+    assert tells_swapped_pages(file)
+    os.close(file)
+
+
 CHECKS = [
     reads_status_and_writes_cpuset,
     reads_residency,
@@ -100,6 +108,7 @@ CHECKS = [
     tells_pages_apart,
     opens_a_mapped_object,
     maps_pages_of_an_object,
+    tells_what_is_in_swap,
 ]
 
 

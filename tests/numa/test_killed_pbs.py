@@ -25,7 +25,7 @@ from tests.forked import in_child
 from tests.numa.jobs import CGROUPS, Job
 from tests.numa.killing import kill_after, random_moments
 from tests.numa.test_killed_moves import KILLS
-from tests.numa.test_pbs import exec_vnode, service
+from tests.numa.test_pbs import WHOLE_HOST, exec_vnode, service
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -39,6 +39,7 @@ class Host:
 
     def __init__(self, directory: Path, cgroups: Path) -> None:
         self.log = directory / "log"
+        self.by_node = True
         self._cgroups = cgroups
         self._journal = directory / "journal.db"
         pbs = PbsActions(on_shared_processors=OnSharedProcessors.REPLACE)
@@ -79,7 +80,7 @@ class Host:
 
     def tell(self, point: str, name: str, node: int) -> int:
         """Let a child handle an event of the job, or exechost_periodic; its process."""
-        about = {"id": name, "exec_vnode": exec_vnode(str(node))}
+        about = {"id": name, "exec_vnode": exec_vnode(str(node)) if self.by_node else WHOLE_HOST}
         data: dict[str, Any] = {"job": about, "jobs": []}
         if point == "periodic":
             name, data["job"], data["jobs"] = "", None, [about]
@@ -143,6 +144,7 @@ def test_a_resize_that_was_killed_is_made_up_for(host: Host) -> None:
 
 def test_another_place_after_a_suspension_is_found_as_a_whole(host: Host) -> None:
     node = elsewhere = 0
+    host.by_node = False  # else PBS grants no other processors
     with host.job(NAME, 0, MIB) as job, host.job("13.n1", 0, 1):
         contents = job.checksum()
 

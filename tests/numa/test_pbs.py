@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 
 import schedhook
+from schedhook.values.sets import CpuSet
 from tests.numa.agents import running_agent
 from tests.numa.dirt import PageCache
 from tests.numa.jobs import MIB, Job, cpuset_v1, until
+from tests.pbs.cgroups import CgroupsHook
 from tests.pbs.mom import Mom, Result
 
 pytestmark = pytest.mark.nodes(4)
@@ -32,6 +34,7 @@ ENOUGH = 0.999
 ALARM = 120
 REPLACE = 'on_shared_processors = "replace"'
 CGROUPS = Path("/sys/fs/cgroup")
+WHOLE_HOST = "(n1:ncpus=1:mem=102400kb)"
 
 
 @dataclass(kw_only=True)
@@ -45,6 +48,8 @@ class Pbs:
     version: int
     fenced: bool
     """mem_fences=true: the cgroups hook writes cpuset.mems, too."""
+    by_node: bool
+    """vnode_per_numa_node=true: each node is a vnode."""
     running: dict[str, Job] = field(default_factory=dict)
 
     def place(self, job: str, nodes: str) -> Path:
@@ -70,7 +75,8 @@ class Pbs:
         """Let the hook see an event of a job whose vnodes are those of `nodes`."""
         self.configure()
         kind = "exechost" if point in ("startup", "periodic") else "execjob"
-        about = {"id": job, "euser": "root", "exec_vnode": exec_vnode(nodes), "primary": False}
+        vnodes = exec_vnode(nodes) if self.by_node else WHOLE_HOST
+        about = {"id": job, "euser": "root", "exec_vnode": vnodes, "primary": False}
         told = {"job": about} if kind == "execjob" else {"job_list": {job: about}}
         return self.mom.run(f"{kind}_{point}", **told)
 
@@ -143,7 +149,8 @@ def hand_over(directory: Path, *options: object) -> Path:
     program = directory / "schedhook"
     hook = Path(schedhook.__file__).with_name("hook") / "run.py"
     words = shlex.join([sys.executable, "-I", "-S", str(hook)])
-    more = shlex.join(map(str, options))
+    # An emulated agent may take long to answer, and it is not to be done without it.
+    more = shlex.join([*map(str, options), "--patience", str(ALARM / 4)])
     program.write_text(
         f"#!/bin/sh\nexport SCHEDHOOK_CONFIG={shlex.quote(str(directory / 'config.toml'))}\n"
         f'[ "$1" = event ] && shift && exec {words} "$@" {more}\n'
@@ -174,8 +181,14 @@ def in_process() -> bool:
 
 
 @pytest.fixture
+def by_node() -> bool:
+    """Whether each NUMA node is a vnode."""
+    return True
+
+
+@pytest.fixture
 def pbs(
-    layout: str, actions: str, in_process: bool, agents: Agents, tmp_path: Path
+    layout: str, actions: str, in_process: bool, by_node: bool, agents: Agents, tmp_path: Path
 ) -> Iterator[Pbs]:
     version, fenced = int(layout[1]), layout.endswith("fenced")
     with contextlib.ExitStack() as stack:
@@ -189,7 +202,14 @@ def pbs(
             program = hand_over(tmp_path, "--socket", nowhere, "--spool", nowhere)
         else:
             program = agents(actions)
-        here = Pbs(mom=mom, program=program, jobs=jobs, version=version, fenced=fenced)
+        here = Pbs(
+            mom=mom,
+            program=program,
+            jobs=jobs,
+            version=version,
+            fenced=fenced,
+            by_node=by_node,
+        )
         yield here
         for name, job in here.running.items():
             job.stop()
@@ -292,6 +312,7 @@ def test_suspended_memory_is_parked_and_comes_back(pbs: Pbs, actions: str) -> No
     assert job.checksum() == before
 
 
+@pytest.mark.parametrize("by_node", [False])
 def test_a_resumed_job_beside_another_is_reported(pbs: Pbs) -> None:
     job = pbs.begin("12.n1", "0", memory_on=0)
     job.process.send_signal(signal.SIGSTOP)
@@ -300,11 +321,12 @@ def test_a_resumed_job_beside_another_is_reported(pbs: Pbs) -> None:
 
     line = assert_accepted(pbs.event("preresume", "12.n1", "0"))
 
-    assert "CPUs 0 are shared with 13.n1, 1 of node 1 are free" in line
+    assert "CPUs 0 are shared with 13.n1; 1 of node 1 are free" in line
     assert (pbs.jobs / "12.n1/cpuset.cpus").read_text() == "0\n"
     assert job.share_on(0) == 1
 
 
+@pytest.mark.parametrize("by_node", [False])
 @pytest.mark.parametrize(
     ("layout", "actions"),
     [
@@ -331,6 +353,25 @@ def test_a_resumed_job_gets_a_place_of_its_own(pbs: Pbs) -> None:
     assert (pbs.jobs / "13.n1/cpuset.cpus").read_text() == "0\n"
     job.process.send_signal(signal.SIGCONT)
     assert job.checksum() == before
+
+
+@pytest.mark.parametrize("actions", [REPLACE])
+def test_a_resumed_job_gets_no_processors_of_other_vnodes(pbs: Pbs) -> None:
+    job = pbs.begin("12.n1", "0", memory_on=0)
+    job.process.send_signal(signal.SIGSTOP)
+    assert_accepted(pbs.event("postsuspend", "12.n1", "0"))
+    pbs.begin("13.n1", "0", memory_on=0, mib=8)
+
+    line = assert_accepted(pbs.event("preresume", "12.n1", "0"))
+
+    assert "1 of node 1 are free, but PBS has not granted the job their vnode" in line
+    assert (pbs.jobs / "12.n1/cpuset.cpus").read_text() == "0\n"
+    assert job.share_on(0) == 1
+    hook = CgroupsHook(pbs.jobs, {node: CpuSet({node}) for node in range(4)})
+    hook.granted = hook.cpusets()
+    assert hook.begin("14.n1", exec_vnode("1"))
+    assert hook.orphans() == []
+    (pbs.jobs / "14.n1").rmdir()
 
 
 # -- periodic ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from schedhook.hook import delivery
+from schedhook.hook import delivery, fallback
 from schedhook.journal.journal import Journal
 from schedhook.values.model import Placement, PlacementOverride
 from schedhook.values.sets import CpuSet, NodeSet
@@ -48,6 +48,7 @@ ENOUGH = 0.999
 PATIENCE = 120
 NUMBERS = {
     "CAP_DAC_READ_SEARCH": 2,
+    "CAP_FOWNER": 3,
     "CAP_SYS_PTRACE": 19,
     "CAP_SYS_ADMIN": 21,
     "CAP_SYS_NICE": 23,
@@ -155,6 +156,8 @@ def write_units() -> None:
         f"{BARE}[Service]\nDelegate=yes\nExecStart=/bin/sleep infinity\n"
     )
     shutil.copy(Path(__file__).with_name("service_probe.py"), HERE / "probe.py")
+    (HERE / "theirs").touch(0o644)
+    os.chown(HERE / "theirs", NOBODY, NOBODY)
     site = HERE / "site"
     metadata = site / "theirs-1.0.dist-info"
     metadata.mkdir(parents=True)
@@ -240,9 +243,9 @@ def test_the_agent_starts_with_the_capabilities_of_the_unit(host: Host) -> None:
 def test_the_agent_answers_hooks_and_reads_the_spool(host: Host) -> None:
     environ = {b"SLURM_JOB_ID": JOB.encode(), b"SLURM_JOB_UID": b"%d" % NOBODY}
     prolog = delivery.make_message("slurm", "prolog", environ, b"", False)
-    delivery.send(prolog, SOCKET, 60.0, False)
+    delivery.send(prolog, SOCKET, 60.0, False, 60.0)
     other = {b"SLURM_JOB_ID": b"4713", b"SLURM_JOB_UID": b"0"}
-    delivery.write_spool(delivery.make_message("slurm", "prolog", other, b"", False), str(SPOOL))
+    fallback.write_spool(delivery.make_message("slurm", "prolog", other, b"", False), str(SPOOL))
     wait_for(lambda: host.history() and host.history("4713"))
     wait_for(lambda: not list(SPOOL.iterdir()))
     assert (STATE / "journal.db").stat().st_mode & 0o777 == 0o600

@@ -18,7 +18,6 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 EVENTS = {
     "execjob_begin": 64,
-    "execjob_epilogue": 256,
     "execjob_end": 512,
     "execjob_launch": 2048,
     "exechost_periodic": 4096,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from schedhook.hook import delivery
 from tests.pbs.mom import EVENTS, PBS_EXEC, Mom, Result
 
 CONTRIB = Path(__file__).resolve().parents[2] / "contrib/pbs"
@@ -98,7 +103,7 @@ MISHAPS = {
     "fails": ("echo first; echo broken >&2; exit 3", "exit status 3: broken"),
     "crashes": ("kill -SEGV $$", "killed by signal 11"),
     "is killed": ("kill -KILL $$", "killed by signal 9"),
-    "says nothing": ("exit 0", "handed over"),
+    "says nothing": ("exit 0", "no answer from"),
     "prints garbage": ("printf '\\000\\377\\033[31m\\200%s\\r' x", "?"),
     "prints a lot": ("head -c 1000000 /dev/urandom", "no answer within"),
     "prints without end": ("exec cat /dev/zero", "no answer within"),
@@ -275,7 +280,12 @@ def test_the_program_stands_alone(
     assert {int(name) for name in files if len(name) == 1} <= {0, 1, 2}
 
 
-OTHERS = {"execjob_prologue": 128, "execjob_preterm": 1024, "execjob_abort": 262144}
+OTHERS = {
+    "execjob_prologue": 128,
+    "execjob_epilogue": 256,
+    "execjob_preterm": 1024,
+    "execjob_abort": 262144,
+}
 SERVERS = {"periodic": 32768, "queuejob": 1}
 
 
@@ -336,6 +346,94 @@ def test_a_log_that_cannot_be_written_does_not_hold_up_a_job(mom: Mom) -> None:
     result = mom.run("execjob_preresume", job=JOB | {"id": ""})  # logjobmsg raises
     assert_accepted(result)
     assert result.job_log == ()
+
+
+# -- with schedhook's own program ----------------------------------------------------------------
+
+
+SHIPPED = json.loads((CONTRIB / "schedhook.CF").read_text())
+BOUND = 2.0
+"""Seconds for which pbs_mom may wait in all."""
+LOADED = 1.5
+"""Seconds for the start of interpreters on a loaded host."""
+AGENTS = {
+    "none": "No such file or directory; the event is kept in",
+    "hung": "the agent has not answered for 0.7 s; the event is kept in",
+    "well": "handed over",
+}
+
+
+@pytest.fixture
+def deliver(mom: Mom, program: Callable[..., Path], tmp_path: Path) -> Callable[..., Result]:
+    """Run the hook as shipped, with the program that hands events to an agent."""
+    (tmp_path / "config.toml").write_text(f'[journal]\npath = "{tmp_path}/journal.db"\n')
+    hook = Path(delivery.__file__).with_name("run.py")
+    words = [sys.executable, "-I", "-S", str(hook), '"$@"']
+    words += [f"--socket={tmp_path}/agent.sock", f"--spool={tmp_path}/spool"]
+    path = program(f"export SCHEDHOOK_CONFIG={tmp_path}/config.toml\nshift\nexec {' '.join(words)}")
+
+    def run(event: str) -> Result:
+        mom.import_config(json.dumps(SHIPPED | {"program": str(path)}))
+        return mom.run(event, **told_by(event))
+
+    return run
+
+
+@contextlib.contextmanager
+def agent(path: Path, state: str) -> Iterator[None]:
+    """Listen at a socket as an agent that accepts events, or as one that hangs."""
+    if state == "none":
+        yield
+        return
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(30)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while connection.recv(65536):
+                    pass
+                connection.sendall(b"ok\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        if state == "well":
+            thread.start()
+        yield
+        if state == "well":
+            thread.join()
+
+
+@pytest.mark.parametrize("state", AGENTS)
+def test_handed_over_is_said_only_if_the_agent_has_the_event(
+    deliver: Callable[..., Result], tmp_path: Path, state: str
+) -> None:
+    with agent(tmp_path / "agent.sock", state):
+        result = deliver("execjob_begin")
+    assert_accepted(result)
+    assert AGENTS[state] in line_of(result)
+    assert ("handed over" in line_of(result)) == (state == "well")
+    assert len(list(tmp_path.glob("spool/*.event"))) == (state != "well")
+    assert result.seconds < BOUND + LOADED
+
+
+@pytest.mark.parametrize("event", ["execjob_preresume", "execjob_resize", "execjob_begin"])
+def test_an_agent_that_hangs_costs_little(
+    deliver: Callable[..., Result], tmp_path: Path, event: str
+) -> None:
+    with agent(tmp_path / "agent.sock", "hung"):
+        results = [deliver(event) for _ in range(2)]
+    for result in results:
+        assert_accepted(result)
+        assert result.seconds < BOUND + LOADED
+    assert len(list(tmp_path.glob("spool/*.event"))) == 2, "nothing is lost"
+
+
+def test_the_shipped_limits_are_within_the_bound() -> None:
+    text = (CONTRIB / "schedhook.PY").read_text()
+    assert f"LIMIT = {SHIPPED['seconds']['default']}" in text
+    assert max(SHIPPED["seconds"].values()) < BOUND
 
 
 def test_a_hook_that_does_raise_is_rejected(mom: Mom) -> None:

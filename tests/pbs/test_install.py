@@ -83,6 +83,28 @@ def test_the_events_are_those_that_the_hook_handles(server: Path) -> None:
     assert sorted(attributes(server)["event"].split(",")) == sorted(set(handled))
 
 
+@pytest.mark.parametrize("settings", ["", '[agent]\nsocket = "/run/s.sock"\nspool = "/s"\n'])
+def test_the_program_is_the_one_that_starts_faster(
+    server: Path, tmp_path: Path, settings: str
+) -> None:
+    home = tmp_path / "opt"
+    script, python = home / "bin/schedhook", home / "bin/python"
+    hook = home / "lib/python3.11/site-packages/schedhook/hook/run.py"
+    for path in (script, python, hook):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    path = configuration(tmp_path, program=str(script))
+    toml = tmp_path / "config.toml"
+    toml.write_text(settings)
+    done = install(server, f"--config '{path}' --settings '{toml}'")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((server / "mom_priv/hooks/schedhook.CF").read_text())
+    words = [str(python), "-I", "-S", str(hook)]
+    more = ["--socket=/run/s.sock", "--spool=/s"] if settings else []
+    assert config["program"] == words + more
+    assert config["seconds"] == json.loads(path.read_text())["seconds"]
+
+
 def test_it_can_be_installed_over_itself(server: Path) -> None:
     install(server)
     before = files(server)

@@ -214,7 +214,7 @@ def point_at_jobs(hooks: Path, base: Path) -> None:
     """Make the hooks use the Python, the agent and the spool in each job's directory."""
     site = base / "schedhook"
     site.mkdir()
-    for name in ("run.py", "delivery.py"):  # where every user may read them
+    for name in ("run.py", "delivery.py", "fallback.py"):  # where every user may read them
         shutil.copy(Path(delivery.__file__).with_name(name), site)
     job = f"{base}/$SLURM_JOB_ID"
     for name in HOOKS:

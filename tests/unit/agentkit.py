@@ -166,6 +166,8 @@ class Moves:
     ) -> None:
         self.requests: list[Request] = []
         self.outcome = outcome
+        self.left: dict[str, int] = {}
+        """Bytes that stay, by reason."""
         self.delay = delay
         self._path = path
 
@@ -187,6 +189,8 @@ class Moves:
             job=request.job,
             bytes_planned=1 << 20,
             bytes_moved=1 << 20 if self.outcome is Outcome.COMPLETE else 0,
+            bytes_left=sum(self.left.values()),
+            left_by_reason=self.left,
         )
 
     @property

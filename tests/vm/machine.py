@@ -35,6 +35,8 @@ KERNEL_OPTIONS = [
     "numa_balancing=disable",
     # On a busy host an emulated timer can be too late for this check, which ends in a panic.
     "no_timer_check",
+    "clocksource=tsc",
+    "tsc=reliable",
     # memfd_secret(2); before 6.5 it is off by default.
     "secretmem.enable=1",
     # Not needed here, and a third of the boot time under emulation.

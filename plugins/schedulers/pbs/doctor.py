@@ -13,6 +13,11 @@ from schedhook.values.text import describe_error
 _CONFIGURATION = "etc/pbs.conf"
 _HOOK = "schedhook"
 _CGROUPS_HOOK = "pbs_cgroups"
+_ALARM = 30.0
+"""What PBS omits from a hook's control file."""
+_LIMIT = 1.8
+_SHARE_OF_ALARM = 0.7
+"""The last two as in contrib/pbs/schedhook.PY."""
 _INSTALL = "contrib/pbs/install, on the PBS server"
 
 
@@ -52,7 +57,9 @@ def _our_hook(hooks: Path, root: Path) -> Iterable[Finding]:
     if order <= cgroups:
         what = f"order {order} is before the cgroups hook ({cgroups}): it sees jobs' old cpusets"
         yield problem("pbs hook", what, "qmgr -c 'set hook schedhook order = 500'")
-    yield from _program(hooks / f"{_HOOK}.CF", root)
+    configuration = hooks / f"{_HOOK}.CF"
+    yield from _program(configuration, root)
+    yield from _limits(configuration, float(its.get("alarm") or _ALARM))
 
 
 def _program(configuration: Path, root: Path) -> Iterable[Finding]:
@@ -68,6 +75,18 @@ def _program(configuration: Path, root: Path) -> Iterable[Finding]:
     else:
         what = f"its program {path} does not exist or is not executable"
         yield problem("pbs hook", what, "install schedhook there, or correct schedhook.CF")
+
+
+def _limits(configuration: Path, alarm: float) -> Iterable[Finding]:
+    """Check the hook's time limits, which its alarm may cut short."""
+    try:
+        seconds = json.loads(configuration.read_text()).get("seconds", {})
+        longest = max(map(float, seconds.values()), default=_LIMIT)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return  # `_program` tells of the file
+    if longest > alarm * _SHARE_OF_ALARM:
+        what = f"its alarm of {alarm:g} s cuts short the limit of {longest:g} s in schedhook.CF"
+        yield problem("pbs hook", what, f"{_INSTALL}, which sets the alarm that the limits need")
 
 
 def _cgroups_hook(hooks: Path) -> Iterable[Finding]:

@@ -22,13 +22,17 @@ from schedhook.host.listing import find_directories
 from schedhook.host.processes import all_pids, read_status
 from schedhook.host.topology import Topology, read_topology
 from schedhook.host.vanishing import read_living
-from schedhook.values.errors import NoPermissionError, ProcessGoneError, UsageError
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, RefusedError, UsageError
 from schedhook.values.log import get_logger
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.text import join_some
 from schedhook_plugins.schedulers.pbs.notes import PbsNotes, Told
-from schedhook_plugins.schedulers.pbs.vnodes import nodes_on_host, parse_exec_vnode
+from schedhook_plugins.schedulers.pbs.vnodes import (
+    cpu_nodes_on_host,
+    nodes_on_host,
+    parse_exec_vnode,
+)
 
 SERVICE = "pbs_jobs.service"
 """The cgroups hook's own name for it; a site may set another one (cgroup_prefix)."""
@@ -168,6 +172,20 @@ class PbsJobs:
             _log.warning("exec_vnode cannot be read", job=job, text=told.exec_vnode, why=str(error))
             return NodeSet()
 
+    def granted_cpus(self, job: str) -> CpuSet:
+        """Return the CPUs of the job's vnodes, which it may use without PBS granting them again.
+
+        Raise RefusedError if it is not known which vnodes the job has.
+        """
+        told, topology = self.notes.told(job), read_topology(self.root)
+        if not told.exec_vnode:
+            raise RefusedError("PBS has not told which vnodes it granted the job")
+        try:
+            nodes = cpu_nodes_on_host(parse_exec_vnode(told.exec_vnode), told.host)
+        except ValueError as error:
+            raise RefusedError(f"unknown exec_vnode {told.exec_vnode!r}: {error}") from None
+        return topology.cpus if nodes is None else topology.cpus_of(nodes)
+
     # -- where to look ---------------------------------------------------------------------------
 
     def _all_cgroups(self) -> list[Cgroup]:
@@ -182,6 +200,8 @@ class PbsJobs:
                 Cgroup(path=service / "jobid" / name, version=top.version, mount=top.mount)
                 for service in services
                 for name in find_directories(service / "jobid")
+                # What the cgroups hook could not remove, under a new name: no job any more.
+                if not name.endswith(".orphan")
             ]
         return found
 

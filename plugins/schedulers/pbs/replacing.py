@@ -1,12 +1,14 @@
 """Giving a stopped job other CPUs, because other jobs run on its own by now.
 
-Both places are allowed until its memory has left the old one. All of it is done, or nothing. What
-is being done is a note in the journal, written before anything changes.
+Only CPUs that PBS granted the job: it gives all others to other jobs, and kills running ones if
+that fails. Both places are allowed until the memory has left the old one. All of it is done, or
+nothing. What is being done is a note in the journal, written before anything changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from schedhook.control.cpu_move import CpusetChange, move_processors
 from schedhook.control.cpusets import write_cpus, write_nodes
@@ -18,7 +20,7 @@ from schedhook.host.cgroups import (
     effective_nodes,
 )
 from schedhook.host.processes import read_status
-from schedhook.host.topology import read_topology
+from schedhook.host.topology import read_cores, read_topology
 from schedhook.host.vanishing import read_living
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import Replacement
@@ -28,7 +30,13 @@ from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.text import join_some
 from schedhook_plugins.schedulers.pbs.events import NAME
 from schedhook_plugins.schedulers.pbs.fence import changed_policies
-from schedhook_plugins.schedulers.pbs.free_nodes import Neighbour, find_place
+from schedhook_plugins.schedulers.pbs.free_nodes import (
+    Neighbour,
+    Occupancy,
+    Place,
+    find_place,
+    free_cpus,
+)
 from schedhook_plugins.schedulers.pbs.jobs import PbsJobs
 from schedhook_plugins.schedulers.pbs.notes import Replacing
 
@@ -36,6 +44,7 @@ _MIB = 1 << 20
 _RESERVE = 64 * _MIB
 """Bytes that stay free on a node that is chosen here; the pipeline has its own bound."""
 _LEAST_SHARE = 0.01
+_Find = Callable[[CpuSet], Place | None]
 _ARRIVED = (Outcome.COMPLETE, Outcome.NOTHING_TO_DO)
 
 
@@ -58,25 +67,16 @@ class Replacer:
             return None
         shared = CpuSet(cpu for rival in rivals for cpu in rival.cpus & cpus)
         found = f"CPUs {shared} are shared with {', '.join(rival.job for rival in rivals)}"
-        place = find_place(
-            cpus,
-            self._needed(job, parked),
-            (cpu for other in others for cpu in other.cpus),
-            effective_cpus(_parent(cpuset), self._jobs.root),
-            read_topology(self._jobs.root),
-            _RESERVE,
-        )
-        if place is None:
-            return Replacement(summary=f"{found}; no node is free for it")
-        where = f"{CpuSet(place.cpus.values())} of node {NodeSet(place.nodes.values())}"
         mems = NodeSet.parse(self._mems_before(job, cpuset))
-        home = self._new_mems(cpuset, mems, place.nodes)
-        if changes := changed_policies(self._jobs, job, mems, home, place.nodes):
-            why = f"the kernel would change its memory policies: {join_some(sorted(changes), 3)}"
-            return Replacement(summary=f"{found}, {where} are free, but {why}")
+        try:
+            place = self._choose(job, self._finder(job, cpuset, parked, shared, others))
+            self._check_policies(job, cpuset, mems, place)
+        except RefusedError as error:
+            return Replacement(summary=f"{found}; {error}")
+        where = self._describe(place)
         if not replace:
             wanted = 'on_shared_processors = "replace"'
-            return Replacement(summary=f"{found}, {where} are free: {wanted} would use them")
+            return Replacement(summary=f"{found}; {where} are free: {wanted} would use them")
         replacing = Replacing(
             cpus=place.cpus,
             nodes=place.nodes,
@@ -85,7 +85,56 @@ class Replacer:
         )
         self._jobs.notes.set_replacing(job, replacing)
         done = self._carry_out(job, cpuset, replacing, parked)
-        return Replacement(summary=f"{found}, gets {where}: {done.summary}", moved=done.moved)
+        return Replacement(summary=f"{found}; gets {where}: {done.summary}", moved=done.moved)
+
+    def _choose(self, job: str, find: _Find) -> Place:
+        """Return CPUs that PBS granted the job. Raise RefusedError, with the reason, for none."""
+        place = find(self._jobs.granted_cpus(job))
+        if place is not None:
+            return place
+        elsewhere = find(read_topology(self._jobs.root).cpus)
+        if elsewhere is None:
+            raise RefusedError("no others are free for it")
+        where = self._describe(elsewhere)
+        raise RefusedError(f"{where} are free, but PBS has not granted the job their vnode")
+
+    def _check_policies(self, job: str, cpuset: Cgroup, mems: NodeSet, place: Place) -> None:
+        """Raise RefusedError if the kernel would change memory policies of the job there."""
+        after = self._new_mems(cpuset, mems, place.nodes)
+        if changes := changed_policies(self._jobs, job, mems, after, place.nodes):
+            raise RefusedError(
+                f"{self._describe(place)} are free, but the kernel would change its memory"
+                f" policies: {join_some(sorted(changes), 3)}"
+            )
+
+    def _finder(
+        self,
+        job: str,
+        cpuset: Cgroup,
+        parked: Mapping[int, int],
+        shared: CpuSet,
+        others: Sequence[Neighbour],
+    ) -> _Find:
+        """Return what finds other CPUs for the job among those that it is given."""
+        topology = read_topology(self._jobs.root)
+        cores = read_cores(topology.cpus, self._jobs.root)
+        cpus, confined = configured_cpus(cpuset), effective_cpus(_parent(cpuset), self._jobs.root)
+        used = [*cpus, *(cpu for other in others for cpu in other.cpus)]
+
+        @cache
+        def needed() -> Mapping[int, int]:
+            return self._needed(job, parked)
+
+        def find(granted: CpuSet) -> Place | None:
+            free = free_cpus(granted & confined, used, cores)
+            occupancy = Occupancy(cpus=cpus, shared=shared, free=free, cores=cores)
+            return find_place(occupancy, needed, topology, _RESERVE)
+
+        return find
+
+    def _describe(self, place: Place) -> str:
+        cpus = CpuSet(place.cpus.values())
+        return f"{cpus} of node {read_topology(self._jobs.root).nodes_of(cpus)}"
 
     def finish(self, job: str, parked: Mapping[int, int]) -> Replacement | None:
         """See Scheduler.finish_interrupted."""
@@ -106,12 +155,15 @@ class Replacer:
     ) -> Replacement:
         old_cpus, mems = CpuSet.parse(place.cpus_before), NodeSet.parse(place.mems_before)
         new_cpus = CpuSet(place.cpus.get(cpu, cpu) for cpu in old_cpus)
-        node_map = {parked.get(old, old): new for old, new in place.nodes.items()}
+        ends = {old: place.nodes.get(old, old) for old in (*parked, *place.nodes)}
+        node_map = {at: new for old, new in ends.items() if (at := parked.get(old, old)) != new}
         wide = mems | NodeSet(node_map) | NodeSet(place.nodes.values())
-        said = ""
+        said = "no memory has to move"
 
         def move() -> None:
             nonlocal said
+            if not node_map:
+                return
             if mems:
                 write_nodes(cpuset, wide)
             report = self._relocate(_request(job, node_map))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from schedhook import SchedulerPlugin, hookimpl
 from schedhook.roles.scheduler import EventKind, Replacement, Scheduler, Task
-from schedhook.values.errors import UsageError
+from schedhook.values.errors import RefusedError, UsageError
 from schedhook_plugins.schedulers.pbs import events
 from schedhook_plugins.schedulers.pbs.jobs import PbsJobs
 from schedhook_plugins.schedulers.pbs.notes import PbsNotes
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from schedhook.plugins.findings import Finding
     from schedhook.roles.request import Relocate
     from schedhook.values.model import Event, Placement
-    from schedhook.values.sets import NodeSet
+    from schedhook.values.sets import CpuSet, NodeSet
 
 NAME = events.NAME
 _TASK = "job"
+_HARM = "PBS gives others to other jobs, and may kill running jobs if that fails; --force insists"
 
 
 class PbsScheduler(Scheduler):
@@ -34,7 +35,6 @@ class PbsScheduler(Scheduler):
         "resize": EventKind.RELOCATED,
         "postsuspend": EventKind.SUSPENDED,
         "preresume": EventKind.RESUMING,
-        "epilogue": EventKind.IGNORE,
         "end": EventKind.JOB_ENDED,
         "startup": EventKind.LOOK,
         "periodic": EventKind.LOOK,
@@ -94,6 +94,17 @@ class PbsScheduler(Scheduler):
     def _pids(self, job: str) -> set[int]:
         # Without placements: the agent asks for a job's owner in a thread that must not wait.
         return set(self._jobs.pids(self._jobs.full_id(job)))
+
+    def explain_refused_cpus(self, job: str, cpus: CpuSet) -> str | None:
+        """Return a reason for CPUs of vnodes that PBS has not granted the job; see PbsJobs."""
+        job = self._jobs.full_id(job)
+        try:
+            outside = cpus - self._jobs.granted_cpus(job)
+        except RefusedError as error:
+            return f"{error}; {_HARM}"
+        if not outside:
+            return None
+        return f"PBS has not granted job {job} the vnode of processors {outside}; {_HARM}"
 
     # -- suspended jobs --------------------------------------------------------------------------
 

@@ -40,6 +40,11 @@ class Vnode:
         match = _NUMBERED.fullmatch(self.name)
         return int(match["number"]) if match else None
 
+    @property
+    def has_cpus(self) -> bool:
+        """Return whether the job has processors of it."""
+        return self.resources.get("ncpus", "0") != "0"
+
 
 Chunk = tuple[Vnode, ...]
 
@@ -85,6 +90,20 @@ def nodes_on_host(chunks: Iterable[Chunk], host: str) -> NodeSet | None:
     if not named and any(vnode.node is None for vnode in vnodes):
         return None
     return NodeSet(vnode.node for vnode in named if vnode.node is not None)
+
+
+def cpu_nodes_on_host(chunks: Iterable[Chunk], host: str) -> NodeSet | None:
+    """Return the NUMA nodes of which a job has processors on `host`, None for every node.
+
+    PBS counts a whole host's processors together; those of a vnode that is one node, by themselves.
+    Raise ValueError if no vnode has a name that could be this host's.
+    """
+    named = _of_host((vnode for chunk in chunks for vnode in chunk), host)
+    if not named:
+        raise ValueError(f"no vnode of {host!r} among them")
+    if any(vnode.node is None for vnode in named):
+        return None
+    return NodeSet(vnode.node for vnode in named if vnode.node is not None and vnode.has_cpus)
 
 
 def _of_host(vnodes: Iterable[Vnode], host: str) -> list[Vnode]:

@@ -8,6 +8,7 @@ cpuset again with the job's next step, and the agent then reapplies the new one.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,7 +28,7 @@ from schedhook.journal.journal import Journal
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Relocate, Request
 from schedhook.values.config import Config
-from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.errors import NoPermissionError, SchedhookError, UsageError
 from schedhook.values.model import Outcome, Placement, Report
 from schedhook.values.policy import PolicyCount
 from schedhook.values.report_json import report_to_dict
@@ -35,7 +36,12 @@ from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import NAME, HostJobs
 from schedhook_plugins.schedulers.slurm.answers import JobAnswer
 from schedhook_plugins.schedulers.slurm.memory import MIB, describe, left_by_reason
-from schedhook_plugins.schedulers.slurm.migrate import JobMove, cpus_of_nodes, migrate
+from schedhook_plugins.schedulers.slurm.migrate import (
+    JobMove,
+    check_later_steps,
+    cpus_of_nodes,
+    migrate,
+)
 from schedhook_plugins.schedulers.slurm.override import (
     OverrideRecorder,
     finish_interrupted,
@@ -55,6 +61,7 @@ class _Arguments:
     cpus: CpuSet | None
     nodes: NodeSet | None
     release: bool
+    force: bool
     dry_run: bool
     config_path: Path | None
 
@@ -63,6 +70,7 @@ class _Arguments:
         words += ["--cpus", str(self.cpus)] if self.cpus is not None else []
         words += ["--to-nodes", str(self.nodes)] if self.nodes is not None else []
         words += ["--release"] if self.release else []
+        words += ["--force"] if self.force else []
         words += ["--dry-run"] if self.dry_run else []
         return words + (["--config", str(self.config_path.absolute())] if self.config_path else [])
 
@@ -77,6 +85,11 @@ class _Arguments:
     "--release",
     is_flag=True,
     help="Drop the job's override: the job stays where it is, and Slurm places its next step.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Move the job although Slurm can then start no further step of it (cgroups of version 1).",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
 @click.option(
@@ -96,6 +109,7 @@ def command(
     cpus: CpuSet | None,
     nodes: NodeSet | None,
     release: bool,
+    force: bool,
     dry_run: bool,
     this_host: bool,
     by_number: bool,
@@ -124,6 +138,7 @@ def command(
         cpus=cpus,
         nodes=nodes,
         release=release,
+        force=force,
         dry_run=dry_run,
         config_path=config_path,
     )
@@ -176,6 +191,10 @@ def _is_elsewhere(job: JobAnswer, here: HostJobs) -> bool:
 
 
 def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> dict[str, Any]:
+    if os.geteuid() != 0:  # else each cpuset, and each thread that is bound, says so
+        raise NoPermissionError(
+            "job-migrate writes cpusets and binds other users' tasks: run as root"
+        )
     config, plugins = load(arguments.config_path)
     host = here.host or socket.gethostname()
     journal = _open_journal(config)
@@ -232,6 +251,8 @@ def _move(
     if cpus is None:
         assert arguments.nodes is not None
         cpus = cpus_of_nodes(here, arguments.job, arguments.nodes)
+    if not arguments.force:
+        check_later_steps(here, arguments.job, cpus)
     if recorder is None:
         return migrate(here, arguments.job, cpus, relocate, dry_run=True)
     return migrate(here, arguments.job, cpus, relocate, begin=recorder.begin)

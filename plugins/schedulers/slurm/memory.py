@@ -11,8 +11,8 @@ from schedhook.host.vanishing import call_with_living
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.errors import RefusedError
+from schedhook.values.fit import explain_no_room
 from schedhook.values.model import NodeMap, Outcome, Report
-from schedhook.values.room import explain_no_room
 
 MAPPER = "processors"
 """The mapper's name in reports: pairs of nodes that follow from pairs of processors."""

@@ -15,7 +15,7 @@ from schedhook.host.cgroups import configured_cpus
 from schedhook.host.topology import read_cores, read_topology
 from schedhook.roles.request import Relocate
 from schedhook.roles.scheduler import Task
-from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.errors import RefusedError, SchedhookError, UsageError
 from schedhook.values.model import Placement, Report
 from schedhook.values.nodemap import in_order
 from schedhook.values.sets import CpuSet, NodeSet
@@ -26,6 +26,7 @@ from schedhook_plugins.schedulers.slurm.node_pairs import node_pairs
 
 _STEP_SECONDS = 30.0
 _STEP_POLL_SECONDS = 0.1
+_ENDED = "the job ended while it was moved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +101,32 @@ def migrate(
         move_memory=memory.move,
         root=here.root,
     )
+    after = here.tasks(job)
+    if not after:
+        return replace(move, failure=_ENDED, reports=tuple(memory.reports))
     return replace(
         move,
         failure=result.failure,
         not_restored=result.not_restored,
         reports=tuple(memory.reports),
-        after=here.tasks(job),
+        after=after,
     )
+
+
+def check_later_steps(here: HostJobs, job: str, cpus: CpuSet) -> None:
+    """Raise RefusedError if Slurm could start no further step of the job once it had these.
+
+    When a step starts, Slurm writes the processors that it granted into the job's cpuset. With
+    cgroups of version 1 the kernel refuses that (EBUSY, validate_change_legacy() in cpuset.c) while
+    a cpuset below has others: srun fails, and the job with it.
+    """
+    for cgroup in here.cgroups(job):
+        granted = configured_cpus(cgroup)
+        if cgroup.version == 1 and granted and not cpus <= granted:
+            raise RefusedError(
+                f"with cgroups of version 1 Slurm can start no further step (srun) of job {job}"
+                f" once it has other processors than {granted}; --force moves it all the same"
+            )
 
 
 def cpus_of_nodes(here: HostJobs, job: str, nodes: NodeSet) -> CpuSet:

@@ -13,9 +13,10 @@ from schedhook.backends.native.shared_object import find_objects
 from schedhook.backends.native.target import NativeTarget
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
-from schedhook.host.page_sizes import read_page_sizes
+from schedhook.host.grants import read_grants
 from schedhook.host.topology import Topology, read_topology
 from schedhook.roles.backend import Backend, PageSet, SharedObject, Target
+from schedhook.values.grants import Grant
 from schedhook.values.sets import NodeSet
 
 
@@ -27,14 +28,17 @@ class NativeBackend(Backend):
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
-        self._page_sizes = read_page_sizes(root)
+        self._folio_size = _huge_page_size(root)
         self._spans: bytes | None = None
 
     def topology(self) -> Topology:
         return read_topology(self._root)
 
+    def grants(self, nodes: NodeSet) -> Sequence[Grant]:
+        return read_grants(nodes, self._root)
+
     def attach(self, pid: int) -> NativeTarget:
-        return NativeTarget(pid, self._root, self._page_sizes, self._frame_spans)
+        return NativeTarget(pid, self._root, self._folio_size, self._frame_spans)
 
     def may_move_shared(self) -> bool:
         return _core.may_move_shared()
@@ -60,3 +64,12 @@ class NativeBackend(Backend):
             rows = node_spans(self._root)
             self._spans = array("Q", [word for row in rows for word in row]).tobytes()
         return self._spans
+
+
+def _huge_page_size(root: Path) -> int:
+    """Return the size of a transparent huge page; 0 on a kernel without them."""
+    try:
+        size = (root / "sys/kernel/mm/transparent_hugepage/hpage_pmd_size").read_text()
+    except OSError:
+        return 0
+    return int(size)

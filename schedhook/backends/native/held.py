@@ -109,9 +109,11 @@ class HeldProcess:
         It can have lost its memory, so that calls fail with EINVAL, before it counts as exited.
         """
         try:
-            return processes.is_exiting(self.pid, self._root, self.task)
+            exiting = processes.is_exiting(self.pid, self._root, self.task)
         except ProcessGoneError:
             return True
+        # Asked last: what was just read can be about another process that has got the number.
+        return exiting or self._exited()
 
     def exited_in_a_call(self) -> bool:
         """Return whether the process exited during the call that was just made.

@@ -9,6 +9,7 @@ block for ever.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ from schedhook.backends.native.descriptors import (
     memfd_create,
 )
 from schedhook.host.memory_files import SharedMapping, memory_devices
-from schedhook.host.page_sizes import BASE_PAGE, read_page_sizes
 from schedhook.values.errors import (
     BackendError,
     NoPermissionError,
@@ -41,6 +41,10 @@ _HUGETLBFS_MAGIC = 0x958458F6
 
 class MappingGoneError(SchedhookError):
     """The process no longer maps that object there."""
+
+
+class OtherFileError(MappingGoneError):
+    """The mapping opens another file than the one that /proc/PID/maps shows."""
 
 
 @cache
@@ -102,19 +106,20 @@ def _descriptors(pid: int, name: str, root: Path) -> Iterator[Path]:
 def _check(file: int, pid: int, mapping: SharedMapping, root: Path) -> int:
     """Return the page size of `file`, opened with O_PATH, if it is the mapping's object.
 
-    Raise MappingGoneError if it is another file, or none that is safe to open.
+    Raise OtherFileError if it is another file, MappingGoneError if it is none that is safe to open
+    (or not memory, as a GPU's device on the tmpfs of a container).
     """
     major, minor, inode, mode = _core.identify(file)
     device = f"{major}:{minor}"
     if (device, inode) != (mapping.object_id.device, mapping.object_id.inode):
-        raise MappingGoneError(f"process {pid} has mapped another file at {mapping.start:#x}")
+        raise OtherFileError(f"process {pid} has mapped another file at {mapping.start:#x}")
     # While the file is held, no other file system can get the number of its device.
     if stat.S_ISREG(mode) and (
         device in kernel_devices(root) or device in memory_devices(pid, root)
     ):
         kind, block_size = _core.file_system(file)
         if kind == _TMPFS_MAGIC:
-            return BASE_PAGE
+            return mmap.PAGESIZE
         if kind == _HUGETLBFS_MAGIC:
             return block_size
     raise MappingGoneError(f"process {pid} maps a file at {mapping.start:#x} that is not memory")
@@ -138,7 +143,8 @@ def _open(path: Path, flags: int, pid: int) -> int:
 
 def _memfd_flags(root: Path) -> Iterator[tuple[MemoryKind, int]]:
     yield MemoryKind.SHMEM, 0
-    for size in read_page_sizes(root).pools:
+    for pool in (root / "sys/kernel/mm/hugepages").glob("hugepages-*kB"):
+        size = int(pool.name.removeprefix("hugepages-").removesuffix("kB")) << 10
         yield MemoryKind.HUGE, MFD_HUGETLB | (size.bit_length() - 1) << MFD_HUGE_SHIFT
 
 

@@ -6,6 +6,7 @@ move_pages(2) cannot name it in any process of the job.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,13 +15,13 @@ from pathlib import Path
 
 from schedhook.backends.native.object_file import (
     MappingGoneError,
+    OtherFileError,
     kernel_devices,
     open_object,
 )
 from schedhook.backends.native.target import NativeTarget
 from schedhook.backends.native.windows import Windows, has_unwritten, open_windows
 from schedhook.host.memory_files import SharedMapping, memory_devices, read_shared_mappings
-from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.roles.backend import Failure, Limits, PageRun, SharedObject, Sweep
 from schedhook.values.errors import BackendError, ProcessGoneError
 from schedhook.values.extents import Extents
@@ -132,21 +133,25 @@ class NativeSharedObject(SharedObject):
 
         Raise ProcessGoneError if none does, SchedhookError if it cannot be opened.
         """
+        problem: BackendError | None = None
         for holder in self._holders:
             try:
                 file, page_size = self._open(holder)
             except (ProcessGoneError, MappingGoneError):
                 continue
+            except BackendError as error:
+                problem = error
+                continue
             try:
                 if holder.target.alive():  # so it was its mapping
                     if is_reading:
-                        self._unwritten = page_size == BASE_PAGE and has_unwritten(file)
+                        self._unwritten = page_size == mmap.PAGESIZE and has_unwritten(file)
                     with open_windows(file, page_size, unwritten=self._unwritten) as windows:
                         yield windows
                     return
             finally:
                 os.close(file)
-        raise ProcessGoneError(f"no process of the job maps {self.name} any more")
+        raise problem or ProcessGoneError(f"no process of the job maps {self.name} any more")
 
     def _open(self, holder: Holder) -> tuple[int, int]:
         pid = holder.target.pid
@@ -155,19 +160,30 @@ class NativeSharedObject(SharedObject):
         except MappingGoneError:  # or it was split, or joined with another one
             for mapping in read_shared_mappings(pid, self._root):
                 if mapping.object_id == self._object_id:
-                    return open_object(pid, mapping, self._root)
+                    return self._open_again(pid, mapping)
             raise
+
+    def _open_again(self, pid: int, mapping: SharedMapping) -> tuple[int, int]:
+        try:
+            return open_object(pid, mapping, self._root)
+        except OtherFileError as error:
+            raise BackendError(
+                f"{self.name} cannot be opened through the mapping of process {pid}, as if its file"
+                " system were a layer of another one (overlayfs)"
+            ) from error
 
 
 def find_objects(targets: Iterable[NativeTarget], root: Path) -> list[NativeSharedObject]:
     """Return the shared-memory objects that these processes map, each once.
 
-    Files on other file systems are left out, and processes that have exited.
+    Files on other file systems are left out, and processes that have exited. The mappings are those
+    that were read with the processes' areas.
     """
     holders: dict[ObjectId, list[Holder]] = {}
     for target in targets:
         try:
-            found = {each.object_id: each for each in shared_memory(target.pid, root)}
+            mappings = target.shared_mappings()
+            found = {each.object_id: each for each in only_memory(mappings, target.pid, root)}
             if not target.alive():
                 continue
         except ProcessGoneError:
@@ -179,8 +195,13 @@ def find_objects(targets: Iterable[NativeTarget], root: Path) -> list[NativeShar
 
 def shared_memory(pid: int, root: Path) -> Iterator[SharedMapping]:
     """Yield the process's mappings of shared memory. Raise what `read_shared_mappings` raises."""
+    return only_memory(read_shared_mappings(pid, root), pid, root)
+
+
+def only_memory(mappings: Iterable[SharedMapping], pid: int, root: Path) -> Iterator[SharedMapping]:
+    """Yield those of the process's mappings that are of shared memory."""
     devices, is_complete = kernel_devices(root), False
-    for mapping in read_shared_mappings(pid, root):
+    for mapping in mappings:
         if mapping.object_id.device not in devices and not is_complete:
             devices, is_complete = devices | memory_devices(pid, root), True
         if mapping.object_id.device in devices:

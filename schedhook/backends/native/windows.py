@@ -7,6 +7,7 @@ in any process.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from dataclasses import dataclass, replace
 
 from schedhook.backends.native import _core
 from schedhook.backends.native.ranges import Range, locate_range, sweep_range
-from schedhook.host.page_sizes import BASE_PAGE, read_page_sizes
+from schedhook.backends.native.window_lock import window_lock
+from schedhook.host.processes import read_status
+from schedhook.host.swap import has_swap_in_use
 from schedhook.roles.backend import Limits, PageRun, Sweep
 from schedhook.values.errors import BackendError, from_errno
 from schedhook.values.extents import Extents
@@ -24,8 +27,10 @@ _SIZE = 64 << 20
 """Bytes that a window maps at most, unless a page is larger."""
 _BLOCK = 512
 """The unit of st_blocks; stat(2)."""
-_MOST_HOLES = 16 << 30
-"""Bytes of holes up to which allocated pages that no process has used are searched for."""
+_CAP_FOWNER = 3
+"""<linux/capability.h>"""
+_MOST_HOLES = 4 << 20
+"""Pages of holes that are looked at one by one: 16 GiB of small pages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +51,12 @@ class Windows:
 
     @property
     def is_huge(self) -> bool:
-        return self.page_size > BASE_PAGE
+        return self.page_size > mmap.PAGESIZE
+
+    @property
+    def _step(self) -> int:
+        """The size of a window, whose offset is a multiple of it."""
+        return max(_SIZE, self.page_size)
 
     @property
     def size(self) -> int:
@@ -96,16 +106,28 @@ class Windows:
         return total
 
     def _mapped(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Map the parts of [start, end) one after the other; yield offset, size and address."""
+        """Map the parts of [start, end) one after the other; yield offset, size and address.
+
+        Raise BackendError if that would take too long, or bring pages back from swap.
+        """
+        if self.is_huge and is_sparse(self.file, self.page_size):
+            raise BackendError("a file of huge pages has too many holes to look at", errno.EFBIG)
+        if not self.is_huge and has_swap_in_use() and not tells_swapped_pages(self.file):
+            raise BackendError(
+                "the kernel does not say which pages of a file of another user are in swap;"
+                " run as root, or with CAP_FOWNER",
+                errno.EPERM,
+            )
         for offset, size in self._parts(start, min(end, self.size)):
-            address = self._open(offset, size)
-            try:
-                yield offset, size, address
-            finally:
-                _core.close_window(address, size)
+            with window_lock(self.file, offset // self._step):
+                address = self._open(offset, size)
+                try:
+                    yield offset, size, address
+                finally:
+                    _core.close_window(address, size)
 
     def _open(self, offset: int, size: int) -> int:
-        sizes = size, self.page_size, BASE_PAGE
+        sizes = size, self.page_size, mmap.PAGESIZE
         try:
             return _core.open_window(self.file, self.pagemap, offset, *sizes, self.unwritten)
         except OSError as error:
@@ -113,22 +135,38 @@ class Windows:
 
     def _parts(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield (offset, size) of the windows that cover what exists in [start, end)."""
-        step = max(_SIZE, read_page_sizes().largest(self.page_size))
         while start < end:
+            found: tuple[int, int] | None = (start, end)
             if not (self.unwritten or self.is_huge):  # hugetlbfs does not tell its holes
-                data = _seek(self.file, start, os.SEEK_DATA)
-                if data is None:
-                    return
-                start = max(start, data // step * step)
-            stop = min(end, start // step * step + step)
-            if start < stop:
-                yield start, stop - start
+                found = self._next_data(start)
+            if found is None:
+                return
+            first, last = found
+            stop = min(end, self._end_of_window(first))
+            if first < min(stop, last):
+                yield first, min(stop, last) - first
             start = stop
+
+    def _next_data(self, start: int) -> tuple[int, int] | None:
+        """Return where the next data begins, and how far data reaches in its window; None: nowhere.
+
+        A window costs as much as it maps, and data can be far apart.
+        """
+        first = _seek(self.file, start, os.SEEK_DATA)
+        hole = None if first is None else _seek(self.file, first, os.SEEK_HOLE)
+        if first is None or hole is None:
+            return None
+        more, end = _seek(self.file, hole, os.SEEK_DATA), self._end_of_window(first)
+        is_last = more is None or more >= end
+        return first, _round_up(hole, self.page_size) if is_last else end
+
+    def _end_of_window(self, offset: int) -> int:
+        return offset // self._step * self._step + self._step
 
     def _range(self, address: int, size: int) -> Range:
         me, none = os.getpid(), -1
         scan = _core.can_scan(self.pagemap)
-        pages = self.page_size, BASE_PAGE, 0
+        pages = self.page_size, mmap.PAGESIZE, 0
         return (me, none, none, self.pagemap, address, address + size, *pages, scan, none, b"")
 
 
@@ -151,8 +189,25 @@ def has_unwritten(file: int) -> bool:
 
     If its holes are too large to be searched, return False.
     """
-    status, data = os.fstat(file), _data(file)
-    return status.st_blocks * _BLOCK > data and status.st_size - data <= _MOST_HOLES
+    return os.fstat(file).st_blocks * _BLOCK > _data(file) and not is_sparse(file, mmap.PAGESIZE)
+
+
+def is_sparse(file: int, page_size: int) -> bool:
+    """Return whether looking at each page of an object's holes would take too long."""
+    status = os.fstat(file)
+    return status.st_size - status.st_blocks * _BLOCK > _MOST_HOLES * page_size
+
+
+def tells_swapped_pages(file: int) -> bool:
+    """Return whether mincore(2) tells which pages of the file are in memory, else it says all.
+
+    It tells only a caller who owns the file, or might open it for writing.
+    """
+    if os.fstat(file).st_uid == os.geteuid():
+        return True
+    if os.access(f"/proc/self/fd/{file}", os.W_OK, effective_ids=True):
+        return True
+    return bool(read_status(os.getpid()).cap_effective & 1 << _CAP_FOWNER)
 
 
 def _data(file: int) -> int:
@@ -162,7 +217,7 @@ def _data(file: int) -> int:
         end = _seek(file, start, os.SEEK_HOLE)
         if end is None:  # truncated just now
             return total
-        total += _round_up(end, BASE_PAGE) - start
+        total += _round_up(end, mmap.PAGESIZE) - start
         start = _seek(file, end, os.SEEK_DATA)
     return total
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from schedhook.cli.doctor.setup import Setup
-from schedhook.hook import delivery
+from schedhook.hook import delivery, fallback
 from schedhook.hook.spool import count_spool
 from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.errors import SchedhookError
@@ -27,7 +27,7 @@ def check_agent(setup: Setup) -> Iterable[Finding]:
         yield note("agent", what, remedy)
         return
     try:
-        delivery.send(b"", path, _SECONDS, False)  # an agent refuses an empty message
+        delivery.send(b"", path, _SECONDS, False, _SECONDS)  # an agent refuses an empty message
     except delivery.Refused:
         yield ok("agent", f"answers at {path}")
     except delivery.NotDelivered as error:
@@ -44,10 +44,10 @@ def check_spool(setup: Setup) -> Iterable[Finding]:
         return
     try:
         waiting = count_spool(directory)
-        delivery.check_spool(str(directory))
+        fallback.check_spool(str(directory))
     except (SchedhookError, OSError) as error:
         yield note("spool", str(error), "run doctor as root to check it")
-    except delivery.NotDelivered as error:
+    except fallback.NotKept as error:
         remedy = f"chown root {directory}; chmod 700 {directory}"
         yield problem("spool", f"not used: {error}", remedy)
     else:

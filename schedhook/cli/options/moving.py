@@ -73,7 +73,8 @@ moving_options = grouped(
     click.option(
         "--force",
         is_flag=True,
-        help="If not everything fits on the destination nodes, move what fits instead of refusing.",
+        help="If not everything fits on the destination nodes, move what fits instead of refusing."
+        " With --cpus, take processors that the job's scheduler did not grant it.",
     ),
 )
 

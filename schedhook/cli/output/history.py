@@ -101,7 +101,9 @@ def _entries(run: Run) -> Iterator[_Entry]:
 
 
 def _relocation(report: Run) -> str:
-    """Return a relocation in a few words, such as `1.0 GiB 0:3, complete`."""
+    """Return a relocation in a few words, such as `1.0 GiB 0:3, partial, 4.0 KiB left (EBUSY)`."""
     node_map = ", ".join(f"{old}:{new}" for old, new in report["node_map"].items())
     left = f", {size(report['bytes_left'])} left" if report["bytes_left"] else ""
+    if reasons := report.get("left_by_reason"):
+        left += f" ({', '.join(reasons)})"
     return f"{size(report['bytes_moved'])} {node_map}, {report['outcome']}{left}"

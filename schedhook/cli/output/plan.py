@@ -8,8 +8,8 @@ from rich.text import Text
 
 from schedhook.cli.output.tables import Column, cell, empty_table, make_table
 from schedhook.cli.output.text import size
+from schedhook.values.fit import rooms_by_node, would_reclaim
 from schedhook.values.model import Plan, ProcessPlan
-from schedhook.values.room import would_reclaim
 
 _MATRIX_COLUMN = 12
 """About the width of one destination in the matrix."""
@@ -76,7 +76,8 @@ def _arriving(plan: Plan, node: int) -> int:
 def _free(plan: Plan, node: int) -> Text:
     """Return what is free on a new node, in red if the node has too little room in all."""
     leaving = sum(part for (old, _), part in plan.moves.items() if old == node)
-    is_short = plan.room.get(node, 0) + leaving < _arriving(plan, node) + plan.reserve
+    room = rooms_by_node(plan).get(node)
+    is_short = room is None or _arriving(plan, node) - leaving > room.spare
     return cell(size(plan.free.get(node, 0)), "bold red" if is_short else "")
 
 

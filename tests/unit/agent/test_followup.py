@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.dispatcher import Dispatcher
+from schedhook.agent.events import make_retry
 from schedhook.journal.errors import JobLockedError
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import JobDescription
@@ -118,6 +119,36 @@ def test_a_refusal_is_tried_again_and_home_stays_home(one: OneJob) -> None:
     one.moves.outcome = Outcome.COMPLETE
     one.look()
     assert one.moves.pairs[-1] == {0: 2}
+    assert homes(one.journal, "fake", "1")["0.0"] == at("2", "2")
+
+
+@pytest.mark.parametrize("reason", ["EBUSY", "ENOMEM", "appeared", "shared", "unmapped"])
+def test_what_stayed_for_a_passing_reason_is_tried_again_for_some_times(
+    one: OneJob, reason: str
+) -> None:
+    one.moves.outcome, one.moves.left = Outcome.PARTIAL, {reason: 4096}
+    one.put("2", "1")
+    handled, tries = one.dispatcher.handle(event("look"), 3.0), 1
+    again = make_retry(event("look"))
+    while handled.retry_after is not None:
+        assert handled.retry_after == Config().agent.retry_s
+        assert f"left ({reason}); what stayed is tried again in 60 s" in handled.summary
+        assert homes(one.journal, "fake", "1")["0.0"] == at("0", "0")
+        handled, tries = one.dispatcher.handle(again, 3.0), tries + 1
+        again = make_retry(again)
+    assert one.moves.pairs == [{0: 2}] * tries
+    assert tries == (1 if reason in ("shared", "unmapped") else 3)
+    assert homes(one.journal, "fake", "1")["0.0"] == at("2", "2")
+    assert one.look() == "all in place"
+
+
+def test_what_stayed_moves_at_the_next_try(one: OneJob) -> None:
+    one.moves.outcome, one.moves.left = Outcome.PARTIAL, {"EBUSY": 4096}
+    one.put("2", "1")
+    one.look()
+    one.moves.outcome, one.moves.left = Outcome.COMPLETE, {}
+    handled = one.dispatcher.handle(make_retry(event("look")), 4.0)
+    assert handled.retry_after is None
     assert homes(one.journal, "fake", "1")["0.0"] == at("2", "2")
 
 

@@ -21,6 +21,7 @@ from schedhook.hook.message import parse_message
 from tests.unit.agentkit import (
     Memory,
     agent,
+    answers,
     fork_agent,
     hook,
     place,
@@ -54,6 +55,10 @@ class Records:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             return connection.execute(question).fetchall() if version else []
 
+    def handled(self) -> int:
+        found = self.ask("SELECT count(*) FROM events WHERE done IS NOT NULL AND point = 'begin'")
+        return int(found[0][0]) if found else 0
+
     def unfinished(self) -> int:
         found = self.ask("SELECT count(*) FROM events WHERE done IS NULL")
         return int(found[0][0]) if found else 0
@@ -75,9 +80,13 @@ class HookLoad:
         self._threads = [threading.Thread(target=self._long), threading.Thread(target=self._short)]
 
     def start(self) -> None:
-        for number in range(LONG_JOBS):
-            self._memory.put(f"long{number}", [0] * PAGES + [1] * PAGES)
-            self._place(number, 0)
+        """Start the long jobs and wait until an agent has seen where; then move them."""
+        with agent(self._directory):
+            for number in range(LONG_JOBS):
+                self._memory.put(f"long{number}", [0] * PAGES + [1] * PAGES)
+                self._place(number, 0)
+                self._send(f"long{number}", "begin", 0)
+            wait_for(lambda: Records(self._directory).handled() == LONG_JOBS)
         for thread in self._threads:
             thread.start()
 
@@ -107,8 +116,6 @@ class HookLoad:
     def _long(self) -> None:
         """Move the long jobs from nodes {0,1} to {2,3} and on: each page keeps its position."""
         turn = 0
-        for number in range(LONG_JOBS):
-            self._send(f"long{number}", "begin", 0)
         while not self._stop.is_set():
             turn += 1
             for number in range(LONG_JOBS):
@@ -146,8 +153,10 @@ def test_no_event_is_lost_if_agents_are_killed(here: Path) -> None:
     found: Counter[str] = Counter()
     load.start()
     try:
-        for _ in range(KILLS):
+        for number in range(KILLS):
             process = fork_agent(here)
+            if number % 2:  # on a busy host an agent may take long to start
+                wait_for(lambda: answers(here / "agent.sock"))
             time.sleep(moments.uniform(0, LONGEST))
             os.kill(process, signal.SIGKILL)
             status = os.waitpid(process, 0)[1]

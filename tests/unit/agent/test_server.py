@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.sockets import lock
-from schedhook.hook import delivery
+from schedhook.hook import delivery, fallback
 from schedhook.host.processes import boot_time
 from schedhook.journal.journal import Journal
 from schedhook.values.errors import UsageError
@@ -57,7 +57,8 @@ def test_a_burst_of_jobs_is_recorded_with_each_job_once_and_ended(here: Path) ->
     with agent(here), ThreadPoolExecutor(10) as pool:
         for point in ("begin", "end"):
             results = pool.map(
-                lambda n, point=point: hook(here, point, str(n), "--strict"), range(50)
+                lambda n, point=point: hook(here, point, str(n), "--strict", "--patience=20"),
+                range(50),
             )
             assert all(result.returncode == 0 for result in results)
         wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 50)
@@ -225,7 +226,7 @@ def test_events_in_the_spool_are_accepted(here: Path) -> None:
         wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 2)
         assert [path.name for path in (here / "spool").iterdir()] == ["directory.event"]
         # Written by a hook that found no agent just before this one started.
-        delivery.write_spool(message("begin", "3"), str(here / "spool"))
+        fallback.write_spool(message("begin", "3"), str(here / "spool"))
         wait_for(lambda: "3" in started(here))
     assert started(here) == {"1", "2", "3"}
 
@@ -233,7 +234,7 @@ def test_events_in_the_spool_are_accepted(here: Path) -> None:
 def test_a_message_sent_over_socket_and_spool_counts_once(here: Path) -> None:
     raw = message("begin", "7")
     (here / "spool").mkdir(mode=0o700)
-    delivery.write_spool(raw, str(here / "spool"))
+    fallback.write_spool(raw, str(here / "spool"))
     with agent(here):
         wait_for(lambda: "7" in started(here))
         assert say(here, raw) == "ok\n"
@@ -316,16 +317,16 @@ def test_events_are_kept_in_the_spool_while_the_journal_is_locked(here: Path) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file over itself")
 def test_a_file_that_cannot_be_removed_from_the_spool_delays_no_event(here: Path) -> None:
     """It may be immutable, in use or on a broken disk; or it may be a directory."""
-    first = Path(delivery.write_spool(message("begin", "1"), str(here / "spool")))
+    first = Path(fallback.write_spool(message("begin", "1"), str(here / "spool")))
     directory = here / "spool" / "0.tmp"
     directory.mkdir()
     os.utime(directory, (0, 0))
-    delivery.write_spool(message("begin", "2"), str(here / "spool"))
+    fallback.write_spool(message("begin", "2"), str(here / "spool"))
     subprocess.run(["mount", "--bind", first, first], check=True)
     try:
         with agent(here):
             wait_for(lambda: started(here) == {"1", "2"})
-            delivery.write_spool(message("begin", "3"), str(here / "spool"))
+            fallback.write_spool(message("begin", "3"), str(here / "spool"))
             wait_for(lambda: started(here) == {"1", "2", "3"})
             wait_for(lambda: {*(here / "spool").iterdir()} == {directory, first})
         assert (here / "agent.log").read_text().count("cannot remove spooled event") == 1
@@ -343,13 +344,13 @@ def test_a_spool_whose_time_of_change_stays_the_same_is_read(here: Path) -> None
 
     with agent(here):
         for job in ("1", "2", "3"):
-            delivery.write_spool(message("begin", job), str(here / "spool"))
+            fallback.write_spool(message("begin", job), str(here / "spool"))
             tick = time.time_ns() + 10**11
             stand_still()
             wait_for(lambda job=job: job in started(here))
             stand_still()
             time.sleep(0.2)  # the agent looks several times
-            delivery.write_spool(message("begin", f"1{job}"), str(here / "spool"))
+            fallback.write_spool(message("begin", f"1{job}"), str(here / "spool"))
             stand_still()
             wait_for(lambda job=job: f"1{job}" in started(here))
 

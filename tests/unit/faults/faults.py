@@ -222,13 +222,13 @@ HOST: Mapping[str, Fault] = {
         during=served("server.listen(100); begun(); os._exit(0)"),
         named=r"agent\.sock: Connection refused",
     ),
-    "agent accepts nothing": Fault(during=served(SILENT), named="timed out", waits=True),
-    "agent answers nothing": Fault(during=served(MUTE), named="timed out", waits=True),
+    "agent accepts nothing": Fault(during=served(SILENT), named="has not answered", waits=True),
+    "agent answers nothing": Fault(during=served(MUTE), named="has not answered", waits=True),
     "agent with a full queue": Fault(during=served(CROWDED), named="temporarily unavailable"),
-    "agent without descriptors": Fault(during=no_descriptors, named="timed out", waits=True),
+    "agent without descriptors": Fault(during=no_descriptors, named="has not answered", waits=True),
     "agent answers by drops": Fault(
         during=answering("[(connection.send(b'x'), time.sleep(0.1)) for _ in range(99)]"),
-        named="timed out",
+        named="has not answered",
         waits=True,
     ),
     "agent answers without end": Fault(

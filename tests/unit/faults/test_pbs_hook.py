@@ -136,7 +136,7 @@ def test_a_hook_accepts_under_each_fault_of_the_host(name: str, here: Path, coun
     if name in HOST and "garbage" not in name:
         for event in WAITING:
             check({event: lines.pop(event)}, f"{_DONE}|{_GAVE_UP}" if fault.waits else _DONE)
-    check(lines, fault.named or "handed over|periodic|startup|no answer within")
+    check(lines, fault.named or "handed over|event is kept|no answer within")
     count(len(EVENTS))
 
 

@@ -23,7 +23,7 @@ from schedhook.agent.results import EventResult
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.control.rollback import Rollback
-from schedhook.hook import delivery
+from schedhook.hook import delivery, fallback
 from schedhook.hook.message import Message
 from schedhook.hook.spool import read_spool
 from schedhook.journal.errors import JournalError
@@ -417,7 +417,7 @@ def test_directories_have_their_modes_whatever_the_umask(
         with lock(here / "run/agent/agent.sock"):
             pass
         Journal.open(here / "lib/schedhook/journal.db").close()
-        delivery.write_spool(b"", str(here / "spool"))
+        fallback.write_spool(b"", str(here / "spool"))
     finally:
         os.umask(before)
     modes = {str(each.relative_to(here)): each.stat().st_mode & 0o777 for each in here.rglob("*/")}
@@ -445,10 +445,10 @@ for path in sys.argv[1:]:
 
 @needs_root
 def test_users_can_neither_read_nor_write_what_the_agent_keeps(here: Path) -> None:
-    delivery.write_spool(message("begin", "0"), str(here / "spool"))
+    fallback.write_spool(message("begin", "0"), str(here / "spool"))
     with agent(here):
         say(here, message("begin", "7", wait=True))
-        delivery.write_spool(message("begin", "8"), str(here / "spool"))
+        fallback.write_spool(message("begin", "8"), str(here / "spool"))
         paths = [*here.glob("state/*"), *here.glob("spool/*"), here / "agent.sock.lock"]
         paths += [here / "state", here / "spool", here / "state/new", here / "spool/9.event"]
         found = subprocess.run(

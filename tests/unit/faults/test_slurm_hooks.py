@@ -69,14 +69,14 @@ def install(directory: Path, fault: Fault) -> Path:
     site, hooks = directory / "schedhook", directory / "hooks"
     for each in (site, hooks):
         each.mkdir()
-    for name in ("run.py", "delivery.py"):
+    for name in ("run.py", "delivery.py", "fallback.py"):
         (site / name).write_bytes((SITE / name).read_bytes())
     python = fault.python(directory / "python")
     for name, text in installed().items():
         for old, new in (
             (sys.executable, f"{python} {PYTHON}"),
             (str(SITE), str(site)),
-            *(SOONER[fault.named == "timed out"] if fault.waits else ()),
+            *(SOONER[fault.named == "has not answered"] if fault.waits else ()),
             *fault.edits,
         ):
             assert old in text

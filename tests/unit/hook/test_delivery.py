@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.hook import delivery
+from schedhook.hook import delivery, fallback
 from schedhook.hook.message import parse_message
 from schedhook.hook.spool import read_spool
 from tests.unit.agentkit import HOOK, hook
@@ -55,11 +55,11 @@ def server(tmp_path: Path) -> Iterator[list[bytes]]:
     thread.join()
 
 
-def test_a_hook_sends_its_event_to_the_agent_and_prints_nothing(
+def test_a_hook_sends_its_event_to_the_agent_and_says_so(
     tmp_path: Path, server: list[bytes]
 ) -> None:
     result = hook(tmp_path, "begin", "7", "--strict")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "handed over\n", "")
     assert parse_message(server[0]).environ["FAKE_JOB"] == "7"
     assert not (tmp_path / "spool").exists()
 
@@ -85,13 +85,15 @@ def test_a_task_prolog_does_not_read_the_jobs_standard_input(
     read, write = os.pipe()
     os.write(write, b"the job's own")
     os.close(write)
-    subprocess.run(
+    done = subprocess.run(
         [*HOOK_COMMAND, "slurm", "task-prolog", f"--socket={tmp_path / 'agent.sock'}"],
         env={"SLURM_JOB_ID": "7"},
         stdin=read,
+        stdout=subprocess.PIPE,
         check=True,
         timeout=60,
     )
+    assert done.stdout == b"", "Slurm obeys it"
     assert os.read(read, 100) == b"the job's own"
     os.close(read)
     assert parse_message(server[0]).data == b""
@@ -100,6 +102,8 @@ def test_a_task_prolog_does_not_read_the_jobs_standard_input(
 def test_without_an_agent_the_event_is_written_to_the_spool(tmp_path: Path) -> None:
     result = hook(tmp_path, "begin", "7", "--strict")
     assert (result.returncode, result.stderr) == (0, "")
+    said = "agent.sock: No such file or directory; the event is kept in"
+    assert said in result.stdout
     ((path, raw),) = read_spool(tmp_path / "spool")
     assert parse_message(raw).environ["FAKE_JOB"] == "7"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -115,6 +119,33 @@ def test_a_silent_agent_delays_a_hook_for_a_bounded_time(tmp_path: Path) -> None
         assert time.monotonic() - before < 5
     assert result.returncode == 0
     assert len(list(read_spool(tmp_path / "spool"))) == 1
+
+
+def silent(tmp_path: Path) -> socket.socket:
+    """Listen as an agent that hangs."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "agent.sock"))
+    listener.listen()
+    return listener
+
+
+def test_an_agent_that_has_left_events_in_the_spool_is_hardly_waited_for(tmp_path: Path) -> None:
+    fallback.write_spool(b"x", str(tmp_path / "spool"))
+    with silent(tmp_path):
+        assert "has not answered for 0.7 s" in hook(tmp_path, "begin", "7").stdout
+        (first, *_) = sorted((tmp_path / "spool").iterdir())
+        old = first.with_name(f"{time.time_ns() - 4 * 10**9:020d}-1.event")
+        first.rename(old)
+        assert "has not answered for 0.05 s" in hook(tmp_path, "begin", "8").stdout
+    assert len(list(read_spool(tmp_path / "spool"))) == 3
+
+
+def test_an_event_that_waits_is_not_lost_if_the_agent_hangs(tmp_path: Path) -> None:
+    """It is handled without the agent, and counts once, as it has one time."""
+    with silent(tmp_path):
+        hook(tmp_path, "preresume", "7", "--wait", "--timeout", "20")
+    ((_, raw),) = read_spool(tmp_path / "spool")
+    assert parse_message(raw).wait
 
 
 def test_endless_input_delays_a_hook_for_a_bounded_time(tmp_path: Path) -> None:
@@ -164,7 +195,7 @@ def test_without_agent_and_spool_a_hook_reports_it_and_exits_0(tmp_path: Path, k
         spool.chmod(0o777)
     else:
         spool.mkdir(mode=0o700)
-        for number in range(delivery.MOST_SPOOLED):
+        for number in range(fallback.MOST_SPOOLED):
             (spool / f"{number}.event").touch()
     lenient, strict = hook(tmp_path, "begin", "7"), hook(tmp_path, "begin", "7", "--strict")
     assert (lenient.returncode, strict.returncode) == (0, 1)
@@ -292,7 +323,8 @@ def test_a_hook_loads_only_a_few_small_modules() -> None:
     ).stdout.split()
     added = set(loaded) - set(bare)
     # syslog is loaded because this event could not be delivered.
-    assert added <= {"delivery", "_socket", "_signal", "posix", "time", "syslog"}, sorted(added)
+    expected = {"delivery", "fallback", "_socket", "_signal", "posix", "time", "syslog"}
+    assert added <= expected, sorted(added)
     assert len(added) <= MOST_MODULES
     assert "delivery" in added
 

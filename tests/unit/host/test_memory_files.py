@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from schedhook.host.areas import read_areas
 from schedhook.host.memory_files import memory_devices, read_shared_mappings
 from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
 from schedhook.values.errors import ProcessGoneError
@@ -43,6 +45,25 @@ def test_shared_mappings_are_found_touched_or_not(tmp_path: Path) -> None:
     assert first.object_id == ObjectId("0:1", 7, ObjectKind.MEMFD)
     assert first.name == "/memfd:heap (deleted)"
     assert second.object_id == ObjectId("0:1", 7, ObjectKind.SYSV)
+
+
+def test_each_ipc_namespace_numbers_its_segments(tmp_path: Path) -> None:
+    area = FakeArea(
+        start=START,
+        size=2 * PAGE,
+        pages={1: 2},
+        path="/SYSV00000000 (deleted)",
+        device="0:1",
+        is_shared=True,
+    )
+    for pid in (5, 6):
+        write_process(tmp_path, pid, areas=[area])
+        write_file(tmp_path, f"proc/{pid}/ns/ipc", "")
+    (five,), (six,) = (list(read_shared_mappings(pid, tmp_path)) for pid in (5, 6))
+    assert five.object_id != six.object_id
+    assert replace(five.object_id, namespace=0) == replace(six.object_id, namespace=0)
+    (its_area,) = read_areas(5, tmp_path)
+    assert its_area.object_id == five.object_id
 
 
 def test_a_process_that_does_not_exist(tmp_path: Path) -> None:

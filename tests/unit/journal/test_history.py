@@ -30,3 +30,12 @@ def test_history_has_all_of_a_job_and_nothing_of_other_jobs(journal: Journal) ->
     assert [each["bytes_moved"] for each in run["reports"]] == [42]
     assert [run["job"] for run in journal.history()] == ["7", "8"]
     assert [run["job"] for run in journal.history(limit=1)] == ["8"]
+
+
+def test_a_job_of_pbs_is_named_without_its_server(journal: Journal) -> None:
+    for job in ("0[2].server.example.org", "0[20].server.example.org", "0.server.example.org"):
+        journal.runs.record_start("pbs", job)
+    for text in ("0", "0[2]", "0[2].server.example.org"):
+        (run,) = journal.history(text)
+        assert run["job"].startswith(f"{text}.") or run["job"] == text
+    assert journal.runs.members_of("0[2]") == ()

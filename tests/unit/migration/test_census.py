@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from schedhook.values.objects import ObjectId
 from tests.unit.relocation.simulation import AT, STRATEGIES, residency, run
 
 OBJECT = ObjectId("0:1", 7)
+MANY = 30_000
 
 
 def area(
@@ -164,7 +166,9 @@ def common(*areas: Area) -> list[int]:
         ([area(AT), area(2 * AT)], [0, 1]),
         ([area(AT), area(2 * AT, offset=15)], [0, 1]),
         ([area(AT), area(2 * AT, offset=16)], []),
-        ([area(AT), area(2 * AT, mappers=1)], []),
+        ([area(AT), area(2 * AT, mappers=1)], [0, 1]),
+        ([area(AT, mappers=1), area(2 * AT, mappers=1)], []),
+        ([area(AT, mappers=1), area(2 * AT, offset=16)], []),
         ([area(AT, 100), area(2 * AT, 2), area(3 * AT, 2, offset=90)], [0, 1, 2]),
         ([area(AT), area(2 * AT, object_id=ObjectId("0:1", 8))], []),
         ([area(AT, object_id=None)], [0]),
@@ -176,6 +180,14 @@ def common(*areas: Area) -> list[int]:
 )
 def test_areas_that_may_have_pages_in_common(areas: list[Area], expected: list[int]) -> None:
     assert common(*areas) == expected
+
+
+def test_areas_of_a_family_of_which_numa_maps_shows_one_mapping() -> None:
+    """One has huge pages, of which it maps the first page alone, and another one maps the rest."""
+    whole, parts = area(object_id=None, mappers=1), area(object_id=None)
+    elsewhere = area(2 * AT, object_id=None, mappers=1)
+    assert find_common({1: [whole], 2: [parts], 3: [elsewhere]}) == {(1, AT), (2, AT)}
+    assert find_common({1: [whole], 2: [whole]}) == set()
 
 
 def test_only_objects_are_mapped_twice_by_one_process() -> None:
@@ -198,6 +210,18 @@ def test_without_processes_one_part_of_an_object_counts_once() -> None:
     assert counts(area(AT), area(AT), area(2 * AT, 4, offset=3)) == [16, 0, 0]
     assert counts(area(AT), area(AT, 4, offset=15)) == [16, 4]
     assert counts(area(AT), area(AT, object_id=ObjectId("0:1", 8))) == [16, 16]
+
+
+def test_many_mappings_of_one_object() -> None:
+    """Each is compared with all that were counted, and time must not grow with their number."""
+    census = Census(SimulatedBackend(), lambda _: None)
+    began = time.process_time()
+    for index in range(MANY):
+        for part in (2 * index, 2 * (MANY - index)):
+            census.count(1, area(AT + part * PAGE, 1, offset=part))
+    assert time.process_time() - began < 10
+    assert census.count(2, area(offset=1, pages=2)).residency == {0: 2 * PAGE}
+    assert census.count(2, area(offset=MANY, pages=1)).residency == {}
 
 
 def test_pages_of_an_object_are_known_by_their_offset(monkeypatch: pytest.MonkeyPatch) -> None:

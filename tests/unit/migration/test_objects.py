@@ -13,7 +13,12 @@ import pytest
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.migration.move import Move
 from schedhook.roles.backend import Limits, PageRun, SharedObject, Sweep, Target
-from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError
+from schedhook.values.errors import (
+    BackendError,
+    NoPermissionError,
+    ProcessGoneError,
+    SchedhookError,
+)
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind, Outcome, Report
 from schedhook.values.objects import ObjectId, ObjectKind
@@ -165,6 +170,20 @@ def test_an_object_that_may_not_be_opened() -> None:
     assert only_process(report) == (8 * PAGE, 64 * PAGE)
     (note,) = [note for note in report.notes if "no process maps" in note]
     assert note.endswith("not permitted; run as root")
+
+
+def test_an_object_that_is_larger_than_its_mapping_and_cannot_be_mapped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host(pid=NOWHERE)
+    monkeypatch.setattr(host.object, "span", PAGE)
+    monkeypatch.setattr(host.object, "areas", refuse)
+    report = run(host, pids=(NOWHERE,), node_map="0:2")
+    assert report.left_by_reason == {"unmapped": 4 * PAGE}
+
+
+def refuse() -> tuple[Area, ...]:
+    raise BackendError("cannot map it")
 
 
 def test_an_object_that_ends_meanwhile() -> None:

@@ -149,7 +149,7 @@ def test_a_choice_that_does_not_fit_is_refused() -> None:
     assert report.outcome is Outcome.REFUSED
     assert "node 2 has no room" in report.notes[-1]
     forced = run(backend, lambda _: 2, reserve=0, force=True)
-    assert forced.left_by_reason == {"ENOMEM": 32 * PAGE}
+    assert forced.left_by_reason == {"reserve": 32 * PAGE}
     assert forced.bytes_moved == 32 * PAGE
 
 

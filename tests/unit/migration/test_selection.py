@@ -12,6 +12,7 @@ from schedhook.testing.hosts import (
     FakeArea,
     FakeNode,
     write_cgroup_mounts,
+    write_file,
     write_host,
     write_process,
 )
@@ -34,12 +35,21 @@ def test_shared_pages_stay_on_request() -> None:
     assert report.left_by_reason == {"shared": 5 * PAGE}
 
 
-def library(host: Path, *, copies: int, mappers: int = 9) -> None:
+def library(
+    host: Path, *, copies: int, mappers: int = 9, device: str = "254:0", is_shared: bool = False
+) -> None:
     """Write a process that maps a library of ten pages, of which `copies` are its own."""
     write_host(host, [FakeNode(number=node, cpus=f"{node}") for node in range(4)])
     write_cgroup_mounts(host)
     area = FakeArea(
-        start=AT, size=10 * PAGE, pages={0: 10}, path="/lib/x.so", anon=copies, mappers=mappers
+        start=AT,
+        size=10 * PAGE,
+        pages={0: 10},
+        path="/lib/x.so",
+        anon=copies,
+        mappers=mappers,
+        device=device,
+        is_shared=is_shared,
     )
     write_process(host, 100, areas=[area], nodes="0-3")
 
@@ -52,6 +62,16 @@ def test_copies_of_a_files_pages_move_and_the_files_own_stay(tmp_path: Path, cop
     assert report.bytes_moved == copies * PAGE
     assert report.kept == ({"shared-file": (10 - copies) * PAGE} if copies < 10 else {})
     assert not report.bytes_left
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_programs_of_a_host_whose_files_are_on_tmpfs(tmp_path: Path, is_shared: bool) -> None:
+    """As those of a host without disks: the C library stays, and shared memory moves."""
+    library(tmp_path, copies=0, device="0:21", is_shared=is_shared)
+    write_file(tmp_path, "proc/100/mountinfo", "23 22 0:21 / / rw - tmpfs tmpfs rw")
+    report = run(SimulatedBackend(tmp_path))
+    assert report.kept == ({} if is_shared else {"shared-file": 10 * PAGE})
+    assert report.bytes_moved == (10 * PAGE if is_shared else 0)
 
 
 def test_copies_stay_with_the_file_if_nothing_tells_them_apart(

@@ -1,4 +1,4 @@
-"""Address spaces that two processes share."""
+"""Address spaces that two processes share, and areas that are read again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 
 from schedhook.backends.simulated import PAGE
 from schedhook.migration.move import Move
-from schedhook.values.model import Outcome
+from schedhook.migration.selection import Selected
+from schedhook.migration.view import _pair
+from schedhook.values.model import Area, MemoryKind, Outcome
 from tests.unit.relocation.simulation import STRATEGIES, host, residency, run
 
 
@@ -35,3 +37,21 @@ def test_memory_whose_owner_exits_is_counted_with_the_other_process() -> None:
     assert report.outcome is Outcome.COMPLETE
     assert residency(backend, 101) == {2: 8}
     assert run(backend, pids=(101,), node_map="2:0").bytes_moved == 8 * PAGE
+
+
+def test_areas_that_were_split_or_joined_since_are_found_again() -> None:
+    def area(first: int, last: int) -> Area:
+        return Area(
+            start=first * PAGE,
+            end=last * PAGE,
+            kind=MemoryKind.ANON,
+            page_size=PAGE,
+            residency={0: PAGE},
+        )
+
+    first, second = (
+        Selected(area=each, counted=each.residency, here=each.residency)
+        for each in (area(2, 8), area(20, 24))
+    )
+    now = [area(0, 1), area(1, 4), area(6, 9), area(9, 12), area(18, 30), area(40, 41)]
+    assert list(_pair([first, second], now)) == [(first, now[1]), (first, now[2]), (second, now[4])]

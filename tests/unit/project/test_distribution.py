@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[3]
-FORGE = (".ci/", ".gitignore")
+FORGE = (".ci/", ".github/", ".gitignore")
 """Files in version control that the source distribution does not need."""
 EXECUTABLE = 0o100
 

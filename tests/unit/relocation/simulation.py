@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from schedhook import BackendPlugin, MapperPlugin, MigrationRefused, StrategyPlugin, hookimpl
+from schedhook import (
+    BackendPlugin,
+    MapperPlugin,
+    MigrationRefused,
+    SchedulerPlugin,
+    StrategyPlugin,
+    hookimpl,
+)
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.pipeline import relocate
@@ -23,7 +30,7 @@ STRATEGIES = ["move-pages", "migrate-process"]
 AT = 0x7F0000000000
 
 
-_PARTS = ("strategies", "mappers", "refusal", "observer_fails", "choose")
+_PARTS = ("schedulers", "strategies", "mappers", "refusal", "observer_fails", "choose")
 
 
 class Plug:
@@ -37,6 +44,13 @@ class Plug:
     @hookimpl
     def schedhook_backends(self) -> list[BackendPlugin]:
         return [BackendPlugin(name="test", summary="for tests", create=lambda _: self.backend)]
+
+    @hookimpl
+    def schedhook_schedulers(self) -> list[SchedulerPlugin]:
+        return [
+            SchedulerPlugin(name=name, summary="for tests", create=create)
+            for name, create in self.parts.get("schedulers", {}).items()
+        ]
 
     @hookimpl
     def schedhook_strategies(self) -> list[StrategyPlugin]:

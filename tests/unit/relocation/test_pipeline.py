@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from schedhook.backends.simulated import PAGE, SimulatedArea
+from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.errors import (
     PluginError,
     ProcessGoneError,
     UsageError,
 )
-from schedhook.values.model import Outcome
-from schedhook.values.sets import NodeSet
+from schedhook.values.model import Outcome, Placement
+from schedhook.values.sets import CpuSet, NodeSet
 from tests.unit.relocation.simulation import AT, STRATEGIES, host, residency, run
 
 
@@ -48,6 +49,39 @@ def test_wrong_requests_say_what_is_wrong(
 ) -> None:
     with pytest.raises(error, match=message):
         run(host([0]), **request_)
+
+
+class Guarding(Scheduler):
+    """A scheduler that grants its jobs processor 0."""
+
+    name = "guarding"
+
+    def tasks(self, job: str) -> tuple[Task, ...]:
+        placement = Placement(cpus=CpuSet({0}), nodes=NodeSet({0}))
+        return (Task(name="job", pids=(100,), placement=placement),) if job == "7" else ()
+
+    def explain_refused_cpus(self, job: str, cpus: CpuSet) -> str | None:
+        return f"job {job} got 0 only" if cpus != {0} else None
+
+
+@pytest.mark.parametrize("scheduler", ["guarding", None])
+@pytest.mark.parametrize(
+    ("asked", "outcome"),
+    [
+        ({"cpus": CpuSet({1})}, Outcome.REFUSED),
+        ({"cpus": CpuSet({0, 1})}, Outcome.REFUSED),
+        ({"cpus": CpuSet({1}), "force": True}, Outcome.PLANNED),
+        ({"cpus": CpuSet({0})}, Outcome.PLANNED),
+        ({}, Outcome.PLANNED),
+    ],
+)
+def test_processors_to_which_the_scheduler_objects_are_refused(
+    scheduler: str | None, asked: dict[str, Any], outcome: Outcome
+) -> None:
+    given = {"job": "7", "scheduler": scheduler, "pids": (), "dry_run": True}
+    report = run(host([0] * 8), **given, **asked, schedulers={"guarding": Guarding})
+    assert report.outcome is outcome
+    assert ("job 7 got 0 only" in report.notes) == (outcome is Outcome.REFUSED)
 
 
 def test_memory_in_swap_is_noted_and_not_counted() -> None:

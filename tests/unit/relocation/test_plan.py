@@ -8,9 +8,11 @@ import pytest
 
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.host.topology import Topology
+from schedhook.values.grants import Grant
 from schedhook.values.model import Outcome
 from schedhook.values.report_json import report_to_dict
-from tests.unit.relocation.simulation import AT, STRATEGIES, host, residency, run
+from schedhook.values.sets import NodeSet
+from tests.unit.relocation.simulation import AT, QUICK, STRATEGIES, host, residency, run
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_the_numbers() -> None:
@@ -66,6 +68,57 @@ def test_dirty_cache_is_no_room_but_can_become_it() -> None:
 def test_a_move_that_needs_no_reclaim_reports_none() -> None:
     report = run(cached(free=200, clean=90), reserve=0)
     assert (report.outcome, report.bytes_reclaimed) == (Outcome.COMPLETE, 0)
+
+
+def with_neighbour(more: int, nodes: str = "2", free: int = 150) -> SimulatedBackend:
+    """Return a host with 100 pages on node 0, and a cgroup that may take `more` pages."""
+    grant = Grant(path="/neighbour", nodes=NodeSet.parse(nodes), more=more * PAGE)
+    numbers = dict(four_nodes().nodes)
+    for node in (2, 3):
+        numbers[node] = replace(numbers[node], memory_free=free * PAGE)
+    backend = SimulatedBackend(topology=Topology(nodes=numbers), grants=[grant])
+    backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 100)])
+    return backend
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_a_neighbour_may_still_take_is_no_room(strategy: str) -> None:
+    backend = with_neighbour(more=60)
+    report = run(backend, reserve=0, strategy=strategy)
+    assert report.outcome is Outcome.REFUSED
+    assert "cgroups that can allocate nowhere else may still take 0.2 MiB;" in report.notes[0]
+    assert report_to_dict(report)["plan"]["claimed"] == {"2": 60 * PAGE}
+    assert residency(backend) == {0: 100}
+    report = run(backend, reserve=20 * PAGE, strategy=strategy, force=True)
+    assert report.outcome is Outcome.PARTIAL
+    assert report.left_by_reason == {"reserve": 30 * PAGE}
+    assert "0.1 MiB are kept in reserve, and cgroups that can allocate" in report.notes[-1]
+    assert residency(backend) == {0: 30, 2: 70}
+
+
+@pytest.mark.parametrize("room", [0, 70, 100, 150, 299])
+def test_of_several_areas_moves_what_fits(room: int) -> None:
+    """They are swept together; see schedhook.migration.units."""
+    backend = host([0] * 100, [0] * 100, [0] * 100)
+    report = run(backend, reserve=(1 << 30) - room * PAGE, force=True)
+    assert report.left_by_reason == {"reserve": (300 - room) * PAGE}
+    assert report.bytes_moved == room * PAGE
+
+
+def test_a_site_may_overcommit() -> None:
+    config = replace(QUICK, relocation=replace(QUICK.relocation, overcommit=True))
+    assert run(with_neighbour(more=60), config, reserve=0).outcome is Outcome.COMPLETE
+
+
+@pytest.mark.parametrize(("more", "fits"), [(200, True), (201, False)])
+def test_a_neighbour_with_two_nodes_needs_room_on_either(more: int, fits: bool) -> None:
+    report = run(with_neighbour(more, nodes="2-3"), reserve=0)
+    assert report.outcome is (Outcome.COMPLETE if fits else Outcome.REFUSED)
+
+
+def test_what_moves_within_a_fence_takes_no_room_of_it() -> None:
+    report = run(with_neighbour(1 << 20, nodes="0,2"), reserve=0)
+    assert report.outcome is Outcome.COMPLETE
 
 
 def test_a_swap_of_full_nodes_fits() -> None:

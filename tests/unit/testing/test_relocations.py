@@ -117,7 +117,6 @@ def test_a_relocation_is_observed(backend: SimulatedBackend) -> None:
         ("epilog", "slurm", ["event", "ended"]),
         ("begin", "pbs", ["event", "started"]),
         ("resize", "pbs", ["event"]),
-        ("epilogue", "pbs", ["event"]),
         ("periodic", "pbs", []),
         ("epilog", "lsf", ["event", "ended"]),
         ("party", "lsf", ["event"]),

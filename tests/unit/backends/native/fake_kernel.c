@@ -402,16 +402,11 @@ uint64_t sh_now_ns(void)
 
 static const struct folio *by_frame(uint64_t frame)
 {
-    static size_t last; /* frames are asked for in a row */
-
-    for (size_t tried = 0; tried < world.count; tried++) {
-        size_t i = (last + tried) % world.count;
+    for (size_t i = 0; i < world.count; i++) {
         const struct folio *folio = world.page[i];
 
-        if (folio && frame >= folio->frame && frame < folio->frame + folio->pages) {
-            last = i;
+        if (folio && frame >= folio->frame && frame < folio->frame + folio->pages)
             return folio;
-        }
     }
     return NULL;
 }
@@ -487,8 +482,7 @@ int sh_scan_pagemap(int fd, void *arguments)
 
         world.looked_at++;
         if (folio)
-            is = PRESENT | (folio->fault == ZERO ? ZERO_FRAME : 0) |
-                 (folio->pages == FOLIO && folio->first % FOLIO == 0 ? HUGE : 0);
+            is = PRESENT | (folio->fault == ZERO ? ZERO_FRAME : 0) | (folio->pages > 1 ? HUGE : 0);
         if (((is ^ scan->inverted) & scan->mask) != scan->mask)
             continue;
         is &= scan->returned;

@@ -8,7 +8,6 @@
 
 #define BASE 4096ull
 #define START 0x7f0000000000ull
-#define FOLIO 16 /* base pages of a transparent huge page here */
 #define MAX_PAGES 6000
 #define MAX_NODES 8
 #define NODE_FRAMES (1ull << 32) /* each node's memory begins at a multiple of this */
@@ -41,7 +40,6 @@ struct world {
     struct folio *page[MAX_PAGES]; /* by virtual page from START, NULL: a hole */
     size_t count;
     bool hugetlb;
-    bool mixed;                 /* has folios of other sizes than FOLIO, at any address */
     long free[MAX_NODES];       /* base pages */
     bool fragmented[MAX_NODES]; /* no free huge page */
     bool absent[MAX_NODES];     /* ENODEV */

@@ -107,7 +107,7 @@ def test_a_job_in_full_is_wrapped_and_never_cut(run: Run, columns: int) -> None:
     assert words.count("a word or two") == 12
     assert "\\x1b[31m" in out
     assert "0.0: processors 0-1, nodes 0" in words
-    assert "1000.0 MiB 0:3, partial, 100.0 MiB left" in words
+    assert "1000.0 MiB 0:3, partial, 100.0 MiB left (EBUSY)" in words
 
 
 @pytest.mark.parametrize(

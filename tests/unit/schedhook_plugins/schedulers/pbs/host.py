@@ -55,6 +55,11 @@ class Host:
         self.journal = self.open_journal()
         self.pbs = self.open_adapter()
 
+    def widen_nodes(self) -> None:
+        """Give the host two nodes of four CPUs in place of four of two."""
+        nodes = [FakeNode(number=n, cpus=f"{4 * n}-{4 * n + 3}" if n < 2 else "") for n in range(4)]
+        write_host(self.root, nodes)
+
     def open_journal(self) -> Journal:
         return Journal.in_memory()
 

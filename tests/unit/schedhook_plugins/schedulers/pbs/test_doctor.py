@@ -74,6 +74,30 @@ def test_what_is_wrong_is_found(
     assert all(each.remedy for each in findings if each.level is not Severity.OK)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "alarm", "level"),
+    [
+        ({"default": 1.8}, None, Severity.OK),
+        ({"preresume": 30}, None, Severity.PROBLEM),
+        ({"preresume": 30}, 45, Severity.OK),
+        ({"default": 1.8}, 2, Severity.PROBLEM),
+        ({}, 2, Severity.PROBLEM),
+        ("soon", 2, Severity.OK),
+    ],
+)
+def test_an_alarm_that_cuts_the_limits_short(
+    host: Path, seconds: object, alarm: int | None, level: Severity
+) -> None:
+    text = json.dumps({"program": "/opt/s/schedhook", "seconds": seconds})
+    (host / HOOKS / "schedhook.CF").write_text(text)
+    if alarm is not None:
+        (host / HOOKS / "schedhook.HK").write_text(f"order=500\nalarm={alarm}\n")
+    findings = list(examine(host))
+    assert worst(findings, "pbs hook") is level
+    told = any("cuts short the limit" in each.what for each in findings)
+    assert told == (level is Severity.PROBLEM)
+
+
 def test_hooks_that_cannot_be_read(host: Path) -> None:
     (host / HOOKS).rename(host / "elsewhere")
     assert worst(list(examine(host)), "pbs hook") is Severity.NOTE

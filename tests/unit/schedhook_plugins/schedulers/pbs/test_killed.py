@@ -21,7 +21,13 @@ from schedhook.values.actions import AnyNode, OnSharedProcessors
 from schedhook.values.model import Report
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.schedulers.pbs.notes import Fence
-from tests.unit.schedhook_plugins.schedulers.pbs.host import JOB, MIB, Host, put_parked
+from tests.unit.schedhook_plugins.schedulers.pbs.host import (
+    JOB,
+    MIB,
+    Host,
+    exec_vnode,
+    put_parked,
+)
 
 KILLED = 9
 
@@ -139,7 +145,7 @@ def parked(host: Host) -> None:
 
 def shared(host: Host) -> None:
     host.job(JOB, "0-1", "0", n0=64)
-    host.event("begin", vnodes="0")
+    host.event("begin", about=WHOLE_HOST)
     host.job("13.n1", "0-1", "0")
     host.job("14.n1", "2", "1")
     host.stop(JOB)
@@ -177,8 +183,14 @@ CASES = {
 """What there is, what happens, and how it may end: (cpuset.cpus, cpuset.mems) and the memory."""
 
 
-def vnodes(host: Host) -> str:
-    return "2-3" if host.cpuset()[0] == "4-7" else "0"
+WHOLE_HOST = {"exec_vnode": "(n1:ncpus=2)"}
+
+
+def told(host: Host) -> dict[str, str]:
+    """Return what PBS tells of the job's vnodes."""
+    if host.notes.told(JOB).exec_vnode == WHOLE_HOST["exec_vnode"]:
+        return WHOLE_HOST
+    return {"exec_vnode": exec_vnode("2-3" if host.cpuset()[0] == "4-7" else "0")}
 
 
 @pytest.mark.parametrize("again", [True, False], ids=["again", "periodic"])
@@ -190,12 +202,12 @@ def test_a_killed_worker_is_made_up_for(tmp_path: Path, name: str, again: bool) 
         write += 1
         host = Lasting(tmp_path / str(write))
         begin(host)
-        if not killed_before(write, host, lambda h=host: h.event(point, vnodes=vnodes(h))):
+        if not killed_before(write, host, lambda h=host: h.event(point, about=told(h))):
             break
         if again:
-            host.event(point, vnodes=vnodes(host))
+            host.event(point, about=told(host))
         else:
-            host.event("periodic", vnodes=vnodes(host))
+            host.event("periodic", about=told(host))
         found = (host.cpuset(), {n: size for n, size in host.residency[JOB].items() if size})
         if not again and host.pbs.suspended(JOB):
             assert write <= 2, "it was killed before it had recorded that the job goes on"

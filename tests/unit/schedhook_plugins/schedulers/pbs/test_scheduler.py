@@ -9,6 +9,7 @@ import pytest
 
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.parking import ParkedTask
+from schedhook.host.topology import read_topology
 from schedhook.journal.journal import Journal
 from schedhook.plugins.loading import load_plugins
 from schedhook.testing.hosts import (
@@ -25,8 +26,9 @@ from schedhook.values.actions import AnyNode, OnRelocation, OnSharedProcessors, 
 from schedhook.values.config import Config, PluginsSection, RelocationSection
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import Event, Outcome
-from schedhook.values.sets import NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.pbs.notes import Fence, Told
+from tests.pbs.cgroups import CgroupsHook
 from tests.unit.schedhook_plugins.schedulers.pbs.host import (
     JOB,
     MIB,
@@ -258,10 +260,13 @@ def test_not_parked_where_that_would_change_a_memory_policy(
     assert seen == ([] if mems == "2" else [mems])
 
 
-def shared(host: Host) -> None:
+WHOLE_HOST = "(n1:ncpus=2)"
+
+
+def shared(host: Host, vnodes: str | None = WHOLE_HOST) -> None:
     """12.n1 stopped, 13.n1 runs on its CPUs, 14.n1 on those of node 1."""
     host.job(JOB, "0-1", "0", n0=100)
-    host.event("begin", vnodes="0")
+    host.event("begin", about={"exec_vnode": vnodes})
     host.job("13.n1", "0-1", "0")
     host.job("14.n1", "2", "1")
     host.stop(JOB)
@@ -271,7 +276,7 @@ def test_sharing_is_reported(host: Host) -> None:
     shared(host)
     line = host.event("preresume")
     assert line == (
-        "CPUs 0-1 are shared with 13.n1, 4-5 of node 2 are free:"
+        "CPUs 0-1 are shared with 13.n1; 4-5 of node 2 are free:"
         ' on_shared_processors = "replace" would use them'
     )
     assert host.moved == []
@@ -359,7 +364,100 @@ def test_no_free_node(host: Host) -> None:
     host.job("15.n1", "4-5", "2")
     host.job("16.n1", "7", "3")
     host.actions = REPLACE
-    assert host.event("preresume").endswith("; no node is free for it")
+    assert host.event("preresume").endswith("; no others are free for it")
+
+
+def test_no_processors_of_other_vnodes_are_taken(host: Host) -> None:
+    """PBS gives them to the next job; if that fails, it kills what it takes for orphans."""
+    vnodes = exec_vnode("0")
+    shared(host, vnodes)
+    host.actions = REPLACE
+    assert host.event("preresume", vnodes="0") == (
+        "CPUs 0-1 are shared with 13.n1; 4-5 of node 2 are free, but PBS has not granted the job"
+        " their vnode"
+    )
+    assert (host.moved, host.cpuset()) == ([], ("0-1", "0"))
+
+    topology = read_topology(host.root)
+    nodes = {number: topology.cpus_of([number]) for number in topology.online}
+    pbs_hook = CgroupsHook(host.pbs.cgroups(JOB)[0].parent, nodes)
+    pbs_hook.granted = pbs_hook.cpusets()
+    assert pbs_hook.begin("15.n1", exec_vnode("2"))
+    assert pbs_hook.orphans() == []
+
+
+@pytest.mark.parametrize("vnodes", [None, "", "(n1[0", "(left:ncpus=2)"])
+def test_no_processors_are_taken_if_it_is_unknown_what_pbs_granted(
+    host: Host, vnodes: str | None
+) -> None:
+    shared(host, vnodes)
+    host.actions = REPLACE
+    why = "exec_vnode" if vnodes else "PBS has not told which vnodes"
+    assert why in host.event("preresume")
+    assert (host.moved, host.cpuset()) == ([], ("0-1", "0"))
+
+
+@pytest.mark.parametrize("parked", [False, True])
+def test_free_processors_of_its_own_node_come_first(host: Host, parked: bool) -> None:
+    host.widen_nodes()
+    host.job(JOB, "0-1", "0", n0=100)
+    host.event("begin", vnodes="0")
+    host.job("13.n1", "0-1", "0")
+    host.stop(JOB)
+    host.actions = REPLACE
+    if parked:
+        parked_on_3(host)
+    line = host.event("preresume", vnodes="0")
+    said = "job: moved 100.0 MiB 3:0" if parked else "no memory has to move"
+    assert "gets 2-3 of node 0: " in line
+    assert said.removeprefix("job: ") in line
+    assert host.cpuset() == ("2-3", "0")
+    assert host.residency[JOB] == {0: 100 * MIB}
+    assert host.parked() is None
+    assert not [request for request in host.requests if request.dry_run], "nothing to be planned"
+
+
+def test_processors_that_no_other_job_uses_are_kept(host: Host) -> None:
+    host.widen_nodes()
+    host.job(JOB, "0-2", "0", n0=100)
+    host.event("begin", vnodes="0")
+    host.job("13.n1", "1", "0")
+    host.stop(JOB)
+    host.actions = REPLACE
+    assert "CPUs 1 are shared with 13.n1; gets 3 of node 0" in host.event("preresume", vnodes="0")
+    assert host.cpuset() == ("0,2-3", "0")
+
+
+def test_a_probe_is_no_relocation(host: Host) -> None:
+    """What is planned to find a place is not in the history, nor in the metrics."""
+    shared(host)
+    host.event("preresume")
+    assert any(request.dry_run for request in host.requests)
+    (run,) = host.journal.history(JOB)
+    assert run["reports"] == []
+    assert host.journal.counters.read() == {}
+
+
+def test_an_orphan_is_no_job(host: Host) -> None:
+    path = host.job(JOB, "0-1", "0", n0=100)
+    host.job("13.n1", "2", "1")
+    path.rename(path.with_name(f"{JOB}.orphan"))
+    assert host.pbs.jobs() == ("13.n1",)
+    assert host.pbs.tasks(f"{JOB}.orphan") == ()
+
+
+@pytest.mark.parametrize("vnodes", ["(n1[0]:ncpus=2)+(n1[2]:mem=1gb)", WHOLE_HOST, None])
+def test_processors_that_pbs_did_not_grant_are_refused(host: Host, vnodes: str | None) -> None:
+    host.job(JOB, "0-1", "0")
+    host.event("begin", about={"exec_vnode": vnodes})
+    assert (host.pbs.explain_refused_cpus("12", CpuSet({1})) is None) == (vnodes is not None)
+    why = host.pbs.explain_refused_cpus("12", CpuSet({1, 4}))
+    if vnodes == WHOLE_HOST:
+        assert why is None
+    else:
+        assert why is not None
+        assert why.endswith("--force insists")
+        assert ("vnode of processors 4;" in why) == (vnodes is not None)
 
 
 # -- periodic ------------------------------------------------------------------------------------

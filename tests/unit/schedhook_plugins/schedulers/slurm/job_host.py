@@ -21,6 +21,7 @@ from schedhook.testing.hosts import (
     write_process,
 )
 from schedhook.values.model import NodeMap, Outcome, Placement, Plan, ProcessPlan, Report
+from schedhook.values.room import find_rooms
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 
@@ -110,7 +111,7 @@ class JobHost:
                 processes=(ProcessPlan(pid=1, command="", residency={}, moves=moves),),
                 free=free,
                 reclaimable=dict.fromkeys(free, 0),
-                room=free,
+                rooms=find_rooms(free, (), 0),
             )
             return report(Outcome.PLANNED, node_map, plan=plan)
         outcome = self.outcomes.pop(0) if self.outcomes else Outcome.COMPLETE

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,17 @@ from click.testing import CliRunner
 
 from schedhook.journal.journal import Journal
 from schedhook.testing.hosts import write_file
-from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.errors import (
+    NoPermissionError,
+    RefusedError,
+    SchedhookError,
+    UsageError,
+)
 from schedhook.values.model import Outcome, PlacementOverride
 from schedhook_plugins.schedulers.slurm import command as command_module
 from schedhook_plugins.schedulers.slurm.answers import JobAnswer
 from schedhook_plugins.schedulers.slurm.command import command
+from schedhook_plugins.schedulers.slurm.migrate import check_later_steps
 from tests.unit.schedhook_plugins.schedulers.slurm.job_host import JOB, JobHost, place
 
 
@@ -40,7 +48,8 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def here(job_host: JobHost, monkeypatch: pytest.MonkeyPatch) -> JobHost:
-    """A host with job 7 on which the command acts."""
+    """A host with job 7 on which the command acts, whatever becomes of the job's next steps."""
+    monkeypatch.setattr(command_module, "check_later_steps", lambda *_: None)
     monkeypatch.setattr(command_module, "HostJobs", lambda host: job_host.here)  # noqa: ARG005
     monkeypatch.setattr(
         command_module, "relocate", lambda request, _config, _plugins: job_host.relocate(request)
@@ -64,6 +73,48 @@ def test_an_override_is_recorded_in_the_configured_journal(here: JobHost, config
         ]
         assert journal.overrides.get("slurm", "7") is None
     assert run(*words, "--release")["hosts"][0]["notes"] == ["the job had no override"]
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_a_job_on_version_1_is_only_moved_by_force(
+    here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch, dry_run: list[str]
+) -> None:
+    monkeypatch.setattr(command_module, "check_later_steps", check_later_steps)
+    words = ("7", "--this-host", "--config", str(config), "--cpus", "2-3", *dry_run)
+    with pytest.raises(RefusedError, match="version 1"):
+        run(*words)
+    assert here.is_untouched()
+    with Journal.open(config.with_name("configured.db")) as journal:
+        assert journal.overrides.get("slurm", "7") is None
+    (moved,) = run(*words, "--force")["hosts"]
+    assert moved["outcome"] == ("planned" if dry_run else "complete")
+
+
+def test_only_root_may_and_that_is_said_once(
+    here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(NoPermissionError, match="run as root"):
+        run("7", "--this-host", "--config", str(config), "--cpus", "2-3")
+    assert here.is_untouched()
+
+
+def test_a_job_that_ends_meanwhile_is_said_to(
+    here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scancel, say."""
+
+    def ends(request: Any, _config: object, _plugins: object) -> Any:
+        if not request.dry_run:
+            shutil.rmtree(here.here.cgroups("7")[0].path)
+        return here.relocate(request)
+
+    monkeypatch.setattr(command_module, "relocate", ends)
+    words = ["7", "--this-host", "--config", str(config), "--cpus", "2-3"]
+    result = CliRunner().invoke(command, words, standalone_mode=False)
+    assert "the job ended while it was moved" in result.stderr
+    with Journal.open(config.with_name("configured.db")) as journal:
+        assert journal.overrides.get("slurm", "7") is None
 
 
 def test_a_dry_run_records_nothing(here: JobHost, config: Path) -> None:

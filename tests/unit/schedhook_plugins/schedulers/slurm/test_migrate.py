@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from schedhook.testing.hosts import write_file
+from schedhook.testing.hosts import (
+    FakeNode,
+    write_cgroup,
+    write_cgroup_mounts,
+    write_file,
+    write_host,
+)
 from schedhook.values.errors import RefusedError, UsageError
 from schedhook.values.model import Outcome, Placement
 from schedhook.values.sets import NodeSet
-from schedhook_plugins.schedulers.slurm.migrate import cpus_of_nodes, migrate
+from schedhook_plugins.schedulers.slurm.adapter import HostJobs
+from schedhook_plugins.schedulers.slurm.migrate import check_later_steps, cpus_of_nodes, migrate
 from tests.unit.schedhook_plugins.schedulers.slurm.job_host import JOB, MIB, JobHost, cpus, place
 
 
@@ -107,6 +116,32 @@ def test_processors_outside_slurms_own_cpuset_are_refused(job_host: JobHost) -> 
     job_host.cpuset("slurm", "0-2")
     with pytest.raises(RefusedError, match="allows processors 0-2, not 3"):
         migrate(job_host.here, "7", cpus("2-3"), job_host.relocate)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("wanted", "may"), [("2-3", False), ("1-2", False), ("0-1", True), ("1", True)]
+)
+def test_a_job_on_version_1_keeps_the_processors_that_slurm_writes_again(
+    tmp_path: Path, version: int, wanted: str, may: bool
+) -> None:
+    """Else its next step fails to start."""
+    write_host(tmp_path, [FakeNode(number=n, cpus=str(n)) for n in range(4)])
+    write_cgroup_mounts(tmp_path, version=version)
+    base = "slurm/uid_2001" if version == 1 else "system.slice/slurmstepd.scope"
+    write_cgroup(
+        tmp_path, f"{base}/job_7/step_0", version=version, pids=[], cpus="0-1", nodes="0-3"
+    )
+    write_cgroup(tmp_path, f"{base}/job_7", version=version, pids=[], cpus="0-1", nodes="0-3")
+    here = HostJobs(tmp_path)
+    assert here.jobs() == ("7",)
+    if may or version == 2:
+        check_later_steps(here, "7", cpus(wanted))
+    else:
+        with pytest.raises(
+            RefusedError, match=r"no further step .* other processors than 0-1; --force"
+        ):
+            check_later_steps(here, "7", cpus(wanted))
 
 
 def test_processors_are_chosen_evenly_and_free_ones_first(job_host: JobHost) -> None:
