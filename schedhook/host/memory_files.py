@@ -41,12 +41,14 @@ class SharedMapping:
 def memory_devices(pid: int, root: Path = Path("/")) -> dict[str, MemoryKind]:
     """Return the mounted file systems that keep files in memory, by device (`0:26`).
 
-    They are those of the process's mount namespace; none if the process is exiting.
+    They are those of the process's mount namespace, and of this process's own: a process that has
+    changed its root directory still has mappings of files outside of it.
     """
-    try:
-        data = read(pid, "mountinfo", root)
-    except SchedhookError:
-        return {}
+    data = b""
+    with suppress(OSError):
+        data += (root / "proc/self/mountinfo").read_bytes() + b"\n"
+    with suppress(SchedhookError):  # it is exiting
+        data += read(pid, "mountinfo", root)
     devices: dict[str, MemoryKind] = {}
     for text in data.split(b"\n"):
         mount, _, source = text.partition(b" - ")

@@ -90,7 +90,10 @@ def _open_path(pid: int, mapping: SharedMapping, root: Path) -> int:
     except NoPermissionError:
         for link in _descriptors(pid, mapping.name, root):
             with suppress(SchedhookError):
-                return _open(link, os.O_PATH, pid)
+                found = _open(link, os.O_PATH, pid)
+                if _identity(found)[:2] == _wanted(mapping):  # several can have that name
+                    return found
+                os.close(found)
         raise
 
 
@@ -109,9 +112,8 @@ def _check(file: int, pid: int, mapping: SharedMapping, root: Path) -> int:
     Raise OtherFileError if it is another file, MappingGoneError if it is none that is safe to open
     (or not memory, as a GPU's device on the tmpfs of a container).
     """
-    major, minor, inode, mode = _core.identify(file)
-    device = f"{major}:{minor}"
-    if (device, inode) != (mapping.object_id.device, mapping.object_id.inode):
+    device, inode, mode = _identity(file)
+    if (device, inode) != _wanted(mapping):
         raise OtherFileError(f"process {pid} has mapped another file at {mapping.start:#x}")
     # While the file is held, no other file system can get the number of its device.
     if stat.S_ISREG(mode) and (
@@ -123,6 +125,16 @@ def _check(file: int, pid: int, mapping: SharedMapping, root: Path) -> int:
         if kind == _HUGETLBFS_MAGIC:
             return block_size
     raise MappingGoneError(f"process {pid} maps a file at {mapping.start:#x} that is not memory")
+
+
+def _identity(file: int) -> tuple[str, int, int]:
+    """Return device, inode number and mode of a file, which no file system is asked for."""
+    major, minor, inode, mode = _core.identify(file)
+    return f"{major}:{minor}", inode, mode
+
+
+def _wanted(mapping: SharedMapping) -> tuple[str, int]:
+    return mapping.object_id.device, mapping.object_id.inode
 
 
 def _open(path: Path, flags: int, pid: int) -> int:

@@ -84,3 +84,6 @@ def test_only_file_systems_in_memory_are_named(tmp_path: Path) -> None:
     write_file(tmp_path, "proc/5/mountinfo", "\n".join(lines))
     assert memory_devices(5, tmp_path) == {"0:21": MemoryKind.SHMEM, "0:22": MemoryKind.HUGE}
     assert memory_devices(6, tmp_path) == {}
+    # A process that has changed its root directory does not show what is mounted outside of it.
+    write_file(tmp_path, "proc/self/mountinfo", lines[1])
+    assert memory_devices(6, tmp_path) == {"0:21": MemoryKind.SHMEM}

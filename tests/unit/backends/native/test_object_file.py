@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from schedhook.backends.native import _core
+from schedhook.backends.native import _core, object_file
 from schedhook.backends.native.object_file import (
     MappingGoneError,
     kernel_devices,
@@ -55,6 +55,24 @@ def test_a_memfd_is_opened_for_reading() -> None:
     with pytest.raises(MappingGoneError):
         open_object(os.getpid(), mapping)
     os.close(file)
+
+
+def test_the_right_one_of_several_descriptors_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user may not follow the mapping, only descriptors, and chooses their names."""
+
+    def refuse_mappings(path: Path, flags: int, pid: int) -> int:
+        if "map_files" in str(path):
+            raise NoPermissionError("not permitted")
+        return real(path, flags, pid)
+
+    real = object_file._open
+    monkeypatch.setattr(object_file, "_open", refuse_mappings)
+    others = [os.memfd_create("object") for _ in range(4)]
+    with mapped(others[2]) as mapping:
+        found, _ = open_object(os.getpid(), mapping)
+        assert os.fstat(found).st_ino == os.fstat(others[2]).st_ino
+    for file in (found, *others):
+        os.close(file)
 
 
 def test_another_file_is_mapped_there_by_now() -> None:
