@@ -20,6 +20,7 @@ COMMANDS = {
     "watch": "detect relocations on this host and handle them",
     "agent": "watch, and serve the schedulers' hooks on a local socket",
     "metrics": "print counters and where memory is now, for Prometheus",
+    "setup": "place the shipped files for a scheduler, systemd or metrics",
     "doctor": "check what this host and its set-up allow, with remedies",
 }
 """The summary of each command; it stands here so that a listing imports no command."""

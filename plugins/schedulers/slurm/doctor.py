@@ -30,7 +30,7 @@ _HOOKS = {
     "Epilog": "the agent notices that a job has ended only by watching, some moments later",
     "TaskProlog": "the agent reapplies an override only some moments after a step has started",
 }
-_INSTALL = "install the hooks as contrib/slurm/README.md tells"
+_INSTALL = "schedhook setup slurm"
 
 
 def examine(root: Path) -> Iterable[Finding]:

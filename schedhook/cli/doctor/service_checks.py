@@ -15,7 +15,7 @@ from schedhook.values.errors import SchedhookError
 
 _SECONDS = 2.0
 """How long the agent may take to answer."""
-_START = "systemctl enable --now schedhook-agent (contrib/systemd)"
+_START = "schedhook setup systemd"
 
 
 def check_agent(setup: Setup) -> Iterable[Finding]:

@@ -1,0 +1,93 @@
+"""`schedhook setup`: place the shipped files on this host, and check the result."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import click
+
+from schedhook.cli.doctor.examination import examine
+from schedhook.cli.loading import load
+from schedhook.cli.options.common import config_option
+from schedhook.cli.options.types import FILE, PathType
+from schedhook.cli.setup.steps import carry_out
+from schedhook.cli.setup.targets import (
+    Setup,
+    metrics_setup,
+    pbs_setup,
+    slurm_setup,
+    systemd_setup,
+)
+from schedhook.plugins.findings import Severity
+from schedhook.values.config import Config
+from schedhook.values.errors import UsageError
+
+_INSTALLERS = ("slurm", "pbs")
+"""Targets with an installer of their own, which shows what it would do."""
+
+
+@click.command("setup")
+@click.argument("target", type=click.Choice(["slurm", "pbs", "systemd", "metrics"]))
+@click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
+@click.option("--undo", is_flag=True, help="Remove what this command has placed.")
+@click.option(
+    "--directory",
+    type=PathType(files=False),
+    metavar="DIR",
+    help="slurm: where the hooks go, on a local disk. [default: /etc/slurm/schedhook]",
+)
+@click.option(
+    "--hook-config",
+    type=FILE,
+    metavar="FILE",
+    help="pbs: the hook's configuration in place of the shipped schedhook.CF.",
+)
+@config_option
+def command(
+    target: str,
+    dry_run: bool,
+    undo: bool,
+    directory: Path | None,
+    hook_config: Path | None,
+    config_path: Path | None,
+) -> int:
+    """Set up TARGET on this host, as root: its shipped files, with this installation's paths.
+
+    systemd: the agent's unit and the spool. slurm: the hooks and job-migrate, and the lines for
+    slurm.conf. pbs, on PBS's server: the hook, through qmgr. metrics: what the agent needs for the
+    configured textfile, and where dashboard and alerts are.
+
+    Then checks it as doctor does. Exit status: 0, or 1 if something does not work.
+    """
+    if directory is not None and target != "slurm":
+        raise UsageError("--directory is for `setup slurm`")
+    if hook_config is not None and target != "pbs":
+        raise UsageError("--hook-config is for `setup pbs`")
+    config, plugins = load(config_path)
+    with _setup(target, config, directory, hook_config, dry_run) as its:
+        # An installer is run in any case: it is told to change nothing.
+        carry_out(its.steps, undo=undo, dry_run=dry_run and target not in _INSTALLERS)
+    if undo or dry_run:
+        return 0
+    for line in its.left:
+        click.echo(line)
+    from schedhook.cli.output.findings import print_findings
+
+    found = [
+        each
+        for each in examine(config, plugins, Path("/"))
+        if each.subject.startswith(tuple(its.subjects))
+    ]
+    print_findings(found)
+    return 1 if any(each.level is Severity.PROBLEM for each in found) else 0
+
+
+def _setup(
+    target: str, config: Config, directory: Path | None, hook_config: Path | None, dry_run: bool
+) -> AbstractContextManager[Setup]:
+    if target == "pbs":
+        return pbs_setup(hook_config, dry_run)
+    if target == "slurm":
+        return nullcontext(slurm_setup(directory, dry_run))
+    return nullcontext(systemd_setup() if target == "systemd" else metrics_setup(config))

@@ -1,0 +1,182 @@
+"""`schedhook setup`: what it places, shows and removes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from schedhook.cli.commands import setup
+from schedhook.cli.setup import targets
+from schedhook.plugins.findings import Finding, ok, problem
+from tests.unit.clikit import Run
+
+STANDIN = Path(__file__).parents[3] / "pbs/standin"
+FILES = ("system/schedhook-agent.service", "tmpfiles/schedhook.conf")
+
+
+class Host:
+    """The directories of systemd, and commands that note how they are called."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.bin = directory / "bin"
+        self.bin.mkdir()
+        for name in ("systemctl", "systemd-tmpfiles"):
+            path = self.bin / name
+            path.write_text(f'#!/bin/sh\necho {name} "$@" >> {directory}/called\n')
+            path.chmod(0o755)
+        self.findings: list[Finding] = [ok("agent", "answers"), problem("shmem", "unrelated", "")]
+
+    def called(self) -> list[str]:
+        path = self.directory / "called"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return lines
+
+    def files(self) -> set[str]:
+        base = self.directory
+        every = [*(base / "system").rglob("*"), *(base / "tmpfiles").rglob("*")]
+        return {str(path.relative_to(base)) for path in every if path.is_file()}
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    here = Host(tmp_path)
+    monkeypatch.setattr(targets, "_SYSTEM", tmp_path / "system")
+    monkeypatch.setattr(targets, "_TMPFILES", tmp_path / "tmpfiles")
+    monkeypatch.setattr(setup, "examine", lambda *_: here.findings)
+    monkeypatch.setenv("PATH", f"{here.bin}:{os.environ['PATH']}")
+    return here
+
+
+def test_the_agents_service(run: Run, host: Host) -> None:
+    status, out, _ = run("setup", "systemd")
+    assert status == 0
+    assert "answers" in out
+    assert "unrelated" not in out, "only what concerns the service is checked"
+    assert host.files() == set(FILES)
+    unit = (host.directory / FILES[0]).read_text()
+    (start,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    program = Path(start.removeprefix("ExecStart=").removesuffix(" agent"))
+    assert program.is_absolute()
+    assert program == Path(sys.executable).with_name("schedhook")
+    assert "@" not in unit.replace("@system-service", "")
+    assert host.called() == [
+        f"systemd-tmpfiles --create {host.directory}/tmpfiles/schedhook.conf",
+        "systemctl daemon-reload",
+        "systemctl enable --now schedhook-agent",
+    ]
+    assert run("setup", "systemd", "--undo")[0] == 0
+    assert host.files() == set()
+    assert host.called() == [
+        "systemctl disable --now schedhook-agent",
+        "systemctl daemon-reload",
+    ]
+
+
+@pytest.mark.parametrize("target", ["systemd", "slurm", "metrics"])
+@pytest.mark.parametrize("undo", [[], ["--undo"]])
+def test_a_dry_run_changes_nothing(run: Run, host: Host, target: str, undo: list[str]) -> None:
+    more = ["--directory", host.directory / "hooks"] if target == "slurm" else []
+    status, _, _ = run("setup", target, "--dry-run", *undo, *more)
+    assert (status, host.files(), host.called()) == (0, set(), [])
+    assert not (host.directory / "hooks").exists()
+
+
+def test_what_does_not_work_is_told_by_the_exit_status(run: Run, host: Host) -> None:
+    host.findings = [problem("agent", "does not answer", "start it")]
+    status, out, _ = run("setup", "systemd")
+    assert status == 1
+    assert "does not answer" in out
+
+
+def test_another_programs_file_is_kept(run: Run, host: Host) -> None:
+    path = host.directory / FILES[0]
+    path.parent.mkdir()
+    path.write_text("[Service]\nExecStart=/bin/true\n")
+    for undo in ([], ["--undo"]):
+        status, _, err = run("setup", "systemd", *undo)
+        assert status == 2
+        assert "is not schedhook's: move it away first" in err
+    assert "/bin/true" in path.read_text()
+
+
+def test_a_command_that_fails_ends_it(run: Run, host: Host) -> None:
+    (host.bin / "systemd-tmpfiles").write_text("#!/bin/sh\nexit 3\n")
+    status, _, err = run("setup", "systemd")
+    assert status == 1
+    assert "exit status 3" in err
+    assert host.called() == []
+
+
+def test_slurms_hooks(run: Run, host: Host) -> None:
+    hooks = host.directory / "hooks"
+    status, _, _ = run("setup", "slurm", "--directory", hooks)
+    assert status == 0
+    names = {"prolog", "epilog", "task_prolog", "job-migrate"}
+    assert {path.name for path in hooks.iterdir()} == names
+    text = (hooks / "prolog").read_text()
+    assert f"{sys.executable} -I -S /" in text
+    assert "/hook/run.py slurm prolog" in text
+    assert run("setup", "slurm", "--directory", hooks, "--undo")[0] == 0
+    assert not hooks.exists()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_pbs_hook(
+    run: Run, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: bool
+) -> None:
+    monkeypatch.setenv("PATH", f"{STANDIN}:{os.environ['PATH']}")
+    monkeypatch.setenv("STANDIN_PBS", str(host.directory / "pbs"))
+    (host.directory / "pbs").mkdir()
+    mine = tmp_path / "mine.CF"
+    mine.write_text(json.dumps({"program": "/opt/else/schedhook", "seconds": {"default": 1}}))
+    more = ["--hook-config", mine] if own else []
+    assert run("setup", "pbs", *more)[0] == 0
+    hooks = host.directory / "pbs/mom_priv/hooks"
+    config = json.loads((hooks / "schedhook.CF").read_text())
+    program = config["program"]
+    program = program if isinstance(program, str) else program[0]
+    assert Path(program).parent == (Path("/opt/else") if own else Path(sys.executable).parent)
+    assert run("setup", "pbs", "--undo", *more)[0] == 0
+    assert list(hooks.iterdir()) == []
+
+
+def test_metrics_that_are_not_configured(run: Run, host: Host) -> None:
+    host.findings = [ok("metrics", "off")]
+    status, out, _ = run("setup", "metrics")
+    assert (status, host.files(), host.called()) == (0, set(), [])
+    assert 'textfile = "/var/lib' in out
+    for word in ("schedhook.json", "schedhook.rules.yml"):
+        (path,) = [each for each in out.split() if each.endswith(word)]
+        assert Path(path).exists()
+
+
+def test_metrics_that_are_configured(run: Run, host: Host, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[metrics]\ntextfile = "/var/lib/text/x.prom"\nsocket = "/run/m.sock"\ngroup = "prom"\n'
+    )
+    assert run("setup", "metrics", "--config", config)[0] == 0
+    (name,) = host.files()
+    assert name == "system/schedhook-agent.service.d/metrics.conf"
+    text = (host.directory / name).read_text()
+    assert text.endswith("[Service]\nReadWritePaths=/var/lib/text\nSupplementaryGroups=prom\n")
+    restarted = ["systemctl daemon-reload", "systemctl try-restart schedhook-agent"]
+    assert host.called() == restarted
+    assert run("setup", "metrics", "--config", config, "--undo")[0] == 0
+    assert host.files() == set()
+    assert not (host.directory / name).parent.exists()
+    assert host.called() == restarted
+
+
+@pytest.mark.parametrize(
+    "words", [("systemd", "--directory", "/x"), ("slurm", "--hook-config", "/x"), ("lsf",)]
+)
+def test_wrong_usage(run: Run, host: Host, words: tuple[str, ...]) -> None:
+    assert run("setup", *words)[0] == 2
+    assert host.files() == set()
