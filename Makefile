@@ -71,11 +71,14 @@ $(BACKPORTS_KERNEL)/done:
 	tests/vm/backports_kernel.sh $(@D)
 	touch $@
 
-# A hundred random kills of each kind, where `make test` has a few. KILLS=1000 for more.
+# A hundred random kills of each kind, where `make test` has a few, and as many rebinds of memory
+# policies. KILLS=1000 and REBINDS=1000 for more.
 KILLS ?= 100
+REBINDS ?= 100
 chaos: $(VENV)/installed tier-packages compiled
-	SCHEDHOOK_KILLS=$(KILLS) $(BIN)/python -m tests.vm test --timeout 7200 \
-	    $(wildcard tests/numa/test_killed*.py) tests/slurm/test_killed.py
+	SCHEDHOOK_KILLS=$(KILLS) SCHEDHOOK_REBINDS=$(REBINDS) $(BIN)/python -m tests.vm test \
+	    --timeout 14400 $(wildcard tests/numa/test_killed*.py) \
+	    tests/numa/test_rebind_disturbed.py tests/slurm/test_killed.py
 
 # The site, in build/site: a warning is an error.
 docs: $(VENV)/installed

@@ -8,11 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from schedhook.values.policy import PolicyMode
 from tests.unit.control.talking import Talking, talking
 
 THREADS = 3
 Run = Callable[..., tuple[int, dict[str, Any]]]
 """The fixture `run`."""
+_WEIGHTS = Path("/sys/kernel/mm/mempolicy/weighted_interleave")
+
+
+def skip_without(mode: int) -> None:
+    """Skip a test of a mode that this kernel does not have; before 6.9: weighted interleave."""
+    if mode == PolicyMode.WEIGHTED_INTERLEAVE and not _WEIGHTS.exists():
+        pytest.skip("this kernel has no weighted interleave")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import pytest
 from schedhook.cli.main import main
 from schedhook.values.policy import Policy, PolicyFlag, PolicyMode
 from schedhook.values.sets import NodeSet
+from tests.numa.bound import skip_without
 from tests.numa.jobs import MIB, cgroup, numa_maps_of
 from tests.numa.programs import program
 
@@ -156,11 +157,7 @@ def test_a_job_under_membind_allocates_on_its_old_node_again(run: Any, strategy:
 def test_new_memory_comes_from_the_old_node_exactly_if_the_report_says_so(
     run: Any, mode: int, nodes: str, left: bool
 ) -> None:
-    if (
-        mode == PolicyMode.WEIGHTED_INTERLEAVE
-        and not Path("/sys/kernel/mm/mempolicy/weighted_interleave").exists()
-    ):
-        pytest.skip("this kernel has no weighted interleave")
+    skip_without(mode)
     with Program(cpus="2") as job:
         thread = job.start_thread()
         job.set(thread, mode, *NodeSet.parse(nodes))
@@ -229,6 +226,7 @@ def test_reading_a_thread_costs_little_beside_a_process() -> None:
         (PolicyMode.BIND, "1"),
         (PolicyMode.BIND, "0,2"),
         (PolicyMode.INTERLEAVE, "2-3"),
+        (PolicyMode.WEIGHTED_INTERLEAVE, "0,3"),
         (PolicyMode.PREFERRED, "0"),
         (PolicyMode.PREFERRED, "3"),
         (PolicyMode.PREFERRED_MANY, "0,3"),
@@ -241,6 +239,7 @@ def test_reading_a_thread_costs_little_beside_a_process() -> None:
 )
 @pytest.mark.parametrize("after", ["1-3", "0,2-3", "1,3", "2"])
 def test_what_a_cpuset_does_to_a_policy_is_foreseen(mode: int, nodes: str, after: str) -> None:
+    skip_without(mode)
     with cgroup("fence") as fence:
         (fence / "cpuset.mems").write_text("0-3")
         with Program(cgroup=fence) as job:

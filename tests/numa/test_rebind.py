@@ -14,7 +14,7 @@ from schedhook.backends.native.backend import NativeBackend
 from schedhook.control.rebinding import Rebinding
 from schedhook.values.nodemap import parse_map
 from schedhook.values.policy import PolicyFlag, PolicyMode
-from tests.numa.bound import THREADS, Run, bound, joining, nodes_of, relocate
+from tests.numa.bound import THREADS, Run, bound, joining, nodes_of, relocate, skip_without
 from tests.numa.jobs import cgroup
 
 pytestmark = pytest.mark.nodes(4)
@@ -23,17 +23,12 @@ MODES = ["BIND", "PREFERRED", "PREFERRED_MANY", "INTERLEAVE", "WEIGHTED_INTERLEA
 FLAGS = {"plain": PolicyFlag(0), "static": PolicyFlag.STATIC, "relative": PolicyFlag.RELATIVE}
 
 
-def weighted_interleave() -> bool:
-    return Path("/sys/kernel/mm/mempolicy/weighted_interleave").exists()
-
-
 @pytest.mark.short(7)
 @pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_next_allocation_comes_from_the_new_nodes(mode: str, flags: str, run: Run) -> None:
     """That of each thread and of a new process, in an area of its own and in shared memory."""
-    if mode == "WEIGHTED_INTERLEAVE" and not weighted_interleave():
-        pytest.skip("this kernel has no weighted interleave")
+    skip_without(PolicyMode[mode])
     number = PolicyMode[mode] | FLAGS[flags]
     old, new = ({0}, {2}) if mode == "PREFERRED" else ({0, 1}, {2, 3})
     with ExitStack() as stack:

@@ -29,6 +29,7 @@ PAUSE = "50000"
 """Microseconds: emulated processors are slow."""
 
 
+@pytest.mark.timeout(900 + 10 * REBINDS)
 def test_many_rebinds_of_a_busy_program() -> None:
     """SCHEDHOOK_REBINDS says how many. Each one concerns every thread."""
     bind = ("numactl", "--membind=0")
@@ -56,6 +57,7 @@ def relocation(pid: int, pairs: str) -> Callable[[], int]:
     return lambda: main(words, standalone_mode=False)
 
 
+@pytest.mark.timeout(900 + 10 * KILLS)
 def test_killed_in_mid_rebind(tmp_path: Path) -> None:
     """SCHEDHOOK_KILLS says how often. The program goes on, and the next relocation finishes it."""
     moments = random_moments()

@@ -21,6 +21,7 @@ EXPORTED = (
     "SCHEDHOOK_BALANCING",
     "SCHEDHOOK_DIRTY",
     "SCHEDHOOK_KILLS",
+    "SCHEDHOOK_REBINDS",
     "SCHEDHOOK_SEED",
 )
 """Variables that the guest gets from this process's environment."""
