@@ -21,7 +21,7 @@ class MissingFileError(SchedhookError):
 
 def proc_path(pid: int, name: str, root: Path) -> Path:
     """Return the path of /proc/PID/`name`."""
-    return root / "proc" / str(pid) / name
+    return root / f"proc/{pid}/{name}"  # one step: jobs have thousands of such files
 
 
 def read(pid: int, name: str, root: Path) -> bytes:
@@ -47,22 +47,24 @@ def translated(pid: int, name: str, root: Path) -> Iterator[None]:
 
     Raise ProcessGoneError, NoPermissionError, MissingFileError, or SchedhookError for others.
     """
-    path = proc_path(pid, name, root)
     try:
         yield
     except ProcessLookupError:
         raise gone(pid) from None
     except FileNotFoundError:
         # If the path exists now, another process has got the number in the meantime.
+        path = proc_path(pid, name, root)
         if (path.parent / "stat").exists() and not path.exists():
             raise MissingFileError(f"this kernel has no {path}") from None
         raise gone(pid) from None
     except PermissionError:
+        path = proc_path(pid, name, root)
         raise NoPermissionError(
             f"{path}: not permitted; run as root or as the process's own user, and not confined by"
             " a security module"
         ) from None
     except OSError as error:
+        path = proc_path(pid, name, root)
         raise SchedhookError(f"cannot read {path}: {error.strerror}") from error
 
 

@@ -68,7 +68,7 @@ class NativeTarget(Target):
         return self._read_areas(join=False)
 
     def _read_areas(self, *, join: bool) -> tuple[Area, ...]:
-        self._held.require_alive()
+        self._held.require_running()
         areas, self._shared = processes.read_memory(self.pid, self._root, join=join)
         self._held.require_alive()
         if self._held.has_other_memory():  # the areas can be those of another program
