@@ -21,20 +21,19 @@ FILE = Path("/run/schedhook/windows.lock")
 _PATIENCE = 10.0
 """Seconds to wait for another window: that of a stopped process stays open."""
 _INTERVAL = 0.002
+_GRAIN = 2 << 20
+"""Bytes of an object for each byte of the lock file; what threads sweep is aligned to it."""
 
 
 @contextmanager
-def window_lock(file: int, number: int) -> Iterator[None]:
-    """Lock window `number` of the object `file` for the block."""
-    status = os.fstat(file)
-    # Each window has one byte of the lock file; two that have the same one only wait for longer.
-    byte = hash((status.st_dev, status.st_ino, number)) & (1 << 62) - 1
+def window_lock(file: int, offset: int, size: int) -> Iterator[None]:
+    """Lock the window [offset, offset + size) of the object `file` for the block."""
     lock = _open()
     if lock is None:
         yield
         return
     try:
-        _wait(lock, byte)
+        _wait(lock, *_bytes_of(file, offset, size))
         yield
     finally:
         os.close(lock)
@@ -52,10 +51,21 @@ def _open() -> int | None:
     return None
 
 
-def _wait(lock: int, byte: int) -> None:
-    """Lock the byte; go on without the lock when the patience ends."""
+def _bytes_of(file: int, offset: int, size: int) -> tuple[int, int]:
+    """Return the first byte of the lock file that stands for the window, and how many do.
+
+    Two windows for which the same byte happens to stand only wait for each other.
+    """
+    status = os.fstat(file)
+    its = hash((status.st_dev, status.st_ino)) & (1 << 30) - 1
+    first, last = offset // _GRAIN, (offset + size - 1) // _GRAIN
+    return (its << 32) + (first & (1 << 32) - 1), last - first + 1
+
+
+def _wait(lock: int, first: int, count: int) -> None:
+    """Lock the bytes; go on without the lock when the patience ends."""
     # struct flock, fcntl(2)
-    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, first, count, 0)
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         with suppress(BlockingIOError):

@@ -119,7 +119,7 @@ class Windows:
                 errno.EPERM,
             )
         for offset, size in self._parts(start, min(end, self.size)):
-            with window_lock(self.file, offset // self._step):
+            with window_lock(self.file, offset, size):
                 address = self._open(offset, size)
                 try:
                     yield offset, size, address

@@ -12,6 +12,8 @@ import pytest
 from schedhook.backends.native import window_lock as module
 from schedhook.backends.native.window_lock import window_lock
 
+SIZE = 32 << 20
+
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
@@ -21,9 +23,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     os.close(file)
 
 
-def enter_meanwhile(file: int, number: int) -> threading.Thread:
+def enter_meanwhile(file: int, offset: int) -> threading.Thread:
     def enter() -> None:
-        with window_lock(file, number):
+        with window_lock(file, offset, SIZE):
             pass
 
     thread = threading.Thread(target=enter)
@@ -34,23 +36,25 @@ def enter_meanwhile(file: int, number: int) -> threading.Thread:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root's windows exclude each other")
 def test_a_window_waits_for_another_one_on_the_same_pages(file: int) -> None:
-    with window_lock(file, 3):
-        waiting, other = enter_meanwhile(file, 3), enter_meanwhile(file, 4)
-        assert waiting.is_alive()
-        assert not other.is_alive()
-    waiting.join(5)
-    assert not waiting.is_alive()
+    with window_lock(file, 2 * SIZE, SIZE):
+        waiting = [enter_meanwhile(file, SIZE * number // 2) for number in (3, 4, 5)]
+        assert all(thread.is_alive() for thread in waiting)
+        for number in (1, 3):
+            assert not enter_meanwhile(file, SIZE * number).is_alive()
+    for thread in waiting:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_patience_ends(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other process may be stopped."""
     monkeypatch.setattr(module, "_PATIENCE", 0.01)
-    with window_lock(file, 3):
-        assert not enter_meanwhile(file, 3).is_alive()
+    with window_lock(file, 0, SIZE):
+        assert not enter_meanwhile(file, 0).is_alive()
 
 
 def test_a_directory_that_others_can_write_to_has_no_lock(file: int) -> None:
     module.FILE.parent.mkdir(0o777)
     module.FILE.parent.chmod(0o777)
-    with window_lock(file, 3):
+    with window_lock(file, 0, SIZE):
         assert not module.FILE.exists()
