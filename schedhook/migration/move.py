@@ -7,6 +7,8 @@ became of each page, so that no strategy can lose a failure.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +21,17 @@ from schedhook.migration.processes import MovingProcess
 from schedhook.migration.selection import Selection
 from schedhook.migration.sweeper import Sweeper
 from schedhook.migration.units import map_units, planned_units
+from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.migration.view import View
 from schedhook.migration.whole_process import WholeProcessMover
 from schedhook.roles.backend import Backend, Target
 from schedhook.roles.request import Progress
 from schedhook.roles.strategy import PageChoice
 from schedhook.values.model import NodeMap
-from schedhook.values.nodemap import as_kernel_calls
+from schedhook.values.nodemap import as_kernel_calls, in_order
 from schedhook.values.reasons import Reason
 from schedhook.values.sets import NodeSet
+from schedhook.values.sizes import add_sizes
 
 if TYPE_CHECKING:
     from schedhook.roles.guidance import Guidance
@@ -128,14 +132,14 @@ class Move:
     def migrate(self) -> None:
         """Move every process whole, by migrate_pages(2), in as many calls as the map needs.
 
-        If old and new nodes overlap, a page that arrived looks like one that has yet to leave.
+        If nodes exchange their memory, a page that arrived looks like one that has yet to leave.
         Such a map cannot be verified, or not even passed to the kernel, so it is carried out page
         by page, with a note.
         """
         calls = as_kernel_calls(self.node_map.moves)
         if calls is None or self.node_map.overlaps:
             self.notes.append(
-                "old and new nodes overlap, which migrate_pages(2) cannot move verifiably:"
+                "nodes exchange their memory, which migrate_pages(2) cannot do verifiably:"
                 " moved page by page"
             )
             self.sweep()
@@ -159,12 +163,15 @@ class Move:
         """
         processes = list(self.processes if processes is None else processes)
         self.refresh()
+        if self.node_map.overlaps:
+            self._exchange(processes)
+            return
         self._whole.migrate_sparse(processes)
         self._view.expire()
         parts = [part for process in processes for part in process.parts]
-        self._sweeper.sweep(map_units(parts, self.node_map), parts)
-        if not self.node_map.overlaps:  # else what stayed cannot be told from what has arrived
-            self._whole.migrate_unreachable(processes)
+        retry_hidden = not self._whole.calls_beside_a_sweep()
+        self._sweeper.sweep(map_units(parts, self.node_map), parts, retry_hidden=retry_hidden)
+        self._whole.migrate_unreachable(processes)
 
     def observe(self, act: Callable[[], None]) -> int:
         """Call `act`, which has memory moved by other means, and record what left the old nodes.
@@ -176,6 +183,17 @@ class Move:
         return observation.observe(act, self._view, self._sweeper, self.node_map)
 
     # -- for the pipeline ------------------------------------------------------------------------
+
+    def steps(self) -> list[Move]:
+        """Return the moves that carry out the map one after the other: this one if one will do.
+
+        The old and new nodes of a step do not overlap, unless they exchange their memory. All steps
+        share one reading of the memory.
+        """
+        maps = [pairs for pairs, _ in in_order([(None, self.node_map.pairs)])]
+        if len(maps) < 2:
+            return [self]
+        return [self._by(replace(self.node_map, pairs=pairs)) for pairs in maps]
 
     @property
     def attempts(self) -> int:
@@ -198,7 +216,7 @@ class Move:
     def carry_out(self) -> None:
         """Sweep the pages that the processes' page plans name."""
         self._view.expire()
-        self._sweeper.sweep(planned_units(self.processes), self.processes)
+        self._sweeper.sweep(planned_units(self.processes), self.processes, retry_hidden=True)
 
     def replace_processes(self, processes: Iterable[MovingProcess]) -> None:
         """Go on with these processes: some have joined the request, or taken a pid over."""
@@ -206,8 +224,33 @@ class Move:
 
     def replace_target(self, process: MovingProcess, target: Target) -> None:
         """Go on with the new address space of a process that has become another program."""
-        process.target, process.gone, process.left = target, False, {}
+        process.target, process.gone = target, False
+        process.left, process.settled = {}, {}
         self._view.expire()
+
+    def _by(self, node_map: NodeMap) -> Move:
+        """Return the move of the same memory by another map."""
+        other = copy(self)
+        other.node_map = node_map
+        other._whole = WholeProcessMover(
+            self._view, self._sweeper, self.headroom, node_map, self.options, self.notes
+        )
+        return other
+
+    def _exchange(self, processes: Sequence[MovingProcess]) -> None:
+        """Sweep by a map whose old and new nodes overlap: each page from where it was found first.
+
+        What the backend does not see then, and what appears later, cannot be told from what has
+        arrived. So the former is counted before anything moves, and the latter stays.
+        """
+        nodes = self.node_map.sources
+        unseen = {each.pid: unreachable_bytes(each, nodes, only_unseen=True) for each in processes}
+        self._view.expire()
+        parts = [part for process in processes for part in process.parts]
+        self._sweeper.sweep(map_units(parts, self.node_map), parts, retry_hidden=True)
+        for process in processes:
+            if size := unseen[process.pid]:
+                add_sizes(process.left, {Reason.HIDDEN.value: size})
 
     def _count_attempt(self) -> None:
         self._sweeper.attempts = max(self._sweeper.attempts, 1)

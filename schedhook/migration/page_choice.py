@@ -41,7 +41,7 @@ def plan_pages(
                 others = aliases(process.pid, item.area)
                 for start, end in spread(item.area):
                     located = process.target.locate(item.area, start, end)
-                    on_sources = (run for run in located if run.node in sources)
+                    on_sources = (run for run in located if run.node in sources and not run.hidden)
                     counted = (part for run in on_sources for part in clip(run, item.pages))
                     questions = (
                         _question(process.pid, item.area, run, allowed, others) for run in counted

@@ -45,7 +45,7 @@ class PagePlan:
             self.huge[pair] = self.huge.get(pair, 0) + size
 
     def bytes_astray(self, target: Target) -> int:
-        """Return the planned bytes that are not on their new node, read now.
+        """Return the planned bytes that are not on their new node and not hidden, read now.
 
         Raise ProcessGoneError if the process has exited.
         """
@@ -53,5 +53,5 @@ class PagePlan:
             transfer.pages.overlap(run.start, run.end)
             for transfer in self.transfers
             for run in target.locate(transfer.area, transfer.start, transfer.end)
-            if run.node != transfer.new
+            if run.node != transfer.new and not run.hidden
         )

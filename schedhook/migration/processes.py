@@ -23,6 +23,8 @@ class MovingMemory:
     """Bytes by (old node, new node)."""
     left: dict[str, int] = field(default_factory=dict)
     """Bytes that the last attempt left behind, by reason."""
+    settled: dict[str, int] = field(default_factory=dict)
+    """Bytes that finished steps of the map left behind, by reason; see `Move.steps`."""
     gone: bool = False
     """It no longer exists: the process exited or became another program, no process maps the
     object."""

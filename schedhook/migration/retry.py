@@ -31,6 +31,8 @@ def is_transient(number: int, *, has_room: bool) -> bool:
     migrated.
     ENOMEM: only if the destination has room (`has_room`), since memory was then short for a
     moment or in one zone only.
+    ENOENT (hidden) may pass with the process's next access, but only the caller knows whether there
+    is a better way than to wait for it.
     """
     return number in _TRANSIENT or (number == errno.ENOMEM and has_room)
 

@@ -55,10 +55,17 @@ class Sweeper:
         """Call `progress` with (bytes moved so far, `planned`) as pages move."""
         self._progress, self._planned = progress, planned
 
-    def sweep(self, units: Iterable[Unit], parts: Iterable[MovingMemory]) -> None:
+    def sweep(
+        self,
+        units: Iterable[Unit],
+        parts: Iterable[MovingMemory],
+        *,
+        retry_hidden: bool = False,
+    ) -> None:
         """Sweep the units of `parts`; retry failures that may pass, and only these.
 
-        What stayed in the end is counted in each part's `left`.
+        `retry_hidden`: also retry hidden pages, which the process's next access may show. What
+        stayed in the end is counted in each part's `left`.
         """
         pending = units
         settled: list[_Failed] = []
@@ -72,8 +79,10 @@ class Sweeper:
             if not failed:
                 return False
             for item in failed:
-                group = waiting if self._may_pass(item) else settled
-                group.append(item)
+                again = self._may_pass(item) or (
+                    retry_hidden and item.failure.errno == errno.ENOENT
+                )
+                (waiting if again else settled).append(item)
             pending = [item.again() for item in waiting]
             return bool(waiting)
 

@@ -62,11 +62,11 @@ class WholeProcessMover:
 
         Does nothing for a backend that skips holes. The sweep then moves what this leaves.
         """
-        calls = self._calls_beside_a_sweep()
+        calls = self.calls_beside_a_sweep()
         sparse = [each for each in processes if _holes(each) > MOST_HOLES] if calls else []
         if not sparse:
             return
-        self._notes.append(
+        self._note(
             "this kernel does not report the holes of an address space, so migrate_pages(2) moved"
             f" process {_pids(sparse)} as a whole first"
         )
@@ -79,11 +79,15 @@ class WholeProcessMover:
         What stays is counted in each process's `left`.
         """
         self._view.refresh()
-        some = [each for each in processes if self._count_unreachable(each)]
-        calls = self._calls_beside_a_sweep()
+        some = [
+            each
+            for each in processes
+            if self._count_unreachable(each, each.left.pop(Reason.HIDDEN, 0))
+        ]
+        calls = self.calls_beside_a_sweep()
         if not some or not calls:
             return
-        self._notes.append(
+        self._note(
             f"move_pages(2) does not find all of the memory of process {_pids(some)}, so"
             " migrate_pages(2) was called for the rest"
         )
@@ -92,7 +96,18 @@ class WholeProcessMover:
         self._view.refresh()
         for process in some:
             process.left = reasons[process.pid]
+            process.left.pop(Reason.HIDDEN)
             self._count_unreachable(process)
+
+    def calls_beside_a_sweep(self) -> Calls:
+        """Return the calls that may do what a sweep cannot do well; none if not allowed here."""
+        if self._node_map.overlaps:
+            return ()
+        if self._options.is_throttled:  # one call could not keep to the limits
+            return ()
+        if not self._view.selection.takes_all:  # nor to a choice among the process's pages
+            return ()
+        return as_kernel_calls(self._node_map.moves) or ()
 
     def _migrate_one(self, process: MovingProcess, calls: Calls) -> Exception | None:
         """Move one process, and return the first error that a sweep can make up for, if any."""
@@ -158,24 +173,21 @@ class WholeProcessMover:
         error = next(iter(errors), None)
         if error is not None and not self._failure_noted:  # the first one is enough
             self._failure_noted = True
-            self._notes.append(f"not moved whole, by migrate_pages(2), but page by page: {error}")
+            self._note(f"not moved whole, by migrate_pages(2), but page by page: {error}")
 
-    def _calls_beside_a_sweep(self) -> Calls:
-        """Return the calls that may do what a sweep cannot do well; none if not allowed here."""
-        if self._node_map.overlaps:
-            return ()
-        if self._options.is_throttled:  # one call could not keep to the limits
-            return ()
-        if not self._view.selection.takes_all:  # nor to a choice among the process's pages
-            return ()
-        return as_kernel_calls(self._node_map.moves) or ()
+    def _note(self, sentence: str) -> None:
+        """Add a sentence to the report, unless an earlier step has added it."""
+        if sentence not in self._notes:
+            self._notes.append(sentence)
 
-    def _count_unreachable(self, process: MovingProcess) -> int:
-        """Count in `left` the unreachable bytes, of those that no other reason accounts for."""
-        process.left.pop(Reason.HIDDEN, None)
-        found = sum(process.selection.on(self._node_map.sources).values())
-        rest = found - sum(process.left.values())
-        size = min(rest, unreachable_bytes(process, self._view.sources)) if rest > 0 else 0
+    def _count_unreachable(self, process: MovingProcess, failed: int = 0) -> int:
+        """Count in `left` the unreachable bytes, of those that no other reason accounts for.
+
+        `failed`: the bytes that the last sweep found to be hidden, whether they still are or not.
+        """
+        nodes = self._node_map.sources
+        rest = sum(process.selection.on(nodes).values()) - sum(process.left.values())
+        size = min(rest, max(failed, unreachable_bytes(process, nodes))) if rest > 0 else 0
         if size:
             process.left[Reason.HIDDEN] = size
         return size

@@ -15,6 +15,7 @@ from schedhook.relocation.newcomers import sweep_newcomers
 from schedhook.relocation.report import final_report, plan_report
 from schedhook.relocation.strategy import strategy_errors
 from schedhook.relocation.unread import count_unmapped
+from schedhook.relocation.verify import settle
 from schedhook.values.errors import RefusedError, SchedhookError
 from schedhook.values.model import Outcome, Plan, Policies, Report
 
@@ -40,30 +41,40 @@ def carry_out(context: Context, move: Move, plan: Plan) -> Report:
         context.notes.append(str(refusal))
         return plan_report(context, Outcome.REFUSED, plan)
     failure: str | None = None
+    strategy = context.settings.strategy
+    in_steps = strategy.move is not None and not strategy.changes_cpuset
+    pending = move.steps() if in_steps else [move]
     try:
         with _rebound_policies(context, move):
-            _move(context, move, plan, frozen)
+            _move(context, pending, plan, frozen)
     except SchedhookError as error:
         failure = str(error)
         binding.undo()
-    report = final_report(context, move, plan, failure)
+    report = final_report(context, move, plan, pending, failure)
     context.plugins.notify("schedhook_after_migrate", report=report)
     return report
 
 
-def _move(context: Context, move: Move, plan: Plan, frozen: Sequence[Path]) -> None:
-    """Move the memory while the cgroups `frozen` stand still. Raise SchedhookError."""
+def _move(context: Context, pending: list[Move], plan: Plan, frozen: Sequence[Path]) -> None:
+    """Move the memory while the cgroups `frozen` stand still. Raise SchedhookError.
+
+    `pending` are the steps of the move. Each is removed when it is settled; the last one stays.
+    """
     if not plan.bytes_planned:
         return
     if context.progress:
-        move.report_progress(context.progress, plan.bytes_planned)
+        pending[0].report_progress(context.progress, plan.bytes_planned)
     strategy = context.settings.strategy
     with freeze_cgroups(frozen, context.rollback), strategy_errors(strategy.name):
         if strategy.move is None:
-            move.carry_out()
-        else:
-            strategy.move(move)
-            sweep_newcomers(move, context.members, context.notes)
+            pending[0].carry_out()
+            return
+        while True:
+            strategy.move(pending[0])
+            sweep_newcomers(pending[0], context.members, context.notes)
+            if len(pending) == 1:
+                return
+            settle(pending.pop(0))
 
 
 @contextlib.contextmanager

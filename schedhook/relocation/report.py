@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from schedhook.host.topology import Topology
@@ -60,13 +60,16 @@ def plan_report(context: Context, outcome: Outcome, plan: Plan) -> Report:
     )
 
 
-def final_report(context: Context, move: Move, plan: Plan, failure: str | None) -> Report:
+def final_report(
+    context: Context, move: Move, plan: Plan, pending: Sequence[Move], failure: str | None
+) -> Report:
     """Read residency again, and return the report of what it shows.
 
+    `pending` are the steps of the move that were not settled; it is its own only step as a rule.
     `failure` is the error that ended the move early, if any; it becomes the last note.
     """
     ended = context.members.ended
-    processes, by_reason = verify(move, ended, failure)
+    processes, by_reason = verify(pending, ended, failure)
     targets = [each.target for each in (*move.processes, *ended)]
     context.notes.extend(each.mistaken for each in targets if each.mistaken)
     left = read_policies_left(move)

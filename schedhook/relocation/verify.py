@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from schedhook.migration.move import Move, MovingProcess
 from schedhook.migration.page_plan import PagePlan
-from schedhook.migration.processes import MovingObject
+from schedhook.migration.processes import MovingMemory, MovingObject
 from schedhook.migration.selection import ProcessSelection
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import NodeMap, Outcome, ProcessReport
 from schedhook.values.reasons import Reason
+from schedhook.values.sets import NodeSet
 from schedhook.values.sizes import add_sizes, sum_sizes
 
 _STRAY_SHARE = 0.001
@@ -21,26 +22,39 @@ partial: a share of the moved bytes, or this many bytes if that is more."""
 _GONE = "exited, left its cgroup or became another program during the relocation"
 
 
+def settle(step: Move) -> None:
+    """Keep what a finished step left behind, before the next one brings memory to its nodes."""
+    step.refresh()
+    _count_along(step)
+    for part in (part for process in step.processes for part in process.parts):
+        if not part.gone:
+            add_sizes(part.settled, _left(part, [step], None))
+        part.left = {}
+
+
 def verify(
-    move: Move, ended: Iterable[MovingProcess], failure: str | None
+    pending: Sequence[Move], ended: Iterable[MovingProcess], failure: str | None
 ) -> tuple[list[ProcessReport], dict[str, int]]:
     """Read residency again; return each process's report, and the bytes that stayed by reason.
 
-    `ended` are processes that the move no longer includes; `failure` is the error that ended it
-    early, if any.
+    `pending` are the steps that were not settled: the last one, unless `failure`, the error that
+    ended the move early, has kept others from their turn. `ended` are processes that the move no
+    longer includes.
     """
+    move = pending[0]
     move.refresh()
-    _count_moved_along(move)
-    for process in move.processes:
-        for each in process.objects:
-            _count_object_moved_along(each, move.node_map)
+    _count_along(move)
     reports = []
     by_reason: dict[str, int] = {}
     for process in [*move.processes, *ended]:
         alive = not process.gone and process.target.alive()
-        left = _left(process, move, failure) if alive else {}
-        for each in process.objects if process.page_plan is None else ():
-            add_sizes(left, _left_of_object(each, move, failure))
+        left = dict[str, int]()
+        if alive and process.page_plan is not None:
+            left = _left_by_plan(process, process.page_plan, move.sources, failure)
+        elif alive:
+            for part in process.parts:
+                add_sizes(left, part.settled)
+                add_sizes(left, _left(part, pending, failure))
         if process.unmapped:
             add_sizes(left, {Reason.UNMAPPED.value: process.unmapped})
         add_sizes(by_reason, left)
@@ -91,6 +105,14 @@ def explain(left: int, reasons: Mapping[str, int], rest: str) -> dict[str, int]:
         if not result[largest]:
             del result[largest]
     return result
+
+
+def _count_along(move: Move) -> None:
+    """Count as moved what moved with huge pages, of processes and of their objects."""
+    _count_moved_along(move)
+    for process in move.processes:
+        for each in process.objects:
+            _count_object_moved_along(each, move.node_map)
 
 
 def _count_moved_along(move: Move) -> None:
@@ -147,26 +169,24 @@ def _count_object_moved_along(part: MovingObject, node_map: NodeMap) -> None:
             part.moved[old, new] = part.moved.get((old, new), 0) + more
 
 
-def _left_of_object(part: MovingObject, move: Move, failure: str | None) -> dict[str, int]:
-    """Return the bytes of the object that no process maps and that stayed, by reason."""
-    if move.node_map.overlaps and failure is None:
-        return part.left
-    found = sum(part.selection.on(move.node_map.sources).values())
+def _left(part: MovingMemory, pending: Sequence[Move], failure: str | None) -> dict[str, int]:
+    """Return the bytes that the pending steps have left behind, or not tried, by reason."""
+    if failure is None and pending[0].node_map.overlaps:
+        return part.left  # what is on the old nodes now cannot be told from what has arrived
+    nodes = NodeSet(node for step in pending for node in step.node_map.sources)
+    found = sum(part.selection.on(nodes).values())
     return explain(found, part.left, Reason.APPEARED if failure is None else Reason.ABORTED)
 
 
-def _left(process: MovingProcess, move: Move, failure: str | None) -> dict[str, int]:
-    """Return the bytes of the process that stayed, by reason."""
-    if process.page_plan is not None:
-        rest = Reason.ELSEWHERE if failure is None else Reason.ABORTED
-        left = explain(_astray(process, process.page_plan), process.left, rest)
-        size = unreachable_bytes(process, move.sources) - process.page_plan.unreachable
-        return left | ({Reason.HIDDEN: size} if size > 0 else {})
-    if move.node_map.overlaps and failure is None:
-        size = unreachable_bytes(process, move.sources)
-        return process.left | ({Reason.HIDDEN: size} if size else {})
-    found = sum(process.selection.on(move.node_map.sources).values())
-    return explain(found, process.left, Reason.APPEARED if failure is None else Reason.ABORTED)
+def _left_by_plan(
+    process: MovingProcess, plan: PagePlan, sources: NodeSet, failure: str | None
+) -> dict[str, int]:
+    """Return the bytes that are not where a strategy sent them page by page, by reason."""
+    rest = Reason.ELSEWHERE if failure is None else Reason.ABORTED
+    reasons = {why: size for why, size in process.left.items() if why != Reason.HIDDEN}
+    left = explain(_astray(process, plan), reasons, rest)
+    size = unreachable_bytes(process, sources) - plan.unreachable
+    return sum_sizes((left, {Reason.HIDDEN.value: size} if size > 0 else {}))
 
 
 def _astray(process: MovingProcess, plan: PagePlan) -> int:

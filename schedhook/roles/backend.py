@@ -31,6 +31,9 @@ class PageRun:
     page_size: int = field(default=4096, compare=False)
     """Bytes that move as one; a transparent huge page counts as one page if the backend can
     recognise it."""
+    hidden: bool = False
+    """The backend sees that they are there, but cannot move them page by page at the moment; see
+    schedhook.migration.unreachable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +130,16 @@ class Memory(ABC):
 
         Each page moves from a node that is a key of `destinations` to that key's value. `shared`:
         also move pages that other processes map (MPOL_MF_MOVE_ALL). `only`: move only pages that
-        lie completely in one of these extents. Pages that stayed are returned as failures.
+        lie completely in one of these extents. Pages that stayed are returned as failures,
+        hidden ones with ENOENT.
         """
 
     @abstractmethod
     def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
-        """Return where the present pages of `area` in [start, end) lie, contiguous pages joined."""
+        """Return where the present pages of `area` in [start, end) lie, contiguous pages joined.
+
+        A backend that cannot locate hidden pages leaves them out.
+        """
 
     def close(self) -> None:  # noqa: B027 - holds nothing by default
         """Release what holds it; closing twice is harmless. Default: do nothing."""

@@ -44,4 +44,5 @@ _REASON_OF_ERRNO = {
     errno.EAGAIN: Reason.BUSY,
     errno.ENOMEM: Reason.NO_MEMORY,
     errno.EACCES: Reason.SHARED,
+    errno.ENOENT: Reason.HIDDEN,
 }

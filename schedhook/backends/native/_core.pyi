@@ -85,8 +85,11 @@ def locate(
     kpageflags: int,
     spans: bytes,
     /,
-) -> list[tuple[int, int, int, int]]:
-    """Return runs (start, end, node, page size) of present pages of a range."""
+) -> list[tuple[int, int, int, int, bool]]:
+    """Return runs (start, end, node, page size, hidden) of present pages of a range.
+
+    Hidden pages are those that move_pages(2) does not find; without frame spans they are left out.
+    """
 
 class _Frames: ...
 

@@ -221,9 +221,10 @@ static PyObject *core_locate(PyObject *self, PyObject *args)
     }
     list = PyList_New(0);
     for (size_t i = 0; list && i < runs.count; i++) {
-        PyObject *item = Py_BuildValue("(KKiK)", (unsigned long long)runs.items[i].start,
-                                       (unsigned long long)runs.items[i].end, runs.items[i].node,
-                                       (unsigned long long)runs.items[i].page_size);
+        const struct sh_run *run = &runs.items[i];
+        PyObject *item = Py_BuildValue(
+            "(KKiKO)", (unsigned long long)run->start, (unsigned long long)run->end, run->node,
+            (unsigned long long)run->page_size, run->hidden ? Py_True : Py_False);
 
         if (!item || PyList_Append(list, item) < 0)
             Py_CLEAR(list);

@@ -16,6 +16,9 @@ _Static_assert(sizeof(void *) == sizeof(uint64_t),
  * that the kernel did not reach. */
 #define UNTOUCHED INT_MIN
 #define NOT_TRIED (INT_MIN + 1)
+/* That of a page that move_pages(2) finds neither in the move nor in a query: see query(). Not
+ * SH_UNKNOWN_NODE. */
+#define HIDDEN (INT_MIN + 3)
 
 /* ---- moving --------------------------------------------------------------------------------- */
 
@@ -27,6 +30,7 @@ struct batch {
     int before[BATCH_ENTRIES];    /* where each was before the move, -1: already counted */
     int error[BATCH_ENTRIES];     /* why a huge page stayed; its parts are checked later */
     bool reported[BATCH_ENTRIES]; /* the kernel reported that it moved */
+    bool hidden[BATCH_ENTRIES];   /* the last query did not find it, and its frame gave the node */
 };
 
 /* The pages of a batch that go to one node: the arguments of a call. */
@@ -36,6 +40,7 @@ struct group {
     int node[BATCH_ENTRIES];
     int status[BATCH_ENTRIES];
     size_t index[BATCH_ENTRIES]; /* in the batch */
+    bool hidden[BATCH_ENTRIES];  /* as in the batch */
 };
 
 struct mover {
@@ -55,16 +60,39 @@ static bool may_be_another(const struct sh_range *range)
     return sh_exited(range->pidfd, range->task);
 }
 
-static int query(const struct sh_range *range, size_t count, void *const *pages, int *status)
+/* Query where the pages are. Linux 6.1 to 6.4 do not find a page that is there and hidden, such as
+ * one that NUMA balancing has marked: a small page is ENOENT, a transparent huge page EFAULT, as
+ * the zero page is, too. If frames give nodes, the page's frame does. */
+static int query(const struct sh_range *range, size_t count, void *const *pages, int *status,
+                 bool *hidden)
 {
+    uint64_t no_folio = UINT64_MAX; /* a place for a huge page that is known to have none */
+
     if (count && sh_move_pages(range->pid, count, pages, NULL, status, 0) < 0)
         return errno;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t address = (uint64_t)(uintptr_t)pages[i];
+        uint64_t place = range->folio_size ? address / range->folio_size : no_folio;
+        bool is_fault = status[i] == -EFAULT;
+        int node = SH_UNKNOWN_NODE;
+
+        if (status[i] == -ENOENT || (is_fault && place != no_folio))
+            node = sh_node_by_frame(range, address, is_fault);
+        if (is_fault && node == SH_UNKNOWN_NODE)
+            no_folio = place;
+        if (node == -ESRCH)
+            return ESRCH;
+        hidden[i] = node != SH_UNKNOWN_NODE;
+        if (hidden[i])
+            status[i] = node;
+    }
     return 0;
 }
 
 static int query_batch(const struct sh_range *range, struct batch *batch)
 {
-    return query(range, batch->count, (void *const *)(uintptr_t)batch->address, batch->node);
+    return query(range, batch->count, (void *const *)(uintptr_t)batch->address, batch->node,
+                 batch->hidden);
 }
 
 static void add_failure(struct sh_result *result, uint64_t address, uint64_t size, int error)
@@ -172,6 +200,7 @@ static int settle(struct mover *mover, struct batch *batch, int node)
 {
     struct group *group = &mover->group;
     size_t open = 0, tried = count_tried(group);
+    int error;
 
     for (size_t i = 0; i < group->count; i++) {
         size_t index = group->index[i];
@@ -189,12 +218,18 @@ static int settle(struct mover *mover, struct batch *batch, int node)
         open++;
     }
     group->count = open;
-    return query(mover->range, open, group->page, group->status);
+    error = query(mover->range, open, group->page, group->status, group->hidden);
+    for (size_t i = 0; i < open && !error; i++)
+        if (group->hidden[i] && (group->node[i] == -ENOENT || group->node[i] == -EFAULT))
+            group->node[i] = HIDDEN;
+    return error;
 }
 
 /* The errno of a page that was tried and did not move. */
 static int why(int said)
 {
+    if (said == HIDDEN)
+        return ENOENT;
     if (said == -ENOENT) /* another process, or the kernel, was moving it */
         return EBUSY;
     return said == UNTOUCHED ? EAGAIN : -said;
@@ -345,7 +380,7 @@ static int probe_huge_pages(struct mover *mover, struct batch *batch, const int 
             group->page[group->count] = (void *)(uintptr_t)(address + batch->size[next] - base);
             group->index[group->count++] = next;
         }
-        error = query(mover->range, group->count, group->page, group->status);
+        error = query(mover->range, group->count, group->page, group->status, group->hidden);
         if (error)
             return error;
         for (size_t i = 0; i < group->count; i++)
@@ -521,15 +556,14 @@ out:
 
 /* ---- locating ------------------------------------------------------------------------------- */
 
-static int add_run(struct sh_runs *runs, uint64_t start, uint64_t page_size, int node)
+static int add_run(struct sh_runs *runs, const struct sh_run *run)
 {
-    uint64_t end = start + page_size;
-
     if (runs->count) {
         struct sh_run *last = &runs->items[runs->count - 1];
 
-        if (last->end == start && last->node == node && last->page_size == page_size) {
-            last->end = end;
+        if (last->end == run->start && last->node == run->node &&
+            last->page_size == run->page_size && last->hidden == run->hidden) {
+            last->end = run->end;
             return 0;
         }
     }
@@ -542,8 +576,7 @@ static int add_run(struct sh_runs *runs, uint64_t start, uint64_t page_size, int
         runs->items = items;
         runs->room = room;
     }
-    runs->items[runs->count++] =
-        (struct sh_run){.start = start, .end = end, .page_size = page_size, .node = node};
+    runs->items[runs->count++] = *run;
     return 0;
 }
 
@@ -574,9 +607,16 @@ int sh_locate(const struct sh_range *range, struct sh_runs *runs)
             error = query_batch(range, batch);
         if (!error && may_be_another(range))
             error = ESRCH;
-        for (size_t i = 0; !error && i < batch->count; i++)
-            if (batch->node[i] >= 0)
-                error = add_run(runs, batch->address[i], batch->size[i], batch->node[i]);
+        for (size_t i = 0; !error && i < batch->count; i++) {
+            struct sh_run run = {.start = batch->address[i],
+                                 .end = batch->address[i] + batch->size[i],
+                                 .page_size = batch->size[i],
+                                 .node = batch->node[i],
+                                 .hidden = batch->hidden[i]};
+
+            if (run.node >= 0)
+                error = add_run(runs, &run);
+        }
     }
     free(batch);
     sh_scanner_close(&scanner);

@@ -75,6 +75,7 @@ struct sh_run {
     uint64_t start, end;
     uint64_t page_size; /* bytes that move as one */
     int node;
+    bool hidden; /* move_pages(2) does not find them; their frames give the node */
 };
 
 struct sh_runs {

@@ -43,8 +43,8 @@ def sweep_range(
 def locate_range(pages: Range) -> Sequence[PageRun]:
     """Return where the present pages of a range lie. Raise OSError."""
     return [
-        PageRun(start=first, end=last, node=node, page_size=page_size)
-        for first, last, node, page_size in _core.locate(*pages)
+        PageRun(start=first, end=last, node=node, page_size=page_size, hidden=hidden)
+        for first, last, node, page_size, hidden in _core.locate(*pages)
     ]
 
 

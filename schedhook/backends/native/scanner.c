@@ -10,6 +10,7 @@
 
 /* /proc/kpageflags */
 #define FLAG_COMPOUND_TAIL (1ull << 16)
+#define FLAG_THP (1ull << 22)
 #define FLAG_ZERO_PAGE (1ull << 24)
 
 /* struct pm_scan_arg of Linux 6.7, and the categories that are used here. */
@@ -203,6 +204,27 @@ int sh_node_of_frame(const struct sh_range *range, uint64_t frame)
             return frame ? (int)span->node : SH_UNKNOWN_NODE;
     }
     return SH_UNKNOWN_NODE;
+}
+
+int sh_node_by_frame(const struct sh_range *range, uint64_t address, bool only_folios)
+{
+    uint64_t entry, flags;
+    ssize_t got;
+
+    if (!range->span_count)
+        return SH_UNKNOWN_NODE;
+    got = sh_read_pagemap(range->pagemap, &entry, sizeof entry,
+                          address / range->base_size * sizeof entry);
+    if (got == 0)
+        return -ESRCH;
+    if (got != sizeof entry || !(entry & SH_PAGEMAP_PRESENT))
+        return SH_UNKNOWN_NODE;
+    entry &= SH_PAGEMAP_FRAME;
+    if (only_folios && (sh_read_pagemap(range->kpageflags, &flags, sizeof flags,
+                                        entry * sizeof flags) != sizeof flags ||
+                        !(flags & FLAG_THP) || (flags & FLAG_ZERO_PAGE)))
+        return SH_UNKNOWN_NODE;
+    return sh_node_of_frame(range, entry);
 }
 
 /* The end of the next read, at most `end`: a huge page must not span two reads. */

@@ -59,6 +59,11 @@ int sh_scanner_next(struct sh_scanner *scanner, struct sh_page *page);
 /* The node of a frame, or SH_UNKNOWN_NODE. */
 int sh_node_of_frame(const struct sh_range *range, uint64_t frame);
 
+/* The node of the present base page at `address` by its frame; SH_UNKNOWN_NODE if there is none or
+ * frames give no nodes, -ESRCH if the address space is gone. `only_folios`: only if it is a part of
+ * a transparent huge page, and not of the zero page. */
+int sh_node_by_frame(const struct sh_range *range, uint64_t address, bool only_folios);
+
 /* Make sh_scanner_next return this page again. */
 void sh_scanner_return(struct sh_scanner *scanner, const struct sh_page *page);
 

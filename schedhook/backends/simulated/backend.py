@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -136,10 +137,14 @@ class SimulatedBackend(Backend):
         else:
             memory.permanent.pop(offset, None)
 
-    def hide(self, pid: int, address: int) -> None:
-        """Hide the page at `address` from move_pages(2), but not from migrate_pages(2)."""
+    def hide(self, pid: int, address: int, attempts: int = sys.maxsize) -> None:
+        """Hide the page at `address` from move_pages(2), but not from migrate_pages(2).
+
+        After as many attempts to move it, it is no longer hidden. A caller that may not move
+        shared pages may not see frames either, so that it does not know of the page.
+        """
         memory, offset = self._machine.find_page(pid, address)
-        memory.hidden.add(offset)
+        memory.hidden[offset] = attempts
 
     # -- the role --------------------------------------------------------------------------------
 

@@ -63,8 +63,9 @@ class Memory:
         """The errnos with which coming attempts to move a unit end, by offset."""
         self.permanent: dict[int, int] = {}
         """The errno with which every attempt to move a unit ends, by offset."""
-        self.hidden: set[int] = set()
-        """The offsets of units that move_pages(2) does not find."""
+        self.hidden: dict[int, int] = {}
+        """How many more times move_pages(2) does not find a unit when it tries to move it, by
+        offset."""
 
     def within(self, start: int, end: int) -> list[PageRun]:
         """Return the runs in [start, end), which is widened to whole units."""
@@ -76,12 +77,15 @@ class Memory:
         ]
 
     def found(self, start: int, end: int) -> list[PageRun]:
-        """Return the same runs without the hidden units."""
-        return [
-            replace(run, start=first, end=last)
-            for run in self.within(start, end)
-            for first, last in self._shown(run)
-        ]
+        """Return the same runs, cut where hidden units begin and end."""
+        return [piece for run in self.within(start, end) for piece in self._cut(run)]
+
+    def seek(self, start: int, end: int) -> None:
+        """Count an attempt to move the hidden units in [start, end); the process then uses them."""
+        for offset in [offset for offset in self.hidden if start <= offset < end]:
+            self.hidden[offset] -= 1
+            if not self.hidden[offset]:
+                del self.hidden[offset]
 
     def place(self, start: int, end: int, node: int) -> None:
         """Put the pages in [start, end), a part of one run, on `node`."""
@@ -115,15 +119,16 @@ class Memory:
         first = bisect_left(self.runs, start, key=lambda run: run.end)
         return slice(first, bisect_right(self.runs, end, key=lambda run: run.start))
 
-    def _shown(self, run: PageRun) -> Iterator[tuple[int, int]]:
+    def _cut(self, run: PageRun) -> Iterator[PageRun]:
         position = run.start
         for offset in sorted(self.hidden):
             if position <= offset < run.end:
                 if position < offset:
-                    yield position, offset
+                    yield replace(run, start=position, end=offset)
+                yield replace(run, start=offset, end=offset + self.unit, hidden=True)
                 position = offset + self.unit
         if position < run.end:
-            yield position, run.end
+            yield replace(run, start=position)
 
     def _outcome(self, offset: int) -> int:
         if offset in self.permanent:

@@ -119,6 +119,11 @@ class SimulatedTarget(Target):
                 for part in parts(run, only, mapping):
                     self._check_destination(new)
                     size += part.end - part.start
+                    if part.hidden:
+                        first, last = (mapping.area.start + at for at in (part.start, part.end))
+                        tally.fail(first, last, errno.ENOENT, mapping.memory.unit)
+                        mapping.memory.seek(part.start, part.end)
+                        continue
                     machine.move(mapping, part, new, shared=shared, tally=tally)
             if not stays:
                 machine.end_process(self.pid)
@@ -178,7 +183,8 @@ class SimulatedTarget(Target):
 
     def _runs(self, mapping: Mapped, start: int, end: int) -> list[PageRun]:
         base = mapping.area.start
-        return mapping.memory.found(start - base, end - base) if start < end else []
+        found = mapping.memory.found(start - base, end - base) if start < end else []
+        return [run for run in found if not run.hidden or self._machine.may_move_shared]
 
     def _check_destination(self, node: int) -> None:
         if node not in self._machine.memory_nodes:

@@ -118,6 +118,16 @@ def test_objects_move_and_count_with_the_process(strategy: str, node_map: str) -
     assert residency(host, OBJECT) == {2: 3, 1: 1}
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_objects_move_in_each_step_of_a_map_and_count_once(strategy: str) -> None:
+    host = Host()
+    report = run(host, node_map="0:1,1:2", strategy=strategy)
+    assert report.outcome is Outcome.COMPLETE
+    assert only_process(report) == (12 * PAGE, 0)
+    assert report.processes[0].residency_after == {1: 11 * PAGE, 2: PAGE}
+    assert residency(host, OBJECT) == {1: 3, 2: 1}
+
+
 def test_pages_that_the_kernel_moved_along_are_counted() -> None:
     """As with a huge page of which the process maps a part."""
     host = Host()

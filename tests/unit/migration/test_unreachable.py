@@ -61,6 +61,30 @@ def test_it_is_counted_if_nodes_change_places(backend: SimulatedBackend) -> None
     assert residency(report) == {0: 10, 2: 14}
 
 
+def test_it_moves_when_it_shows_where_nodes_change_places(backend: SimulatedBackend) -> None:
+    for page in (1, 2):
+        backend.hide(100, AT + page * PAGE, attempts=page)
+    report = relocate_simulated(backend, node_map="0:2,2:0")
+    assert (report.outcome, report.attempts) == (Outcome.COMPLETE, 3)
+    assert residency(report) == {0: 8, 2: 16}
+
+
+def test_it_moves_in_each_step_of_a_map_that_overlaps(backend: SimulatedBackend) -> None:
+    backend.hide(100, AT + 17 * PAGE)
+    report = relocate_simulated(backend, node_map="0:2,2:1")
+    assert report.outcome is Outcome.COMPLETE
+    assert residency(report) == {1: 8, 2: 16}
+
+
+@pytest.mark.parametrize("node_map", ["0:2", "0:2,2:0"])
+def test_a_caller_that_does_not_see_it_counts_it(node_map: str) -> None:
+    backend = SimulatedBackend(may_move_shared=False)
+    backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 16 + [2] * 8)])
+    backend.hide(100, AT + PAGE)
+    report = relocate_simulated(backend, node_map=node_map, bandwidth_mb_s=1000.0)
+    assert report.left_by_reason == {"hidden": PAGE}
+
+
 def test_it_is_distinguished_from_busy_pages(backend: SimulatedBackend) -> None:
     for page in (1, 2, 7):  # the first two are unreachable as well
         backend.fail(100, AT + page * PAGE, always=errno.EBUSY)
@@ -91,6 +115,15 @@ class Everything:
         if self.late:
             self.backend.hide(100, AT + 7 * PAGE)
         return 3
+
+
+def test_what_a_strategy_decides_page_by_page_is_counted_once(backend: SimulatedBackend) -> None:
+    backend.fail(100, AT + 5 * PAGE, always=errno.EBUSY)
+    plugin = Everything(backend)
+    report = relocate_simulated(backend, plugin, strategy="everything", node_map="0:3,3:1")
+    assert report.kept == {"hidden": 2 * PAGE}
+    assert report.left_by_reason == {"EBUSY": PAGE}
+    assert residency(report) == {0: 3, 2: 8, 3: 13}
 
 
 @pytest.mark.parametrize("late", [False, True])

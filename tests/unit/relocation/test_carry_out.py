@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from schedhook.roles.backend import Target
 from schedhook.roles.request import Request
 from schedhook.values.model import Outcome, Policies
 from schedhook.values.nodemap import parse_map
-from tests.unit.relocation.simulation import QUICK, Plug, host, residency, run
+from tests.unit.relocation.simulation import AT, QUICK, Plug, host, residency, run
 
 
 def test_an_observer_may_refuse() -> None:
@@ -44,6 +45,21 @@ def test_a_strategy_that_breaks_is_a_failure_with_what_moved(error: BaseExceptio
     assert report.outcome is Outcome.FAILED
     assert report.bytes_moved == 10 * PAGE
     assert type(error).__name__ in report.notes[-1]
+
+
+def test_an_error_in_a_later_step_leaves_what_earlier_ones_have_moved() -> None:
+    backend = host([0] * 10 + [1] * 5)
+    backend.fail(100, AT + 10 * PAGE, always=errno.EBUSY)
+
+    def move(work: Move) -> None:
+        if 1 not in work.node_map.moves:
+            raise ZeroDivisionError
+        work.sweep()
+
+    report = run(backend, node_map="0:1,1:2", strategies={"broken": move}, strategy="broken")
+    assert (report.outcome, residency(backend)) == (Outcome.FAILED, {0: 10, 1: 1, 2: 4})
+    assert report.bytes_moved == 4 * PAGE
+    assert report.left_by_reason == {"aborted": 10 * PAGE, "EBUSY": PAGE}
 
 
 class Recorder:

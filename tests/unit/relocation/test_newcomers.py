@@ -53,6 +53,22 @@ def test_a_process_that_joins_the_cgroup_is_moved_too() -> None:
     assert residency(backend, 101) == {2: 4}
 
 
+def test_a_process_that_joins_is_moved_by_a_map_that_has_steps() -> None:
+    backend = host([0] * 10 + [1] * 5)
+    backend.add_cgroup("/job", [100])
+
+    def move(work: Move) -> None:
+        work.sweep()
+        if len(work.processes) == 1:
+            backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0] * 4 + [1] * 2)])
+            backend.add_cgroup("/job", [100, 101])
+
+    chain = {"pids": (), "cgroup": "/job", "node_map": "0:1,1:2"}
+    report = run(backend, **chain, strategies={"slow": move}, strategy="slow")
+    assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 21 * PAGE)
+    assert residency(backend, 101) == {1: 4, 2: 2}
+
+
 def test_a_process_that_joins_and_may_not_be_moved_is_a_failure_with_what_moved() -> None:
     backend = host([0] * 10)
     backend.add_cgroup("/job", [100])

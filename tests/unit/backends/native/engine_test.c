@@ -125,6 +125,24 @@ static void errors_are_not_believed(struct setup *setup)
     check(stayed(setup, EACCES) == BASE, "no EACCES");
 }
 
+/* Only frames show hidden pages. */
+static void hidden_pages_are_told(struct setup *setup, size_t known)
+{
+    setup->destination[0] = 1;
+    setup->range.use_scan = false;
+    map_small(0, 10, 0);
+    world_map(FOLIO, FOLIO, 0, false);
+    world_map(2 * FOLIO, FOLIO, 0, false);
+    fail(world.page[3], HIDDEN, FOREVER);
+    fail(world.page[FOLIO], HIDDEN, FOREVER);
+    tell_frames(setup, known);
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == (9 + FOLIO) * BASE, "%" PRIu64, setup->moved[0]);
+    check(stayed(setup, ENOENT) == (known ? 1 + FOLIO : 0) * BASE, "%" PRIu64,
+          stayed(setup, ENOENT));
+    check(stayed(setup, 0) == stayed(setup, ENOENT), "-");
+}
+
 static void small_pages_in_a_row_are_no_folio(struct setup *setup)
 {
     setup->destination[0] = 1;
@@ -404,6 +422,8 @@ static void named_scenarios(void)
 
     run(untried_pages_are_tried(&setup));
     run(errors_are_not_believed(&setup));
+    run(hidden_pages_are_told(&setup, 1));
+    run(hidden_pages_are_told(&setup, 0));
     run(small_pages_in_a_row_are_no_folio(&setup));
     run(one_that_finds_no_room_does_not_stop_the_others(&setup));
     run(a_full_node_is_found_out_soon(&setup));
@@ -438,7 +458,7 @@ static void random_fault(struct folio *folio, unsigned percent)
 {
     if (!chance(percent))
         return;
-    folio->fault = (enum fault)(1 + any(folio->pages > 1 ? 5 : 6));
+    folio->fault = (enum fault)(1 + any(folio->pages > 1 ? 6 : 7));
     folio->times = chance(50) ? FOREVER : 1 + (int)any(2);
 }
 
@@ -567,6 +587,16 @@ static bool is_listed(const struct sh_result *result, uint64_t address, int erro
     return false;
 }
 
+/* Whether the engine cannot see this page. */
+static bool is_unseen(const struct setup *setup, const struct folio *folio)
+{
+    const struct sh_range *range = &setup->range;
+
+    return folio->fault == HIDDEN &&
+           (world.frames_hidden || (size_t)folio->node >= range->span_count ||
+            (folio->pages > 1 && !world.hugetlb && (range->kpageflags < 0 || !range->folio_size)));
+}
+
 /* Whether a page with this fault may have stayed for this reason. */
 static int expected_error(const struct folio *folio)
 {
@@ -578,6 +608,8 @@ static int expected_error(const struct folio *folio)
     case BUSY:
     case MIGRATING:
         return EBUSY;
+    case HIDDEN:
+        return ENOENT;
     default:
         return 0;
     }
@@ -606,6 +638,8 @@ static void check_exactly(const struct setup *setup)
             continue;
         }
         check(folio->node == origin, "page %zu is on %d", index, folio->node);
+        if (is_unseen(setup, folio))
+            continue;
         left += BASE;
         denied += folio->fault == SHARED ? BASE : 0;
         fixed += folio->fault == UNMOVABLE ? BASE : 0;
@@ -657,7 +691,7 @@ static void check_roughly(const struct setup *setup, bool ended)
             continue;
         if (folio->node == target)
             least += BASE;
-        else if (ended)
+        else if (ended && !is_unseen(setup, folio))
             check(is_listed(result, address, 0), "page %zu is in no list", index);
     }
     for (int node = 0; node < MAX_NODES; node++)
@@ -722,11 +756,13 @@ static void random_locate(uint64_t seed)
 
         for (; address < until; address += BASE) {
             const struct folio *folio = world.page[(address - START) / BASE];
-            check(!folio || folio->fault == ZERO, "%" PRIx64 " is in no run", address);
+            check(!folio || folio->fault == ZERO || is_unseen(&setup, folio),
+                  "%" PRIx64 " is in no run", address);
         }
         for (; i < runs.count && address < runs.items[i].end; address += BASE) {
             const struct folio *folio = world.page[(address - START) / BASE];
             check(folio && folio->node == runs.items[i].node, "%" PRIx64, address);
+            check(runs.items[i].hidden == (folio->fault == HIDDEN), "%" PRIx64, address);
         }
     }
     free(runs.items);
@@ -790,6 +826,9 @@ static void random_survey(uint64_t seed)
     /* A page that was read has a frame like any other one here. */
     for (size_t i = 0; i < MAX_PAGES && !setup.range.use_scan; i++)
         if (world.page[i] && world.page[i]->fault == ZERO)
+            world.page[i]->fault = NO_FAULT;
+    for (size_t i = 0; i < MAX_PAGES; i++)
+        if (world.page[i] && is_unseen(&setup, world.page[i]))
             world.page[i]->fault = NO_FAULT;
     int error = sh_survey(&setup.range, &frames, SH_ALL, &survey);
     bool dead = world.dead;

@@ -255,6 +255,11 @@ static bool shows(struct folio *folio, enum fault fault)
     return true;
 }
 
+static int hidden_status(const struct folio *folio)
+{
+    return folio->pages > 1 && !world.hugetlb ? -EFAULT : -ENOENT;
+}
+
 /* 1: isolated, 0: already there, else a negative errno. */
 static int isolate(struct folio *folio, int node, bool all)
 {
@@ -262,6 +267,8 @@ static int isolate(struct folio *folio, int node, bool all)
         return -ENOENT;
     if (folio->fault == UNMOVABLE || folio->fault == ZERO)
         return -EFAULT;
+    if (folio->fault == HIDDEN)
+        return hidden_status(folio);
     if (shows(folio, MIGRATING))
         return -ENOENT;
     if (folio->node == node)
@@ -376,7 +383,10 @@ long sh_move_pages(pid_t pid, size_t count, void *const *pages, const int *nodes
             size_t index;
             const struct folio *folio = at(pages[i], &index);
 
-            status[i] = !folio ? -ENOENT : folio->fault == ZERO ? -EFAULT : folio->node;
+            status[i] = !folio                   ? -ENOENT
+                        : folio->fault == HIDDEN ? hidden_status(folio)
+                        : folio->fault == ZERO   ? -EFAULT
+                                                 : folio->node;
         }
     }
     if (left < 0) {
@@ -424,6 +434,8 @@ ssize_t sh_read_pagemap(int fd, void *buffer, size_t size, uint64_t offset)
             out[i] = !folio || folio->pages == 1 ? 1 << 5
                      : frame == folio->frame     ? 1 << 15
                                                  : 1 << 16;
+            if (folio && folio->pages > 1 && !world.hugetlb)
+                out[i] |= 1 << 22;
         }
         return (ssize_t)(count * sizeof *out);
     }

@@ -22,6 +22,8 @@ enum fault {
     SHARED,    /* other processes map it: EACCES without MPOL_MF_MOVE_ALL */
     UNMOVABLE, /* the mapping is not migratable: EFAULT, though a query gives its node */
     MIGRATING, /* another process is migrating it: ENOENT */
+    HIDDEN,    /* NUMA balancing has marked it: ENOENT, a transparent huge page
+                  EFAULT, from query and move, as on Linux 6.1 */
     ZERO,      /* the zero page: EFAULT from query and move */
 };
 
