@@ -17,24 +17,43 @@ _RESERVE = 64 * _MIB
 _LEAST_SHARE = 0.01
 
 
-def choose_nodes(job: Job, task: Task, home: NodeSet) -> dict[int, int] | None:
+def choose_nodes(job: Job, task: Task, home: NodeSet, refused: NodeSet) -> dict[int, int] | None:
     """Return for each node of home that holds memory of the task another one with room for it.
 
     None if there are too few; see `match_nodes`. A few pages, such as every process has on some
     other node, do not count.
     """
     topology = read_topology(job.root)
+    held = _bytes_held(job, task, topology)
+    least = max(_MIB, int(_LEAST_SHARE * sum(held.values())))
+    needed = {node: size for node, size in held.items() if node in home and size >= least}
+    candidates = topology.memory_nodes - home - refused
+    return match_nodes(needed, _occupied(job, topology), candidates, topology, _RESERVE)
+
+
+def choose_by_room(job: Job, task: Task, sources: NodeSet, free: NodeSet) -> dict[int, int]:
+    """Return for each of the nodes `sources` one of `free`, which are at least as many.
+
+    The node with the most memory of the task gets the one with the most room, and so on; of equals
+    the lowest.
+    """
+    topology = read_topology(job.root)
+    room = {node: its.room for node, its in topology.nodes.items()}
+    held = _bytes_held(job, task, topology) if len(sources) > 1 else {}
+    largest = sorted(sources, key=lambda node: (-held.get(node, 0), node))
+    roomy = sorted(free, key=lambda node: (-room.get(node, 0), node))
+    return dict(sorted(zip(largest, roomy, strict=False)))
+
+
+def _bytes_held(job: Job, task: Task, topology: Topology) -> Mapping[int, int]:
+    """Return the task's bytes by node."""
     # A map from every node to another one: the plan then tells what is on each of them.
     nodes = list(topology.memory_nodes)
     ring = {
         old: new for old, new in zip(nodes, [*nodes[1:], *nodes[:1]], strict=True) if old != new
     }
     plan = make_plan(job, [task], Request(node_map=NodeMap(pairs=ring))) if ring else None
-    held = plan.bytes_by_source if plan else {}
-    least = max(_MIB, int(_LEAST_SHARE * sum(held.values())))
-    needed = {node: size for node, size in held.items() if node in home and size >= least}
-    candidates = topology.memory_nodes - home
-    return match_nodes(needed, _occupied(job, topology), candidates, topology, _RESERVE)
+    return plan.bytes_by_source if plan else {}
 
 
 def _occupied(job: Job, topology: Topology) -> NodeSet:

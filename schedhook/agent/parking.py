@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from schedhook.agent.job import SETTLED, Job, move, placements
-from schedhook.agent.park_nodes import choose_nodes
+from schedhook.agent.park_nodes import choose_by_room, choose_nodes
 from schedhook.agent.results import Step
 from schedhook.host.topology import read_topology
 from schedhook.journal.columns import json_object
@@ -110,12 +110,17 @@ def park(job: Job, tasks: Sequence[Task]) -> list[Step]:
     steps = []
     parked = Parked(tasks={})
     for task in tasks:
-        home = _home(job, task)
-        nodes, step = _destinations(job, task, home)
-        steps.append(step)
-        if nodes:
+        home, refused = _home(job, task), NodeSet()
+        while True:
+            nodes, step = _destinations(job, task, home, refused)
+            steps.append(step)
+            if not nodes:
+                break
             parked, step = _park_task(job, task, parked, ParkedTask(home=home, nodes=nodes))
             steps.append(step)
+            if task.name in parked.tasks:
+                break
+            refused = refused | nodes.values()  # there may be room on others
     return steps
 
 
@@ -124,22 +129,27 @@ def _home(job: Job, task: Task) -> NodeSet:
     return known.home.nodes | known.visited if known else task.placement.nodes
 
 
-def _destinations(job: Job, task: Task, home: NodeSet) -> tuple[dict[int, int], Step]:
+def _destinations(
+    job: Job, task: Task, home: NodeSet, refused: NodeSet
+) -> tuple[dict[int, int], Step]:
     """Return for each node of home another one to park on; none, and why, if there are too few.
 
-    No two nodes are parked on one: the memory could not be brought back to where it was.
+    No two nodes are parked on one: the memory could not be brought back to where it was. Nothing is
+    parked on nodes that were `refused`, which has been said already.
     """
     if job.actions.park == AnyNode.ANY:
-        nodes = choose_nodes(job, task, home)
-        if nodes is None:
+        nodes = choose_nodes(job, task, home, refused)
+        if nodes is None and not refused:
             return {}, _not_parked(task, f"no node has room of its own for each of nodes {home}")
-        return nodes, Step()
+        return nodes or {}, Step()
     assert isinstance(job.actions.park, NodeSet)
-    sources, free = home - job.actions.park, job.actions.park - home
-    if len(sources) > len(free):
-        why = f"nodes {sources} need a node each, and there are nodes {free}"
-        return {}, _not_parked(task, why)
-    return dict(zip(sources, free, strict=False)), Step()
+    sources, free = home - job.actions.park, job.actions.park - home - refused
+    if len(sources) <= len(free):
+        return choose_by_room(job, task, sources, free), Step()
+    if refused:
+        return {}, Step()
+    why = f"nodes {sources} need a node each, and there are nodes {free}"
+    return {}, _not_parked(task, why)
 
 
 def _not_parked(task: Task, why: str) -> Step:

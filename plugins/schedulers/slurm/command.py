@@ -38,6 +38,7 @@ from schedhook_plugins.schedulers.slurm.answers import JobAnswer
 from schedhook_plugins.schedulers.slurm.memory import MIB, describe, left_by_reason
 from schedhook_plugins.schedulers.slurm.migrate import (
     JobMove,
+    check_free,
     check_later_steps,
     cpus_of_nodes,
     migrate,
@@ -62,6 +63,7 @@ class _Arguments:
     nodes: NodeSet | None
     release: bool
     force: bool
+    strict: bool
     dry_run: bool
     config_path: Path | None
 
@@ -71,6 +73,7 @@ class _Arguments:
         words += ["--to-nodes", str(self.nodes)] if self.nodes is not None else []
         words += ["--release"] if self.release else []
         words += ["--force"] if self.force else []
+        words += ["--strict"] if self.strict else []
         words += ["--dry-run"] if self.dry_run else []
         return words + (["--config", str(self.config_path.absolute())] if self.config_path else [])
 
@@ -91,6 +94,7 @@ class _Arguments:
     is_flag=True,
     help="Move the job although Slurm can then start no further step of it (cgroups of version 1).",
 )
+@click.option("--strict", is_flag=True, help="Refuse processors that another job on the host has.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
 @click.option(
     "--this-host", is_flag=True, help="Act on this host only; do not ask Slurm where the job runs."
@@ -110,6 +114,7 @@ def command(
     nodes: NodeSet | None,
     release: bool,
     force: bool,
+    strict: bool,
     dry_run: bool,
     this_host: bool,
     by_number: bool,
@@ -139,6 +144,7 @@ def command(
         nodes=nodes,
         release=release,
         force=force,
+        strict=strict,
         dry_run=dry_run,
         config_path=config_path,
     )
@@ -251,6 +257,8 @@ def _move(
     if cpus is None:
         assert arguments.nodes is not None
         cpus = cpus_of_nodes(here, arguments.job, arguments.nodes)
+    if arguments.strict:
+        check_free(here, arguments.job, cpus)
     if not arguments.force:
         check_later_steps(here, arguments.job, cpus)
     if recorder is None:

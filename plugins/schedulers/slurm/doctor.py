@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 from pathlib import Path
 
+from schedhook.host.cgroups import configured_cpus
 from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.ownership import explain_untrusted
 from schedhook.values.text import join_some
 from schedhook_plugins.schedulers.slurm import queries
+from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.configuration import (
     Settings,
     find_configuration,
@@ -22,6 +25,7 @@ from schedhook_plugins.schedulers.slurm.configuration import (
     plugin_names,
     read_settings,
 )
+from schedhook_plugins.schedulers.slurm.cpu_tree import union
 from schedhook_plugins.schedulers.slurm.scopes import JobCgroups
 
 _CGROUPS = "proctrack/cgroup"
@@ -43,6 +47,7 @@ def examine(root: Path) -> Iterable[Finding]:
     yield ok("slurm", f"configured by {path}")
     yield from _confinement(settings, path)
     yield from _numbers(root)
+    yield from _sharing(root)
     for parameter, without in _HOOKS.items():
         yield from _hook(parameter, settings.get(parameter.lower(), []), without, root)
     if root == Path("/"):
@@ -85,6 +90,23 @@ def _numbers(root: Path) -> Iterable[Finding]:
             " can be seen; it is not followed"
         )
         yield problem("slurm", what, "set CgroupJobIdPaths=yes in cgroup.conf (26.05.2 or later)")
+
+
+def _sharing(root: Path) -> Iterable[Finding]:
+    """Report jobs that have processors in common: Slurm gives a processor to one job only.
+
+    It does not know of processors that job-migrate, or an administrator, has given a job.
+    """
+    here = HostJobs(root)
+    cpus = {job: union(map(configured_cpus, here.cgroups(job))) for job in here.jobs()}
+    shared = [
+        f"{one} and {other} on {cpus[one] & cpus[other]}"
+        for one, other in combinations(cpus, 2)
+        if cpus[one] & cpus[other]
+    ]
+    if shared:
+        what = f"jobs share processors: {join_some(shared)}"
+        yield note("slurm jobs", what, "job-migrate one of them to free processors")
 
 
 def _hook(parameter: str, values: list[str], without: str, root: Path) -> Iterable[Finding]:

@@ -19,6 +19,7 @@ from schedhook.values.errors import RefusedError, SchedhookError, UsageError
 from schedhook.values.model import Placement, Report
 from schedhook.values.nodemap import in_order
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.text import join_some
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.cpu_tree import check_cpus, job_cpus, move_job, union
 from schedhook_plugins.schedulers.slurm.memory import JobMemory
@@ -129,6 +130,13 @@ def check_later_steps(here: HostJobs, job: str, cpus: CpuSet) -> None:
             )
 
 
+def check_free(here: HostJobs, job: str, cpus: CpuSet) -> None:
+    """Raise RefusedError if another job on this host has any of these processors."""
+    shared = [f"job {other} has {its & cpus}" for other, its in other_jobs(here, job) if its & cpus]
+    if shared:
+        raise RefusedError(f"processors {cpus} are not free: {join_some(shared)}")
+
+
 def cpus_of_nodes(here: HostJobs, job: str, nodes: NodeSet) -> CpuSet:
     """Return as many processors of `nodes` as the job has, spread evenly over the nodes.
 
@@ -141,7 +149,7 @@ def cpus_of_nodes(here: HostJobs, job: str, nodes: NodeSet) -> CpuSet:
         raise UsageError(f"job {job} has no process on this host")
     topology = read_topology(here.root)
     number = len(job_cpus(cgroups, tasks, here.root))
-    taken = union(cpus for _, cpus in _other_jobs(here, job))
+    taken = union(cpus for _, cpus in other_jobs(here, job))
     available = len(topology.cpus_of(nodes))
     if available < number:
         raise UsageError(f"nodes {nodes} have {available} processors, and job {job} has {number}")
@@ -168,12 +176,12 @@ def _await_steps(here: HostJobs, job: str) -> None:
 def _notes(here: HostJobs, job: str, old: CpuSet, new: CpuSet) -> Iterator[str]:
     if len(new) < len(old):
         yield f"{len(old)} processors become {len(new)}: some tasks now share one"
-    for other, cpus in _other_jobs(here, job):
+    for other, cpus in other_jobs(here, job):
         if cpus & new:
             yield f"job {other} has processors {cpus & new} too"
 
 
-def _other_jobs(here: HostJobs, job: str) -> Iterator[tuple[str, CpuSet]]:
+def other_jobs(here: HostJobs, job: str) -> Iterator[tuple[str, CpuSet]]:
     """Yield each other job on this host that has a cpuset of its own, and its processors."""
     for other in here.jobs():
         if other != job:

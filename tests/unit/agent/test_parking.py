@@ -9,13 +9,14 @@ import pytest
 from schedhook.agent import suspensions
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.roles.request import Request
+from schedhook.testing.hosts import FakeNode, write_host, write_process
 from schedhook.values.errors import RefusedError
 from schedhook.values.model import (
     Outcome,
     Report,
 )
 from schedhook.values.sets import NodeSet
-from tests.unit.agent.one_job import OneJob, at
+from tests.unit.agent.one_job import ME, PARENT, OneJob, at
 from tests.unit.agentkit import (
     FakeScheduler,
     event,
@@ -140,6 +141,64 @@ def test_what_does_not_fit_on_the_parking_nodes_stays(parking: OneJob) -> None:
     parking.moves.requests.clear()
     parking.look("preresume")
     assert parking.moves.requests == []
+
+
+def test_what_is_refused_on_one_node_is_parked_on_another(parking: OneJob) -> None:
+    """Node 2 has filled up since its room was read."""
+
+    def carry_out(request: Request) -> Report:
+        full = request.node_map is not None and 2 in request.node_map.pairs.values()
+        parking.moves.outcome = Outcome.REFUSED if full else Outcome.COMPLETE
+        return parking.moves(request)
+
+    dispatcher = Dispatcher(
+        with_actions(park=NodeSet.parse("2-3")),
+        parking.dispatcher._plugins,
+        parking.journal,
+        carry_out=carry_out,
+    )
+    handled = dispatcher.handle(event("postsuspend"), 3.0)
+    assert parking.moves.pairs == [{0: 2}, {0: 3}, {1: 2}, {1: 3}]
+    assert handled.summary.count("refused") == 2
+    parking.moves.requests.clear()
+    parking.moves.outcome = Outcome.COMPLETE
+    parking.look("preresume")
+    assert parking.moves.pairs == [{3: 0}, {3: 1}]
+
+
+def test_tasks_are_spread_over_the_parking_nodes_by_their_room(tmp_path: Path) -> None:
+    """Each goes where most room is left, not all to the first node."""
+    room = {0: 64, 1: 64, 2: 300, 3: 500}
+
+    def write(held: dict[int, int]) -> None:
+        free = {node: room[node] - held.get(node, 0) for node in room}
+        nodes = [FakeNode(number=n, cpus=str(n), memory=1 << 30, free=free[n] << 20) for n in room]
+        write_host(tmp_path / "host", nodes)
+
+    one = OneJob(tmp_path, with_actions(park=NodeSet.parse("2-3")))
+    held: dict[int, int] = {}
+    write(held)
+    for pid in (ME, PARENT):
+        write_process(tmp_path / "host", pid)
+
+    def carry_out(request: Request) -> Report:
+        report = one.moves(request)
+        assert request.node_map is not None
+        if not request.dry_run:
+            for node in request.node_map.pairs.values():
+                held[node] = held.get(node, 0) + 250
+            write(held)
+        return report
+
+    dispatcher = Dispatcher(
+        with_actions(park=NodeSet.parse("2-3")),
+        one.dispatcher._plugins,
+        one.journal,
+        root=tmp_path / "host",
+        carry_out=carry_out,
+    )
+    dispatcher.handle(event("postsuspend"), 3.0)
+    assert one.moves.pairs == [{0: 3}, {1: 2}]
 
 
 def test_a_return_that_is_refused_is_tried_again(parking: OneJob) -> None:

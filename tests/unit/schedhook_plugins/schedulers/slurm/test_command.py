@@ -90,6 +90,16 @@ def test_a_job_on_version_1_is_only_moved_by_force(
     assert moved["outcome"] == ("planned" if dry_run else "complete")
 
 
+def test_a_strict_move_takes_no_processors_of_other_jobs(here: JobHost, config: Path) -> None:
+    here.cpuset("slurm/uid_5/job_8", "2")
+    words = ("7", "--this-host", "--config", str(config), "--cpus", "2-3")
+    with pytest.raises(RefusedError, match="job 8 has 2"):
+        run(*words, "--strict")
+    assert here.is_untouched()
+    (moved,) = run(*words)["hosts"]
+    assert (moved["outcome"], moved["notes"]) == ("complete", ["job 8 has processors 2 too"])
+
+
 def test_only_root_may_and_that_is_said_once(
     here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

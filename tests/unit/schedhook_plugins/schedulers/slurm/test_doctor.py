@@ -126,3 +126,12 @@ def test_a_job_whose_number_nothing_tells_is_a_problem(host: Path) -> None:
     write_cgroup(host, f"{scope}/step_0/slurm", pids=[100])
     write_process(host, 100, name=b"slurmstepd", arguments=[b"slurmstepd: [7.0]"])
     assert {each.level for each in examine(host)} == {Severity.OK}
+
+
+def test_jobs_that_share_processors_are_listed(host: Path) -> None:
+    write_cgroup_mounts(host, version=2)
+    for job, cpus in (("7", "0-1"), ("8", "2-3"), ("9", "1-2")):
+        write_cgroup(host, f"system.slice/slurmstepd.scope/job_{job}", version=2, cpus=cpus)
+    (finding,) = [each for each in examine(host) if each.subject == "slurm jobs"]
+    assert finding.level is Severity.NOTE
+    assert finding.what == "jobs share processors: 7 and 9 on 1, 8 and 9 on 2"

@@ -17,7 +17,12 @@ from schedhook.values.errors import RefusedError, UsageError
 from schedhook.values.model import Outcome, Placement
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
-from schedhook_plugins.schedulers.slurm.migrate import check_later_steps, cpus_of_nodes, migrate
+from schedhook_plugins.schedulers.slurm.migrate import (
+    check_free,
+    check_later_steps,
+    cpus_of_nodes,
+    migrate,
+)
 from tests.unit.schedhook_plugins.schedulers.slurm.job_host import JOB, MIB, JobHost, cpus, place
 
 
@@ -116,6 +121,14 @@ def test_processors_outside_slurms_own_cpuset_are_refused(job_host: JobHost) -> 
     job_host.cpuset("slurm", "0-2")
     with pytest.raises(RefusedError, match="allows processors 0-2, not 3"):
         migrate(job_host.here, "7", cpus("2-3"), job_host.relocate)
+
+
+def test_processors_of_other_jobs_are_not_free(job_host: JobHost) -> None:
+    job_host.cpuset("slurm/uid_5/job_8", "2")
+    job_host.cpuset("slurm/uid_5/job_9", "0")
+    check_free(job_host.here, "7", cpus("1,3"))
+    with pytest.raises(RefusedError, match="processors 2-3 are not free: job 8 has 2"):
+        check_free(job_host.here, "7", cpus("2-3"))
 
 
 @pytest.mark.parametrize("version", [1, 2])
