@@ -32,16 +32,22 @@ class MapsLine:
     @classmethod
     def parse(cls, start: int, rest: bytes) -> MapsLine:
         """Parse a line from behind the first dash. Raise ValueError or IndexError."""
-        words = rest.split(None, 5)
-        major, _, minor = words[3].partition(b":")
+        end, _, rest = rest.partition(b" ")
+        return cls.behind(start, int(end, 16), rest)
+
+    @classmethod
+    def behind(cls, start: int, end: int, rest: bytes) -> MapsLine:
+        """Parse a line from behind the addresses. Raise ValueError or IndexError."""
+        words = rest.split(None, 4)
+        major, _, minor = words[2].partition(b":")
         return cls(
             start=start,
-            end=int(words[0], 16),
-            is_shared=words[1][3:4] == b"s",
-            offset=int(words[2], 16),
+            end=end,
+            is_shared=words[0][3:4] == b"s",
+            offset=int(words[1], 16),
             device=f"{int(major, 16)}:{int(minor, 16)}",
-            inode=int(words[4]),
-            name=words[5].rstrip(b"\n").replace(b"\\012", b"\n") if len(words) > 5 else b"",
+            inode=int(words[3]),
+            name=words[4].rstrip(b"\n").replace(b"\\012", b"\n") if len(words) > 4 else b"",
         )
 
 
@@ -138,7 +144,7 @@ class Maps:
     def _current(self) -> MapsLine | None:
         """Return the line that was reached; None if it is truncated."""
         try:
-            return MapsLine.parse(self._start, b"%x %s" % (self._end, self._rest))
+            return MapsLine.behind(self._start, self._end, self._rest)
         except (ValueError, IndexError):
             return None
 

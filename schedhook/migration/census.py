@@ -112,7 +112,7 @@ class Census:
 
 def find_common(areas_by_pid: Mapping[int, Sequence[Area]]) -> set[tuple[int, int]]:
     """Return (pid, start) of the areas that may hold a page which another one of these has too."""
-    overlaps = _Overlaps()
+    overlaps = _Overlaps(forked=len(areas_by_pid) > 1)
     for pid, areas in areas_by_pid.items():
         for area in areas:
             overlaps.add(pid, area)
@@ -162,7 +162,9 @@ class _Overlaps:
     the mappings of the first page only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, forked: bool = False) -> None:
+        """`forked`: some areas may be of a process that another one has made."""
+        self._forked = forked
         self._by_object: dict[ObjectId, list[_Window]] = {}
         self._own: list[_Window] = []
         """The areas without an object, as parts of an address space that fork(2) has copied."""
@@ -170,6 +172,8 @@ class _Overlaps:
 
     def add(self, pid: int, area: Area) -> None:
         key, is_common = (pid, area.start), _has_common_pages(area)
+        if not area.object_id and not (is_common or self._forked):
+            return
         if not area.object_id:
             self._own.append(_Window(area.start, area.end, key, is_common))
             return

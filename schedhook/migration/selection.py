@@ -166,9 +166,9 @@ def select(
                 pieces += _split(whole, census) if why == _SHARED_FILE else [whole]
         all_pieces += pieces
         result[pid] = areas, own, pieces
-    for piece in sorted(all_pieces, key=lambda each: -each.area.resident):
-        if piece.is_common:
-            piece.share = census.count(piece.pid, piece.area, piece.part)
+    found = (piece for piece in all_pieces if piece.is_common)
+    for piece in sorted(found, key=lambda each: -each.area.resident):
+        piece.share = census.count(piece.pid, piece.area, piece.part)
     return {
         pid: _process_selection(areas, own, pieces, sources, shared=selection.moves_shared_pages)
         for pid, (areas, own, pieces) in result.items()
@@ -190,12 +190,12 @@ class _Piece:
     is_common: bool = False
 
     def selected(self, *, shared: bool) -> Selected:
-        share = self.share or Share(residency=self.here)
+        share = self.share
         return Selected(
             area=self.area,
-            counted=share.residency,
+            counted=share.residency if share else self.here,
             here=self.here,
-            only=share.only,
+            only=share.only if share else None,
             is_common=self.is_common,
             shared=shared,
         )
