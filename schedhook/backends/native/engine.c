@@ -1,4 +1,5 @@
 #include "engine.h"
+#include "locate.h"
 #include "scanner.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@ _Static_assert(sizeof(void *) == sizeof(uint64_t),
  * that the kernel did not reach. */
 #define UNTOUCHED INT_MIN
 #define NOT_TRIED (INT_MIN + 1)
-/* That of a page that move_pages(2) finds neither in the move nor in a query: see query(). Not
+/* That of a page that move_pages(2) finds neither in the move nor in a query: see sh_query(). Not
  * SH_UNKNOWN_NODE. */
 #define HIDDEN (INT_MIN + 3)
 
@@ -60,39 +61,10 @@ static bool may_be_another(const struct sh_range *range)
     return sh_exited(range->pidfd, range->task);
 }
 
-/* Query where the pages are. Linux 6.1 to 6.4 do not find a page that is there and hidden, such as
- * one that NUMA balancing has marked: a small page is ENOENT, a transparent huge page EFAULT, as
- * the zero page is, too. If frames give nodes, the page's frame does. */
-static int query(const struct sh_range *range, size_t count, void *const *pages, int *status,
-                 bool *hidden)
-{
-    uint64_t no_folio = UINT64_MAX; /* a place for a huge page that is known to have none */
-
-    if (count && sh_move_pages(range->pid, count, pages, NULL, status, 0) < 0)
-        return errno;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t address = (uint64_t)(uintptr_t)pages[i];
-        uint64_t place = range->folio_size ? address / range->folio_size : no_folio;
-        bool is_fault = status[i] == -EFAULT;
-        int node = SH_UNKNOWN_NODE;
-
-        if (status[i] == -ENOENT || (is_fault && place != no_folio))
-            node = sh_node_by_frame(range, address, is_fault);
-        if (is_fault && node == SH_UNKNOWN_NODE)
-            no_folio = place;
-        if (node == -ESRCH)
-            return ESRCH;
-        hidden[i] = node != SH_UNKNOWN_NODE;
-        if (hidden[i])
-            status[i] = node;
-    }
-    return 0;
-}
-
 static int query_batch(const struct sh_range *range, struct batch *batch)
 {
-    return query(range, batch->count, (void *const *)(uintptr_t)batch->address, batch->node,
-                 batch->hidden);
+    return sh_query(range, batch->count, (void *const *)(uintptr_t)batch->address, batch->node,
+                    batch->hidden);
 }
 
 static void add_failure(struct sh_result *result, uint64_t address, uint64_t size, int error)
@@ -218,7 +190,7 @@ static int settle(struct mover *mover, struct batch *batch, int node)
         open++;
     }
     group->count = open;
-    error = query(mover->range, open, group->page, group->status, group->hidden);
+    error = sh_query(mover->range, open, group->page, group->status, group->hidden);
     for (size_t i = 0; i < open && !error; i++)
         if (group->hidden[i] && (group->node[i] == -ENOENT || group->node[i] == -EFAULT))
             group->node[i] = HIDDEN;
@@ -380,7 +352,7 @@ static int probe_huge_pages(struct mover *mover, struct batch *batch, const int 
             group->page[group->count] = (void *)(uintptr_t)(address + batch->size[next] - base);
             group->index[group->count++] = next;
         }
-        error = query(mover->range, group->count, group->page, group->status, group->hidden);
+        error = sh_query(mover->range, group->count, group->page, group->status, group->hidden);
         if (error)
             return error;
         for (size_t i = 0; i < group->count; i++)
@@ -488,13 +460,6 @@ static bool is_selected(const struct sh_options *options, const struct sh_page *
            page->address + page->size <= options->only[*next].end;
 }
 
-/* The errno that ended a sweep. If the address space is gone, calls fail with EINVAL; if the
- * process has become another program, they can fail with EPERM. */
-static int explain(const struct sh_range *range, int error)
-{
-    return error && sh_address_space_gone(range) ? ESRCH : error;
-}
-
 int sh_sweep(const struct sh_range *range, const struct sh_options *options,
              struct sh_result *result)
 {
@@ -551,74 +516,5 @@ out:
         free(mover->no_memory);
     free(mover);
     sh_scanner_close(&scanner);
-    return explain(range, error);
-}
-
-/* ---- locating ------------------------------------------------------------------------------- */
-
-static int add_run(struct sh_runs *runs, const struct sh_run *run)
-{
-    if (runs->count) {
-        struct sh_run *last = &runs->items[runs->count - 1];
-
-        if (last->end == run->start && last->node == run->node &&
-            last->page_size == run->page_size && last->hidden == run->hidden) {
-            last->end = run->end;
-            return 0;
-        }
-    }
-    if (runs->count == runs->room) {
-        size_t room = runs->room ? 2 * runs->room : 64;
-        struct sh_run *items = realloc(runs->items, room * sizeof *items);
-
-        if (!items)
-            return SH_NO_LOCAL_MEMORY;
-        runs->items = items;
-        runs->room = room;
-    }
-    runs->items[runs->count++] = *run;
-    return 0;
-}
-
-int sh_locate(const struct sh_range *range, struct sh_runs *runs)
-{
-    struct sh_scanner scanner;
-    struct batch *batch = NULL;
-    int error = sh_scanner_open(&scanner, range);
-
-    if (error)
-        return error;
-    batch = malloc(sizeof *batch);
-    if (!batch)
-        error = SH_NO_LOCAL_MEMORY;
-    for (bool more = true; more && !error;) {
-        struct sh_page page;
-
-        batch->count = 0;
-        while (batch->count < BATCH_ENTRIES) {
-            error = sh_scanner_next(&scanner, &page);
-            more = !error && page.size;
-            if (!more)
-                break;
-            batch->address[batch->count] = page.address;
-            batch->size[batch->count++] = page.size;
-        }
-        if (!error)
-            error = query_batch(range, batch);
-        if (!error && may_be_another(range))
-            error = ESRCH;
-        for (size_t i = 0; !error && i < batch->count; i++) {
-            struct sh_run run = {.start = batch->address[i],
-                                 .end = batch->address[i] + batch->size[i],
-                                 .page_size = batch->size[i],
-                                 .node = batch->node[i],
-                                 .hidden = batch->hidden[i]};
-
-            if (run.node >= 0)
-                error = add_run(runs, &run);
-        }
-    }
-    free(batch);
-    sh_scanner_close(&scanner);
-    return explain(range, error);
+    return sh_explain(range, error);
 }

@@ -42,7 +42,7 @@ def build(directory: Path) -> Path:
     sources = [
         HERE / "engine_test.c",
         HERE / "fake_kernel.c",
-        *(NATIVE / name for name in ("engine.c", "scanner.c", "survey.c")),
+        *(NATIVE / name for name in ("engine.c", "locate.c", "scanner.c", "survey.c")),
     ]
     run(
         *COMPILER,
