@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from schedhook.agent.job import Job, make_plan
 from schedhook.host.topology import Topology, read_topology
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
-from schedhook.values.model import NodeMap
+from schedhook.values.fit import claimed_by_node
+from schedhook.values.model import NodeMap, Plan
 from schedhook.values.sets import CpuSet, NodeSet
 
 _MIB = 1 << 20
@@ -24,10 +26,12 @@ def choose_nodes(job: Job, task: Task, home: NodeSet, refused: NodeSet) -> dict[
     other node, do not count.
     """
     topology = read_topology(job.root)
-    held = _bytes_held(job, task, topology)
+    plan = _plan_ring(job, task, topology)
+    held = plan.bytes_by_source if plan else {}
     least = max(_MIB, int(_LEAST_SHARE * sum(held.values())))
     needed = {node: size for node, size in held.items() if node in home and size >= least}
     candidates = topology.memory_nodes - home - refused
+    topology = replace(topology, claimed=claimed_by_node(plan) if plan else {})
     return match_nodes(needed, _occupied(job, topology), candidates, topology, _RESERVE)
 
 
@@ -39,21 +43,20 @@ def choose_by_room(job: Job, task: Task, sources: NodeSet, free: NodeSet) -> dic
     """
     topology = read_topology(job.root)
     room = {node: its.room for node, its in topology.nodes.items()}
-    held = _bytes_held(job, task, topology) if len(sources) > 1 else {}
+    plan = _plan_ring(job, task, topology) if len(sources) > 1 else None
+    held = plan.bytes_by_source if plan else {}
     largest = sorted(sources, key=lambda node: (-held.get(node, 0), node))
     roomy = sorted(free, key=lambda node: (-room.get(node, 0), node))
     return dict(sorted(zip(largest, roomy, strict=False)))
 
 
-def _bytes_held(job: Job, task: Task, topology: Topology) -> Mapping[int, int]:
-    """Return the task's bytes by node."""
-    # A map from every node to another one: the plan then tells what is on each of them.
+def _plan_ring(job: Job, task: Task, topology: Topology) -> Plan | None:
+    """Return a plan that tells what the task has on each node, and what room each node has."""
     nodes = list(topology.memory_nodes)
     ring = {
         old: new for old, new in zip(nodes, [*nodes[1:], *nodes[:1]], strict=True) if old != new
     }
-    plan = make_plan(job, [task], Request(node_map=NodeMap(pairs=ring))) if ring else None
-    return plan.bytes_by_source if plan else {}
+    return make_plan(job, [task], Request(node_map=NodeMap(pairs=ring))) if ring else None
 
 
 def _occupied(job: Job, topology: Topology) -> NodeSet:

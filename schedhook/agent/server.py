@@ -25,7 +25,7 @@ from schedhook.agent.systemd import notify_systemd
 from schedhook.agent.timers import DelayedEvents
 from schedhook.agent.watcher import Watcher
 from schedhook.agent.workers import WorkerPool
-from schedhook.control.rollback import recover
+from schedhook.control.undo import recover
 from schedhook.hook.message import parse_message
 from schedhook.journal.errors import JournalError
 from schedhook.values.config import Config
@@ -41,6 +41,8 @@ _AFTER_END_SECONDS = 2.0
 _STOP_SECONDS = 60.0
 """How long running relocations may take once the agent is told to stop."""
 _PRUNE_SECONDS = 3600.0
+_RECOVER_SECONDS = 5.0
+"""The interval between looks for relocations that were killed."""
 _JOURNAL_SECONDS = 0.5
 """How long the agent's own thread waits for other writers of the journal."""
 
@@ -75,7 +77,7 @@ class Agent:
         self._workers = WorkerPool(config.agent.workers, self._handle, self._wake)
         self._delayed = DelayedEvents()
         self._watcher = watcher(self._submit, self._poller) if watcher else None
-        self._next_prune = 0.0
+        self._next_prune = self._next_recovery = 0.0
         self._stopping = False
 
     # -- start and stop --------------------------------------------------------------------------
@@ -111,11 +113,16 @@ class Agent:
 
     def _recover(self) -> None:
         """Continue what an earlier agent left unfinished."""
-        if found := recover():
-            _log.warning("rolled back relocations that were killed", relocations=found)
+        self._roll_back(time.monotonic())
         for queued in self._inbox.recover_pending():
             self._workers.put(queued)
         self._read_spool()
+
+    def _roll_back(self, now: float) -> None:
+        """Undo what relocations left that were killed along with their rollback helpers."""
+        self._next_recovery = now + _RECOVER_SECONDS
+        if found := recover():
+            _log.warning("rolled back relocations that were killed", relocations=found)
 
     def _close(self) -> None:
         self._connections.close()
@@ -149,6 +156,9 @@ class Agent:
         if now >= self._next_prune:
             self._next_prune = now + _PRUNE_SECONDS
             self._prune_journal()
+        if now >= self._next_recovery:
+            self._roll_back(now)
+        wake = min(wake, self._next_recovery)
         return min(wake, self._watcher.tick(now)) if self._watcher else wake
 
     def _poll(self, timeout: float) -> None:

@@ -7,7 +7,8 @@ from importlib import import_module
 import click
 
 from schedhook import __version__
-from schedhook.cli.errors import run_command
+from schedhook.cli.errors import complain, run_command
+from schedhook.control.undo import recover
 
 COMMANDS = {
     "relocate": "move the memory of running processes to other NUMA nodes",
@@ -21,6 +22,7 @@ COMMANDS = {
     "agent": "watch, and serve the schedulers' hooks on a local socket",
     "metrics": "print counters and where memory is now, for Prometheus",
     "setup": "place the shipped files for a scheduler, systemd or metrics",
+    "recover": "undo what relocations left that were killed",
     "doctor": "check what this host and its set-up allow, with remedies",
 }
 """The summary of each command; it stands here so that a listing imports no command."""
@@ -46,8 +48,11 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.version_option(__version__, prog_name="schedhook")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Make a job's memory follow the job between NUMA nodes."""
+    if context.invoked_subcommand != "recover" and recover():
+        complain("schedhook: an earlier relocation was killed; its changes were rolled back")
 
 
 def run() -> None:

@@ -15,6 +15,7 @@ rebinding          memory policies, by        `Rebinding.undo` after a failure; 
 cpusets            cpuset.cpus, cpuset.mems   none of its own: the caller restores what it wrote
 =================  =========================  ======================================================
 
-The rollback helper (`rollback`) is a process that outlives this one. If both are killed, root's
-record stays in /run/schedhook/rollback, and `recover` restores what it lists.
+The rollback helper (`rollback`, `undo`) is a process that outlives this one, in another cgroup. If
+both are killed, root's record stays in /run/schedhook/rollback, and `recover` restores what it
+lists. What another process has frozen, thawed or bound since stays so.
 """

@@ -22,7 +22,8 @@ class Binding:
     def __init__(self, rollback: Rollback, root: Path = Path("/")) -> None:
         self._rollback = rollback
         self._root = root
-        self._before: dict[Thread, CpuSet] = {}
+        self._bound: dict[Thread, tuple[CpuSet, CpuSet]] = {}
+        """The old and the new processors of each thread."""
 
     def bind(self, targets: Iterable[Target], cpus: CpuSet) -> None:
         """Bind every thread of the processes to `cpus`; threads that end are skipped.
@@ -32,19 +33,23 @@ class Binding:
         """
         for target in targets:
             for _ in range(_RESCANS):
-                new = [thread for thread in self._threads(target) if thread not in self._before]
+                new = [thread for thread in self._threads(target) if thread not in self._bound]
                 if not new:
                     break
                 for thread in new:
                     self._bind(thread, cpus)
 
     def undo(self) -> None:
-        """Bind each thread to its old processors. Errors are ignored."""
-        for thread, cpus in self._before.items():
+        """Bind each thread to its old processors, unless another process has bound it since.
+
+        Errors are ignored.
+        """
+        for thread, (before, after) in self._bound.items():
             # It fails only if the thread's cpuset has changed, and the kernel keeps to that anyway.
             with suppress(SchedhookError):
-                bind(thread, cpus, self._root)
-        self._before.clear()
+                if affinity(thread, self._root) <= after:
+                    bind(thread, before, self._root)
+        self._bound.clear()
 
     def _threads(self, target: Target) -> list[Thread]:
         try:
@@ -58,7 +63,7 @@ class Binding:
         before = affinity(thread, self._root)
         if not before:
             return
-        self._rollback.record_affinity(thread.tid, thread.start_time, before)
+        self._rollback.record_affinity(thread.tid, thread.start_time, before, cpus)
         # Before the change, so that one that fails half-way is undone too.
-        self._before[thread] = before
+        self._bound[thread] = before, cpus
         bind(thread, cpus, self._root)

@@ -43,8 +43,9 @@ def cgroups_to_freeze(targets: Iterable[Target], cgroup: str | None, root: Path)
 def freeze_cgroups(paths: Sequence[Path], rollback: Rollback) -> Iterator[None]:
     """Freeze the cgroups for the block, except those that are frozen already.
 
-    They are thawed at the block's end, or by `rollback` if this process is killed. Raise
-    RefusedError if one cannot be frozen.
+    They are thawed at the block's end, or by `rollback` if this process is killed; one that another
+    process has frozen or thawed meanwhile stays as it is. Raise RefusedError if one cannot be
+    frozen.
     """
     files = [path / "cgroup.freeze" for path in paths]
     try:
@@ -54,19 +55,21 @@ def freeze_cgroups(paths: Sequence[Path], rollback: Rollback) -> Iterator[None]:
     for file in files:
         rollback.record_file(file, "0")
     try:
-        _freeze(files)
+        _freeze(files, rollback)
         yield
     finally:
         for file in files:
-            with contextlib.suppress(OSError):  # removed with the job
-                file.write_text("0")
+            if not rollback.is_overwritten(file):
+                with contextlib.suppress(OSError):  # removed with the job
+                    file.write_text("0")
 
 
-def _freeze(files: Sequence[Path]) -> None:
+def _freeze(files: Sequence[Path], rollback: Rollback) -> None:
     end = time.monotonic() + _SETTLE_SECONDS
     try:
         for file in files:
             file.write_text("1")
+            rollback.watch(file)
         waiting = [file.with_name("cgroup.events") for file in files]
         while waiting and time.monotonic() < end:
             time.sleep(0.002)

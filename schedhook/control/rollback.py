@@ -1,27 +1,35 @@
 """Undo changes to the host even if this process is killed.
 
 A helper process, the rollback helper, outlives this one: once the pipe to it is closed, it undoes
-what a record lists. It is this file, run by a bare interpreter. In case the helper is killed too,
-root's records are files in /run/schedhook/rollback, locked while the process or its helper is
-alive; a record that is not locked is undone by the next process that calls `recover`.
+what a record lists (`undo`). Root's helper leaves this process's cgroup, since cgroup.kill,
+memory.oom.group, the end of a login session and systemd kill all of a cgroup at once. In case the
+helper is killed too, root's records are files, locked while the process or its helper is alive; a
+record that is not locked is undone by the next process that calls `recover`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # the helper pays for each import
+from schedhook.control import undo
+from schedhook.host.hierarchies import read_hierarchies
+from schedhook.values.errors import RefusedError
+from schedhook.values.ownership import make_directory
+
+if TYPE_CHECKING:
     import subprocess
-    from pathlib import Path
 
-DIRECTORY = "/run/schedhook/rollback"
-
-_WRITE, _BIND, _COMMIT = b"write", b"bind", b"commit"
-_FIELDS = 3
+_ENDING = frozenset({"name=systemd", "freezer"})
+"""Hierarchies of version 1 by which systemd and Slurm find the processes to kill."""
+_SHELTER = "schedhook-rollback"
+"""A cgroup for helpers where the topmost one may have no processes, as in a container."""
 
 
 class Rollback:
@@ -32,8 +40,10 @@ class Rollback:
 
     def __init__(self) -> None:
         self._helper: subprocess.Popen[bytes] | None = None
-        self._record = -1
+        self._record = self._watch = -1
         self._path = ""
+        self._watches: dict[int, Path] = {}
+        self._overwritten: set[Path] = set()
 
     def __enter__(self) -> Rollback:
         return self
@@ -43,44 +53,88 @@ class Rollback:
             assert self._helper.stdin is not None
             self._helper.stdin.close()
             if self._helper.wait():  # the helper was killed
-                _finish(self._record, self._path)
-            os.close(self._record)
+                undo.finish(self._record, self._path, self._watch)
+            self._close()
 
     def record_file(self, path: Path, text: str) -> None:
         """Record that `path` must be written with `text`; call it before changing the file.
 
         Raise RefusedError if the record cannot be written.
         """
-        self._append(_WRITE, os.fsencode(path), text.encode())
+        self._append(undo.WRITE, os.fsencode(path), text.encode())
 
-    def record_affinity(self, tid: int, start_time: int, cpus: Iterable[int]) -> None:
-        """Record that the thread must be bound to `cpus`; call it before binding the thread.
+    def record_affinity(
+        self, tid: int, start_time: int, before: Iterable[int], after: Iterable[int]
+    ) -> None:
+        """Record that the thread must be bound to `before`; call it before binding it to `after`.
 
         `start_time`, in clock ticks after boot, distinguishes it from a later thread with its
-        number. Raise RefusedError if the record cannot be written.
+        number. A thread that another process has bound to other processors since is left alone.
+        Raise RefusedError if the record cannot be written.
         """
-        thread = b"%d %d" % (tid, start_time)
-        self._append(_BIND, thread, " ".join(map(str, cpus)).encode())
+        cpus = b"|".join(" ".join(map(str, its)).encode() for its in (before, after))
+        self._append(undo.BIND, b"%d %d" % (tid, start_time), cpus)
+
+    def watch(self, path: Path) -> None:
+        """Leave a recorded file alone if another process writes to it; call it after the change.
+
+        Does nothing if the kernel has no watch left. Raise RefusedError if the record cannot be
+        written.
+        """
+        from schedhook.backends.native import _core  # noqa: PLC0415 - only needed to freeze
+
+        with suppress(OSError):
+            number = _core.watch_writes(self._watch, os.fsencode(path))
+            self._watches[number] = path
+            self._append(undo.WATCH, b"%d" % number, os.fsencode(path))
+
+    def is_overwritten(self, path: Path) -> bool:
+        """Return whether another process has written to a watched file since."""
+        for number in undo.read_written(self._watch):
+            found = self._watches[number]
+            self._append(undo.KEEP, b"", os.fsencode(found))
+            self._overwritten.add(found)
+        return path in self._overwritten
 
     def commit(self) -> None:
         """Keep every change made so far."""
         if self._helper is not None:
-            self._append(_COMMIT)
+            self._append(undo.COMMIT)
 
     def _append(self, *fields: bytes) -> None:
         if self._helper is None:
-            self._record, self._path = _new_record()
-            self._helper = _start(self._record, self._path)
-        missing = [b""] * (_FIELDS - len(fields))
+            self._start_helper()
+        missing = [b""] * (undo.FIELDS - len(fields))
         try:
             os.write(self._record, b"".join(field + b"\0" for field in (*fields, *missing)))
         except OSError as error:
-            from schedhook.values.errors import RefusedError  # noqa: PLC0415 - not in the helper
-
             raise RefusedError(
                 f"{self._path or 'memory'}: cannot record how to undo the change:"
                 f" {error.strerror}; nothing was changed"
             ) from error
+
+    def _start_helper(self) -> None:
+        self._record, self._path = _new_record()
+        self._watch = _new_watch()
+        try:
+            self._helper = _start(self._record, self._watch, self._path)
+        except BaseException:
+            self._discard()
+            raise
+        _leave_cgroups(self._helper.pid)
+
+    def _discard(self) -> None:
+        """Remove a record without entries."""
+        if self._path:
+            with suppress(OSError):
+                Path(self._path).unlink()
+        self._close()
+
+    def _close(self) -> None:
+        for descriptor in (self._record, self._watch):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._record = self._watch = -1
 
 
 def _new_record() -> tuple[int, str]:
@@ -88,16 +142,10 @@ def _new_record() -> tuple[int, str]:
 
     The path is empty for a record in memory, which ends with the last process that has it open.
     """
-    import fcntl  # noqa: PLC0415 - not in the helper
-    import time  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
-
-    from schedhook.values.ownership import make_directory  # noqa: PLC0415
-
     if os.geteuid() == 0:
-        path = f"{DIRECTORY}/{os.getpid()}-{time.monotonic_ns()}"
+        path = f"{undo.DIRECTORY}/{os.getpid()}-{time.monotonic_ns()}"
         with suppress(OSError):
-            make_directory(Path(DIRECTORY), 0o700)
+            make_directory(Path(undo.DIRECTORY), 0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             record = os.open(path, flags, 0o600)
             fcntl.flock(record, fcntl.LOCK_EX)
@@ -105,98 +153,54 @@ def _new_record() -> tuple[int, str]:
     return os.memfd_create("schedhook-rollback"), ""
 
 
-def _start(record: int, path: str) -> subprocess.Popen[bytes]:
-    import subprocess  # noqa: PLC0415 - not in the helper
-
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, str(record), path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=[record],
-        bufsize=0,
-        cwd="/",
-        start_new_session=True,
-    )
-
-
-def recover(directory: str = DIRECTORY) -> int:
-    """Undo the records of processes that were killed along with their helpers.
-
-    Return how many such records there were.
-    """
-    import fcntl  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
-
-    from schedhook.values.ownership import explain_untrusted  # noqa: PLC0415
+def _new_watch() -> int:
+    """Return an inotify instance, -1 if the kernel has none left; inotify(7)."""
+    from schedhook.backends.native import _core  # noqa: PLC0415
 
     try:
-        names = sorted(os.listdir(directory))  # noqa: PTH208
-        if not names or explain_untrusted(Path(directory)):
-            return 0  # the usual case, or a directory that others could write
+        return _core.open_watch()
     except OSError:
-        return 0
-    found = 0
-    for name in names:
-        path = f"{directory}/{name}"
-        with suppress(OSError):
-            record = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(record).st_nlink:  # else another process was faster
-                    _finish(record, path)
-                    found += 1
-            finally:
-                os.close(record)
-    return found
+        return -1
 
 
-def _finish(record: int, path: str) -> None:
-    with open(record, "rb", closefd=False) as file:
-        file.seek(0)
-        roll_back(file.read())
-    if path:
-        with suppress(OSError):
-            os.unlink(path)  # noqa: PTH108
+def _start(record: int, watch: int, path: str) -> subprocess.Popen[bytes]:
+    """Start the helper. Raise RefusedError if the kernel allows no more processes."""
+    import subprocess  # noqa: PLC0415 - most relocations start no helper
 
-
-def roll_back(record: bytes) -> None:
-    """Undo what the record lists since its last commit, last change first. Ignore errors."""
-    fields = record.split(b"\0")[:-1]
-    entries = [fields[at : at + _FIELDS] for at in range(0, len(fields), _FIELDS)]
-    entries = [entry for entry in entries if len(entry) == _FIELDS]  # the last may be cut off
-    for number, entry in reversed(list(enumerate(entries))):
-        if entry[0] == _COMMIT:
-            entries = entries[number + 1 :]
-            break
-    for kind, what, value in reversed(entries):
-        with suppress(OSError, ValueError):
-            if kind == _WRITE:
-                with open(what, "wb", buffering=0) as file:  # noqa: PTH123 - imports nothing
-                    file.write(value)
-            elif kind == _BIND:
-                tid, started = what.split()
-                if _start_time(int(tid)) == started:
-                    os.sched_setaffinity(int(tid), map(int, value.split()))
-
-
-def _start_time(tid: int) -> bytes:
-    """Return when the thread started, from /proc/PID/stat (proc(5)); empty if it is gone."""
     try:
-        with open(f"/proc/{tid}/stat", "rb") as file:  # noqa: PTH123 - imports nothing
-            return file.read().rpartition(b")")[2].split()[19]
-    except (OSError, IndexError):
-        return b""
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", undo.__file__, str(record), str(watch), path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[each for each in (record, watch) if each >= 0],
+            bufsize=0,
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise RefusedError(
+            f"no process can be started that would undo the changes: {error.strerror};"
+            " nothing was changed"
+        ) from error
 
 
-def _main() -> None:
-    import signal  # noqa: PLC0415 - only in the helper
+def _leave_cgroups(pid: int) -> None:
+    """Move a process to the top of the hierarchies by whose cgroups processes are ended.
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # a stopped service must not lose its helper
-    sys.stdin.buffer.read()
-    _finish(int(sys.argv[1]), sys.argv[2])
-
-
-if __name__ == "__main__":
-    _main()
+    That is done as far as the kernel and our rights allow.
+    """
+    if os.geteuid() != 0:
+        return
+    for hierarchy in read_hierarchies():
+        if hierarchy.version == 1 and hierarchy.controllers.isdisjoint(_ENDING):
+            continue
+        shelter = hierarchy.point / _SHELTER
+        for directory in (hierarchy.point, shelter):
+            try:
+                if directory == shelter:
+                    shelter.mkdir(exist_ok=True)
+                (directory / "cgroup.procs").write_text(str(pid))
+                break
+            except OSError:
+                continue

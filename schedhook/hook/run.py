@@ -13,5 +13,13 @@ if __name__ == "__main__":
     sys.path.append(__file__.rpartition("/")[0] or ".")
     import delivery  # type: ignore[import-not-found]
 
+    # First, since `delivery` sets a time limit that ends whatever runs then.
+    try:
+        if posix.listdir("/run/schedhook/rollback"):
+            import recovery  # type: ignore[import-not-found]
+
+            recovery.start_recovery()
+    except OSError:
+        pass  # there are no records, or they are not this user's
     # Not sys.exit(): the interpreter's shutdown takes time, and nothing here needs it.
     posix._exit(delivery.main(sys.argv[1:]))

@@ -89,6 +89,8 @@ class Topology:
     nodes: Mapping[int, Node]
     demotes: bool = False
     """The kernel moves cold memory to nodes without processors by itself (demotion)."""
+    claimed: Mapping[int, int] = field(default_factory=dict)
+    """Bytes by node that others are entitled to, if a plan has told; see schedhook.values.room."""
 
     @property
     def online(self) -> NodeSet:
@@ -185,13 +187,11 @@ class Topology:
             ) from None
 
     def room(self, number: int) -> int:
-        """Return the bytes that the kernel can give on a node; see `Node.room`.
+        """Return the bytes that the kernel can give on a node, without those that are claimed.
 
-        What cgroups are entitled to there is not left out; see schedhook.values.room.
-
-        Raise UsageError if the node is not online.
+        See `Node.room`. Raise UsageError if the node is not online.
         """
-        return self.node(number).room
+        return max(0, self.node(number).room - self.claimed.get(number, 0))
 
     def find_room(
         self, near: int, size: int, candidates: NodeSet, avoid: Collection[int] = ()

@@ -6,7 +6,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from schedhook.control.rollback import Rollback, recover
+from schedhook.control.rollback import Rollback
+from schedhook.control.undo import recover
 from schedhook.host.topology import Topology
 from schedhook.jobs.lookup import find_pids, find_tasks
 from schedhook.migration.policies import count_policies

@@ -28,7 +28,7 @@ def watch_room(context: Context, node_map: NodeMap) -> Headroom:
         topology = backend.topology()
         nodes = topology.memory_nodes
         grants = () if settings.overcommit else backend.grants(nodes)
-        sizes = {node: topology.room(node) for node in nodes}
+        sizes = {node: topology.node(node).room for node in nodes}
         return find_rooms(sizes, follow(grants, paths, node_map.moves), settings.reserve)
 
     return Headroom(read)

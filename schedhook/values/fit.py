@@ -44,6 +44,11 @@ def rooms_by_node(plan: Plan) -> dict[int, Room]:
     return {min(room.nodes): room for room in plan.rooms if len(room.nodes) == 1}
 
 
+def claimed_by_node(plan: Plan) -> dict[int, int]:
+    """Return what cgroups are entitled to on each destination, and nowhere else."""
+    return {node: room.claimed for node, room in rooms_by_node(plan).items()}
+
+
 def _add_change(change: dict[int, int], plan: Plan) -> None:
     """Add the bytes by which the plan fills each node; pages of pools take none of its room."""
     for (old, new), size in plan.moves.items():

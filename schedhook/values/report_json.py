@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schedhook.values.fit import rooms_by_node, would_reclaim
+from schedhook.values.fit import claimed_by_node, would_reclaim
 from schedhook.values.model import Plan, ProcessPlan, ProcessReport, Report
 
 
@@ -59,7 +59,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "reclaimable": by_name(plan.reclaimable),
         "dirty": by_name(plan.dirty),
         "would_reclaim": by_name(would_reclaim(plan)),
-        "claimed": by_name({node: room.claimed for node, room in rooms_by_node(plan).items()}),
+        "claimed": by_name(claimed_by_node(plan)),
         "reserve": max((room.reserve for room in plan.rooms), default=0),
         "refusal": plan.refusal,
         "processes": [_process_plan(process) for process in plan.processes],

@@ -312,7 +312,7 @@ def test_a_rollback_after_the_number_was_reused(recycler: Recycler) -> None:
     with reuse(recycler, 8):
         with Rollback() as rollback:
             for pid in recycler.targets(8):
-                rollback.record_affinity(pid, read_start_time(pid), {3})
+                rollback.record_affinity(pid, read_start_time(pid), {3}, range(4))
             recycler.churn(8, 0.001)
             recycler.wait()
         recycler.check()

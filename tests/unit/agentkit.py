@@ -25,6 +25,7 @@ from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.server import Agent
 from schedhook.agent.service import stop_at_signals
 from schedhook.agent.watcher import Watcher
+from schedhook.control import undo
 from schedhook.hook import delivery
 from schedhook.journal.journal import Journal, open_journal
 from schedhook.plugins.descriptors import SchedulerPlugin
@@ -454,4 +455,5 @@ def with_actions(**actions: Any) -> Config:
 
 if __name__ == "__main__":
     os.umask(0o022)
+    undo.DIRECTORY = f"{sys.argv[1]}/rollback"  # not this host's
     run_agent(Path(sys.argv[1]))

@@ -182,6 +182,12 @@ def remote_stop(tid: int, wait_ns: int, /) -> tuple[bytes, int, int, bool]:
 def remote_call_again(thread: bytes, /) -> bytes:
     """Return `thread`, changed so that it makes the system call again in which it was stopped."""
 
+def open_watch() -> int:
+    """Return a descriptor for `watch_writes` that does not block; inotify_init1(2)."""
+
+def watch_writes(watch: int, path: bytes, /) -> int:
+    """Watch for writes to a file, and return the number of the watch; inotify(7)."""
+
 def remote_frame(thread: bytes, address: int, /) -> bytes:
     """Return the signal frame that restores the thread, for that address in its memory.
 

@@ -313,6 +313,10 @@ static PyMethodDef methods[] = {
      "identify(fd): return (major, minor, inode, mode) of a file, without asking a server."},
     {"file_system", sh_core_file_system, METH_VARARGS,
      "file_system(fd): return (type, block size); fstatfs(2)."},
+    {"open_watch", sh_core_open_watch, METH_NOARGS,
+     "open_watch(): return a descriptor that does not block; inotify_init1(2)."},
+    {"watch_writes", sh_core_watch_writes, METH_VARARGS,
+     "watch_writes(fd, path): return the number of a new watch for writes; inotify(7)."},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)sh_add_remote}, {0, NULL}};

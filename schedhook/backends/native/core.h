@@ -22,6 +22,10 @@ PyObject *core_survey(PyObject *self, PyObject *args);
 PyObject *core_pidfd_open(PyObject *self, PyObject *args);
 PyObject *core_memfd_create(PyObject *self, PyObject *args);
 
+/* core_watch.c */
+PyObject *sh_core_open_watch(PyObject *self, PyObject *args);
+PyObject *sh_core_watch_writes(PyObject *self, PyObject *args);
+
 /* core_window.c */
 PyObject *sh_core_open_window(PyObject *self, PyObject *args);
 PyObject *sh_core_close_window(PyObject *self, PyObject *args);

@@ -23,7 +23,8 @@ from schedhook.values.errors import ConfigError
 def command(as_json: bool, config_path: Path | None, root: Path) -> int:
     """Check what this host, kernel, user and set-up allow; each line has its remedy.
 
-    Changes nothing. Exit status: 0, or 1 if something does not work; notes do not count.
+    Changes nothing, except that relocations that were killed are rolled back. Exit status: 0, or 1
+    if something does not work; notes do not count.
     """
     findings = []
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +57,12 @@ def test_nodes_that_no_job_uses_come_first_then_the_nearest() -> None:
     topology = make_topology(KINDS["eight nodes"].nodes())
     assert match_nodes({0: GIB}, NodeSet({0, 1}), topology.memory_nodes, topology, 0) == {0: 2}
     assert match_nodes({4: GIB}, NodeSet({0, 1}), topology.memory_nodes, topology, 0) == {4: 5}
+
+
+def test_what_others_are_entitled_to_is_no_parking() -> None:
+    topology = make_topology(KINDS["eight nodes"].nodes())
+    room = topology.room(2)
+    for claimed, chosen in ((room - GIB, {0: 2}), (room - GIB + 1, {0: 3})):
+        topology = replace(topology, claimed={2: claimed})
+        nodes = topology.memory_nodes
+        assert match_nodes({0: GIB}, NodeSet({0, 1}), nodes, topology, 0) == chosen

@@ -51,6 +51,14 @@ def test_one_that_cannot_be_frozen_leaves_none_frozen(group: Path, tmp_path: Pat
     assert state(group) == "0"
 
 
+@pytest.mark.parametrize("asked", [["1"], ["0"], ["0", "1"], ["1", "0"]])
+def test_what_another_process_asks_for_meanwhile_stays(group: Path, asked: list[str]) -> None:
+    with Rollback() as rollback, freeze_cgroups([group], rollback):
+        for value in asked:
+            (group / "cgroup.freeze").write_text(value)
+    assert state(group) == asked[-1]
+
+
 def test_sigkill_thaws_it(group: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import posix
 import signal
 import subprocess
 import sys
@@ -11,10 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from schedhook.control import rollback as module
-from schedhook.control.rollback import Rollback, recover, roll_back
+from schedhook.backends.native import _core
+from schedhook.cli.main import main
+from schedhook.control import undo as module
+from schedhook.control.rollback import Rollback
+from schedhook.control.undo import recover, roll_back
+from schedhook.hook.recovery import start_recovery
 from schedhook.host.processes import read_start_time
+from schedhook.values.errors import RefusedError
+from tests.unit.agentkit import agent
 
 
 @pytest.fixture
@@ -64,13 +73,23 @@ def test_a_thread_gets_its_processors_back(sleeper: int) -> None:
     had = os.sched_getaffinity(sleeper)
     one = {min(had)}
     with Rollback() as rollback:
-        rollback.record_affinity(sleeper, read_start_time(sleeper), one)
+        rollback.record_affinity(sleeper, read_start_time(sleeper), one, had)
     assert os.sched_getaffinity(sleeper) == one
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_a_thread_that_another_process_has_bound_since_is_left_alone(sleeper: int) -> None:
+    first, second = sorted(os.sched_getaffinity(sleeper))[:2]
+    with Rollback() as rollback:
+        rollback.record_affinity(sleeper, read_start_time(sleeper), {first, second}, {first})
+        os.sched_setaffinity(sleeper, {second})
+    assert os.sched_getaffinity(sleeper) == {second}
 
 
 def test_a_later_thread_with_its_number_is_left_alone(sleeper: int) -> None:
     had = os.sched_getaffinity(sleeper)
-    roll_back(b"bind\0%d 1\0%d\0" % (sleeper, min(had)))
+    cpus = " ".join(map(str, had)).encode()
+    roll_back(b"bind\0%d 1\0%d|%b\0" % (sleeper, min(had), cpus))
     assert os.sched_getaffinity(sleeper) == had
 
 
@@ -84,9 +103,10 @@ def test_an_entry_that_is_cut_off_is_ignored(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import sys, time; from pathlib import Path; from schedhook.control import rollback as module
-module.DIRECTORY = sys.argv[2]
-with module.Rollback() as rollback:
+import sys, time; from pathlib import Path; from schedhook.control import undo
+from schedhook.control.rollback import Rollback
+undo.DIRECTORY = sys.argv[2]
+with Rollback() as rollback:
     rollback.record_file(Path(sys.argv[1]), 'old')
     print(rollback._helper.pid, flush=True); time.sleep(600)
 """
@@ -162,3 +182,108 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+# -- what others write meanwhile -----------------------------------------------------------------
+
+
+def test_a_file_that_others_have_written_to_stays_as_it_is(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    with Rollback() as rollback:
+        for path in (ours, theirs):
+            rollback.record_file(path, "old")
+            path.write_text("new")
+            rollback.watch(path)
+        theirs.write_text("new")
+    assert (ours.read_text(), theirs.read_text()) == ("old", "new")
+
+
+def test_what_others_have_written_is_known_and_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "one"
+    with Rollback() as rollback:
+        rollback.record_file(path, "old")
+        path.write_text("new")
+        rollback.watch(path)
+        assert not rollback.is_overwritten(path)
+        path.write_text("theirs")
+        assert rollback.is_overwritten(path)
+        assert rollback.is_overwritten(path), "it was asked before"
+    assert path.read_text() == "theirs"
+
+
+def test_a_host_without_watches_rolls_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> int:
+        raise OSError(errno.EMFILE, "no instance left")
+
+    monkeypatch.setattr(_core, "open_watch", fail)
+    with Rollback() as rollback:
+        rollback.record_file(tmp_path / "one", "old")
+        rollback.watch(tmp_path / "one")
+        assert not rollback.is_overwritten(tmp_path / "one")
+    assert (tmp_path / "one").read_text() == "old"
+
+
+# -- hosts that have no process to give ----------------------------------------------------------
+
+
+def test_without_a_process_to_be_had_nothing_is_changed(
+    records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    with Rollback() as rollback, pytest.raises(RefusedError, match="nothing was changed"):
+        rollback.record_file(Path("/nowhere"), "old")
+    assert not records.exists() or list(records.iterdir()) == []
+
+
+# -- entry points --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def left(tmp_path: Path, records: Path) -> Path:
+    """Leave a record whose process and helper were killed; return the file that it restores."""
+    records.mkdir(mode=0o700)
+    path = tmp_path / "one"
+    (records / "1-1").write_bytes(b"write\0%s\0old\0" % os.fsencode(path))
+    return path
+
+
+def test_the_file_recovers_by_itself(left: Path, records: Path) -> None:
+    """A hook starts it, without anything of the package."""
+    code = (
+        Path(module.__file__).read_text().replace('"/run/schedhook/rollback"', repr(str(records)))
+    )
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, timeout=60)
+    assert left.read_text() == "old"
+    assert list(records.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["show", "--pid", str(os.getpid())], ["plugins"], ["doctor"]])
+def test_every_command_recovers(left: Path, words: list[str]) -> None:
+    result = CliRunner().invoke(main, words)
+    assert "an earlier relocation was killed; its changes were rolled back" in result.stderr
+    assert left.read_text() == "old"
+
+
+def test_a_running_agent_recovers(here: Path, left: Path, records: Path) -> None:
+    with agent(here):
+        records.rename(here / "rollback")
+        wait_until(left.exists)
+    assert left.read_text() == "old"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="records are root's")
+def test_a_hook_starts_the_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    def spawn(_: str, command: list[str], *__: object, **options: object) -> None:
+        assert options["setsid"]
+        started.append(command)
+
+    monkeypatch.setattr(posix, "posix_spawn", spawn)
+    start_recovery()
+    assert [Path(command[-1]) for command in started] == [Path(module.__file__)]

@@ -93,7 +93,7 @@ def test_a_later_process_with_the_number_is_neither_bound_nor_frozen(
     with Rollback() as rollback, NativeBackend().attach(thread.pid) as target:
         binding = Binding(rollback)
         binding.bind([target], CpuSet(had))
-        assert binding._before == {thread: CpuSet(had)}
+        assert binding._bound == {thread: (CpuSet(had), CpuSet(had))}
         binding._before = {earlier(thread): NOWHERE}
         binding.undo()
         monkeypatch.setattr(target, "alive", lambda: False)

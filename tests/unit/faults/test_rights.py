@@ -406,9 +406,7 @@ def test_directories_have_their_modes_whatever_the_umask(
 
     Users must be able to pass through /run/schedhook, and to change nothing there.
     """
-    monkeypatch.setattr(
-        "schedhook.control.rollback.DIRECTORY", str(here / "run/schedhook/rollback")
-    )
+    monkeypatch.setattr("schedhook.control.undo.DIRECTORY", str(here / "run/schedhook/rollback"))
     before = os.umask(umask)
     try:
         with Rollback() as rollback:
