@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from schedhook.backends.simulated.free_memory import FreeMemory
@@ -55,7 +57,7 @@ class Machine:
         process = self.processes.pop(pid)
         process.alive = False
         for mapping in process.mappings:
-            if not self._count_mappers(mapping.memory):
+            if not self._mappers()[id(mapping.memory)]:
                 for run in mapping.memory.runs:
                     self.free.take(mapping.memory, run.node, run.start - run.end)
                 self.named = {k: v for k, v in self.named.items() if v is not mapping.memory}
@@ -67,15 +69,17 @@ class Machine:
                 return mapping.memory, mapping.offset_of(address)
         raise UsageError(f"process {pid} maps nothing at {address:#x}")
 
-    def current_area(self, mapping: Mapped) -> Area:
-        """Return the area with its present residency and number of mappers."""
-        mappers = max(mapping.area.most_mappers, self._count_mappers(mapping.memory))
-        return replace(mapping.area, residency=mapping.residency(), most_mappers=mappers)
+    def current_areas(self, process: Process) -> Iterator[Area]:
+        """Yield the process's areas with their present residency and number of mappers."""
+        counts = self._mappers()
+        for mapping in process.mappings:
+            most = max(mapping.area.most_mappers, counts[id(mapping.memory)])
+            yield replace(mapping.area, residency=mapping.residency(), most_mappers=most)
 
     def move(self, mapping: Mapped, run: PageRun, node: int, *, shared: bool, tally: Tally) -> None:
         """Try to move a part of one run to `node` and count the result, failures by address."""
         memory, base = mapping.memory, mapping.area.start
-        if not shared and self.current_area(mapping).most_mappers > 1:
+        if not shared and max(mapping.area.most_mappers, self._mappers()[id(memory)]) > 1:
             tally.fail(base + run.start, base + run.end, errno.EACCES, memory.unit)
             return
         for start, end, number in memory.attempts(run.start, run.end):
@@ -104,8 +108,9 @@ class Machine:
             if process.pid in pids:
                 pids.add(process.child)
 
-    def _count_mappers(self, memory: Memory) -> int:
+    def _mappers(self) -> Counter[int]:
+        """Return how often each memory is mapped, by its identity."""
         address_spaces = {id(each.mappings): each.mappings for each in self.processes.values()}
-        return sum(
-            mapping.memory is memory for mappings in address_spaces.values() for mapping in mappings
+        return Counter(
+            id(mapping.memory) for mappings in address_spaces.values() for mapping in mappings
         )

@@ -38,7 +38,7 @@ class SimulatedTarget(Target):
     def areas(self) -> tuple[Area, ...]:
         with self._machine.lock:
             self._begin_or_gone()
-            areas = [self._machine.current_area(mapping) for mapping in self._process.mappings]
+            areas = self._machine.current_areas(self._process)
             return tuple(sorted((area for area in areas if area.resident), key=lambda a: a.start))
 
     def allowed_nodes(self) -> NodeSet:
