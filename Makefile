@@ -14,13 +14,14 @@ SOURCES := pyproject.toml $(wildcard schedhook/backends/native/*.[ch])
 
 # Tiers that need several NUMA nodes, and the Debian packages that only some tests need.
 NUMA_TIERS := tests/numa tests/slurm
+DEB_PACKAGES := debhelper dpkg-dev mmdebstrap
 UNIT_PACKAGES := fish openssl prometheus zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client clustershell \
     iproute2 systemd
 # A newer kernel than the distribution's own, which the tests run on by default.
 BACKPORTS_KERNEL := build/kernels/backports
 
-.PHONY: bench chaos check demo dist docs fuzz man matrix numa test unit packages unit-packages tier-packages \
+.PHONY: bench chaos check deb deb-test demo dist docs fuzz man matrix numa test unit packages deb-packages unit-packages tier-packages \
     compiled
 
 demo: $(VENV)/installed compiled
@@ -93,6 +94,25 @@ dist: $(VENV)/installed
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/abi3audit --strict --summary dist/*.whl
 
+# A Debian package of that wheel, for Debian 12 and 13, in dist/.
+deb: dist deb-packages
+	$(BIN)/python -P packaging/deb.py dist/*.whl dist
+
+# Installed, used on four nodes, upgraded and purged, in a fresh Debian 12 and 13. Ten minutes or so.
+ROOTS := bookworm trixie
+deb-test: deb tier-packages
+	rm -rf build/roots && mkdir -p build/roots/new
+	$(BIN)/python -P packaging/deb.py dist/*.whl build/roots/new 2
+	set -e; for suite in $(ROOTS); do \
+	    root=build/roots/$$suite; stage="tests/release/deb.sh"; \
+	    mmdebstrap --variant=minbase --quiet $$suite $$root http://deb.debian.org/debian; \
+	    $$stage install $$root dist/*.deb; \
+	    $(BIN)/python -m tests.vm once --unless 3 --timeout 600 -- $$stage relocate $$root; \
+	    $$stage upgrade $$root build/roots/new/*.deb; \
+	    $$stage purge $$root; \
+	    rm -rf $$root; \
+	done
+
 man: $(VENV)/installed
 	$(BIN)/python -P docs/man.py build/man
 
@@ -139,6 +159,9 @@ packages:
 
 unit-packages:
 	$(call install,$(UNIT_PACKAGES))
+
+deb-packages:
+	$(call install,$(DEB_PACKAGES))
 
 tier-packages:
 	$(call install,$(TIER_PACKAGES))
