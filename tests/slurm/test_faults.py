@@ -158,7 +158,7 @@ CASES = {
     ),
     "no room in its cgroup": Case(fault=Fault(wrapper=TINY, named="status 137", users="status 9")),
     "agent accepts nothing": Case(
-        fault=Fault(named="timed out", waits=True), during=lambda path: served(path, 0)
+        fault=Fault(named="has not answered", waits=True), during=lambda path: served(path, 0)
     ),
     "agent of another user": Case(
         fault=Fault(named="served by uid 54321"), during=lambda path: served(path, 54321)

@@ -68,10 +68,12 @@ def command(
     with _setup(target, config, directory, hook_config, dry_run) as its:
         # An installer is run in any case: it is told to change nothing.
         carry_out(its.steps, undo=undo, dry_run=dry_run and target not in _INSTALLERS)
-    if undo or dry_run:
+    if undo:
         return 0
     for line in its.left:
         click.echo(line)
+    if dry_run:
+        return 0
     from schedhook.cli.output.findings import print_findings
 
     found = [
@@ -87,7 +89,7 @@ def _setup(
     target: str, config: Config, directory: Path | None, hook_config: Path | None, dry_run: bool
 ) -> AbstractContextManager[Setup]:
     if target == "pbs":
-        return pbs_setup(hook_config, dry_run)
+        return pbs_setup(config, hook_config, dry_run)
     if target == "slurm":
         return nullcontext(slurm_setup(directory, dry_run))
     return nullcontext(systemd_setup() if target == "systemd" else metrics_setup(config))

@@ -61,8 +61,12 @@ class Run:
 
     words: Sequence[str] = ()
     undo_words: Sequence[str] = ()
+    tells: bool = False
+    """The command itself tells what it does."""
 
     def show(self, undo: bool) -> str:
+        if self.tells:
+            return ""
         return shlex.join(self.undo_words if undo else self.words)
 
     def carry_out(self, undo: bool) -> None:

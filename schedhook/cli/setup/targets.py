@@ -12,6 +12,7 @@ from tempfile import NamedTemporaryFile
 
 from schedhook.cli.setup.shipped import find_program, shipped
 from schedhook.cli.setup.steps import Place, Run, Step
+from schedhook.hook import delivery
 from schedhook.values.config import Config
 from schedhook.values.errors import UsageError
 
@@ -113,7 +114,7 @@ def slurm_setup(directory: Path | None, dry_run: bool) -> Setup:
 
 
 @contextmanager
-def pbs_setup(configuration: Path | None, dry_run: bool) -> Iterator[Setup]:
+def pbs_setup(config: Config, configuration: Path | None, dry_run: bool) -> Iterator[Setup]:
     """Yield the shipped installer of PBS's hook, for the schedhook that is installed here.
 
     It must be installed under the same path on the execution hosts.
@@ -124,7 +125,7 @@ def pbs_setup(configuration: Path | None, dry_run: bool) -> Iterator[Setup]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error
     if configuration is None:
-        told["program"] = str(find_program())
+        told["program"] = _hook_words(config)
     with NamedTemporaryFile("w", suffix=".CF") as file:
         file.write(json.dumps(told, indent=4) + "\n")
         file.flush()
@@ -132,8 +133,18 @@ def pbs_setup(configuration: Path | None, dry_run: bool) -> Iterator[Setup]:
         yield _installer(words, dry_run, subjects=("pbs",))
 
 
+def _hook_words(config: Config) -> list[str]:
+    """Return the words that start the hooks' program, which reads no configuration."""
+    words = [sys.executable, "-I", "-S", str(Path(delivery.__file__).with_name("run.py"))]
+    if config.agent.socket != delivery.SOCKET:
+        words.append(f"--socket={config.agent.socket}")
+    if config.agent.spool != delivery.SPOOL:
+        words.append(f"--spool={config.agent.spool}")
+    return words
+
+
 def _installer(words: Sequence[str], dry_run: bool, subjects: Sequence[str]) -> Setup:
     """Return the set-up of a shipped installer, which itself knows --dry-run."""
     more = ["--dry-run"] if dry_run else []
-    run = Run(words=(*words, *more), undo_words=(*words, *more, "--uninstall"))
+    run = Run(words=(*words, *more), undo_words=(*words, *more, "--uninstall"), tells=True)
     return Setup(steps=(run,), subjects=subjects)

@@ -11,6 +11,7 @@ import pytest
 
 from schedhook.cli.commands import setup
 from schedhook.cli.setup import targets
+from schedhook.hook import delivery
 from schedhook.plugins.findings import Finding, ok, problem
 from tests.unit.clikit import Run
 
@@ -138,10 +139,9 @@ def test_pbs_hook(
     more = ["--hook-config", mine] if own else []
     assert run("setup", "pbs", *more)[0] == 0
     hooks = host.directory / "pbs/mom_priv/hooks"
-    config = json.loads((hooks / "schedhook.CF").read_text())
-    program = config["program"]
-    program = program if isinstance(program, str) else program[0]
-    assert Path(program).parent == (Path("/opt/else") if own else Path(sys.executable).parent)
+    program = json.loads((hooks / "schedhook.CF").read_text())["program"]
+    hook = str(Path(delivery.__file__).with_name("run.py"))
+    assert program == ("/opt/else/schedhook" if own else [sys.executable, "-I", "-S", hook])
     assert run("setup", "pbs", "--undo", *more)[0] == 0
     assert list(hooks.iterdir()) == []
 
