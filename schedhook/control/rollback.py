@@ -102,8 +102,7 @@ class Rollback:
             self._append(undo.COMMIT)
 
     def _append(self, *fields: bytes) -> None:
-        if self._helper is None:
-            self._start_helper()
+        self.prepare()
         missing = [b""] * (undo.FIELDS - len(fields))
         try:
             os.write(self._record, b"".join(field + b"\0" for field in (*fields, *missing)))
@@ -113,7 +112,13 @@ class Rollback:
                 f" {error.strerror}; nothing was changed"
             ) from error
 
-    def _start_helper(self) -> None:
+    def prepare(self) -> None:
+        """Start the helper, as the first record does if it does not run by then.
+
+        Raise RefusedError if no process can be started.
+        """
+        if self._helper is not None:
+            return
         self._record, self._path = _new_record()
         self._watch = _new_watch()
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from schedhook.migration.headroom import Headroom
@@ -13,7 +12,8 @@ from schedhook.migration.options import MoveOptions
 from schedhook.migration.processes import MovingMemory
 from schedhook.migration.retry import is_transient, retry
 from schedhook.migration.runs import FOLIO_BYTES, clip
-from schedhook.migration.throttle import Throttle, bind_thread
+from schedhook.migration.threads import for_each
+from schedhook.migration.throttle import Throttle
 from schedhook.migration.units import Unit
 from schedhook.roles.backend import Failure, Sweep
 from schedhook.roles.request import Progress
@@ -99,31 +99,10 @@ class Sweeper:
             if self._progress:
                 self._progress(self._moved, self._planned)
 
-    def threads(self) -> ThreadPoolExecutor:
-        """Return a pool of the threads that move pages, bound to their processors."""
-        return ThreadPoolExecutor(
-            self._options.threads,
-            thread_name_prefix="schedhook-move",
-            initializer=bind_thread,
-            initargs=(self._options.cpus,),
-        )
-
     def _run(self, units: Iterable[Unit]) -> list[_Failed]:
         """Sweep each unit with the next free thread; return what stayed."""
-        source, turn = iter(units), threading.Lock()
-
-        def work() -> list[_Failed]:
-            failed: list[_Failed] = []
-            while True:
-                with turn:
-                    unit = next(source, None)
-                if unit is None:
-                    return failed
-                failed += self._sweep_unit(unit)
-
-        with self.threads() as pool:
-            workers = [pool.submit(work) for _ in range(self._options.threads)]
-        return [item for worker in workers for item in worker.result()]
+        found = for_each(self._sweep_unit, units, self._options)
+        return [item for failed in found for item in failed]
 
     def _sweep_unit(self, unit: Unit) -> list[_Failed]:
         failed: list[_Failed] = []

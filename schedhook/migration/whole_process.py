@@ -9,6 +9,7 @@ from schedhook.migration.headroom import Headroom
 from schedhook.migration.options import MoveOptions
 from schedhook.migration.processes import MovingProcess
 from schedhook.migration.sweeper import Sweeper
+from schedhook.migration.threads import for_each
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.migration.view import View
 from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
@@ -51,8 +52,9 @@ class WholeProcessMover:
         Raise BackendError or NoPermissionError if the kernel refuses a call and no sweep follows
         that would move the pages and tell why others stay.
         """
-        with self._sweeper.threads() as pool:
-            errors = list(pool.map(lambda process: self._migrate_one(process, calls), processes))
+        errors = for_each(
+            lambda process: self._migrate_one(process, calls), processes, self._options
+        )
         self._note_failure(error for error in errors if error is not None)
         if len(self._view.processes) > 1:  # each was read while others were still on the move
             self._view.expire()

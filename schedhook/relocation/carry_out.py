@@ -33,6 +33,8 @@ def carry_out(context: Context, move: Move, plan: Plan) -> Report:
     binding = Binding(context.rollback, context.root)
     try:
         frozen = _cgroups_to_freeze(context)
+        if frozen:
+            context.rollback.prepare()
         context.plugins.notify("schedhook_before_migrate", plan=plan)
         if cpus is not None:
             binding.bind([process.target for process in move.processes], cpus)

@@ -151,3 +151,30 @@ def test_what_another_process_asks_for_stays_after_a_kill(victim: Victim, tmp_pa
     assert settle(lambda: not Path(f"/proc/{helper}/fd/0").exists(), SECONDS)
     assert victim.is_frozen()
     assert os.sched_getaffinity(victim.job.pid) == {1}
+
+
+# -- no process to be had ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [(["--cpus", "2"], 4), (["--freeze"], 4), ([], 0)], ids=str
+)
+def test_a_limit_on_processes(
+    victim: Victim, tmp_path: Path, words: list[str], status: int
+) -> None:
+    relocate = ["relocate", "--pid", str(victim.job.pid), "--map", "0:2", *words]
+    with cgroup("poor", "+pids") as poor:
+
+        def work() -> object:
+            (poor / "cgroup.procs").write_text(str(os.getpid()))
+            (poor / "pids.max").write_text("1")
+            return main(relocate, standalone_mode=False)
+
+        _, ended = os.waitpid(in_child(work, tmp_path / "log"), 0)
+    log = (tmp_path / "log").read_text()
+    assert os.waitstatus_to_exitcode(ended) == status, log
+    assert "Traceback" not in log
+    assert ("no process can be started" in log) == bool(words)
+    assert victim.is_as_before()
+    assert victim.job.share_on(0 if words else 2) >= 0.99
+    assert not any(Path("/run/schedhook/rollback").glob("*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 
 import pytest
 
@@ -41,3 +42,27 @@ def test_permanent_failures_are_not_retried() -> None:
     backend.fail(100, AT, [errno.EACCES, 0])
     report = run(backend)
     assert (report.attempts, report.left_by_reason) == (1, {"shared": PAGE})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("most", [0, 1])
+def test_fewer_threads_than_wanted_do_the_work(
+    monkeypatch: pytest.MonkeyPatch, strategy: str, most: int
+) -> None:
+    """RLIMIT_NPROC, pids.max: pthread_create(3) fails."""
+    start = threading.Thread.start
+    started = 0
+
+    def limited(thread: threading.Thread) -> None:
+        nonlocal started
+        started += 1
+        if started > most:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    backend = host([0] * 10, [0] * 10, [1] * 10)
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    report = run(backend, strategy=strategy, threads=4)
+    assert report.outcome is Outcome.COMPLETE, report.notes
+    assert residency(backend) == {2: 20, 1: 10}
+    assert started > most
