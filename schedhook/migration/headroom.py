@@ -7,6 +7,7 @@ the next one.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +39,8 @@ class Headroom:
         self._spare: dict[NodeSet, int] = {}
         self._coming: dict[Moves, int] = {}
         """Bytes that were taken and have not all arrived."""
-        self._read_at = self._due = 0.0
+        self._read_at = -math.inf
+        self._due = self._cost = 0.0
 
     def take(self, moves: Moves, wanted: int, least: int) -> int:
         """Take room for up to `wanted` bytes that go by `moves`, and return for how many.
@@ -46,11 +48,10 @@ class Headroom:
         0 if there is room for less than `least` bytes. The caller gives it back by `settle`.
         """
         with self._lock:
-            now = time.monotonic()
-            if now >= self._due:
+            if time.monotonic() >= self._due:
                 self._reread()
             granted = self._fitting(moves, wanted)
-            if granted < wanted and now >= self._read_at + _LEAST_SECONDS:
+            if granted < wanted and self._is_old():
                 self._reread()
                 granted = self._fitting(moves, wanted)
             if granted < least:
@@ -61,11 +62,23 @@ class Headroom:
             return granted
 
     def settle(self, moves: Moves, granted: int, arrived: int) -> None:
-        """Record that of the bytes that `take` has granted so many have arrived."""
+        """Record that of the bytes that `take` has granted so many have arrived.
+
+        They leave room behind, for memory that goes the other way.
+        """
+        back = frozenset((new, old) for old, new in moves)
         with self._lock:
             self._coming[moves] -= granted
             for room in self._entered(moves):
                 self._spare[room.nodes] += granted - arrived
+            if len(moves) == 1:  # else nothing tells which nodes they have left
+                for room in self._entered(back):
+                    self._spare[room.nodes] += arrived
+
+    def expire(self) -> None:
+        """Forget the last reading."""
+        with self._lock:
+            self._read_at, self._due = -math.inf, 0.0
 
     @contextmanager
     def taken(self, sizes: Mapping[tuple[int, int], int]) -> Iterator[bool]:
@@ -78,13 +91,13 @@ class Headroom:
             for moves, size in granted.items():
                 if size:
                     self.settle(moves, size, arrived=0)
-            with self._lock:
-                self._due = 0.0
+            self.expire()
 
     def fits(self, moves: Moves, size: int) -> bool:
-        """Return whether there is room for so many bytes, read now."""
+        """Return whether there is room for so many bytes, read just now."""
         with self._lock:
-            self._reread()
+            if self._is_old():
+                self._reread()
             return self._fitting(moves, size) >= size
 
     def balance(self, node: int, sources: NodeSet) -> int:
@@ -95,6 +108,10 @@ class Headroom:
         moves = [(old, node) for old in sources]
         return min((each.balance for each in self.read() if each.is_entered(moves)), default=0)
 
+    def _is_old(self) -> bool:
+        """Return whether another reading may tell more, and would not take most of the time."""
+        return time.monotonic() >= self._read_at + max(_LEAST_SECONDS, self._cost)
+
     def _reread(self) -> None:
         began = time.monotonic()
         self._rooms = self.read()
@@ -104,7 +121,8 @@ class Headroom:
             for room in self._rooms
         }
         self._read_at = time.monotonic()
-        self._due = self._read_at + max(_LEAST_SECONDS, (self._read_at - began) / _SHARE)
+        self._cost = self._read_at - began
+        self._due = self._read_at + max(_LEAST_SECONDS, self._cost / _SHARE)
 
     def _entered(self, moves: Moves) -> list[Room]:
         return [room for room in self._rooms if room.is_entered(moves)]

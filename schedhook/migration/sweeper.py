@@ -78,6 +78,7 @@ class Sweeper:
             failed, waiting = self._run(pending), []
             if not failed:
                 return False
+            self._headroom.expire()
             for item in failed:
                 again = self._may_pass(item) or (
                     retry_hidden and item.failure.errno == errno.ENOENT

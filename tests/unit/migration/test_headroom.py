@@ -96,6 +96,18 @@ def test_a_whole_process_takes_all_or_nothing() -> None:
 
 
 @pytest.mark.usefixtures("clock")
+def test_what_has_left_a_node_makes_room_there() -> None:
+    rooms = [Room(nodes=NodeSet({node}), size=10) for node in (0, 2)]
+    room = Headroom(lambda: rooms)
+    back = frozenset({(2, 0)})
+    assert room.take(back, 10, 1) == 10
+    room.settle(back, 10, 10)
+    assert room.take(TO_2, 20, 1) == 20
+    room.settle(TO_2, 20, 15)
+    assert room.take(back, 20, 1) == 15
+
+
+@pytest.mark.usefixtures("clock")
 def test_the_balance_of_a_node_that_is_too_full_is_negative() -> None:
     rooms = [Room(nodes=NodeSet({2}), size=5, claimed=10), Room(nodes=NodeSet({2, 3}), size=4)]
     room = Headroom(lambda: rooms)
