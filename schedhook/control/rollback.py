@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schedhook.backends.native.descriptors import memfd_create
 from schedhook.control import undo
 from schedhook.host.hierarchies import read_hierarchies
 from schedhook.values.errors import RefusedError
@@ -155,7 +156,7 @@ def _new_record() -> tuple[int, str]:
             record = os.open(path, flags, 0o600)
             fcntl.flock(record, fcntl.LOCK_EX)
             return record, path
-    return os.memfd_create("schedhook-rollback"), ""
+    return memfd_create("schedhook-rollback"), ""
 
 
 def _new_watch() -> int:

@@ -68,7 +68,7 @@ def handle_here(message: bytes) -> int:
     """
     # If SIGCHLD is ignored, the kernel discards the child's exit status.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    handle = posix.memfd_create("schedhook-event")
+    handle = _open_unnamed()
     posix.write(handle, message)
     posix.lseek(handle, 0, 0)
     child = posix.fork()
@@ -88,3 +88,13 @@ def handle_here(message: bytes) -> int:
         finally:
             posix._exit(1)
     return posix.waitstatus_to_exitcode(posix.waitpid(child, 0)[1])
+
+
+def _open_unnamed() -> int:
+    """Return a descriptor of a file without a name, closed on exec.
+
+    Builds of Python against an old C library have no memfd_create(2), and no hook loads the C core.
+    """
+    if hasattr(posix, "memfd_create"):
+        return posix.memfd_create("schedhook-event")
+    return posix.open("/tmp", posix.O_RDWR | posix.O_TMPFILE | posix.O_CLOEXEC, 0o600)
