@@ -43,7 +43,9 @@ class Call(IntEnum):
     SHMCTL = 31
     FSYNC = 74
     FTRUNCATE = 77
+    CHROOT = 161
     SET_MEMPOLICY = 238
+    UNSHARE = 272
     MOVE_PAGES = 279
     FALLOCATE = 285
     PERF_EVENT_OPEN = 298
