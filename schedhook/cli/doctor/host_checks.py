@@ -13,18 +13,36 @@ from schedhook.host.topology import Node, read_topology
 from schedhook.plugins.findings import Finding, Severity, note, ok, problem
 from schedhook.plugins.sources import BUILT_IN
 
+TRIED_KERNELS = ("6.1", "6.12", "7.3")
+"""The versions of Linux that README.md names."""
+
 
 def check_versions(setup: Setup) -> Iterable[Finding]:
     """Name the versions of schedhook, Python and Linux, and the packages of plug-ins."""
-    try:
-        kernel = (setup.root / "proc/sys/kernel/osrelease").read_text().strip()
-    except OSError:
-        kernel = platform.release()
-    python = platform.python_version()
+    kernel, python = _kernel_release(setup.root), platform.python_version()
     yield ok("versions", f"schedhook {__version__}, Python {python}, Linux {kernel}")
+    yield from _check_kernel(kernel)
     packages = {str(each.source.package) for each in setup.plugins.listing()} - {BUILT_IN}
     if packages:
         yield ok("plug-ins", ", ".join(sorted(packages)))
+
+
+def _kernel_release(root: Path) -> str:
+    try:
+        return (root / "proc/sys/kernel/osrelease").read_text().strip()
+    except OSError:
+        return platform.release()
+
+
+def _check_kernel(release: str) -> Iterable[Finding]:
+    """Say if schedhook was not tried with this kernel; it is never refused."""
+    version = ".".join(release.partition("-")[0].split(".")[:2])
+    tried = ", ".join(TRIED_KERNELS)
+    if version in TRIED_KERNELS:
+        yield ok("kernel", f"Linux {version} is among the kernels that were tried ({tried})")
+        return
+    what = f"not tried with Linux {version}: pages may stay for other reasons than documented"
+    yield note("kernel", what, f"run `make numa` on it, or a kernel that was tried ({tried})")
 
 
 def check_nodes(setup: Setup) -> Iterable[Finding]:

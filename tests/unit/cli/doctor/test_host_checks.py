@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pytest
+
 from schedhook.cli.doctor.examination import examine
+from schedhook.cli.doctor.host_checks import TRIED_KERNELS
 from schedhook.plugins.findings import Severity
 from schedhook.plugins.manager import Plugins
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_file, write_host
@@ -54,3 +58,31 @@ def test_controllers_that_are_not_enabled(plugins: Plugins, tmp_path: Path) -> N
         findings = examine(Config(), plugins, tmp_path)
         notes = [f for f in findings if f.subject == "cgroups" and f.level is Severity.NOTE]
         assert len(notes) == missing
+
+
+@pytest.mark.parametrize(
+    ("release", "level", "says"),
+    [
+        ("6.12.95+deb12-amd64", Severity.OK, "6.12 is among"),
+        ("6.1.0-41-amd64", Severity.OK, "6.1 is among"),
+        ("6.120.3", Severity.NOTE, "not tried with Linux 6.120:"),
+        ("5.14.0-503.el9.aarch64", Severity.NOTE, "not tried with Linux 5.14:"),
+    ],
+)
+def test_a_kernel_that_was_not_tried_is_said(
+    plugins: Plugins, tmp_path: Path, release: str, level: Severity, says: str
+) -> None:
+    write_host(tmp_path, [FakeNode(number=0), FakeNode(number=1)])
+    write_file(tmp_path, "proc/sys/kernel/osrelease", f"{release}\n")
+    finding = found(examine(Config(), plugins, tmp_path), "kernel")
+    assert finding.level is level
+    assert says in finding.what
+
+
+def test_the_readme_names_the_kernels_that_were_tried() -> None:
+    (row,) = (
+        line
+        for line in Path(__file__).parents[4].joinpath("README.md").read_text().splitlines()
+        if line.startswith("| Linux |")
+    )
+    assert re.findall(r"\b\d+\.\d+\b", row) == list(TRIED_KERNELS)
