@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.host.mappings import MapsLine, read_stack
+from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.host.processes import open_pagemap
 from schedhook.values.errors import RefusedError
 
@@ -16,7 +17,6 @@ _TOKEN_SIZE = 16
 _FRAME_AT = 40 << 10
 """The frame is here. Below it is a stack, for a handler that runs if this process is killed."""
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _MOST_PAGES = 1 << 16
 """Pages of a stack that are examined: a program can make it as large as it likes."""
 _ALIGNMENT = 64
@@ -79,12 +79,12 @@ def _untouched(pid: int, tid: int, stack: MapsLine, size: int, root: Path) -> in
     entries = array("Q")
     pagemap = open_pagemap(pid, tid, root)
     try:
-        count = min((stack.end - stack.start) // _PAGE, _MOST_PAGES)
-        entries.frombytes(os.pread(pagemap, count * 8, stack.start // _PAGE * 8))
+        count = min((stack.end - stack.start) // BASE_PAGE, _MOST_PAGES)
+        entries.frombytes(os.pread(pagemap, count * 8, stack.start // BASE_PAGE * 8))
     finally:
         os.close(pagemap)
-    needed = -(-size // _PAGE)
+    needed = -(-size // BASE_PAGE)
     for page in range(len(entries) - needed + 1):
         if not any(entries[page : page + needed]):
-            return stack.start + page * _PAGE
+            return stack.start + page * BASE_PAGE
     return 0

@@ -6,10 +6,10 @@ An object for each would cost more time and memory than moving the pages.
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass, field
 
 from schedhook.host._numa_maps import NumaLine
+from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.sizes import add_sizes
@@ -65,7 +65,7 @@ class JoinedMappings:
             start=self.start,
             end=self.end,
             kind=MemoryKind.ANON,
-            page_size=mmap.PAGESIZE,
+            page_size=BASE_PAGE,
             residency=residency,
             policy=self.policy,
             parts=self.parts or None,

@@ -7,10 +7,11 @@ mm/mempolicy.c; numa(7) documents most of it.
 from __future__ import annotations
 
 import io
-import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from schedhook.host.page_sizes import BASE_PAGE
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _OTHER_FIELDS = frozenset(
@@ -29,7 +30,7 @@ class NumaLine:
     anon: int = 0
     """Pages that are the process's own copies."""
     most_mappers: int = 1
-    page_size: int = mmap.PAGESIZE
+    page_size: int = BASE_PAGE
     pages: dict[int, int] = field(default_factory=dict)
     """Pages per node."""
     size: int = 0
@@ -92,7 +93,7 @@ def _parse_line(text: bytes) -> NumaLine:
     line.policy = b" ".join(policy).decode("ascii", "replace")
     line.size = sum(line.pages.values()) * line.page_size
     is_odd = line.is_huge or line.name or line.most_mappers > 1
-    line.is_plain = not is_odd and line.page_size == mmap.PAGESIZE
+    line.is_plain = not is_odd and line.page_size == BASE_PAGE
     return line
 
 

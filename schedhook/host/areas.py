@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from schedhook.host.memory_files import (
     memory_devices,
     object_ids,
 )
+from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.host.smaps import read_pss
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
@@ -214,10 +214,10 @@ def _lines_without_numa(
             mapping.start,
             NumaLine(
                 name=mapping.name if mapping.has_file else b"",
-                anon=0 if mapping.has_file else rss // mmap.PAGESIZE,
+                anon=0 if mapping.has_file else rss // BASE_PAGE,
                 most_mappers=1 if pss == rss else 2,
-                pages={0: rss // mmap.PAGESIZE} if rss else {},
-                size=rss // mmap.PAGESIZE * mmap.PAGESIZE,
+                pages={0: rss // BASE_PAGE} if rss else {},
+                size=rss // BASE_PAGE * BASE_PAGE,
                 is_plain=pss == rss,
             ),
         )

@@ -6,7 +6,6 @@ of the kernel; for the memory of GPUs, what the driver writes in /proc.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,12 +19,12 @@ from schedhook.host._sysfs import (
     read_words,
 )
 from schedhook.host.gpus import read_gpu_nodes
+from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.host.reclaim import Watermarks, read_watermarks, reclaimable
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.sets import CpuSet, NodeSet
 
 _DEMOTION = "sys/kernel/mm/numa/demotion_enabled"
-_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 LOCAL_DISTANCE = 10
 REMOTE_DISTANCE = 20
@@ -221,7 +220,7 @@ def read_topology(root: Path = Path("/")) -> Topology:
         return Topology(nodes={0: _only_node(root)})
     online = read_set(base / "online", NodeSet)
     numbers = online & present if online else present
-    watermarks = read_watermarks(root, _PAGE_SIZE)
+    watermarks = read_watermarks(root, BASE_PAGE)
     orders = [list(ids) for ids in (numbers, online, present, read_set(base / "possible", NodeSet))]
     gpus = read_gpu_nodes(root)
     return Topology(
@@ -288,7 +287,7 @@ def _only_node(root: Path) -> Node:
         raise SchedhookError(
             f"cannot read {root / 'proc/meminfo'}: is {root} the root of a Linux system with /proc?"
         )
-    watermarks = read_watermarks(root, _PAGE_SIZE).get(0, Watermarks())
+    watermarks = read_watermarks(root, BASE_PAGE).get(0, Watermarks())
     return Node(
         number=0,
         cpus=read_online_cpus(root),

@@ -17,11 +17,11 @@ from schedhook.migration import observation, page_choice
 from schedhook.migration.headroom import Headroom
 from schedhook.migration.objects import Unread
 from schedhook.migration.options import MoveOptions
-from schedhook.migration.processes import MovingProcess
+from schedhook.migration.processes import MovingMemory, MovingProcess
 from schedhook.migration.selection import Selection
+from schedhook.migration.snapshot import Snapshot
 from schedhook.migration.sweeper import Sweeper
 from schedhook.migration.units import map_units, planned_units
-from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.migration.view import View
 from schedhook.migration.whole_process import WholeProcessMover
 from schedhook.roles.backend import Backend, Target
@@ -74,6 +74,8 @@ class Move:
         """The directory under which the host's files lie."""
         self.notes: list[str] = [] if notes is None else notes
         """Sentences for the report."""
+        self.snapshot: Snapshot | None = None
+        """Where the pages lay before the first move, if old and new nodes overlap."""
         self._backend = backend
         self._destinations = destinations
         of_nodes = node_map.sources if sources is None else sources
@@ -168,7 +170,7 @@ class Move:
             return
         self._whole.migrate_sparse(processes)
         self._view.expire()
-        parts = [part for process in processes for part in process.parts]
+        parts = _parts(processes)
         retry_hidden = not self._whole.calls_beside_a_sweep()
         self._sweeper.sweep(map_units(parts, self.node_map), parts, retry_hidden=retry_hidden)
         self._whole.migrate_unreachable(processes)
@@ -199,6 +201,12 @@ class Move:
     def attempts(self) -> int:
         """Most sweeps that any page needed, the first one included."""
         return self._sweeper.attempts
+
+    def take_snapshot(self) -> None:
+        """Remember where pages lie if old and new nodes overlap; once, before the first move."""
+        if self.node_map.overlaps and self.snapshot is None:
+            self.refresh()
+            self.snapshot = Snapshot(_parts(self.processes), self.node_map)
 
     def report_progress(self, progress: Progress, planned: int) -> None:
         """Call `progress` with (bytes moved so far, `planned`) as pages move."""
@@ -231,26 +239,30 @@ class Move:
     def _by(self, node_map: NodeMap) -> Move:
         """Return the move of the same memory by another map."""
         other = copy(self)
-        other.node_map = node_map
+        other.node_map, other.snapshot = node_map, None
         other._whole = WholeProcessMover(
             self._view, self._sweeper, self.headroom, node_map, self.options, self.notes
         )
         return other
 
     def _exchange(self, processes: Sequence[MovingProcess]) -> None:
-        """Sweep by a map whose old and new nodes overlap: each page from where it was found first.
+        """Sweep by a map whose old and new nodes overlap: each page from where it lay at first.
 
-        What the backend does not see then, and what appears later, cannot be told from what has
-        arrived. So the former is counted before anything moves, and the latter stays.
+        What the backend did not see then, and what appears later, cannot be told from what has
+        arrived: it stays, and the former is left as hidden.
         """
-        nodes = self.node_map.sources
-        unseen = {each.pid: unreachable_bytes(each, nodes, only_unseen=True) for each in processes}
+        self.take_snapshot()
+        assert self.snapshot is not None
         self._view.expire()
-        parts = [part for process in processes for part in process.parts]
-        self._sweeper.sweep(map_units(parts, self.node_map), parts, retry_hidden=True)
+        parts = _parts(processes)
+        self._sweeper.sweep(self.snapshot.units(parts), parts, retry_hidden=True)
         for process in processes:
-            if size := unseen[process.pid]:
+            if size := self.snapshot.unseen(process):
                 add_sizes(process.left, {Reason.HIDDEN.value: size})
 
     def _count_attempt(self) -> None:
         self._sweeper.attempts = max(self._sweeper.attempts, 1)
+
+
+def _parts(processes: Iterable[MovingProcess]) -> list[MovingMemory]:
+    return [part for process in processes for part in process.parts]

@@ -39,7 +39,7 @@ def plan_pages(
             allowed = usable & process.target.allowed_nodes()
             for item in process.selection.selected:
                 others = aliases(process.pid, item.area)
-                for start, end in spread(item.area):
+                for start, end in spread(process.target, item.area):
                     located = process.target.locate(item.area, start, end)
                     on_sources = (run for run in located if run.node in sources and not run.hidden)
                     counted = (part for run in on_sources for part in clip(run, item.pages))

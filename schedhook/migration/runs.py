@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from schedhook.roles.backend import Memory, PageRun
@@ -10,22 +10,18 @@ from schedhook.values.extents import Extents
 from schedhook.values.model import Area
 
 UNIT_BYTES = 32 << 20
-"""Resident memory per part: small enough to spread over threads."""
-FOLIO_BYTES = 2 << 20
-"""Parts are aligned to this, so that no huge page lies in two of them."""
+"""Resident memory per part, unless a page is larger: small enough to spread over threads."""
 
 
-def spread(area: Area) -> Iterable[tuple[int, int]]:
-    """Yield parts [start, end) of an area, each with about UNIT_BYTES of resident memory."""
-    parts = max(1, area.resident // UNIT_BYTES)
-    step = area.size // parts
-    align = max(area.page_size, FOLIO_BYTES)
-    step = max(align, step // align * align)
+def spread(target: Memory, area: Area) -> Iterator[tuple[int, int]]:
+    """Yield parts [start, end) of an area, each with about UNIT_BYTES of resident memory.
+
+    No page that moves as one lies in two of them, as far as the target can tell.
+    """
+    step = area.size // max(1, area.resident // UNIT_BYTES)
     start = area.start
     while start < area.end:
-        end = min(area.end, start // align * align + step)
-        if area.end - end < align:
-            end = area.end
+        end = min(area.end, target.boundary(area, start + step))
         yield start, end
         start = end
 
@@ -36,7 +32,7 @@ def locate(target: Memory, area: Area, only: Extents | None = None) -> Iterator[
     Raise ProcessGoneError if the process has exited.
     """
     only = area.parts if only is None else only
-    for start, end in spread(area):
+    for start, end in spread(target, area):
         for run in target.locate(area, start, end):
             yield from clip(run, only)
 

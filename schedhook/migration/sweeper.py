@@ -6,12 +6,13 @@ import errno
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from schedhook.migration.headroom import Headroom
 from schedhook.migration.options import MoveOptions
 from schedhook.migration.processes import MovingMemory
 from schedhook.migration.retry import is_transient, retry
-from schedhook.migration.runs import FOLIO_BYTES, clip
+from schedhook.migration.runs import clip
 from schedhook.migration.threads import for_each
 from schedhook.migration.throttle import Throttle
 from schedhook.migration.units import Unit
@@ -107,7 +108,8 @@ class Sweeper:
 
     def _sweep_unit(self, unit: Unit) -> list[_Failed]:
         failed: list[_Failed] = []
-        pieces = self._throttle.pieces(unit.start, unit.end, unit.area.page_size, unit.only)
+        boundary = partial(unit.part.target.boundary, unit.area)
+        pieces = self._throttle.pieces(unit.start, unit.end, boundary, unit.only)
         for start, end in pieces:
             failed += self._sweep_range(unit, start, end)
         return failed
@@ -190,7 +192,9 @@ def _cut(unit: Unit, start: int, end: int, size: int) -> int:
 
     What is not in `unit.only` does not count.
     """
-    align = unit.area.page_size if size < FOLIO_BYTES else max(unit.area.page_size, FOLIO_BYTES)
+    page_size = unit.area.page_size
+    largest = unit.part.target.page_sizes.largest(page_size)
+    align = page_size if size < largest else largest
     for first, last in ((start, end),) if unit.only is None else unit.only.within(start, end):
         if last - first > size:
             return max(first, (first + size) // align * align)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 
 from schedhook.values.extents import Extents
 from schedhook.values.sets import CpuSet
@@ -50,25 +50,24 @@ class Throttle:
         self._due = time.monotonic()
 
     def pieces(
-        self, start: int, end: int, page_size: int, only: Extents | None = None
-    ) -> Iterable[tuple[int, int]]:
-        """Cut [start, end) so that no piece holds more than a quarter of a second's worth.
+        self, start: int, end: int, boundary: Callable[[int], int], only: Extents | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """Cut [start, end) so that no piece holds more than about a quarter of a second's worth.
 
-        What is not in `only` does not count.
+        `boundary` returns the first address from another one on at which a cut is possible. What is
+        not in `only` does not count.
         """
         if not self._rate:
             yield start, end
             return
-        align = max(page_size, 2 << 20)
-        step = max(align, int(self._rate / 4) // align * align)
+        step = max(1, int(self._rate / 4))
         held = 0
         for first, last in ((start, end),) if only is None else only.within(start, end):
             if held and held + last - first > step:
                 yield start, first
                 start, held = first, 0
             position = first
-            while last - position > step - position % align:
-                stop = position - position % align + step
+            while last - position > step and (stop := boundary(position + step)) < last:
                 yield start, stop
                 start = position = stop
             held += last - position

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from schedhook.migration.processes import MovingMemory, MovingProcess
-from schedhook.migration.runs import UNIT_BYTES, locate, spread
-from schedhook.migration.selection import Selected
-from schedhook.values.errors import ProcessGoneError
+from schedhook.migration.runs import UNIT_BYTES, spread
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind, NodeMap
 
@@ -39,16 +37,14 @@ class Unit:
 def map_units(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterable[Unit]:
     """Yield the units that move all selected pages as the map says.
 
-    If old and new nodes overlap, a page that has arrived must not be taken for one that has yet
-    to leave. So each run of pages gets the one destination of the node where it was found first.
+    Its old and new nodes must not overlap; see schedhook.migration.snapshot.
     """
-    units = _overlapping(parts, node_map) if node_map.overlaps else _plain(parts, node_map)
-    return _gather(units)
+    return gather(_plain(parts, node_map.moves))
 
 
 def planned_units(processes: Sequence[MovingProcess]) -> Iterable[Unit]:
     """Yield the units that move pages as the processes' page plans say."""
-    return _gather(_planned(processes))
+    return gather(_planned(processes))
 
 
 @dataclass(slots=True)
@@ -74,7 +70,7 @@ class _Batch:
         return replace(first, end=end, only=None if is_whole else only, size=self.size)
 
 
-def _gather(units: Iterable[Unit]) -> Iterator[Unit]:
+def gather(units: Iterable[Unit]) -> Iterator[Unit]:
     """Join small units whose pages go the same way, so that a call moves pages of many areas.
 
     Each move_pages(2) call first drains the page lists of every processor.
@@ -113,46 +109,15 @@ def _planned(processes: Sequence[MovingProcess]) -> Iterator[Unit]:
             )
 
 
-def _plain(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterator[Unit]:
-    moves = node_map.moves
+def _plain(parts: Sequence[MovingMemory], moves: Mapping[int, int]) -> Iterator[Unit]:
     for part in parts:
         for item in part.selection.selected:
             if item.counted.keys().isdisjoint(moves):
                 continue  # looking at its holes and its pages elsewhere would cost time
-            for start, end in spread(item.area):
+            for start, end in spread(part.target, item.area):
                 if (only := _part(item.pages, start, end)) is None or only:
                     size = item.area.resident * (end - start) // item.area.size
                     yield Unit(part, item.area, item.shared, start, end, moves, only, size)
-
-
-def _overlapping(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterator[Unit]:
-    # Pages that several processes map are located before anything moves, the rest part by part,
-    # so that memory use stays bounded.
-    common = list[Unit]()
-    own = list[tuple[MovingMemory, Selected]]()
-    for part in parts:
-        for item in part.selection.selected:
-            if item.is_common and len(parts) > 1:
-                common += _located(part, item, node_map.moves)
-            else:
-                own.append((part, item))
-    yield from common
-    for part, item in own:
-        yield from _located(part, item, node_map.moves)
-
-
-def _located(part: MovingMemory, item: Selected, moves: Mapping[int, int]) -> Iterator[Unit]:
-    """Yield a unit for each run of pages that must move, with the destination of its node."""
-    if item.counted.keys().isdisjoint(moves):
-        return
-    try:
-        for run in locate(part.target, item.area, item.only):
-            if run.node in moves:
-                only = {run.node: moves[run.node]}
-                size = run.end - run.start
-                yield Unit(part, item.area, item.shared, run.start, run.end, only, None, size)
-    except ProcessGoneError:
-        part.gone = True
 
 
 def _part(only: Extents | None, start: int, end: int) -> Extents | None:

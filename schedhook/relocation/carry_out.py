@@ -72,6 +72,7 @@ def _move(context: Context, pending: list[Move], plan: Plan, frozen: Sequence[Pa
             pending[0].carry_out()
             return
         while True:
+            pending[0].take_snapshot()
             strategy.move(pending[0])
             sweep_newcomers(pending[0], context.members, context.notes)
             if len(pending) == 1:

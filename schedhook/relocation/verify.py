@@ -8,6 +8,7 @@ from schedhook.migration.move import Move, MovingProcess
 from schedhook.migration.page_plan import PagePlan
 from schedhook.migration.processes import MovingMemory, MovingObject
 from schedhook.migration.selection import ProcessSelection
+from schedhook.migration.snapshot import Snapshot
 from schedhook.migration.unreachable import unreachable_bytes
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import NodeMap, Outcome, ProcessReport
@@ -116,9 +117,9 @@ def _count_along(move: Move) -> None:
 
 
 def _count_moved_along(move: Move) -> None:
-    """Count as moved what moved with a huge page in the sweep of another area.
+    """Count as moved what moved along with a folio in the sweep of another area.
 
-    If two areas have parts of one huge page, the second area's sweep finds its part moved.
+    If two areas have parts of one folio, the second area's sweep finds its part moved.
     """
     if move.node_map.overlaps:
         return
@@ -172,7 +173,7 @@ def _count_object_moved_along(part: MovingObject, node_map: NodeMap) -> None:
 def _left(part: MovingMemory, pending: Sequence[Move], failure: str | None) -> dict[str, int]:
     """Return the bytes that the pending steps have left behind, or not tried, by reason."""
     if failure is None and pending[0].node_map.overlaps:
-        return part.left  # what is on the old nodes now cannot be told from what has arrived
+        return _left_in_place(part, pending[0].snapshot)
     nodes = NodeSet(node for step in pending for node in step.node_map.sources)
     found = sum(part.selection.on(nodes).values())
     return explain(found, part.left, Reason.APPEARED if failure is None else Reason.ABORTED)
@@ -187,6 +188,23 @@ def _left_by_plan(
     left = explain(_astray(process, plan), reasons, rest)
     size = unreachable_bytes(process, sources) - plan.unreachable
     return sum_sizes((left, {Reason.HIDDEN.value: size} if size > 0 else {}))
+
+
+def _left_in_place(part: MovingMemory, snapshot: Snapshot | None) -> dict[str, int]:
+    """Return the bytes that are where they were before the first move, by reason.
+
+    Count as moved what moved along with a folio of which another area or process has a part.
+    """
+    if snapshot is None:  # there was nothing to move
+        return part.left
+    try:
+        found = snapshot.compare(part)
+    except ProcessGoneError:
+        part.gone = True
+        return {}
+    for pair, size in found.moved.items():
+        part.moved[pair] = max(size, part.moved.get(pair, 0))
+    return explain(found.stayed + snapshot.unseen(part), part.left, Reason.APPEARED)
 
 
 def _astray(process: MovingProcess, plan: PagePlan) -> int:

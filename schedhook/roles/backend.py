@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Self
 
+from schedhook.host.page_sizes import BASE_PAGE, read_page_sizes
 from schedhook.host.topology import Topology
 from schedhook.values.extents import Extents
 from schedhook.values.grants import Grant
 from schedhook.values.model import Area, Residency
 from schedhook.values.objects import ObjectId
+from schedhook.values.page_sizes import PageSizes
 from schedhook.values.policy import Policy
 from schedhook.values.sets import NodeSet
 
@@ -28,9 +30,8 @@ class PageRun:
     start: int
     end: int
     node: int
-    page_size: int = field(default=4096, compare=False)
-    """Bytes that move as one; a transparent huge page counts as one page if the backend can
-    recognise it."""
+    page_size: int = field(default=BASE_PAGE, compare=False)
+    """Bytes that move as one: of a folio the part that is mapped there, if the backend can tell."""
     hidden: bool = False
     """The backend sees that they are there, but cannot move them page by page at the moment; see
     schedhook.migration.unreachable."""
@@ -140,6 +141,20 @@ class Memory(ABC):
 
         A backend that cannot locate hidden pages leaves them out.
         """
+
+    @property
+    def page_sizes(self) -> PageSizes:
+        """The sizes of the kernel's pages. Default: this host's."""
+        return read_page_sizes()
+
+    def boundary(self, area: Area, address: int) -> int:
+        """Return the first address from `address` on at which no page that moves as one is cut.
+
+        `area` tells the size of the pages there. Default: the next multiple of the largest size,
+        since folios are aligned to their size unless mremap(2) or a file's mapping shifts them.
+        """
+        unit = self.page_sizes.largest(area.page_size)
+        return -(-address // unit) * unit
 
     def close(self) -> None:  # noqa: B027 - holds nothing by default
         """Release what holds it; closing twice is harmless. Default: do nothing."""

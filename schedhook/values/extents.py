@@ -1,14 +1,17 @@
-"""Compact lists of address ranges, 16 bytes each, for millions of pages."""
+"""Compact lists of address ranges for millions of pages."""
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
+_ONES = re.compile("1+")
+
 
 class Extents:
-    """Ranges [start, end) in ascending order. Adjacent ranges are joined."""
+    """Ranges [start, end) in ascending order, 16 bytes each. Adjacent ranges are joined."""
 
     __slots__ = ("_bounds",)
 
@@ -74,3 +77,37 @@ class Extents:
 
     def __repr__(self) -> str:
         return f"Extents([{', '.join(f'({start:#x}, {end:#x})' for start, end in self)}])"
+
+
+class PackedExtents:
+    """Ranges of whole pages in little memory: at most a bit for each page that they span."""
+
+    __slots__ = ("_data", "_is_bitmap", "_start", "_unit")
+
+    def __init__(self, extents: Extents, unit: int) -> None:
+        """Pack ranges, at least one; `unit` is the size of a page in bytes."""
+        pairs = list(extents)
+        self._start, self._unit = pairs[0][0], unit
+        self._data = extents.raw()
+        self._is_bitmap = (pairs[-1][1] - self._start) // unit < 8 * len(self._data)
+        if self._is_bitmap:
+            bits = 0
+            for start, end in pairs:
+                first, last = (start - self._start) // unit, (end - self._start) // unit
+                bits |= (1 << last) - (1 << first)
+            self._data = bits.to_bytes(-(-bits.bit_length() // 8), "little")
+
+    def extents(self) -> Extents:
+        """Return the ranges."""
+        if not self._is_bitmap:
+            return Extents.from_raw(self._data)
+        bits = format(int.from_bytes(self._data, "little"), "b")[::-1]
+        return Extents(
+            (self._start + found.start() * self._unit, self._start + found.end() * self._unit)
+            for found in _ONES.finditer(bits)
+        )
+
+    @property
+    def memory(self) -> int:
+        """The bytes of memory that the ranges take."""
+        return len(self._data)

@@ -37,6 +37,7 @@ class Call(IntEnum):
     MUNMAP = 11
     IOCTL = 16
     PWRITE = 18
+    MREMAP = 25
     MADVISE = 28
     SHMGET = 29
     SHMAT = 30
@@ -153,6 +154,16 @@ class Puppet:
         if flags & mmap.MAP_ANONYMOUS:
             self.advise(memory, Advice.HUGEPAGE if huge else Advice.NOHUGEPAGE)
         return memory
+
+    def shift(self, memory: Memory, distance: int) -> Memory:
+        """Move the mapping to an address that lies `distance` behind a boundary of any folio."""
+        may_move_fixed = 3
+        start = self.call(
+            Call.MREMAP, memory.start, memory.size, memory.size, may_move_fixed,
+            self._next + distance,
+        )  # fmt: skip
+        self._next += _APART
+        return Memory(start, memory.size)
 
     def fill(self, memory: Memory, node: int, period: int = 1 << 40) -> None:
         """Write to it on that node; pages that are `period` apart get the same content."""

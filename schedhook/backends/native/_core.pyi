@@ -15,7 +15,7 @@ errno.
 #   int    size of a base page
 #   int    size of a transparent huge page, 0 if there are none
 #   bool   whether to use PAGEMAP_SCAN
-#   int    descriptor of /proc/kpageflags, which identifies huge pages without a scan, or -1
+#   int    descriptor of /proc/kpageflags, which tells folios if pagemap shows frames, or -1
 #   bytes  frame spans: rows of (start, end, node) of 64 bits each, ascending. A page's node follows
 #          from its frame's number; with no rows the kernel is asked.
 _Range = tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]
@@ -89,6 +89,27 @@ def locate(
     """Return runs (start, end, node, page size, hidden) of present pages of a range.
 
     Hidden pages are those that move_pages(2) does not find; without frame spans they are left out.
+    """
+
+def boundary(
+    pid: int,
+    pidfd: int,
+    task: int,
+    pagemap: int,
+    start: int,
+    end: int,
+    page_size: int,
+    base_size: int,
+    folio_size: int,
+    use_scan: bool,
+    kpageflags: int,
+    spans: bytes,
+    /,
+) -> int:
+    """Return the end of the folio that the start of a range cuts off from the page before it.
+
+    It is the start itself if no folio is cut, and 0 if that cannot be told. The page before the
+    start must be of the same mapping.
     """
 
 class _Frames: ...

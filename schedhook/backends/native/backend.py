@@ -14,6 +14,7 @@ from schedhook.backends.native.target import NativeTarget
 from schedhook.host import cgroups, processes
 from schedhook.host.frames import node_spans
 from schedhook.host.grants import read_grants
+from schedhook.host.page_sizes import read_page_sizes
 from schedhook.host.topology import Topology, read_topology
 from schedhook.roles.backend import Backend, PageSet, SharedObject, Target
 from schedhook.values.grants import Grant
@@ -28,7 +29,7 @@ class NativeBackend(Backend):
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
-        self._folio_size = _huge_page_size(root)
+        self._page_sizes = read_page_sizes(root)
         self._spans: bytes | None = None
 
     def topology(self) -> Topology:
@@ -38,7 +39,7 @@ class NativeBackend(Backend):
         return read_grants(nodes, self._root)
 
     def attach(self, pid: int) -> NativeTarget:
-        return NativeTarget(pid, self._root, self._folio_size, self._frame_spans)
+        return NativeTarget(pid, self._root, self._page_sizes, self._frame_spans)
 
     def may_move_shared(self) -> bool:
         return _core.may_move_shared()
@@ -64,12 +65,3 @@ class NativeBackend(Backend):
             rows = node_spans(self._root)
             self._spans = array("Q", [word for row in rows for word in row]).tobytes()
         return self._spans
-
-
-def _huge_page_size(root: Path) -> int:
-    """Return the size of a transparent huge page; 0 on a kernel without them."""
-    try:
-        size = (root / "sys/kernel/mm/transparent_hugepage/hpage_pmd_size").read_text()
-    except OSError:
-        return 0
-    return int(size)

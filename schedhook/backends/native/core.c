@@ -234,6 +234,20 @@ static PyObject *core_locate(PyObject *self, PyObject *args)
     return list;
 }
 
+static PyObject *core_boundary(PyObject *self, PyObject *args)
+{
+    struct sh_range range;
+    uint64_t end;
+
+    (void)self;
+    if (core_parse_range(args, &range) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+        end = sh_boundary(&range);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(end);
+}
+
 static PyObject *core_can_scan(PyObject *self, PyObject *args)
 {
     int pagemap;
@@ -288,6 +302,8 @@ static PyMethodDef methods[] = {
     {"sweep", core_sweep, METH_VARARGS,
      "sweep(range, destinations, only, shared, batch_bytes, call_ns): move pages; see _core.pyi."},
     {"locate", core_locate, METH_VARARGS, "locate(*range): return runs of pages; see _core.pyi."},
+    {"boundary", core_boundary, METH_VARARGS,
+     "boundary(*range): return where the folio ends that its start cuts; see _core.pyi."},
     {"frames", core_frames, METH_VARARGS,
      "frames(pagemap): return an empty set of frames; see _core.pyi."},
     {"survey", core_survey, METH_VARARGS,

@@ -449,7 +449,7 @@ static int move_batch(struct mover *mover, struct batch *batch, int origin)
 }
 
 /* Whether the page is selected. Pages come in ascending order, so `next` is the first extent that
- * can contain one. A huge page is selected as a whole or not at all. */
+ * can contain one. A folio is selected as a whole or not at all. */
 static bool is_selected(const struct sh_options *options, const struct sh_page *page, size_t *next)
 {
     if (!options->only_count)

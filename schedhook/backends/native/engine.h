@@ -33,11 +33,11 @@ struct sh_range {
     uint64_t start, end;
     uint64_t page_size;          /* of the mapping: the base page, or a hugetlb page */
     uint64_t base_size;          /* the processor's base page */
-    uint64_t folio_size;         /* a transparent huge page; 0 if there are none */
+    uint64_t folio_size;         /* the largest folio, a transparent huge page; 0: none */
     bool use_scan;               /* PAGEMAP_SCAN works here */
     const struct sh_span *spans; /* ascending; they give a page's node from its frame's number */
     size_t span_count;           /* 0: query the kernel */
-    int kpageflags;              /* /proc/kpageflags, or -1; identifies huge pages without a scan */
+    int kpageflags;              /* /proc/kpageflags, or -1; tells folios by their frames */
 };
 
 /* Addresses [start, end). */
@@ -91,6 +91,10 @@ struct sh_runs {
 int sh_sweep(const struct sh_range *range, const struct sh_options *options,
              struct sh_result *result);
 int sh_locate(const struct sh_range *range, struct sh_runs *runs);
+
+/* The end of the folio of the page before the range; the range's start if that page is in none, or
+ * the folio's last one; 0 if that cannot be told. It does not begin with its area. */
+uint64_t sh_boundary(const struct sh_range *range);
 
 /* Whether PAGEMAP_SCAN works on this pagemap. */
 bool sh_can_scan(int pagemap);

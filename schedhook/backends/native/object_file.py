@@ -9,7 +9,6 @@ block for ever.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from schedhook.backends.native.descriptors import (
     memfd_create,
 )
 from schedhook.host.memory_files import SharedMapping, memory_devices
+from schedhook.host.page_sizes import BASE_PAGE, read_page_sizes
 from schedhook.values.errors import (
     BackendError,
     NoPermissionError,
@@ -121,7 +121,7 @@ def _check(file: int, pid: int, mapping: SharedMapping, root: Path) -> int:
     ):
         kind, block_size = _core.file_system(file)
         if kind == _TMPFS_MAGIC:
-            return mmap.PAGESIZE
+            return BASE_PAGE
         if kind == _HUGETLBFS_MAGIC:
             return block_size
     raise MappingGoneError(f"process {pid} maps a file at {mapping.start:#x} that is not memory")
@@ -155,8 +155,7 @@ def _open(path: Path, flags: int, pid: int) -> int:
 
 def _memfd_flags(root: Path) -> Iterator[tuple[MemoryKind, int]]:
     yield MemoryKind.SHMEM, 0
-    for pool in (root / "sys/kernel/mm/hugepages").glob("hugepages-*kB"):
-        size = int(pool.name.removeprefix("hugepages-").removesuffix("kB")) << 10
+    for size in read_page_sizes(root).pools:
         yield MemoryKind.HUGE, MFD_HUGETLB | (size.bit_length() - 1) << MFD_HUGE_SHIFT
 
 

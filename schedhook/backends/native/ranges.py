@@ -48,6 +48,15 @@ def locate_range(pages: Range) -> Sequence[PageRun]:
     ]
 
 
+def find_boundary(pages: Range) -> int | None:
+    """Return where the folio ends that the range's start cuts; the start if it cuts none.
+
+    None if the caller cannot see folios: that needs CAP_SYS_ADMIN.
+    """
+    end: int = _core.boundary(*pages)
+    return end or None
+
+
 def _table(destinations: Mapping[int, int]) -> bytes:
     """Return an array of int32 by node number; -1 for nodes to leave alone.
 

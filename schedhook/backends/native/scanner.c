@@ -9,6 +9,7 @@
 #define NEAR 256         /* base pages: to look at so many costs about as much as one more call */
 
 /* /proc/kpageflags */
+#define FLAG_COMPOUND_HEAD (1ull << 15)
 #define FLAG_COMPOUND_TAIL (1ull << 16)
 #define FLAG_THP (1ull << 22)
 #define FLAG_ZERO_PAGE (1ull << 24)
@@ -23,9 +24,16 @@ struct scan_arguments {
 #define SCAN_IS_ZERO_FRAME (1u << 5)
 #define SCAN_IS_HUGE (1u << 6)
 
+/* Whether the kernel's flags of frames can tell which pages of the range belong to one folio. */
+static bool tells_folios(const struct sh_range *range)
+{
+    return range->kpageflags >= 0 && range->folio_size && range->page_size == range->base_size;
+}
+
 void sh_scanner_close(struct sh_scanner *scanner)
 {
     free(scanner->entries);
+    free(scanner->flags);
 }
 
 int sh_scanner_open(struct sh_scanner *scanner, const struct sh_range *range)
@@ -35,13 +43,16 @@ int sh_scanner_open(struct sh_scanner *scanner, const struct sh_range *range)
     scanner->position = scanner->walked = range->start;
     scanner->until = range->end;
     scanner->entries_start = scanner->entries_end = range->start;
-    if (!range->use_scan) {
+    if (!range->use_scan || tells_folios(range)) {
         scanner->entry_room = PAGEMAP_ENTRIES;
-        if (range->folio_size / range->base_size > scanner->entry_room)
-            scanner->entry_room = range->folio_size / range->base_size;
+        if (2 * range->folio_size / range->base_size > scanner->entry_room)
+            scanner->entry_room = 2 * range->folio_size / range->base_size;
         scanner->entries = malloc(scanner->entry_room * sizeof *scanner->entries);
-        if (!scanner->entries)
+        scanner->flags = malloc(scanner->entry_room * sizeof *scanner->flags);
+        if (!scanner->entries || !scanner->flags) {
+            sh_scanner_close(scanner);
             return SH_NO_LOCAL_MEMORY;
+        }
     }
     return 0;
 }
@@ -129,37 +140,24 @@ static int scan_more(struct sh_scanner *scanner)
     return 0;
 }
 
-static int next_scanned(struct sh_scanner *scanner, struct sh_page *page)
+/* Make `region` the next one that ends after the position, or let there be none. */
+static int next_region(struct sh_scanner *scanner, const struct sh_scan_region **region)
 {
-    const struct sh_range *range = scanner->range;
-
     for (;;) {
-        while (scanner->region < scanner->region_count) {
-            const struct sh_scan_region *region = &scanner->regions[scanner->region];
-            uint64_t address =
-                scanner->position > region->start ? scanner->position : region->start;
-
-            if (address >= region->end) {
-                scanner->region++;
-                continue;
+        for (; scanner->region < scanner->region_count; scanner->region++) {
+            *region = &scanner->regions[scanner->region];
+            if (scanner->position < (*region)->end) {
+                if (scanner->position < (*region)->start)
+                    scanner->position = (*region)->start;
+                return 0;
             }
-            page->address = address;
-            page->size = range->page_size;
-            page->node = SH_UNKNOWN_NODE;
-            page->entry = 0;
-            page->is_zero = false;
-            if ((region->categories & SCAN_IS_HUGE) && folio_fits(range, address, region->end))
-                page->size = range->folio_size;
-            scanner->position = address + page->size;
-            return 0;
         }
+        *region = NULL;
         if (scanner->walked >= scanner->until) {
             if (scanner->position < scanner->until)
                 scanner->position = scanner->until;
-            if (!next_extents(scanner)) {
-                page->size = 0;
+            if (!next_extents(scanner))
                 return 0;
-            }
             scanner->walked = scanner->position;
         }
         int error = scan_more(scanner);
@@ -168,24 +166,21 @@ static int next_scanned(struct sh_scanner *scanner, struct sh_page *page)
     }
 }
 
-/* The flags of a frame in it if these entries are one transparent huge page, else 0. Its frames are
- * consecutive; those of small pages can be, too, so the kernel's flags decide. Folios are aligned
- * to their size: a frame in the middle that is not the first of a folio can only belong to one that
- * covers all of these frames. Without permission to see frames (CAP_SYS_ADMIN) or flags, the page
- * is treated as small pages, which takes more calls and moves it as well. */
-static uint64_t folio_flags(const struct sh_scanner *scanner, const uint64_t *entries, size_t count)
+/* Return the next page without a look at its entry in pagemap. */
+static int next_scanned(struct sh_scanner *scanner, struct sh_page *page)
 {
-    uint64_t first = entries[0] & SH_PAGEMAP_FRAME, flags;
+    const struct sh_range *range = scanner->range;
+    const struct sh_scan_region *region;
+    int error = next_region(scanner, &region);
 
-    if (!first || first % count || scanner->range->kpageflags < 0)
-        return 0;
-    for (size_t i = 1; i < count; i++)
-        if (!(entries[i] & SH_PAGEMAP_PRESENT) || (entries[i] & SH_PAGEMAP_FRAME) != first + i)
-            return 0;
-    if (sh_read_pagemap(scanner->range->kpageflags, &flags, sizeof flags,
-                        (first + count / 2) * sizeof flags) != sizeof flags)
-        return 0;
-    return flags & FLAG_COMPOUND_TAIL ? flags : 0;
+    *page = (struct sh_page){.address = scanner->position, .node = SH_UNKNOWN_NODE};
+    if (error || !region)
+        return error;
+    page->size = range->page_size;
+    if ((region->categories & SCAN_IS_HUGE) && folio_fits(range, page->address, region->end))
+        page->size = range->folio_size;
+    scanner->position += page->size;
+    return 0;
 }
 
 int sh_node_of_frame(const struct sh_range *range, uint64_t frame)
@@ -220,85 +215,141 @@ int sh_node_by_frame(const struct sh_range *range, uint64_t address, bool only_f
     if (got != sizeof entry || !(entry & SH_PAGEMAP_PRESENT))
         return SH_UNKNOWN_NODE;
     entry &= SH_PAGEMAP_FRAME;
-    if (only_folios && (sh_read_pagemap(range->kpageflags, &flags, sizeof flags,
+    if (only_folios && (range->kpageflags < 0 ||
+                        sh_read_pagemap(range->kpageflags, &flags, sizeof flags,
                                         entry * sizeof flags) != sizeof flags ||
                         !(flags & FLAG_THP) || (flags & FLAG_ZERO_PAGE)))
         return SH_UNKNOWN_NODE;
     return sh_node_of_frame(range, entry);
 }
 
-/* The end of the next read, at most `end`: a huge page must not span two reads. */
-static uint64_t before_torn_folio(const struct sh_range *range, uint64_t start, uint64_t end)
-{
-    uint64_t aligned = range->folio_size ? end / range->folio_size * range->folio_size : end;
-
-    return aligned > start ? aligned : end;
-}
-
-static int read_more(struct sh_scanner *scanner)
+/* Read the entries of [position, end), or as many as there is room for. */
+static int read_more(struct sh_scanner *scanner, uint64_t end)
 {
     const struct sh_range *range = scanner->range;
-    uint64_t base = range->base_size, end = scanner->until;
-    size_t wanted;
+    uint64_t base = range->base_size, step = base;
+    size_t wanted = (end - scanner->position) / base, count = 0;
     ssize_t got;
 
     if (range->page_size > base) { /* hugetlb: the entry of each page's head suffices */
-        end = scanner->position + range->page_size;
+        step = range->page_size;
         wanted = 1;
-    } else {
-        if (end - scanner->position > scanner->entry_room * base) {
-            end = scanner->position + scanner->entry_room * base;
-            end = before_torn_folio(range, scanner->position, end);
-        }
-        wanted = (end - scanner->position) / base;
+    } else if (wanted > scanner->entry_room) {
+        wanted = scanner->entry_room;
     }
-    do
-        got = sh_read_pagemap(range->pagemap, scanner->entries, wanted * sizeof(uint64_t),
-                              scanner->position / base * sizeof(uint64_t));
-    while (got < 0 && errno == EINTR);
-    if (got < 0)
-        return errno;
-    if ((size_t)got < sizeof(uint64_t)) /* the address space is gone */
-        return ESRCH;
-    scanner->entries_start = scanner->position;
-    if ((size_t)got / sizeof(uint64_t) < wanted) {
-        end = scanner->position + (size_t)got / sizeof(uint64_t) * base;
-        end = before_torn_folio(range, scanner->position, end);
+    while (count < wanted) {
+        got = sh_read_pagemap(range->pagemap, scanner->entries + count,
+                              (wanted - count) * sizeof(uint64_t),
+                              (scanner->position / base + count) * sizeof(uint64_t));
+        if (got < 0 && errno != EINTR)
+            return errno;
+        if (got >= 0 && (size_t)got < sizeof(uint64_t)) /* the address space is gone */
+            return ESRCH;
+        if (got > 0)
+            count += (size_t)got / sizeof(uint64_t);
     }
-    scanner->entries_end = end;
+    scanner->entries_start = scanner->flags_end = scanner->position;
+    scanner->entries_end = scanner->position + count * step;
     return 0;
 }
 
-static int next_read(struct sh_scanner *scanner, struct sh_page *page)
+static uint64_t *entry_at(const struct sh_scanner *scanner, uint64_t address)
+{
+    return &scanner->entries[(address - scanner->entries_start) / scanner->range->base_size];
+}
+
+static uint64_t *flags_at(const struct sh_scanner *scanner, uint64_t address)
+{
+    return &scanner->flags[(address - scanner->entries_start) / scanner->range->base_size];
+}
+
+/* Whether the pages at two addresses are in frames as far apart. */
+static bool are_in_a_row(const struct sh_scanner *scanner, uint64_t first, uint64_t other)
+{
+    uint64_t entry = *entry_at(scanner, other), frame = *entry_at(scanner, first);
+
+    return (entry & SH_PAGEMAP_PRESENT) &&
+           (entry & SH_PAGEMAP_FRAME) ==
+               (frame & SH_PAGEMAP_FRAME) + (other - first) / scanner->range->base_size;
+}
+
+/* Have the flags of the frame at `address`, and of those that follow it in memory as in the address
+ * space. They are 0 if the kernel does not show them. */
+static void read_flags(struct sh_scanner *scanner, uint64_t address)
+{
+    uint64_t base = scanner->range->base_size, end = address + base;
+    uint64_t frame = *entry_at(scanner, address) & SH_PAGEMAP_FRAME, *flags;
+    size_t size;
+
+    if (address < scanner->flags_end)
+        return;
+    while (frame && end < scanner->entries_end && are_in_a_row(scanner, address, end))
+        end += base;
+    flags = flags_at(scanner, address);
+    size = (end - address) / base * sizeof *flags;
+    if (!frame || sh_read_pagemap(scanner->range->kpageflags, flags, size, frame * sizeof *flags) !=
+                      (ssize_t)size)
+        memset(flags, 0, size);
+    scanner->flags_end = end;
+}
+
+/* The bytes from `address` on that are the same folio: its frames are consecutive, and only its
+ * first one is not flagged as a tail. Those of small pages can be consecutive, too, so the flags
+ * decide. Without permission to see frames (CAP_SYS_ADMIN) or flags, folios are taken for small
+ * pages, which takes more calls and moves them as well. Sets `whole` to false if the folio may go
+ * on behind what was read. */
+static uint64_t folio_bytes(struct sh_scanner *scanner, uint64_t address, bool *whole,
+                            uint64_t *flags)
+{
+    uint64_t base = scanner->range->base_size, end = address + base;
+
+    *whole = true;
+    *flags = 0;
+    if (!tells_folios(scanner->range))
+        return base;
+    read_flags(scanner, address);
+    *flags = *flags_at(scanner, address);
+    if (!(*flags & (FLAG_COMPOUND_HEAD | FLAG_COMPOUND_TAIL)))
+        return base;
+    while (end < scanner->flags_end && (*flags_at(scanner, end) & FLAG_COMPOUND_TAIL))
+        end += base;
+    *whole = end < scanner->entries_end;
+    return end - address;
+}
+
+/* Return the next present page whose entries are read, up to `limit`; its size is 0 if there is
+ * none. A folio that goes on behind what was read is read again, as a whole, up to `read_end`. */
+static int next_read(struct sh_scanner *scanner, uint64_t limit, uint64_t read_end,
+                     struct sh_page *page)
 {
     const struct sh_range *range = scanner->range;
 
-    while (scanner->position < scanner->until || next_extents(scanner)) {
-        if (scanner->position >= scanner->entries_end) {
-            int error = read_more(scanner);
+    while (scanner->position < limit) {
+        uint64_t address = scanner->position, flags;
+        bool whole;
+
+        if (address < scanner->entries_start || address >= scanner->entries_end) {
+            int error = read_more(scanner, read_end);
             if (error)
                 return error;
         }
-        uint64_t address = scanner->position;
-        size_t index = (address - scanner->entries_start) / range->base_size;
-
-        page->address = address;
-        page->size = range->page_size;
-        if (!(scanner->entries[index] & SH_PAGEMAP_PRESENT)) {
-            scanner->position += page->size;
+        if (!(*entry_at(scanner, address) & SH_PAGEMAP_PRESENT)) {
+            scanner->position += range->page_size;
             continue;
         }
-        page->entry = scanner->entries[index];
+        page->address = address;
+        page->size = range->page_size;
+        page->entry = *entry_at(scanner, address);
+        page->node = sh_node_of_frame(range, page->entry & SH_PAGEMAP_FRAME);
         page->is_zero = false;
-        if (folio_fits(range, address, scanner->entries_end)) {
-            uint64_t flags = folio_flags(scanner, &scanner->entries[index],
-                                         range->folio_size / range->base_size);
-
-            if (flags)
-                page->size = range->folio_size;
+        if (range->page_size == range->base_size) {
+            page->size = folio_bytes(scanner, address, &whole, &flags);
             page->is_zero = flags & FLAG_ZERO_PAGE;
+            if (!whole && address > scanner->entries_start && scanner->entries_end < read_end) {
+                scanner->entries_end = scanner->entries_start; /* read again from here */
+                continue;
+            }
         }
-        page->node = sh_node_of_frame(range, scanner->entries[index] & SH_PAGEMAP_FRAME);
         scanner->position += page->size;
         return 0;
     }
@@ -306,9 +357,51 @@ static int next_read(struct sh_scanner *scanner, struct sh_page *page)
     return 0;
 }
 
+/* Return the next page of the regions that a scan finds, from its entry in pagemap. */
+static int next_both(struct sh_scanner *scanner, struct sh_page *page)
+{
+    const struct sh_range *range = scanner->range;
+
+    for (;;) {
+        const struct sh_scan_region *region;
+        uint64_t read_end;
+        int error = next_region(scanner, &region);
+
+        page->size = 0;
+        if (error || !region)
+            return error;
+        read_end = region->end;
+        if (read_end == scanner->walked) /* a folio can go on in the next region */
+            read_end += range->end - read_end < range->folio_size ? range->end - read_end
+                                                                  : range->folio_size;
+        error = next_read(scanner, region->end, read_end, page);
+        if (error || page->size) {
+            bool hidden = !(page->entry & SH_PAGEMAP_FRAME) && !error;
+
+            if (hidden && (region->categories & SCAN_IS_HUGE) &&
+                folio_fits(range, page->address, region->end)) {
+                page->size = range->folio_size;
+                scanner->position = page->address + page->size;
+            }
+            return error;
+        }
+    }
+}
+
 int sh_scanner_next(struct sh_scanner *scanner, struct sh_page *page)
 {
-    return scanner->range->use_scan ? next_scanned(scanner, page) : next_read(scanner, page);
+    const struct sh_range *range = scanner->range;
+
+    if (range->use_scan)
+        return tells_folios(range) ? next_both(scanner, page) : next_scanned(scanner, page);
+    page->size = 0;
+    while (scanner->position < scanner->until || next_extents(scanner)) {
+        int error = next_read(scanner, scanner->until, scanner->until, page);
+
+        if (error || page->size)
+            return error;
+    }
+    return 0;
 }
 
 void sh_scanner_return(struct sh_scanner *scanner, const struct sh_page *page)
@@ -321,4 +414,29 @@ bool sh_can_scan(int pagemap)
     struct scan_arguments arguments = {.size = sizeof arguments};
 
     return sh_scan_pagemap(pagemap, &arguments) == 0;
+}
+
+uint64_t sh_boundary(const struct sh_range *range)
+{
+    struct sh_range whole = *range;
+    struct sh_scanner scanner;
+    uint64_t end = 0, size, flags;
+    bool is_whole;
+
+    whole.start -= range->base_size; /* the page before the cut */
+    whole.use_scan = false;
+    if (!tells_folios(range) || sh_scanner_open(&scanner, &whole))
+        return 0;
+    if (!read_more(&scanner, whole.end)) {
+        uint64_t entry = *entry_at(&scanner, whole.start);
+
+        if (!(entry & SH_PAGEMAP_PRESENT)) {
+            end = range->start;
+        } else if (entry & SH_PAGEMAP_FRAME) {
+            size = folio_bytes(&scanner, whole.start, &is_whole, &flags);
+            end = whole.start + size;
+        }
+    }
+    sh_scanner_close(&scanner);
+    return end;
 }

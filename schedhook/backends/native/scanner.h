@@ -26,10 +26,11 @@ struct sh_scanner {
     struct sh_scan_region regions[SH_SCAN_REGIONS];
     size_t region, region_count;
     uint64_t walked; /* scanned up to here */
-    /* pagemap as an array of 64-bit entries */
-    uint64_t *entries;
+    /* pagemap as an array of 64-bit entries, and the flags of the frames in them */
+    uint64_t *entries, *flags;
     size_t entry_room;
     uint64_t entries_start, entries_end; /* addresses that `entries` describes */
+    uint64_t flags_end;                  /* `flags` are known up to here, from the position on */
 };
 
 /* Bits of an entry of /proc/PID/pagemap. */

@@ -6,7 +6,6 @@ move_pages(2) cannot name it in any process of the job.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from schedhook.backends.native.object_file import (
 from schedhook.backends.native.target import NativeTarget
 from schedhook.backends.native.windows import Windows, has_unwritten, open_windows
 from schedhook.host.memory_files import SharedMapping, memory_devices, read_shared_mappings
+from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.roles.backend import Failure, Limits, PageRun, SharedObject, Sweep
 from schedhook.values.errors import BackendError, ProcessGoneError
 from schedhook.values.extents import Extents
@@ -145,7 +145,7 @@ class NativeSharedObject(SharedObject):
             try:
                 if holder.target.alive():  # so it was its mapping
                     if is_reading:
-                        self._unwritten = page_size == mmap.PAGESIZE and has_unwritten(file)
+                        self._unwritten = page_size == BASE_PAGE and has_unwritten(file)
                     with open_windows(file, page_size, unwritten=self._unwritten) as windows:
                         yield windows
                     return

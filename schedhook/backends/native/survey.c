@@ -169,7 +169,7 @@ static int visit(struct surveyor *surveyor, const struct sh_page *page)
     return 0;
 }
 
-/* Visit adjacent pages that a scan has found, which does not give their frames. */
+/* Visit adjacent pages that a scan has found, without their frames. */
 static int visit_scanned(struct surveyor *surveyor, const struct sh_page *found, uint64_t end)
 {
     const struct sh_range *range = surveyor->range;
@@ -251,8 +251,8 @@ int sh_survey(const struct sh_range *range, struct sh_frames *frames, enum sh_pa
         surveyor->frames = frames;
         surveyor->part = part;
         surveyor->survey = survey;
-        error = range->use_scan ? visit_all_scanned(surveyor, &scanner)
-                                : visit_all_read(surveyor, &scanner);
+        error = scanner.entries ? visit_all_read(surveyor, &scanner)
+                                : visit_all_scanned(surveyor, &scanner);
         if (!error)
             error = query_pending(surveyor);
     } else {

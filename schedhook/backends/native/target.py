@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from schedhook.backends.native import _core
 from schedhook.backends.native.frames import FrameSet
 from schedhook.backends.native.held import HeldProcess
-from schedhook.backends.native.ranges import Range, locate_range, sweep_range
+from schedhook.backends.native.ranges import Range, find_boundary, locate_range, sweep_range
 from schedhook.host import processes
 from schedhook.host.memory_files import SharedMapping, read_shared_mappings
 from schedhook.host.policies import read_thread_policies
@@ -21,33 +20,29 @@ from schedhook.roles.backend import Limits, PageRun, PageSet, Part, Survey, Swee
 from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
+from schedhook.values.page_sizes import PageSizes
 from schedhook.values.policy import Policy
 from schedhook.values.sets import NodeSet
-
-_BASE_PAGE = mmap.PAGESIZE
 
 
 class NativeTarget(Target):
     """A process that migrate_pages(2) and move_pages(2) act on.
 
-    `folio_size` is the size of a transparent huge page in bytes, 0 if there are none.
     `frame_spans` returns the nodes' frames, as `_core` takes them; it is called only for a survey,
     or if the kernel has no PAGEMAP_SCAN.
     """
 
     def __init__(
-        self, pid: int, root: Path, folio_size: int, frame_spans: Callable[[], bytes]
+        self, pid: int, root: Path, page_sizes: PageSizes, frame_spans: Callable[[], bytes]
     ) -> None:
         self._root = root
-        self._folio_size = folio_size
+        self._page_sizes = page_sizes
         self._frame_spans = frame_spans
         self._held = HeldProcess(pid, root)
         self._shared: Sequence[SharedMapping] | None = None
         self._use_scan = _core.can_scan(self._held.pagemap)
-        self._kpageflags, self._spans = -1, b""
-        if not self._use_scan:
-            self._kpageflags = _open_kpageflags(root)
-            self._spans = frame_spans()
+        self._kpageflags = _open_kpageflags(root)
+        self._spans = b"" if self._use_scan else frame_spans()
 
     @property
     def pid(self) -> int:
@@ -167,6 +162,19 @@ class NativeTarget(Target):
             raise from_errno(error.errno or 0, self.pid, "move_pages") from error
 
     @property
+    def page_sizes(self) -> PageSizes:
+        return self._page_sizes
+
+    def boundary(self, area: Area, address: int) -> int:
+        unit = area.page_size
+        start = -(-address // unit) * unit
+        if area.kind is MemoryKind.HUGE:
+            return start
+        end = start + self._page_sizes.largest(unit)
+        found = find_boundary(self._range(area, start, end))
+        return super().boundary(area, address) if found is None else found
+
+    @property
     def skips_holes(self) -> bool:
         return self._use_scan
 
@@ -182,7 +190,7 @@ class NativeTarget(Target):
 
     def _range(self, area: Area, start: int, end: int) -> Range:
         # Huge pages of a pool have one size; only other mappings can hold transparent ones.
-        folio_size = 0 if area.kind is MemoryKind.HUGE else self._folio_size
+        folio_size = 0 if area.kind is MemoryKind.HUGE else self._page_sizes.folio
         return (
             self._held.task,
             self._held.pidfd,
@@ -191,7 +199,7 @@ class NativeTarget(Target):
             start,
             end,
             area.page_size,
-            _BASE_PAGE,
+            self._page_sizes.base,
             folio_size,
             self._use_scan,
             self._kpageflags,
@@ -202,7 +210,7 @@ class NativeTarget(Target):
 def _open_kpageflags(root: Path) -> int:
     """Return a descriptor of /proc/kpageflags; -1 if it is missing or only root may read it.
 
-    Without it, huge pages are moved too, in more calls.
+    Without it folios are not recognised: they move too, in more calls.
     """
     try:
         return os.open(root / "proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)

@@ -7,7 +7,6 @@ in any process.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from schedhook.backends.native import _core
 from schedhook.backends.native.ranges import Range, locate_range, sweep_range
 from schedhook.backends.native.window_lock import window_lock
+from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.host.processes import read_status
 from schedhook.host.swap import has_swap_in_use
 from schedhook.roles.backend import Limits, PageRun, Sweep
@@ -51,7 +51,7 @@ class Windows:
 
     @property
     def is_huge(self) -> bool:
-        return self.page_size > mmap.PAGESIZE
+        return self.page_size > BASE_PAGE
 
     @property
     def _step(self) -> int:
@@ -127,7 +127,7 @@ class Windows:
                     _core.close_window(address, size)
 
     def _open(self, offset: int, size: int) -> int:
-        sizes = size, self.page_size, mmap.PAGESIZE
+        sizes = size, self.page_size, BASE_PAGE
         try:
             return _core.open_window(self.file, self.pagemap, offset, *sizes, self.unwritten)
         except OSError as error:
@@ -166,7 +166,7 @@ class Windows:
     def _range(self, address: int, size: int) -> Range:
         me, none = os.getpid(), -1
         scan = _core.can_scan(self.pagemap)
-        pages = self.page_size, mmap.PAGESIZE, 0
+        pages = self.page_size, BASE_PAGE, 0
         return (me, none, none, self.pagemap, address, address + size, *pages, scan, none, b"")
 
 
@@ -189,7 +189,7 @@ def has_unwritten(file: int) -> bool:
 
     If its holes are too large to be searched, return False.
     """
-    return os.fstat(file).st_blocks * _BLOCK > _data(file) and not is_sparse(file, mmap.PAGESIZE)
+    return os.fstat(file).st_blocks * _BLOCK > _data(file) and not is_sparse(file, BASE_PAGE)
 
 
 def is_sparse(file: int, page_size: int) -> bool:
@@ -217,7 +217,7 @@ def _data(file: int) -> int:
         end = _seek(file, start, os.SEEK_HOLE)
         if end is None:  # truncated just now
             return total
-        total += _round_up(end, mmap.PAGESIZE) - start
+        total += _round_up(end, BASE_PAGE) - start
         start = _seek(file, end, os.SEEK_DATA)
     return total
 

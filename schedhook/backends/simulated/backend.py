@@ -10,16 +10,20 @@ from pathlib import Path
 from schedhook.backends.simulated.free_memory import FreeMemory
 from schedhook.backends.simulated.layout import map_area, read_process
 from schedhook.backends.simulated.machine import Machine
-from schedhook.backends.simulated.memory import Process, SeenMemory, SimulatedArea
+from schedhook.backends.simulated.memory import PAGE, Process, SeenMemory, SimulatedArea
 from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.host import cgroups
+from schedhook.host.page_sizes import read_page_sizes
 from schedhook.host.topology import Node, Topology, read_topology
 from schedhook.roles.backend import Backend, PageSet
 from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.grants import Grant
+from schedhook.values.page_sizes import PageSizes
 from schedhook.values.sets import CpuSet, NodeSet
 
 _GIB = 1 << 30
+PAGE_SIZES = PageSizes(base=PAGE, folio=2 << 20, pools=(2 << 20, 1 << 30), default_pool=2 << 20)
+"""As on x86-64."""
 
 
 def four_nodes() -> Topology:
@@ -44,7 +48,8 @@ class SimulatedBackend(Backend):
     Without `root` it starts empty, on `topology` (default: `four_nodes()`). With `root` it
     simulates the host whose files are there: its topology, and each process when it is first
     attached. numa_maps gives pages per node but not which pages, so they are laid out in ascending
-    order of nodes.
+    order of nodes. `page_sizes` are the simulated kernel's; by default those of x86-64, or with
+    `root` of that host.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class SimulatedBackend(Backend):
         may_move_shared: bool = True,
         allowed_nodes: NodeSet | None = None,
         grants: Sequence[Grant] = (),
+        page_sizes: PageSizes | None = None,
     ) -> None:
         self._root = root
         self._grants = grants
@@ -64,6 +70,7 @@ class SimulatedBackend(Backend):
             free=FreeMemory(topology),
             may_move_shared=may_move_shared,
             allowed_nodes=topology.memory_nodes if allowed_nodes is None else allowed_nodes,
+            page_sizes=page_sizes or (PAGE_SIZES if root is None else read_page_sizes(root)),
         )
 
     # -- setting up ------------------------------------------------------------------------------
@@ -91,9 +98,9 @@ class SimulatedBackend(Backend):
         attached to. `swapped`: bytes in swap. `memory_owner_pid`: the process in whose memory it
         runs; it then has no memory of its own.
         """
-        machine = self._machine
+        machine, base = self._machine, self._machine.page_sizes.base
         if memory_owner_pid is None:
-            mappings = [map_area(area, machine.named, machine.free) for area in areas]
+            mappings = [map_area(area, machine.named, machine.free, base) for area in areas]
         else:
             mappings = machine.processes[memory_owner_pid].mappings
         machine.processes[pid] = Process(

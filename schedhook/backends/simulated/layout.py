@@ -14,12 +14,14 @@ from schedhook.values.model import Area, MemoryKind
 from schedhook.values.objects import ObjectId
 
 
-def map_area(area: SimulatedArea, named: dict[str, Memory], free: FreeMemory) -> Mapped:
+def map_area(area: SimulatedArea, named: dict[str, Memory], free: FreeMemory, base: int) -> Mapped:
     """Allocate the area's memory, or share that of the same name; new names go into `named`.
 
+    `base` is the size of a base page in bytes.
     Raise UsageError if a node does not have enough free memory.
     """
-    unit = area.folio_size or area.page_size
+    page_size = area.page_size or base
+    unit = area.folio_size or page_size
     memory = named.get(area.name)
     if memory is None:
         memory = _allocate(area, unit, free)
@@ -29,7 +31,7 @@ def map_area(area: SimulatedArea, named: dict[str, Memory], free: FreeMemory) ->
         start=area.start,
         end=area.start + len(area.nodes) * unit,
         kind=area.kind,
-        page_size=area.page_size,
+        page_size=page_size,
         residency={},
         path=area.path,
         policy=area.policy,
@@ -77,7 +79,7 @@ def _allocate(area: SimulatedArea, unit: int, free: FreeMemory) -> Memory:
         for index, node in enumerate(area.nodes)
         if node is not None
     )
-    pool = area.page_size if area.kind is MemoryKind.HUGE else 0
+    pool = unit if area.kind is MemoryKind.HUGE else 0
     memory = Memory(unit, joined(runs), pool)
     for run in memory.runs:
         if free.room(memory, run.node) < run.end - run.start:

@@ -13,6 +13,7 @@ from schedhook.backends.simulated.memory import Mapped, Memory, Process, Tally
 from schedhook.roles.backend import PageRun
 from schedhook.values.errors import ProcessGoneError, UsageError
 from schedhook.values.model import Area
+from schedhook.values.page_sizes import PageSizes
 from schedhook.values.sets import NodeSet
 
 
@@ -24,6 +25,7 @@ class Machine:
     may_move_shared: bool
     allowed_nodes: NodeSet
     """The nodes of the caller's own cpuset."""
+    page_sizes: PageSizes
     processes: dict[int, Process] = field(default_factory=dict)
     named: dict[str, Memory] = field(default_factory=dict)
     """Shared memory by name."""

@@ -12,6 +12,7 @@ from schedhook.values.model import Area, MemoryKind
 from schedhook.values.sets import NodeSet
 
 PAGE = 4096
+"""Bytes of a base page, unless the simulated kernel has another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +22,10 @@ class SimulatedArea:
     start: int
     nodes: Sequence[int | None]
     """The node of each page (or folio, see `folio_size`) in order; None for a page not present."""
-    page_size: int = PAGE
-    """Bytes; with `MemoryKind.HUGE` the size of a huge page of a pool."""
+    page_size: int = 0
+    """Bytes; with `MemoryKind.HUGE` the size of a huge page of a pool. 0: a base page."""
     folio_size: int = 0
-    """Bytes that move as one if that is more than a page: a transparent huge page."""
+    """Bytes that move as one if that is more than a page. The first folio begins with the area."""
     kind: MemoryKind = MemoryKind.ANON
     path: str = ""
     policy: str = "default"
@@ -198,16 +199,21 @@ class Tally:
 
 
 def parts(run: PageRun, only: Extents | None, mapping: Mapped) -> Iterator[PageRun]:
-    """Yield the parts of a run, by offset, whose pages lie completely in `only`, by address."""
+    """Yield the parts of a run, by offset, of which a page lies in `only`, by address.
+
+    They are whole units, as the kernel moves folios.
+    """
     if only is None:
         yield run
         return
     base, unit = mapping.area.start, mapping.memory.unit
+    position = run.start
     for first, last in only.within(base + run.start, base + run.end):
-        start = max(run.start, -(-(first - base) // unit) * unit)
-        end = min(run.end, (last - base) // unit * unit)
+        start = max(position, (first - base) // unit * unit)
+        end = min(run.end, -(-(last - base) // unit) * unit)
         if start < end:
             yield replace(run, start=start, end=end)
+            position = end
 
 
 def joined(runs: Iterable[PageRun]) -> Iterator[PageRun]:

@@ -13,6 +13,7 @@ from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area
 from schedhook.values.nodemap import kernel_rule
+from schedhook.values.page_sizes import PageSizes
 from schedhook.values.sets import NodeSet
 from schedhook.values.sizes import add_sizes
 
@@ -148,6 +149,10 @@ class SimulatedTarget(Target):
                 )
                 for run in self._runs(mapping, start, end)
             ]
+
+    @property
+    def page_sizes(self) -> PageSizes:
+        return self._machine.page_sizes
 
     def _pairs(self, sources: NodeSet, destinations: NodeSet) -> dict[int, int]:
         """Return what a migrate_pages(2) call moves, old node → new node."""

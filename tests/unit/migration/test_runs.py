@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from schedhook.backends.simulated import PAGE
-from schedhook.migration.runs import UNIT_BYTES, clip, locate, spread
+from schedhook.backends.simulated import PAGE, SimulatedBackend
+from schedhook.migration.runs import clip, locate, spread
 from schedhook.roles.backend import PageRun
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
+from schedhook.values.page_sizes import PageSizes
 from tests.unit.relocation.simulation import AT, host
 
 
@@ -29,21 +30,35 @@ def test_all_pages_are_wanted_without_extents() -> None:
     assert (list(clip(run, None)), list(clip(run, Extents()))) == ([run], [])
 
 
-@pytest.mark.parametrize("page_size", [PAGE, 2 << 20, 1 << 30])
-def test_an_area_is_cut_between_huge_pages(page_size: int) -> None:
+@pytest.mark.parametrize(
+    ("base", "folio", "page_size", "count"),
+    [
+        (4 << 10, 2 << 20, 4 << 10, 224),
+        (4 << 10, 2 << 20, 2 << 20, 224),
+        (4 << 10, 2 << 20, 1 << 30, 7),
+        (16 << 10, 32 << 20, 16 << 10, 224),
+        (64 << 10, 512 << 20, 64 << 10, 14),
+        (64 << 10, 0, 64 << 10, 224),
+    ],
+)
+def test_an_area_is_cut_between_folios(base: int, folio: int, page_size: int, count: int) -> None:
     size = 7 << 30
     area = Area(
         start=AT, end=AT + size, kind=MemoryKind.ANON, page_size=page_size, residency={0: size}
     )
-    parts = list(spread(area))
+    backend = SimulatedBackend(page_sizes=PageSizes(base=base, folio=folio))
+    backend.add_process(100)
+    with backend.attach(100) as target:
+        parts = list(spread(target, area))
     assert (parts[0][0], parts[-1][1]) == (area.start, area.end)
     assert [end for _, end in parts[:-1]] == [start for start, _ in parts[1:]]
-    assert all(start % max(page_size, 2 << 20) == 0 for start, _ in parts[1:])
-    assert len(parts) == (7 if page_size == 1 << 30 else size // UNIT_BYTES)
+    assert all(start % max(page_size, folio) == 0 for start, _ in parts[1:])
+    assert len(parts) == count
 
 
 def test_an_area_without_much_memory_is_one_part() -> None:
     area = Area(
         start=AT, end=AT + (1 << 40), kind=MemoryKind.ANON, page_size=PAGE, residency={0: PAGE}
     )
-    assert list(spread(area)) == [(area.start, area.end)]
+    with host([0]).attach(100) as target:
+        assert list(spread(target, area)) == [(area.start, area.end)]

@@ -53,26 +53,36 @@ def test_a_throttle_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slept == [0.5, 1.0, 1.5]
 
 
-def test_a_throttle_cuts_between_huge_pages() -> None:
-    huge = 2 << 20
-    pieces = list(Throttle(10 * huge).pieces(huge // 2, 6 * huge, 4096))
-    assert pieces == [(huge // 2, 2 * huge), (2 * huge, 4 * huge), (4 * huge, 6 * huge)]
-    assert list(Throttle(0).pieces(0, 6 * huge, 4096)) == [(0, 6 * huge)]
+def test_a_throttle_cuts_where_it_may() -> None:
+    folio = 512 << 20
+
+    def boundary(address: int) -> int:
+        return -(-address // folio) * folio
+
+    pieces = list(Throttle(20e6).pieces(folio // 2, 3 * folio, boundary))
+    assert pieces == [(folio // 2, folio), (folio, 2 * folio), (2 * folio, 3 * folio)]
+    pieces = list(Throttle(4 << 20).pieces(0, (2 << 20) + 5, anywhere))
+    assert pieces == [(0, 1 << 20), (1 << 20, 2 << 20), (2 << 20, (2 << 20) + 5)]
+    assert list(Throttle(0).pieces(0, 6 * folio, boundary)) == [(0, 6 * folio)]
 
 
 def test_a_throttle_counts_only_what_is_to_move() -> None:
     huge = 2 << 20
     far = 1 << 46
     only = Extents([(huge, 2 * huge), (far, far + huge), (far + 3 * huge, far + 6 * huge)])
-    pieces = list(Throttle(8 * huge).pieces(huge, far + 6 * huge, 4096, only))
+    pieces = list(Throttle(8 * huge).pieces(huge, far + 6 * huge, anywhere, only))
     assert pieces == [
         (huge, far + 3 * huge),
         (far + 3 * huge, far + 5 * huge),
         (far + 5 * huge, far + 6 * huge),
     ]
     for rate in (huge, 9 * huge, 400 * huge):
-        pieces = list(Throttle(rate).pieces(huge, far + 6 * huge, 4096, only))
+        pieces = list(Throttle(rate).pieces(huge, far + 6 * huge, anywhere, only))
         assert (pieces[0][0], pieces[-1][1]) == (huge, far + 6 * huge)
         assert all(one[1] == two[0] for one, two in pairwise(pieces))
         most = max(only.overlap(*piece) for piece in pieces)
         assert most <= max(huge, rate / 4)
+
+
+def anywhere(address: int) -> int:
+    return address

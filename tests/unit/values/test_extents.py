@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schedhook.values.extents import Extents
+from schedhook.values.extents import Extents, PackedExtents
 
 
 @settings(deadline=None)
@@ -26,6 +26,22 @@ def test_extents_are_sets_of_addresses(points: set[int], start: int, end: int) -
     assert {each for pair in inside for each in range(*pair)} == points & set(range(start, end))
     assert {each for pair in outside for each in range(*pair)} == set(range(start, end)) - points
     assert all(first < last for first, last in inside + outside)
+
+
+@pytest.mark.parametrize("unit", [1, 4096, 65536])
+@given(points=st.sets(st.integers(0, 2000), min_size=1), start=st.integers(0, 1 << 30))
+def test_packed_extents_are_the_same(points: set[int], start: int, unit: int) -> None:
+    start = start * unit
+    extents = Extents((start + each * unit, start + (each + 1) * unit) for each in sorted(points))
+    packed = PackedExtents(extents, unit)
+    assert list(packed.extents()) == list(extents)
+    assert packed.memory <= min(16 * len(extents), (max(points) - min(points)) // 8 + 1)
+
+
+def test_pages_that_alternate_take_a_bit_each() -> None:
+    extents = Extents((each * 4096, (each + 1) * 4096) for each in range(0, 8192, 2))
+    assert PackedExtents(extents, 4096).memory == 1024
+    assert PackedExtents(Extents([(0, 1 << 40)]), 4096).memory == 16
 
 
 def test_extents_ascend() -> None:

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FOLIO 16 /* base pages of a transparent huge page here */
-
 static const char *scenario;
 
 #define check(condition, ...)                                                                      \
@@ -103,7 +101,7 @@ static void untried_pages_are_tried(struct setup *setup)
     setup->destination[0] = 1;
     map_small(0, 40, 0);
     fail(world.page[3], STUCK, FOREVER);
-    world.event.call = 3; /* between the query and the move */
+    world.event.call = 4; /* between the query and the move */
     world.event.page = 5;
     world.event.node = 1;
     check(sweep(setup) == 0, "-");
@@ -198,6 +196,37 @@ static void folios_go_as_one_address(struct setup *setup, bool scan)
     check(world.largest_call == 2 * FOLIO * BASE, "%" PRIu64 " bytes", world.largest_call);
 }
 
+/* Folios of 64 KiB in a mapping that begins 3 pages beside a folio's boundary, in small batches. */
+static void no_batch_cuts_a_folio(struct setup *setup, bool scan)
+{
+    world.mixed = true;
+    setup->destination[0] = 1;
+    setup->destination[1] = 0;
+    setup->range.use_scan = scan;
+    for (size_t i = 0; i < 4096; i += 8)
+        world_map(3 + i, 8, i / 8 % 2, false);
+    setup->options.batch_bytes = 3 * BASE;
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 2048 * BASE, "%" PRIu64, setup->moved[0]);
+    check(setup->moved[1] == 2048 * BASE, "%" PRIu64, setup->moved[1]);
+    check(world.page[3]->node == 1 && world.page[11]->node == 0, "-");
+}
+
+static void a_cut_is_moved_to_the_end_of_a_folio(struct setup *setup)
+{
+    for (size_t i = 0; i < 64; i += 8)
+        world_map(3 + i, 8, 0, true);
+    setup->range.end = START + 64 * BASE;
+    for (size_t i = 1; i < 32; i++) {
+        size_t end = i < 3 ? i : (i - 3 + 7) / 8 * 8 + 3;
+
+        setup->range.start = START + i * BASE;
+        check(sh_boundary(&setup->range) == START + end * BASE, "%zu", i);
+    }
+    world.frames_hidden = true;
+    check(sh_boundary(&setup->range) == 0, "-");
+}
+
 static void split_folio_is_counted_in_parts(struct setup *setup)
 {
     setup->destination[0] = 1;
@@ -215,7 +244,7 @@ static void folio_that_lost_its_head_is_moved_in_parts(struct setup *setup)
     setup->destination[0] = 1;
     world_map(0, FOLIO, 0, false);
     world_map(FOLIO, FOLIO, 0, false);
-    world.event.call = 2; /* between the scan and the first query */
+    world.event.call = 3; /* between the scan and the first query */
     world.event.node = -1;
     check(sweep(setup) == 0, "-");
     check(setup->moved[0] == (2 * FOLIO - 1) * BASE, "%" PRIu64, setup->moved[0]);
@@ -429,6 +458,9 @@ static void named_scenarios(void)
     run(a_full_node_is_found_out_soon(&setup));
     run(folios_go_as_one_address(&setup, true));
     run(folios_go_as_one_address(&setup, false));
+    run(no_batch_cuts_a_folio(&setup, true));
+    run(no_batch_cuts_a_folio(&setup, false));
+    run(a_cut_is_moved_to_the_end_of_a_folio(&setup));
     run(split_folio_is_counted_in_parts(&setup));
     run(folio_that_lost_its_head_is_moved_in_parts(&setup));
     run(more_failures_than_fit(&setup));
@@ -479,6 +511,11 @@ static void random_memory(const struct setup *setup, size_t count, unsigned faul
         } else if (folio && index % folio == 0 && chance(60)) {
             random_fault(world_map(index, folio, node, false), faults);
             index += folio;
+        } else if (folio && world.mixed && chance(60)) {
+            size_t pages = 2ull << any(4);
+
+            random_fault(world_map(index, pages, node, chance(50)), faults);
+            index += pages;
         } else {
             bool adjoining = chance(50);
 
@@ -519,11 +556,11 @@ static bool tells_folios(const struct setup *setup)
 {
     const struct sh_range *range = &setup->range;
 
-    if (!range->folio_size)
+    if (!range->folio_size || (!world.frames_hidden && range->kpageflags >= 0))
         return true;
     if (range->start % range->folio_size || range->end % range->folio_size)
         return false;
-    return range->use_scan || (!world.frames_hidden && range->kpageflags >= 0);
+    return range->use_scan && !world.mixed;
 }
 
 static void random_setup(struct setup *setup, uint64_t seed)
@@ -554,6 +591,7 @@ static void random_setup(struct setup *setup, uint64_t seed)
     setup->options.flags = chance(30) ? 4 : 2;
     setup->options.batch_bytes = chance(30) ? BASE * (1 + any(64)) : 8 << 20;
     setup->options.call_ns = chance(30) ? 1000 * (1 + any(200)) : 0;
+    world.mixed = chance(50);
     random_memory(setup, count, chance(20) ? 50 : (unsigned)any(10));
     if (chance(30))
         name_all_pages(setup, world.count);
@@ -594,7 +632,7 @@ static bool is_unseen(const struct setup *setup, const struct folio *folio)
 
     return folio->fault == HIDDEN &&
            (world.frames_hidden || (size_t)folio->node >= range->span_count ||
-            (folio->pages > 1 && !world.hugetlb && (range->kpageflags < 0 || !range->folio_size)));
+            (is_huge(folio) && (range->kpageflags < 0 || !range->folio_size)));
 }
 
 /* Whether a page with this fault may have stayed for this reason. */
@@ -748,8 +786,7 @@ static void random_locate(uint64_t seed)
     check(error == (world.dead ? ESRCH : 0), "error %d", error);
     uint64_t address = setup.range.start;
     for (size_t i = 0; i < runs.count; i++)
-        check((runs.items[i].end - runs.items[i].start) % runs.items[i].page_size == 0 &&
-                  runs.items[i].start % runs.items[i].page_size == 0,
+        check((runs.items[i].end - runs.items[i].start) % runs.items[i].page_size == 0,
               "run %zu is of pages of %" PRIu64, i, runs.items[i].page_size);
     for (size_t i = 0; i <= runs.count && !world.dead; i++) {
         uint64_t until = i < runs.count ? runs.items[i].start : setup.range.end;

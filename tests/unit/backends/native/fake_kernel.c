@@ -255,9 +255,14 @@ static bool shows(struct folio *folio, enum fault fault)
     return true;
 }
 
+bool is_huge(const struct folio *folio)
+{
+    return folio->pages == FOLIO && folio->first % FOLIO == 0 && !world.hugetlb;
+}
+
 static int hidden_status(const struct folio *folio)
 {
-    return folio->pages > 1 && !world.hugetlb ? -EFAULT : -ENOENT;
+    return is_huge(folio) ? -EFAULT : -ENOENT;
 }
 
 /* 1: isolated, 0: already there, else a negative errno. */
@@ -412,11 +417,16 @@ uint64_t sh_now_ns(void)
 
 static const struct folio *by_frame(uint64_t frame)
 {
-    for (size_t i = 0; i < world.count; i++) {
+    static size_t last; /* frames are asked for in a row */
+
+    for (size_t tried = 0; tried < world.count; tried++) {
+        size_t i = (last + tried) % world.count;
         const struct folio *folio = world.page[i];
 
-        if (folio && frame >= folio->frame && frame < folio->frame + folio->pages)
+        if (folio && frame >= folio->frame && frame < folio->frame + folio->pages) {
+            last = i;
             return folio;
+        }
     }
     return NULL;
 }
@@ -494,7 +504,7 @@ int sh_scan_pagemap(int fd, void *arguments)
 
         world.looked_at++;
         if (folio)
-            is = PRESENT | (folio->fault == ZERO ? ZERO_FRAME : 0) | (folio->pages > 1 ? HUGE : 0);
+            is = PRESENT | (folio->fault == ZERO ? ZERO_FRAME : 0) | (is_huge(folio) ? HUGE : 0);
         if (((is ^ scan->inverted) & scan->mask) != scan->mask)
             continue;
         is &= scan->returned;

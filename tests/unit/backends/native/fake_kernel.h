@@ -8,6 +8,7 @@
 
 #define BASE 4096ull
 #define START 0x7f0000000000ull
+#define FOLIO 16 /* base pages of a transparent huge page here */
 #define MAX_PAGES 6000
 #define MAX_NODES 8
 #define NODE_FRAMES (1ull << 32) /* each node's memory begins at a multiple of this */
@@ -42,6 +43,7 @@ struct world {
     struct folio *page[MAX_PAGES]; /* by virtual page from START, NULL: a hole */
     size_t count;
     bool hugetlb;
+    bool mixed;                 /* has folios of other sizes than FOLIO, at any address */
     long free[MAX_NODES];       /* base pages */
     bool fragmented[MAX_NODES]; /* no free huge page */
     bool absent[MAX_NODES];     /* ENODEV */
@@ -86,6 +88,8 @@ bool chance(unsigned percent);
 /* Map `pages` base pages at `index`; `adjoining`: in frames that follow the last one's. */
 struct folio *world_map(size_t index, size_t pages, int node, bool adjoining);
 /* Move it, as another process does. */
+/* Whether it is mapped as one transparent huge page. */
+bool is_huge(const struct folio *folio);
 void world_carry(struct folio *folio, int node);
 void world_begin(const int32_t *destination);
 

@@ -1,0 +1,190 @@
+"""Folios of every size: nodes that change places, one way, at a rate, and by a profile."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook.cli.main import main
+from tests.balancing import setting
+from tests.numa.jobs import MIB
+from tests.numa.puppet import HUGE, PAGE, Call, Memory, Puppet
+
+pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
+
+SETTINGS = Path("/sys/kernel/mm/transparent_hugepage")
+SIZES = [16, 64, 256, 1024, HUGE >> 10]
+"""KiB."""
+SIZE = 12 * MIB
+AT_FIRST = {0: SIZE // 3, 1: SIZE // 3 * 2}
+CHUNK = 2 * HUGE
+
+
+@contextmanager
+def folios_of(kilobytes: int) -> Iterator[None]:
+    """Let anonymous memory consist of folios of one size."""
+    own = SETTINGS / f"hugepages-{kilobytes}kB/enabled"
+    if not own.exists() and kilobytes << 10 != HUGE:
+        pytest.skip(f"this kernel has no folios of {kilobytes} KiB")
+    with ExitStack() as stack:
+        stack.enter_context(setting(SETTINGS / "enabled", "madvise"))
+        for path in SETTINGS.glob("hugepages-*kB/enabled"):
+            stack.enter_context(setting(path, "madvise" if path == own else "never"))
+        yield
+
+
+def largest_folio(puppet: Puppet, memory: Memory) -> int:
+    """Return the most pages of one folio that follow one another, by the frames' flags."""
+    most = length = 0
+    with Path(f"/proc/{puppet.pid}/pagemap").open("rb") as pagemap:
+        pagemap.seek(memory.start // PAGE * 8)
+        raw = pagemap.read(memory.size // PAGE * 8)
+    frames = [
+        int.from_bytes(raw[i : i + 7], "little") & (1 << 55) - 1 for i in range(0, len(raw), 8)
+    ]
+    flags = os.open("/proc/kpageflags", os.O_RDONLY)
+    for frame in frames:
+        word = int.from_bytes(os.pread(flags, 8, frame * 8), "little")
+        length = length + 1 if word & 1 << 16 else 1
+        most = max(most, length)
+    os.close(flags)
+    return most * PAGE
+
+
+@pytest.fixture
+def puppet() -> Iterator[Puppet]:
+    with Puppet() as puppet:
+        yield puppet
+
+
+def lay_out(puppet: Puppet, kilobytes: int, beside: int) -> Memory:
+    """Fill memory in folios, a third of it on node 0 and the rest on node 1, in turn."""
+    memory = puppet.map(SIZE, huge=True)
+    for offset in range(0, SIZE, CHUNK):
+        node = 0 if offset // CHUNK % 3 == 0 else 1
+        puppet.fill(Memory(memory.start + offset, CHUNK), node)
+    assert puppet.residency(memory) == AT_FIRST
+    assert largest_folio(puppet, memory) == kilobytes << 10
+    return puppet.shift(memory, beside) if beside else memory
+
+
+def is_right(report: dict[str, Any], moved: int) -> bool:
+    """Return whether the sums are right within 1 %."""
+    return report["outcome"] == "complete" and abs(report["bytes_moved"] - moved) <= moved // 100
+
+
+@pytest.mark.short(4)
+@pytest.mark.parametrize("beside", [0, 3 * PAGE])
+@pytest.mark.parametrize("options", [[], ["--gentle"], ["--threads", 4], ["--bandwidth", 40]])
+@pytest.mark.parametrize("kilobytes", SIZES)
+def test_nodes_change_places(
+    run: Any, puppet: Puppet, kilobytes: int, options: list[object], beside: int
+) -> None:
+    with folios_of(kilobytes):
+        memory = lay_out(puppet, kilobytes, beside)
+        _, report = run("relocate", "--pid", puppet.pid, "--map", "0:1,1:0", *options)
+        assert puppet.residency(memory) == {0: AT_FIRST[1], 1: AT_FIRST[0]}
+        assert is_right(report, SIZE)
+        assert puppet.is_intact(memory, CHUNK // PAGE)
+
+
+@pytest.mark.short(2)
+@pytest.mark.parametrize("beside", [0, 3 * PAGE])
+@pytest.mark.parametrize("options", [["--gentle"], ["--strategy", "migrate-process"]])
+@pytest.mark.parametrize("kilobytes", SIZES)
+def test_one_way(
+    run: Any, puppet: Puppet, kilobytes: int, options: list[object], beside: int
+) -> None:
+    with folios_of(kilobytes):
+        memory = lay_out(puppet, kilobytes, beside)
+        _, report = run("relocate", "--pid", puppet.pid, "--from", "0-1", "--to", 2, *options)
+        assert puppet.residency(memory) == {2: SIZE}
+        assert is_right(report, SIZE)
+
+
+@pytest.mark.short(1)
+@pytest.mark.parametrize("kilobytes", SIZES)
+def test_a_rate_is_kept(run: Any, puppet: Puppet, kilobytes: int) -> None:
+    with folios_of(kilobytes):
+        memory = lay_out(puppet, kilobytes, 3 * PAGE)
+        options = ["--from", "0-1", "--to", 2, "--bandwidth", 5]
+        _, report = run("relocate", "--pid", puppet.pid, *options)
+        assert is_right(report, SIZE)
+        assert SIZE / report["seconds"] <= 1.1 * 5e6
+        assert puppet.residency(memory) == {2: SIZE}
+
+
+@pytest.mark.parametrize("beside", [0, 3])
+def test_folios_of_a_file(run: Any, puppet: Puppet, tmp_path: Path, beside: int) -> None:
+    """They are mapped from `beside` pages behind the file's beginning on."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "huge=always", "none", point], check=True)
+    try:
+        file = puppet.open(point / "file", os.O_RDWR | os.O_CREAT)
+        puppet.call(Call.FTRUNCATE, file, SIZE)
+        memory = puppet.map(SIZE, flags=mmap.MAP_SHARED, file=file)
+        for offset in range(0, SIZE, CHUNK):
+            node = 0 if offset // CHUNK % 3 == 0 else 1
+            puppet.fill(Memory(memory.start + offset, CHUNK), node)
+        assert puppet.residency(memory) == AT_FIRST
+        assert largest_folio(puppet, memory) == HUGE
+        if beside:
+            puppet.call(Call.MUNMAP, memory.start, beside * PAGE)
+            memory = puppet.shift(memory.part(beside, SIZE // PAGE), 0)
+            puppet.read(memory)  # mremap(2) has unmapped them
+        _, report = run("relocate", "--pid", puppet.pid, "--map", "0:1,1:0", "--gentle")
+        assert is_right(report, SIZE)
+        puppet.read(memory)
+        assert puppet.residency(memory) == {0: AT_FIRST[1], 1: AT_FIRST[0] - beside * PAGE}
+    finally:
+        puppet.process.kill()
+        puppet.process.wait()
+        subprocess.run(["umount", point], check=True)
+
+
+def test_one_folio_of_two_areas(run: Any, puppet: Puppet) -> None:
+    """Each folio lies in two areas, of different protection, and moves once."""
+    with folios_of(HUGE >> 10):
+        memory = lay_out(puppet, HUGE >> 10, 0)
+        for offset in range(HUGE // 2, SIZE, 2 * HUGE):
+            puppet.protect(Memory(memory.start + offset, HUGE), mmap.PROT_READ)
+        _, report = run("relocate", "--pid", puppet.pid, "--map", "0:1,1:0", "--threads", 4)
+        assert puppet.residency(memory) == {0: AT_FIRST[1], 1: AT_FIRST[0]}
+        assert is_right(report, SIZE)
+
+
+@pytest.mark.parametrize("kilobytes", [64, HUGE >> 10])
+@pytest.mark.parametrize("beside", [0, 3 * PAGE])
+def test_a_folio_follows_all_of_its_accesses(
+    capsys: pytest.CaptureFixture[str], puppet: Puppet, tmp_path: Path, kilobytes: int, beside: int
+) -> None:
+    """A few pages of the first folio are used from node 1, and the others from node 0."""
+    with folios_of(kilobytes):
+        memory = puppet.map(2 * HUGE, huge=True)
+        puppet.fill(memory, 0)
+        folio = kilobytes << 10
+        assert largest_folio(puppet, memory) == folio
+        memory = puppet.shift(memory, beside) if beside else memory
+        os.sched_setaffinity(puppet.pid, {0, 1})
+        pages = memory.pages[: folio // PAGE]
+        rows = [(1, page, 10) for page in pages[:4]] + [(0, page, 10) for page in pages[4:]]
+        rows += [(1, page + folio, 10) for page in pages]
+        log = tmp_path / "log.csv"
+        lines = [f"{puppet.pid},{node},{page},{count}" for node, page, count in rows]
+        log.write_text("\n".join(["pid,node,address,weight", *lines]) + "\n")
+        arguments = ["profile", str(log), "--pid", str(puppet.pid), "--move", "--json"]
+        capsys.readouterr()
+        main(arguments, standalone_mode=False)
+        report = json.loads(capsys.readouterr().out)
+        assert (report["outcome"], report["bytes_moved"]) == ("complete", folio)
+        assert set(puppet.status(pages)) == {0}
+        assert set(puppet.status([page + folio for page in pages])) == {1}
