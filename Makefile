@@ -17,7 +17,7 @@ NUMA_TIERS := tests/numa tests/slurm
 DEB_PACKAGES := debhelper dpkg-dev mmdebstrap
 UNIT_PACKAGES := fish openssl prometheus zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client clustershell \
-    iproute2 systemd
+    iproute2 systemd redis-server postgresql stress-ng
 # A newer kernel than the distribution's own, which the tests run on by default.
 BACKPORTS_KERNEL := build/kernels/backports
 

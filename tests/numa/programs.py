@@ -1,4 +1,4 @@
-"""What these tests need made: C programs, and the example plug-in as a package.
+"""What these tests need made: C programs, the example plug-in as a package, a database.
 
 In an emulated guest the compiler takes seconds for each program, and pip a minute, so
 
@@ -21,6 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 READY = HERE.parents[1] / "build/tests"
 EXAMPLE = HERE.parents[1] / "plugins/example"
+NOBODY = 65534
 MEMORY = Path("/dev/shm")
 """Where the tests run them: the pages of their files must not be on a disk."""
 THREADS, STATIC = "-pthread", "-static"
@@ -81,6 +82,36 @@ def install_example(place: Path) -> None:
         )  # fmt: skip
 
 
+def database() -> Path:
+    """Return the directory of a PostgreSQL database with the tables of pgbench(1)."""
+    return prepared("database", make_database, postgresql("initdb").stat().st_mtime)
+
+
+def make_database(place: Path) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        data = Path(directory, "data")
+        Path(directory).chmod(0o755)
+        data.mkdir()
+        shutil.chown(data, NOBODY, NOBODY)
+        server = f"-c listen_addresses= -c unix_socket_directories={data}"
+        for name, *words in (
+            ("initdb", "-N", "-k", "--wal-segsize=1", "-A", "trust", "-U", "postgres"),
+            ("pg_ctl", "start", "-w", "-s", "-l", "/dev/null", "-o", server),
+            ("pgbench", "-i", "-q", "-h", str(data), "-U", "postgres", "postgres"),
+            ("pg_ctl", "stop", "-w", "-s"),
+        ):
+            subprocess.run(
+                [postgresql(name), *words], check=True, timeout=300, capture_output=True,
+                user=NOBODY, group=NOBODY, extra_groups=[], cwd=data, env={"PGDATA": str(data)},
+            )  # fmt: skip
+        shutil.copytree(data, place)
+
+
+def postgresql(name: str) -> Path:
+    """Return a program of PostgreSQL, which Debian keeps apart from those on the path."""
+    return max(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+
+
 def prepared(name: str, make: Callable[[Path], None], since: float) -> Path:
     """Return a directory that `make` fills: the host's if it is newer than `since`."""
     ready, mine = READY / name, MEMORY / f"schedhook-test-{name}"
@@ -95,6 +126,7 @@ def prepared(name: str, make: Callable[[Path], None], since: float) -> Path:
 def main() -> None:
     READY.mkdir(parents=True, exist_ok=True)
     example()
+    database()
     for name in PROGRAMS:
         if not is_ready(name):
             subprocess.run(compiler(name, READY / name), check=True, timeout=120)

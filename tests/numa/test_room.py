@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from tests.numa.dirt import (
     count_killed,
     fill_with_files,
     nothing_written_back,
+    page_cache_on,
     taken,
     tmpfs,
 )
+from tests.numa.disks import Slow, compressed_disk
 from tests.numa.jobs import MIB, Job, cgroup, drop_caches, free_bytes
 
 pytestmark = pytest.mark.nodes(4)
@@ -106,3 +109,44 @@ def test_a_job_that_has_nearly_reached_its_memory_limit(run: Any, strategy: str)
         events = dict(line.split() for line in (path / "memory.events").read_text().splitlines())
         assert events["oom_kill"] == "0"
         assert job.residency() == {2: SMALL * MIB}, "a part was swapped out"
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[tuple[Slow, PageCache]]:
+    """A disk that can be stopped, and page cache of it."""
+    drop_caches()
+    with compressed_disk(512) as fast:
+        slow = Slow(fast, 512)
+        try:
+            with page_cache_on(slow.device, tmp_path / "slow") as cache:
+                yield slow, cache
+                cache.remove()
+        finally:
+            slow.remove()
+
+
+@pytest.mark.short(1)
+@pytest.mark.usefixtures("written_late")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_dirty_cache_of_a_disk_that_does_not_answer_is_not_waited_for(
+    run: Any, slow: tuple[Slow, PageCache], strategy: str
+) -> None:
+    """Nothing writes it back: the plan says so at once, and --force moves what fits."""
+    disk, cache = slow
+    with taken(2, leave=BIG * 3 // 2), Job("anon", BIG, 0) as job:
+        before = job.checksum()
+        cache.dirty(2, BIG)
+        disk.stop()
+        try:
+            arguments = ("--pid", job.pid, "--from", 0, "--to", 2, "--strategy", strategy)
+            began = time.monotonic()
+            status, report = run("relocate", *arguments)
+            assert (status, report["outcome"]) == (4, "refused"), report
+            assert "of cache are dirty: run sync" in report["notes"][-1]
+            status, report = run("relocate", *arguments, "--force")
+            assert time.monotonic() - began < 60
+            assert status in (0, 3), report["notes"]
+            assert job.residency().get(0, 0) <= report["bytes_left"]
+            assert job.checksum() == before
+        finally:
+            disk.go_on()
