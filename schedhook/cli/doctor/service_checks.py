@@ -11,7 +11,9 @@ from schedhook.cli.doctor.setup import Setup
 from schedhook.hook import delivery, fallback
 from schedhook.hook.spool import count_spool
 from schedhook.plugins.findings import Finding, note, ok, problem
+from schedhook.values.config import MetricsSection
 from schedhook.values.errors import SchedhookError
+from schedhook.values.text import join_some
 
 _SECONDS = 2.0
 """How long the agent may take to answer."""
@@ -89,15 +91,27 @@ def check_journal(setup: Setup) -> Iterable[Finding]:
 def check_metrics(setup: Setup) -> Iterable[Finding]:
     """Find out whether metrics can be exported, if they are configured."""
     config = setup.config.metrics
-    if not config.textfile and not config.socket:
+    if not (config.textfile or config.socket or config.listen):
         return
     if find_spec("prometheus_client") is None:
         what = "configured, but prometheus-client is not installed"
         yield problem("metrics", what, "pip install 'schedhook[metrics]'")
         return
-    path = Path(config.textfile or config.socket)
-    if os.access(path.parent, os.W_OK):
-        yield ok("metrics", str(path))
+    for path in [Path(each) for each in (config.textfile, config.socket) if each]:
+        if os.access(path.parent, os.W_OK):
+            yield ok("metrics", str(path))
+        else:
+            what = f"{path.parent} cannot be written by this user"
+            yield note("metrics", what, "run doctor as root, or create the directory")
+    yield from _check_listener(config)
+
+
+def _check_listener(config: MetricsSection) -> Iterable[Finding]:
+    if not config.listen:
+        return
+    files = [each for each in (config.certificate, config.key, config.client_ca) if each]
+    if unreadable := [each for each in files if not os.access(each, os.R_OK)]:
+        what = f"{join_some(unreadable)}: cannot be read by this user"
+        yield note("metrics", what, "run doctor as root, or create the files")
     else:
-        what = f"{path.parent} cannot be written by this user"
-        yield note("metrics", what, "run doctor as root, or create the directory")
+        yield ok("metrics", f"{config.listen}, {'TLS' if config.certificate else 'without TLS'}")

@@ -113,3 +113,15 @@ def test_metrics_that_cannot_be_written(plugins: Plugins, service: Config, tmp_p
     for name, level in (("x.prom", Severity.OK), ("missing/x.prom", Severity.NOTE)):
         config = replace(service, metrics=MetricsSection(textfile=str(tmp_path / name)))
         assert found(examine(config, plugins), "metrics").level is level
+
+
+def test_metrics_on_a_tcp_address(plugins: Plugins, service: Config, tmp_path: Path) -> None:
+    (tmp_path / "host.pem").touch()
+    for certificate, level, words in (
+        ("", Severity.OK, "127.0.0.1:9793, without TLS"),
+        (str(tmp_path / "host.pem"), Severity.OK, "127.0.0.1:9793, TLS"),
+        (str(tmp_path / "none.pem"), Severity.NOTE, "none.pem: cannot be read"),
+    ):
+        section = MetricsSection(listen="127.0.0.1:9793", certificate=certificate)
+        finding = found(examine(replace(service, metrics=section), plugins), "metrics")
+        assert (finding.level, words in finding.what) == (level, True)
