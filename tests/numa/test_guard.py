@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.numa.killing import settle
 
 pytestmark = pytest.mark.nodes(4)
 
-MIB = 64
+MIB = 32
 SECONDS = 10
 """How long a job may stay frozen once a process has looked."""
 
@@ -47,7 +48,7 @@ class Victim:
     def is_as_before(self) -> bool:
         return not self.is_frozen() and os.sched_getaffinity(self.job.pid) == {0}
 
-    def start_relocation(self, log: Path, session: Path | None = None, rate: int = 4) -> int:
+    def start_relocation(self, log: Path, session: Path | None = None, rate: int = 2) -> int:
         """Start it in the cgroup `session`; return its pid once the job is frozen and bound."""
         words = ["relocate", "--pid", str(self.job.pid), "--map", "0:2", "--cpus", "2", "--freeze"]
 
@@ -59,6 +60,7 @@ class Victim:
         child = in_child(work, log)
         assert settle(self.is_frozen, 60), log.read_text()
         assert os.sched_getaffinity(self.job.pid) == {2}
+        time.sleep(0.2)  # until it watches the file that it has just written
         return child
 
 
@@ -162,7 +164,7 @@ def test_what_another_process_asks_for_stays_after_a_kill(victim: Victim, tmp_pa
 def test_a_limit_on_processes(
     victim: Victim, tmp_path: Path, words: list[str], status: int
 ) -> None:
-    relocate = ["relocate", "--pid", str(victim.job.pid), "--map", "0:2", *words]
+    relocate = ["relocate", "--pid", str(victim.job.pid), "--map", "0:2", "--json", *words]
     with cgroup("poor", "+pids") as poor:
 
         def work() -> object:
