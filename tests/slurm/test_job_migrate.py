@@ -16,6 +16,8 @@ from schedhook.values.config import Config
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
 
+pytestmark = pytest.mark.balancing("on")
+
 Answer = tuple[int, dict]
 ENOUGH = 0.999
 
