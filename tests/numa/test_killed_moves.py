@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.agent.service import serve
-from schedhook.control import rollback
+from schedhook.control import rollback, undo
 from schedhook.control.freezer import freeze_cgroups
 from schedhook.journal.journal import Journal
 from schedhook.plugins.loading import load_plugins
@@ -243,5 +243,5 @@ def test_the_next_process_thaws_a_job_if_the_rollback_helper_was_killed_too(tmp_
             os.waitpid(child, 0)
             (tmp_path / "helper").unlink()
             assert (path / "cgroup.freeze").read_text().strip() == "1"
-            assert settle(lambda: rollback.recover() == 1), "the record is still locked"
+            assert settle(lambda: undo.recover() == 1), "the record is still locked"
             assert (path / "cgroup.freeze").read_text().strip() == "0"
