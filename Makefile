@@ -12,8 +12,7 @@ BIN := $(VENV)/bin
 C_FILES = $(shell git ls-files "*.c" "*.h")
 SOURCES := pyproject.toml $(wildcard schedhook/backends/native/*.[ch])
 
-# Tiers that need several NUMA nodes, and the Debian packages that only some tests need.
-NUMA_TIERS := tests/numa tests/slurm
+# The Debian packages that only some tests need.
 DEB_PACKAGES := debhelper dpkg-dev mmdebstrap
 UNIT_PACKAGES := fish openssl prometheus zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client clustershell \
@@ -31,8 +30,8 @@ demo: $(VENV)/installed compiled
 test:
 	@rm -rf results
 	@$(MAKE) --no-print-directory --keep-going EDITABLE= check docs dist unit numa; status=$$?; \
-	$(BIN)/python -m tests.vm summary unit $(notdir $(NUMA_TIERS)) numa-test_memory_only.py \
-	    numa-dirty && exit $$status
+	$(BIN)/python -m tests.vm summary unit numa-1 numa-2 numa-3 numa-dirty numa-test_memory_only.py \
+	    slurm && exit $$status
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -57,7 +56,7 @@ endif
 numa: $(VENV)/installed tier-packages compiled
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
-	$(BIN)/python -m tests.vm test $(NUMA_TIERS) --dirty tests/numa || status=1; \
+	$(BIN)/python -m tests.vm test tests/slurm --in-parts tests/numa --dirty tests/numa || status=1; \
 	$(BIN)/python -m tests.vm test --force-vm --memory-only 1 tests/numa/test_memory_only.py \
 	    || status=1; \
 	exit $$status

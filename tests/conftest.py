@@ -42,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="make the virtual machine a dirty host; default: if SCHEDHOOK_DIRTY is set",
     )
     parser.addoption(
+        "--part", metavar="I/N", help="every N-th test file of a folder, from the I-th"
+    )
+    parser.addoption(
         "--thorough", action="store_true", help="all variants of tests that are marked `short`"
     )
 
@@ -53,6 +56,15 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "dirty: also runs in the short run on a dirty host")
     config.addinivalue_line("markers", "short(count): so many of its variants, unless --thorough")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of other parts, before they are imported."""
+    if not (part := config.getoption("part")) or not collection_path.match("test_*.py"):
+        return None
+    first, count = map(int, part.split("/"))
+    files = sorted(collection_path.parent.glob("test_*.py"))
+    return files.index(collection_path) % count != first - 1 or None
 
 
 @pytest.hookimpl(trylast=True)

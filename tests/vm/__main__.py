@@ -35,7 +35,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--timeout", type=float, default=120, help="seconds")
 
     one = commands.add_parser("test", help=tiers.test.__doc__, parents=[guest])
-    one.add_argument("tiers", type=Path, nargs="+", metavar="tests/TIER")
+    one.add_argument("tiers", type=Path, nargs="*", metavar="tests/TIER")
+    one.add_argument(
+        "--in-parts", type=Path, nargs="*", default=[], metavar="tests/TIER",
+        help="run the files of these in several guests",
+    )  # fmt: skip
     one.add_argument(
         "--dirty", type=Path, nargs="*", default=[], metavar="tests/TIER",
         help="also run the tests of these that are marked `dirty`, on a host made dirty",
@@ -78,7 +82,8 @@ def act(options: argparse.Namespace, setup: machine.Setup) -> int:
         case "matrix":
             return matrix.run(options.tier, options.kernels, seconds=options.timeout, setup=setup)
         case _:
-            chosen = [*map(tiers.Tier.whole, options.tiers), *map(tiers.Tier.dirty, options.dirty)]
+            chosen = [part for path in options.in_parts for part in tiers.Tier.parts(path)]
+            chosen += [*map(tiers.Tier.whole, options.tiers), *map(tiers.Tier.dirty, options.dirty)]
             return tiers.test(
                 chosen, seconds=options.timeout, force_vm=options.force_vm, setup=setup
             )

@@ -230,13 +230,18 @@ def running(
             guest.wait()
 
 
-def follow(path: Path, position: int) -> int:
-    """Print the contents of ``path`` from ``position`` on; return the new position."""
+def follow(path: Path, position: int, *, ended: bool = True) -> int:
+    """Print the contents of ``path`` from ``position`` on; return the new position.
+
+    Until the writer has ended only whole lines: another guest may print to the same terminal.
+    """
     if not path.exists():
         return position
     with path.open("rb") as stream:
         stream.seek(position)
         data = stream.read()
+    if not ended:
+        data = data[: data.rfind(b"\n") + 1]
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return position + len(data)

@@ -75,7 +75,7 @@ def run_in_guest(
         while True:
             ended = guest.poll() is not None or status.exists()
             hangs = not output.exists() and time.monotonic() > booted_by
-            position = machine.follow(output, position)
+            position = machine.follow(output, position, ended=ended or hangs)
             if ended or hangs:
                 break
             time.sleep(0.2)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,6 +16,9 @@ from tests.vm import machine, once
 
 RESULTS = once.PROJECT / "results"
 NODES_NEEDED = 4
+PARTS = 3
+"""Into how many guests a large tier is divided: their number over that of processors is small, and
+so is the time that each takes to boot."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,14 @@ class Tier:
         return cls(path=path, name=re.sub(r"[^\w.-]+", "-", name))
 
     @classmethod
+    def parts(cls, path: Path) -> list[Tier]:
+        """Return the files of a folder in parts, for a guest each."""
+        return [
+            cls(path=path, name=f"{path.name}-{part}", options=("--part", f"{part}/{PARTS}"))
+            for part in range(1, PARTS + 1)
+        ]
+
+    @classmethod
     def dirty(cls, path: Path) -> Tier:
         """Return the tests that are marked `dirty`, on a host made dirty."""
         return cls(path=path, name=f"{path.name}-dirty", options=("--dirty", "-m", "dirty"))
@@ -77,11 +91,44 @@ def pytest_command(tier: Tier, results: Path) -> list[str]:
 def test(tiers: list[Tier], *, seconds: float, force_vm: bool, setup: machine.Setup) -> int:
     """Run each tier; return 0 only if each ran at least one test and all passed.
 
-    One after the other: two emulated guests on two processors take longer than each by itself.
+    Guests run side by side, one for each processor: an emulated one keeps about one busy. On this
+    host one tier runs after the other.
     """
     nodes = None if force_vm else NODES_NEEDED
-    results = [run(tier, seconds=seconds, nodes=nodes, setup=setup) for tier in tiers]
+
+    def passes(tier: Tier) -> bool:
+        return run(tier, seconds=seconds, nodes=nodes, setup=setup)
+
+    if once.where(nodes) == "this host" or len(tiers) == 1:
+        results = [passes(tier) for tier in tiers]
+    else:
+        results = side_by_side(passes, tiers)
     return 0 if all(results) else 1
+
+
+def side_by_side(passes: Callable[[Tier], bool], tiers: list[Tier]) -> list[bool]:
+    """Return what ``passes`` returned for each tier; each runs in a process of its own.
+
+    The processes end with this one: each stops its guest at SIGTERM.
+    """
+    fork = multiprocessing.get_context("fork")
+    free = fork.Semaphore(os.cpu_count() or 1)
+
+    def work(tier: Tier) -> None:
+        with free:
+            sys.exit(0 if passes(tier) else 1)
+
+    processes = [fork.Process(target=work, args=(tier,)) for tier in tiers]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    return [process.exitcode == 0 for process in processes]
 
 
 def run(tier: Tier, *, seconds: float, nodes: int | None, setup: machine.Setup) -> bool:
