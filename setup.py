@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.sdist import sdist
 
-LINKS = (Path("schedhook_plugins"), Path("schedhook/contrib"))
+LINKS = (Path("schedhook_plugins"), Path("schedhook/cli/setup/contrib"))
 
 
 class SdistWithLinks(sdist):

@@ -82,8 +82,9 @@ def act(options: argparse.Namespace, setup: machine.Setup) -> int:
         case "matrix":
             return matrix.run(options.tier, options.kernels, seconds=options.timeout, setup=setup)
         case _:
-            chosen = [part for path in options.in_parts for part in tiers.Tier.parts(path)]
-            chosen += [*map(tiers.Tier.whole, options.tiers), *map(tiers.Tier.dirty, options.dirty)]
+            chosen = [*map(tiers.Tier.whole, options.tiers)]
+            chosen += [part for path in options.in_parts for part in tiers.Tier.parts(path)]
+            chosen += map(tiers.Tier.dirty, options.dirty)
             return tiers.test(
                 chosen, seconds=options.timeout, force_vm=options.force_vm, setup=setup
             )

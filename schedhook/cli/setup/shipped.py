@@ -6,10 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
-import schedhook
 from schedhook.values.errors import UsageError
 
-CONTRIB = Path(schedhook.__file__).resolve().parent / "contrib"
+CONTRIB = Path(__file__).resolve().with_name("contrib")
 
 
 def shipped(name: str) -> Path:

@@ -71,11 +71,11 @@ def test_the_source_distribution_has_all_that_is_in_version_control(unpacked: Pa
 
 
 def test_the_wheel_has_the_files_of_contrib_as_they_are(wheel: zipfile.ZipFile) -> None:
-    found = {name for name in wheel.namelist() if name.startswith("schedhook/contrib/")}
+    found = {name for name in wheel.namelist() if name.startswith("schedhook/cli/setup/contrib/")}
     wanted = [name for name in tracked() if name.startswith("contrib/")]
-    assert found == {f"schedhook/{name}" for name in wanted}
+    assert found == {f"schedhook/cli/setup/{name}" for name in wanted}
     for name in wanted:
-        here, there = PROJECT / name, wheel.getinfo(f"schedhook/{name}")
+        here, there = PROJECT / name, wheel.getinfo(f"schedhook/cli/setup/{name}")
         assert wheel.read(there) == here.read_bytes(), name
         mode = there.external_attr >> 16
         assert mode & EXECUTABLE == here.stat().st_mode & EXECUTABLE, name
