@@ -128,7 +128,11 @@ def test_a_frozen_job_is_parked_at_once_and_moved_back(host: Host) -> None:
     with host.agent(config):
         time.sleep(3)  # until the events of the start are handled
         (user / "cgroup.freeze").write_text("1")
-        wait_for(lambda: min(host.shares(2, 2)) >= ENOUGH, host.log)
+        # Each task on the node that has more room then.
+        wait_for(
+            lambda: all(max(task.share_on(2), task.share_on(3)) >= ENOUGH for task in host.tasks),
+            host.log,
+        )
         (user / "cgroup.freeze").write_text("0")
         wait_for(lambda: min(host.shares(0, 1)) >= ENOUGH, host.log)
         # A look that was queued behind the parking may have brought it back before.
