@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.backends.native import _core
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.backends.native.target import NativeTarget
 from schedhook.roles.backend import Limits, Sweep
@@ -23,9 +24,19 @@ pytestmark = pytest.mark.nodes(4)
 MIB = 1 << 20
 
 
-@pytest.fixture(autouse=True, params=["as the kernel can", "without a scan", "without frames"])
+def kernel_scans() -> bool:
+    """Return whether the kernel has PAGEMAP_SCAN (Linux 6.7)."""
+    with Path("/proc/self/pagemap").open("rb") as file:
+        return _core.can_scan(file.fileno())
+
+
+WITHOUT_A_SCAN = ["without a scan"] if kernel_scans() else []
+"""Without PAGEMAP_SCAN that is what the kernel can."""
+
+
+@pytest.fixture(autouse=True, params=["as the kernel can", *WITHOUT_A_SCAN, "without frames"])
 def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run every test three times, with different means of finding pages.
+    """Run every test with each means of finding pages.
 
     These are PAGEMAP_SCAN if the kernel has it, reading pagemap, and reading pagemap without
     recognising huge pages (as without privileges).

@@ -249,6 +249,7 @@ def remove(path: Path) -> bool:
 # -- resize --------------------------------------------------------------------------------------
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_resize_brings_the_memory_along(pbs: Pbs) -> None:
     job = pbs.begin("12.n1", "0,2", memory_on=0)
@@ -291,6 +292,7 @@ def test_a_resize_can_be_left_alone(pbs: Pbs) -> None:
 # -- suspend and resume --------------------------------------------------------------------------
 
 
+@pytest.mark.short(3)
 @pytest.mark.parametrize("actions", ['park = "3"', 'park = "any"'])
 @pytest.mark.parametrize("layout", ["v1-fenced", "v2-fenced", "v2"])
 def test_suspended_memory_is_parked_and_comes_back(pbs: Pbs, actions: str) -> None:
@@ -326,6 +328,7 @@ def test_a_resumed_job_beside_another_is_reported(pbs: Pbs) -> None:
     assert job.share_on(0) == 1
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("by_node", [False])
 @pytest.mark.parametrize(
     ("layout", "actions"),
