@@ -69,10 +69,15 @@ class Shape:
         between = one % self.nodes ^ other % self.nodes
         return {0: 10, 1: 12, 2: 20}.get(between, 24) + beside
 
+    @property
+    def mib(self) -> int:
+        """Memory of all nodes."""
+        return (self.nodes + self.memory_only) * self.mib_per_node
+
     def options(self) -> list[str]:
         """Return the shape as options of vng(1)."""
         count = self.nodes + self.memory_only
-        options = ["--cpus", str(self.nodes), "--memory", f"{count * self.mib_per_node}M"]
+        options = ["--cpus", str(self.nodes), "--memory", f"{self.mib}M"]
         for node in range(count):
             cpus = f",cpus={node}" if node < self.nodes else ""
             options += ["--numa", f"{self.mib_per_node}M{cpus}"]

@@ -17,8 +17,10 @@ from tests.vm import machine, once
 RESULTS = once.PROJECT / "results"
 NODES_NEEDED = 4
 PARTS = 3
-"""Into how many guests a large tier is divided: their number over that of processors is small, and
-so is the time that each takes to boot."""
+"""Into how many guests a large tier is divided: more would share out the work better, but boot more
+often."""
+SPARE_MIB = 1024
+"""What QEMU and the host need beside each guest's memory."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +93,8 @@ def pytest_command(tier: Tier, results: Path) -> list[str]:
 def test(tiers: list[Tier], *, seconds: float, force_vm: bool, setup: machine.Setup) -> int:
     """Run each tier; return 0 only if each ran at least one test and all passed.
 
-    Guests run side by side, one for each processor: an emulated one keeps about one busy. On this
-    host one tier runs after the other.
+    Guests run side by side, one for each processor, if there is memory for them: an emulated one
+    keeps about one processor busy. On this host one tier runs after the other.
     """
     nodes = None if force_vm else NODES_NEEDED
 
@@ -102,17 +104,24 @@ def test(tiers: list[Tier], *, seconds: float, force_vm: bool, setup: machine.Se
     if once.where(nodes) == "this host" or len(tiers) == 1:
         results = [passes(tier) for tier in tiers]
     else:
-        results = side_by_side(passes, tiers)
+        results = side_by_side(passes, tiers, guests_at_a_time(setup.shape))
     return 0 if all(results) else 1
 
 
-def side_by_side(passes: Callable[[Tier], bool], tiers: list[Tier]) -> list[bool]:
+def guests_at_a_time(shape: machine.Shape) -> int:
+    """Return how many guests of this shape the host can run at a time; at least one."""
+    words = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()
+    fit = int(words[0]) // 1024 // (shape.mib + SPARE_MIB)
+    return max(1, min(os.cpu_count() or 1, fit))
+
+
+def side_by_side(passes: Callable[[Tier], bool], tiers: list[Tier], most: int) -> list[bool]:
     """Return what ``passes`` returned for each tier; each runs in a process of its own.
 
-    The processes end with this one: each stops its guest at SIGTERM.
+    At most `most` run at a time. The processes end with this one: each stops its guest at SIGTERM.
     """
     fork = multiprocessing.get_context("fork")
-    free = fork.Semaphore(os.cpu_count() or 1)
+    free = fork.Semaphore(most)
 
     def work(tier: Tier) -> None:
         with free:
