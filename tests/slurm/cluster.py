@@ -317,7 +317,7 @@ class Cluster:
             with contextlib.suppress(Unexpected):
                 self.command("scancel", str(job))
         left = [self.job_cgroup(job, host) for job in jobs for host in self.hosts]
-        wait_until(lambda: not any(path.exists() for path in left), 60, f"the end of jobs {jobs}")
+        wait_until(lambda: not any(path.exists() for path in left), 180, f"the end of jobs {jobs}")
 
     def cancel_all(self) -> None:
         """End every job."""
