@@ -110,12 +110,13 @@ class Cluster:
         self._daemon("slurmctld", ["slurmctld", "-c", "-f", str(self.conf)])
         for host in self.hosts:
             self.start_slurmd(host)
-        wait_until(
-            lambda: all(self.host_state(host) == "IDLE" for host in self.hosts),
-            seconds,
-            "every host to be idle",
-            self.diagnosis,
-        )
+        wait_until(self._is_idle, seconds, "every host to be idle", self.diagnosis)
+
+    def _is_idle(self) -> bool:
+        """Return whether every host is idle; not while the controller does not answer yet."""
+        with contextlib.suppress(Unexpected):
+            return all(self.host_state(host) == "IDLE" for host in self.hosts)
+        return False
 
     def start_slurmd(self, host: str) -> None:
         """Start a host's slurmd in a cgroup of its own, as systemd would."""
