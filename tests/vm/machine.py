@@ -203,7 +203,9 @@ def running(
     start.write_text(start_script(script, directories, private))
     start.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="numa-vm-") as temporary, contextlib.ExitStack() as end:
-        command = [vng, "--verbose", "--run", str(kernel), "--name", f"{shared.name}-{os.getpid()}"]
+        # A longer host name than 64 bytes is none: slurmctld ends for it.
+        name = f"{shared.name[:40]}-{os.getpid()}"
+        command = [vng, "--verbose", "--run", str(kernel), "--name", name]
         command += setup.shape.options()
         # virtme-ng tries Debian 12's virtiofsd for ten seconds before it uses 9p.
         command += ["--force-9p", "--network", "loop", "--cwd", "/", "--rwdir", str(shared)]
