@@ -102,6 +102,21 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
     return run
 
 
+@pytest.fixture
+def run_cpuset(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call `relocate` with the strategy cpuset, which is allowed here on any kernel."""
+    config = tmp_path / "config.toml"
+    config.write_text("[plugins.options.cpuset]\nallow_blocking = true\n")
+    monkeypatch.setenv("SCHEDHOOK_CONFIG", str(config))
+
+    def run_cpuset(*arguments: object) -> tuple[int, dict[str, Any]]:
+        status, report = run("relocate", *arguments, "--strategy", "cpuset")
+        assert_adds_up(report)  # also after a failure
+        return status, report
+
+    return run_cpuset
+
+
 @pytest.fixture(scope="session")
 def cache_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageCache]:
     """Mount the disk of the page cache."""

@@ -6,7 +6,6 @@ What a write to cpuset.mems moves, what it leaves behind, and that the job survi
 from __future__ import annotations
 
 import errno
-import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from schedhook.cli.main import main
 from schedhook.migration.move import Move
 from schedhook.values.errors import BackendError
 from tests.numa.jobs import MIB, Job, cgroup, cpuset_v1, drop_caches, until
@@ -26,26 +24,6 @@ pytestmark = pytest.mark.nodes(4)
 BIG = 100
 SMALL = 48
 ENOUGH = 0.999
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run the command in this process, with the strategy allowed on any kernel."""
-    config = tmp_path / "config.toml"
-    config.write_text("[plugins.options.cpuset]\nallow_blocking = true\n")
-    monkeypatch.setenv("SCHEDHOOK_CONFIG", str(config))
-
-    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
-        capsys.readouterr()
-        words = ["relocate", *map(str, arguments), "--strategy", "cpuset", "--json"]
-        status = main(words, standalone_mode=False)
-        report = json.loads(capsys.readouterr().out)
-        print(json.dumps(report))
-        assert report["bytes_planned"] == report["bytes_moved"] + report["bytes_left"]
-        assert report["bytes_left"] == sum(report["left_by_reason"].values())
-        return status, report
-
-    return run
 
 
 @dataclass(kw_only=True)
@@ -103,11 +81,11 @@ both_versions = pytest.mark.parametrize("version", [2, 1])
 @pytest.mark.dirty
 @both_versions
 @pytest.mark.parametrize("kind", ["anon", "thp"])
-def test_the_kernel_moves_the_memory(run: Any, fence: Fence, kind: str) -> None:
+def test_the_kernel_moves_the_memory(run_cpuset: Any, fence: Fence, kind: str) -> None:
     with Job(kind, BIG, 0, cgroup=fence.path) as job:
         before = job.checksum()
         assert job.share_on(0) == 1
-        status, report = run("--cgroup", fence.path, "--from", 0, "--to", 2)
+        status, report = run_cpuset("--cgroup", fence.path, "--from", 0, "--to", 2)
         assert (status, report["outcome"]) == (0, "complete"), report
         assert fence.mems == "2"
         assert job.share_on(2) >= ENOUGH
@@ -130,13 +108,13 @@ def residency(job: Job) -> dict[int, int]:
 
 
 @both_versions
-def test_memory_outside_the_cpuset_is_swept(run: Any, fence: Fence) -> None:
+def test_memory_outside_the_cpuset_is_swept(run_cpuset: Any, fence: Fence) -> None:
     """The kernel moves memory only from nodes that the cpuset had."""
     with Job("anon", BIG, 0, cgroup=fence.path) as job:
         subprocess.run(["migratepages", str(job.pid), "0", "1"], check=True, timeout=120)
         assert job.share_on(1) == 1
         job.say(f"touch {SMALL} 0")
-        status, report = run("--cgroup", fence.path, "--map", "0:2,1:2")
+        status, report = run_cpuset("--cgroup", fence.path, "--map", "0:2,1:2")
         assert (status, report["outcome"]) == (0, "complete"), report
         kernel, sweep = by_kernel_and_sweep(report)
         assert kernel == pytest.approx(SMALL, abs=4)
@@ -146,10 +124,10 @@ def test_memory_outside_the_cpuset_is_swept(run: Any, fence: Fence) -> None:
 
 
 @both_versions
-def test_pinned_pages_stay_and_are_counted(run: Any, fence: Fence) -> None:
+def test_pinned_pages_stay_and_are_counted(run_cpuset: Any, fence: Fence) -> None:
     with Job("anon", SMALL, 0, cgroup=fence.path) as job:
         job.say("pin")
-        status, report = run("--cgroup", fence.path, "--from", 0, "--to", 2)
+        status, report = run_cpuset("--cgroup", fence.path, "--from", 0, "--to", 2)
         assert (status, report["outcome"]) == (3, "partial"), report
         assert report["left_by_reason"] == {"EBUSY": 16 * 4096}
         assert job.residency() == {0: 16 * 4096, 2: SMALL * MIB - 16 * 4096}
@@ -157,17 +135,19 @@ def test_pinned_pages_stay_and_are_counted(run: Any, fence: Fence) -> None:
 
 
 @both_versions
-def test_without_room_no_cpuset_is_narrowed_and_no_process_killed(run: Any, fence: Fence) -> None:
+def test_without_room_no_cpuset_is_narrowed_and_no_process_killed(
+    run_cpuset: Any, fence: Fence
+) -> None:
     drop_caches()
     killed = oom_kills()
     with Job("anon", 800, 2), Job("anon", 400, 0, cgroup=fence.path) as job:
         before = job.checksum()
-        status, report = run("--cgroup", fence.path, "--from", 0, "--to", 2)
+        status, report = run_cpuset("--cgroup", fence.path, "--from", 0, "--to", 2)
         assert (status, report["outcome"], fence.mems) == (4, "refused", "0")
         assert "no room" in report["notes"][-1]
         assert job.share_on(0) == 1
 
-        status, report = run("--cgroup", fence.path, "--from", 0, "--to", 2, "--force")
+        status, report = run_cpuset("--cgroup", fence.path, "--from", 0, "--to", 2, "--force")
         assert (status, report["outcome"], fence.mems) == (3, "partial", "0,2")
         assert report["left_by_reason"]["reserve"] > 0
         assert 0 < report["bytes_moved"] < job.bytes
@@ -184,7 +164,7 @@ def oom_kills() -> int:
 
 @both_versions
 def test_after_a_failure_cpuset_and_memory_are_restored(
-    run: Any, fence: Fence, monkeypatch: pytest.MonkeyPatch
+    run_cpuset: Any, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Job("anon", SMALL, 0, cgroup=fence.path) as job:
         before = job.checksum()
@@ -195,7 +175,7 @@ def test_after_a_failure_cpuset_and_memory_are_restored(
             raise BackendError("out of coffee", errno.EIO)
 
         monkeypatch.setattr(Move, "sweep", sweep)
-        status, report = run("--cgroup", fence.path, "--from", 0, "--to", 2)
+        status, report = run_cpuset("--cgroup", fence.path, "--from", 0, "--to", 2)
         assert (status, report["outcome"]) == (1, "failed"), report
         assert report["notes"][-1] == "out of coffee; cpuset.mems was restored"
         assert (fence.mems, job.share_on(0)) == ("0", 1)
@@ -204,14 +184,14 @@ def test_after_a_failure_cpuset_and_memory_are_restored(
 
 
 @both_versions
-def test_memory_policies_follow(run: Any, fence: Fence) -> None:
+def test_memory_policies_follow(run_cpuset: Any, fence: Fence) -> None:
     """With move_pages(2) alone they do not: a job bound to its old node allocates there again."""
     join = f"echo $$ > {fence.path}/cgroup.procs && exec numactl --membind=0 sleep 600"
     with subprocess.Popen(["/bin/sh", "-c", join]) as bound:
         try:
             until(lambda: Path(f"/proc/{bound.pid}/comm").read_text() == "sleep\n", 60)
             until(lambda: policies(bound.pid) == {"bind:0"})
-            status, report = run("--pid", bound.pid, "--from", 0, "--to", 2)
+            status, report = run_cpuset("--pid", bound.pid, "--from", 0, "--to", 2)
             assert (status, report["outcome"], fence.mems) == (0, "complete", "2"), report
             assert policies(bound.pid) == {"bind:2"}
         finally:
@@ -222,7 +202,7 @@ def policies(pid: int) -> set[str]:
     return {line.split()[1] for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines()}
 
 
-def test_a_step_inside_a_job_keeps_its_relative_nodes(run: Any, fence: Fence) -> None:
+def test_a_step_inside_a_job_keeps_its_relative_nodes(run_cpuset: Any, fence: Fence) -> None:
     fence.allow("0-1")
     (fence.path / "cgroup.subtree_control").write_text("+cpuset")
     steps = [fence.path / name for name in ("a", "b")]
@@ -233,7 +213,7 @@ def test_a_step_inside_a_job_keeps_its_relative_nodes(run: Any, fence: Fence) ->
         Job("anon", SMALL, 0, cgroup=steps[0]) as first,
         Job("anon", SMALL, 1, cgroup=steps[1]) as second,
     ):
-        status, report = run("--cgroup", fence.path, "--from", "0-1", "--to", "2-3")
+        status, report = run_cpuset("--cgroup", fence.path, "--from", "0-1", "--to", "2-3")
         assert (status, report["outcome"]) == (0, "complete"), report
         assert (first.share_on(2), second.share_on(3)) == (1, 1)
         assert by_kernel_and_sweep(report)[0] >= ENOUGH * 2 * SMALL
@@ -242,24 +222,24 @@ def test_a_step_inside_a_job_keeps_its_relative_nodes(run: Any, fence: Fence) ->
         ]  # fmt: skip
 
 
-def test_a_process_among_others_is_refused(run: Any, fence: Fence) -> None:
+def test_a_process_among_others_is_refused(run_cpuset: Any, fence: Fence) -> None:
     with (
         Job("anon", SMALL, 0, cgroup=fence.path) as job,
         Job("anon", SMALL, 0, cgroup=fence.path) as other,
     ):
-        status, report = run("--pid", job.pid, "--from", 0, "--to", 2)
+        status, report = run_cpuset("--pid", job.pid, "--from", 0, "--to", 2)
         assert (status, report["outcome"], fence.mems) == (4, "refused", "0")
         assert f"has other processes too ({other.pid})" in report["notes"][-1]
         assert (job.share_on(0), other.share_on(0)) == (1, 1)
 
 
 def test_on_a_kernel_that_may_block_the_host_it_must_be_allowed(
-    run: Any, fence: Fence, monkeypatch: pytest.MonkeyPatch
+    run_cpuset: Any, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCHEDHOOK_CONFIG", "")
     defers = "flush_migrate_mm_task_workfn" in Path("/proc/kallsyms").read_text()
     with Job("anon", SMALL, 0, cgroup=fence.path) as job:
-        status, report = run("--cgroup", fence.path, "--from", 0, "--to", 2)
+        status, report = run_cpuset("--cgroup", fence.path, "--from", 0, "--to", 2)
         assert (status, fence.mems) == ((0, "2") if defers else (4, "0")), report
         assert job.share_on(2 if defers else 0) == 1
         if not defers:

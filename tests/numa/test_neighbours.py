@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from schedhook.cli.main import main
 from tests.numa.dirt import count_killed, taken
 from tests.numa.jobs import MIB, Job, cgroup, drop_caches, free_bytes
 
@@ -45,24 +43,6 @@ def fenced(name: str, node: int, mib: int, more: int) -> Iterator[tuple[Job, Pat
             (path / "memory.max").write_text(str(used + more * MIB))
             (path / "memory.swap.max").write_text("0")
             yield job, path
-
-
-@pytest.fixture
-def run_cpuset(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -> Any:
-    """Run relocate with the strategy cpuset allowed on any kernel."""
-    config = tmp_path / "config.toml"
-    config.write_text("[plugins.options.cpuset]\nallow_blocking = true\n")
-    monkeypatch.setenv("SCHEDHOOK_CONFIG", str(config))
-
-    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
-        capsys.readouterr()
-        words = ["relocate", *map(str, arguments), "--strategy", "cpuset", "--json"]
-        status = main(words, standalone_mode=False)
-        report = json.loads(capsys.readouterr().out)
-        print(json.dumps(report))
-        return status, report
-
-    return run
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
