@@ -1,8 +1,7 @@
 """The room on the destinations, watched while memory moves.
 
-What the threads of a move are about to bring is taken from the room beforehand, so together they
-bring no more than there was at the last reading. What other processes allocate meanwhile is seen at
-the next one.
+Each thread of a move takes room before it moves pages, so together the threads bring no more than
+there was room for at the last reading. The next reading shows what other processes have allocated.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class MetricsSection:
         r"([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])",
         'an address and a port, such as "127.0.0.1:9793" or "[::1]:9793"',
     )
-    """A TCP address that answers `GET /metrics`, for whoever can reach it."""
+    """The TCP address at which the agent answers `GET /metrics`; empty: none."""
     certificate: str = needing("listen")
     """A PEM file with the certificate to use on `listen`; empty: no TLS. Read for each client."""
     key: str = needing("certificate")

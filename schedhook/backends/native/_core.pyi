@@ -71,41 +71,13 @@ def sweep(
     the process exited or replaced its address space.
     """
 
-def locate(
-    pid: int,
-    pidfd: int,
-    task: int,
-    pagemap: int,
-    start: int,
-    end: int,
-    page_size: int,
-    base_size: int,
-    folio_size: int,
-    use_scan: bool,
-    kpageflags: int,
-    spans: bytes,
-    /,
-) -> list[tuple[int, int, int, int, bool]]:
+def locate(*pages: *_Range) -> list[tuple[int, int, int, int, bool]]:
     """Return runs (start, end, node, page size, hidden) of present pages of a range.
 
     Hidden pages are those that move_pages(2) does not find; without frame spans they are left out.
     """
 
-def boundary(
-    pid: int,
-    pidfd: int,
-    task: int,
-    pagemap: int,
-    start: int,
-    end: int,
-    page_size: int,
-    base_size: int,
-    folio_size: int,
-    use_scan: bool,
-    kpageflags: int,
-    spans: bytes,
-    /,
-) -> int:
+def boundary(*pages: *_Range) -> int:
     """Return the end of the folio that the start of a range cuts off from the page before it.
 
     It is the start itself if no folio is cut, and 0 if that cannot be told. The page before the
