@@ -17,12 +17,14 @@ import pytest
 
 from schedhook.migration.move import Move
 from schedhook.values.errors import BackendError
-from tests.numa.jobs import MIB, Job, cgroup, cpuset_v1, drop_caches, until
+from tests.numa.dirt import taken
+from tests.numa.jobs import MIB, Job, cgroup, cpuset_v1, until
 
 pytestmark = pytest.mark.nodes(4)
 
 BIG = 100
 SMALL = 48
+RESERVE = 64
 ENOUGH = 0.999
 
 
@@ -138,9 +140,8 @@ def test_pinned_pages_stay_and_are_counted(run_cpuset: Any, fence: Fence) -> Non
 def test_without_room_no_cpuset_is_narrowed_and_no_process_killed(
     run_cpuset: Any, fence: Fence
 ) -> None:
-    drop_caches()
     killed = oom_kills()
-    with Job("anon", 800, 2), Job("anon", 400, 0, cgroup=fence.path) as job:
+    with taken(2, leave=RESERVE + SMALL), Job("anon", 400, 0, cgroup=fence.path) as job:
         before = job.checksum()
         status, report = run_cpuset("--cgroup", fence.path, "--from", 0, "--to", 2)
         assert (status, report["outcome"], fence.mems) == (4, "refused", "0")
