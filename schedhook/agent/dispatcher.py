@@ -13,12 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from schedhook.agent.events import CHOICE
 from schedhook.agent.followup import follow_up
 from schedhook.agent.job import Job, is_from_hook
 from schedhook.agent.overrides import StartingSteps
 from schedhook.agent.records import Records
 from schedhook.agent.results import EventResult
 from schedhook.agent.suspensions import Suspensions
+from schedhook.jobs.choice import actions_for, configured_actions, record_choice
 from schedhook.jobs.notes import journal_notes
 from schedhook.journal.errors import JobLockedError
 from schedhook.journal.journal import Journal
@@ -121,26 +123,29 @@ class Dispatcher:
             return EventResult(summary="nothing to do", acted=False)
         if not event.job:
             return self._look_at_all(event, at, adapter)
+        if CHOICE in event.data:
+            record_choice(adapter, event.job, event.data[CHOICE])
+        if is_from_hook(event):
+            adapter.record_event(event)
+        actions = actions_for(adapter, event.job, self._config.actions, record=True)
         job = Job(
             event=event,
             kind=kind,
             adapter=adapter,
-            actions=self._config.actions.of(event.scheduler),
+            actions=actions,
             records=self._records,
-            relocate=self._recorder(event),
+            relocate=self._recorder(event, gentle=actions.is_gentle or None),
             retry_s=self._config.agent.retry_s,
             suspended_s=suspended_s,
             root=self._root,
         )
-        if is_from_hook(event):
-            adapter.record_event(event)
         return follow_up(job, self._starting)
 
-    def _recorder(self, event: Event) -> Relocate:
+    def _recorder(self, event: Event, gentle: bool | None) -> Relocate:
         """Return the pipeline for the work on this event: it records its reports for the job."""
 
         def carry_out(request: Request) -> Report:
-            request = request if request.job else replace(request, job=event.job)
+            request = replace(request, job=request.job or event.job, gentle=gentle)
             report = self._carry_out(request)
             if not request.dry_run:
                 reports = self.journal.reports
@@ -189,8 +194,7 @@ class Dispatcher:
         """
         unsettled = self._records.open_runs(unsettled_only=True)
         everyone = {
-            run: self._config.actions.of(run.scheduler).repatriate is Repatriate.ALL
-            for run in self._records.open_runs()
+            run: self._may_repatriate(run.scheduler, run.job) for run in self._records.open_runs()
         }
         return tuple(
             Event(
@@ -208,6 +212,18 @@ class Dispatcher:
             if (repatriates or run in unsettled)
             and (run.scheduler, run.job) != (event.scheduler, event.job)
         )
+
+    def _may_repatriate(self, scheduler: str, job: str) -> bool:
+        """Return whether the job's memory comes home when another job ends.
+
+        Its own choice is read only if the agent then looks at it.
+        """
+        try:
+            actions = configured_actions(self.adapter(scheduler), job, self._config.actions)
+        except PLUGIN_ERRORS as error:
+            _log.error("cannot look at job", job=job, problem=describe_error(error))
+            return False
+        return actions.repatriate is Repatriate.ALL
 
     # -- all jobs --------------------------------------------------------------------------------
 

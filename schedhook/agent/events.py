@@ -12,6 +12,7 @@ from pathlib import Path
 
 from schedhook.agent.clients import Client
 from schedhook.hook.message import Message
+from schedhook.jobs.choice import parse_choice
 from schedhook.roles.scheduler import EventKind, Scheduler, check_job
 from schedhook.values.errors import RefusedError
 from schedhook.values.model import Event
@@ -20,6 +21,8 @@ SEEN_BY_WATCHER = {"seen_by": "watch"}
 """In the data of events that the watcher made, not a hook."""
 TRIED = "tried"
 """In the data of an event that is handled again: how many times it has been."""
+CHOICE = "choice"
+"""In the data of the event of a step's start: SCHEDHOOK in the step's environment."""
 _SEEN_BY_USER = {"seen_by": "user"}
 _ALLOWED_FOR_USERS = frozenset({EventKind.STEP_STARTED})
 
@@ -61,7 +64,8 @@ def read_users_event(
     """Return the event that user `uid` reports: a step of one of their own jobs has started.
 
     `owner` returns the user id of a job's owner. Only the point and the job's id are taken from the
-    message: the event makes the agent look at the job, as the kernel and root's hooks describe it.
+    message, and one word, the user's choice for the job: the event makes the agent look at the job,
+    as the kernel and root's hooks describe it.
     Raise RefusedError if the user may not report it, UsageError if it cannot be read.
     """
     reported = Event(scheduler=message.scheduler, point=message.point, job="")
@@ -70,7 +74,9 @@ def read_users_event(
     event = read_event(message, adapter)
     if owner(event.job) != uid:
         raise RefusedError(f"job {event.job} is not known to belong to user {uid}")
-    return replace(reported, point=event.point, job=event.job, data=_SEEN_BY_USER)
+    choice = parse_choice(event.data.get(CHOICE))
+    data = _SEEN_BY_USER | ({CHOICE: choice.value} if choice else {})
+    return replace(reported, point=event.point, job=event.job, data=data)
 
 
 def make_retry(event: Event) -> Event:

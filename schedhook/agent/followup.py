@@ -45,6 +45,8 @@ def _act(
     job: Job, tasks: Sequence[Task], parked: Parked | None, starting: StartingSteps
 ) -> list[Step]:
     if job.kind is EventKind.SUSPENDED:
+        if job.actions.is_off:
+            return [_leave(job, tasks, "where it is")]
         return park(job, tasks) if parked is None else []
     if job.kind in (EventKind.RESUMING, EventKind.RESUMED):
         suspended_anew = job.event.data.get("again") and job.adapter.suspended(job.name)
@@ -141,13 +143,13 @@ def _gather_unknown(job: Job, tasks: Sequence[Task]) -> list[Step]:
     known, granted = job.known(), job.adapter.granted(job.name)
     unknown = [task for task in tasks if task.name not in known and task.name in granted]
     if job.actions.on_relocation is not OnRelocation.FOLLOW:
-        return [_leave([task], "where it is") for task in unknown]
+        return [_leave(job, [task], "where it is") for task in unknown]
     return [gather(job, unknown)] if unknown else []
 
 
-def _leave(group: Sequence[Task], where: str) -> Step:
+def _leave(job: Job, group: Sequence[Task], where: str) -> Step:
     names = ", ".join(task.name for task in group)
-    return Step(lines=(f"{names}: left {where}, as configured",))
+    return Step(lines=(f"{names}: left {where}, {job.actions.reason}",))
 
 
 def follow(job: Job, tasks: Sequence[Task]) -> list[Step]:
@@ -182,7 +184,7 @@ def follow(job: Job, tasks: Sequence[Task]) -> list[Step]:
 def _follow_group(job: Job, old: NodeSet, new: NodeSet, group: Sequence[Task]) -> Step:
     if job.actions.on_relocation is not OnRelocation.FOLLOW:
         told = job.kind is EventKind.RELOCATED  # not again at each look
-        return _leave(group, f"on nodes {old - new}") if told else Step()
+        return _leave(job, group, f"on nodes {old - new}") if told else Step()
     destinations = read_topology(job.root).preferred(new)
     report, step = move(job, group, Request(sources=old, destinations=destinations))
     if report is not None and may_try_again(job, report):

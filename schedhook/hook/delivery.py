@@ -32,6 +32,9 @@ ENVIRONMENT_ONLY = ("slurm",)
 SECRETS = (b"SLURM_JWT", b"PBS_JOBCOOKIE")
 """Variables that are never sent."""
 
+CHOICE = b"SCHEDHOOK"
+"""The variable in which a job says what it wants; schedhook.jobs.choice."""
+
 _LONGEST_LINE = 1000
 _LONGEST_ANSWER = 1 << 16
 _TIMEOUT = 3.0
@@ -64,12 +67,12 @@ class _TimedOut(Exception):
 def make_message(
     scheduler: str, point: str, environ: dict[bytes, bytes], data: bytes, wait: bool
 ) -> bytes:
-    """Return the message, with the variables whose names begin with the scheduler's name."""
+    """Return the message, with SCHEDHOOK and what begins with the scheduler's name."""
     prefix = scheduler.upper().encode()
     variables = [
         name + b"=" + value
         for name, value in environ.items()
-        if name.startswith(prefix) and name not in SECRETS
+        if (name.startswith(prefix) or name == CHOICE) and name not in SECRETS
     ]
     head = [
         MAGIC,

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from schedhook.host.cgroups import cgroup_of, frozen
-from schedhook.host.processes import read_status
+from schedhook.host.processes import read_start_time, read_status
 from schedhook.host.vanishing import read_living
 from schedhook.roles.notes import JobNotes, MemoryNotes
 from schedhook.roles.request import Relocate
@@ -83,6 +83,17 @@ class Replacement:
     """Whether the job has other CPUs now and its memory is on their nodes."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOrigin:
+    """Where a job comes from, as the scheduler told, and never its user's environment."""
+
+    queue: str | None = None
+    """Slurm's partition, PBS's queue; None if the scheduler has not told it."""
+    account: str | None = None
+    choice: str | None = None
+    """What the job asks for by the scheduler's own means: `off`, `gentle`, `follow`."""
+
+
 class Scheduler:
     """One scheduler on this host: the base class of every adapter.
 
@@ -153,6 +164,15 @@ class Scheduler:
     def describe(self, job: str) -> JobDescription | None:  # noqa: ARG002
         """Return what people call the job; None, the default, if nothing here tells."""
         return None
+
+    def origin(self, job: str) -> JobOrigin:  # noqa: ARG002
+        """Return the job's queue and account, as far as the scheduler told. Default: unknown."""
+        return JobOrigin()
+
+    def first_process(self, job: str) -> int | None:
+        """Return the process that speaks for the job: the oldest. None if it has none here."""
+        pids = read_living(self._pids(job), lambda pid: read_start_time(pid, self.root))
+        return min(pids, key=lambda each: (each[1], each[0]), default=(None, 0))[0]
 
     def tasks(self, job: str) -> tuple[Task, ...]:
         """Return the job's tasks on this host, each process once; none if it has none here."""

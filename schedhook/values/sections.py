@@ -79,6 +79,19 @@ def read_section(
     return section(**values)
 
 
+def _read_tables(section: Any, value: Any, key: _Key) -> tuple[Any, ...]:
+    """Return the entries of `[[name]]`. `explain_wrong` of one says why it is wrong, if it is."""
+    is_tables = isinstance(value, list) and all(isinstance(each, dict) for each in value)
+    key.expect(is_tables, f"tables, each under [[{key.name}]]", value)
+    found = []
+    for number, table in enumerate(value, 1):
+        name = f"{key.name}[{number}]"
+        found.append(read_section(section, table, key.source, f"{name}."))
+        if why := found[-1].explain_wrong():
+            raise _Key(key.source, name).wrong(why)
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class _Key:
     """A key of the file, for errors."""
@@ -101,8 +114,7 @@ def _convert(value: Any, hint: Any, key: _Key) -> Any:
     if isinstance(hint, UnionType):
         return _convert_either(value, get_args(hint), key)
     if get_origin(hint) is tuple:
-        key.expect(isinstance(value, list), "a list, in [ ]", value)
-        return tuple(_convert(item, get_args(hint)[0], key) for item in value)
+        return _convert_list(value, get_args(hint)[0], key)
     if _is_enum(hint):
         choices = [str(choice) for choice in hint]
         key.expect(value in choices, "one of " + ", ".join(choices), value)
@@ -122,6 +134,13 @@ def _convert(value: Any, hint: Any, key: _Key) -> Any:
         is_tables = isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
         key.expect(is_tables, f"sections, [{key.name}.NAME]", value)
     return value
+
+
+def _convert_list(value: Any, hint: Any, key: _Key) -> tuple[Any, ...]:
+    if is_dataclass(hint):
+        return _read_tables(hint, value, key)
+    key.expect(isinstance(value, list), "a list, in [ ]", value)
+    return tuple(_convert(item, hint, key) for item in value)
 
 
 def _convert_either(value: Any, hints: Sequence[Any], key: _Key) -> Any:

@@ -82,6 +82,9 @@ def _update(told: Told, event: Event, about: Mapping[str, Any], root: Path) -> T
         exec_vnode=text if isinstance(text, str) else told.exec_vnode,
         host=event.host or told.host,
         sessions=tuple(sorted(sessions)),
+        queue=_text(about.get("queue")) or told.queue,
+        account=_text(about.get("Account_Name")) or told.account,
+        choice=_text(about.get("schedhook")) or told.choice,
     )
 
 

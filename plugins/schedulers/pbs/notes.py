@@ -32,6 +32,10 @@ class Told:
     sessions: tuple[int, ...] = ()
     """Sessions of the job's tasks."""
     suspended: bool = False
+    queue: str | None = None
+    account: str | None = None
+    choice: str | None = None
+    """The job's resource `schedhook`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

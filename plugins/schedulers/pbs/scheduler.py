@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schedhook import SchedulerPlugin, hookimpl
-from schedhook.roles.scheduler import EventKind, Replacement, Scheduler, Task
+from schedhook.roles.scheduler import EventKind, JobOrigin, Replacement, Scheduler, Task
 from schedhook.values.errors import RefusedError, UsageError
 from schedhook_plugins.schedulers.pbs import events
 from schedhook_plugins.schedulers.pbs.jobs import PbsJobs
@@ -82,6 +82,11 @@ class PbsScheduler(Scheduler):
         """Return the job's placement if its cpuset or its vnodes name nodes."""
         placement = self._jobs.granted(self._jobs.full_id(job))
         return {_TASK: placement} if placement else {}
+
+    def origin(self, job: str) -> JobOrigin:
+        """Return the queue, account and resource `schedhook` that PBS's hooks have told."""
+        told = self._pbs_notes.told(self._jobs.full_id(job))
+        return JobOrigin(queue=told.queue, account=told.account, choice=told.choice)
 
     def cgroups(self, job: str) -> tuple[Path, ...]:
         """Return the job's cgroups, that of the cpuset first if hierarchies are apart."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from schedhook.host.cgroups import Cgroup, frozen
+from schedhook.host.processes import read_start_time
 from schedhook.host.topology import Topology, read_topology
 from schedhook.host.vanishing import read_living
 from schedhook.roles.scheduler import EventKind, JobDescription, Task
@@ -21,6 +22,7 @@ from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm import cgroups, names
 from schedhook_plugins.schedulers.slurm.cgroups import Member, ProcessInfo
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
+from schedhook_plugins.schedulers.slurm.origin import asked_in
 from schedhook_plugins.schedulers.slurm.scopes import JobCgroups
 
 NAME = "slurm"
@@ -55,6 +57,7 @@ _WORDS = {
     "SLURM_CLUSTER_NAME": "cluster",
     "SLURM_JOB_USER": "user_name",
     "SLURM_JOB_PARTITION": "partition",
+    "SLURM_JOB_ACCOUNT": "account",
     "SLURM_JOB_CPUS_PER_NODE": "cpus_per_host",
     "SLURM_CPU_BIND": "binding",
 }
@@ -99,7 +102,7 @@ def read_event(point: str, environ: Mapping[str, str]) -> Event:
         job=job,
         user=int(user) if user else None,
         host=_word(environ.get("SLURMD_NODENAME", "")),
-        data=_event_data(environ),
+        data=_event_data(environ) | _choice(point, environ),
     )
 
 
@@ -132,6 +135,15 @@ def _event_data(environ: Mapping[str, str]) -> dict[str, object]:
         if word:
             data[key] = word
     return data
+
+
+def _choice(point: str, environ: Mapping[str, str]) -> dict[str, object]:
+    """Return what the user asks for: for the job by its comment, for a step by SCHEDHOOK."""
+    if point == "prolog":
+        asked = asked_in(environ)
+        return {"asked": asked} if asked else {}
+    said = _word(environ.get("SCHEDHOOK", "")) if point == "task-prolog" else ""
+    return {"choice": said} if said else {}
 
 
 def _word(text: str) -> str:
@@ -180,6 +192,19 @@ class HostJobs:
             if about := names.describe(variables, job):
                 return about
         return None
+
+    def first_process(self, job: str) -> int | None:
+        """Return the oldest process of the batch script, else of any step but `extern`.
+
+        Processes that Slurm itself has yet to turn into a task's program are left out.
+        """
+        found = {
+            pid: member.step != "batch"
+            for pid, (member, _) in self._processes(job).items()
+            if member.step != "extern"
+        }
+        ages = dict(read_living(found, lambda pid: read_start_time(pid, self.root)))
+        return min(ages, key=lambda pid: (found[pid], ages[pid], pid), default=None)
 
     def tasks(self, job: str) -> tuple[Task, ...]:
         """Return the job's tasks on this host, steps in ascending order.

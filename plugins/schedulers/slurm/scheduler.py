@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schedhook import SchedulerPlugin, hookimpl
-from schedhook.roles.scheduler import EventKind, JobDescription, Scheduler, Task
+from schedhook.roles.scheduler import EventKind, JobDescription, JobOrigin, Scheduler, Task
 from schedhook.values.model import Event, Placement
 from schedhook_plugins.schedulers.slurm import adapter
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
+from schedhook_plugins.schedulers.slurm.origin import read_origin, record_origin
 
 if TYPE_CHECKING:
     from schedhook.plugins.findings import Finding
@@ -39,6 +40,16 @@ class Slurm(Scheduler):
 
     def read_event(self, point: str, environ: Mapping[str, str], _data: bytes) -> Event:
         return adapter.read_event(point, environ)
+
+    def record_event(self, event: Event) -> None:
+        if event.point == "prolog":
+            record_origin(event, self.notes)
+
+    def origin(self, job: str) -> JobOrigin:
+        return read_origin(job, self.notes)
+
+    def first_process(self, job: str) -> int | None:
+        return self._here.first_process(job)
 
     def jobs(self) -> tuple[str, ...]:
         return self._here.jobs()
