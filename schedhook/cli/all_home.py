@@ -12,6 +12,7 @@ import click
 
 from schedhook.cli.errors import complain
 from schedhook.cli.running import carry_out, print_report
+from schedhook.jobs.choice import actions_for
 from schedhook.jobs.lookup import scheduler_names
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.nodes import check_named_nodes
@@ -19,7 +20,7 @@ from schedhook.relocation.settings import resolve_settings
 from schedhook.roles.request import Request
 from schedhook.values.config import Config
 from schedhook.values.errors import PLUGIN_ERRORS
-from schedhook.values.model import Outcome, Report
+from schedhook.values.model import NodeMap, Outcome, Report
 from schedhook.values.report_json import report_to_dict
 from schedhook.values.text import describe_error
 
@@ -31,7 +32,8 @@ def bring_all_home(
 ) -> int:
     """Carry out the request for each job in turn, and return the worst exit status.
 
-    A job that fails does not keep the others from being tried. With `as_json` print one object:
+    A job that fails does not keep the others from being tried, and one that is off is left alone:
+    only a command that names it moves its memory. With `as_json` print one object:
     `jobs`, the report of each, and `problems`, a line for each job or scheduler that gave none.
     Raise UsageError or PluginError, before anything moves, if the request cannot be understood.
     """
@@ -41,7 +43,10 @@ def bring_all_home(
     for name, job in _jobs(plugins, request.scheduler, root, problems):
         try:
             its = replace(request, scheduler=name, job=job)
-            reports.append(carry_out(its, config, plugins, root, as_json))
+            reports.append(
+                _leave_alone(its, config, plugins, root)
+                or carry_out(its, config, plugins, root, as_json)
+            )
         except PLUGIN_ERRORS as error:  # it may have ended by now
             problems.append(f"{name} {job}: {describe_error(error)}")
         else:
@@ -54,6 +59,25 @@ def bring_all_home(
     if not reports and not problems and not as_json:
         click.echo("no job on this host")
     return _worst(reports, problems)
+
+
+def _leave_alone(request: Request, config: Config, plugins: Plugins, root: Path) -> Report | None:
+    """Return the report of a job that is off; None for any other."""
+    assert request.scheduler is not None
+    assert request.job is not None
+    adapter = plugins.adapter(request.scheduler, root)
+    actions = actions_for(adapter, request.job, config.actions)
+    if not actions.is_off:
+        return None
+    note = f"left alone, {actions.reason}; relocate --job {request.job} --home brings it home"
+    return Report(
+        outcome=Outcome.NOTHING_TO_DO,
+        strategy=request.strategy or config.relocation.strategy,
+        backend=request.backend or config.relocation.backend,
+        node_map=NodeMap(pairs={}),
+        job=request.job,
+        notes=(note,),
+    )
 
 
 def _check(request: Request, config: Config, plugins: Plugins, root: Path) -> None:

@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from schedhook.cli.errors import complain
+from schedhook.jobs.choice import note_on_override
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Progress, Request
@@ -26,9 +28,17 @@ _KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.F
 def carry_out(
     request: Request, config: Config, plugins: Plugins, root: Path, as_json: bool
 ) -> Report:
-    """Relocate, show progress if standard error is a terminal, and record the report."""
+    """Relocate, show progress if standard error is a terminal, and record the report.
+
+    If the job is off, nothing but a command moves its memory, and a note says so.
+    """
+    notes: tuple[str, ...] = ()
+    if request.job is not None and request.scheduler is not None:
+        adapter = plugins.adapter(request.scheduler, root)
+        notes = note_on_override(adapter, request.job, config.actions)
     with _progress_bar(as_json) as progress:
         report = relocate(request, config, plugins, root=root, progress=progress)
+    report = replace(report, notes=(*notes, *report.notes))  # the last one tells of a refusal
     is_real = root == Path("/") and os.geteuid() == 0 and not request.dry_run
     if is_real and report.outcome in _KEPT:
         record(report, config)

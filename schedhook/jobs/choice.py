@@ -46,6 +46,12 @@ def configured_actions(adapter: Scheduler, job: str, section: ActionsSection) ->
     return section.of(_facts(adapter, job, section))
 
 
+def note_on_override(adapter: Scheduler, job: str, section: ActionsSection) -> tuple[str, ...]:
+    """Return what a command that names the job says if nothing else would move its memory."""
+    actions = actions_for(adapter, job, section)
+    return (f"job {job} is off, {actions.reason}: this command overrides it",) * actions.is_off
+
+
 def record_choice(adapter: Scheduler, job: str, word: object) -> None:
     """Keep the word that a step of the job has said, if it is one, in place of an earlier one."""
     if choice := parse_choice(word):

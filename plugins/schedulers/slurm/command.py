@@ -22,6 +22,8 @@ from schedhook.cli.errors import run_command
 from schedhook.cli.loading import load
 from schedhook.cli.options.common import config_option, json_option
 from schedhook.cli.options.sets import CPUS, NODES
+from schedhook.jobs.choice import note_on_override
+from schedhook.jobs.notes import journal_notes
 from schedhook.journal.errors import JournalError
 from schedhook.journal.file import journal_path
 from schedhook.journal.journal import Journal
@@ -204,8 +206,12 @@ def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> dict[str, Any]:
     config, plugins = load(arguments.config_path)
     host = here.host or socket.gethostname()
     journal = _open_journal(config)
+    if journal is not None:
+        plugins.notes = journal_notes(journal)
     if arguments.release:
         return _release(arguments.job, host, journal)
+
+    override = note_on_override(plugins.adapter(NAME, here.root), arguments.job, config.actions)
 
     def relocate_and_record(request: Request) -> Report:
         report = relocate(request, config, plugins)
@@ -216,8 +222,11 @@ def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> dict[str, Any]:
     with locked(journal, arguments.job):
         if arguments.dry_run:
             move = _move(arguments, here, relocate_and_record)
-            return _result(host, move, move.notes, dry_run=True)
-        notes = finish_interrupted(journal, arguments.job, here, relocate_and_record)
+            return _result(host, move, [*override, *move.notes], dry_run=True)
+        notes = [
+            *override,
+            *finish_interrupted(journal, arguments.job, here, relocate_and_record),
+        ]
         recorder = OverrideRecorder(journal, here, arguments.job)
         try:
             move = _move(arguments, here, relocate_and_record, recorder)

@@ -155,6 +155,30 @@ def test_every_job_comes_home(run: Run, four: Path) -> None:
     assert "slurm 72:" in out
 
 
+def test_a_job_that_is_off_moves_by_a_command_that_names_it_and_by_no_other(
+    run: Run, four: Path
+) -> None:
+    (four / "proc/7200/environ").write_bytes(b"SCHEDHOOK=off\0")
+    words = ["--home", "--root", four, "--backend", "simulated"]
+    status, out, _ = run("relocate", "--all", *words, "--json")
+    reports = {each["job"]: each for each in json.loads(out)["jobs"]}
+    assert (status, reports["73"]["outcome"]) == (0, "complete")
+    assert (reports["72"]["outcome"], reports["72"]["bytes_moved"]) == ("nothing-to-do", 0)
+    assert reports["72"]["notes"] == [
+        "left alone, as the job chose (SCHEDHOOK=off); relocate --job 72 --home brings it home"
+    ]
+    for command, key in (("plan", "bytes_planned"), ("relocate", "bytes_moved")):
+        status, out, _ = run(command, "--job", 72, *words, "--json")
+        report = json.loads(out)
+        assert (status, report[key]) == (0, 1100 * MIB)
+        assert report["notes"][0] == (
+            "job 72 is off, as the job chose (SCHEDHOOK=off): this command overrides it"
+        )
+    assert "this command overrides it" in run("relocate", "--job", 72, *words)[1]
+    status, out, _ = run("relocate", "--job", 73, *words, "--json")
+    assert "overrides" not in out
+
+
 def test_one_job_that_is_refused_does_not_keep_the_others(run: Run, four: Path) -> None:
     meminfo = four / "sys/devices/system/node/node3/meminfo"
     meminfo.write_text(re.sub(r"MemFree: *\d+", "MemFree: 900", meminfo.read_text()))

@@ -76,6 +76,19 @@ def test_an_override_is_recorded_in_the_configured_journal(here: JobHost, config
 
 
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_a_job_that_is_off_is_moved_all_the_same_and_that_is_said(
+    here: JobHost, config: Path, dry_run: list[str]
+) -> None:
+    write_file(here.here.root, "proc/200/environ", "SLURM_JOB_ID=7\0SCHEDHOOK=off\0")
+    words = ("7", "--this-host", "--config", str(config), "--cpus", "2-3", *dry_run)
+    (moved,) = run(*words)["hosts"]
+    assert moved["outcome"] == ("planned" if dry_run else "complete")
+    assert moved["notes"] == [
+        "job 7 is off, as the job chose (SCHEDHOOK=off): this command overrides it"
+    ]
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
 def test_a_job_on_version_1_is_only_moved_by_force(
     here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch, dry_run: list[str]
 ) -> None:
