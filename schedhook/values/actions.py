@@ -73,6 +73,7 @@ class SchedulerActions:
     """A table of [actions] for some jobs. None: as in [actions]."""
 
     choice: Choice | None = None
+    """What applies to jobs that choose nothing themselves."""
     job_choices: tuple[Choice, ...] | None = None
     on_relocation: OnRelocation | None = None
     park: AnyNode | NodeSet | None = None
@@ -190,8 +191,6 @@ _KEYS = tuple(each.name for each in fields(SchedulerActions))
 class ActionsSection:
     """[actions]: what to do when something has happened."""
 
-    choice: Choice | None = None
-    """What applies to jobs that choose nothing; None: `on_relocation`."""
     job_choices: tuple[Choice, ...] = tuple(Choice)
     """What a job may choose; empty: nothing."""
     choice_from: ChoiceFrom = ChoiceFrom.ENVIRONMENT
@@ -216,7 +215,7 @@ class ActionsSection:
         """
         tables = [{"pbs": self.pbs, "slurm": self.slurm}.get(job.scheduler, SchedulerActions())]
         tables += [rule for rule in self.rules if rule.fits(job)]
-        values = {key: getattr(self, key) for key in _KEYS}
+        values = {key: getattr(self, key, None) for key in _KEYS}
         for table in tables:
             given = {each.name: getattr(table, each.name, None) for each in fields(Actions)}
             values |= {name: value for name, value in given.items() if value is not None}

@@ -19,6 +19,7 @@ from schedhook.values.actions import (
     Choice,
     ChoiceFrom,
     JobFacts,
+    SchedulerActions,
 )
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet
@@ -57,7 +58,7 @@ def jobs(tmp_path: Path) -> Jobs:
 
 
 def test_a_job_that_says_nothing_is_treated_as_configured(jobs: Jobs) -> None:
-    section = ActionsSection(choice=Choice.GENTLE)
+    section = ActionsSection(slurm=SchedulerActions(choice=Choice.GENTLE))
     assert actions_for(jobs, "1", section) == section.of(JobFacts(scheduler="slurm"))
 
 

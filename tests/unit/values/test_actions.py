@@ -150,7 +150,7 @@ def test_gentle_and_follow_let_memory_follow_where_the_site_would_not() -> None:
 
 def test_a_job_may_choose_only_what_the_site_lets_it() -> None:
     section = actions(
-        '[actions]\nchoice = "off"\njob_choices = ["gentle"]\n'
+        '[actions.slurm]\nchoice = "off"\njob_choices = ["gentle"]\n'
         '[[actions.rules]]\npartitions = ["gpu"]\njob_choices = []\n'
     )
     assert section.of(SLURM, Choice.GENTLE).is_gentle
@@ -160,7 +160,7 @@ def test_a_job_may_choose_only_what_the_site_lets_it() -> None:
 
 def test_the_reason_says_who_chose() -> None:
     assert ActionsSection().of(SLURM).reason == "as configured"
-    assert actions('[actions]\nchoice = "off"\n').of(SLURM).reason == (
+    assert actions('[actions.slurm]\nchoice = "off"\n').of(SLURM).reason == (
         'as configured (choice = "off")'
     )
     assert ActionsSection().of(SLURM, Choice.OFF).reason == "as the job chose (SCHEDHOOK=off)"
