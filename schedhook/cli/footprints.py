@@ -10,6 +10,7 @@ from schedhook.host import cgroups
 from schedhook.host.topology import Topology, read_topology
 from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.jobs.lookup import find_job
+from schedhook.jobs.order import Order
 from schedhook.jobs.summary import summarise
 from schedhook.plugins.manager import Plugins
 
@@ -22,6 +23,8 @@ class Target:
     cgroup: str | None = None
     job: str | None = None
     scheduler: str | None = None
+    user: int | None = None
+    """Only jobs of this user, if every job is meant."""
 
     @property
     def is_named(self) -> bool:
@@ -29,15 +32,23 @@ class Target:
         return bool(self.pids) or self.cgroup is not None or self.job is not None
 
 
-def read_shown(target: Target, plugins: Plugins, root: Path) -> dict[str, Any]:
-    """Return the footprint of the target, or of each job, with the nodes of the host."""
+def read_shown(
+    target: Target, plugins: Plugins, root: Path, order: Order | None = None
+) -> dict[str, Any]:
+    """Return the footprint of the target, or of each job in `order`, with the host's nodes.
+
+    `jobs_left_out` is how many jobs are not listed because `order` has its limit.
+    """
     topology = read_topology(root)
     nodes = {"nodes": _nodes(topology)}
     if target.is_named:
         footprint = _read_footprint(target, plugins, topology, root)
         return footprint.to_dict() | {"cgroup": target.cgroup} | nodes
-    jobs, problems = read_jobs(plugins, root, scheduler=target.scheduler)
-    return {"jobs": [each.to_dict() for each in jobs], "problems": problems} | nodes
+    order = order or Order()
+    jobs, problems = read_jobs(plugins, root, scheduler=target.scheduler, user=target.user)
+    listed = [each.to_dict() for each in order.of(jobs)]
+    left_out = len(jobs) - len(listed)
+    return {"jobs": listed, "jobs_left_out": left_out, "problems": problems} | nodes
 
 
 def _read_footprint(target: Target, plugins: Plugins, topology: Topology, root: Path) -> Footprint:

@@ -188,12 +188,16 @@ def tasks_of(
 
 
 def read_jobs(
-    plugins: Plugins, root: Path = Path("/"), *, scheduler: str | None = None
+    plugins: Plugins,
+    root: Path = Path("/"),
+    *,
+    scheduler: str | None = None,
+    user: int | None = None,
 ) -> tuple[list[Footprint], list[str]]:
     """Return the footprints of all jobs on this host, and a line for each adapter that failed.
 
     The job with most off-node memory comes first. With `scheduler`, only its jobs are read; raise
-    SchedhookError if that fails.
+    SchedhookError if that fails. With `user`, only that user's jobs are read.
     """
     found: list[Footprint] = []
     problems: list[str] = []
@@ -201,7 +205,11 @@ def read_jobs(
     for name in scheduler_names(plugins, scheduler):
         try:
             adapter = plugins.adapter(name, root)
-            jobs = (read_job(adapter, job, root, topology) for job in adapter.jobs())
+            jobs = (
+                read_job(adapter, job, root, topology)
+                for job in adapter.jobs()
+                if user is None or adapter.owner(job) == user
+            )
             found += [
                 replace(each, summary=summarise(adapter, each.job or ""))
                 for each in jobs

@@ -33,6 +33,8 @@ JOB: dict[str, Any] = {
     "schedselect": "2:ncpus=1",
     "session_id": 4711,
     "run_count": 1,
+    "queue": "workq",
+    "Account_Name": "cfd",
 }
 
 Told = Callable[[], dict[str, Any]]
@@ -232,7 +234,7 @@ def test_hands_over_what_happened(handed_over: Callable[..., dict[str, Any]], ev
     assert data["host"] == "n1"
     assert "actions" not in data, "config.toml has them"
     assert data["pid"] == (99 if event == "execjob_attach" else None)
-    expected = JOB | {"on_primary": True}
+    expected = JOB | {"on_primary": True, "schedhook": None}
     assert data["job"] == (None if event.startswith("exechost") else expected)
     ids = [job["id"] for job in data["jobs"]]
     assert ids == (["12.n1", "13.n1"] if event == "exechost_periodic" else [])
@@ -257,6 +259,12 @@ def test_a_sister_has_no_session_and_is_not_primary(
     data = handed_over("execjob_resize", **told)
     assert data["job"]["session_id"] is None
     assert data["job"]["on_primary"] is False
+
+
+def test_what_the_job_asks_for(handed_over: Callable[..., dict[str, Any]]) -> None:
+    for asked, heard in (({"schedhook": "off"}, "off"), ({"ncpus": 1}, None), (None, None)):
+        data = handed_over("execjob_begin", job=JOB | {"Resource_List": asked})
+        assert data["job"]["schedhook"] == heard
 
 
 def test_attributes_that_are_not_set(handed_over: Callable[..., dict[str, Any]]) -> None:

@@ -67,7 +67,7 @@ class _Job:
 
     _KNOWN = frozenset(
         ["id", "euser", "egroup", "exec_vnode", "exec_host", "exec_host2", "schedselect", "queue"]
-    ) | {"session_id", "Resource_List", "resources_used", "run_count", "server"}
+    ) | {"session_id", "Resource_List", "resources_used", "run_count", "server", "Account_Name"}
 
     def __init__(self, values):
         values = dict(values)

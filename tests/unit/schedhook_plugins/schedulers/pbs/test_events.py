@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedhook.roles.notes import MemoryNotes
+from schedhook.roles.scheduler import JobOrigin
 from schedhook.values.errors import UsageError
 from schedhook_plugins.schedulers.pbs.events import jobs_told
 from schedhook_plugins.schedulers.pbs.notes import PbsNotes, Told
@@ -52,6 +53,15 @@ def test_an_event_of_all_jobs_tells_of_each(tmp_path: Path) -> None:
     notes = PbsNotes(lambda: pbs.notes)
     assert notes.told("1.n1") == Told(exec_vnode="(n1[0])", host="n1")
     assert set(notes.jobs()) == {"1.n1", "2.n1"}
+
+
+def test_what_pbs_tells_of_a_job_is_known_to_rules(tmp_path: Path) -> None:
+    pbs = PbsScheduler(tmp_path)
+    about = {"id": "1.n1", "queue": "workq", "Account_Name": "cfd", "schedhook": "off"}
+    for job in (about, {"id": "1.n1"}):  # what a later event leaves out is as it was
+        pbs.record_event(pbs.read_event("launch", {}, json.dumps({"job": job}).encode()))
+        assert pbs.origin("1.n1") == JobOrigin(queue="workq", account="cfd", choice="off")
+    assert pbs.origin("2.n1") == JobOrigin()
 
 
 def test_only_some_events_tell_all_jobs(tmp_path: Path) -> None:
