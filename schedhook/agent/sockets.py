@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.ownership import explain_untrusted, make_directory
 
 _BACKLOG = 1024
+_PATIENCE_SECONDS = 0.5
 
 
 @contextlib.contextmanager
@@ -27,13 +29,28 @@ def lock(path: Path) -> Iterator[None]:
         raise UsageError(f"the agent's socket {str(path)!r} is not a file's path; name a file")
     handle = _open_lock_file(path.with_name(f"{path.name}.lock"))
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{path}: another agent serves it; stop that one first") from None
+        if not _take(handle):
+            raise UsageError(f"{path}: another agent serves it; stop that one first")
         yield
     finally:
         os.close(handle)
+
+
+def _take(handle: int) -> bool:
+    """Lock the open file; return False if it stays locked.
+
+    A process that an agent was just starting when it was killed has the agent's lock until execve.
+    """
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 def _open_lock_file(path: Path) -> int:

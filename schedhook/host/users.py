@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pwd
 
+_MOST_DIGITS = 10
+
 
 def user_name(uid: int | None) -> str:
     """Return the user's name, the number if it has none here, nothing if it is unknown."""
@@ -13,3 +15,13 @@ def user_name(uid: int | None) -> str:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OverflowError):
         return str(uid)
+
+
+def user_number(text: str) -> int | None:
+    """Return the number of the user with this name or number, None if there is no such name."""
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError):
+        return (
+            int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
+        )

@@ -23,10 +23,14 @@ class SortKey(StrEnum):
     USER = "user"
 
 
+def _size(job: Footprint) -> int:
+    return sum(job.residency.values())
+
+
 _KEYS: Mapping[SortKey, Callable[[Footprint], Any]] = {
     SortKey.OFF_NODE: lambda job: -job.bytes_off_node,
-    SortKey.SHARE: lambda job: -job.bytes_off_node / max(job.bytes_total, 1),
-    SortKey.MEMORY: lambda job: -job.bytes_total,
+    SortKey.SHARE: lambda job: -job.bytes_off_node / max(_size(job), 1),
+    SortKey.MEMORY: lambda job: -_size(job),
     SortKey.JOB: lambda _: 0,
     SortKey.NAME: lambda job: job.summary.name or "",
     SortKey.USER: lambda job: user_name(job.summary.user),

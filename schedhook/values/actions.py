@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any
 
 from schedhook.values.sections import between
 from schedhook.values.sets import NodeSet
@@ -215,7 +216,7 @@ class ActionsSection:
         """
         tables = [{"pbs": self.pbs, "slurm": self.slurm}.get(job.scheduler, SchedulerActions())]
         tables += [rule for rule in self.rules if rule.fits(job)]
-        values = {key: getattr(self, key, None) for key in _KEYS}
+        values: dict[str, Any] = {key: getattr(self, key, None) for key in _KEYS}
         for table in tables:
             given = {each.name: getattr(table, each.name, None) for each in fields(Actions)}
             values |= {name: value for name, value in given.items() if value is not None}

@@ -16,9 +16,10 @@ from schedhook.cli.loading import load
 from schedhook.cli.options.common import common_options, json_option
 from schedhook.cli.options.pictures import picture_options
 from schedhook.cli.options.processes import check_processes, process_options
-from schedhook.cli.options.types import NumberType
+from schedhook.cli.options.types import NumberType, UserType
 from schedhook.cli.output.files import Pictures
 from schedhook.cli.signals import until_stopped
+from schedhook.jobs.order import Order, SortKey
 from schedhook.values.errors import UsageError
 
 _SECONDS = 2.0
@@ -43,6 +44,15 @@ Read = Callable[[], Mapping[str, Any]]
     metavar="[SECONDS]",
     help=f"Show it again every so many seconds, {_SECONDS:g} by default, until interrupted.",
 )
+@click.option(
+    "--sort",
+    type=click.Choice([*SortKey]),
+    help=f"The order of the jobs; {SortKey.OFF_NODE} by default.",
+)
+@click.option(
+    "--top", type=click.IntRange(1, 1_000_000), metavar="N", help="Only the first N of them."
+)
+@click.option("--user", type=UserType(), metavar="USER", help="Only jobs of this user.")
 @picture_options
 @json_option
 @common_options
@@ -53,6 +63,9 @@ def command(
     scheduler: str | None,
     everything: bool,
     watch: float | None,
+    sort: SortKey | None,
+    top: int | None,
+    user: int | None,
     svg: Path | None,
     html: Path | None,
     as_json: bool,
@@ -62,25 +75,30 @@ def command(
     """Show where memory is, and how much of it is off-node: not where its processors are.
 
     Shows processes, a cgroup or a job; without any of these every job on this host, the one with
-    most off-node memory first. Memory that several processes map counts in each, and once in the
-    total if it is a shared object (a shared-memory segment, a mapped file). Files that processes
-    outside the job map too are never off-node: relocate leaves them alone.
+    most off-node memory first unless --sort names another order. Memory that several processes map
+    counts in each, and once in the total if it is a shared object (a shared-memory segment, a
+    mapped file). Files that processes outside the job map too are never off-node: relocate leaves
+    them alone.
 
-    With --watch --json, prints one object per line. SIGINT (Ctrl-C), SIGTERM and SIGHUP end
-    --watch with exit status 0.
+    With --watch, what does not fit the terminal is reached with the arrow keys, PgUp, PgDn, Home
+    and End; q ends it. With --watch --json, prints one object per line. SIGINT (Ctrl-C), SIGTERM
+    and SIGHUP end --watch with exit status 0.
     """
-    target = Target(pids=pids, cgroup=cgroup, job=job, scheduler=scheduler)
+    target = Target(pids=pids, cgroup=cgroup, job=job, scheduler=scheduler, user=user)
     if target.is_named and everything:
         raise UsageError("--all means every job: leave out --pid, --cgroup and --job")
     if target.is_named:
         check_processes(pids, cgroup, job)
+        if any(each is not None for each in (sort, top, user)):
+            raise UsageError("--sort, --top and --user are for the list of all jobs")
+    order = Order(key=SortKey(sort or SortKey.OFF_NODE), most=top)
     pictures = Pictures(svg=svg, html=html, root=root)
     if watch is not None and pictures:
         raise UsageError("--svg and --html write a single picture: leave out --watch")
     _, plugins = load(config_path)
 
     def read() -> Mapping[str, Any]:
-        return read_shown(target, plugins, root)
+        return read_shown(target, plugins, root, order)
 
     if watch is not None:
         with until_stopped():

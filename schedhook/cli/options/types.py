@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from schedhook.host.users import user_number
+
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:  # click 8.1 to 8.3 have no such generic class
@@ -35,6 +37,18 @@ class NumberType(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
+
+
+class UserType(ParamType):
+    """A user's name or number, as the number."""
+
+    name = "user"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = user_number(str(value))
+        if found is None:
+            self.fail(f"{value!r} is no user of this host", param, ctx)
+        return found
 
 
 class PathType(click.Path):

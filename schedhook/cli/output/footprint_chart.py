@@ -33,10 +33,26 @@ def chart_jobs(shown: Json) -> Chart:
     whole = sum(job["bytes"] for job in jobs)
     off = sum(job["bytes_off_node"] for job in jobs)
     return Chart(
-        title=f"{count(len(jobs), 'job')} on this host",
+        title=_jobs_title(shown),
         facts=(f"{size(whole)} of memory, {off_node(off, whole)}",),
         groups=(_host_group(shown), *(_job_group(job, shown) for job in jobs)),
     )
+
+
+def _jobs_title(shown: Json) -> str:
+    listed, left_out = len(shown["jobs"]), shown["jobs_left_out"]
+    if left_out:
+        return f"{listed} of {count(listed + left_out, 'job')} on this host"
+    return f"{count(listed, 'job')} on this host"
+
+
+def parts_of_job(job: Json) -> tuple[tuple[Tone, int], ...]:
+    """Return the bytes of a job by tone, of all nodes together: its bar in the list of jobs."""
+    parts = dict.fromkeys((Tone.HOME, Tone.OFF, Tone.SHARED), 0)
+    for node in by_number(job["residency"]):
+        for tone, part in _parts(job, node).items():
+            parts[tone] += part
+    return tuple(parts.items())
 
 
 def _target_title(shown: Json) -> str:
@@ -108,7 +124,10 @@ def _host_group(shown: Json) -> Group:
             )
         )
     largest = max((node["total"] for node in shown["nodes"].values()), default=0)
-    return make_group("memory in use, of what each node has", bars, largest)
+    left_out = shown["jobs_left_out"]
+    note = f"{count(left_out, 'job')} not listed: their memory is other memory here"
+    title = "memory in use, of what each node has"
+    return make_group(title, bars, largest, note if left_out else "")
 
 
 def _home_nodes(placement: Json) -> set[int]:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from schedhook.cli.output.bars import draw, draw_bar, draw_legend
-from schedhook.cli.output.charts import Tone
-from schedhook.cli.output.footprint_chart import chart_footprint, chart_jobs
+from schedhook.cli.output.footprint_chart import chart_footprint, chart_jobs, parts_of_job
+from schedhook.cli.output.pager import Page, run_pager
 from schedhook.cli.output.tables import WIDE, Column, make_table
 from schedhook.cli.output.text import BAD_SHARE, by_number, count, percent, size, when
 from schedhook.host.users import user_name
@@ -33,24 +32,26 @@ def print_shown(shown: Json) -> None:
 
 
 def watch(read: Callable[[], Json], seconds: float) -> None:
-    """Show what `read` returns every `seconds` seconds, until an exception ends it.
+    """Show what `read` returns every `seconds` seconds, until an exception or the key q ends it.
 
-    Each screen replaces the one before if the terminal can do that, and follows it otherwise.
+    Each screen replaces the one before if the terminal can do that, and follows it otherwise. What
+    does not fit the terminal is reached by keys.
     """
     console = Console(highlight=False)
+
+    def draw(shown: Json) -> Page:
+        head = Text(f"{when(time.time())}, every {seconds:g} s", style="bright_black")
+        chart = chart_jobs(shown) if "jobs" in shown else chart_footprint(shown)
+        legend = draw_legend(chart.groups[0], console) if chart.groups[0].bars else None
+        return Page(head=head, body=_screen(shown, console), legend=legend)
+
     if console.is_terminal and not console.is_dumb_terminal:
-        with Live(console=console, screen=True, auto_refresh=False) as live:
-            while True:
-                live.update(_dated(_screen(read(), console), seconds), refresh=True)
-                time.sleep(seconds)
+        run_pager(console, read, draw, seconds)
+        return
     while True:
-        console.print(_dated(_screen(read(), console), seconds))
+        page = draw(read())
+        console.print(page.head, page.body, sep="\n")
         time.sleep(seconds)
-
-
-def _dated(screen: RenderableType, seconds: float) -> RenderableType:
-    head = f"{when(time.time())}, every {seconds:g} s"
-    return Group(Text(head, style="bright_black"), screen)
 
 
 def _screen(shown: Json, console: Console) -> RenderableType:
@@ -94,14 +95,12 @@ def _jobs(shown: Json, console: Console) -> RenderableType:
 
 
 def _job_table(shown: Json, console: Console) -> Table:
-    """Return the table of jobs, as sorted by `show`: most off-node bytes first."""
+    """Return the table of jobs, in the order of `show`."""
     scale = max(1, *(job["bytes"] for job in shown["jobs"]))
     width = 16 if console.width >= WIDE else 10
 
     def bar(job: Json) -> Text:
-        off = job["bytes_off_node"]
-        parts = ((Tone.HOME, job["bytes"] - off), (Tone.OFF, off))
-        return draw_bar(parts, scale, width, console)
+        return draw_bar(parts_of_job(job), scale, width, console)
 
     columns: tuple[Column[Json], ...] = (
         Column("job", lambda job: f"{job['scheduler']} {job['alias'] or job['job']}", shrinks=True),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,18 @@ def test_a_file_in_the_place_of_the_socket_is_not_replaced(tmp_path: Path) -> No
     with pytest.raises(SchedhookError), lock(path):
         pass
     assert victim.read_text() == "precious"
+
+
+def test_the_lock_that_a_killed_agents_child_still_has_is_waited_for(tmp_path: Path) -> None:
+    """Between fork and execve a child has its parent's open files."""
+    path = tmp_path / "agent.sock"
+    handle = os.open(tmp_path / "agent.sock.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.2)
+        os._exit(0)
+    os.close(handle)
+    with lock(path):
+        pass
+    os.waitpid(child, 0)
