@@ -196,8 +196,8 @@ def read_jobs(
 ) -> tuple[list[Footprint], list[str]]:
     """Return the footprints of all jobs on this host, and a line for each adapter that failed.
 
-    The job with most off-node memory comes first. With `scheduler`, only its jobs are read; raise
-    SchedhookError if that fails. With `user`, only that user's jobs are read.
+    With `scheduler`, only its jobs are read; raise SchedhookError if that fails. With `user`, only
+    that user's jobs are read. See `schedhook.jobs.order` for their order.
     """
     found: list[Footprint] = []
     problems: list[str] = []
@@ -219,7 +219,6 @@ def read_jobs(
             if scheduler and isinstance(error, SchedhookError):
                 raise
             problems.append(f"{name}: {describe_error(error)}")
-    found.sort(key=lambda each: (-each.bytes_off_node, each.scheduler or "", each.job or ""))
     return found, problems
 
 

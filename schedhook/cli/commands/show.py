@@ -46,7 +46,7 @@ Read = Callable[[], Mapping[str, Any]]
 )
 @click.option(
     "--sort",
-    type=click.Choice([*SortKey]),
+    type=click.Choice([key.value for key in SortKey]),
     help=f"The order of the jobs; {SortKey.OFF_NODE} by default.",
 )
 @click.option(

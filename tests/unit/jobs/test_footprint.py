@@ -11,6 +11,7 @@ from schedhook.host import _proc
 from schedhook.host.topology import read_topology
 from schedhook.jobs.footprint import Footprint, read_footprint, read_jobs, tasks_of
 from schedhook.jobs.lookup import find_job
+from schedhook.jobs.order import Order
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.hookspecs import hookimpl
 from schedhook.plugins.loading import load_plugins
@@ -168,7 +169,8 @@ def slurm_host(host: Path) -> Path:
 def test_the_job_with_most_off_node_memory_comes_first(slurm_host: Path) -> None:
     found, problems = read_jobs(load_plugins(Config()), slurm_host)
     assert problems == []
-    assert [(each.scheduler, each.job, each.bytes_off_node // PAGE) for each in found] == [
+    jobs = Order().of(found)
+    assert [(each.scheduler, each.job, each.bytes_off_node // PAGE) for each in jobs] == [
         ("slurm", "8", 10),
         ("slurm", "9", 3),
         ("slurm", "7", 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from schedhook.testing.hosts import PAGE, FakeArea, write_file, write_process
 from tests.unit.clikit import STOPS, Run, end, on_terminal, started
-from tests.unit.screenkit import MIB
+from tests.unit.screenkit import MIB, add_job
 
 
 def test_bytes_by_process_and_kind(run: Run, host: Path) -> None:
@@ -27,6 +28,71 @@ def test_all_jobs_as_json(run: Run, four: Path) -> None:
     assert shown["jobs"][0]["bytes_off_node"] == 1100 * MIB
     assert shown["jobs"][0]["placement"] == {"cpus": "6-7", "nodes": "3"}
     assert shown["nodes"]["0"]["total"] == 65536 * MIB
+
+
+@pytest.mark.parametrize(
+    ("sort", "jobs"),
+    [
+        ("off-node", ["72", "73", "9", "71"]),
+        ("share", ["73", "72", "9", "71"]),
+        ("memory", ["71", "72", "73", "9"]),
+        ("job", ["9", "71", "72", "73"]),
+        ("name", ["9", "72", "73", "71"]),
+        ("user", ["72", "9", "71", "73"]),
+    ],
+)
+def test_jobs_are_sorted_and_the_first_of_them_listed(
+    run: Run, four: Path, sort: str, jobs: list[str]
+) -> None:
+    add_job(four, 9, {900: (0, {0: 5})})
+    for pid, name in ((900, "a"), (7200, "b"), (7300, "c"), (7100, "d")):
+        number = str(pid)[:-2]
+        write_file(four, f"proc/{pid}/environ", f"SLURM_JOB_ID={number}\0SLURM_JOB_NAME={name}\0")
+    for pid in (7200, 7201):
+        status = four / f"proc/{pid}/status"
+        status.write_text(status.read_text().replace("Uid:\t0\t0\t0\t0", "Uid:\t1\t1\t1\t1"))
+    words = ["show", "--root", four, "--sort", sort]
+    shown = json.loads(run(*words, "--json")[1])
+    assert [job["job"] for job in shown["jobs"]] == jobs
+    assert shown["jobs_left_out"] == 0
+    shown = json.loads(run(*words, "--top", 2, "--json")[1])
+    assert [job["job"] for job in shown["jobs"]] == jobs[:2]
+    assert shown["jobs_left_out"] == 2
+    out = run(*words, "--top", 2)[1]
+    assert re.findall(r"^ ?slurm (\d+)", out, re.MULTILINE) == jobs[:2]
+    assert "2 of 4 jobs on this host" in out
+    assert "2 jobs not listed: their memory is other memory here" in out
+
+
+def test_only_the_jobs_of_one_user(run: Run, four: Path) -> None:
+    for pid in (7200, 7201):
+        status = four / f"proc/{pid}/status"
+        status.write_text(status.read_text().replace("Uid:\t0\t0\t0\t0", "Uid:\t1\t1\t1\t1"))
+    for user, jobs in (("root", ["73", "71"]), ("0", ["73", "71"]), ("1", ["72"]), ("4711", [])):
+        shown = json.loads(run("show", "--root", four, "--user", user, "--json")[1])
+        assert [job["job"] for job in shown["jobs"]] == jobs
+    status, _, err = run("show", "--root", four, "--user", "no one")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "'no one' is no user of this host" in err
+
+
+@pytest.mark.parametrize("option", [["--sort", "job"], ["--top", 1], ["--user", "root"]])
+def test_a_single_target_has_no_order(run: Run, four: Path, option: list[object]) -> None:
+    status, _, err = run("show", "--job", 72, *option, "--root", four)
+    assert status == 2
+    assert "for the list of all jobs" in err
+
+
+def test_the_bar_of_a_job_has_the_parts_of_the_hosts_bars(run: Run, four: Path) -> None:
+    """Shared files count in neither as on-node memory."""
+    shared = FakeArea(
+        start=0x10000, size=512 * MIB, pages={3: 512 * MIB // PAGE}, path="/lib/x", mappers=90
+    )
+    write_process(four, 7300, areas=[shared], cpus="2", nodes="0-3")
+    out = run("show", "--root", four, "--sort", "job")[1]
+    bars = {line.split()[1]: line.split()[-1] for line in out.splitlines() if "slurm" in line}
+    assert set(bars["73"]) == {"▓"}
+    assert set(bars["71"]) == {"█"}
 
 
 def test_a_target_and_all_contradict(run: Run, four: Path) -> None:

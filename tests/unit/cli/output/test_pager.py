@@ -54,12 +54,12 @@ class Terminal:
     def __init__(self, root: Path, rows: int = 24, columns: int = 80) -> None:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
-            for name in ("COLUMNS", "LINES", "NO_COLOR"):
-                os.environ.pop(name, None)
-            os.environ["TERM"] = "xterm"
+            # readline(3) sets COLUMNS and LINES behind the interpreter's back.
+            size = ("COLUMNS", "LINES", "NO_COLOR")
+            environ = {name: os.environ[name] for name in os.environ if name not in size}
             termios.tcsetwinsize(0, (rows, columns))
             words = [*SCHEDHOOK, "show", "--watch", "3600", "--root", str(root)]
-            os.execv(words[0], words)
+            os.execve(words[0], words, environ | {"TERM": "xterm"})
         self._written = b""
 
     def press(self, keys: bytes) -> None:
