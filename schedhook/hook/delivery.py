@@ -98,7 +98,7 @@ def send(message: bytes, path: str, timeout: float, wait: bool, patience: float 
     """
     begin = time.monotonic()
     end = begin + timeout
-    patience = min(patience, timeout)
+    patience = min(patience, timeout / 2)  # the rest is for the spool
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     accepted = False
     answer = b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from schedhook.journal.journal import Journal
 from schedhook.values.config import Config
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
+from tests.slurm.jobs import Running
+from tests.slurm.sshd import sshd, with_programs
 
 pytestmark = pytest.mark.balancing("on")
 
@@ -104,51 +106,52 @@ def test_wrong_usage_is_reported_in_one_line(
     assert result["error"].count("\n") == 1
 
 
-def test_a_job_on_two_hosts_is_moved_on_each(cluster: Cluster, tmp_path: Path) -> None:
-    """ClusterShell's clush starts every host's command here, since the hosts share a kernel."""
-    (tmp_path / "defaults.conf").write_text("[task.default]\ndistant_workername: exec\n")
+HOSTS = ("n1", "n2")
+
+
+@pytest.fixture
+def two_hosts(cluster: Cluster) -> Iterator[Running]:
+    """A job with two tasks on each host."""
     stop = jobs.new_stop(cluster)
     script = f"srun --cpu-bind=map_cpu:0,1 {jobs.program()} 60 {stop} 0"
     job = cluster.submit(script, "-N2", "-n4", "--ntasks-per-node=2")
     tasks = jobs.ready(cluster, job, stop, tasks=4)
-    status, result = agents.job_migrate(
-        cluster, job, "--cpus", "2-3", CLUSTERSHELL_CFGDIR=str(tmp_path)
-    )
-    assert status == 0, result
-    assert [(each["host"], each["outcome"]) for each in result["hosts"]] == [
-        ("n1", "complete"),
-        ("n2", "complete"),
-    ]
-    assert [[task["task"] for task in each["tasks"] if task["task"].startswith("0.")]
-            for each in result["hosts"]] == [["0.0", "0.1"], ["0.2", "0.3"]]  # fmt: skip
-    assert [os.sched_getaffinity(pid) for pid in tasks] == [{2}, {3}, {2}, {3}]
-    assert all(
-        jobs.residency(pid).get(2 + rank % 2, 0) >= ENOUGH * sum(jobs.residency(pid).values())
-        for rank, pid in enumerate(tasks)
-    )
-    stop.touch()
-    cluster.wait_for_state(job, "COMPLETED")
+    running = Running(cluster=cluster, job=job, tasks=tuple(tasks), stop=stop)
+    yield running
+    assert running.finish() == [f"rank {rank} right" for rank in range(4)]
+
+
+def test_a_job_on_two_hosts_is_moved_on_each(
+    cluster: Cluster, two_hosts: Running, tmp_path: Path
+) -> None:
+    """From a host of which Slurm knows nothing, over a real sshd."""
+    job = two_hosts.job
+    with sshd(tmp_path, HOSTS, with_programs(cluster.conf)) as reached:
+        status, result = agents.job_migrate(cluster, job, "--cpus", "2-3", **reached)
+        assert status == 0, result
+        assert [(each["host"], each["outcome"]) for each in result["hosts"]] == [
+            ("n1", "complete"),
+            ("n2", "complete"),
+        ]
+        assert [[task["task"] for task in each["tasks"] if task["task"].startswith("0.")]
+                for each in result["hosts"]] == [["0.0", "0.1"], ["0.2", "0.3"]]  # fmt: skip
+        assert [os.sched_getaffinity(pid) for pid in two_hosts.tasks] == [{2}, {3}, {2}, {3}]
+        assert min(two_hosts.shares((2, 3, 2, 3))) >= ENOUGH
+        with Journal.open(journal_path(Config())) as journal:
+            assert journal.overrides.get("slurm", str(job)) is not None
+            status, result = agents.job_migrate(cluster, job, "--release", **reached)
+            assert status == 0, result
+            assert [each["outcome"] for each in result["hosts"]] == ["released", "released"]
+            assert journal.overrides.get("slurm", str(job)) is None
 
 
 def test_a_host_that_cannot_be_reached_does_not_stop_the_others(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, two_hosts: Running, tmp_path: Path
 ) -> None:
-    (tmp_path / "defaults.conf").write_text("[task.default]\ndistant_workername: exec\n")
-    stop = jobs.new_stop(cluster)
-    job = cluster.submit(f"srun {jobs.program()} 20 {stop} 0", "-N2", "-n2")
-    jobs.ready(cluster, job, stop, tasks=2)
-    unreachable = tmp_path / "bin"
-    unreachable.mkdir()
-    (unreachable / "clush").write_text(
-        '#!/bin/sh\n[ "$3" = n2 ] && { echo "n2: no route to host" >&2; exit 255; }\n'
-        'exec /usr/bin/clush "$@"\n'
-    )
-    (unreachable / "clush").chmod(0o755)
-    path = f"{unreachable}:{os.environ['PATH']}"
-    status, result = agents.job_migrate(
-        cluster, job, "--cpus", "3", CLUSTERSHELL_CFGDIR=str(tmp_path), PATH=path
-    )
-    assert status == 1
+    job = two_hosts.job
+    with sshd(tmp_path, HOSTS, with_programs(cluster.conf), unreachable=["n2"]) as reached:
+        status, result = agents.job_migrate(cluster, job, "--cpus", "2-3", **reached)
     one, two = result["hosts"]
-    assert (one["outcome"], two["outcome"]) == ("complete", "failed"), result
-    assert two["failure"] == "n2: no route to host"
+    assert (status, one["outcome"], two["outcome"]) == (3, "complete", "failed"), result
+    assert "Connection refused" in two["failure"]
+    assert min(two_hosts.shares((2, 3, 0, 1))) >= ENOUGH

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ from schedhook_plugins.schedulers.slurm.override import (
     locked,
 )
 from schedhook_plugins.schedulers.slurm.queries import query_job
-from schedhook_plugins.schedulers.slurm.remote import run_on_hosts
+from schedhook_plugins.schedulers.slurm.remote import Result, run_on_hosts
 
 _WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
 
@@ -130,8 +130,8 @@ def command(
 
     Cpusets are widened, set and narrowed in the order that the kernel requires, each task is bound
     as it was before, relative to the new processors, and its memory follows. If anything fails,
-    processors and bindings are put back. Exit status: 0 done, 3 some pages stayed, 4 refused,
-    2 wrong usage, 1 failed.
+    processors and bindings are put back. Exit status: 0 done, 3 some pages or the job's part on
+    some host stayed, 4 refused, 2 wrong usage, 1 failed.
     """
     if sum((cpus is not None, nodes is not None, release)) != 1:
         raise UsageError("give one of --cpus LIST, --to-nodes NODES, --release")
@@ -150,19 +150,19 @@ def command(
         dry_run=dry_run,
         config_path=config_path,
     )
+    if found.number != job and not as_json:
+        click.echo(f"{job} is job {found.number}")
     if _is_elsewhere(found, here):
-        results = run_on_hosts(found.hosts, arguments.words())
+        with _each_printed(len(found.hosts), as_json) as seen:
+            results = run_on_hosts(found.hosts, arguments.words(), seen)
     else:
-        results = [_run_on_this_host(arguments, here)]
+        with _each_printed(1, as_json) as seen:
+            results = [_run_on_this_host(arguments, here)]
+            seen(results[0])
     if as_json:
         answer = {"job": found.number, "alias": found.alias or None, "hosts": results}
         click.echo(json.dumps(answer, ensure_ascii=False))
-    else:
-        if found.number != job:
-            click.echo(f"{job} is job {found.number}")
-        for result in results:
-            _print(result)
-    return _worst(result["status"] for result in results)
+    return _status_of_all(result["status"] for result in results)
 
 
 def main() -> None:
@@ -198,7 +198,7 @@ def _is_elsewhere(job: JobAnswer, here: HostJobs) -> bool:
 # -- on this host --------------------------------------------------------------------------------
 
 
-def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> dict[str, Any]:
+def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> Result:
     if os.geteuid() != 0:  # else each cpuset, and each thread that is bound, says so
         raise NoPermissionError(
             "job-migrate writes cpusets and binds other users' tasks: run as root"
@@ -245,7 +245,7 @@ def _open_journal(config: Config) -> Journal | None:
         return None
 
 
-def _release(job: str, host: str, journal: Journal | None) -> dict[str, Any]:
+def _release(job: str, host: str, journal: Journal | None) -> Result:
     if journal is None:
         raise SchedhookError("cannot release the override: the journal cannot be opened")
     if journal.overrides.release(NAME, job):
@@ -286,7 +286,7 @@ def _outcome(move: JobMove, dry_run: bool) -> Outcome:
     return Outcome.PLANNED if dry_run else Outcome.COMPLETE
 
 
-def _result(host: str, move: JobMove, notes: Sequence[str], *, dry_run: bool) -> dict[str, Any]:
+def _result(host: str, move: JobMove, notes: Sequence[str], *, dry_run: bool) -> Result:
     """Return what was done on this host as JSON has it."""
     outcome = _outcome(move, dry_run)
     return {
@@ -319,6 +319,26 @@ def _placement(placement: Placement) -> dict[str, str]:
     return {"cpus": str(placement.cpus), "nodes": str(placement.nodes)}
 
 
+@contextmanager
+def _each_printed(hosts: int, as_json: bool) -> Iterator[Callable[[Result], None]]:
+    """Yield what prints a host's result as it comes, above a count of the hosts that are done."""
+    if as_json:
+        yield lambda _result: None
+        return
+    if hosts == 1:
+        yield _print
+        return
+    from schedhook.cli.output.progress import counter  # noqa: PLC0415 - it imports much
+
+    with counter("hosts", hosts) as count:
+
+        def seen(result: Result) -> None:
+            _print(result)
+            count()
+
+        yield seen
+
+
 def _print(result: Mapping[str, Any]) -> None:
     line = f"{result['host']}: {result['outcome']}"
     if "old" in result:
@@ -339,9 +359,11 @@ def _print(result: Mapping[str, Any]) -> None:
         click.echo(f"  {note}")
 
 
-def _worst(statuses: Iterable[int]) -> int:
-    """Return one status for all hosts: failed before refused before partial."""
+def _status_of_all(statuses: Iterable[int]) -> int:
+    """Return one status for all hosts: partial if some did it and others not, else the worst."""
     found = set(statuses)
+    if len(found) > 1 and found & {0, Outcome.PARTIAL.exit_status}:
+        return Outcome.PARTIAL.exit_status
     return next((each.exit_status for each in _WORST_FIRST if each.exit_status in found), 0)
 
 

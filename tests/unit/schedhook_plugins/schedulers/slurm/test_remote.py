@@ -1,48 +1,78 @@
-"""job-migrate on several hosts, through programs that stand in for clush and ssh."""
+"""job-migrate on several hosts, through ClusterShell and a program that stands in for ssh."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ClusterShell.Task import task_self
 
 from schedhook.values.errors import SchedhookError
+from schedhook_plugins.schedulers.slurm import remote
 from schedhook_plugins.schedulers.slurm.remote import run_on_hosts
 
 
-@pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only directory on PATH."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return tmp_path
+@pytest.fixture(autouse=True)
+def ssh(tmp_path: Path) -> Path:
+    """ClusterShell runs `ssh OPTIONS HOST COMMAND`; a test writes the program."""
+    path = tmp_path / "ssh"
+    task_self().set_info("ssh_path", str(path))
+    return path
 
 
 def write_program(path: Path, text: str) -> None:
-    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.write_text(f'#!/bin/sh\nwhile [ "$2" ]; do host=$1; shift; done\n{text}\n')
     path.chmod(0o755)
 
 
-def test_a_host_that_fails_does_not_stop_the_others(programs: Path) -> None:
+def test_a_host_that_fails_does_not_stop_the_others(ssh: Path) -> None:
     write_program(
-        programs / "clush",
-        'case $3 in\n  n2) echo "n2: no route to host" >&2; echo "clush: 255" >&2; exit 255 ;;\n'
-        '  n3) exit 7 ;;\nesac\necho "{\\"hosts\\": [{\\"host\\": \\"x\\", \\"status\\": 0,'
-        ' \\"words\\": \\"$4\\"}]}"',
+        ssh,
+        'case $host in\n  n2) echo "ssh: no route to host" >&2; exit 255 ;;\n  n3) exit 7 ;;\n'
+        '  n4) echo "{"; exit 0 ;;\nesac\n'
+        'echo "{\\"hosts\\": [{\\"host\\": \\"x\\", \\"status\\": 0, \\"words\\": \\"$1\\"}]}"',
     )
-    one, two, three = run_on_hosts(["n1", "n2", "n3"], ["7", "--cpus", "2-3"])
+    seen: list[dict[str, Any]] = []
+    results = run_on_hosts(["n1", "n2", "n3", "n4"], ["7", "--cpus", "2-3"], seen.append)
+    one, two, three, four = results
     assert (one["host"], one["status"]) == ("n1", 0)
     assert one["words"].endswith("7 --cpus 2-3 --this-host --by-number --json --host n1")
-    assert (two["status"], two["outcome"], two["failure"]) == (1, "failed", "n2: no route to host")
+    assert (two["status"], two["outcome"], two["failure"]) == (1, "failed", "ssh: no route to host")
     assert three["failure"] == "exit status 7"
+    assert four["failure"] == "exit status 0"
+    assert sorted(seen, key=lambda result: result["host"]) == results
 
 
-def test_ssh_is_used_if_there_is_no_clush(programs: Path) -> None:
-    write_program(programs / "ssh", 'echo "{\\"hosts\\": [{\\"to\\": \\"$3\\"}]}"')
-    assert run_on_hosts(["n1"], ["7"]) == [{"host": "n1", "to": "n1"}]
+def test_a_result_is_handed_on_before_a_slower_host_has_answered(ssh: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    write_program(
+        ssh,
+        f"if [ $host = n1 ]; then while [ ! -e {first} ]; do sleep 0.02; done; fi\n"
+        'echo "{\\"hosts\\": [{}]}"',
+    )
+    seen: list[str] = []
+
+    def see(result: dict[str, Any]) -> None:
+        seen.append(result["host"])
+        first.touch()
+
+    run_on_hosts(["n1", "n2"], ["7"], see)
+    assert seen == ["n2", "n1"]
 
 
-@pytest.mark.usefixtures("programs")
-def test_without_clush_and_ssh_the_remedy_is_named() -> None:
+def test_a_host_that_does_not_answer_is_given_up(
+    ssh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_SECONDS", 0.3)
+    write_program(ssh, "exec sleep 60")
+    (result,) = run_on_hosts(["n1"], ["7"], lambda _: None)
+    assert (result["outcome"], result["failure"]) == ("failed", "no answer within 0.3 s")
+
+
+def test_without_clustershell_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ClusterShell.Task", None)
     with pytest.raises(SchedhookError, match="run job-migrate --this-host on each") as caught:
-        run_on_hosts(["n1", "n2"], ["7"])
-    assert "runs on 2 hosts" in str(caught.value)
+        run_on_hosts(["n1", "n2"], ["7"], lambda _: None)
+    assert "n1,n2" in str(caught.value)

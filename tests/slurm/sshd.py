@@ -1,0 +1,68 @@
+"""A real sshd on this host under the names of several, and ClusterShell told of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.slurm.cluster import wait_until
+
+PORT = 2222
+NOBODY_LISTENS = 2223
+
+
+@contextmanager
+def sshd(
+    directory: Path,
+    hosts: Sequence[str],
+    environment: Mapping[str, str],
+    unreachable: Collection[str] = (),
+) -> Iterator[dict[str, str]]:
+    """Run sshd for the block; yield the variables with which ClusterShell reaches the hosts by it.
+
+    What is started through it has `environment`. A connection to an `unreachable` host is refused.
+    """
+    key, conf = directory / "key", directory / "sshd_config"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    variables = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
+    conf.write_text(
+        f"Port {PORT}\nListenAddress 127.0.0.1\nHostKey {key}\nAuthorizedKeysFile {key}.pub\n"
+        "StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPidFile none\n"
+        f"SetEnv {variables}\n"
+    )
+    lines = ["StrictHostKeyChecking no", "UserKnownHostsFile /dev/null", "LogLevel ERROR"]
+    for host in hosts:
+        port = NOBODY_LISTENS if host in unreachable else PORT
+        lines += [f"Host {host}", "HostName 127.0.0.1", f"Port {port}", f"IdentityFile {key}"]
+    (directory / "ssh_config").write_text("\n".join(lines) + "\n")
+    (directory / "defaults.conf").write_text(
+        f"[task.info]\nssh_options: -F {directory / 'ssh_config'}\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    with (directory / "log").open("wb") as log:
+        server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", conf], stderr=log)
+        try:
+            wait_until(answers, 60, "sshd to answer", (directory / "log").read_text)
+            yield {"CLUSTERSHELL_CFGDIR": str(directory)}
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+def answers() -> bool:
+    """Return whether a server says at the port that it is an SSH server."""
+    try:
+        with socket.create_connection(("127.0.0.1", PORT), timeout=5) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def with_programs(conf: Path) -> dict[str, str]:
+    """Return the variables that a command needs to find Slurm's programs and configuration."""
+    return {"PATH": os.environ["PATH"], "SLURM_CONF": str(conf)}
