@@ -63,11 +63,14 @@ numa: $(VENV)/installed tier-packages compiled
 	    || status=1; \
 	exit $$status
 
-# tests/numa on every kind of host: clean and dirty, without NUMA balancing and with it, on the
-# distribution's kernel and on that of its backports. Three hours or so.
+# Slurm on cgroups of version 1, and tests/numa on every kind of host: clean and dirty, without NUMA
+# balancing and with it, on the distribution's kernel and on that of its backports. Some hours.
 matrix: $(VENV)/installed tier-packages compiled $(BACKPORTS_KERNEL)/done
 	$(BIN)/python -m tests.numa.programs
-	$(BIN)/python -m tests.vm matrix tests/numa --with $(BACKPORTS_KERNEL)/boot/vmlinuz-*
+	status=0; \
+	$(BIN)/python -m tests.vm test tests/slurm_v1 || status=1; \
+	$(BIN)/python -m tests.vm matrix tests/numa --with $(BACKPORTS_KERNEL)/boot/vmlinuz-* || status=1; \
+	exit $$status
 
 $(BACKPORTS_KERNEL)/done:
 	tests/vm/backports_kernel.sh $(@D)

@@ -94,6 +94,7 @@ class DirtyHost:
             for name, value in (("enabled", "always"), ("defrag", "madvise")):
                 path = f"/sys/kernel/mm/transparent_hugepage/{name}"
                 stack.enter_context(setting(path, value))
+            stack.enter_context(setting("/proc/sys/kernel/randomize_va_space", 2))
             stack.enter_context(nothing_written_back())
             stack.enter_context(compressed_swap(256))
             files = stack.enter_context(tmpfs(directory / "tmpfs"))

@@ -19,6 +19,7 @@ import pytest
 
 from schedhook.backends.native.target import NativeTarget
 from schedhook.cli.main import main
+from tests.balancing import setting
 from tests.numa import callers, lsm
 from tests.numa.callers import NOBODY, Answer, be_nobody, call
 from tests.numa.jobs import Job, cgroup, until
@@ -204,8 +205,13 @@ def test_a_parent_that_waits_in_vfork() -> None:
 def test_a_child_of_vfork_that_runs_a_program_in_mid_move(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The address of its stack tells; on a clean host the tests run without random addresses."""
     real = NativeTarget.sweep
-    with cgroup("vforked") as path, Job("anon", MIB, 0, cgroup=path) as job:
+    with (
+        setting("/proc/sys/kernel/randomize_va_space", 2),
+        cgroup("vforked") as path,
+        Job("anon", MIB, 0, cgroup=path) as job,
+    ):
         contents = job.checksum()
         child = int(job.say("vfork"))
         os.sched_setaffinity(child, {0})

@@ -55,6 +55,8 @@ class Cluster:
     hosts: tuple[str, ...] = ("n1",)
     settings: Mapping[str, str] = field(default_factory=dict)
     """Lines of slurm.conf, in addition to the usual ones or instead of them."""
+    version_1: Path | None = None
+    """Where the hierarchies of cgroups of version 1 are mounted, if Slurm is to use those."""
 
     @property
     def conf(self) -> Path:
@@ -222,9 +224,11 @@ class Cluster:
         # Slurm takes hosts in this order, and gives a processor to one job only.
         lines.append(f"PartitionName=all Nodes={','.join(self.hosts)} Default=YES MaxTime=30")
         self.conf.write_text("\n".join(lines) + "\n")
+        plugin = "CgroupPlugin=cgroup/v2\nIgnoreSystemd=yes\n"
+        if self.version_1:
+            plugin = f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={self.version_1}\n"
         self.conf.with_name("cgroup.conf").write_text(
-            "CgroupPlugin=cgroup/v2\nIgnoreSystemd=yes\nConstrainCores=yes\n"
-            "ConstrainRAMSpace=no\nConstrainDevices=no\n"
+            f"{plugin}ConstrainCores=yes\nConstrainRAMSpace=no\nConstrainDevices=no\n"
         )
 
     def reconfigure(self, **settings: str) -> None:
@@ -340,6 +344,8 @@ class Cluster:
 
     def job_cgroup(self, job: int, host: str = "n1") -> Path:
         """Return the path of the job's cgroup on a host, whether it exists or not."""
+        if self.version_1:
+            return self.version_1 / f"cpuset/slurm_{host}/uid_{USER_ID}/job_{job}"
         return CGROUPS / f"system.slice/{host}_slurmstepd.scope/job_{job}"
 
     def step_pids(self, job: int, step: str = "0", host: str = "n1") -> list[int]:
@@ -389,7 +395,9 @@ def prepare_machine() -> None:
     """Give the guest an address, a user, and the cgroups that systemd would make."""
     for cgroup in (CGROUPS, CGROUPS / "system.slice"):
         cgroup.mkdir(exist_ok=True)
-        (cgroup / "cgroup.subtree_control").write_text("+cpuset +cpu +memory +pids")
+        there = (cgroup / "cgroup.controllers").read_text().split()  # less those of version 1
+        wanted = [f"+{name}" for name in ("cpuset", "cpu", "memory", "pids") if name in there]
+        (cgroup / "cgroup.subtree_control").write_text(" ".join(wanted))
     # glibc's resolver resolves nothing on a host that has only the loopback interface.
     card = next(path.name for path in sorted(Path("/sys/class/net").iterdir()) if path.name != "lo")
     words = ["busybox", "ifconfig", card, ADDRESS, "netmask", "255.255.255.0", "up"]
