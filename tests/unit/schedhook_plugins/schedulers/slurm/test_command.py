@@ -196,16 +196,32 @@ def test_each_host_of_a_job_gets_the_same_arguments(
 ) -> None:
     asked: list[tuple[tuple[str, ...], list[str]]] = []
 
-    def run_on_hosts(hosts: tuple[str, ...], words: list[str]) -> list[dict[str, Any]]:
+    def run_on_hosts(hosts: tuple[str, ...], words: list[str], _seen: Any) -> list[dict[str, Any]]:
         asked.append((hosts, words))
-        return [{"host": "n1", "status": 3}, {"host": "n2", "status": 4}]
+        return [{"host": "n1", "status": 0}, {"host": "n2", "status": 0}]
 
     answer = JobAnswer(number="7", hosts=("n1", "n2"))
     monkeypatch.setattr(command_module, "query_job", lambda _job: answer)
     monkeypatch.setattr(command_module, "run_on_hosts", run_on_hosts)
     words = ["7", "--cpus", "2-3", "--dry-run", "--config", str(config)]
-    assert command.main([*words, "--json"], standalone_mode=False) == 4
+    assert command.main([*words, "--json"], standalone_mode=False) == 0
     assert asked == [(("n1", "n2"), words)]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [([0, 0], 0), ([0, 1], 3), ([0, 4], 3), ([3, 4], 3), ([4, 4], 4), ([1, 4], 1), ([4, 4, 2], 4)],
+)
+def test_the_exit_status_is_partial_if_a_part_was_done(
+    config: Path, monkeypatch: pytest.MonkeyPatch, statuses: list[int], status: int
+) -> None:
+    hosts = tuple(f"n{number}" for number in range(len(statuses)))
+    answer = JobAnswer(number="7", hosts=hosts)
+    results = [{"host": host, "status": its} for host, its in zip(hosts, statuses, strict=True)]
+    monkeypatch.setattr(command_module, "query_job", lambda _job: answer)
+    monkeypatch.setattr(command_module, "run_on_hosts", lambda *_: results)
+    words = ["7", "--cpus", "2-3", "--json", "--config", str(config)]
+    assert command.main(words, standalone_mode=False) == status
 
 
 def test_a_job_on_one_other_host_is_moved_there(
@@ -214,7 +230,7 @@ def test_a_job_on_one_other_host_is_moved_there(
     """From a login host, say; an element of an array goes by its number."""
     asked: list[tuple[tuple[str, ...], str]] = []
 
-    def run_on_hosts(hosts: tuple[str, ...], words: list[str]) -> list[dict[str, Any]]:
+    def run_on_hosts(hosts: tuple[str, ...], words: list[str], _seen: Any) -> list[dict[str, Any]]:
         asked.append((hosts, words[0]))
         return [{"host": "n9", "status": 0}]
 
