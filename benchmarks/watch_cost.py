@@ -30,22 +30,26 @@ CGROUP = Path("/sys/fs/cgroup")
 def jobs(count: int) -> Iterator[str]:
     """Make Slurm's cgroups and yield their version: 2 if it has the cpuset controller, else 1."""
     version_2 = "cpuset" in _read(CGROUP / "cgroup.controllers").split()
-    top = CGROUP / "system.slice/slurmstepd.scope" if version_2 else CGROUP / "cpuset/slurm"
-    if top.exists():
-        raise SystemExit(f"{top} exists: Slurm runs on this host; use another one")
+    one = [CGROUP / "cpuset/slurm", CGROUP / "memory/slurm"]
+    tops = [CGROUP / "system.slice/slurmstepd.scope"] if version_2 else one
+    for top in tops:
+        if top.exists():
+            raise SystemExit(f"{top} exists: Slurm runs on this host; use another one")
     step = "step_0/user/task_0" if version_2 else "step_0/task_0"
     job = "job_{}" if version_2 else "uid_1000/job_{}"
     processes: list[subprocess.Popen[bytes]] = []
     made: list[Path] = []
     try:
         for number in range(FIRST_JOB, FIRST_JOB + count):
-            leaf = top / job.format(number) / step
-            _make(leaf, version_2, made)
+            leaves = [top / job.format(number) / step for top in tops]
+            for leaf in leaves:
+                _make(leaf, version_2, made)
             for rank in range(2):
                 environ = {"SLURM_PROCID": str(rank), "SLURM_JOB_ID": str(number)}
                 process = subprocess.Popen(["/bin/sleep", "3600"], env=environ)
                 processes.append(process)
-                (leaf / "cgroup.procs").write_text(str(process.pid))
+                for leaf in leaves:
+                    (leaf / "cgroup.procs").write_text(str(process.pid))
         yield "2" if version_2 else "1"
     finally:
         for process in processes:
@@ -59,11 +63,12 @@ def _make(leaf: Path, version_2: bool, made: list[Path]) -> None:
     for path in reversed((leaf, *leaf.parents)):
         if not path.exists():
             if version_2:
-                with contextlib.suppress(OSError):
-                    (path.parent / "cgroup.subtree_control").write_text("+cpuset")
+                for controller in ("+cpuset", "+memory"):
+                    with contextlib.suppress(OSError):
+                        (path.parent / "cgroup.subtree_control").write_text(controller)
             path.mkdir()
             made.append(path)
-            if not version_2:
+            if path.is_relative_to(CGROUP / "cpuset"):
                 for name in ("cpuset.cpus", "cpuset.mems"):
                     (path / name).write_text(_read(path.parent / name))
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from schedhook.agent.events import CHOICE
 from schedhook.agent.followup import follow_up
 from schedhook.agent.job import Job, is_from_hook
+from schedhook.agent.keep_local.record import write_end
+from schedhook.agent.keeper.keeper import Keeper, Rules
 from schedhook.agent.overrides import StartingSteps
 from schedhook.agent.records import Records
 from schedhook.agent.results import EventResult
@@ -61,12 +63,13 @@ class Dispatcher:
         self._records = Records(journal)
         self._config = config
         self._plugins = plugins
-        self._root = root
+        self.root = root
         self._carry_out = carry_out or (
             lambda request: relocate(request, config, plugins, root=root)
         )
         self._starting = StartingSteps()
         self._suspensions = Suspensions()
+        self.keeper = Keeper(Rules.read(config))
         self._adapters: dict[str, Scheduler] = {}
         self._lock = threading.Lock()
         plugins.notes = journal_notes(journal)
@@ -75,7 +78,7 @@ class Dispatcher:
         """Return the scheduler's adapter, made once; raise PluginError if there is none."""
         with self._lock:
             if name not in self._adapters:
-                self._adapters[name] = self._plugins.adapter(name, self._root)
+                self._adapters[name] = self._plugins.adapter(name, self.root)
             return self._adapters[name]
 
     def ask(self, read: Callable[[], _T], default: _T) -> _T:
@@ -137,7 +140,8 @@ class Dispatcher:
             relocate=self._recorder(event, gentle=actions.is_gentle or None),
             retry_s=self._config.agent.retry_s,
             suspended_s=suspended_s,
-            root=self._root,
+            keeper=self.keeper,
+            root=self.root,
         )
         return follow_up(job, self._starting)
 
@@ -145,7 +149,8 @@ class Dispatcher:
         """Return the pipeline for the work on this event: it records its reports for the job."""
 
         def carry_out(request: Request) -> Report:
-            request = replace(request, job=request.job or event.job, gentle=gentle)
+            own = request.gentle or gentle
+            request = replace(request, job=request.job or event.job, gentle=own)
             report = self._carry_out(request)
             if not request.dry_run:
                 reports = self.journal.reports
@@ -180,6 +185,9 @@ class Dispatcher:
                 return EventResult(summary="no cgroup any more")
         self._records.forget(event.scheduler, event.job)
         self._starting.forget(event.scheduler, event.job)
+        key = (event.scheduler, event.job)
+        if state := self.keeper.forget(key):
+            write_end(self._records, key, state, at)
         problem = self._records.write(
             lambda: self.journal.runs.record_end(event.scheduler, event.job, at)
         )

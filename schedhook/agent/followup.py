@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schedhook.agent.job import SETTLED, Job, is_from_hook, may_try_again, move, placements
+from schedhook.agent.keep_local.work import KEEPS_LOCAL, keep_local
 from schedhook.agent.overrides import StartingSteps, keep_override
 from schedhook.agent.parking import Parked, bring_back, park, read_parked, write_parked
 from schedhook.agent.repatriation import gather, repatriate
@@ -119,6 +120,8 @@ def _look(job: Job, tasks: Sequence[Task], starting: StartingSteps) -> list[Step
     steps += follow(job, tasks)
     if job.event.data.get("repatriate"):
         steps += repatriate(job, tasks)
+    if job.event.data.get(KEEPS_LOCAL):
+        steps += keep_local(job, tasks)
     return steps
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from schedhook.agent.events import TRIED
+from schedhook.agent.keeper.keeper import Keeper
 from schedhook.agent.records import Records
 from schedhook.agent.results import Step
 from schedhook.host.vanishing import call_with_living
@@ -41,6 +42,8 @@ class Job:
     """Seconds after which a relocation that was refused is tried again."""
     suspended_s: float = 0.0
     """Seconds for which the job has been suspended, if the event says that it is."""
+    keeper: Keeper | None = None
+    """What keep_local knows, in an agent that watches jobs."""
     root: Path = Path("/")
 
     @property

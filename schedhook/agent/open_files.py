@@ -14,20 +14,21 @@ _MAX_PARENTS = 64
 class OpenFile:
     """A small file that is read again and again. Raise OSError if it cannot be opened or read."""
 
-    __slots__ = ("_text", "descriptor")
+    __slots__ = ("_most", "descriptor", "text")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int = _MAX_FILE_BYTES) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._text = self.read()
+        self._most = most
+        self.text = self.read()
 
     def read(self) -> bytes:
-        """Return the file's first 4096 bytes."""
-        return os.pread(self.descriptor, _MAX_FILE_BYTES, 0)
+        """Return the file's first `most` bytes."""
+        return os.pread(self.descriptor, self._most, 0)
 
     def changed(self) -> bool:
-        """Return whether the text differs from the last time."""
-        before, self._text = self._text, self.read()
-        return self._text != before
+        """Read the file, and return whether its text differs from the last time."""
+        before, self.text = self.text, self.read()
+        return self.text != before
 
     def close(self) -> None:
         os.close(self.descriptor)

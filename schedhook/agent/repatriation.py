@@ -36,7 +36,7 @@ def _bring_home(job: Job, tasks: Sequence[Task]) -> list[Step]:
     plan = make_plan(job, tasks, Request(home=True))
     if plan is None:
         return []
-    strays = {task.name: its for task in tasks if (its := _strays(job, task, plan))}
+    strays = {task.name: its for task in tasks if (its := find_strays(job, task, plan))}
     found = tuple(
         f"{sum(strays[task.name].values()) / MIB:.1f} MiB of {task.name} outside of nodes"
         f" {task.placement.nodes}"
@@ -52,7 +52,7 @@ def _bring_home(job: Job, tasks: Sequence[Task]) -> list[Step]:
     return [Step(lines=found), move(job, astray, Request(home=True, sources=sources))[1]]
 
 
-def _strays(job: Job, task: Task, plan: Plan) -> dict[int, int]:
+def find_strays(job: Job, task: Task, plan: Plan) -> dict[int, int]:
     """Return the task's off-node bytes by node, as far as they are worth a move."""
     its = [process for process in plan.processes if process.pid in task.pids]
     resident = sum(size for process in its for size in process.residency.values())

@@ -19,6 +19,8 @@ from schedhook.agent.connections import Connections
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.events import QueuedEvent, make_retry
 from schedhook.agent.inbox import Inbox
+from schedhook.agent.keep_local.looks import LocalLooks
+from schedhook.agent.records import Records
 from schedhook.agent.results import EventResult
 from schedhook.agent.sockets import lock
 from schedhook.agent.systemd import notify_systemd
@@ -77,6 +79,9 @@ class Agent:
         self._workers = WorkerPool(config.agent.workers, self._handle, self._wake)
         self._delayed = DelayedEvents()
         self._watcher = watcher(self._submit, self._poller) if watcher else None
+        self._local = LocalLooks(
+            dispatcher.keeper, config, Records(self._journal), self._submit, dispatcher.root
+        )
         self._next_prune = self._next_recovery = 0.0
         self._stopping = False
 
@@ -128,6 +133,7 @@ class Agent:
         self._connections.close()
         if self._watcher is not None:
             self._watcher.close()
+        self._local.close()
         self._poller.close()
         os.close(self._wakeup)
         if self._journal is not self._dispatcher.journal:
@@ -159,7 +165,11 @@ class Agent:
         if now >= self._next_recovery:
             self._roll_back(now)
         wake = min(wake, self._next_recovery)
-        return min(wake, self._watcher.tick(now)) if self._watcher else wake
+        if self._watcher is None:
+            return wake
+        wake = min(wake, self._watcher.tick(now))
+        self._local.tick(now, self._watcher.watched)
+        return wake
 
     def _poll(self, timeout: float) -> None:
         for descriptor, _ in self._poller.poll(timeout):
@@ -231,6 +241,7 @@ class Agent:
         """Answer the clients that wait, and schedule the events that follow."""
         now = time.monotonic()
         for queued, result in self._workers.finished():
+            self._local.finished(queued.event)
             if queued.client is not None:
                 self._connections.answer_and_drop(queued.client, result.summary)
             for event in result.more:

@@ -46,4 +46,5 @@ class DelayedEvents:
 
 def _request_of(event: Event) -> tuple[object, ...]:
     """Return what the event asks for, without its reason."""
-    return event.scheduler, event.job, event.point, bool(event.data.get("repatriate"))
+    asked = (bool(event.data.get(key)) for key in ("repatriate", "keep_local"))
+    return event.scheduler, event.job, event.point, *asked

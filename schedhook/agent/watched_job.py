@@ -42,6 +42,8 @@ class WatchedJob:
         self.adapter = adapter
         self.job = job
         self.suspended = False
+        self.tasks: tuple[Task, ...] = ()
+        """As they were at the latest reading."""
         self.debounce = Debounce(section.debounce_s)
         self.notifying: dict[int, OpenFile] = {}
         """cgroup.events of the tasks' cgroups by descriptor: the kernel notifies of changes."""
@@ -69,7 +71,7 @@ class WatchedJob:
     def read_tasks(self, now: float) -> None:
         """Get the job's tasks from the adapter, and sample their processes again."""
         self._close_tasks()
-        tasks = self.adapter.tasks(self.job)
+        self.tasks = tasks = self.adapter.tasks(self.job)
         self._sample = ProcessSample(tasks, self._root)
         with contextlib.suppress(OSError):
             for path in _leaf_cgroups(self.adapter.cgroups(self.job), tasks, self._root):

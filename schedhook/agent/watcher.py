@@ -71,6 +71,11 @@ class Watcher:
         """(scheduler, job) of each watched job."""
         return tuple(self._jobs)
 
+    @property
+    def watched(self) -> Iterable[WatchedJob]:
+        """The jobs that are watched."""
+        return self._jobs.values()
+
     def tick(self, now: float) -> float:
         """Look at everything that is due; return when to be called again."""
         if now >= self._next_scan or self._parents.changed():

@@ -55,6 +55,11 @@ _COUNTERS = {
         "Bytes moved by relocations.",
         ("strategy", "scheduler"),
     ),
+    "avoided": (
+        "schedhook_off_node_avoided_byte_seconds",
+        "Bytes that keep_local brought home, times the seconds that they have been there.",
+        ("scheduler",),
+    ),
     "left_bytes": (
         "schedhook_left_bytes",
         "Bytes that relocations left on old nodes, by reason.",

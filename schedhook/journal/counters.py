@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 
 from schedhook.journal import columns
 from schedhook.journal.database import Database
@@ -20,6 +21,7 @@ Series = tuple[str, ...]
     left_bytes   reason, scheduler                 bytes
     seconds      strategy, upper bound             number, only of the bucket that the time is in
     seconds_sum  strategy                          seconds
+    avoided      scheduler                         byte-seconds that keep_local has avoided off-node
 """
 
 BOUNDS = ("0.01", "0.1", "0.5", "1", "5", "10", "30", "60", "300", "1800", "+Inf")
@@ -37,14 +39,18 @@ class Counters:
 
     def add(self, report: Report, scheduler: str | None) -> None:
         """Add a report's numbers to the counters."""
+        self._add(increments(report, scheduler))
+
+    def add_avoided(self, byte_seconds: Mapping[str, float]) -> None:
+        """Add byte-seconds by scheduler that memory was at home instead of off-node."""
+        self._add({("avoided", scheduler): value for scheduler, value in byte_seconds.items()})
+
+    def _add(self, increase: Mapping[Series, float]) -> None:
         with self._database.write() as db:
             db.executemany(
                 "INSERT INTO counters VALUES (?, ?) ON CONFLICT (series) DO UPDATE SET"
                 " value = value + excluded.value",
-                [
-                    (json.dumps(series), value)
-                    for series, value in increments(report, scheduler).items()
-                ],
+                [(json.dumps(series), value) for series, value in increase.items()],
             )
 
     def read(self) -> dict[Series, float]:

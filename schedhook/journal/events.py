@@ -67,6 +67,23 @@ class Events:
                 (time.time(), summary, number),
             )
 
+    def add_handled(self, event: Event, at: float, summary: str) -> None:
+        """Store an event together with its result."""
+        with self._database.write():
+            number = self.put(event, at)
+            if number is not None:
+                self.finish(number, summary)
+
+    def latest(self, scheduler: str, job: str, point: str, since: float) -> StoredEvent | None:
+        """Return the latest event of a job at this point since a time, None if there is none."""
+        which = (
+            "WHERE (scheduler, job, point) = (?, ?, ?) AND at >= ?"
+            " ORDER BY at DESC, id DESC LIMIT 1"
+        )
+        key = (scheduler, job, point, since)
+        with self._database.read():
+            return next(iter(self._database.rows.read("events", _parse_event, which, key)), None)
+
     def list_unfinished(self) -> list[StoredEvent]:
         """Return the events that have not been handled to the end, oldest first."""
         with self._database.read():

@@ -10,6 +10,7 @@ from typing import Any
 
 from schedhook.journal import columns
 from schedhook.journal.database import Database
+from schedhook.journal.gains import KEEP_LOCAL, latest_gain
 from schedhook.journal.overrides import parse_override
 from schedhook.journal.placements import parse_task_placement
 from schedhook.journal.runs import JobRun, parse_run
@@ -56,6 +57,7 @@ def _describe_run(database: Database, run: JobRun) -> dict[str, Any]:
         "WHERE scheduler = ? AND job = ? AND at BETWEEN ? AND ? ORDER BY at, id",
         span,
     )
+    gain = latest_gain(events)
     return {
         "scheduler": run.scheduler,
         "job": run.job,
@@ -75,6 +77,7 @@ def _describe_run(database: Database, run: JobRun) -> dict[str, Any]:
             span,
         ),
         "override": overrides[0] if overrides else None,
+        "off_node_gib_hours_avoided": gain and round(gain.gib_hours(run.ended or time.time()), 6),
     }
 
 
@@ -96,12 +99,16 @@ def _describe_placement(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _describe_event(row: sqlite3.Row) -> dict[str, Any]:
-    return {
+    point = columns.text(row, "point")
+    found = {
         "at": columns.timestamp(row, "at"),
-        "point": columns.text(row, "point"),
+        "point": point,
         "summary": columns.optional(columns.text, row, "summary"),
         "done": columns.optional(columns.timestamp, row, "done"),
     }
+    if point == KEEP_LOCAL:
+        found["figures"] = columns.json_object(columns.text(row, "data"))
+    return found
 
 
 _REPORT_TYPES = {

@@ -202,6 +202,13 @@ class Scheduler:
         pids = self._pids(job)
         return bool(pids) and all(_is_stopped(pid, self.root) for pid in pids)
 
+    def time_left(self, job: str) -> float | None:  # noqa: ARG002
+        """Return the seconds until the scheduler ends the job at the latest; None if unknown.
+
+        The scheduler may be asked, but not often. Default: None.
+        """
+        return None
+
     def starting(self, job: str) -> bool:  # noqa: ARG002
         """Return whether the scheduler is starting a part of the job, and binds its tasks later.
 

@@ -81,6 +81,7 @@ class SchedulerActions:
     park_after_s: float | None = between(0, 86_400, None)
     repatriate: Repatriate | None = None
     repatriate_least_mb: int | None = between(0, 1 << 30, None)
+    keep_local: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +151,7 @@ class Actions:
     park_after_s: float = 0.0
     repatriate: Repatriate = Repatriate.GRANTED
     repatriate_least_mb: int = 16
+    keep_local: bool = False
     on_shared_processors: OnSharedProcessors = OnSharedProcessors.LEAVE
 
     @property
@@ -204,10 +206,17 @@ class ActionsSection:
     repatriate: Repatriate = Repatriate.GRANTED
     repatriate_least_mb: int = between(0, 1 << 30, 16)
     """The least memory of one task on a node that is worth it, in units of 1,048,576 bytes."""
+    keep_local: bool = False
+    """Whether the agent looks for off-node memory by itself and brings it home; [keep_local]."""
     pbs: PbsActions = field(default_factory=PbsActions)
     slurm: SchedulerActions = field(default_factory=SchedulerActions)
     rules: tuple[ActionRule, ...] = ()
     """All that fit a job apply; of two that set one key, the later one wins."""
+
+    @property
+    def may_keep_local(self) -> bool:
+        """Whether some jobs' memory is kept local, so that jobs are worth a look."""
+        return any(each.keep_local for each in (self, self.pbs, self.slurm, *self.rules))
 
     def of(self, job: JobFacts, own: Choice | None = None) -> Actions:
         """Return the actions for this job, which has chosen `own`, if it may.

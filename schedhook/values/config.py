@@ -151,6 +151,20 @@ class WatchSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeepLocalSection:
+    """[keep_local]: how the agent brings off-node memory home where [actions] keep_local is set."""
+
+    interval_s: float = between(1, 3600, 20.0)
+    """Seconds between two looks at a job."""
+    bandwidth_mb_s: float = between(0, 1_000_000, 500.0)
+    """Maximum rate, in units of 1,000,000 bytes per second; 0: no limit."""
+    host_daily_gb: int = between(0, 1 << 30, 1024)
+    """What may move on the host within a day, in units of 1,073,741,824 bytes; 0: no limit."""
+    job_daily: float = between(0, 1000, 4.0)
+    """What may move of a job within a day, as a multiple of its memory; 0: no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSection:
     """[metrics]: what the agent and the watcher export to Prometheus; nothing by default."""
 
@@ -186,6 +200,7 @@ class Config:
     agent: AgentSection = field(default_factory=AgentSection)
     watch: WatchSection = field(default_factory=WatchSection)
     actions: ActionsSection = field(default_factory=ActionsSection)
+    keep_local: KeepLocalSection = field(default_factory=KeepLocalSection)
     metrics: MetricsSection = field(default_factory=MetricsSection)
     log: LogSection = field(default_factory=LogSection)
     plugins: PluginsSection = field(default_factory=PluginsSection)

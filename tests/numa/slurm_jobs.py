@@ -15,22 +15,25 @@ SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
 
 @contextmanager
 def slurm_job(
-    job: str, mib: int, nodes: tuple[int, int] = (0, 1)
+    job: str, mib: int, nodes: tuple[int, ...] = (0, 1), *, memory: tuple[int, ...] | None = None
 ) -> Iterator[tuple[Path, list[Job]]]:
-    """Yield a job's cgroup and its two tasks, each with a processor and `mib` MiB on its node."""
+    """Yield a job's cgroup and its tasks, each with a processor and `mib` MiB on its node.
+
+    With `memory` the MiB are on those nodes instead.
+    """
     leaf = SCOPE / f"job_{job}" / "step_0" / "user" / "task_special"
     for path in reversed((leaf, *leaf.parents)):
         if path.is_relative_to(CGROUPS) and path != leaf:
             path.mkdir(exist_ok=True)
-            (path / "cgroup.subtree_control").write_text("+cpuset")
+            (path / "cgroup.subtree_control").write_text("+cpuset +memory")
     leaf.mkdir()
     cgroup = SCOPE / f"job_{job}"
     (cgroup / "cpuset.cpus").write_text(",".join(map(str, nodes)))
     tasks = []
     with ExitStack() as stack:
-        for rank, node in enumerate(nodes):
+        for rank, (node, filled) in enumerate(zip(nodes, memory or nodes, strict=True)):
             with patch.dict(os.environ, SLURM_PROCID=str(rank)):
-                task = stack.enter_context(Job("anon", mib, node, cgroup=leaf))
+                task = stack.enter_context(Job("anon", mib, filled, cgroup=leaf))
             os.sched_setaffinity(task.pid, {node})
             tasks.append(task)
         yield cgroup, tasks

@@ -65,6 +65,7 @@ _JOB = re.compile(r"[1-9][0-9]{0,9}")
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _LONGEST_WORD = 256
 _RANK = frozenset({"SLURM_PROCID"})
+_END = frozenset({"SLURM_JOB_END_TIME"})
 _DESCRIBING = 8
 """So many of a job's processes are asked at most what people call it."""
 _STEPS_WITHOUT_TASKS = frozenset({"batch", "extern", "interactive"})
@@ -205,6 +206,18 @@ class HostJobs:
         }
         ages = dict(read_living(found, lambda pid: read_start_time(pid, self.root)))
         return min(ages, key=lambda pid: (found[pid], ages[pid], pid), default=None)
+
+    def ends_at(self, job: str) -> float | None:
+        """Return the job's limit of time, in seconds after the epoch, as its environment has it.
+
+        Slurm 23.02 and later set SLURM_JOB_END_TIME. None if no process has it. The user may have
+        changed it, and an administrator may have extended the limit since.
+        """
+        for pid in sorted(self._members(job))[:_DESCRIBING]:
+            end = cgroups.read_variables(pid, self.root, _END).get("SLURM_JOB_END_TIME", "")
+            if _NUMBER.fullmatch(end):
+                return float(end)
+        return None
 
     def tasks(self, job: str) -> tuple[Task, ...]:
         """Return the job's tasks on this host, steps in ascending order.

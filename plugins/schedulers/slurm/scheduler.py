@@ -6,6 +6,7 @@ shows, `reapply` and `rebinding` place a job again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from schedhook.plugins.findings import Finding
     from schedhook.roles.request import Relocate
     from schedhook.values.model import PlacementOverride
+    from schedhook_plugins.schedulers.slurm.time_limit import TimeLimits
 
 
 class Slurm(Scheduler):
@@ -37,6 +39,7 @@ class Slurm(Scheduler):
     def __init__(self, root: Path = Path("/"), host: str | None = None) -> None:
         super().__init__(root)
         self._here = HostJobs(root, host)
+        self._limits: TimeLimits | None = None
 
     def read_event(self, point: str, environ: Mapping[str, str], _data: bytes) -> Event:
         return adapter.read_event(point, environ)
@@ -71,6 +74,18 @@ class Slurm(Scheduler):
 
     def suspended(self, job: str) -> bool:
         return self._here.suspended(job)
+
+    def time_left(self, job: str) -> float | None:
+        from schedhook_plugins.schedulers.slurm.time_limit import TimeLimits  # noqa: PLC0415 - rare
+
+        ends = self._here.ends_at(job)
+        if ends is not None:
+            return max(0.0, ends - time.time())
+        if self.root != Path("/"):
+            return None  # the controller knows nothing of a made-up host
+        if self._limits is None:
+            self._limits = TimeLimits()
+        return self._limits.left(job)
 
     def starting(self, job: str) -> bool:
         return self._here.starting(job)

@@ -32,7 +32,10 @@ def print_runs(runs: Sequence[Run], *, in_full: bool) -> None:
     console = Console(highlight=False)
     if not in_full:
         form = "%Y-%m-%d %H:%M:%S" if console.width >= WIDE else "%m-%d %H:%M"
-        console.print(make_table(_run_columns(form), runs, console))
+        columns = _run_columns(form)
+        if any(run["off_node_gib_hours_avoided"] is not None for run in runs):
+            columns = (*columns, _AVOIDED)
+        console.print(make_table(columns, runs, console))
         return
     for run in runs:
         _print_run(run, console)
@@ -69,6 +72,16 @@ def _left(run: Run) -> str:
     return size(left) if left else "-"
 
 
+def _avoided(run: Run) -> str:
+    """Return the GiB-hours that memory was at home instead of off-node thanks to keep_local."""
+    avoided = run["off_node_gib_hours_avoided"]
+    return "-" if avoided is None else f"{avoided:.3g}"
+
+
+_AVOIDED: Column[Run] = Column("GiBh avoided", _avoided, is_number=True, only_wide=True)
+"""Only if keep_local has brought something home."""
+
+
 def _outcome(run: Run) -> Text:
     """Return the latest relocation's outcome."""
     outcome = run["reports"][-1]["outcome"] if run["reports"] else ""
@@ -79,6 +92,8 @@ def _print_run(run: Run, console: Console) -> None:
     ended = f"to {when(run['ended'])}" if run["ended"] else _state(run)
     whose = f" of {user}" if (user := user_name(run["user"])) else ""
     title = f"{run['scheduler']} job {written(run)}{whose}, {when(run['started'])} {ended}"
+    if avoided := run["off_node_gib_hours_avoided"]:
+        title += f", {avoided:.3g} GiB-hours off-node avoided"
     console.print(Text(printable(title), style="bold"))
     entries = sorted(_entries(run), key=lambda entry: entry[0])
     if entries:

@@ -201,3 +201,19 @@ def test_a_picture_needs_something_to_draw(run: Run, tmp_path: Path) -> None:
     assert (status, err.count("\n")) == (2, 1)
     assert "no relocation to draw" in err
     assert not (tmp_path / "x.html").exists()
+
+
+def test_what_keep_local_has_gained_is_printed(run: Run, config: Path) -> None:
+    figures = {"verdict": "move", "kept": 0, "avoided_byte_s": 5400 << 30}
+    event = Event(scheduler="slurm", point="keep-local", job="72", data=figures)
+    with Journal.open(config.parent / "journal" / "journal.db") as journal:
+        journal.events.add_handled(event, time.time() - 60, "9.0 MiB come home")
+    _, out, _ = run(columns=160)
+    (row,) = [line.split() for line in out.splitlines() if "slurm 72" in line]
+    assert row[-1] == "1.5"
+    _, out, _ = run("72", columns=160)
+    assert "1.5 GiB-hours off-node avoided" in out
+    assert "keep-local: 9.0 MiB come home" in out
+    (shown,) = json.loads(run("72", "--json")[1])
+    assert shown["off_node_gib_hours_avoided"] == 1.5
+    assert shown["events"][-1]["figures"] == figures

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from schedhook.roles.scheduler import EventKind
 from schedhook.values.model import PlacementOverride
 from schedhook_plugins.schedulers.slurm.scheduler import Slurm
@@ -28,3 +32,16 @@ def test_a_job_can_be_found_and_placed_again(job_host: JobHost) -> None:
     assert line == "override reapplied: processors 2-3, moved 100.0 MiB, left 0.0 MiB"
     assert [task.placement for task in slurm.tasks("7")] == [place("2"), place("3")]
     assert slurm.rebind("7", {}) is False
+
+
+def test_the_environment_tells_when_a_job_ends(
+    job_host: JobHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = Slurm(job_host.root)
+    assert slurm.time_left("7") is None
+    pid = slurm.tasks("7")[0].pids[0]
+    environ = job_host.root / "proc" / str(pid) / "environ"
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
+    for end, left in ((b"1000030", 30.0), (b"999999", 0.0), (b"never", None)):
+        environ.write_bytes(b"SLURM_PROCID=0\0SLURM_JOB_END_TIME=" + end + b"\0")
+        assert slurm.time_left("7") == left
