@@ -23,7 +23,7 @@ _REFRESH_SECONDS = 300.0
 _REPLACE_SECONDS = 60.0
 """How soon all is read if a sampled process has exited."""
 _REPLACE_ALL_SECONDS = 15.0
-"""The same if all sampled processes have exited."""
+"""The same if all sampled processes have exited, or if there is none yet."""
 _MAX_DEBOUNCE = 10
 """A job that never stops changing is looked at after this many times the debounce time."""
 _PIDS_PER_TASK = 4
@@ -81,7 +81,8 @@ class WatchedJob:
         # Spread over the interval, so that one tick does not read all jobs.
         spread = 0.5 + hash(self.job) % 64 / 64
         self._next_sample = now + self._task_interval * spread
-        self._next_refresh = now + _REFRESH_SECONDS * spread
+        # Without a process there is no file by which the kernel notifies of the first one.
+        self._next_refresh = now + (_REFRESH_SECONDS if tasks else _REPLACE_ALL_SECONDS) * spread
 
     def changed(self, now: float) -> bool:
         """Return whether anything differs from the last call, or all should be read again."""

@@ -216,7 +216,8 @@ class ActionsSection:
     @property
     def may_keep_local(self) -> bool:
         """Whether some jobs' memory is kept local, so that jobs are worth a look."""
-        return any(each.keep_local for each in (self, self.pbs, self.slurm, *self.rules))
+        tables: tuple[SchedulerActions, ...] = (self.pbs, self.slurm, *self.rules)
+        return self.keep_local or any(table.keep_local for table in tables)
 
     def of(self, job: JobFacts, own: Choice | None = None) -> Actions:
         """Return the actions for this job, which has chosen `own`, if it may.

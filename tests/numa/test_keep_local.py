@@ -96,7 +96,7 @@ def test_memory_comes_home_when_another_job_ends(host: Host) -> None:
     with astray("4701") as (path, job):
         with neighbour:
             before = job.checksum()
-            host.wait_for(lambda: host.lines("4701"))
+            host.wait_for(lambda: host.lines("4701"), 2 * MINUTE)
             (line,) = host.lines("4701")
             assert "wait for room: node 0 has no room" in line
             time.sleep(25)
@@ -113,7 +113,7 @@ def test_memory_comes_home_when_another_job_ends(host: Host) -> None:
 def test_memory_comes_home_when_files_in_memory_are_gone(host: Host, tmp_path: Path) -> None:
     with tmpfs(tmp_path / "files") as files, astray("4703") as (path, job):
         fill_with_files(files, HOME, SIZE // 2)
-        host.wait_for(lambda: host.lines("4703"))
+        host.wait_for(lambda: host.lines("4703"), 2 * MINUTE)
         assert "wait for room" in host.lines("4703")[0]
         for file in files.iterdir():
             file.unlink()
@@ -125,11 +125,11 @@ def test_memory_comes_home_when_files_in_memory_are_gone(host: Host, tmp_path: P
 
 def test_a_job_about_to_end_and_a_bound_one_are_left_alone(host: Host) -> None:
     with (
-        astray("4704", seconds=40, mib=64) as (ending, _),
+        astray("4704", seconds=50, mib=64) as (ending, _),
         astray("4705", mib=64) as (bound, job),
     ):
         job.say(f"policy 2 {AWAY}")  # MPOL_BIND
-        host.wait_for(lambda: host.lines("4704") and host.lines("4705"))
+        host.wait_for(lambda: host.lines("4704") and host.lines("4705"), 2 * MINUTE)
         assert "the job ends in" in host.lines("4704")[0]
         assert f"bound off-node by memory policies: bind:{AWAY}" in host.lines("4705")[0]
         time.sleep(30)
@@ -140,7 +140,7 @@ def test_a_job_about_to_end_and_a_bound_one_are_left_alone(host: Host) -> None:
 
 def test_what_was_gained_is_counted(host: Host) -> None:
     with astray("4706") as (path, _):
-        host.wait_for(lambda: is_home(path))
+        host.wait_for(lambda: is_home(path), 2 * MINUTE)
         host.wait_for(lambda: host.lines("4706"))
         time.sleep(25)
         with Journal.open(host.directory / "db", create=False) as journal:

@@ -92,6 +92,7 @@ class LocalLooks:
         self._due[key] = now + self._interval
         self._wanted.pop(key, None)
         if watched.suspended or not watched.tasks:
+            self._due[key] = now  # the moment it runs, or has a process
             return
         try:
             glance = self._files(watched, now).read()

@@ -16,8 +16,6 @@ from schedhook.roles.scheduler import Task
 
 KEEPS_LOCAL = "keep_local"
 """In the data of an event that asks for it."""
-_PAUSE_FACTOR = 50.0
-"""Page tables are read again after at least this many times as long as it took."""
 
 
 def keep_local(job: Job, tasks: Sequence[Task]) -> list[Step]:
@@ -33,7 +31,7 @@ def keep_local(job: Job, tasks: Sequence[Task]) -> list[Step]:
         return []
     now, state = time.monotonic(), keeper.state(key)
     decision = keeper.decide(key, reading.situation, now, reading.room)
-    state.again = max(state.again, now + _PAUSE_FACTOR * (now - began))
+    keeper.took(key, now - began, now)
     if not is_news(state, decision, reading.situation):
         return []
     result = decision.why

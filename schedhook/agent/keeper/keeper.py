@@ -22,8 +22,11 @@ SETTLE_SECONDS = 10.0
 """How long memory must have been off-node: a job that starts is still filling it."""
 _MOST_CHANGE = 0.25
 """The share by which off-node memory changes before its page tables are read again."""
-_VAGUE_AGAIN = 3600.0
-"""Seconds until the page tables of a job at home are read again whose figures do not tell all."""
+_PAUSE_FACTOR = 50.0
+"""A job's page tables are read again after at least this many times as long as it took."""
+_VAGUE_SHARE = 0.0005
+"""The share of the time that reading the page tables of jobs at home may take, all together: those
+whose figures do not tell all."""
 _RATE_WEIGHT = 0.3
 """The weight of the latest move in the rate that the next one is expected to have."""
 _FIRST_RATE = 500e6
@@ -188,11 +191,16 @@ class Keeper:
     def decided(self, key: JobKey, decision: Decision, now: float) -> None:
         """Note a decision about what the latest glance has shown."""
         state = self.state(key)
-        again = decision.again
-        if decision.verdict is Verdict.AT_HOME and state.last and not state.last.complete:
-            again = max(again, _VAGUE_AGAIN)
-        state.verdict, state.again = decision.verdict, now + again
+        state.verdict, state.again = decision.verdict, now + decision.again
         state.read_off = state.last.off_node if state.last else 0
+
+    def took(self, key: JobKey, seconds: float, now: float) -> None:
+        """Note how long the latest reading of page tables took, for the time of the next one."""
+        state = self.state(key)
+        pause = _PAUSE_FACTOR * seconds
+        if state.verdict is Verdict.AT_HOME and state.last and not state.last.complete:
+            pause = max(pause, len(self.jobs) * seconds / _VAGUE_SHARE)
+        state.again = max(state.again, now + pause)
 
     def moved(
         self, key: JobKey, situation: Situation, moved: int, seconds: float, now: float

@@ -126,6 +126,17 @@ def test_a_new_step_is_noticed(clock: Clock, tmp_path: Path) -> None:
     assert clock.pass_(3) == [("look", "1")]
 
 
+def test_the_first_process_of_a_job_is_noticed(clock: Clock, tmp_path: Path) -> None:
+    """Nothing of its cgroup changes as it joins."""
+    place(tmp_path, "1", {})
+    clock.pass_(5)
+    place(tmp_path, "1", {"0": ([ME], "", "")})
+    clock.pass_(25)
+    (watched,) = clock.watcher.watched
+    assert watched.tasks
+    assert clock.pass_(60) == []
+
+
 def test_a_changed_affinity_is_noticed(
     clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
 ) -> None:

@@ -60,7 +60,18 @@ def test_figures_that_do_not_tell_all_are_checked_now_and_then(keeper: Keeper) -
     vague = Glance(off_node=0, local=GIB, complete=False)
     assert [wants(keeper, now, vague) for now in (0.0, 10.0)] == [False, True]
     keeper.decide(KEY, replace(SITUATION, off_node=0), 10.0, {})
-    assert [wants(keeper, now, vague) for now in (30.0, 3609.0, 3611.0)] == [False, False, True]
+    assert [wants(keeper, now, vague) for now in (30.0, 609.0, 611.0)] == [False, False, True]
+
+
+def test_many_jobs_that_are_checked_now_and_then_cost_little(keeper: Keeper) -> None:
+    vague = Glance(off_node=0, local=GIB, complete=False)
+    for number in range(200):
+        keeper.wants_reading(("slurm", str(number)), vague, 0.0, {})
+    wants(keeper, 0.0, vague)
+    keeper.decide(KEY, replace(SITUATION, off_node=0), 10.0, {})
+    keeper.took(KEY, 0.025, 10.0)
+    assert not wants(keeper, 10.0 + 10_000, vague), "200 times 25 ms are a two-thousandth of that"
+    assert wants(keeper, 10.0 + 10_100, vague)
 
 
 def test_memory_that_leaves_again_is_left_alone(keeper: Keeper) -> None:
