@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from schedhook.host.listing import list_directories
+from schedhook.host.listing import find_directories, list_directories
 from schedhook.values.errors import NoPermissionError, SchedhookError
 from schedhook.values.sets import IdSet
 
@@ -47,6 +47,15 @@ def subtree(path: Path) -> Iterator[Path]:
         yield current
         with ignoring_removal(current):
             pending.extend(current / name for name in reversed(list_directories(current)))
+
+
+def has_processes(path: Path, version: int) -> bool:
+    """Return whether a process is in the cgroup, or in one below it, that has not exited."""
+    if version == 2:
+        return "populated 0" not in (read_text(path / "cgroup.events") or "")
+    return bool(read_text(path / "cgroup.procs")) or any(
+        has_processes(path / name, version) for name in find_directories(path)
+    )
 
 
 @contextlib.contextmanager

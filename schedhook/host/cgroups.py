@@ -130,6 +130,11 @@ def pids(cgroup: Cgroup, root: Path = Path("/")) -> list[int]:
     return sorted(found)
 
 
+def has_processes(cgroup: Cgroup) -> bool:
+    """Return whether a process is in the cgroup, or in one below it, that has not exited."""
+    return files.has_processes(cgroup.path, cgroup.version)
+
+
 def subtree(cgroup: Cgroup) -> Iterator[Cgroup]:
     """Yield the cgroup and all below it, parents first, siblings sorted by name."""
     return (replace(cgroup, path=path) for path in files.subtree(cgroup.path))

@@ -70,20 +70,13 @@ class _Tree:
                 yield grant
 
     def _read(self, path: Path, inherited: NodeSet) -> Grant | None:
-        if not self._has_processes(path):
+        if not files.has_processes(path, self.cpusets_version):
             return None
         nodes = self._allowed(path, inherited)
         parts = tuple(self.read_below(path, nodes))
         if nodes == self.nodes and not parts:
             return None
         return Grant(path=str(path), nodes=nodes, more=self._read_more(path), parts=parts)
-
-    def _has_processes(self, path: Path) -> bool:
-        if self.cpusets_version == 2:
-            return "populated 0" not in (files.read_text(path / "cgroup.events") or "")
-        return bool(files.read_text(path / "cgroup.procs")) or any(
-            self._has_processes(path / name) for name in find_directories(path)
-        )
 
     def _allowed(self, path: Path, inherited: NodeSet) -> NodeSet:
         names = ("cpuset.mems.effective", "cpuset.effective_mems", "cpuset.mems")

@@ -15,6 +15,7 @@ from schedhook.host.cgroups import (
     configured_nodes,
     effective_cpus,
     effective_nodes,
+    has_processes,
     hierarchies,
 )
 from schedhook.host.cgroups import pids as pids_in
@@ -48,8 +49,8 @@ class PbsJobs:
         self.notes = notes
 
     def names(self) -> tuple[str, ...]:
-        """Return the jobs that have a cgroup here, and those of which a session lives."""
-        found = {cgroup.path.name for cgroup in self._all_cgroups()}
+        """Return the jobs that have a process in a cgroup here, or of which a session lives."""
+        found = {cgroup.path.name for cgroup in self._all_cgroups() if has_processes(cgroup)}
         sessions: set[int] | None = None
         for job in self.notes.jobs():
             its = self.notes.told(job).sessions

@@ -166,6 +166,10 @@ class HostJobs:
         self._topology: tuple[str, Topology] | None = None
 
     def jobs(self) -> tuple[str, ...]:
+        """Return the numbers of the jobs that have a process on this host, in ascending order."""
+        return self._cgroups.running()
+
+    def allocated(self) -> tuple[str, ...]:
         """Return the numbers of the jobs that have a cgroup on this host, in ascending order."""
         return self._cgroups.jobs()
 

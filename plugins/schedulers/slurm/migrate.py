@@ -183,7 +183,7 @@ def _notes(here: HostJobs, job: str, old: CpuSet, new: CpuSet) -> Iterator[str]:
 
 def other_jobs(here: HostJobs, job: str) -> Iterator[tuple[str, CpuSet]]:
     """Yield each other job on this host that has a cpuset of its own, and its processors."""
-    for other in here.jobs():
+    for other in here.allocated():
         if other != job:
             cpus = union(configured_cpus(cgroup) for cgroup in here.cgroups(other))
             if cpus:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from schedhook.host.cgroups import Cgroup, hierarchies, pids
+from schedhook.host.cgroups import Cgroup, has_processes, hierarchies, pids
 from schedhook.host.listing import find_directories
 from schedhook.host.processes import read_command, read_status
 from schedhook.values.errors import SchedhookError
@@ -55,6 +55,12 @@ class JobCgroups:
     def jobs(self) -> tuple[str, ...]:
         """Return the numbers of the jobs that have a cgroup here, in ascending order."""
         return tuple(sorted({job for job, _ in self._all() if job is not None}, key=int))
+
+    def running(self) -> tuple[str, ...]:
+        """Return the numbers of the jobs that have a process here, in ascending order."""
+        return tuple(
+            sorted({job for job, each in self._all() if job and has_processes(each)}, key=int)
+        )
 
     def of(self, job: str) -> tuple[Cgroup, ...]:
         """Return the job's cgroups, one for each hierarchy and each slurmd that runs a part."""

@@ -115,6 +115,14 @@ def test_cgroups_of_several_hierarchies_are_one_job(host: Path, version: int) ->
     assert [path.parts[-4] for path in pbs.cgroups("12.n1")] == ["cpuset", "memory"]
 
 
+def test_a_cgroup_without_a_process_is_no_job(host: Path, version: int) -> None:
+    add_job(host, "12.n1", version, pids=(100,), cpus="0", nodes="0")
+    add_job(host, "13.n1", version, pids=(), cpus="2", nodes="1")
+    if version == 2:
+        write_cgroup(host, f"{JOBS}/13.n1", files={"cgroup.events": "populated 0\nfrozen 0\n"})
+    assert PbsScheduler(host).jobs() == ("12.n1",)
+
+
 def test_without_cgroups_sessions_tell_the_processes(host: Path) -> None:
     write_process(host, 200, cpus="4", nodes="0-3", uid=1000)
     write_process(host, 201, cpus="5", nodes="0-3", uid=1000)

@@ -272,6 +272,17 @@ def test_a_job_is_suspended_if_all_its_steps_are_frozen(tmp_path: Path) -> None:
     assert here.suspended("7")
 
 
+def test_a_cgroup_without_a_process_is_no_job(tmp_path: Path) -> None:
+    here = host(tmp_path)
+    write_job_of_22_05(tmp_path)
+    assert here.jobs() == ("7",)
+    for number in range(100, 300):
+        files = {"cgroup.events": "populated 0\nfrozen 0\n"}
+        write_cgroup(tmp_path, f"{SCOPE}/job_{number}", files=files)
+    assert here.jobs() == ("7",)
+    assert len(here.allocated()) == 201  # Slurm may yet start a step in them
+
+
 # -- events --------------------------------------------------------------------------------------
 
 PROLOG = {
