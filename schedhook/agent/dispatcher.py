@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from schedhook.agent.budget import MoveBudget
 from schedhook.agent.events import CHOICE
 from schedhook.agent.followup import follow_up
 from schedhook.agent.job import Job, is_from_hook
@@ -70,6 +71,7 @@ class Dispatcher:
         self._starting = StartingSteps()
         self._suspensions = Suspensions()
         self.keeper = Keeper(Rules.read(config))
+        self._budget = MoveBudget(config.watch)
         self._adapters: dict[str, Scheduler] = {}
         self._lock = threading.Lock()
         plugins.notes = journal_notes(journal)
@@ -139,6 +141,7 @@ class Dispatcher:
             records=self._records,
             relocate=self._recorder(event, gentle=actions.is_gentle or None),
             retry_s=self._config.agent.retry_s,
+            budget=self._budget,
             suspended_s=suspended_s,
             keeper=self.keeper,
             root=self.root,
@@ -186,6 +189,7 @@ class Dispatcher:
         self._records.forget(event.scheduler, event.job)
         self._starting.forget(event.scheduler, event.job)
         key = (event.scheduler, event.job)
+        self._budget.forget(key)
         if state := self.keeper.forget(key):
             write_end(self._records, key, state, at)
         problem = self._records.write(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from schedhook.agent.job import SETTLED, Job, is_from_hook, may_try_again, move, placements
 from schedhook.agent.keep_local.work import KEEPS_LOCAL, keep_local
@@ -48,7 +49,7 @@ def _act(
     if job.kind is EventKind.SUSPENDED:
         if job.actions.is_off:
             return [_leave(job, tasks, "where it is")]
-        return park(job, tasks) if parked is None else []
+        return _within_budget(job, lambda: park(job, tasks)) if parked is None else []
     if job.kind in (EventKind.RESUMING, EventKind.RESUMED):
         suspended_anew = job.event.data.get("again") and job.adapter.suspended(job.name)
         return [] if suspended_anew else _resume(job, tasks, parked)
@@ -180,8 +181,34 @@ def follow(job: Job, tasks: Sequence[Task]) -> list[Step]:
     # how all tasks were bound at one time.
     job.remember(in_place, away)
     # Memory that tasks share must not arrive on a node that another group has yet to leave.
-    ordered = (ends for level in vacate_first(list(groups), lambda ends: ends) for ends in level)
-    return [_follow_group(job, old, new, groups[old, new]) for old, new in ordered]
+    levels = vacate_first(list(groups), lambda ends: ends)
+    ordered = [ends for level in levels for ends in level]
+    if not ordered or job.actions.on_relocation is not OnRelocation.FOLLOW:
+        return [_follow_group(job, *ends, groups[ends]) for ends in ordered]
+    return _within_budget(
+        job, lambda: [_follow_group(job, *ends, groups[ends]) for ends in ordered]
+    )
+
+
+def _within_budget(job: Job, act: Callable[[], list[Step]]) -> list[Step]:
+    """Return what `act` does, which moves memory, or the step of waiting until it may.
+
+    Only the first wait is in the history. A try that is repeated and moves nothing costs nothing.
+    """
+    if is_from_hook(job.event):
+        return act()
+    key = job.scheduler, job.name
+    wait = job.budget.wait(key)
+    if wait:
+        said = f"changes too often: its memory follows in {wait:.0f} s, see moves_at_once"
+        return [Step(lines=(said,), waits=not job.budget.tell(key), retry_after=wait)]
+    began = time.monotonic()
+    steps = act()
+    done = [step for step in steps if step.lines and not step.waits]
+    failed_again = job.event.data.get("again") and not any(step.ok for step in done)
+    if done and not failed_again:
+        job.budget.spend(key, time.monotonic() - began)
+    return steps
 
 
 def _follow_group(job: Job, old: NodeSet, new: NodeSet, group: Sequence[Task]) -> Step:

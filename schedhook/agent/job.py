@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from schedhook.agent.budget import MoveBudget
 from schedhook.agent.events import TRIED
 from schedhook.agent.keeper.keeper import Keeper
 from schedhook.agent.records import Records
@@ -40,6 +41,8 @@ class Job:
     """The pipeline; it records its reports for this job."""
     retry_s: float
     """Seconds after which a relocation that was refused is tried again."""
+    budget: MoveBudget
+    """The moves that no hook asked for."""
     suspended_s: float = 0.0
     """Seconds for which the job has been suspended, if the event says that it is."""
     keeper: Keeper | None = None

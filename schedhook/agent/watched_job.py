@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ _REPLACE_ALL_SECONDS = 15.0
 """The same if all sampled processes have exited, or if there is none yet."""
 _MAX_DEBOUNCE = 10
 """A job that never stops changing is looked at after this many times the debounce time."""
+_LONGEST_PAUSE = 30.0
+"""The longest time, in seconds, between two looks at a job that changes all the time."""
+_QUIET = 4
+_LEAST_QUIET = 10.0
+"""A job changes all the time until it is quiet for so many times its last pause, or seconds."""
 _PIDS_PER_TASK = 4
 _STATES_PER_JOB = 4
 _STOPPED = (b"T", b"t")
@@ -130,11 +136,16 @@ class WatchedJob:
 
 
 class Debounce:
-    """Delays an action until nothing has changed for `seconds`. Times are of time.monotonic()."""
+    """Delays an action until nothing has changed for `seconds`. Times are of time.monotonic().
+
+    While one action follows another, the next one waits longer each time: reading a large job costs
+    as much as a change of its binding is cheap.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._first = 0.0
+        self._pause, self._not_before = 0.0, -math.inf
         self.due: float | None = None
         """When to act; None if nothing has changed."""
 
@@ -142,15 +153,20 @@ class Debounce:
         """Note a change: act once it is quiet, or at the latest after ten times the delay."""
         if self.due is None:
             self._first = now
-        self.due = min(now + self._seconds, self._first + _MAX_DEBOUNCE * self._seconds)
+        due = min(now + self._seconds, self._first + _MAX_DEBOUNCE * self._seconds)
+        self.due = max(due, self._not_before)
 
     def act_now(self, now: float) -> None:
         """Make the action due at once."""
         self.due = self._first = now
 
-    def reset(self) -> None:
+    def reset(self, now: float) -> None:
         """Forget the changes: they are being acted on."""
         self.due = None
+        in_a_row = now < self._not_before + max(_QUIET * self._pause, _LEAST_QUIET)
+        longer = min(max(2 * self._pause, self._seconds), _LONGEST_PAUSE)
+        self._pause = longer if in_a_row else 0.0
+        self._not_before = now + self._pause
 
 
 class ProcessSample:

@@ -183,7 +183,7 @@ class Watcher:
 
     def _act(self, watched: WatchedJob, now: float) -> None:
         """Read the job's tasks again, and report what has changed."""
-        watched.debounce.reset()
+        watched.debounce.reset(now)
         try:
             self._unregister(watched)
             try:

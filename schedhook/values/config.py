@@ -148,6 +148,12 @@ class WatchSection:
     """Seconds between two reads of the tasks' affinity and state."""
     debounce_s: float = between(0, 3600, 0.5)
     """Seconds for which a change must last before it is acted on."""
+    moves_at_once: int = between(1, 10_000, 3)
+    """So many times a job's memory moves without a pause, for changes that no hook reports."""
+    move_pause_s: float = between(0, 86_400, 30.0)
+    """Seconds before the next such move; each one doubles the pause. 0: no pauses."""
+    longest_move_pause_s: float = between(0, 86_400, 3600.0)
+    """The longest of these pauses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
