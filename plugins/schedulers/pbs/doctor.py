@@ -9,6 +9,7 @@ from pathlib import Path
 
 from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.text import describe_error
+from schedhook_plugins.schedulers.programs import explain_unusable
 
 _CONFIGURATION = "etc/pbs.conf"
 _HOOK = "schedhook"
@@ -65,23 +66,25 @@ def _our_hook(hooks: Path, root: Path) -> Iterable[Finding]:
 def _program(configuration: Path, root: Path) -> Iterable[Finding]:
     try:
         program = json.loads(configuration.read_text())["program"]
-        path = root / str(program if isinstance(program, str) else program[0]).lstrip("/")
+        words = [program] if isinstance(program, str) else list(map(str, program))
+        path = root / words[0].lstrip("/")
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         what = f"no program in {configuration}: {describe_error(error)}"
         yield problem("pbs hook", what, f"correct schedhook.CF and run {_INSTALL}")
         return
-    if path.is_file() and os.access(path, os.X_OK):
-        yield ok("pbs hook", f"installed; runs {path}")
-    else:
-        what = f"its program {path} does not exist or is not executable"
+    trial = (*words[1:], "--version") if root == Path("/") else ()
+    if why := explain_unusable(path, trial):
+        what = f"its program cannot be run: {why}"
         yield problem("pbs hook", what, "install schedhook there, or correct schedhook.CF")
+    else:
+        yield ok("pbs hook", f"installed; runs {path}")
 
 
 def _limits(configuration: Path, alarm: float) -> Iterable[Finding]:
     """Check the hook's time limits, which its alarm may cut short."""
     try:
         seconds = json.loads(configuration.read_text()).get("seconds", {})
-        longest = max(map(float, seconds.values()), default=_LIMIT)
+        longest = max(map(float, {"default": _LIMIT, **seconds}.values()))
     except (OSError, ValueError, TypeError, AttributeError):
         return  # `_program` tells of the file
     if longest > alarm * _SHARE_OF_ALARM:

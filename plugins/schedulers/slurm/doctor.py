@@ -7,14 +7,16 @@ a job runs. On a live host it also asks whether the controller answers.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from schedhook.host.cgroups import configured_cpus
+from schedhook.host.cgroups import Cgroup, configured_cpus, hierarchies
 from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.ownership import explain_untrusted
 from schedhook.values.text import join_some
+from schedhook_plugins.schedulers.programs import explain_unusable
 from schedhook_plugins.schedulers.slurm import queries
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.configuration import (
@@ -29,6 +31,9 @@ from schedhook_plugins.schedulers.slurm.cpu_tree import union
 from schedhook_plugins.schedulers.slurm.scopes import JobCgroups
 
 _CGROUPS = "proctrack/cgroup"
+_PROGRAM = re.compile(r"(?<![^\s'\"])(/(?!dev/)[^\s'\";|&<>$]+)")
+"""An absolute path in a shell script, as a word of its own."""
+_TRIAL = ("-I", "-S", "-c", "pass")
 _HOOKS = {
     "Prolog": "the agent notices jobs only by watching, some moments after they start",
     "Epilog": "the agent notices that a job has ended only by watching, some moments later",
@@ -46,6 +51,7 @@ def examine(root: Path) -> Iterable[Finding]:
     settings = read_settings(path)
     yield ok("slurm", f"configured by {path}")
     yield from _confinement(settings, path)
+    yield from _version(path.with_name("cgroup.conf"), root)
     yield from _numbers(root)
     yield from _sharing(root)
     for parameter, without in _HOOKS.items():
@@ -81,6 +87,27 @@ def _confinement(settings: Settings, path: Path) -> Iterable[Finding]:
     yield note("slurm", what, remedy)
 
 
+def _version(configuration: Path, root: Path) -> Iterable[Finding]:
+    """Compare the version of cgroups that Slurm is told to use with those that are mounted."""
+    settings = read_settings(configuration) if configuration.is_file() else {}
+    wanted = last(settings, "CgroupPlugin").lower().removeprefix("cgroup/") or "autodetect"
+    if wanted == "autodetect":
+        return
+    have = {f"v{each.version}" for each in hierarchies(root) if _has_cpusets(each)}
+    if wanted not in have:
+        found = " and ".join(sorted(have)) or "none"
+        what = f"CgroupPlugin={wanted}, and the cpusets mounted here are of version: {found}"
+        remedy = f"set CgroupPlugin=autodetect in {configuration}, or boot with that version"
+        yield problem("slurm", what, remedy)
+
+
+def _has_cpusets(top: Cgroup) -> bool:
+    if top.version == 1:
+        return (top.path / "cpuset.cpus").exists()
+    controllers = top.path / "cgroup.controllers"
+    return controllers.is_file() and "cpuset" in controllers.read_text().split()
+
+
 def _numbers(root: Path) -> Iterable[Finding]:
     """Report jobs that only a SLUID names, as Slurm 26.05 does, and whose number is unknown."""
     unknown = JobCgroups(root).unnumbered()
@@ -98,7 +125,7 @@ def _sharing(root: Path) -> Iterable[Finding]:
     It does not know of processors that job-migrate, or an administrator, has given a job.
     """
     here = HostJobs(root)
-    cpus = {job: union(map(configured_cpus, here.cgroups(job))) for job in here.jobs()}
+    cpus = {job: union(map(configured_cpus, here.cgroups(job))) for job in here.allocated()}
     shared = [
         f"{one} and {other} on {cpus[one] & cpus[other]}"
         for one, other in combinations(cpus, 2)
@@ -127,8 +154,26 @@ def _hook(parameter: str, values: list[str], without: str, root: Path) -> Iterab
         elif parameter != "TaskProlog" and (others := explain_untrusted(path)):
             remedy = f"run chown root {path}; chmod 755 {path}"
             yield problem(subject, f"root runs {others}", remedy)
+        elif why := _explain_broken(path, root):
+            yield problem(subject, f"{path} reports nothing: {why}", f"run {_INSTALL} again")
         else:
             yield ok(subject, str(path))
+
+
+def _explain_broken(hook: Path, root: Path) -> str | None:
+    """Return why the programs that the hook names cannot be run; None if they can."""
+    lines = hook.read_text(errors="replace").splitlines()
+    code = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+    for word in _PROGRAM.findall(code):
+        path = root / word.lstrip("/")
+        if path.suffix == ".py":
+            why = None if os.access(path, os.R_OK) else f"{path} does not exist"
+        else:
+            is_python = root == Path("/") and path.name.startswith("python")
+            why = explain_unusable(path, _TRIAL if is_python else ())
+        if why:
+            return why
+    return None
 
 
 def _files(values: Iterable[str], root: Path) -> Iterator[Path]:
@@ -152,8 +197,8 @@ def _is_ours(path: Path) -> bool:
 def _controller() -> Iterable[Finding]:
     """Report by which method job-migrate asks Slurm where a job runs, and whether it answers."""
     found = queries.probe()
-    usable = next((name for name, (works, _) in found.items() if works), None)
-    if usable is None:
+    usable = [name for name, (works, _) in found.items() if works]
+    if not usable:
         lacks = "; ".join(f"{name}: {what}" for name, (_, what) in found.items())
         what = f"cannot be asked where a job runs ({lacks}): job-migrate acts on this host only"
         yield note("slurm queries", what, "install Slurm's client commands on this host")
@@ -164,4 +209,10 @@ def _controller() -> Iterable[Finding]:
             "slurm queries", what, "check slurmctld and munged; scontrol ping must say UP"
         )
         return
-    yield ok("slurm queries", f"{usable} can be used, the controller answers: {found[usable][1]}")
+    answering, failures = queries.find_answering(usable)
+    if answering is None:
+        what = f"Slurm gives no answer that can be read ({failures}): job-migrate acts on this host"
+        yield problem("slurm queries", f"{what} only", "try squeue --jobs=1 as root")
+        return
+    what = f"{answering} can be used, the controller answers: {found[answering][1]}"
+    yield ok("slurm queries", what + (f" (not {failures})" if failures else ""))

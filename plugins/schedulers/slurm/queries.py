@@ -35,6 +35,7 @@ SECONDS = 5.0
 
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin"
 _KEPT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT"})
+_ANY_JOB = "1"
 _NO_SUCH_JOB = re.compile(r"[Ii]nvalid job id|not found")
 
 
@@ -143,6 +144,28 @@ def ping(run: RunCommand | None = None) -> str | None:
     except NotUsable as failure:
         return str(failure)
     return None if re.search(r"\bis UP\b", result.output) else _last_line(result)
+
+
+def find_answering(
+    usable: Iterable[str],
+    *,
+    methods: Iterable[QueryMethod] | None = None,
+    run: RunCommand | None = None,
+) -> tuple[str | None, str]:
+    """Ask Slurm about a job by each of these methods; return the first that gets an answer.
+
+    Slurm need not know the job. Also return why the methods before it got none.
+    """
+    run, failures = run or within(SECONDS), list[str]()
+    for method in QUERY_METHODS if methods is None else methods:
+        if method.name in usable:
+            try:
+                method.ask(_ANY_JOB, run)
+            except (NotUsable, Unreadable) as failure:
+                failures.append(f"{method.name}: {failure}")
+            else:
+                return method.name, "; ".join(failures)
+    return None, "; ".join(failures)
 
 
 def probe(run: RunCommand = run_command) -> dict[str, tuple[bool, str]]:

@@ -30,6 +30,7 @@ CHECKS: tuple[Check, ...] = (
     service_checks.check_agent,
     service_checks.check_spool,
     service_checks.check_journal,
+    service_checks.check_rollback,
     service_checks.check_metrics,
     plugin_checks.check_by_plugins,
 )

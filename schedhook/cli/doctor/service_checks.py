@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
 from schedhook.cli.doctor.setup import Setup
+from schedhook.control import undo
 from schedhook.hook import delivery, fallback
 from schedhook.hook.spool import count_spool
 from schedhook.plugins.findings import Finding, note, ok, problem
 from schedhook.values.config import MetricsSection
 from schedhook.values.errors import SchedhookError
+from schedhook.values.ownership import explain_untrusted
 from schedhook.values.text import join_some
 
 _SECONDS = 2.0
@@ -86,6 +89,31 @@ def check_journal(setup: Setup) -> Iterable[Finding]:
         yield note("journal", f"{what}, {counts.damaged} damaged rows set aside", remedy)
     else:
         yield ok("journal", what)
+
+
+def check_rollback(setup: Setup) -> Iterable[Finding]:
+    """Find records of relocations that were killed and could not be undone."""
+    directory = setup.root / undo.DIRECTORY.lstrip("/")
+    try:
+        left = [path for path in sorted(directory.iterdir()) if not _is_locked(path)]
+    except (FileNotFoundError, PermissionError):  # only root has records
+        return
+    if left:
+        names = join_some([path.name for path in left])
+        what = f"relocations were killed and not undone: {names} in {directory}"
+        untrusted = explain_untrusted(directory)
+        remedy = f"{untrusted}: look at them, and remove them" if untrusted else "schedhook recover"
+        yield problem("rollback", what, remedy)
+
+
+def _is_locked(record: Path) -> bool:
+    """Return whether the record's relocation, or its rollback helper, still runs."""
+    try:
+        with record.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, BlockingIOError):
+        return True
+    return False
 
 
 def check_metrics(setup: Setup) -> Iterable[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import sqlite3
 import threading
@@ -41,6 +42,22 @@ def test_an_agent_that_runs_answers(plugins: Plugins, service: Config, tmp_path:
     with agentkit.agent(tmp_path):
         assert found(examine(service, plugins), "agent").level is Severity.OK
         assert found(examine(service, plugins), "journal").level is Severity.OK
+
+
+def test_records_that_were_not_undone_are_named(
+    plugins: Plugins, service: Config, tmp_path: Path
+) -> None:
+    records = tmp_path / "run/schedhook/rollback"
+    assert not [each for each in examine(service, plugins, tmp_path) if each.subject == "rollback"]
+    records.mkdir(parents=True)
+    (records / "1-held").touch()
+    with (records / "1-held").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        (records / "2-left").touch()
+        finding = found(examine(service, plugins, tmp_path), "rollback")
+    assert finding.level is Severity.PROBLEM
+    assert "2-left" in finding.what
+    assert "1-held" not in finding.what
 
 
 @contextmanager

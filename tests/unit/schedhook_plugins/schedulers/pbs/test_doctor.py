@@ -9,6 +9,7 @@ import pytest
 
 from schedhook.plugins.findings import Finding, Severity
 from schedhook.testing.hosts import write_file
+from schedhook_plugins.schedulers.pbs import doctor
 from schedhook_plugins.schedulers.pbs.doctor import examine
 
 HOOKS = "var/spool/pbs/mom_priv/hooks"
@@ -82,6 +83,7 @@ def test_what_is_wrong_is_found(
         ({"preresume": 30}, 45, Severity.OK),
         ({"default": 1.8}, 2, Severity.PROBLEM),
         ({}, 2, Severity.PROBLEM),
+        ({"preresume": 1}, 2, Severity.PROBLEM),
         ("soon", 2, Severity.OK),
     ],
 )
@@ -96,6 +98,26 @@ def test_an_alarm_that_cuts_the_limits_short(
     assert worst(findings, "pbs hook") is level
     told = any("cuts short the limit" in each.what for each in findings)
     assert told == (level is Severity.PROBLEM)
+
+
+def test_a_program_on_a_host_of_its_own_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "schedhook"
+    write_file(tmp_path, "schedhook.CF", json.dumps({"program": [str(program)]}))
+    write_file(tmp_path, "schedhook", '#!/bin/sh\n[ "$1" = --version ]\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("schedhook_plugins.schedulers.programs.explain_untrusted", lambda _: None)
+    (finding,) = doctor._program(tmp_path / "schedhook.CF", Path("/"))
+    assert finding.level is Severity.OK
+    for text, why in (
+        ("#!/bin/sh\necho no module >&2; exit 1\n", "ends with status 1: no module"),
+        ("#!/no/such/python\n", "does not start"),
+    ):
+        program.write_text(text)
+        (finding,) = doctor._program(tmp_path / "schedhook.CF", Path("/"))
+        assert finding.level is Severity.PROBLEM
+        assert why in finding.what
 
 
 def test_hooks_that_cannot_be_read(host: Path) -> None:

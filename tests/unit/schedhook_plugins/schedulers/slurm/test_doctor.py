@@ -97,12 +97,57 @@ def test_a_hook_that_is_writable_by_others_or_not_executable_is_a_problem(host: 
     assert worst(list(examine(host)), "slurm Prolog") is Severity.PROBLEM
 
 
+@pytest.mark.parametrize("missing", ["usr/bin/timeout", "opt/s/bin/python", "opt/s/hook/run.py"])
+def test_a_hook_whose_program_cannot_run_is_a_problem(host: Path, missing: str) -> None:
+    write_file(
+        host,
+        "etc/slurm/schedhook/prolog",
+        "#!/bin/sh\n# schedhook: see /opt/doc\nexec < /dev/null\n"
+        "/usr/bin/timeout 3 /opt/s/bin/python -I -S /opt/s/hook/run.py slurm prolog || exit 0\n",
+    )
+    for name in ("bin/sh", "usr/bin/timeout", "opt/s/bin/python", "opt/s/hook/run.py"):
+        write_file(host, name, "")
+        (host / name).chmod(0o755)
+    assert worst(list(examine(host)), "slurm Prolog") is Severity.OK
+    (host / missing).unlink()
+    (finding,) = [each for each in examine(host) if each.subject == "slurm Prolog"]
+    assert finding.level is Severity.PROBLEM
+    assert f"/{missing} does not exist" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("plugin", "version", "level"),
+    [
+        ("cgroup/v2", 2, Severity.OK),
+        ("cgroup/v1", 1, Severity.OK),
+        ("autodetect", 1, Severity.OK),
+        ("cgroup/v1", 2, Severity.PROBLEM),
+        ("cgroup/v2", 1, Severity.PROBLEM),
+        ("disabled", 2, Severity.PROBLEM),
+    ],
+)
+def test_slurm_must_use_the_version_of_cgroups_that_is_mounted(
+    host: Path, plugin: str, version: int, level: Severity
+) -> None:
+    write_cgroup_mounts(host, version=version)
+    if version == 2:
+        write_cgroup(host, "", files={"cgroup.controllers": "cpuset cpu memory\n"})
+    else:
+        write_cgroup(host, "", version=1, cpus="0-3")
+    write_file(host, "etc/slurm/cgroup.conf", f"ConstrainCores=yes\nCgroupPlugin={plugin}\n")
+    assert worst(list(examine(host)), "slurm") is level
+
+
 def test_the_method_that_asks_slurm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"pyslurm": (False, "not installed"), "text": (True, "scontrol, slurm 22.05")}
     monkeypatch.setattr(queries, "probe", lambda: answers)
     monkeypatch.setattr(queries, "ping", lambda: None)
+    monkeypatch.setattr(queries, "find_answering", lambda usable: (usable[0], ""))
     (found,) = doctor._controller()
     assert (found.level, "text" in found.what) == (Severity.OK, True)
+    monkeypatch.setattr(queries, "find_answering", lambda _: (None, "text: not a job's line"))
+    (found,) = doctor._controller()
+    assert (found.level, "not a job's line" in found.what) == (Severity.PROBLEM, True)
     monkeypatch.setattr(queries, "ping", lambda: "scontrol did not answer within 5.0 s")
     (found,) = doctor._controller()
     assert found.level is Severity.PROBLEM

@@ -151,6 +151,18 @@ def test_unreadable_json_leads_to_the_next_method(output: str) -> None:
 
 
 @pytest.mark.usefixtures("without_pyslurm")
+def test_the_methods_are_tried_with_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "_ANY_JOB", JOBS["none"])
+    assert queries.find_answering(["text"], run=slurm_22_05) == ("text", "")
+
+    def fail(command: Sequence[str]) -> CommandResult:
+        return CommandResult(status=1, output="", errors=f"{command[0]}: no munge socket\n")
+
+    found = queries.find_answering(["squeue-json", "text"], run=fail)
+    why = "squeue ended with status 1: squeue: no munge socket"
+    assert found == (None, f"squeue-json: {why}; text: {why}")
+
+
 def test_probe_tells_which_methods_work() -> None:
     found = queries.probe(slurm_22_05)
     assert [(name, usable) for name, (usable, _) in found.items()] == [
