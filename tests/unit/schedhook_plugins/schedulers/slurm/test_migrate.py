@@ -147,7 +147,7 @@ def test_a_job_on_version_1_keeps_the_processors_that_slurm_writes_again(
     )
     write_cgroup(tmp_path, f"{base}/job_7", version=version, pids=[], cpus="0-1", nodes="0-3")
     here = HostJobs(tmp_path)
-    assert here.jobs() == ("7",)
+    assert here.allocated() == ("7",)
     if may or version == 2:
         check_later_steps(here, "7", cpus(wanted))
     else:
