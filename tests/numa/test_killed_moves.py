@@ -54,7 +54,9 @@ class Host:
         self._directory = directory
         self._config = Config(
             journal=JournalSection(path=str(self.path)),
-            watch=WatchSection(interval_s=0.05, task_interval_s=0.1, debounce_s=0.05),
+            watch=WatchSection(
+                interval_s=0.05, task_interval_s=0.1, debounce_s=0.05, move_pause_s=0
+            ),
             relocation=RelocationSection(freeze=True),
             plugins=PluginsSection(third_party=False),
         )
