@@ -1,8 +1,9 @@
 """One variable of another process's initial environment, read without trust in that process.
 
-The environment is the process's own memory: it may say anything, be as large as the process likes,
-or lie on a page whose reader waits for as long as a file server of the user's wants, userfaultfd(2)
-or fuse(4). So another process reads it, within a limit of bytes and of time.
+The environment is the process's own memory: it may say anything and be as large as the process
+likes. Its reader needs the lock of the process's address space, which a thread of the process can
+hold for as long as a file server of the user's does not answer, fuse(4). So another process reads
+it, within a limit of bytes and of time.
 """
 
 from __future__ import annotations

@@ -8,12 +8,17 @@ of a job asks `actions_for` first.
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import suppress
+from pathlib import Path
 
 from schedhook.host.environ import EnvironmentBlockedError, read_variable
+from schedhook.host.processes import read_start_time
 from schedhook.host.users import user_name
 from schedhook.roles.scheduler import Scheduler
 from schedhook.values.actions import Actions, ActionsSection, Choice, ChoiceFrom, JobFacts
+from schedhook.values.errors import SchedhookError
 from schedhook.values.log import get_logger
 
 VARIABLE = "SCHEDHOOK"
@@ -21,6 +26,9 @@ _KEY = "choice"
 """The key of the note with what the job has chosen."""
 _NONE = "none"
 """The note of a job that has chosen nothing that can be understood."""
+
+_SETTLED_SECONDS = 5.0
+"""After so long the job's program runs in its first process."""
 
 _log = get_logger()
 
@@ -90,7 +98,11 @@ def _own_choice(adapter: Scheduler, job: str, record: bool) -> Choice | None:
 
 
 def _read_word(adapter: Scheduler, job: str) -> str | None:
-    """Return the word in the environment of the job's first process, None if it says nothing."""
+    """Return the word in the environment of the job's first process.
+
+    None if it says nothing, and may do so because the scheduler has yet to start the job's program
+    in it.
+    """
     pid = adapter.first_process(job)
     if pid is None:
         return None
@@ -100,8 +112,15 @@ def _read_word(adapter: Scheduler, job: str) -> str | None:
         _log.warning("environment of a job not readable", job=job, process=pid, problem=str(error))
         return _NONE
     if not said:
-        return None
+        return _NONE if _has_run_for(pid, _SETTLED_SECONDS, adapter.root) else None
     choice = parse_choice(said[:16].decode("ascii", "replace"))
     if choice is None:
         _log.warning("SCHEDHOOK is none of off, gentle, follow, and is ignored", job=job)
     return choice.value if choice else _NONE
+
+
+def _has_run_for(pid: int, seconds: float, root: Path) -> bool:
+    with suppress(SchedhookError):
+        started = read_start_time(pid, root) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started > seconds
+    return False

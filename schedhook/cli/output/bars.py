@@ -17,10 +17,10 @@ _FILL = {
     Tone.OFF: ("▒", "x", "red"),
     Tone.SHARED: ("▓", "=", "cyan"),
     Tone.OTHER: ("░", ".", "bright_black"),
-    Tone.BEFORE: ("▒", "-", "yellow"),
-    Tone.AFTER: ("█", "#", "green"),
+    Tone.BEFORE: ("▂", "-", "yellow"),
+    Tone.AFTER: ("▆", "+", "green"),
 }
-"""Character, the same in ASCII, colour."""
+"""Character, the same in ASCII, colour; a character means the same in every screen."""
 _GAP = 2
 """Blanks between columns."""
 _WIDEST_BAR = 48

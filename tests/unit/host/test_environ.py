@@ -76,7 +76,7 @@ def test_a_reader_that_must_wait_is_given_up(
 ) -> None:
     monkeypatch.setattr(environ, "_SECONDS", 0.2)
     (tmp_path / "proc/77").mkdir(parents=True)
-    os.mkfifo(tmp_path / "proc/77/environ")  # its reader waits, as at a page of a hanging server
+    os.mkfifo(tmp_path / "proc/77/environ")  # its reader waits, as for a lock that is held
     began = time.monotonic()
     with pytest.raises(EnvironmentBlockedError):
         read_variable(77, "SCHEDHOOK", yes, tmp_path)

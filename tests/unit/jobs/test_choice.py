@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_the_first_process_is_the_oldest_not_the_one_with_the_smallest_number(
 def test_what_is_no_word_of_ours_changes_nothing(jobs: Jobs, word: bytes) -> None:
     jobs.say(77, b"SCHEDHOOK=" + word + b"\0")
     assert jobs.choice(record=True) is None
-    assert jobs.notes.get("1", "choice") == ("none" if word else None), "nothing else is kept"
+    assert jobs.notes.get("1", "choice") == "none", "nothing else is kept"
 
 
 def test_capitals_and_blanks_do_not_matter(jobs: Jobs) -> None:
@@ -97,6 +98,24 @@ def test_the_choice_stays_when_the_process_that_made_it_has_ended(jobs: Jobs) ->
     assert jobs.choice(record=True) is Choice.OFF
     jobs.pids = (78,)
     assert jobs.choice() is Choice.OFF
+
+
+def test_a_process_that_says_nothing_is_asked_once_it_runs_its_program_and_not_again(
+    jobs: Jobs,
+) -> None:
+    """Until execve its environment is the scheduler's; later each look would start a reader."""
+    now = time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
+    for pid in jobs.pids:
+        write_process(jobs.root, pid, start_time=int(now))
+    assert jobs.choice(record=True) is None
+    jobs.say(77, b"SCHEDHOOK=off\0")
+    assert jobs.choice() is Choice.OFF
+    jobs.say(77, b"A=b\0")
+    for pid in jobs.pids:
+        write_process(jobs.root, pid, start_time=1000)
+    assert jobs.choice(record=True) is None
+    jobs.say(77, b"SCHEDHOOK=off\0")
+    assert jobs.choice() is None
 
 
 def test_nothing_is_recorded_unless_the_caller_wants_it(jobs: Jobs) -> None:
