@@ -61,6 +61,8 @@ class JobGlances:
             self._complete = self._complete and bool(leaves)
             common = NodeSet(off[tasks[0].name].intersection(*off.values()))
             by_path = leaves or {tops[0]: common}
+        # No memory can be off-node, on a host with one node for example.
+        self._complete = self._complete or not any(off.values())
         self._parts: list[_Part] = []
         try:
             for path, nodes in by_path.items():

@@ -38,11 +38,11 @@ def read_job(job: Job, tasks: Sequence[Task]) -> Reading | None:
     """Return what the job's page tables show; None if none of its processes lives."""
     errors = (ProcessGoneError, NoPermissionError)
     footprint = read_footprint(tasks, job.root, skip_errors=errors)
+    if not footprint.processes:
+        return None
     bound = [each for each in footprint.processes if _is_bound(each, job)]
     free = _without(tasks, {each.pid for each in bound})
-    plan = make_plan(job, free, Request(home=True)) if free else None
-    if plan is None and not bound:
-        return None
+    plan = make_plan(job, free, Request(home=True)) if free else None  # none if all is at home
     strays = {task.name: its for task in free if plan and (its := find_strays(job, task, plan))}
     astray = sorted(
         (task for task in free if task.name in strays),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,17 @@ def test_tasks_in_one_cgroup_are_not_told_apart(tmp_path: Path, shared: bool) ->
     jobs.put("1", 50, 50)
     glances = jobs.glances()
     assert not glances.read().complete
+    glances.close()
+
+
+def test_on_a_host_with_one_node_no_memory_is_off_node(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    write_host(tmp_path, [FakeNode(number=0, cpus="0-1")])
+    for node in (tmp_path / "sys/devices/system/node").glob("node1*"):
+        shutil.rmtree(node)
+    (tmp_path / "sys/fs/cgroup/job_1/memory.numa_stat").unlink()
+    glances = jobs.glances()
+    assert glances.read().complete
     glances.close()
 
 

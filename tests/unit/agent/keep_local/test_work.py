@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from schedhook.agent.keep_local.looks import KEEPS_LOCAL
+from schedhook.agent.keeper.decision import Verdict
+from schedhook.testing.hosts import FakeArea, write_process
 from schedhook.values.actions import ActionRule, Choice
 from schedhook.values.config import Config
+from tests.unit.agent.one_job import ME
 from tests.unit.agent.test_repatriation import Strays
 from tests.unit.agentkit import FakeScheduler, event, with_actions
 
@@ -23,6 +27,9 @@ class Kept(Strays):
 
     def __init__(self, directory: Path, residency: dict[int, int], config: Config) -> None:
         super().__init__(directory, config, residency)
+        pages = {node: size >> 12 for node, size in residency.items()}
+        area = FakeArea(start=1 << 20, size=sum(residency.values()), pages=pages)
+        write_process(directory, ME, areas=[area])
 
     def deal(self) -> str:
         self.dispatcher.keeper.turn = KEY
@@ -61,7 +68,7 @@ def test_a_job_that_is_about_to_end_is_left_alone_and_that_is_written_once(
         kept.deal()
     assert kept.moves.requests == []
     (line,) = kept.lines()
-    assert line["summary"] == "64.0 MiB off-node (100%): the job ends in 30 s"
+    assert line["summary"] == "64.0 MiB off-node (89%): the job ends in 30 s"
     kept.residency[3] = 256 * MIB
     kept.deal()
     assert len(kept.lines()) == 2, "the figures have changed"
@@ -79,6 +86,15 @@ def test_a_new_agent_does_not_write_the_same_decision_again(
     restore(kept.dispatcher._records, KEY, keeper.state(KEY))
     kept.deal()
     assert len(kept.lines()) == 1
+
+
+def test_a_job_whose_memory_is_all_at_home_is_not_read_again_at_once(kept: Kept) -> None:
+    """There is no plan then: nothing of it could be off-node."""
+    kept.dispatcher._carry_out = lambda request: replace(kept.carry_out(request), plan=None)
+    kept.deal()
+    state = kept.dispatcher.keeper.state(KEY)
+    assert (state.verdict, state.again > 0) == (Verdict.AT_HOME, True)
+    assert (kept.moves.requests, kept.lines()) == ([], [])
 
 
 def test_a_suspended_job_and_one_out_of_turn_are_left_alone(
