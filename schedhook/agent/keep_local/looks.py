@@ -18,6 +18,8 @@ from schedhook.values.errors import PLUGIN_ERRORS
 from schedhook.values.model import Event
 
 _COUNT_SECONDS = 60.0
+_TURN_SECONDS = 4 * 3600.0
+"""After so long another job is dealt with: a process can keep the reader of its page tables."""
 _UNSEEN_SECONDS = 86_400.0
 """A job may have no cgroup between two steps; what is known of it is dropped when its end is told,
 or after this time."""
@@ -47,7 +49,7 @@ class LocalLooks:
         self._wanted: dict[JobKey, int] = {}
         """Jobs that are worth a closer look, with their off-node bytes."""
         self._topology: tuple[float, Topology] | None = None
-        self._next_count = 0.0
+        self._next_count = self._turn_ends = 0.0
 
     def tick(self, now: float, jobs: Iterable[WatchedJob]) -> None:
         """Glance at the jobs that are due, and let one of those that are worth it be dealt with."""
@@ -59,13 +61,13 @@ class LocalLooks:
             if watched.key not in self._due:
                 # Spread over the interval, so that one tick does not read all jobs.
                 self._due[watched.key] = now + hash(watched.job) % 64 / 64 * self._interval
-                state = self._keeper.state(watched.key)
-                restore(self._records, watched.key, state)
+                if watched.key not in self._keeper.jobs:
+                    restore(self._records, watched.key, self._keeper.state(watched.key))
             if now >= self._due[watched.key] and watched.key != self._keeper.turn:
                 self._glance(watched, now)
         for key in [key for key in self._due if key not in present]:
             self._forget(key)
-        self._choose()
+        self._choose(now)
         if now >= self._next_count:
             self._next_count = now + _COUNT_SECONDS
             count_gains(self._records, self._keeper.take_gains())
@@ -130,10 +132,11 @@ class LocalLooks:
             self._topology = (now, read_topology(self._root))
         return self._topology[1]
 
-    def _choose(self) -> None:
+    def _choose(self, now: float) -> None:
         """Let the job with the most off-node memory be dealt with, if none is."""
-        if self._keeper.turn is not None or not self._wanted:
+        if not self._wanted or (self._keeper.turn is not None and now < self._turn_ends):
             return
+        self._turn_ends = now + _TURN_SECONDS
         key = max(self._wanted, key=lambda key: self._wanted[key])
         del self._wanted[key]
         self._keeper.turn = key

@@ -28,7 +28,9 @@ _VAGUE_SHARE = 0.0005
 """The share of the time that reading the page tables of jobs at home may take, all together: those
 whose figures do not tell all."""
 _RATE_WEIGHT = 0.3
-"""The weight of the latest move in the rate that the next one is expected to have."""
+"""The weight of a large move in the rate that the next one is expected to have."""
+_LARGE = 1 << 30
+"""Bytes. A smaller move has less weight: it takes time to plan, whatever its size."""
 _FIRST_RATE = 500e6
 
 
@@ -142,7 +144,8 @@ class Keeper:
         """
         state = self.state(key)
         state.accrue(now)
-        state.kept = min(state.kept, glance.local)  # it may have freed some
+        if glance.complete or glance.local:
+            state.kept = min(state.kept, glance.local)  # it may have freed some
         state.last = glance
         little = glance.off_node < self.rules.least
         if little and glance.complete:
@@ -210,7 +213,8 @@ class Keeper:
         state.budget.spend(moved, now)
         self._host.spend(moved, now)
         if moved and seconds > 0:
-            self._rate += _RATE_WEIGHT * (moved / seconds - self._rate)
+            weight = _RATE_WEIGHT * min(1.0, moved / _LARGE)
+            self._rate += weight * (moved / seconds - self._rate)
         local = situation.resident - situation.off_node - situation.bound + moved
         state.back_off.note_move(moved, max(0, situation.fitting - moved), local, now)
         state.accrue(now)

@@ -127,6 +127,17 @@ def test_one_job_at_a_time_and_the_worst_first(tmp_path: Path) -> None:
     host.looks.close()
 
 
+def test_a_job_that_keeps_its_reader_does_not_keep_the_others(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, count=2)
+    jobs.put("1", 50, 90)
+    jobs.put("2", 50, 20)
+    host = Host(jobs)
+    (first,) = host.pass_time(60)
+    host.now += 4 * 3600
+    assert host.pass_time(30) == ["2" if first == "1" else "1"]
+    host.looks.close()
+
+
 def test_suspended_jobs_and_jobs_without_keep_local_are_not_looked_at(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     jobs.put("1", 50, 50)

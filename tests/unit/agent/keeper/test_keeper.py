@@ -86,6 +86,9 @@ def test_the_rate_follows_what_was_reached(keeper: Keeper) -> None:
         keeper.moved(KEY, SITUATION, GIB, 10.0, float(now))
     why = keeper.decide(("slurm", "8"), replace(SITUATION, remaining=400.0), 30.0, {}).why
     assert "s at 108 MB/s" in why
+    keeper.moved(KEY, SITUATION, 16 << 20, 16.0, 40.0)
+    why = keeper.decide(("slurm", "9"), replace(SITUATION, remaining=400.0), 50.0, {}).why
+    assert "s at 107 MB/s" in why, "a small move says little"
 
 
 @pytest.mark.parametrize(
