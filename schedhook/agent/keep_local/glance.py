@@ -48,8 +48,7 @@ class JobGlances:
     def __init__(
         self, adapter: Scheduler, job: str, tasks: tuple[Task, ...], topology: Topology, root: Path
     ) -> None:
-        self.tasks = tasks
-        """Those for which the files were opened."""
+        self._tasks = tasks
         off = {task.name: off_nodes(topology, task.placement) for task in tasks}
         tops = [path for path in adapter.cgroups(job) if (path / _FIGURES).exists()][:1]
         # Version 1 does not tell all; see `parse_process_memory`.
@@ -70,6 +69,12 @@ class JobGlances:
         except BaseException:
             self.close()
             raise
+
+    def is_of(self, tasks: tuple[Task, ...]) -> bool:
+        """Return whether the files are still those of these tasks, read anew perhaps."""
+        if tasks is not self._tasks and tasks == self._tasks:
+            self._tasks = tasks
+        return tasks is self._tasks
 
     def read(self) -> Glance:
         """Return what the figures show now."""

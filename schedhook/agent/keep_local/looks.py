@@ -18,6 +18,8 @@ from schedhook.values.errors import PLUGIN_ERRORS
 from schedhook.values.model import Event
 
 _COUNT_SECONDS = 60.0
+_SAME_NODES_SECONDS = 60.0
+"""How soon new nodes, and processors that came or went, are noticed."""
 _TURN_SECONDS = 4 * 3600.0
 """After so long another job is dealt with: a process can keep the reader of its page tables."""
 _UNSEEN_SECONDS = 86_400.0
@@ -109,13 +111,13 @@ class LocalLooks:
 
     def _files(self, watched: WatchedJob, now: float) -> JobGlances:
         found = self._open.get(watched.key)
-        if found is None or found.tasks is not watched.tasks:
+        if found is None or not found.is_of(watched.tasks):
             self._close(watched.key)
             found = self._open[watched.key] = JobGlances(
                 watched.adapter,
                 watched.job,
                 watched.tasks,
-                self._read_topology(now),
+                self._read_topology(now, _SAME_NODES_SECONDS),
                 self._root,
             )
         return found
@@ -123,12 +125,12 @@ class LocalLooks:
     def _room(self, state: JobState, now: float) -> dict[int, int]:
         if not state.awaited:
             return {}
-        nodes = self._read_topology(now).nodes
+        nodes = self._read_topology(now, 0.0).nodes
         return {node: nodes[node].room for node in state.awaited if node in nodes}
 
-    def _read_topology(self, now: float) -> Topology:
-        """Return the topology, read at most once in a tick."""
-        if self._topology is None or self._topology[0] != now:
+    def _read_topology(self, now: float, oldest: float) -> Topology:
+        """Return the topology as it was at most `oldest` seconds ago; 0: in this tick."""
+        if self._topology is None or now - self._topology[0] > oldest:
             self._topology = (now, read_topology(self._root))
         return self._topology[1]
 

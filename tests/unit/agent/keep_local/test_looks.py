@@ -112,6 +112,21 @@ def test_a_job_is_picked_within_half_a_minute(tmp_path: Path) -> None:
     host.looks.close()
 
 
+def test_files_stay_open_while_the_tasks_are_the_same(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    host = Host(jobs)
+    host.pass_time(30)
+    before = dict(host.looks._open)
+    host.watched[0].tasks = jobs.tasks("1")  # the watcher reads them anew now and then
+    host.pass_time(30)
+    assert host.looks._open == before
+    jobs.tasks_each = 2
+    host.watched[0].tasks = jobs.tasks("1")
+    host.pass_time(30)
+    assert host.looks._open != before
+    host.looks.close()
+
+
 def test_one_job_at_a_time_and_the_worst_first(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path, count=3)
     host = Host(jobs)
