@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
@@ -15,11 +15,19 @@ SCOPE = CGROUPS / "system.slice" / "slurmstepd.scope"
 
 @contextmanager
 def slurm_job(
-    job: str, mib: int, nodes: tuple[int, ...] = (0, 1), *, memory: tuple[int, ...] | None = None
+    job: str,
+    mib: int,
+    nodes: tuple[int, ...] = (0, 1),
+    *,
+    memory: tuple[int, ...] | None = None,
+    variables: Mapping[str, str] = {},
+    prefix: Sequence[str] = (),
 ) -> Iterator[tuple[Path, list[Job]]]:
     """Yield a job's cgroup and its tasks, each with a processor and `mib` MiB on its node.
 
     With `memory` the MiB are on those nodes instead.
+
+    Tasks have also these `variables` in their environment; `prefix` is a command that runs them.
     """
     leaf = SCOPE / f"job_{job}" / "step_0" / "user" / "task_special"
     for path in reversed((leaf, *leaf.parents)):
@@ -32,8 +40,9 @@ def slurm_job(
     tasks = []
     with ExitStack() as stack:
         for rank, (node, filled) in enumerate(zip(nodes, memory or nodes, strict=True)):
-            with patch.dict(os.environ, SLURM_PROCID=str(rank)):
-                task = stack.enter_context(Job("anon", mib, filled, cgroup=leaf))
+            with patch.dict(os.environ, variables, SLURM_PROCID=str(rank)):
+                task = Job("anon", mib, filled, cgroup=leaf, prefix=prefix)
+                stack.enter_context(task)
             os.sched_setaffinity(task.pid, {node})
             tasks.append(task)
         yield cgroup, tasks
