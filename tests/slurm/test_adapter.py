@@ -8,7 +8,6 @@ from schedhook.values.errors import UsageError
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
 from schedhook_plugins.schedulers.slurm.queries import QUERY_METHODS, probe, query_job
-from schedhook_plugins.schedulers.slurm.scheduler import Slurm
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
 
 
@@ -70,15 +69,3 @@ def test_a_job_name_that_looks_like_output_changes_no_answer(cluster: Cluster) -
     assert {query_job(str(job), methods=[method]).hosts for method in QUERY_METHODS[2:]} == {
         ("n1",)
     }
-
-
-def test_slurm_tells_how_long_a_job_may_still_run(cluster: Cluster) -> None:
-    limited = cluster.submit("sleep 600", "-n1", "-w", "n1", "--time=10")
-    endless = cluster.submit("sleep 600", "-n1", "-w", "n1", "--time=UNLIMITED")
-    for job in (limited, endless):
-        cluster.wait_for_step(job, "batch")
-    slurm = Slurm(host="n1")
-    left = slurm.time_left(str(limited))
-    assert left is not None
-    assert 400 < left <= 600
-    assert slurm.time_left(str(endless)) is None
