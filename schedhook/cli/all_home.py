@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import click
 
 from schedhook.cli.errors import complain
-from schedhook.cli.running import carry_out, print_report
+from schedhook.cli.running import carry_out, print_report, worst_status
 from schedhook.jobs.choice import actions_for
-from schedhook.jobs.lookup import scheduler_names
+from schedhook.jobs.lookup import find_jobs
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.nodes import check_named_nodes
 from schedhook.relocation.settings import resolve_settings
@@ -23,8 +22,6 @@ from schedhook.values.errors import PLUGIN_ERRORS
 from schedhook.values.model import NodeMap, Outcome, Report
 from schedhook.values.report_json import report_to_dict
 from schedhook.values.text import describe_error
-
-_WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
 
 
 def bring_all_home(
@@ -39,8 +36,8 @@ def bring_all_home(
     """
     _check(request, config, plugins, root)
     reports: list[Report] = []
-    problems: list[str] = []
-    for name, job in _jobs(plugins, request.scheduler, root, problems):
+    jobs, problems = find_jobs(plugins, request.scheduler, root)
+    for name, job in jobs:
         try:
             its = replace(request, scheduler=name, job=job)
             reports.append(
@@ -58,7 +55,9 @@ def bring_all_home(
         complain(f"schedhook: {problem}")
     if not reports and not problems and not as_json:
         click.echo("no job on this host")
-    return _worst(reports, problems)
+    if not as_json and any(each.outcome is Outcome.REFUSED for each in reports):
+        click.echo("if jobs are on each other's nodes, let them trade places: schedhook rebalance")
+    return worst_status(reports, problems)
 
 
 def _leave_alone(request: Request, config: Config, plugins: Plugins, root: Path) -> Report | None:
@@ -86,25 +85,6 @@ def _check(request: Request, config: Config, plugins: Plugins, root: Path) -> No
     if request.mapper is not None:
         plugins.mapper(request.mapper)
     check_named_nodes(request, plugins.backend(settings.backend).create(root).topology())
-    if request.scheduler is not None:
-        plugins.scheduler(request.scheduler)
-
-
-def _jobs(
-    plugins: Plugins, scheduler: str | None, root: Path, problems: list[str]
-) -> Iterator[tuple[str, str]]:
-    """Yield (scheduler, job) of every job that has processes here.
-
-    Add a line to `problems` for each scheduler that fails.
-    """
-    for name in scheduler_names(plugins, scheduler):
-        try:
-            adapter = plugins.adapter(name, root)
-            jobs = [job for job in adapter.jobs() if adapter.tasks(job)]
-        except PLUGIN_ERRORS as error:  # an adapter is a plug-in
-            problems.append(f"{name}: {describe_error(error)}")
-        else:
-            yield from ((name, job) for job in jobs)
 
 
 def _print(scheduler: str, report: Report) -> None:
@@ -115,10 +95,3 @@ def _print(scheduler: str, report: Report) -> None:
 
 def _to_dict(reports: list[Report], problems: list[str]) -> dict[str, Any]:
     return {"jobs": [report_to_dict(report) for report in reports], "problems": problems}
-
-
-def _worst(reports: list[Report], problems: list[str]) -> int:
-    found = {report.outcome for report in reports}
-    if problems:
-        found.add(Outcome.FAILED)
-    return next((each.exit_status for each in _WORST_FIRST if each in found), 0)

@@ -13,6 +13,7 @@ from schedhook.control.undo import recover
 COMMANDS = {
     "relocate": "move the memory of running processes to other NUMA nodes",
     "plan": "show what relocate would do; nothing moves",
+    "rebalance": "bring the memory of all jobs home together: they trade places",
     "profile": "move pages to the nodes that use them, by a profiler's log",
     "show": "show where memory is, and how much of it is off-node",
     "plugins": "list what is installed, and from which package",

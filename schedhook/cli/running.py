@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from schedhook.values.model import Outcome, Report
 from schedhook.values.report_json import report_to_dict
 
 _KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
+_WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
 
 
 def carry_out(
@@ -36,13 +37,18 @@ def carry_out(
     if request.job is not None and request.scheduler is not None:
         adapter = plugins.adapter(request.scheduler, root)
         notes = note_on_override(adapter, request.job, config.actions)
-    with _progress_bar(as_json) as progress:
+    with progress_shown(as_json) as progress:
         report = relocate(request, config, plugins, root=root, progress=progress)
     report = replace(report, notes=(*notes, *report.notes))  # the last one tells of a refusal
+    record_real(report, request, config, root)
+    return report
+
+
+def record_real(report: Report, request: Request, config: Config, root: Path) -> None:
+    """Record the report if root has relocated on this host, or was refused."""
     is_real = root == Path("/") and os.geteuid() == 0 and not request.dry_run
     if is_real and report.outcome in _KEPT:
         record(report, config)
-    return report
 
 
 def record(report: Report, config: Config) -> None:
@@ -70,7 +76,16 @@ def print_report(report: Report, as_json: bool, more: Mapping[str, Any] | None =
         output.print_report(report)
 
 
-def _progress_bar(as_json: bool) -> AbstractContextManager[Progress | None]:
+def worst_status(reports: Iterable[Report], problems: Sequence[str]) -> int:
+    """Return the exit status for several jobs: that of the worst outcome, 1 with a problem."""
+    found = {report.outcome for report in reports}
+    if problems:
+        found.add(Outcome.FAILED)
+    return next((each.exit_status for each in _WORST_FIRST if each in found), 0)
+
+
+def progress_shown(as_json: bool) -> AbstractContextManager[Progress | None]:
+    """Show a progress bar during the block if standard error is a terminal."""
     if as_json or not sys.stderr.isatty():
         return nullcontext(None)
     from schedhook.cli.output.progress import progress_bar

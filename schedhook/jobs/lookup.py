@@ -10,7 +10,8 @@ from pathlib import Path
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.scheduler import Scheduler, Task, check_job
-from schedhook.values.errors import UsageError
+from schedhook.values.errors import PLUGIN_ERRORS, UsageError
+from schedhook.values.text import describe_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,26 @@ def find_tasks(
 def find_pids(plugins: Plugins, job: str, scheduler: str | None, root: Path) -> tuple[int, ...]:
     """Return the processes on this host, each once, of the job with this id; see `find_job`."""
     return _find(plugins, job, scheduler, root, lambda _: job).pids
+
+
+def find_jobs(
+    plugins: Plugins, scheduler: str | None, root: Path
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return (scheduler, job) of every job that has processes here.
+
+    Also return a line for each scheduler that failed. Raise PluginError if `scheduler` is unknown.
+    """
+    if scheduler is not None:
+        plugins.scheduler(scheduler)
+    found: list[tuple[str, str]] = []
+    problems: list[str] = []
+    for name in scheduler_names(plugins, scheduler):
+        try:
+            adapter = plugins.adapter(name, root)
+            found += [(name, job) for job in adapter.jobs() if adapter.tasks(job)]
+        except PLUGIN_ERRORS as error:  # an adapter is a plug-in
+            problems.append(f"{name}: {describe_error(error)}")
+    return found, problems
 
 
 def _find(

@@ -20,6 +20,7 @@ whole_process  move processes as a whole, by migrate_pages(2)
 unreachable    pages that move_pages(2) does not find
 page_choice    ask a strategy page by page
 page_plan      what it answered
+backlog        the pages of page plans that have yet to arrive, chunk by chunk
 observation    record what moves by other means
 profiling      profiles of memory accesses
 =============  ==================================================================================

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from schedhook.host.topology import Topology
 from schedhook.migration import observation, page_choice
+from schedhook.migration.backlog import Lot
 from schedhook.migration.headroom import Headroom
 from schedhook.migration.objects import Unread
 from schedhook.migration.options import MoveOptions
@@ -21,7 +22,7 @@ from schedhook.migration.processes import MovingMemory, MovingProcess
 from schedhook.migration.selection import Selection
 from schedhook.migration.snapshot import Snapshot
 from schedhook.migration.sweeper import Sweeper
-from schedhook.migration.units import map_units, planned_units
+from schedhook.migration.units import gather, map_units, planned_units, transfer_unit
 from schedhook.migration.view import View
 from schedhook.migration.whole_process import WholeProcessMover
 from schedhook.roles.backend import Backend, Target
@@ -225,6 +226,18 @@ class Move:
         """Sweep the pages that the processes' page plans name."""
         self._view.expire()
         self._sweeper.sweep(planned_units(self.processes), self.processes, retry_hidden=True)
+
+    def carry_out_lots(self, lots: Sequence[Lot], to: int, *, retry_hidden: bool) -> int:
+        """Sweep the pages of these lots to the node `to`, and return the bytes that have moved.
+
+        What stayed is counted in `left` of the processes that have some of them.
+        """
+        self._view.expire()
+        parts = list({id(lot.part): lot.part for lot in lots}.values())
+        units = (transfer_unit(lot.part, replace(lot.transfer, new=to)) for lot in lots)
+        before = sum(sum(part.moved.values()) for part in parts)
+        self._sweeper.sweep(gather(units), parts, retry_hidden=retry_hidden)
+        return sum(sum(part.moved.values()) for part in parts) - before
 
     def replace_processes(self, processes: Iterable[MovingProcess]) -> None:
         """Go on with these processes: some have joined the request, or taken a pid over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from schedhook.migration.page_plan import Transfer
 from schedhook.migration.processes import MovingMemory, MovingProcess
 from schedhook.migration.runs import UNIT_BYTES, spread
 from schedhook.values.extents import Extents
@@ -94,19 +95,24 @@ def gather(units: Iterable[Unit]) -> Iterator[Unit]:
     yield from (batch.unit() for batch in batches.values())
 
 
+def transfer_unit(part: MovingMemory, transfer: Transfer) -> Unit:
+    """Return the unit that moves the pages of a transfer."""
+    return Unit(
+        part,
+        transfer.area,
+        transfer.shared,
+        transfer.start,
+        transfer.end,
+        {transfer.old: transfer.new},
+        transfer.pages,
+        transfer.pages.size,
+    )
+
+
 def _planned(processes: Sequence[MovingProcess]) -> Iterator[Unit]:
     for process in processes:
         for transfer in process.page_plan.transfers if process.page_plan else ():
-            yield Unit(
-                process,
-                transfer.area,
-                transfer.shared,
-                transfer.start,
-                transfer.end,
-                {transfer.old: transfer.new},
-                transfer.pages,
-                transfer.pages.size,
-            )
+            yield transfer_unit(process, transfer)
 
 
 def _plain(parts: Sequence[MovingMemory], moves: Mapping[int, int]) -> Iterator[Unit]:

@@ -4,6 +4,7 @@
 module     step
 =========  ====================================================================================
 pipeline   `relocate`: all steps in order
+prepare    what comes before the move: attach, find the nodes, read, plan
 settings   resolve each choice of the request and the configuration once
 members    attach to the processes of the request
 nodes      make the node map
@@ -16,6 +17,8 @@ newcomers  move what appeared during the move
 verify     read residency again, and give a reason for all memory that stayed
 report     build the report
 notes      sentences for people
+rebalance  bring several jobs home together: `rebalance`
+rotate     carry out a rotation, chunk by chunk
 context    what the steps share
 =========  ====================================================================================
 """

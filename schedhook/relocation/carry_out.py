@@ -26,9 +26,7 @@ def carry_out(context: Context, move: Move, plan: Plan) -> Report:
     An observer, or a cgroup that cannot be frozen, may still refuse. If the move fails, threads
     get their old processors and policies back.
     """
-    for part in (part for process in move.processes for part in process.parts):
-        part.before = part.selection
-    count_unmapped(move, context.root)
+    remember(move, context.root)
     cpus = context.settings.request.cpus
     binding = Binding(context.rollback, context.root)
     try:
@@ -55,6 +53,13 @@ def carry_out(context: Context, move: Move, plan: Plan) -> Report:
     report = final_report(context, move, plan, pending, failure)
     context.plugins.notify("schedhook_after_migrate", report=report)
     return report
+
+
+def remember(move: Move, root: Path) -> None:
+    """Keep what was found of the move's memory, before anything moves."""
+    for part in (part for process in move.processes for part in process.parts):
+        part.before = part.selection
+    count_unmapped(move, root)
 
 
 def _move(context: Context, pending: list[Move], plan: Plan, frozen: Sequence[Path]) -> None:

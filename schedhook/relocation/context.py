@@ -6,11 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schedhook.control.rollback import Rollback
+from schedhook.migration.headroom import Headroom
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.members import Members
 from schedhook.relocation.settings import Settings
 from schedhook.roles.backend import Backend
 from schedhook.roles.request import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transit:
+    """What relocations share whose memory moves in turns, through little room."""
+
+    headroom: Headroom
+    cpu: int
+    """The processor that moves the pages, unless the request or the configuration says how many
+    threads do: it uses first what it has freed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +40,5 @@ class Context:
     """time.monotonic() at the start."""
     notes: list[str]
     """Sentences for the report; every step adds its own."""
+    transit: Transit | None = None
+    """What it shares with other relocations; None if it is carried out by itself."""

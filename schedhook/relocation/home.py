@@ -20,8 +20,8 @@ from schedhook.relocation.context import Context
 from schedhook.relocation.nodes import Route, ask_mapper
 from schedhook.relocation.notes import BY_PAGE
 from schedhook.roles.scheduler import Task
-from schedhook.roles.strategy import Choice, Pages
-from schedhook.values.errors import ProcessGoneError
+from schedhook.roles.strategy import Choice, PageChoice, Pages
+from schedhook.values.errors import ProcessGoneError, RefusedError
 from schedhook.values.model import MemoryKind, NodeMap, Placement
 from schedhook.values.sets import NodeSet
 
@@ -40,35 +40,89 @@ class Way:
     homes: NodeSet
 
 
+NOWHERE = Way(NodeSet(), NodeSet())
+
+
 def find_way_home(context: Context, topology: Topology) -> tuple[Context, Route]:
     """Return the route of a request to bring memory home, and the context to go on with.
 
     If processes have different ways, that context has a strategy that chooses nodes page by page.
     """
-    ways = _find_ways(context, topology)
-    different = set(ways.values())
+    home = WaysHome.find(context, topology)
+    different = set(home.ways.values())
     if not any(way.strays for way in different):
         context.notes.append(AT_HOME)
         return context, Route(node_map=NodeMap(pairs={}), sources=NodeSet(), destinations=NodeSet())
-    maps = _Maps(context, topology)
     if len(different) == 1:
         (way,) = different
-        node_map = maps.of(way)
+        node_map = home.map_of(way)
         return context, Route(node_map=node_map, sources=way.strays, destinations=way.homes)
     named = context.settings.request.strategy
     context.notes.append(f"{DIFFERENT}, not by strategy {named}" if named else DIFFERENT)
-    choice = _HomeChoice(ways, maps)
+    return choosing(context, home.choose), home.route()
+
+
+def choosing(context: Context, choose: PageChoice) -> Context:
+    """Return the context with a strategy that sends each page where `choose` says."""
     strategy = StrategyPlugin(
-        name="home", summary="off-node memory to its nodes", choose_nodes=lambda _: choice.choose
+        name="home", summary="off-node memory to its nodes", choose_nodes=lambda _: choose
     )
-    return (
-        replace(context, settings=replace(context.settings, strategy=strategy)),
-        Route(
+    return replace(context, settings=replace(context.settings, strategy=strategy))
+
+
+@dataclass(slots=True)
+class WaysHome:
+    """The way of each process of a request, and the choice of a node for each page by them."""
+
+    ways: Mapping[int, Way]
+    """By pid."""
+    context: Context
+    topology: Topology
+    maps: dict[Way, NodeMap] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, context: Context, topology: Topology) -> WaysHome:
+        """Return the ways of the context's processes."""
+        return cls(_find_ways(context, topology), context, topology)
+
+    def route(self) -> Route:
+        """Return the route of pages of which each goes its own way."""
+        return Route(
             node_map=NodeMap(pairs={}, mapper=BY_PAGE),
-            sources=NodeSet(node for way in different for node in way.strays),
-            destinations=NodeSet(node for way in different for node in way.homes),
-        ),
-    )
+            sources=NodeSet(node for way in self.ways.values() for node in way.strays),
+            destinations=NodeSet(node for way in self.ways.values() for node in way.homes),
+        )
+
+    def choose(self, pages: Pages) -> Choice:
+        """Return the node of pages by the ways of the processes that map them."""
+        return self.choose_for_all(pages, self.ways.values())
+
+    def choose_for_all(self, pages: Pages, ways: Iterable[Way]) -> Choice:
+        """Return the node of pages that, if they are shared, all processes of `ways` may map."""
+        way = self.ways.get(pages.pid, NOWHERE)
+        if pages.kind is MemoryKind.SHMEM or pages.aliases:
+            placed = [way for way in ways if way.homes]
+            strays = way.strays.intersection(*(way.strays for way in placed))
+            homes = NodeSet(node for way in placed for node in way.homes)
+            way = Way(NodeSet(strays) - homes, homes)
+        if pages.node not in way.strays:
+            return None
+        home = self.map_of(way).pairs[pages.node]
+        if home not in pages.allowed:
+            raise RefusedError(
+                f"memory of process {pages.pid} belongs on node {home}, but its cpuset, or that of"
+                f" the calling process, allows node {pages.allowed} only; widen cpuset.mems first"
+            )
+        return home
+
+    def map_of(self, way: Way) -> NodeMap:
+        """Return the node map of a way, made once by the request's mapper or by `nearest`."""
+        if way not in self.maps:
+            request, plugins = self.context.settings.request, self.context.plugins
+            self.maps[way] = ask_mapper(
+                request.mapper or "nearest", plugins, way.strays, way.homes, self.topology
+            )
+        return self.maps[way]
 
 
 def _find_ways(context: Context, topology: Topology) -> dict[int, Way]:
@@ -81,8 +135,7 @@ def _find_ways(context: Context, topology: Topology) -> dict[int, Way]:
         for pid in task.pids:
             strays = _strays(topology, task.placement, held.get(pid))
             ways[pid] = Way(strays if wanted is None else strays & wanted, homes)
-    nowhere = Way(NodeSet(), NodeSet())
-    return dict.fromkeys(held, nowhere) | ways
+    return dict.fromkeys(held, NOWHERE) | ways
 
 
 def _tasks(context: Context, topology: Topology) -> Iterable[Task]:
@@ -102,41 +155,3 @@ def _strays(topology: Topology, placement: Placement, process: MovingProcess | N
         policies = [area.policy for area in process.target.areas()]
         return off_nodes(topology, placement, policies)
     return NodeSet()
-
-
-@dataclass(slots=True)
-class _Maps:
-    """The node map of each way, made once by the request's mapper or by `nearest`."""
-
-    context: Context
-    topology: Topology
-    known: dict[Way, NodeMap] = field(default_factory=dict)
-
-    def of(self, way: Way) -> NodeMap:
-        if way not in self.known:
-            request, plugins = self.context.settings.request, self.context.plugins
-            self.known[way] = ask_mapper(
-                request.mapper or "nearest", plugins, way.strays, way.homes, self.topology
-            )
-        return self.known[way]
-
-
-@dataclass(slots=True)
-class _HomeChoice:
-    """Chooses the node of each page by the ways of the processes that map it."""
-
-    ways: Mapping[int, Way]
-    maps: _Maps
-
-    def choose(self, pages: Pages) -> Choice:
-        way = self._way(pages)
-        return self.maps.of(way).pairs[pages.node] if pages.node in way.strays else None
-
-    def _way(self, pages: Pages) -> Way:
-        mine = self.ways.get(pages.pid, Way(NodeSet(), NodeSet()))
-        if pages.kind is not MemoryKind.SHMEM and not pages.aliases:
-            return mine
-        placed = [way for way in self.ways.values() if way.homes]
-        strays = mine.strays.intersection(*(way.strays for way in placed))
-        homes = NodeSet(node for way in placed for node in way.homes)
-        return Way(NodeSet(strays) - homes, homes)

@@ -9,16 +9,21 @@ from schedhook.migration.throttle import choose_threads
 from schedhook.relocation.context import Context
 from schedhook.relocation.nodes import Route
 from schedhook.relocation.watch_room import watch_room
+from schedhook.values.sets import CpuSet
 
 
 def make_move(context: Context, route: Route, topology: Topology) -> Move:
     """Return the move of the context's processes on this route."""
     settings, request = context.settings, context.settings.request
-    threads, cpus = choose_threads(
-        settings.threads,
-        request.cpus or topology.cpus_of(route.node_map.destinations),
-        topology.cpus_of(route.node_map.sources),
-    )
+    transit = context.transit
+    if transit and not settings.threads:
+        threads, cpus = 1, CpuSet({transit.cpu})
+    else:
+        threads, cpus = choose_threads(
+            settings.threads,
+            request.cpus or topology.cpus_of(route.destinations),
+            topology.cpus_of(route.sources),
+        )
     return Move(
         backend=context.backend,
         node_map=route.node_map,
@@ -39,7 +44,7 @@ def make_move(context: Context, route: Route, topology: Topology) -> Move:
         ),
         sources=route.sources,
         destinations=route.destinations,
-        headroom=watch_room(context, route.node_map),
+        headroom=transit.headroom if transit else watch_room(context, route.node_map),
         guidance=request.guidance,
         member_pids=context.members.pids,
         cgroup=request.cgroup,

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from schedhook.control.rollback import Rollback
 from schedhook.control.undo import recover
 from schedhook.host.topology import Topology
 from schedhook.jobs.lookup import find_pids, find_tasks
-from schedhook.migration.policies import count_policies
 from schedhook.plugins.manager import Plugins
 from schedhook.relocation.carry_out import carry_out
 from schedhook.relocation.context import Context
 from schedhook.relocation.home import find_way_home
-from schedhook.relocation.make_move import make_move
 from schedhook.relocation.members import Members
-from schedhook.relocation.newcomers import refresh
-from schedhook.relocation.nodes import check_named_nodes, find_route
-from schedhook.relocation.notes import (
-    BY_PAGE,
-    POLICIES_BY_PAGE,
-    RECOVERED,
-    note_on_one_node,
-    note_on_upper_bounds,
-    notes_on_gpus,
-    notes_on_map,
-    notes_on_memory,
-    notes_on_objects,
-    notes_on_policies,
-)
-from schedhook.relocation.plan import make_plan
-from schedhook.relocation.policies import foresee_policies_left
-from schedhook.relocation.report import brief_report, plan_report
+from schedhook.relocation.nodes import Route, check_named_nodes, find_route
+from schedhook.relocation.notes import RECOVERED, notes_on_policies
+from schedhook.relocation.prepare import open_move, plan_move
+from schedhook.relocation.report import plan_report
 from schedhook.relocation.settings import resolve_settings
-from schedhook.relocation.strategy import choose_nodes
 from schedhook.roles.request import Progress, Request
 from schedhook.values.config import Config
 from schedhook.values.errors import RefusedError
-from schedhook.values.model import NodeMap, Outcome, Policies, Report
+from schedhook.values.model import Outcome, Policies, Report
 
 
 def relocate(
@@ -83,52 +66,29 @@ def relocate(
 
 
 def _relocate(context: Context) -> Report:
-    request, notes = context.settings.request, context.notes
+    request = context.settings.request
     topology = context.backend.topology()
     check_named_nodes(request, topology)
-    if (ended := _attach(context, topology)) is not None:
-        return brief_report(context, ended, request.node_map or NodeMap(pairs={}))
+    opened = open_move(context, topology, _find_way)
+    planned = opened if isinstance(opened, Report) else plan_move(opened)
+    if isinstance(planned, Report):
+        return planned
+    context, move, plan = planned.context, planned.move, planned.plan
+    if not request.dry_run:
+        return carry_out(context, move, plan)
+    settings = context.settings  # policies can follow, or the kernel adapts them
+    if settings.policies is Policies.LEAVE and not settings.strategy.changes_cpuset:
+        context.notes.extend(notes_on_policies(planned.policies, move.destinations))
+    return plan_report(context, Outcome.PLANNED, plan)
+
+
+def _find_way(context: Context, topology: Topology) -> tuple[Context, Route]:
+    """Return the request's route; raise RefusedError if the job's scheduler would mind."""
     if why := _explain_refused_cpus(context):
-        notes.append(why)
-        return brief_report(context, Outcome.REFUSED, request.node_map or NodeMap(pairs={}))
-
-    if request.home:
-        context, route = find_way_home(context, topology)
-    else:
-        route = find_route(context, topology)
-    move = make_move(context, route, topology)
-    refresh(move, context.members, notes)
-    notes += notes_on_map(route.node_map) + notes_on_memory(move.processes)
-    if not move.is_exact:
-        notes.append(note_on_upper_bounds())
-    notes += notes_on_objects(move.unread_objects)
-
-    ended = choose_nodes(context.settings.strategy, move, request.guidance, notes)
-    if ended is not None:
-        return brief_report(context, ended, route.node_map)
-    plan = make_plan(context.settings, move, topology, context.backend.allowed_nodes())
-    notes += notes_on_gpus(plan, topology)
-    policies = foresee_policies_left(move)
-    plan = replace(plan, policies=count_policies(policies))
-    if plan.policies and route.node_map.mapper == BY_PAGE:
-        context = _leave_policies(context)
-    if plan.refusal:
-        notes.append(plan.refusal)
-        return plan_report(context, Outcome.REFUSED, plan)
-    if request.dry_run:
-        settings = context.settings  # policies can follow, or the kernel adapts them
-        if settings.policies is Policies.LEAVE and not settings.strategy.changes_cpuset:
-            notes += notes_on_policies(policies, route.destinations)
-        return plan_report(context, Outcome.PLANNED, plan)
-    return carry_out(context, move, plan)
-
-
-def _leave_policies(context: Context) -> Context:
-    """Return the context of a relocation that rebinds no policy, with a note if it was to."""
-    settings = context.settings
-    if settings.policies is Policies.REBIND:
-        context.notes.append(POLICIES_BY_PAGE)
-    return replace(context, settings=replace(settings, policies=Policies.LEAVE))
+        raise RefusedError(why)
+    if context.settings.request.home:
+        return find_way_home(context, topology)
+    return context, find_route(context, topology)
 
 
 def _explain_refused_cpus(context: Context) -> str | None:
@@ -139,18 +99,3 @@ def _explain_refused_cpus(context: Context) -> str | None:
     name, _ = find_tasks(context.plugins, request.job, request.scheduler, context.root)
     adapter = context.plugins.adapter(name, context.root)
     return adapter.explain_refused_cpus(request.job, request.cpus)
-
-
-def _attach(context: Context, topology: Topology) -> Outcome | None:
-    """Attach to the request's processes; return the outcome if that ends the relocation."""
-    has_one_node = len(topology.memory_nodes) == 1
-    try:
-        context.members.attach_named()
-    except RefusedError as refusal:
-        if not has_one_node:  # else no right to move memory is needed
-            context.notes.append(str(refusal))
-            return Outcome.REFUSED
-    if has_one_node:
-        context.notes.append(note_on_one_node(topology.memory_nodes))
-        return Outcome.NOTHING_TO_DO
-    return None

@@ -169,6 +169,16 @@ def numa_maps_of(pid: int, start: int, end: int) -> dict[int, int]:
     return total
 
 
+def numa_stat(path: Path, *kinds: str) -> dict[int, int]:
+    """Return bytes by node of a cgroup, as the kernel counts them: memory.numa_stat."""
+    total: dict[int, int] = {}
+    for line in (path / "memory.numa_stat").read_text().splitlines():
+        if line.split()[0] in kinds:
+            for node, size in re.findall(r"N(\d+)=(\d+)", line):
+                total[int(node)] = total.get(int(node), 0) + int(size)
+    return total
+
+
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():

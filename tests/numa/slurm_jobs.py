@@ -22,6 +22,7 @@ def slurm_job(
     memory: tuple[int, ...] | None = None,
     variables: Mapping[str, str] = {},
     prefix: Sequence[str] = (),
+    kind: str = "anon",
 ) -> Iterator[tuple[Path, list[Job]]]:
     """Yield a job's cgroup and its tasks, each with a processor and `mib` MiB on its node.
 
@@ -38,17 +39,19 @@ def slurm_job(
     cgroup = SCOPE / f"job_{job}"
     (cgroup / "cpuset.cpus").write_text(",".join(map(str, nodes)))
     tasks = []
-    with ExitStack() as stack:
-        for rank, (node, filled) in enumerate(zip(nodes, memory or nodes, strict=True)):
-            with patch.dict(os.environ, variables, SLURM_PROCID=str(rank)):
-                task = Job("anon", mib, filled, cgroup=leaf, prefix=prefix)
-                stack.enter_context(task)
-            os.sched_setaffinity(task.pid, {node})
-            tasks.append(task)
-        yield cgroup, tasks
-    for path in (leaf, *leaf.parents[:3]):
-        until(lambda path=path: not (path / "cgroup.procs").read_text().strip())
-        path.rmdir()
-    with suppress(OSError):  # other tests may have jobs or services there
-        SCOPE.rmdir()
-        SCOPE.parent.rmdir()
+    try:
+        with ExitStack() as stack:
+            for rank, (node, filled) in enumerate(zip(nodes, memory or nodes, strict=True)):
+                with patch.dict(os.environ, variables, SLURM_PROCID=str(rank)):
+                    task = Job(kind, mib, filled, cgroup=leaf, prefix=prefix)
+                    stack.enter_context(task)
+                os.sched_setaffinity(task.pid, {node})
+                tasks.append(task)
+            yield cgroup, tasks
+    finally:
+        for path in (leaf, *leaf.parents[:3]):
+            until(lambda path=path: not (path / "cgroup.procs").read_text().strip())
+            path.rmdir()
+        with suppress(OSError):  # other tests may have jobs or services there
+            SCOPE.rmdir()
+            SCOPE.parent.rmdir()

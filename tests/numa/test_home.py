@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from schedhook.host.topology import read_topology
-from tests.numa.jobs import MIB, Job, cgroup
+from tests.numa.jobs import MIB, Job, cgroup, numa_stat
 from tests.numa.slurm_jobs import slurm_job
 
 pytestmark = pytest.mark.nodes(4)
@@ -27,16 +26,6 @@ OWN = MIB
 def bind(pid: int, node: int) -> None:
     """Bind a process to the processors of a node."""
     os.sched_setaffinity(pid, read_topology().cpus_of([node]))
-
-
-def numa_stat(path: Path, *kinds: str) -> dict[int, int]:
-    """Return bytes by node of a cgroup, as the kernel counts them: memory.numa_stat."""
-    total: dict[int, int] = {}
-    for line in (path / "memory.numa_stat").read_text().splitlines():
-        if line.split()[0] in kinds:
-            for node, size in re.findall(r"N(\d+)=(\d+)", line):
-                total[int(node)] = total.get(int(node), 0) + int(size)
-    return total
 
 
 @pytest.mark.parametrize("kind", ["anon", "thp"])

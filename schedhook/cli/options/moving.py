@@ -17,7 +17,7 @@ from schedhook.values.model import MemoryKind, Shared
 _KINDS = ", ".join(MemoryKind)
 _DEFAULTS = RelocationSection()
 
-moving_options = grouped(
+pace_options = grouped(
     click.option(
         "--backend",
         type=NAME,
@@ -57,19 +57,26 @@ moving_options = grouped(
         help="Disturb the job less: system calls of at most 20 ms, on one thread."
         f" {configured('no')}",
     ),
+)
+"""What is moved, by what, and how fast."""
+
+reserve_option = click.option(
+    "--reserve",
+    type=click.IntRange(0, 1 << 30),
+    metavar="MIB",
+    help="Leave so many MiB (1,048,576 bytes) free on each destination node, such as 512."
+    f" {configured(_DEFAULTS.reserve_mb)}",
+)
+
+moving_options = grouped(
+    pace_options,
     click.option(
         "--freeze/--no-freeze",
         default=None,
         help="Freeze the processes' cgroup (version 2) while their memory moves."
         f" {configured('no')}",
     ),
-    click.option(
-        "--reserve",
-        type=click.IntRange(0, 1 << 30),
-        metavar="MIB",
-        help="Leave so many MiB (1,048,576 bytes) free on each destination node, such as 512."
-        f" {configured(_DEFAULTS.reserve_mb)}",
-    ),
+    reserve_option,
     click.option(
         "--force",
         is_flag=True,
@@ -82,7 +89,7 @@ moving_options = grouped(
 def moving_arguments(
     kinds: str | None, shared: str | None, bandwidth: float | None, reserve: int | None
 ) -> dict[str, Any]:
-    """Return the fields of a Request for those `moving_options` whose name or unit differs."""
+    """Return the fields of a Request for those options above whose name or unit differs."""
     return {
         "kinds": parse_kinds(kinds),
         "shared": Shared(shared) if shared else None,

@@ -10,6 +10,14 @@ from schedhook.cli.options.types import NAME
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import UsageError
 
+scheduler_option = click.option(
+    "--scheduler",
+    type=NAME,
+    metavar="NAME",
+    shell_complete=names_of(SchedulerPlugin),
+    help="Only jobs of this scheduler: slurm, pbs, or one that a plug-in adds; default: of all.",
+)
+
 process_options = grouped(
     click.option(
         "--pid",

@@ -186,6 +186,7 @@ def test_one_job_that_is_refused_does_not_keep_the_others(run: Run, four: Path) 
     status, out, _ = run("relocate", *words, "--json")
     outcomes = {each["job"]: each["outcome"] for each in json.loads(out)["jobs"]}
     assert (status, outcomes) == (4, {"71": "nothing-to-do", "72": "refused", "73": "complete"})
+    assert "trade places: schedhook rebalance" in run("relocate", *words)[1]
 
 
 def test_all_is_for_home_only(run: Run, four: Path) -> None:

@@ -1,0 +1,201 @@
+"""`rebalance` on the real kernel: jobs on each other's nodes, which have no room for both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedhook.cli.main import main
+from tests.forked import in_child
+from tests.numa.dirt import count_killed, taken
+from tests.numa.jobs import MIB, Job, drop_caches, free_bytes, numa_stat, until
+from tests.numa.slurm_jobs import slurm_job
+
+pytestmark = pytest.mark.nodes(4)
+
+SIZE = 128
+"""MiB of a job."""
+FREE = 64
+"""MiB that are free on each node."""
+LITTLE = 10
+"""MiB that are free on a full node: what the kernel keeps for itself."""
+OWN = 2 * MIB
+"""Bytes of a program besides the memory that it fills."""
+KEPT = 16
+"""MiB: a quarter of the reserve."""
+RING = {"1": (0, 1), "2": (1, 2), "3": (2, 0)}
+"""The node of each job's processor, and the one on which its memory is."""
+
+
+@dataclass
+class Away:
+    """A job whose memory is away from its node."""
+
+    home: int
+    cgroup: Path
+    task: Job
+    checksum: str
+
+    def assert_home(self) -> None:
+        assert self.task.checksum() == self.checksum
+        found = numa_stat(self.cgroup, "anon")
+        assert found[self.home] >= SIZE * MIB
+        assert sum(found.values()) - found[self.home] < OWN, found
+
+
+@contextmanager
+def away(
+    where: dict[str, tuple[int, int]], kind: str = "anon", full: tuple[int, ...] = ()
+) -> Iterator[dict[str, Away]]:
+    """Start jobs by id, each with its memory on another node than its processor's.
+
+    Fill the host, and some nodes so that they have no room at all.
+    """
+    drop_caches()
+    killed = count_killed()
+    jobs = {}
+    with ExitStack() as stack:
+        for name, (home, at) in where.items():
+            path, (task,) = stack.enter_context(
+                slurm_job(name, SIZE, (home,), memory=(at,), kind=kind)
+            )
+            jobs[name] = Away(home, path, task, task.checksum())
+        for node in range(4):
+            stack.enter_context(taken(node, leave=LITTLE if node in full else FREE))
+        yield jobs
+    assert count_killed() == killed
+
+
+def moving(jobs: dict[str, Away]) -> None:
+    """Wait until memory of jobs comes home."""
+
+    def at_home() -> int:
+        return sum(job.task.residency().get(job.home, 0) for job in jobs.values())
+
+    before = at_home()
+    until(lambda: at_home() >= before + 8 * MIB, seconds=120)
+
+
+@contextmanager
+def least_free() -> Iterator[dict[int, int]]:
+    """Watch the nodes, and say in the end how much of each was free at least, in bytes."""
+    found = {node: free_bytes(node) for node in range(4)}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.005):
+            for node, size in list(found.items()):
+                found[node] = min(size, free_bytes(node))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path, config = tmp_path / "state" / "journal.db", tmp_path / "config.toml"
+    config.write_text(f'[journal]\npath = "{path}"\n')
+    monkeypatch.setenv("SCHEDHOOK_CONFIG", str(config))
+    return path
+
+
+def recorded(journal: Path) -> list[tuple[str, str]]:
+    with sqlite3.connect(journal) as database:
+        return list(database.execute("SELECT job, outcome FROM reports ORDER BY id"))
+
+
+def outcomes(shown: dict[str, Any]) -> dict[str, str]:
+    return {each["job"]: each["outcome"] for each in shown["jobs"]}
+
+
+def test_the_ring_of_three_jobs(run: Any, journal: Path) -> None:
+    with away(RING) as jobs:
+        assert run("relocate", "--all", "--home")[0] == 4, "one job at a time has no room"
+        earlier = len(recorded(journal))
+        before = {name: numa_stat(job.cgroup, "anon") for name, job in jobs.items()}
+        status, plan = run("rebalance", "--dry-run")
+        assert (status, set(outcomes(plan).values())) == (0, {"planned"})
+        for row in plan["matrix"]:
+            home, at = RING[row["job"]]
+            assert (row["from"], row["to"]) == (at, home)
+            assert row["bytes"] == pytest.approx(before[row["job"]][at], rel=0.02)
+        assert numa_stat(jobs["1"].cgroup, "anon") == before["1"]
+        with least_free() as free:
+            status, shown = run("rebalance")
+        assert (status, set(outcomes(shown).values())) == (0, {"complete"}), shown["jobs"]
+        for name, job in jobs.items():
+            job.assert_home()
+            moved = next(each["bytes_moved"] for each in shown["jobs"] if each["job"] == name)
+            gained = numa_stat(job.cgroup, "anon")[job.home] - before[name].get(job.home, 0)
+            assert moved == pytest.approx(gained, rel=0.02)
+        assert min(free.values()) >= (KEPT - 4) * MIB, free
+        assert recorded(journal)[earlier:] == [(name, "complete") for name in RING]
+        assert set(outcomes(run("rebalance")[1]).values()) <= {"nothing-to-do", "complete"}
+
+
+@pytest.mark.parametrize("kind", ["anon", "thp"])
+def test_two_jobs_swap(run: Any, kind: str) -> None:
+    with away({"1": (3, 2), "2": (2, 3)}, kind) as jobs:
+        status, shown = run("rebalance")
+        assert (status, set(outcomes(shown).values())) == (0, {"complete"}), shown["jobs"]
+        for job in jobs.values():
+            job.assert_home()
+
+
+def test_a_job_that_ends_meanwhile(run: Any) -> None:
+    with away(RING) as jobs:
+        ending = threading.Thread(target=lambda: (moving(jobs), jobs["2"].task.process.kill()))
+        ending.start()
+        status, shown = run("rebalance", "--bandwidth", 60)
+        ending.join()
+        assert status in (0, 3)
+        found = outcomes(shown)
+        assert (found["1"], found["3"]) == ("complete", "complete"), shown["jobs"]
+        jobs["1"].assert_home()
+        jobs["3"].assert_home()
+
+
+def test_a_rebalance_that_is_killed(run: Any, tmp_path: Path) -> None:
+    with away(RING) as jobs:
+        for _ in range(3):
+            child = in_child(
+                lambda: main(["rebalance", "--bandwidth", "40"], standalone_mode=False),
+                tmp_path / "log",
+            )
+            moving(jobs)
+            os.kill(child, signal.SIGKILL)
+            assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+            assert [job.task.checksum() for job in jobs.values()] == [
+                job.checksum for job in jobs.values()
+            ]
+        status, shown = run("rebalance")
+        assert status == 0, shown["jobs"]
+        for job in jobs.values():
+            job.assert_home()
+
+
+def test_a_job_that_cannot_go_home(run: Any, journal: Path) -> None:
+    with away(RING | {"4": (0, 3)}) as jobs:
+        status, shown = run("rebalance")
+        assert status == 4
+        assert outcomes(shown) == dict.fromkeys(RING, "complete") | {"4": "refused"}
+        assert "node 0 has no room" in shown["jobs"][3]["notes"][-1]
+        for name in RING:
+            jobs[name].assert_home()
+        assert jobs["4"].task.share_on(3) == 1
+        assert jobs["4"].task.checksum() == jobs["4"].checksum
+        assert sorted(recorded(journal))[-1] == ("4", "refused")
