@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from schedhook.cli.main import main
 from tests.forked import in_child
 from tests.numa.dirt import count_killed, taken
 from tests.numa.jobs import MIB, Job, drop_caches, free_bytes, numa_stat, until
+from tests.numa.killing import kill_after
 from tests.numa.slurm_jobs import slurm_job
 
 pytestmark = pytest.mark.nodes(4)
@@ -171,14 +170,12 @@ def test_a_job_that_ends_meanwhile(run: Any) -> None:
 
 def test_a_rebalance_that_is_killed(run: Any, tmp_path: Path) -> None:
     with away(RING) as jobs:
-        for _ in range(3):
+        for seconds in (1.5, 4.0, 8.0):
             child = in_child(
-                lambda: main(["rebalance", "--bandwidth", "40"], standalone_mode=False),
+                lambda: main(["rebalance", "--bandwidth", "20"], standalone_mode=False),
                 tmp_path / "log",
             )
-            moving(jobs)
-            os.kill(child, signal.SIGKILL)
-            assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+            kill_after(child, seconds)
             assert [job.task.checksum() for job in jobs.values()] == [
                 job.checksum for job in jobs.values()
             ]
@@ -199,3 +196,11 @@ def test_a_job_that_cannot_go_home(run: Any, journal: Path) -> None:
         assert jobs["4"].task.share_on(3) == 1
         assert jobs["4"].task.checksum() == jobs["4"].checksum
         assert sorted(recorded(journal))[-1] == ("4", "refused")
+
+
+def test_full_nodes_borrow_the_room_of_another(run: Any) -> None:
+    with away({"1": (1, 2), "2": (2, 1)}, full=(1, 2)) as jobs:
+        status, shown = run("rebalance")
+        assert (status, set(outcomes(shown).values())) == (0, {"complete"}), shown["jobs"]
+        for job in jobs.values():
+            job.assert_home()
