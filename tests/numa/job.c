@@ -121,6 +121,19 @@ static void *map(size_t bytes, int flags, int file)
     return start;
 }
 
+/* Between pages without access: numa_maps tells of whole areas, and from 6.7 on a thread's stack
+ * has the flags of memory without huge pages and would become one area with it. */
+static void *map_alone(size_t bytes)
+{
+    char *start = map(bytes + 2 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+
+    if (mprotect(start, PAGE, PROT_NONE) || mprotect(start + PAGE + bytes, PAGE, PROT_NONE))
+        die("mprotect");
+    if (madvise(start + PAGE, bytes, MADV_NOHUGEPAGE))
+        die("madvise");
+    return start + PAGE;
+}
+
 static int open_sized(const char *path)
 {
     int file = open(path, O_RDWR | O_CREAT, 0600);
@@ -145,18 +158,11 @@ static void make(const char *kind, const char *path)
     } else if (!strcmp(kind, "file") || !strcmp(kind, "shm")) {
         memory = map(length, MAP_SHARED, open_sized(path));
     } else if (!strcmp(kind, "reserve")) {
-        memory = mmap(NULL, 1ul << 40, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (memory == MAP_FAILED)
-            die("mmap");
-        if (madvise(memory, 1ul << 40, MADV_NOHUGEPAGE))
-            die("madvise");
+        memory = map_alone(1ul << 40);
         stride = (1ul << 40) / (length / PAGE) / PAGE * PAGE;
         length = 1ul << 40;
     } else {
-        memory = map(length, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-        if (madvise(memory, length, MADV_NOHUGEPAGE))
-            die("madvise");
+        memory = map_alone(length);
         if (!strcmp(kind, "mlock") && mlock(memory, length))
             die("mlock");
     }

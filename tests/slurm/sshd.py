@@ -1,4 +1,4 @@
-"""A real sshd on this host under the names of several, and ClusterShell told of it."""
+"""A real sshd on the guest under the names of several hosts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.slurm.cluster import wait_until
 
 PORT = 2222
 NOBODY_LISTENS = 2223
+CLIENT = Path("/etc/ssh/ssh_config.d/schedhook-test.conf")
 
 
 @contextmanager
@@ -22,8 +23,8 @@ def sshd(
     hosts: Sequence[str],
     environment: Mapping[str, str],
     unreachable: Collection[str] = (),
-) -> Iterator[dict[str, str]]:
-    """Run sshd for the block; yield the variables with which ClusterShell reaches the hosts by it.
+) -> Iterator[None]:
+    """Let ssh reach the hosts for the block.
 
     What is started through it has `environment`. A connection to an `unreachable` host is refused.
     """
@@ -39,19 +40,25 @@ def sshd(
     for host in hosts:
         port = NOBODY_LISTENS if host in unreachable else PORT
         lines += [f"Host {host}", "HostName 127.0.0.1", f"Port {port}", f"IdentityFile {key}"]
-    (directory / "ssh_config").write_text("\n".join(lines) + "\n")
-    (directory / "defaults.conf").write_text(
-        f"[task.info]\nssh_options: -F {directory / 'ssh_config'}\n"
-    )
+    CLIENT.write_text("\n".join(lines) + "\n")
+    unlock_root()
     Path("/run/sshd").mkdir(exist_ok=True)
     with (directory / "log").open("wb") as log:
         server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", conf], stderr=log)
         try:
             wait_until(answers, 60, "sshd to answer", (directory / "log").read_text)
-            yield {"CLUSTERSHELL_CFGDIR": str(directory)}
+            yield
         finally:
+            CLIENT.unlink()
             server.terminate()
             server.wait(60)
+
+
+def unlock_root() -> None:
+    """Let root log in with a key: virtme-ng locks every account of the guest."""
+    shadow = Path("/etc/shadow")
+    rest = [line for line in shadow.read_text().splitlines() if not line.startswith("root:")]
+    shadow.write_text("\n".join(["root:*:::::::", *rest]) + "\n")
 
 
 def answers() -> bool:

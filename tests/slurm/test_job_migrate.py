@@ -126,8 +126,8 @@ def test_a_job_on_two_hosts_is_moved_on_each(
 ) -> None:
     """From a host of which Slurm knows nothing, over a real sshd."""
     job = two_hosts.job
-    with sshd(tmp_path, HOSTS, with_programs(cluster.conf)) as reached:
-        status, result = agents.job_migrate(cluster, job, "--cpus", "2-3", **reached)
+    with sshd(tmp_path, HOSTS, with_programs(cluster.conf)):
+        status, result = agents.job_migrate(cluster, job, "--cpus", "2-3")
         assert status == 0, result
         assert [(each["host"], each["outcome"]) for each in result["hosts"]] == [
             ("n1", "complete"),
@@ -139,7 +139,7 @@ def test_a_job_on_two_hosts_is_moved_on_each(
         assert min(two_hosts.shares((2, 3, 2, 3))) >= ENOUGH
         with Journal.open(journal_path(Config())) as journal:
             assert journal.overrides.get("slurm", str(job)) is not None
-            status, result = agents.job_migrate(cluster, job, "--release", **reached)
+            status, result = agents.job_migrate(cluster, job, "--release")
             assert status == 0, result
             assert [each["outcome"] for each in result["hosts"]] == ["released", "released"]
             assert journal.overrides.get("slurm", str(job)) is None
@@ -149,8 +149,8 @@ def test_a_host_that_cannot_be_reached_does_not_stop_the_others(
     cluster: Cluster, two_hosts: Running, tmp_path: Path
 ) -> None:
     job = two_hosts.job
-    with sshd(tmp_path, HOSTS, with_programs(cluster.conf), unreachable=["n2"]) as reached:
-        status, result = agents.job_migrate(cluster, job, "--cpus", "2-3", **reached)
+    with sshd(tmp_path, HOSTS, with_programs(cluster.conf), unreachable=["n2"]):
+        status, result = agents.job_migrate(cluster, job, "--cpus", "2-3")
     one, two = result["hosts"]
     assert (status, one["outcome"], two["outcome"]) == (3, "complete", "failed"), result
     assert "Connection refused" in two["failure"]
