@@ -20,6 +20,9 @@ HUGE = 2 << 20
 HOME = 3
 """The node of the program's own memory, which no test asked for."""
 
+UNWRITTEN = -9999
+"""A status that the kernel has not written."""
+
 _FIRST_ADDRESS, _APART = 0x1000_0000_0000, 1 << 32
 _MPOL_DEFAULT, _MPOL_BIND = 0, 2
 _MPOL_MF_MOVE_ALL = 4
@@ -227,7 +230,7 @@ class Puppet:
         With `node`, try to move the pages there first.
         """
         count = len(addresses)
-        status = (ctypes.c_int * count)(*[-9999] * count)
+        status = (ctypes.c_int * count)(*[UNWRITTEN] * count)
         nodes = None if node is None else (ctypes.c_int * count)(*[node] * count)
         _LIBC.syscall(
             Call.MOVE_PAGES, self.pid, ctypes.c_ulong(count),

@@ -25,8 +25,16 @@ from schedhook.cli.main import main
 from schedhook.values.errors import UsageError
 from tests.balancing import setting
 from tests.numa.disks import Slow, swapping_to
-from tests.numa.jobs import MIB, disk, drop_caches, free_bytes, mounted_disk, until
-from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
+from tests.numa.jobs import (
+    MIB,
+    disk,
+    drop_caches,
+    free_bytes,
+    is_at_least,
+    mounted_disk,
+    until,
+)
+from tests.numa.puppet import HUGE, PAGE, UNWRITTEN, Advice, Call, Memory, Puppet
 
 pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
 
@@ -306,7 +314,8 @@ def test_secret_memory(puppet: Puppet, relocate: Any) -> None:
     memory = puppet.map(PAGES * PAGE, flags=mmap.MAP_SHARED, file=secret)
     puppet.fill(memory, 0)
     puppet.anonymous(PAGES)
-    assert set(puppet.status(memory.pages, 2)) == {-errno.ENOENT}
+    status = UNWRITTEN if is_at_least(6, 12) else -errno.ENOENT
+    assert set(puppet.status(memory.pages, 2)) == {status}
     report = relocate()
     assert (report["exit"], report["moved"], report["left"]) == (3, PAGES, {"hidden": PAGES})
     assert puppet.residency(memory) == {0: PAGES * PAGE}
@@ -356,6 +365,8 @@ def test_huge_pages_for_which_the_new_node_has_only_small_ones(
     puppet: Puppet, relocate: Any
 ) -> None:
     """Its free memory is fragmented, and compaction may not move what lies in between."""
+    if is_at_least(6, 12):
+        pytest.skip("from 6.12 on the pool takes that memory as well")
     drop_caches()
     memory = puppet.map(4 * HUGE, huge=True)
     puppet.fill(memory, 0)
@@ -430,12 +441,12 @@ def map_file(puppet: Puppet, path: Path) -> Memory:
 
 
 def test_file_systems_that_cannot_move_pages(puppet: Puppet, relocate: Any, tmp_path: Path) -> None:
-    """Minix writes a dirty page back first; ramfs supports neither migration nor writeback."""
+    """Before 6.12 the kernel writes a dirty page of minix back first; it never moves ramfs's."""
     with mounted_disk(tmp_path, 16, "minix") as directory:
         memory = map_file(puppet, directory / "file")
         assert "dirty=32" in line_of(puppet, memory)
         assert is_complete(relocate(), 32)
-        assert "dirty" not in line_of(puppet, memory)
+        assert ("dirty=32" in line_of(puppet, memory)) is is_at_least(6, 12)
         assert puppet.is_intact(memory)
         puppet.call(Call.MUNMAP, memory.start, memory.size)
     subprocess.run(["mount", "-t", "ramfs", "none", tmp_path], check=True, timeout=60)
