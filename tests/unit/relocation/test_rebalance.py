@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tests.unit.relocation.simulation import AT, QUICK, Plug, residency
 
 MIB = 1 << 20
 PAGES = MIB // PAGE
+NODE = 256 * MIB
+"""Small nodes are filled, and their pages counted, in little time."""
 
 
 class Host:
@@ -25,7 +28,12 @@ class Host:
 
     def __init__(self, free: int = 64) -> None:
         """`free`: MiB that are free on each node once all jobs are there."""
-        self.backend = SimulatedBackend(topology=four_nodes())
+        large = four_nodes()
+        nodes = {
+            number: replace(node, memory_total=NODE, memory_free=NODE)
+            for number, node in large.nodes.items()
+        }
+        self.backend = SimulatedBackend(topology=replace(large, nodes=nodes))
         self.homes: dict[str, tuple[int, int]] = {}
         self.free = free
 
