@@ -16,7 +16,6 @@ from pathlib import Path
 
 from schedhook.host._numa_maps import policy_text
 from schedhook.host._proc import proc_path, task_file, thread_ids, translated
-from schedhook.host.bounded import call_bounded
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.policy import Policy
@@ -91,24 +90,19 @@ def _read_policy(pid: int, thread: int, start: int, root: Path) -> str | None:
     The text is empty if there is no such area near the beginning.
     """
     name = task_file("numa_maps", thread)
-    path = proc_path(pid, name, root)
     with translated(pid, name, root):
-        return call_bounded(pid, lambda: _find_policy(path, start), root)
-
-
-def _find_policy(numa_maps: Path, start: int) -> str | None:
-    file = os.open(numa_maps, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        lines = _lines(file)
-        first = next(lines, None)
-        if first is None:
-            return None
-        for line in chain((first,), lines):
-            at, _, _ = line.partition(b" ")
-            if int(at, 16) >= start:
-                return policy_text(line) if int(at, 16) == start else ""
-    finally:
-        os.close(file)
+        file = os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            lines = _lines(file)
+            first = next(lines, None)
+            if first is None:
+                return None
+            for line in chain((first,), lines):
+                at, _, _ = line.partition(b" ")
+                if int(at, 16) >= start:
+                    return policy_text(line) if int(at, 16) == start else ""
+        finally:
+            os.close(file)
     return ""
 
 

@@ -33,7 +33,6 @@ from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.errors import (
     PLUGIN_ERRORS,
     NoPermissionError,
-    NotAnsweringError,
     ProcessGoneError,
     SchedhookError,
 )
@@ -96,8 +95,6 @@ class Footprint:
     """Of the job."""
     unreadable: int = 0
     """Processes that the caller may not read."""
-    not_answering: tuple[int, ...] = ()
-    """Processes that keep the lock of their memory, so that it cannot be read."""
     is_exact: bool = True
     """Whether each page counts once; else the sizes are upper bounds."""
 
@@ -125,7 +122,6 @@ class Footprint:
             "off_node": by_name(self.off_node),
             "off_node_policies": self.off_node_policies.to_dict(),
             "unreadable": self.unreadable,
-            "not_answering": list(self.not_answering),
             "exact": self.is_exact,
             "processes": [process.to_dict() for process in self.processes],
         }
@@ -142,12 +138,11 @@ def read_footprint(
 ) -> Footprint:
     """Read where the memory of the tasks' processes lies; this walks their page tables.
 
-    A process whose reading raises one of `skip_errors` is left out, as is one that does not answer.
-    `topology` is that of the host if the caller has read it.
+    A process whose reading raises one of `skip_errors` is left out. `topology` is that of the host
+    if the caller has read it.
     """
     tasks = tuple(tasks)
-    left_out = _LeftOut()
-    readings = _read_processes(tasks, root, skip_errors, left_out)
+    readings, unreadable = _read_processes(tasks, root, skip_errors)
     placement = _union(task.placement for task in tasks)
     topology = topology or read_topology(root)
     strays = {
@@ -172,8 +167,7 @@ def read_footprint(
         ),
         scheduler=scheduler,
         job=job,
-        unreadable=left_out.unreadable,
-        not_answering=tuple(left_out.not_answering),
+        unreadable=unreadable,
         is_exact=is_exact,
     )
 
@@ -275,22 +269,12 @@ class _Homes:
         return {node: size for node, size in residency.items() if node in strays}
 
 
-@dataclass(slots=True)
-class _LeftOut:
-    """The processes that could not be read."""
-
-    unreadable: int = 0
-    not_answering: list[int] = field(default_factory=list)
-
-
 def _read_processes(
-    tasks: Iterable[Task],
-    root: Path,
-    skip_errors: tuple[type[SchedhookError], ...],
-    left_out: _LeftOut,
-) -> list[_Reading]:
-    """Return what was read of the tasks' processes, and count in `left_out` what was not."""
+    tasks: Iterable[Task], root: Path, skip_errors: tuple[type[SchedhookError], ...]
+) -> tuple[list[_Reading], int]:
+    """Return what was read of the tasks' processes, and how many the caller may not read."""
     readings: list[_Reading] = []
+    unreadable = 0
     for task in tasks:
         for pid in task.pids:
             try:
@@ -298,11 +282,9 @@ def _read_processes(
                 areas = read_areas(pid, root)
                 policies = collect_policies(areas, read_thread_policies(pid, areas, root))
                 readings.append(_Reading(task, pid, command, status, areas, policies))
-            except NotAnsweringError:
-                left_out.not_answering.append(pid)
             except skip_errors as error:
-                left_out.unreadable += isinstance(error, NoPermissionError)
-    return readings
+                unreadable += isinstance(error, NoPermissionError)
+    return readings, unreadable
 
 
 def _process_footprint(

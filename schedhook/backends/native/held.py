@@ -9,25 +9,17 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from schedhook.backends.native import _core
 from schedhook.backends.native.access import attach_error, check_proc, has_exited, open_pidfd
 from schedhook.host import cgroups, processes
-from schedhook.host.bounded import SECONDS, call_bounded
-from schedhook.values.errors import NotAnsweringError, ProcessGoneError
-
-_T = TypeVar("_T")
+from schedhook.values.errors import ProcessGoneError
 
 _ENTRY = 8
 """Bytes per page in pagemap; it reads as empty once the address space is gone."""
-_MOVE_SECONDS = 60.0
-"""For so long a call that moves pages may wait: a disk can be slow."""
 _CHECK_SECONDS = 0.05
 """The interval between checks of the cgroup: a process can have hundreds of small areas."""
 
@@ -43,13 +35,6 @@ class HeldProcess:
         self._checked = -math.inf
         self.mistaken: str | None = None
         """A sentence for the report if a call may have reached another process."""
-        self.no_answer: str | None = None
-        """Why a call on the process's memory was given up; None if none was."""
-        self._lock = threading.Lock()
-        self._calls = 0
-        """Calls that use the descriptors now."""
-        self._is_closed = False
-        self._others: list[int] = []
         self.pagemap = self.comm = -1
         self.pidfd = open_pidfd(pid, root)
         try:
@@ -113,7 +98,7 @@ class HeldProcess:
         If it ran in its parent's memory, its old address space lives on, and only the place of the
         new one's stack shows it.
         """
-        if not self.call(self.read_entry):
+        if not os.pread(self.pagemap, _ENTRY, 0):
             return True
         stack = processes.read_stack_start(self.pid, self._root, self.task)
         return stack not in (0, self._stack)
@@ -146,60 +131,12 @@ class HeldProcess:
                 )
         return True
 
-    def call(self, act: Callable[[], _T], *, seconds: float = SECONDS) -> _T:
-        """Return what `act` returns, which waits for the lock of the process's memory.
-
-        Raise NotAnsweringError as `call_bounded` does. The descriptors then stay open until `act`
-        has returned.
-        """
-        try:
-            return call_bounded(self.pid, lambda: self._count(act), self._root, seconds=seconds)
-        except NotAnsweringError as error:
-            self.no_answer = str(error)
-            raise
-
-    def move(self, act: Callable[[], _T]) -> _T:
-        """Return what `act` returns, which moves pages, and may wait for a disk to write them.
-
-        Raise what `call` raises. The lock is waited for before that, in a call that lets this
-        program end, as move_pages(2) and migrate_pages(2) do not.
-        """
-        self.call(self.read_entry)
-        return self.call(act, seconds=_MOVE_SECONDS)
-
-    def read_entry(self) -> bytes:
-        """Return the first entry of the pagemap; nothing if the address space has ended."""
-        return os.pread(self.pagemap, _ENTRY, 0)
-
-    def keep(self, descriptor: int) -> int:
-        """Return the descriptor, which is now closed together with the others."""
-        self._others.append(descriptor)
-        return descriptor
-
     def close(self) -> None:
-        """Close the descriptors once no call uses them; closing twice is harmless."""
-        with self._lock:
-            self._is_closed = True
-            if not self._calls:
-                self._close_all()
-
-    def _count(self, act: Callable[[], _T]) -> _T:
-        with self._lock:
-            self._calls += 1
-        try:
-            return act()
-        finally:
-            with self._lock:
-                self._calls -= 1
-                if self._is_closed and not self._calls:
-                    self._close_all()
-
-    def _close_all(self) -> None:
-        for descriptor in (self.comm, self.pagemap, self.pidfd, *self._others):
+        """Close the descriptors; closing twice is harmless."""
+        for descriptor in (self.comm, self.pagemap, self.pidfd):
             if descriptor >= 0:
                 os.close(descriptor)
         self.comm = self.pagemap = self.pidfd = -1
-        self._others = []
 
     def _exited(self) -> bool:
         """Return whether another process can have got the number that the calls use."""

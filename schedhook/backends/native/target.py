@@ -17,13 +17,7 @@ from schedhook.host import processes
 from schedhook.host.memory_files import SharedMapping, read_shared_mappings
 from schedhook.host.policies import read_thread_policies
 from schedhook.roles.backend import Limits, PageRun, PageSet, Part, Survey, Sweep, Target
-from schedhook.values.errors import (
-    NotAnsweringError,
-    ProcessGoneError,
-    SchedhookError,
-    UsageError,
-    from_errno,
-)
+from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.page_sizes import PageSizes
@@ -47,7 +41,7 @@ class NativeTarget(Target):
         self._held = HeldProcess(pid, root)
         self._shared: Sequence[SharedMapping] | None = None
         self._use_scan = _core.can_scan(self._held.pagemap)
-        self._kpageflags = self._held.keep(_open_kpageflags(root))
+        self._kpageflags = _open_kpageflags(root)
         self._spans = b"" if self._use_scan else frame_spans()
 
     @property
@@ -93,14 +87,7 @@ class NativeTarget(Target):
         frames = seen.frames if isinstance(seen, FrameSet) else None
         whole = self._range(area, area.start, area.end)
         try:
-            spans = self._frame_spans()
-            found, pages = self._held.call(
-                lambda: _core.survey((*whole[:-1], spans), frames, part.value)
-            )
-        except NotAnsweringError:
-            if isinstance(seen, FrameSet):
-                seen.renew()  # the call may still write there
-            raise
+            found, pages = _core.survey((*whole[:-1], self._frame_spans()), frames, part.value)
         except OSError as error:
             if error.errno == errno.ESRCH or self._held.is_exiting():
                 raise self._held.gone() from error
@@ -132,7 +119,7 @@ class NativeTarget(Target):
         masks = sources.mask(size), destinations.mask(size)
         held.require_alive()
         try:
-            left = held.move(lambda: _core.migrate_pages(held.task, held.pidfd, held.comm, *masks))
+            left = _core.migrate_pages(held.task, held.pidfd, held.comm, *masks)
         except OSError as error:
             if held.exited_in_a_call() or held.is_exiting():
                 raise held.gone() from error
@@ -155,9 +142,8 @@ class NativeTarget(Target):
         self._held.require_running()
         if only is not None and not only:
             return Sweep()
-        pages = self._range(area, start, end)
-        done, error = self._held.move(
-            lambda: sweep_range(pages, destinations, shared=shared, limits=limits, only=only)
+        done, error = sweep_range(
+            self._range(area, start, end), destinations, shared=shared, limits=limits, only=only
         )
         if error and (self._held.exited_in_a_call() or self._held.is_exiting()):
             error = errno.ESRCH  # the refusal can be about another process with the number
@@ -168,9 +154,8 @@ class NativeTarget(Target):
 
     def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
         self._held.require_alive()
-        pages = self._range(area, start, end)
         try:
-            return self._held.call(lambda: locate_range(pages))
+            return locate_range(self._range(area, start, end))
         except OSError as error:
             if self._held.is_exiting():
                 raise self._held.gone() from error
@@ -186,8 +171,7 @@ class NativeTarget(Target):
         if area.kind is MemoryKind.HUGE:
             return start
         end = start + self._page_sizes.largest(unit)
-        pages = self._range(area, start, end)
-        found = self._held.call(lambda: find_boundary(pages))
+        found = find_boundary(self._range(area, start, end))
         return super().boundary(area, address) if found is None else found
 
     @property
@@ -198,11 +182,9 @@ class NativeTarget(Target):
     def mistaken(self) -> str | None:
         return self._held.mistaken
 
-    @property
-    def no_answer(self) -> str | None:
-        return self._held.no_answer
-
     def close(self) -> None:
+        if self._kpageflags >= 0:
+            os.close(self._kpageflags)
         self._kpageflags = -1
         self._held.close()
 

@@ -18,7 +18,7 @@ from schedhook.cli.output.tables import WIDE, Column, make_table
 from schedhook.cli.output.text import BAD_SHARE, by_number, count, percent, size, when
 from schedhook.host.users import user_name
 from schedhook.values.policy import PolicyCount
-from schedhook.values.text import join_some, printable
+from schedhook.values.text import printable
 
 Json = Mapping[str, Any]
 
@@ -218,9 +218,6 @@ def _policies(processes: Sequence[Json]) -> list[RenderableType]:
 
 def _notes(footprints: Sequence[Json]) -> list[RenderableType]:
     notes = []
-    if silent := [pid for each in footprints for pid in each["not_answering"]]:
-        names = join_some([str(pid) for pid in silent])
-        notes.append(f"left out, because it does not answer: process {names}; see schedhook doctor")
     if unreadable := sum(each["unreadable"] for each in footprints):
         notes.append(f"{count(unreadable, 'process')} not readable by this user; run as root")
     if not all(each["exact"] for each in footprints):
