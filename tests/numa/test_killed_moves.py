@@ -138,13 +138,13 @@ def test_killed_job_migrates_are_finished(host: Host) -> None:
     moments = random_moments()
     sums = [task.checksum() for task in host.tasks]
     (host.user / "cpuset.cpus").write_text("0-1")
-    first = begun = 0
+    first = begun = kills = 0
     began = time.monotonic()
     assert kill_after(host.job_migrate("2-3"), 60) == 0, host.describe()
     longest, first = time.monotonic() - began, 2
     assert host.is_at(2), host.describe()
     with Journal.open(host.path) as journal:
-        for number in range(KILLS):
+        while kills < KILLS or (not begun and kills < 10 * KILLS):
             target = 2 - first
             cpus = f"{target}-{target + 1}"
             killed = kill_after(host.job_migrate(cpus), moments.uniform(0, longest)) is None
@@ -154,15 +154,16 @@ def test_killed_job_migrates_are_finished(host: Host) -> None:
             begun += killed and override.under_way
             if not override.under_way:
                 assert host.is_at(first), host.describe()
-            elif number % 10 == 0:
+            elif kills % 10 == 0:
                 process = host.agent()
                 assert settle(lambda first=first: host.is_at(first)), host.describe()
                 assert settle(lambda: not under_way(journal)), host.describe()
                 finish_with(process)
+            kills += 1
         assert kill_after(host.job_migrate("0-1"), 60) == 0, host.describe()
         assert host.is_at(0), host.describe()
         assert not under_way(journal)
-    print(f"{KILLS} in up to {longest:.2f} s, {begun} of them killed half-way")
+    print(f"{kills} in up to {longest:.2f} s, {begun} of them killed half-way")
     assert [task.checksum() for task in host.tasks] == sums
     assert begun
     check_journal(host.path)
@@ -177,7 +178,7 @@ def test_memory_follows_although_agents_are_killed(host: Host) -> None:
     """Meanwhile another process writes cpusets, which resets the tasks' affinities."""
     moments = random_moments()
     sums = [task.checksum() for task in host.tasks]
-    first = halfway = unbound = 0
+    first = halfway = unbound = kills = 0
 
     def go() -> None:
         nonlocal first
@@ -189,7 +190,7 @@ def test_memory_follows_although_agents_are_killed(host: Host) -> None:
     assert settle(lambda: host.path.exists() and len(known(host.path)) == 2), host.describe()
     longest = 3 * (time.monotonic() - began)
     finish_with(process)
-    for _ in range(KILLS):
+    while kills < KILLS or (not halfway and kills < 10 * KILLS):
         if moments.random() < 0.5:
             go()
         assert kill_after(host.agent(), moments.uniform(0, longest)) is None, host.describe()
@@ -202,13 +203,17 @@ def test_memory_follows_although_agents_are_killed(host: Host) -> None:
             # Bound to its own CPU, or to both if no agent has noticed the reset yet.
             assert bound in ({first + rank}, {first, first + 1}), host.describe()
             unbound += len(bound) > 1
+        kills += 1
+    said = host.log.stat().st_size
     process = host.agent()
-    # An affinity that a change and its reversal reset unnoticed is restored at the next change.
     assert settle(lambda: host.is_within(first)), host.describe()
+    # An affinity that a change and its reversal reset unnoticed is restored at the next change
+    # after the agent has seen the reversal.
+    assert settle(lambda: '"point": "look"' in host.log.read_text()[said:]), host.describe()
     go()
     assert settle(lambda: host.is_at(first)), host.describe()
     finish_with(process)
-    print(f"{KILLS} agents killed after up to {longest:.2f} s, {halfway} left memory to move;")
+    print(f"{kills} agents killed after up to {longest:.2f} s, {halfway} left memory to move;")
     print(f"{unbound} tasks were not bound to their own CPU then")
     assert [task.checksum() for task in host.tasks] == sums
     assert halfway
