@@ -122,7 +122,7 @@ def test_a_dry_run_moves_nothing() -> None:
 
 
 def test_a_job_that_ends_meanwhile() -> None:
-    host = ring(exit_after=16)
+    host = ring(exit_after=10)
     result = host.rebalance()
     assert outcomes(result)[1:] == [Outcome.COMPLETE] * 2
     assert result.reports[0].processes[0].error
