@@ -1,9 +1,9 @@
 """What is to be done for a job, by the configuration and by the job's own choice.
 
 A job says what it wants by one word, `off`, `gentle` or `follow`: in its environment as SCHEDHOOK,
-which the job's first process has from its start and a later step may say anew, or by the scheduler.
-Nothing of a job that is off may be moved unless a command names it: whoever is about to move memory
-of a job asks `actions_for` first.
+which the job's first process has from its start and a later step may replace, or by the scheduler.
+Nothing of a job that is off may be moved unless a command names it: code that is about to move
+memory of a job calls `actions_for` first.
 """
 
 from __future__ import annotations

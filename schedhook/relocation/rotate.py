@@ -1,6 +1,6 @@
 """Carry out a rotation: the memory of several jobs, chunk by chunk, where there is room for it.
 
-What moves next is decided anew after each chunk, by the room that there is then and by what has
+What moves next is decided again after each chunk, by the room that there is then and by what has
 moved: a job may end, or a neighbour grow.
 """
 

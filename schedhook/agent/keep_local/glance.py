@@ -71,7 +71,7 @@ class JobGlances:
             raise
 
     def is_of(self, tasks: tuple[Task, ...]) -> bool:
-        """Return whether the files are still those of these tasks, read anew perhaps."""
+        """Return whether the files are those of these tasks, even if read again."""
         if tasks is not self._tasks and tasks == self._tasks:
             self._tasks = tasks
         return tasks is self._tasks
