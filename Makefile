@@ -19,9 +19,13 @@ TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client
     iproute2 systemd redis-server postgresql stress-ng
 # A newer kernel than the distribution's own, which the tests run on by default.
 BACKPORTS_KERNEL := build/kernels/backports
+# A root directory with Debian 13, in which the tests run on its kernel, Slurm and Python.
+TRIXIE := build/roots/trixie-tests
+TRIXIE_VENV := $(TRIXIE)$(abspath $(VENV))
+TRIXIE_CONTRACT := tests/contract tests/numa/test_contract_native.py
 
 .PHONY: bench chaos check deb deb-test demo dist docs fuzz man matrix numa test unit packages deb-packages unit-packages tier-packages \
-    compiled
+    compiled trixie
 
 demo: $(VENV)/installed compiled
 	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
@@ -63,17 +67,35 @@ numa: $(VENV)/installed tier-packages compiled
 	    || status=1; \
 	exit $$status
 
-# Slurm on cgroups of version 1, and tests/numa on every kind of host: clean and dirty, without NUMA
-# balancing and with it, on the distribution's kernel and on that of its backports. Some hours.
-matrix: $(VENV)/installed tier-packages compiled $(BACKPORTS_KERNEL)/done
+# Slurm on cgroups of version 1, Slurm and the kernel's contract on Debian 13, and tests/numa on every
+# kind of host: clean and dirty, without NUMA balancing and with it, on the distribution's kernel and
+# on that of its backports. Some hours.
+matrix: $(VENV)/installed tier-packages compiled trixie $(BACKPORTS_KERNEL)/done
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
 	$(BIN)/python -m tests.vm test tests/slurm_v1 || status=1; \
+	$(BIN)/python -m tests.vm test --root $(TRIXIE) tests/slurm || status=1; \
+	$(BIN)/python -m tests.vm test --root $(TRIXIE) $(TRIXIE_CONTRACT) || status=1; \
 	$(BIN)/python -m tests.vm matrix tests/numa --with $(BACKPORTS_KERNEL)/boot/vmlinuz-* || status=1; \
 	exit $$status
 
 $(BACKPORTS_KERNEL)/done:
 	tests/vm/backports_kernel.sh $(@D)
+	touch $@
+
+# The stable interface makes the C core one for all versions of Python: what is installed here is
+# installed there, be it a copy or the sources where they stand.
+trixie: $(TRIXIE)/done compiled
+	rm -rf $(TRIXIE_VENV)/lib/python3*/site-packages/*schedhook*
+	cp -a $(VENV)/lib/python3*/site-packages/*schedhook* $(TRIXIE_VENV)/lib/python3*/site-packages/
+	unshare --mount bash -c 'mount --bind . $(TRIXIE)$(CURDIR) && chroot $(TRIXIE) \
+	    python3 -P -m compileall -q $(addprefix $(CURDIR)/,schedhook plugins tests)'
+
+$(TRIXIE)/done: tests/vm/debian_root.sh pyproject.toml | $(VENV)/installed deb-packages
+	rm -rf build/wheels
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheels .
+	tests/vm/debian_root.sh trixie $(@D) $(abspath $(VENV)) build/wheels/*.whl \
+	    $(filter-out qemu-system-x86 python3-dev,$(PACKAGES)) $(TIER_PACKAGES)
 	touch $@
 
 # A hundred random kills of each kind, where `make test` has a few, and as many rebinds of memory
@@ -105,7 +127,7 @@ deb: dist deb-packages
 # Installed, used on four nodes, upgraded and purged, in a fresh Debian 12 and 13. Ten minutes or so.
 ROOTS := bookworm trixie
 deb-test: deb tier-packages
-	rm -rf build/roots && mkdir -p build/roots/new
+	rm -rf build/roots/new $(ROOTS:%=build/roots/%) && mkdir -p build/roots/new
 	$(BIN)/python -P packaging/deb.py dist/*.whl build/roots/new 2
 	set -e; for suite in $(ROOTS); do \
 	    root=build/roots/$$suite; stage="tests/release/deb.sh"; \
@@ -132,7 +154,7 @@ bench: $(VENV)/installed
 # new clone installs a copy, as users do: a service in its sandbox may not see the clone.
 $(VENV)/installed: $(SOURCES) | packages
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	rm -rf $(filter-out build/kernels,$(wildcard build/*))
+	rm -rf $(filter-out build/kernels build/roots,$(wildcard build/*))
 	$(BIN)/pip install --quiet $(EDITABLE) '.[dev]' virtme-ng
 	touch $@
 

@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 ADDRESS = "10.99.0.1"
@@ -71,6 +72,12 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """The environment of every Slurm command."""
         return {**os.environ, "SLURM_CONF": str(self.conf)}
+
+    @cached_property
+    def version(self) -> tuple[int, int]:
+        """Return Slurm's version, such as (24, 11)."""
+        year, month = re.findall(r"\d+", self.command("scontrol", "--version"))[:2]
+        return int(year), int(month)
 
     # -- the daemons ---------------------------------------------------------------------------
 

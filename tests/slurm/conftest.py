@@ -69,6 +69,14 @@ def cluster(slurm: Cluster) -> Iterator[Cluster]:
     assert not drained, f"drained: {drained}\n{slurm.diagnosis()}"
 
 
+@pytest.fixture
+def methods(cluster: Cluster) -> list[queries.QueryMethod]:
+    """What can be asked here: pyslurm is not installed, and scontrol's JSON came with 23.02."""
+    names = ["scontrol-json"] if cluster.version >= (23, 2) else []
+    names += ["squeue-json", "text"]
+    return [method for method in queries.QUERY_METHODS if method.name in names]
+
+
 @pytest.fixture(scope="session")
 def pipeline() -> Callable[[Request], Report]:
     """The relocation pipeline with the default configuration."""

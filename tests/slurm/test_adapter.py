@@ -7,7 +7,7 @@ import pytest
 from schedhook.values.errors import UsageError
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.hostlist import expand_hosts
-from schedhook_plugins.schedulers.slurm.queries import QUERY_METHODS, probe, query_job
+from schedhook_plugins.schedulers.slurm.queries import QueryMethod, probe, query_job
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
 
 
@@ -20,7 +20,7 @@ def usable() -> list[str]:
     return [name for name, (works, _) in probe().items() if works]
 
 
-def test_a_job_on_two_hosts(cluster: Cluster) -> None:
+def test_a_job_on_two_hosts(cluster: Cluster, methods: list[QueryMethod]) -> None:
     job = cluster.submit(
         "srun --cpu-bind=map_cpu:1,0 sleep 600", "-N2", "--ntasks-per-node=2", "--mem=300"
     )
@@ -40,8 +40,8 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
 
     assert first.jobs() == second.jobs() == (str(job),)
     assert first.owner(str(job)) == USER_ID
-    assert usable() == ["squeue-json", "text"]
-    for method in QUERY_METHODS[2:]:
+    assert usable() == [method.name for method in methods]
+    for method in methods:
         assert query_job(str(job), methods=[method]).hosts == ("n1", "n2"), method.name
 
     assert not first.suspended(str(job))
@@ -54,8 +54,10 @@ def test_a_job_on_two_hosts(cluster: Cluster) -> None:
     assert first.jobs() == first.tasks(str(job)) == ()
 
 
-def test_an_unknown_job_is_an_error_and_host_lists_expand_as_slurms(cluster: Cluster) -> None:
-    for method in QUERY_METHODS[2:]:
+def test_an_unknown_job_is_an_error_and_host_lists_expand_as_slurms(
+    cluster: Cluster, methods: list[QueryMethod]
+) -> None:
+    for method in methods:
         with pytest.raises(UsageError, match="knows no job 99999"):
             query_job("99999", methods=[method])
     text = "n[1-3,07,10-11],r[1-2]n[08-09],login"
@@ -63,9 +65,9 @@ def test_an_unknown_job_is_an_error_and_host_lists_expand_as_slurms(cluster: Clu
     assert expand_hosts(text) == tuple(written)
 
 
-def test_a_job_name_that_looks_like_output_changes_no_answer(cluster: Cluster) -> None:
+def test_a_job_name_that_looks_like_output_changes_no_answer(
+    cluster: Cluster, methods: list[QueryMethod]
+) -> None:
     job = cluster.submit("sleep 600", "--job-name=x\n   99|n9", "-n1", "-w", "n1")
     cluster.wait_for_state(job, "RUNNING")  # a job that waits has no hosts
-    assert {query_job(str(job), methods=[method]).hosts for method in QUERY_METHODS[2:]} == {
-        ("n1",)
-    }
+    assert {query_job(str(job), methods=[method]).hosts for method in methods} == {("n1",)}

@@ -14,7 +14,7 @@ import pytest
 from schedhook.values.errors import UsageError
 from schedhook_plugins.schedulers.slurm import scopes
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
-from schedhook_plugins.schedulers.slurm.queries import QUERY_METHODS, ping, query_job
+from schedhook_plugins.schedulers.slurm.queries import QueryMethod, ping, query_job
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
 
@@ -40,7 +40,9 @@ def show(job: object) -> dict[str, Any]:
     return shown
 
 
-def test_an_element_of_an_array_is_moved_and_shown_by_its_name(cluster: Cluster) -> None:
+def test_an_element_of_an_array_is_moved_and_shown_by_its_name(
+    cluster: Cluster, methods: list[QueryMethod]
+) -> None:
     """Three elements run, of which the last has the array's number; two wait."""
     stop = jobs.new_stop(cluster)
     script = f"srun --cpu-bind=cores {jobs.program()} 40 {stop}.$SLURM_ARRAY_TASK_ID 0"
@@ -54,7 +56,7 @@ def test_an_element_of_an_array_is_moved_and_shown_by_its_name(cluster: Cluster)
     second = HostJobs().resolve(f"{array}_2")
     assert second in numbers
     assert query_job(f"{array}_[2]").number == second
-    for method in QUERY_METHODS[2:]:
+    for method in methods:
         assert query_job(f"{array}_2", methods=[method]).hosts == ("n1",), method.name
         assert query_job(second, methods=[method]).number == second, method.name
         with pytest.raises(UsageError, match=f"is an array; .*{array}_2 .job {second}"):
@@ -80,7 +82,7 @@ def backfill(cluster: Cluster) -> Iterator[Cluster]:
     cluster.restart_controller()
 
 
-def test_a_component_is_found_by_its_name(backfill: Cluster) -> None:
+def test_a_component_is_found_by_its_name(backfill: Cluster, methods: list[QueryMethod]) -> None:
     cluster = backfill
     script = "#SBATCH -n1\n#SBATCH hetjob\n#SBATCH -n1\nsrun --het-group=0,1 sleep 600"
     first = cluster.submit(script)
@@ -95,7 +97,7 @@ def test_a_component_is_found_by_its_name(backfill: Cluster) -> None:
     assert (here.resolve(f"{first}+0"), here.resolve(f"{first}+1")) == (str(first), second)
     with pytest.raises(UsageError, match="heterogeneous"):
         here.resolve(str(first))
-    for method in QUERY_METHODS[2:]:
+    for method in methods:
         found = query_job(f"{first}+1", methods=[method])
         assert (found.number, found.hosts) == (second, ("n2",)), method.name
 

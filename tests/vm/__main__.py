@@ -17,7 +17,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, dest="name")
 
     guest = argparse.ArgumentParser(add_help=False)
-    guest.add_argument("--kernel", type=Path, help="default: the newest /boot/vmlinuz-*")
+    guest.add_argument(
+        "--root", type=Path, default=machine.HOST_ROOT, help="default: the host's own files"
+    )
+    guest.add_argument("--kernel", type=Path, help="default: the newest boot/vmlinuz-* of the root")
     guest.add_argument(
         "--kvm", action=argparse.BooleanOptionalAction, help="default: if the processor has it"
     )
@@ -85,6 +88,8 @@ def act(options: argparse.Namespace, setup: machine.Setup) -> int:
             chosen = [*map(tiers.Tier.whole, options.tiers)]
             chosen += [part for path in options.in_parts for part in tiers.Tier.parts(path)]
             chosen += map(tiers.Tier.dirty, options.dirty)
+            if setup.root != machine.HOST_ROOT:
+                chosen = [tier.on(setup.root.name) for tier in chosen]
             return tiers.test(
                 chosen, seconds=options.timeout, force_vm=options.force_vm, setup=setup
             )
@@ -102,7 +107,7 @@ def main() -> int:
     shape = machine.Shape(
         nodes=options.nodes, mib_per_node=options.mib_per_node, memory_only=options.memory_only
     )
-    setup = machine.Setup(shape=shape, kernel=options.kernel, kvm=options.kvm)
+    setup = machine.Setup(shape=shape, root=options.root, kernel=options.kernel, kvm=options.kvm)
     try:
         return act(options, setup)
     except machine.CannotBoot as error:

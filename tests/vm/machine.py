@@ -1,7 +1,8 @@
 """Boot a Linux kernel with several NUMA nodes on this host's own files, by virtme-ng and QEMU.
 
 The guest is root, sees the host's files copy-on-write, and shares one directory with the host
-read-write, under the same path.
+read-write, under the same path. Instead of the host's files it can have those of another root
+directory, with this project at the same path (debian_root.sh makes one).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parents[2]
+HOST_ROOT = Path("/")
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
@@ -103,15 +106,17 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What to boot. ``None``: the newest kernel; KVM if the processor offers it."""
+    """What to boot. ``None``: the root's newest kernel; KVM if the processor offers it."""
 
     shape: Shape = Shape()
+    root: Path = HOST_ROOT
     kernel: Path | None = None
     kvm: bool | None = None
 
 
-def newest_kernel(boot: Path = Path("/boot")) -> Path:
-    """Return the installed kernel with the highest version."""
+def newest_kernel(root: Path = HOST_ROOT) -> Path:
+    """Return the kernel with the highest version that is installed below ``root``."""
+    boot = root / "boot"
 
     def version(path: Path) -> list[int]:
         return [int(number) for number in re.findall(r"\d+", path.name)]
@@ -161,32 +166,60 @@ def mib_of(directory: Path) -> int:
     return int(du.stdout.split()[0])
 
 
-def python_directories() -> list[Path]:
-    """Return this Python's virtual environment and standard library, without large ones.
+def within(root: Path, path: Path) -> Path:
+    """Return where ``path`` lies if ``root`` is the root directory."""
+    return root / path.resolve().relative_to("/")
+
+
+def python_directories(root: Path = HOST_ROOT) -> list[Path]:
+    """Return the guest's virtual environment and standard library, without large ones.
 
     Over 9p, which looks up every file on the host, imports are three to six times as slow as from
-    a disk image.
+    a disk image. Another root has an environment with the path of this one.
     """
     directories = [Path(sysconfig.get_path("stdlib"))]
+    if root != HOST_ROOT:
+        directories = [file.parent for file in root.glob("usr/lib/python3.*/os.py")]
     if sys.prefix != sys.base_prefix:
-        directories.append(Path(sys.prefix))
+        directories.append(within(root, Path(sys.prefix)))
+    if missing := [str(directory) for directory in directories if not directory.is_dir()]:
+        raise CannotBoot(f"no directory {', '.join(missing)}: see tests/README.md")
     return [directory for directory in directories if mib_of(directory) < IMAGE_LIMIT_MIB]
 
 
-def private_directories(path: Path = Path(__file__)) -> list[Path]:
-    """Return the directories above ``path`` that only their owner may enter, outermost first.
+def private_directories(root: Path = HOST_ROOT) -> list[Path]:
+    """Return the project and those above it that only their owner may enter, outermost first.
 
     A clone in /root is such a case; tests that run jobs as other users need access.
     """
-    return [above for above in reversed(path.resolve().parents) if not above.stat().st_mode & 1]
+    path = (*reversed(PROJECT.parents), PROJECT)
+    return [each for each in path if not within(root, each).stat().st_mode & 1]
 
 
-def start_script(script: str, mounts: Sequence[Path], private: Sequence[Path]) -> str:
+def shared_options(root: Path, shared: Path) -> list[str]:
+    """Return the root and what is shared with the guest as options of vng(1)."""
+    if root == HOST_ROOT:
+        return ["--rwdir", str(shared)]
+    options = ["--root", str(root)]
+    # In this order: `shared` can lie in the project, which start_script() makes read-only.
+    for directory in (PROJECT, shared):
+        within(root, directory).mkdir(parents=True, exist_ok=True)
+        options += ["--rwdir", f"{directory}={directory}"]
+    return options
+
+
+def start_script(
+    script: str,
+    mounts: Sequence[Path],
+    private: Sequence[Path],
+    read_only: Sequence[Path],
+) -> str:
     """Return what the guest runs: mount the disks, prepare it like systemd, run ``script``.
 
     The guest powers off at the end.
     """
     lines = ["#!/bin/bash", *(f"chmod a+x {shlex.quote(str(path))}" for path in private)]
+    lines += [f"mount -o remount,bind,ro {shlex.quote(str(path))}" for path in read_only]
     for letter, directory in zip("abcdefgh", mounts, strict=False):
         lines.append(f"mount -o ro /dev/vd{letter} {shlex.quote(str(directory))} || exit 125")
     lines += [
@@ -210,11 +243,14 @@ def running(
     ``shared`` is read-write on both sides; console.log there gets the guest's console.
     """
     setup = setup or Setup()
-    vng, kernel = virtme(), setup.kernel or newest_kernel()
+    root = setup.root.resolve()
+    vng, kernel = virtme(), setup.kernel or newest_kernel(root)
     kvm = has_kvm() if setup.kvm is None else setup.kvm
-    directories, private = python_directories(), private_directories()
+    directories, private = python_directories(root), private_directories(root)
     start = shared / "start.sh"
-    start.write_text(start_script(script, directories, private))
+    mounts = [HOST_ROOT / directory.relative_to(root) for directory in directories]
+    read_only = [] if root == HOST_ROOT else [PROJECT]
+    start.write_text(start_script(script, mounts, private, read_only))
     start.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="numa-vm-") as temporary, contextlib.ExitStack() as end:
         # A longer host name than 64 bytes is none: slurmctld ends for it.
@@ -222,7 +258,8 @@ def running(
         command = [vng, "--verbose", "--run", str(kernel), "--name", name]
         command += setup.shape.options()
         # virtme-ng tries Debian 12's virtiofsd for ten seconds before it uses 9p.
-        command += ["--force-9p", "--network", "loop", "--cwd", "/", "--rwdir", str(shared)]
+        command += ["--force-9p", "--network", "loop", "--cwd", str(root)]
+        command += shared_options(root, shared)
         command += [] if kvm else ["--disable-kvm"]
         command += [f"--qemu-opts={option}" for option in QEMU_OPTIONS]
         command += [] if kvm else [f"--qemu-opts={option}" for option in EMULATION_OPTIONS]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tests.vm import machine
 
-PROJECT = Path(__file__).parents[2]
 NO_RESULT = 125
 HUNG = 124
 BOOT_SECONDS = 300
@@ -63,7 +62,7 @@ def run_in_guest(
     exported["TESTS_IN_VM"] = "1"
     script = "\n".join(
         [
-            f"cd {shlex.quote(str(PROJECT))}",
+            f"cd {shlex.quote(str(machine.PROJECT))}",
             "export " + shlex.join(f"{name}={value}" for name, value in exported.items()),
             f"{shlex.join(command)} < /dev/null > {shlex.quote(str(output))} 2>&1",
             f"echo $? > {shlex.quote(str(new))}",
@@ -95,4 +94,4 @@ def run_in_guest(
 def run_on_host(command: list[str], seconds: float) -> int:
     """Run ``command`` here, with a time limit for it and its children by timeout(1)."""
     bounded = ["timeout", "--kill-after=10", str(seconds), *command]
-    return subprocess.run(bounded, cwd=PROJECT, check=False).returncode
+    return subprocess.run(bounded, cwd=machine.PROJECT, check=False).returncode

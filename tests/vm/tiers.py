@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from tests.vm import machine, once
 
-RESULTS = once.PROJECT / "results"
+RESULTS = machine.PROJECT / "results"
 NODES_NEEDED = 4
 PARTS = 3
 """Into how many guests a large tier is divided: more would share out the work better, but boot more
@@ -74,6 +74,10 @@ class Tier:
     def dirty(cls, path: Path) -> Tier:
         """Return the tests that are marked `dirty`, on a host made dirty."""
         return cls(path=path, name=f"{path.name}-dirty", options=("--dirty", "-m", "dirty"))
+
+    def on(self, host: str) -> Tier:
+        """Return the same tests with results of their own, named after where they run."""
+        return dataclasses.replace(self, name=f"{self.name}-{host}")
 
 
 def pytest_command(tier: Tier, results: Path) -> list[str]:
