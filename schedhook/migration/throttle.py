@@ -41,6 +41,17 @@ def bind_thread(cpus: CpuSet) -> None:
             os.sched_setaffinity(0, cpus)
 
 
+@contextlib.contextmanager
+def bound_thread(cpus: CpuSet) -> Iterator[None]:
+    """Bind the calling thread, and those that it starts meanwhile, as `bind_thread` does."""
+    before = CpuSet(os.sched_getaffinity(0))
+    bind_thread(cpus)
+    try:
+        yield
+    finally:
+        bind_thread(before)
+
+
 class Throttle:
     """Holds the moved bytes to a rate (bytes per second, 0: unlimited) over all threads."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,9 @@ class Transit:
     """What relocations share whose memory moves in turns, through little room."""
 
     headroom: Headroom
-    cpu: int
-    """The processor that moves the pages, unless the request or the configuration says how many
-    threads do: it uses first what it has freed."""
+    cpu_for: Callable[[int], int]
+    """Returns the processor that moves pages to a node, unless the request or the configuration
+    says how many threads do: it has free pages of that node that no other processor gets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ def make_move(context: Context, route: Route, topology: Topology) -> Move:
     settings, request = context.settings, context.settings.request
     transit = context.transit
     if transit and not settings.threads:
-        threads, cpus = 1, CpuSet({transit.cpu})
+        threads, cpus = 1, CpuSet()  # that of the caller
     else:
         threads, cpus = choose_threads(
             settings.threads,

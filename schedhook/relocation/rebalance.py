@@ -15,7 +15,7 @@ from pathlib import Path
 
 from schedhook.control.rollback import Rollback
 from schedhook.host.page_sizes import BASE_PAGE
-from schedhook.host.pagesets import read_pagesets
+from schedhook.host.pagesets import Pageset, find_largest_pagesets
 from schedhook.host.topology import Topology
 from schedhook.jobs.lookup import find_pids
 from schedhook.migration.headroom import Headroom
@@ -110,22 +110,29 @@ def _watch_transit(context: Context) -> Transit:
 
     A node that is fuller than that may become as full as it is.
     """
-    headroom, cpu = watch_room(context, _NO_MAP), min(os.sched_getaffinity(0))
+    headroom, cpus = watch_room(context, _NO_MAP), os.sched_getaffinity(0)
     reserve = context.settings.reserve // _IN_TRANSIT
     kept = {room.nodes: min(reserve, max(0, room.size - room.claimed)) for room in headroom.read()}
 
+    def freed() -> Mapping[int, Pageset]:
+        return find_largest_pagesets(cpus, context.root, BASE_PAGE)
+
     def read() -> Sequence[Room]:
-        freed = read_pagesets(cpu, context.root, BASE_PAGE)
+        found = freed()
         return [
             replace(
                 room,
-                size=room.size + sum(freed.get(node, 0) for node in room.nodes),
+                size=room.size + sum(found[node].size for node in room.nodes & found.keys()),
                 reserve=kept.get(room.nodes, reserve),
             )
             for room in headroom.read()
         ]
 
-    return Transit(headroom=Headroom(read), cpu=cpu)
+    def cpu_for(node: int) -> int:
+        largest = freed().get(node)
+        return largest.cpu if largest else min(cpus)
+
+    return Transit(headroom=Headroom(read), cpu_for=cpu_for)
 
 
 def _rebalance(contexts: Sequence[Context], topology: Topology) -> Rebalance:
@@ -256,7 +263,9 @@ def _carry_out(
     for planned in plans.values():
         remember(planned.move, planned.context.root)
     _report_progress(plans)
-    rotate(jobs, next(iter(plans.values())).context.settings.retry)
+    first = next(iter(plans.values())).context
+    assert first.transit is not None
+    rotate(jobs, first.settings.retry, first.transit.cpu_for)
     for number, planned in plans.items():
         context, move = planned.context, planned.move
         report = final_report(context, move, planned.plan, [move], jobs[number].failure)

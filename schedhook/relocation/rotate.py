@@ -7,23 +7,24 @@ moved: a job may end, or a neighbour grow.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schedhook.migration.backlog import Backlog, Key, Lot
 from schedhook.migration.move import Move
 from schedhook.migration.processes import MovingMemory
 from schedhook.migration.retry import RetryPolicy, retry
+from schedhook.migration.throttle import bound_thread
 from schedhook.values.errors import SchedhookError
 from schedhook.values.reasons import Reason
 from schedhook.values.rotation import Chunk, Demand, choose_chunk
-from schedhook.values.sets import NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.sizes import add_sizes
 
 _BEFORE_DETOUR = 4.0
-"""Seconds. What has left a node can stay on a processor's list of free pages, where it does not
-count as free, until the processor has freed none there for three seconds: refresh_cpu_vm_stats() in
-the kernel's mm/vmstat.c."""
+"""Seconds. What has left a node can be on the list of a processor that does not move pages, until
+that processor has freed none there for three seconds: refresh_cpu_vm_stats() in the kernel's
+mm/vmstat.c."""
 _PATIENCE = 10.0
 _POLL = 0.1
 
@@ -111,10 +112,13 @@ class Rotating:
             add_sizes(reasons, part.left)
 
 
-def rotate(jobs: Mapping[int, Rotating], policy: RetryPolicy) -> None:
+def rotate(
+    jobs: Mapping[int, Rotating], policy: RetryPolicy, cpu_for: Callable[[int], int]
+) -> None:
     """Move the memory of the jobs home, as far as there is room; `verify` tells what stayed.
 
-    An error ends only the part of the job that it is about.
+    `cpu_for` returns the processor that moves pages to a node. An error ends only the part of the
+    job that it is about.
     """
     attempts = 0
 
@@ -124,7 +128,8 @@ def rotate(jobs: Mapping[int, Rotating], policy: RetryPolicy) -> None:
         for job in jobs.values():
             job.begin_attempt()
         while (chunk := _await_chunk(jobs)) is not None:
-            _carry_out(jobs[chunk.demand.job], chunk, retry_hidden=attempts > 1)
+            with bound_thread(CpuSet({cpu_for(chunk.to)})):
+                _carry_out(jobs[chunk.demand.job], chunk, retry_hidden=attempts > 1)
         return any(job.stayed for job in jobs.values())
 
     if attempt():

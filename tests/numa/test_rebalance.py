@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
+from schedhook.host.page_sizes import BASE_PAGE
+from schedhook.host.pagesets import find_largest_pagesets
 from tests.forked import in_child
 from tests.numa.dirt import count_killed, taken
 from tests.numa.jobs import MIB, Job, drop_caches, free_bytes, numa_stat, until
@@ -70,8 +73,20 @@ def away(
             jobs[name] = Away(home, path, task, task.checksum())
         for node in range(4):
             stack.enter_context(taken(node, leave=LITTLE if node in full else FREE))
-        yield jobs
+        try:
+            yield jobs
+        finally:
+            print_free_pages()  # shown where the test fails
     assert count_killed() == killed
+
+
+def print_free_pages() -> None:
+    """Print how much is free on each node, and how much more a processor keeps for itself."""
+    cpus = sorted(os.sched_getaffinity(0))
+    for node in range(4):
+        found = {cpu: find_largest_pagesets({cpu}, Path("/"), BASE_PAGE)[node] for cpu in cpus}
+        kept = {cpu: each.size // MIB for cpu, each in found.items()}
+        print(f"node {node}: {free_bytes(node) // MIB} MiB free, and MiB by processor: {kept}")
 
 
 def moving(jobs: dict[str, Away]) -> None:

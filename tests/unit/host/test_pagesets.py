@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.host.pagesets import read_pagesets
+from schedhook.host.pagesets import Pageset, find_largest_pagesets
 from schedhook.testing.hosts import write_file
 
 ZONEINFO = """\
@@ -35,19 +35,27 @@ Node 2, zone   Normal
 
 
 @pytest.mark.parametrize(
-    ("cpu", "pages"), [(0, {0: 8, 2: 0}), (1, {0: 500, 2: 0}), (11, {0: 70, 2: 0})]
+    ("cpus", "largest"),
+    [
+        ({0}, {0: (8, 0)}),
+        ({1}, {0: (500, 1)}),
+        ({0, 11}, {0: (70, 11)}),
+        ({0, 1, 11, 64}, {0: (500, 1)}),
+        ({64}, {}),
+    ],
 )
-def test_what_a_processor_has(tmp_path: Path, cpu: int, pages: dict[int, int]) -> None:
+def test_the_largest(tmp_path: Path, cpus: set[int], largest: dict[int, tuple[int, int]]) -> None:
+    """A processor's lists of a node's zones count together."""
     write_file(tmp_path, "proc/zoneinfo", ZONEINFO)
-    found = read_pagesets(cpu, tmp_path, 4096)
-    assert found == {node: 4096 * count for node, count in pages.items()}
+    found = find_largest_pagesets(cpus, tmp_path, 4096)
+    assert found == {node: Pageset(4096 * pages, cpu) for node, (pages, cpu) in largest.items()}
 
 
 def test_a_host_that_does_not_tell(tmp_path: Path) -> None:
-    assert read_pagesets(0, tmp_path, 4096) == {}
+    assert find_largest_pagesets({0}, tmp_path, 4096) == {}
 
 
 def test_this_host() -> None:
-    found = read_pagesets(0, Path("/"), 4096)
+    found = find_largest_pagesets({0}, Path("/"), 4096)
     assert found
-    assert all(0 <= size < 1 << 34 for size in found.values())
+    assert all(0 <= each.size < 1 << 34 for each in found.values())
