@@ -57,12 +57,10 @@ unit: $(VENV)/installed unit-packages
 	    --junit-xml=results/unit/junit.xml
 endif
 
-# Slurm by itself: its daemons have limits of their own, which a busy host exceeds.
 numa: $(VENV)/installed tier-packages compiled
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
-	$(BIN)/python -m tests.vm test tests/slurm || status=1; \
-	$(BIN)/python -m tests.vm test --in-parts tests/numa --dirty tests/numa || status=1; \
+	$(BIN)/python -m tests.vm test tests/slurm --in-parts tests/numa --dirty tests/numa || status=1; \
 	$(BIN)/python -m tests.vm test --force-vm --memory-only 1 tests/numa/test_memory_only.py \
 	    || status=1; \
 	exit $$status

@@ -109,6 +109,7 @@ def residency(job: Job) -> dict[int, int]:
     return {node: int(float(mib) * MIB) for node, mib in enumerate(row.split()[1:-1])}
 
 
+@pytest.mark.short(1)
 @both_versions
 def test_memory_outside_the_cpuset_is_swept(run_cpuset: Any, fence: Fence) -> None:
     """The kernel moves memory only from nodes that the cpuset had."""
@@ -125,6 +126,7 @@ def test_memory_outside_the_cpuset_is_swept(run_cpuset: Any, fence: Fence) -> No
         assert fence.mems == "2"
 
 
+@pytest.mark.short(1)
 @both_versions
 def test_pinned_pages_stay_and_are_counted(run_cpuset: Any, fence: Fence) -> None:
     with Job("anon", SMALL, 0, cgroup=fence.path) as job:
@@ -136,6 +138,7 @@ def test_pinned_pages_stay_and_are_counted(run_cpuset: Any, fence: Fence) -> Non
         assert fence.mems == "2"
 
 
+@pytest.mark.short(1)
 @both_versions
 def test_without_room_no_cpuset_is_narrowed_and_no_process_killed(
     run_cpuset: Any, fence: Fence

@@ -134,6 +134,7 @@ def test_if_both_are_killed_the_next_entry_point_recovers(
     assert settle(victim.is_as_before, SECONDS)
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("asked", ["1", "0"])
 def test_what_another_process_asks_for_stays(victim: Victim, tmp_path: Path, asked: str) -> None:
     child = victim.start_relocation(tmp_path / "log", rate=16)

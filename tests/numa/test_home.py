@@ -28,6 +28,7 @@ def bind(pid: int, node: int) -> None:
     os.sched_setaffinity(pid, read_topology().cpus_of([node]))
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("kind", ["anon", "thp"])
 def test_a_process_comes_home(run: Any, kind: str) -> None:
     with Job(kind, SIZE, 0) as job:

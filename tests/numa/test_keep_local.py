@@ -110,6 +110,7 @@ def test_memory_comes_home_when_another_job_ends(host: Host) -> None:
         assert job.share_on(HOME) == 1
 
 
+@pytest.mark.short(0)
 def test_memory_comes_home_when_files_in_memory_are_gone(host: Host, tmp_path: Path) -> None:
     with tmpfs(tmp_path / "files") as files, astray("4703") as (path, job):
         fill_with_files(files, HOME, SIZE // 2)
@@ -138,6 +139,7 @@ def test_a_job_about_to_end_and_a_bound_one_are_left_alone(host: Host) -> None:
             assert numa_stat(path, "anon").get(AWAY, 0) >= 64 * MIB
 
 
+@pytest.mark.short(0)
 def test_what_was_gained_is_counted(host: Host) -> None:
     with astray("4706") as (path, _):
         host.wait_for(lambda: is_home(path), 2 * MINUTE)

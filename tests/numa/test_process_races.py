@@ -154,6 +154,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     return found
 
 
+@pytest.mark.short(3)
 @pytest.mark.parametrize(
     ("action", "strategy"),
     [

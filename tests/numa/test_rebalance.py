@@ -161,7 +161,8 @@ def test_the_ring_of_three_jobs(run: Any, journal: Path) -> None:
         assert set(outcomes(run("rebalance")[1]).values()) <= {"nothing-to-do", "complete"}
 
 
-@pytest.mark.parametrize("kind", ["anon", "thp"])
+@pytest.mark.short(1)
+@pytest.mark.parametrize("kind", ["thp", "anon"])
 def test_two_jobs_swap(run: Any, kind: str) -> None:
     with away({"1": (3, 2), "2": (2, 3)}, kind) as jobs:
         status, shown = run("rebalance")
@@ -170,6 +171,7 @@ def test_two_jobs_swap(run: Any, kind: str) -> None:
             job.assert_home()
 
 
+@pytest.mark.short(0)
 def test_a_job_that_ends_meanwhile(run: Any) -> None:
     with away(RING) as jobs:
         ending = threading.Thread(target=lambda: (moving(jobs), jobs["2"].task.process.kill()))
@@ -183,6 +185,7 @@ def test_a_job_that_ends_meanwhile(run: Any) -> None:
         jobs["3"].assert_home()
 
 
+@pytest.mark.short(0)
 def test_a_rebalance_that_is_killed(run: Any, tmp_path: Path) -> None:
     """Jobs are unharmed. A node is fuller than before: with less of a reserve the ring ends."""
     with away(RING) as jobs:
@@ -214,6 +217,7 @@ def test_a_job_that_cannot_go_home(run: Any, journal: Path) -> None:
         assert sorted(recorded(journal))[-1] == ("4", "refused")
 
 
+@pytest.mark.short(0)
 def test_full_nodes_borrow_the_room_of_another(run: Any) -> None:
     with away({"1": (1, 2), "2": (2, 1)}, full=(1, 2)) as jobs:
         status, shown = run("rebalance")

@@ -197,6 +197,7 @@ def thread_residency(job: Job) -> dict[int, int]:
     return job.residency(tid)
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_cgroup_whose_processes_come_and_go(run: Any, strategy: str) -> None:
     with cgroup("job") as path:
@@ -305,6 +306,7 @@ def test_a_full_destination_is_refused(run: Any) -> None:
         assert job.share_on(0) == 1
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_full_destination_takes_what_fits_with_force(run: Any, strategy: str) -> None:
     drop_caches()

@@ -51,6 +51,7 @@ def test_clean_page_cache_makes_room(
         assert job.checksum() == before
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_node_full_of_files_in_memory_has_no_room(
     run: Any, tmp_path: Path, strategy: str

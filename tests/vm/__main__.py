@@ -85,8 +85,9 @@ def act(options: argparse.Namespace, setup: machine.Setup) -> int:
         case "matrix":
             return matrix.run(options.tier, options.kernels, seconds=options.timeout, setup=setup)
         case _:
-            chosen = [*map(tiers.Tier.whole, options.tiers)]
-            chosen += [part for path in options.in_parts for part in tiers.Tier.parts(path)]
+            # The longest first: what is short fills the time that is left in the end.
+            chosen = [part for path in options.in_parts for part in tiers.Tier.parts(path)]
+            chosen += map(tiers.Tier.whole, options.tiers)
             chosen += map(tiers.Tier.dirty, options.dirty)
             if setup.root != machine.HOST_ROOT:
                 chosen = [tier.on(setup.root.name) for tier in chosen]
