@@ -16,17 +16,21 @@ from schedhook.values.ownership import explain_untrusted, make_directory
 
 _BACKLOG = 1024
 _PATIENCE_SECONDS = 0.5
+_LONGEST_PATH = 107
+"""Bytes, see unix(7)."""
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Be the only agent of the socket `path` for the block. Create its directory if need be.
 
-    Raise UsageError if another agent has the socket or `path` names no file, SchedhookError if
-    other users may write the directory or the lock file cannot be opened.
+    Raise UsageError if another agent has the socket, `path` names no file or is too long,
+    SchedhookError if something else is there, if other users may write the directory, or if the
+    lock file cannot be opened.
     """
     if not path.name:
         raise UsageError(f"the agent's socket {str(path)!r} is not a file's path; name a file")
+    _check_place(path)
     handle = _open_lock_file(path.with_name(f"{path.name}.lock"))
     try:
         if not _take(handle):
@@ -71,12 +75,13 @@ def check_directory(directory: Path) -> None:
 def listen(path: Path, mode: int) -> socket.socket:
     """Return a listening socket of that mode, which replaces an earlier agent's.
 
-    The caller has locked the path. Raise SchedhookError if something else than a socket is there,
-    or if the socket cannot be created.
+    The caller has locked the path. Raise UsageError if it is too long, SchedhookError if something
+    else than a socket is there, or if the socket cannot be created.
     """
+    _check_place(path)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        _remove_socket(path)
+        path.unlink(missing_ok=True)
         server.bind(str(path))
         path.chmod(mode)
         server.listen(_BACKLOG)
@@ -84,14 +89,14 @@ def listen(path: Path, mode: int) -> socket.socket:
     except OSError as error:
         server.close()
         raise SchedhookError(f"{path}: {error.strerror or error}") from error
-    except SchedhookError:
-        server.close()
-        raise
     return server
 
 
-def _remove_socket(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
+def _check_place(path: Path) -> None:
+    """Raise an error if no socket can be at `path`; see unix(7) and `listen`."""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        most = f"a socket's path has {_LONGEST_PATH} bytes at most"
+        raise UsageError(f"{str(path)[:40]}…: {most}; name a shorter one")
+    with contextlib.suppress(OSError):  # what is to be created there says why it cannot be
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise SchedhookError(f"{path}: exists and is not a socket; move it away")
-        path.unlink()

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from schedhook.values.errors import SchedhookError
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.log import mark_severity
 from schedhook.values.text import printable
 
@@ -59,7 +59,7 @@ def _run(command: click.Command, name: str) -> int:
         _discard_output()
         return 1
     except (SchedhookError, click.Abort, click.ClickException) as error:
-        message, status = _explain(error)
+        message, status = _explain(error, name)
         complain(f"{name}: {message}")
         return status
 
@@ -81,12 +81,18 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _explain(error: SchedhookError | click.Abort | click.ClickException) -> tuple[str, int]:
+def _explain(
+    error: SchedhookError | click.Abort | click.ClickException, name: str
+) -> tuple[str, int]:
     """Return (message, exit status)."""
+    if isinstance(error, ProcessGoneError):
+        return f"{error}; name a process that runs", error.exit_status
     if isinstance(error, SchedhookError):
         return str(error), error.exit_status
     if isinstance(error, click.Abort):
         return "interrupted; memory that had moved stays on its new nodes", 1
-    if isinstance(error, click.UsageError) and error.ctx is not None:
-        return f"{error.format_message()} (see `{error.ctx.command_path} --help`)", 2
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx is not None else name
+        message = " ".join(error.format_message().split())  # click lists choices one per line
+        return f"{message} (see `{path} --help`)", 2
     return error.format_message(), 2

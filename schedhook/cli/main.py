@@ -9,6 +9,7 @@ import click
 from schedhook import __version__
 from schedhook.cli.errors import complain, run_command
 from schedhook.control.undo import recover
+from schedhook.values.text import closest
 
 COMMANDS = {
     "relocate": "move the memory of running processes to other NUMA nodes",
@@ -40,19 +41,32 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not (name in COMMANDS or name.startswith("-") or ctx.resilient_parsing):
+            meant = "".join(f"; did you mean {each}?" for each in closest(name, COMMANDS))
+            ctx.fail(f"no command is called {name[:40]!r}{meant}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.command(
-    cls=_LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=_LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="schedhook")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Make a job's memory follow the job between NUMA nodes."""
-    if context.invoked_subcommand != "recover" and recover():
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+    elif context.invoked_subcommand != "recover" and recover():
         complain("schedhook: an earlier relocation was killed; its changes were rolled back")
 
 

@@ -14,7 +14,7 @@ from schedhook.cli.options.common import common_options, grouped, json_option
 from schedhook.cli.options.moving import moving_arguments, moving_options
 from schedhook.cli.options.node_map import node_map_options
 from schedhook.cli.options.pictures import picture_options
-from schedhook.cli.options.processes import check_processes, process_options
+from schedhook.cli.options.processes import check_cgroup, check_processes, process_options
 from schedhook.cli.options.sets import AllBut
 from schedhook.cli.output.files import Pictures
 from schedhook.cli.running import carry_out, print_report
@@ -56,6 +56,7 @@ def run_relocation(
     if isinstance(sources, AllBut):
         sources = _all_but(sources.nodes, root)
     request = make_request(sources=sources, everything=everything, **options)
+    check_cgroup(request.cgroup, root, force=request.force)
     config, plugins = load(config_path)
     if request.job is not None:
         found = find_job(plugins, request.job, request.scheduler, root)

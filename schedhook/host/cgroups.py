@@ -54,9 +54,9 @@ def resolve_cgroup(text: str, root: Path = Path("/")) -> Cgroup:
     names the places that were tried.
     """
     if not text.strip() or "\0" in text:
-        raise UsageError(f"{text!r} is not the name of a cgroup")
+        raise UsageError(f"{text!r} is not the name of a cgroup, as /proc/PID/cgroup has it")
     if ".." in PurePosixPath(text).parts:
-        raise UsageError(f"cgroup {text!r}: '..' is not allowed in the name")
+        raise UsageError(f"cgroup {text!r}: '..' is not allowed in the name; write it without")
     mounted = read_hierarchies(root)
     if not mounted:
         raise UsageError(f"cgroup {text!r}: no cgroup file system is mounted on this host")
@@ -68,7 +68,7 @@ def resolve_cgroup(text: str, root: Path = Path("/")) -> Cgroup:
         tried.append(printable(str(path)))
     shown = ", ".join(tried[:_TRIED_SHOWN])
     more = f" and {len(tried) - _TRIED_SHOWN} other places" if len(tried) > _TRIED_SHOWN else ""
-    raise UsageError(f"there is no cgroup {text!r}; tried {shown}{more}")
+    raise UsageError(f"there is no cgroup {text!r}; tried {shown}{more}; systemd-cgls lists them")
 
 
 def hierarchies(root: Path = Path("/")) -> list[Cgroup]:

@@ -93,4 +93,7 @@ def _find(
             return FoundJob(adapter, job, tasks)
     asked = ", ".join(names) or "no scheduler"
     hint = "" if os.geteuid() == 0 else "; run as root if it is another user's job"
-    raise UsageError(f"no process of job {text!r} on this host; asked: {asked}{hint}")
+    raise UsageError(
+        f"no process of job {text!r} on this host; asked: {asked}; `schedhook show` lists the jobs"
+        f" here{hint}"
+    )

@@ -121,7 +121,8 @@ def write_textfile(path: Path, text: bytes) -> None:
     try:
         replace_file(path, text)
     except OSError as error:
-        raise SchedhookError(f"{path}: cannot be written: {error.strerror}") from error
+        remedy = "name a file in a directory that this user can write"
+        raise SchedhookError(f"{path}: cannot be written: {error.strerror}; {remedy}") from error
 
 
 class _Collector:

@@ -46,7 +46,9 @@ def translate_errors(path: Path | None) -> Iterator[None]:
         kind = JournalBusyError if code.startswith("SQLITE_BUSY") else JournalError
         raise kind(f"{name}: {remedy} ({code or type(error).__name__})") from error
     except OSError as error:
-        raise JournalError(f"{name}: cannot be used: {error.strerror}") from error
+        denied = isinstance(error, PermissionError)
+        remedy = "run as root" if denied else "correct `path` in [journal]"
+        raise JournalError(f"{name}: cannot be used: {error.strerror}; {remedy}") from error
 
 
 def error_code(error: sqlite3.Error) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from schedhook.host.mounts import read_mounts
-from schedhook.journal.errors import JournalError, error_code
+from schedhook.journal.errors import JournalError, error_code, translate_errors
 from schedhook.journal.schema import check_version, create_tables
 from schedhook.values.config import Config
 from schedhook.values.ownership import explain_untrusted
@@ -35,6 +35,16 @@ def journal_path(config: Config, environ: Mapping[str, str] = os.environ) -> Pat
     state = environ.get("XDG_STATE_HOME", "")
     base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
     return base / "schedhook" / "journal.db"
+
+
+def has_journal(path: Path) -> bool:
+    """Return whether there is a file at `path`. Raise JournalError if this user may not know."""
+    with translate_errors(path):
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def connect(name: str, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:

@@ -47,12 +47,15 @@ def load_plugins(
     plugins.notes = lambda scheduler: LazyNotes(partial(_open_notes, config, scheduler))
     for module in import_module("schedhook_plugins").BUILT_IN:
         _add(plugins, PluginSource(name=module, package=BUILT_IN), partial(import_module, module))
-    excluded = {name.strip() for name in environ.get(DISABLE_VARIABLE, "").split(",")}
-    scans = config.plugins.third_party and "all" not in excluded
-    excluded |= set(config.plugins.disabled)
-    for source, entry in _installed(plugins) if scans else ():
+    disabled = {name.strip() for name in environ.get(DISABLE_VARIABLE, "").split(",")} - {""}
+    scans = config.plugins.third_party and "all" not in disabled
+    excluded = disabled | set(config.plugins.disabled)
+    found = _installed(plugins) if scans else []
+    for source, entry in found:
         if not source.names & excluded:
             _add(plugins, source, partial(_import, entry))
+    if scans and disabled:
+        _warn_of_unknown(disabled - frozenset[str]().union(*(each.names for each, _ in found)))
     for plugin in extra:
         name = plugin.__name__ if isinstance(plugin, ModuleType | type) else type(plugin).__name__
         plugins.register(PluginSource(name=name, package="given"), plugin)
@@ -69,6 +72,14 @@ def load_plugins(
 def installed_names() -> frozenset[str]:
     """Return the names of installed packages with plug-ins, and of the plug-ins."""
     return frozenset[str]().union(*(source.names for source, _ in _installed(Plugins())))
+
+
+def _warn_of_unknown(disabled: Iterable[str]) -> None:
+    from schedhook.values.log import get_logger  # noqa: PLC0415 - only where something is wrong
+
+    for name in disabled:
+        hint = "it is no plug-in of an installed package; `schedhook plugins` lists these"
+        get_logger().warning(f"${DISABLE_VARIABLE} has no effect", name=name, problem=hint)
 
 
 def _open_notes(config: Config, scheduler: str) -> JobNotes:

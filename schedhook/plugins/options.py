@@ -9,6 +9,7 @@ from schedhook.plugins.manager import Plugins
 from schedhook.plugins.sources import BUILT_IN, PluginSource
 from schedhook.values.errors import ConfigError
 from schedhook.values.log import get_logger
+from schedhook.values.text import closest
 
 if TYPE_CHECKING:
     from schedhook.values.config import Config
@@ -31,16 +32,13 @@ def check_options(
     are accepted. Since the names that it would provide are unknown, any other name is then only
     logged as a warning.
     """
-    from difflib import get_close_matches  # noqa: PLC0415 - only for an error's text
-
     accepted = set[str]().union(*(source.names for source in left_out))
     for name in unknown:
         if name in accepted:
             continue
         where = f"{config.source or 'configuration'}: plugins.options.{name}"
         known = sorted(_known(plugins))
-        meant = get_close_matches(name, known, n=1)
-        hint = f"did you mean {meant[0]}? " if meant else ""
+        hint = "".join(f"did you mean {each}? " for each in closest(name, known))
         problem = f"no plug-in has or provides this name; {hint}there are: {', '.join(known)}"
         if not left_out:
             raise ConfigError(f"{where}: {problem}")

@@ -307,4 +307,4 @@ def _is_stopped(pid: int, root: Path) -> bool:
 def check_job(job: str, *, may_be_empty: bool = False) -> None:
     """Raise UsageError for a name that no job has, and that could be taken for a path."""
     if not (_JOB.fullmatch(job) or (may_be_empty and not job)):
-        raise UsageError(f"{job[:40]!r} is not a job's id")
+        raise UsageError(f"{job[:40]!r} is not a job's id, such as 4711 or 36_2")

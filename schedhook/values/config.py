@@ -229,11 +229,13 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
     except FileNotFoundError:
         if named is None:
             return Config()
-        raise ConfigError(f"{source}: no such configuration file") from None
+        remedy = f"create it, or correct --config or ${PATH_VARIABLE}"
+        raise ConfigError(f"{source}: no such configuration file; {remedy}") from None
     except OSError as error:
-        raise ConfigError(f"{source}: cannot be read: {error.strerror}") from error
+        remedy = "check what it is, its owner and its mode"
+        raise ConfigError(f"{source}: cannot be read: {error.strerror}; {remedy}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{source}: not UTF-8 at byte {error.start}") from error
+        raise ConfigError(f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     return parse_config(text, source)
 
 

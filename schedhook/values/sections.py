@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from schedhook.values.errors import ConfigError
 from schedhook.values.sets import NodeSet
+from schedhook.values.text import closest
 
 _Section = TypeVar("_Section")
 
@@ -194,8 +195,5 @@ def _check_bounds(value: Any, each: Field[Any], key: _Key) -> None:
 
 
 def _unknown(key: str, keys: Mapping[str, Field[Any]]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only for an error's text
-
-    meant = get_close_matches(key, keys, n=1)
-    hint = f"did you mean {meant[0]}? " if meant else ""
+    hint = "".join(f"did you mean {each}? " for each in closest(key, keys))
     return f"no such key; {hint}allowed here: {', '.join(keys)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str) -> str:
@@ -19,6 +19,13 @@ def describe_error(error: BaseException) -> str:
     """Return the exception's class and message on one line, for logs and reports."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def closest(name: str, names: Iterable[str]) -> list[str]:
+    """Return the one of `names` that was probably meant by `name`, in a list; else an empty one."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for an error's text
+
+    return get_close_matches(name[:100], list(names), n=1)
 
 
 def join_some(names: Sequence[str], most: int = 12) -> str:

@@ -73,7 +73,7 @@ def migrate(
     cgroups = here.cgroups(job)
     before = here.tasks(job)
     if not cgroups or not before:
-        raise UsageError(f"job {job} has no process on this host")
+        raise UsageError(f"job {job} has no process on this host; squeue says where it runs")
     old = job_cpus(cgroups, before, here.root)
     check_cpus(cpus, cgroups, here.root)
     move = JobMove(
@@ -146,7 +146,7 @@ def cpus_of_nodes(here: HostJobs, job: str, nodes: NodeSet) -> CpuSet:
     cgroups = here.cgroups(job)
     tasks = here.tasks(job)
     if not cgroups or not tasks:
-        raise UsageError(f"job {job} has no process on this host")
+        raise UsageError(f"job {job} has no process on this host; squeue says where it runs")
     topology = read_topology(here.root)
     number = len(job_cpus(cgroups, tasks, here.root))
     taken = union(cpus for _, cpus in other_jobs(here, job))

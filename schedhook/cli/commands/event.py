@@ -11,8 +11,16 @@ from schedhook.cli.errors import complain
 from schedhook.cli.options.common import config_option, configured
 from schedhook.cli.options.types import NumberType
 from schedhook.hook import delivery
-from schedhook.values.config import PATH_VARIABLE, AgentSection, Config, load_config
-from schedhook.values.errors import ConfigError
+from schedhook.roles.scheduler import EventKind
+from schedhook.values.config import (
+    PATH_VARIABLE,
+    AgentSection,
+    Config,
+    PluginsSection,
+    load_config,
+)
+from schedhook.values.errors import PLUGIN_ERRORS, ConfigError, PluginError
+from schedhook.values.model import Event
 
 _DEFAULTS = AgentSection()
 
@@ -62,13 +70,41 @@ def command(
     if config_path is not None:
         os.environ[PATH_VARIABLE] = str(config_path)  # for the process that --wait may start
     config = _config_or_defaults()
-    arguments = [scheduler, point]
-    arguments += ["--socket", socket or config.agent.socket]
+    path = socket or config.agent.socket
+    # An agent says itself what it does not know; the spool would keep it.
+    if not os.path.lexists(path) and (unknown := _explain_unknown(scheduler, point, config)):
+        complain(f"schedhook: {unknown}; the event was not delivered")
+        return 1 if strict else 0
+    arguments = [scheduler, point, "--socket", path]
     arguments += ["--spool", spool or config.agent.spool]
     arguments += ["--timeout", str(timeout)] if timeout is not None else []
     arguments += ["--wait"] if wait else []
     arguments += ["--strict"] if strict else []
     return delivery.main(arguments)
+
+
+def _explain_unknown(scheduler: str, point: str, config: Config) -> str:
+    """Return why no adapter can handle such events; empty if one can, or if it is not certain.
+
+    Third parties' plug-ins are loaded only for a scheduler that does not ship.
+    """
+    from schedhook.plugins.descriptors import SchedulerPlugin
+    from schedhook.plugins.loading import load_plugins
+
+    try:
+        plugins = load_plugins(Config(plugins=PluginsSection(third_party=False)))
+        if scheduler not in plugins.names(SchedulerPlugin):
+            plugins = load_plugins(config)
+        adapter = plugins.adapter(scheduler, Path("/"))
+    except PluginError as error:
+        return "" if plugins.problems else str(error)
+    except PLUGIN_ERRORS:
+        return ""
+    kind = adapter.kind_of(Event(scheduler=scheduler, point=point, job=""))
+    if point in adapter.kinds or kind is not EventKind.IGNORE:
+        return ""
+    points = ", ".join(dict.fromkeys(each.replace("_", "-") for each in adapter.kinds))
+    return f"{scheduler} has no hook {point[:40]!r}; its hooks are {points or 'not listed'}"
 
 
 def _config_or_defaults() -> Config:

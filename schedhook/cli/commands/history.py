@@ -14,9 +14,9 @@ import click
 
 from schedhook.cli.options.common import config_option
 from schedhook.cli.options.pictures import picture_options
-from schedhook.cli.options.types import ParamType
+from schedhook.cli.options.types import ParamType, WholeType
 from schedhook.cli.output.files import Pictures
-from schedhook.journal.file import journal_path
+from schedhook.journal.file import has_journal, journal_path
 from schedhook.journal.journal import Journal
 from schedhook.values.config import load_config
 from schedhook.values.errors import UsageError
@@ -58,7 +58,7 @@ class Since(ParamType):
 )
 @click.option(
     "--limit",
-    type=click.IntRange(1, 1 << 31),
+    type=WholeType(1, 1 << 31),
     metavar="N",
     default=1000,
     show_default=True,
@@ -106,14 +106,14 @@ def command(
 def _read_runs(
     job: str | None, since: float | None, limit: int, config_path: Path | None
 ) -> tuple[Path, Sequence[Run]]:
-    """Return the journal's path and the runs in it.
+    """Return the journal's path and the runs in it: none if there is no journal yet.
 
-    Raise UsageError if there is no journal, or if `job` is the number of an array.
+    Raise UsageError if `job` is the number of an array.
     """
     config = load_config(config_path)
     path = journal_path(config)
-    if not path.exists():
-        raise UsageError(f"{path}: there is no journal yet; the agent and the hooks write it")
+    if not has_journal(path):
+        return path, []
     with Journal.open(path, create=False) as journal:
         if job is not None and (members := journal.runs.members_of(job)):
             raise UsageError(f"{job} names several jobs; name one: {join_some(members)}")

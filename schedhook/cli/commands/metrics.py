@@ -28,14 +28,14 @@ def command(textfile: Path | None, config_path: Path | None, root: Path) -> int:
     """
     from schedhook.jobs.metrics import Metrics, write_textfile
     from schedhook.jobs.notes import journal_notes
-    from schedhook.journal.file import journal_path
+    from schedhook.journal.file import has_journal, journal_path
     from schedhook.journal.journal import Journal
 
     if textfile is not None and textfile.suffix != ".prom":
         raise UsageError(f"--textfile {textfile}: node_exporter reads only files named *.prom")
     config, plugins = load(config_path)
     path = journal_path(config)
-    with Journal.open(path, create=False) if path.exists() else Journal.in_memory() as journal:
+    with Journal.open(path, create=False) if has_journal(path) else Journal.in_memory() as journal:
         plugins.notes = journal_notes(journal)
         text = Metrics(config=config, plugins=plugins, journal=journal, root=root).render()
     if textfile is None:

@@ -14,7 +14,7 @@ import click
 from schedhook.cli.loading import load
 from schedhook.cli.options.common import common_options, json_option
 from schedhook.cli.options.moving import moving_arguments, moving_options
-from schedhook.cli.options.processes import check_processes, process_options
+from schedhook.cli.options.processes import check_cgroup, check_processes, process_options
 from schedhook.cli.options.profile import profile_options
 from schedhook.cli.running import carry_out, print_report
 from schedhook.host import cgroups
@@ -66,6 +66,7 @@ def command(
     as for `schedhook relocate`.
     """
     check_processes(pids, cgroup, job)
+    check_cgroup(cgroup, root, force=same["force"] or not move)
     config, plugins = load(config_path)
     _check_strategy(plugins, strategy)
     members = pids or _find_members(cgroup, job, scheduler, plugins, root)
@@ -130,7 +131,8 @@ def _survey(log: str, members: tuple[int, ...], root: Path, **how: Any) -> tuple
             profile, tally = read_profile(file, topology, **how)
             recorded = _last_written(file)
     except OSError as error:
-        raise UsageError(f"cannot read {log}: {error.strerror}") from error
+        remedy = "name a file with a profiler's log, or - for standard input"
+        raise UsageError(f"cannot read {log}: {error.strerror}; {remedy}") from error
     found = survey(profile, members, topology, recorded=recorded, root=root)
     if not any(each.total for each in found.accesses.values()):
         raise UsageError(

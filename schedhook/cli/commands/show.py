@@ -16,7 +16,7 @@ from schedhook.cli.loading import load
 from schedhook.cli.options.common import common_options, json_option
 from schedhook.cli.options.pictures import picture_options
 from schedhook.cli.options.processes import check_processes, process_options
-from schedhook.cli.options.types import NumberType, UserType
+from schedhook.cli.options.types import NumberType, UserType, WholeType
 from schedhook.cli.output.files import Pictures
 from schedhook.cli.signals import until_stopped
 from schedhook.jobs.order import Order, SortKey
@@ -49,9 +49,7 @@ Read = Callable[[], Mapping[str, Any]]
     type=click.Choice([key.value for key in SortKey]),
     help=f"The order of the jobs; {SortKey.OFF_NODE} by default.",
 )
-@click.option(
-    "--top", type=click.IntRange(1, 1_000_000), metavar="N", help="Only the first N of them."
-)
+@click.option("--top", type=WholeType(1, 1_000_000), metavar="N", help="Only the first N of them.")
 @click.option("--user", type=UserType(), metavar="USER", help="Only jobs of this user.")
 @picture_options
 @json_option

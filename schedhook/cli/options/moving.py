@@ -8,7 +8,8 @@ import click
 
 from schedhook.cli.completion import names_of
 from schedhook.cli.options.common import configured, grouped
-from schedhook.cli.options.types import NAME, NumberType
+from schedhook.cli.options.sizes import RateType, SizeType
+from schedhook.cli.options.types import NAME, WholeType
 from schedhook.plugins.descriptors import BackendPlugin
 from schedhook.values.config import RelocationSection
 from schedhook.values.errors import UsageError
@@ -40,15 +41,15 @@ pace_options = grouped(
     ),
     click.option(
         "--threads",
-        type=click.IntRange(1, 1024),
+        type=WholeType(1, 1024),
         metavar="N",
         help=f"Move pages with so many threads. {configured('chosen by the host and the plan')}",
     ),
     click.option(
         "--bandwidth",
-        type=NumberType(min=0, min_open=True, max=1_000_000),
-        metavar="MB/S",
-        help="Move at most so many MB (1,000,000 bytes) per second, such as 500."
+        type=RateType(min=0, min_open=True, max=1_000_000),
+        metavar="RATE",
+        help="Move at most so many MB (1,000,000 bytes) per second, such as 500, or 1.5GB/s."
         f" {configured('no limit')}",
     ),
     click.option(
@@ -62,9 +63,9 @@ pace_options = grouped(
 
 reserve_option = click.option(
     "--reserve",
-    type=click.IntRange(0, 1 << 30),
-    metavar="MIB",
-    help="Leave so many MiB (1,048,576 bytes) free on each destination node, such as 512."
+    type=SizeType(),
+    metavar="SIZE",
+    help="Leave so many MiB (1,048,576 bytes) free on each destination node, such as 512, or 2G."
     f" {configured(_DEFAULTS.reserve_mb)}",
 )
 
@@ -94,7 +95,7 @@ def moving_arguments(
         "kinds": parse_kinds(kinds),
         "shared": Shared(shared) if shared else None,
         "bandwidth_mb_s": bandwidth,
-        "reserve": None if reserve is None else reserve << 20,
+        "reserve": reserve,
     }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from schedhook.cli.completion import complete_jobs, names_of
 from schedhook.cli.options.common import grouped
-from schedhook.cli.options.types import NAME
+from schedhook.cli.options.types import NAME, WholeType
+from schedhook.host.cgroups import resolve_cgroup
 from schedhook.plugins.descriptors import SchedulerPlugin
 from schedhook.values.errors import UsageError
 
@@ -22,7 +25,7 @@ process_options = grouped(
     click.option(
         "--pid",
         "pids",
-        type=click.IntRange(min=1),
+        type=WholeType(min=1),
         multiple=True,
         metavar="PID",
         help="This process, such as 4711; repeat the option for several.",
@@ -58,4 +61,13 @@ def check_processes(pids: tuple[int, ...], cgroup: str | None, job: str | None) 
     if named != 1:
         raise UsageError(
             "name the processes: one of --pid PID (repeat it for several), --cgroup PATH, --job ID"
+        )
+
+
+def check_cgroup(cgroup: str | None, root: Path, *, force: bool) -> None:
+    """Raise UsageError for the top of a hierarchy of cgroups, unless `force`."""
+    if cgroup is not None and not force and resolve_cgroup(cgroup, root).name == "/":
+        raise UsageError(
+            f"--cgroup {cgroup} has every process of the host, daemons included: name the cgroup"
+            " of a job, or give --force as well"
         )

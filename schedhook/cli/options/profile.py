@@ -6,7 +6,7 @@ import click
 
 from schedhook.cli.completion import names_of
 from schedhook.cli.options.common import grouped
-from schedhook.cli.options.types import NAME, NumberType
+from schedhook.cli.options.types import NAME, NumberType, WholeType
 from schedhook.migration.profiling.reading import Format
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.roles.guidance import MIN_SAMPLES, MIN_SHARE
@@ -23,7 +23,7 @@ profile_options = grouped(
     ),
     click.option(
         "--min-samples",
-        type=click.IntRange(min=1),
+        type=WholeType(min=1),
         metavar="N",
         default=MIN_SAMPLES,
         show_default=True,
@@ -42,7 +42,7 @@ profile_options = grouped(
     ),
     click.option(
         "--most-counters",
-        type=click.IntRange(min=1000),
+        type=WholeType(min=1000),
         metavar="N",
         default=CAPACITY,
         show_default=True,

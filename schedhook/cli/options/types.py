@@ -27,8 +27,16 @@ class NameType(ParamType):
         return str(value)
 
 
+class WholeType(click.IntRange):
+    """A whole number within bounds."""
+
+    name = "whole number"
+
+
 class NumberType(click.FloatRange):
     """A finite number within bounds."""
+
+    name = "number"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

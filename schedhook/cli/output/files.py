@@ -79,4 +79,4 @@ def _write(path: Path, text: str) -> None:
     try:
         replace_file(path, text.encode(errors="backslashreplace"))
     except OSError as error:
-        raise SchedhookError(f"cannot write {path}: {error.strerror}") from error
+        raise SchedhookError(f"cannot write {path}: {error.strerror}; name another file") from error

@@ -70,7 +70,10 @@ class Run:
         return shlex.join(self.undo_words if undo else self.words)
 
     def carry_out(self, undo: bool) -> None:
-        """Run the command, with this process's output. Raise SchedhookError if it fails."""
+        """Run the command, with this process's output. Raise SchedhookError if it fails.
+
+        One that tells what it does has said why it failed: leave with its exit status.
+        """
         words = self.undo_words if undo else self.words
         if not words:
             return
@@ -78,6 +81,8 @@ class Run:
             done = subprocess.run(words, check=False)
         except OSError as error:
             raise SchedhookError(f"{words[0]}: {error.strerror}") from error
+        if done.returncode and self.tells:
+            raise click.exceptions.Exit(done.returncode)
         if done.returncode:
             raise SchedhookError(f"{shlex.join(words)}: exit status {done.returncode}")
 

@@ -119,17 +119,13 @@ def pbs_setup(config: Config, configuration: Path | None, dry_run: bool) -> Iter
 
     It must be installed under the same path on the execution hosts.
     """
-    path = configuration or shipped("pbs/schedhook.CF")
-    try:
-        told = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}") from error
-    if configuration is None:
-        told["program"] = _hook_words(config)
     with NamedTemporaryFile("w", suffix=".CF") as file:
-        file.write(json.dumps(told, indent=4) + "\n")
-        file.flush()
-        words = [sys.executable, "-P", str(shipped("pbs/install")), "--config", file.name]
+        if configuration is None:
+            told = json.loads(shipped("pbs/schedhook.CF").read_text())
+            file.write(json.dumps(told | {"program": _hook_words(config)}, indent=4) + "\n")
+            file.flush()
+        name = str(configuration or file.name)
+        words = [sys.executable, "-P", str(shipped("pbs/install")), "--config", name]
         yield _installer(words, dry_run, subjects=("pbs",))
 
 

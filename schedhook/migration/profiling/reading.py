@@ -26,6 +26,11 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
+_REMEDY = {
+    Format.PERF: "print them by `perf script -F comm,pid,tid,cpu,time,event,addr`",
+    Format.CSV: "each line needs the fields that the first one names",
+    Format.JSONL: 'each line is an object such as {"pid": 7, "cpu": 3, "address": 140000}',
+}
 _READERS: dict[Format, Callable[[Iterable[bytes], Collector], None]] = {
     Format.PERF: perf.read,
     Format.CSV: tables.read_csv,
@@ -95,10 +100,9 @@ def _blocks(log: BinaryIO, collector: Collector) -> Iterator[bytes]:
 
 def _why(tally: Tally, kind: Format) -> str:
     if not tally.lines:
-        return "it is empty"
-    hint = " (print them by `perf script -F comm,pid,tid,cpu,time,event,addr`)"
+        return "it is empty; record these processes while they access memory"
     counts = (
-        (tally.bad_lines, f"are not samples{hint if kind is Format.PERF else ''}"),
+        (tally.bad_lines, f"are not samples ({_REMEDY[kind]})"),
         (tally.no_address, "have no address (record with `perf record -d`)"),
         (tally.kernel, "are the kernel's own accesses"),
         (tally.unknown_node, "come from a processor that is not online here"),

@@ -17,7 +17,7 @@ from tests.unit.screenkit import AREA, make_host
 @pytest.fixture
 def run(
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
     """Return how to run `schedhook`, on 80 columns by default, with a journal of its own."""
@@ -32,7 +32,7 @@ def run(
         monkeypatch.setattr(sys, "argv", ["schedhook", *map(str, arguments)])
         with pytest.raises(SystemExit) as leave:
             run_command()
-        printed = capsys.readouterr()
+        printed = capfd.readouterr()
         assert isinstance(leave.value.code, int)
         return leave.value.code, printed.out, printed.err
 

@@ -17,7 +17,6 @@ from tests.unit.clikit import Run
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Missing command"),
         (["show", "--watch", "nan"], "not a finite number"),
         (["show", "--job", "../7"], "'../7' is not a job's id"),
         (["show", "--job", ""], "'--job': it is empty"),
@@ -39,10 +38,14 @@ def test_wrong_usage_of_any_command_is_one_line(run: Run, arguments: list[str], 
     assert words in err
 
 
-def test_an_unknown_command(run: Run) -> None:
-    status, _, err = run("teleport")
-    assert status == 2
-    assert "teleport" in err
+def test_without_a_command_it_prints_help(run: Run) -> None:
+    assert run() == run("--help")
+
+
+def test_the_history_of_a_fresh_host_is_empty(run: Run) -> None:
+    status, out, err = run("history")
+    assert (status, out.count("job"), err) == (0, 1, "")
+    assert run("history", "--json") == (0, "[]\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

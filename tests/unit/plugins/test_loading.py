@@ -93,9 +93,14 @@ def test_a_disabled_plug_in_is_not_even_imported(
     assert "stay" in load().names(MapperPlugin), "it is loaded if it is not disabled"
 
 
-def test_disabling_another_name_changes_nothing(install: Install) -> None:
+def test_disabling_another_name_changes_nothing(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
     install("bad_duplicate", name="copycat", package="copy-cat")
     assert "stay" in load({DISABLE_VARIABLE: "copy,cat,"}, disabled=("all",)).names(MapperPlugin)
+    lines = logged(capsys)
+    assert {line["name"] for line in lines} == {"copy", "cat"}
+    assert {line["event"] for line in lines} == {"$SCHEDHOOK_DISABLE_PLUGINS has no effect"}
 
 
 @pytest.mark.parametrize(

@@ -321,9 +321,9 @@ def test_the_argument_wins_over_the_environment_and_that_over_the_default(
 
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
-    with pytest.raises(ConfigError, match=f"^{missing}: no such configuration file$"):
+    with pytest.raises(ConfigError, match=f"^{missing}: no such configuration file; create it"):
         load_config(missing, {})
-    with pytest.raises(ConfigError, match=f"^{missing}: no such configuration file$"):
+    with pytest.raises(ConfigError, match=f"^{missing}: no such configuration file; create it"):
         load_config(environ={"SCHEDHOOK_CONFIG": str(missing)})
 
 
@@ -332,7 +332,7 @@ def test_a_file_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_default: bool
 ) -> None:
     monkeypatch.setattr(config_module, "DEFAULT_PATH", tmp_path)
-    with pytest.raises(ConfigError, match=f"^{tmp_path}: cannot be read: Is a directory$"):
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: cannot be read: Is a directory; check what"):
         load_config(None if is_default else tmp_path, {})
 
 

@@ -58,7 +58,7 @@ def test_a_refusal_is_on_standard_output_and_standard_error(run: Run, host: Path
         (["--from", "0", "--to", "2", "--bandwidth", "nan"], 2, "not a finite number"),
         (["--from", "0", "--to", "2", "--bandwidth", "inf"], 2, "x<=1000000"),
         (["--from", "0", "--to", "2", "--bandwidth", "1e308"], 2, "x<=1000000"),
-        (["--from", "0", "--to", "2", "--reserve", "9" * 400], 2, "x<=1073741824"),
+        (["--from", "0", "--to", "2", "--reserve", "9" * 400], 2, "is more than 1073741824 MiB"),
         (["--from", "0", "--to", "2", "--strategy", ""], 2, "'--strategy': it is empty"),
         (["--from", "0", "--to", "2", "--mapper", " "], 2, "'--mapper': it is empty"),
         (["--from", "0", "--to", "2", "--backend", ""], 2, "'--backend': it is empty"),

@@ -50,7 +50,7 @@ def test_a_file_is_replaced_atomically(
         status, out, err = run("show", "--root", host, "--svg", file)
     assert status == 1
     assert "3 jobs" in out
-    assert err == f"schedhook: cannot write {file}: No space left on device\n"
+    assert err == f"schedhook: cannot write {file}: No space left on device; name another file\n"
     assert file.read_text() == "earlier"
     assert run("show", "--root", host, "--svg", file)[0] == 0
     assert texts(file.read_text())[0] == "3 jobs on this host"
