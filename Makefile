@@ -110,7 +110,7 @@ docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 # What is published: the source distribution, and the wheel that is built from it.
-dist: $(VENV)/installed
+dist: $(VENV)/installed man
 	rm -rf dist && mkdir -p build
 	$(BIN)/python -m build --no-isolation --outdir dist . > build/dist.log 2>&1 \
 	    || (cat build/dist.log; exit 1)
@@ -137,8 +137,9 @@ deb-test: deb tier-packages
 	    rm -rf $$root; \
 	done
 
+# Manual pages and completions, in contrib/, where what is shipped lies.
 man: $(VENV)/installed
-	$(BIN)/python -P docs/man.py build/man
+	$(BIN)/python -P docs/man.py contrib
 
 # A million inputs for each parser and the C core: an hour or so. FUZZ="--runs N TARGET" for less.
 fuzz: $(VENV)/installed

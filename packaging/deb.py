@@ -2,8 +2,7 @@
 
 One package serves Debian 12 and 13: its modules are in a private environment, /usr/lib/schedhook,
 above Debian's own Python packages; the C core needs no particular version of Python. It is made
-from the wheel, because Debian 12's setuptools cannot build one. Needs debhelper, and in this Python
-schedhook and click-man.
+from the wheel, because Debian 12's setuptools cannot build one. Needs debhelper.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from email.utils import formatdate
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-SHELLS = {"bash": "schedhook", "zsh": "_schedhook", "fish": "schedhook.fish"}
-"""The file of each shell's completion."""
+CONTRIB = Path("packages/schedhook/cli/setup/contrib")
+"""What the wheel has besides modules."""
 
 
 def main(wheel: Path, directory: Path, revision: str = "1") -> None:
@@ -64,19 +63,14 @@ def write_environment(work: Path) -> None:
 
 
 def write_texts(work: Path) -> None:
-    """Write the configuration, the manual pages and the completions."""
+    """Write the configuration, and copy manual pages and completions to where they are packaged."""
     guide = (PROJECT / "docs/how-to/operating.md").read_text(encoding="utf-8")
     (defaults,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
     lines = [re.sub(r"^(?=\w)", "# ", line) for line in defaults.splitlines()]
     head = "# These are the defaults; remove the # of a line to change it.\n\n"
     (work / "config.toml").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
-    subprocess.run([sys.executable, "-P", PROJECT / "docs/man.py", work / "man"], check=True)
-    (work / "completions").mkdir()
-    for shell, name in SHELLS.items():
-        program = [Path(sys.executable).with_name("schedhook")]
-        environ = os.environ | {"_SCHEDHOOK_COMPLETE": f"{shell}_source"}
-        done = subprocess.run(program, env=environ, capture_output=True, check=True)
-        (work / "completions" / name).write_bytes(done.stdout)
+    for name in ("man", "completions"):
+        shutil.copytree(work / CONTRIB / name, work / name)
 
 
 def write_debian(debian: Path, version: str) -> None:

@@ -16,6 +16,7 @@ from schedhook.cli.setup.targets import (
     Setup,
     metrics_setup,
     pbs_setup,
+    shell_setup,
     slurm_setup,
     systemd_setup,
 )
@@ -28,14 +29,15 @@ _INSTALLERS = ("slurm", "pbs")
 
 
 @click.command("setup")
-@click.argument("target", type=click.Choice(["slurm", "pbs", "systemd", "metrics"]))
+@click.argument("target", type=click.Choice(["slurm", "pbs", "systemd", "metrics", "shell"]))
 @click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
 @click.option("--undo", is_flag=True, help="Remove what this command has placed.")
 @click.option(
     "--directory",
     type=PathType(files=False),
     metavar="DIR",
-    help="slurm: where the hooks go, on a local disk. [default: /etc/slurm/schedhook]",
+    help="slurm: where the hooks go, on a local disk. [default: /etc/slurm/schedhook] shell: in"
+    " place of /usr/local/share.",
 )
 @click.option(
     "--hook-config",
@@ -56,12 +58,13 @@ def command(
 
     systemd: the agent's unit and the spool. slurm: the hooks and job-migrate, and the lines for
     slurm.conf. pbs, on PBS's server: the hook, through qmgr. metrics: what the agent needs for the
-    configured textfile, and where dashboard and alerts are.
+    configured textfile, and where dashboard and alerts are. shell: the manual pages, and the
+    completions of bash, zsh and fish.
 
     Then checks it as doctor does. Exit status: 0, or 1 if something does not work.
     """
-    if directory is not None and target != "slurm":
-        raise UsageError("--directory is for `setup slurm`")
+    if directory is not None and target not in ("slurm", "shell"):
+        raise UsageError("--directory is for `setup slurm` and `setup shell`")
     if hook_config is not None and target != "pbs":
         raise UsageError("--hook-config is for `setup pbs`")
     config, plugins = load(config_path)
@@ -72,7 +75,7 @@ def command(
         return 0
     for line in its.left:
         click.echo(line)
-    if dry_run:
+    if dry_run or not its.subjects:
         return 0
     from schedhook.cli.output.findings import print_findings
 
@@ -92,4 +95,6 @@ def _setup(
         return pbs_setup(config, hook_config, dry_run)
     if target == "slurm":
         return nullcontext(slurm_setup(directory, dry_run))
+    if target == "shell":
+        return nullcontext(shell_setup(directory))
     return nullcontext(systemd_setup() if target == "systemd" else metrics_setup(config))

@@ -15,7 +15,7 @@ def shipped(name: str) -> Path:
     """Return the path of a shipped file, such as `systemd/schedhook-agent.service`."""
     path = CONTRIB / name
     if not path.exists():
-        raise UsageError(f"{path} is missing: install schedhook again")
+        raise UsageError(f"{path} is missing: install schedhook again; in a clone, run `make man`")
     return path.resolve()
 
 

@@ -19,6 +19,14 @@ from schedhook.values.errors import UsageError
 _UNIT = "schedhook-agent"
 _SYSTEM = Path("/etc/systemd/system")
 _TMPFILES = Path("/etc/tmpfiles.d")
+_SHARE = Path("/usr/local/share")
+
+COMPLETIONS = {
+    "bash": ("schedhook", "bash-completion/completions"),
+    "zsh": ("_schedhook", "zsh/site-functions"),
+    "fish": ("schedhook.fish", "fish/vendor_completions.d"),
+}
+"""Of each shell: its completion's file, and the directory below /usr/share or /usr/local/share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +112,17 @@ def metrics_setup(config: Config) -> Setup:
         left=files,
         subjects=("metrics",),
     )
+
+
+def shell_setup(directory: Path | None) -> Setup:
+    """Return the manual pages and the shells' completions, below `directory`."""
+    share = directory or _SHARE
+    pages = sorted(shipped("man").iterdir())
+    steps = [Place(path=share / "man/man1" / page.name, text=page.read_text()) for page in pages]
+    for shell, (name, place) in COMPLETIONS.items():
+        text = shipped(f"completions/{shell}/{name}").read_text()
+        steps.append(Place(path=share / place / name, text=text))
+    return Setup(steps=steps)
 
 
 def slurm_setup(directory: Path | None, dry_run: bool) -> Setup:

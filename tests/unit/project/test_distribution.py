@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.cli.main import COMMANDS
+from schedhook.cli.setup.targets import COMPLETIONS as SHELLS
+
 PROJECT = Path(__file__).parents[3]
 FORGE = (".ci/", ".github/", ".gitignore")
 """Files in version control that the source distribution does not need."""
@@ -37,7 +40,7 @@ def build(kind: str, source: Path, directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the source distribution of this checkout, unpacked."""
+    """Return the source distribution of this checkout, unpacked; made as `make dist` does."""
     directory = tmp_path_factory.mktemp("sdist")
     checkout = directory / "checkout"
     for name in tracked():
@@ -48,6 +51,8 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             copy.write_bytes((PROJECT / name).read_bytes())
             copy.chmod((PROJECT / name).stat().st_mode)
+    man = [sys.executable, "-P", PROJECT / "docs/man.py", checkout / "contrib"]
+    subprocess.run(man, check=True)
     archive = build("sdist", checkout, directory)
     (directory / "unpacked").mkdir()
     subprocess.run(["tar", "-xzf", archive, "-C", directory / "unpacked"], check=True)
@@ -73,7 +78,8 @@ def test_the_source_distribution_has_all_that_is_in_version_control(unpacked: Pa
 def test_the_wheel_has_the_files_of_contrib_as_they_are(wheel: zipfile.ZipFile) -> None:
     found = {name for name in wheel.namelist() if name.startswith("schedhook/cli/setup/contrib/")}
     wanted = [name for name in tracked() if name.startswith("contrib/")]
-    assert found == {f"schedhook/cli/setup/{name}" for name in wanted}
+    written = {name for name in found if "/contrib/man/" in name or "/contrib/completions/" in name}
+    assert found - written == {f"schedhook/cli/setup/{name}" for name in wanted}
     for name in wanted:
         here, there = PROJECT / name, wheel.getinfo(f"schedhook/cli/setup/{name}")
         assert wheel.read(there) == here.read_bytes(), name
@@ -87,3 +93,10 @@ def test_the_wheel_is_one_for_all_versions_of_python(wheel: zipfile.ZipFile) -> 
     top = {name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" not in name}
     assert top == {"schedhook", "schedhook_plugins"}
     assert "-cp311-abi3-" in Path(wheel.filename or "").name
+
+
+def test_manual_pages_and_completions_are_in_both(unpacked: Path, wheel: zipfile.ZipFile) -> None:
+    pages = ["man/schedhook.1", "man/job-migrate.1", *(f"man/schedhook-{n}.1" for n in COMMANDS)]
+    for name in (*pages, *(f"completions/{shell}/{file}" for shell, (file, _) in SHELLS.items())):
+        text = wheel.read(f"schedhook/cli/setup/contrib/{name}")
+        assert text == (unpacked / "contrib" / name).read_bytes() != b""

@@ -1,4 +1,4 @@
-"""The manual pages, written from the commands' help."""
+"""The manual pages and completions, written from the commands' help."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[3]
 
 
 def test_there_is_a_page_for_each_command_with_each_of_its_options(tmp_path: Path) -> None:
-    runpy.run_path(str(PROJECT / "docs/man.py"))["write"](tmp_path / "man")
+    runpy.run_path(str(PROJECT / "docs/man.py"))["write"](tmp_path)
     pages = {path.name: path.read_text() for path in (tmp_path / "man").iterdir()}
     context = click.Context(main)
     commands = {f"schedhook-{name}": main.get_command(context, name) for name in COMMANDS}
@@ -28,3 +28,9 @@ def test_there_is_a_page_for_each_command_with_each_of_its_options(tmp_path: Pat
                 assert option.opts[0].replace("-", "\\-") in page, f"{name} {option.opts[0]}"
     assert all(f"schedhook-{name}(1)" in pages["schedhook.1"] for name in COMMANDS)
     assert "show where memory is" in pages["schedhook-show.1"].partition(".SH SYNOPSIS")[0]
+    found = {str(path.relative_to(tmp_path)) for path in (tmp_path / "completions").rglob("*.*")}
+    assert found == {"completions/fish/schedhook.fish"}
+    for path in ("bash/schedhook", "zsh/_schedhook", "fish/schedhook.fish"):
+        assert "_SCHEDHOOK_COMPLETE=" in (tmp_path / "completions" / path).read_text()
+    # By this word `schedhook setup shell` knows its files again.
+    assert all("schedhook" in page for page in pages.values())

@@ -332,7 +332,9 @@ def test_a_file_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_default: bool
 ) -> None:
     monkeypatch.setattr(config_module, "DEFAULT_PATH", tmp_path)
-    with pytest.raises(ConfigError, match=f"^{tmp_path}: cannot be read: Is a directory; check what"):
+    with pytest.raises(
+        ConfigError, match=f"^{tmp_path}: cannot be read: Is a directory; check what"
+    ):
         load_config(None if is_default else tmp_path, {})
 
 

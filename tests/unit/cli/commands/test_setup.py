@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.cli.commands import setup
+from schedhook.cli.setup import shipped as shipped_module
 from schedhook.cli.setup import targets
 from schedhook.hook import delivery
 from schedhook.plugins.findings import Finding, ok, problem
@@ -144,6 +145,40 @@ def test_pbs_hook(
     assert program == ("/opt/else/schedhook" if own else [sys.executable, "-I", "-S", hook])
     assert run("setup", "pbs", "--undo", *more)[0] == 0
     assert list(hooks.iterdir()) == []
+
+
+@pytest.mark.parametrize("undo", [[], ["--undo"]])
+def test_manual_pages_and_completions(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, undo: list[str]
+) -> None:
+    shipped, share = tmp_path / "contrib", tmp_path / "share"
+    (shipped / "man").mkdir(parents=True)
+    (shipped / "man/schedhook.1").write_text("schedhook")
+    for shell, (name, _) in targets.COMPLETIONS.items():
+        (shipped / "completions" / shell).mkdir(parents=True)
+        (shipped / "completions" / shell / name).write_text(f"schedhook for {shell}")
+    monkeypatch.setattr(shipped_module, "CONTRIB", shipped)
+    setup_shell = ("setup", "shell", "--directory", share)
+    assert run(*setup_shell)[0] == 0
+    if undo:
+        assert run(*setup_shell, "--undo")[0] == 0
+    placed = {
+        "man/man1/schedhook.1": "schedhook",
+        "bash-completion/completions/schedhook": "schedhook for bash",
+        "zsh/site-functions/_schedhook": "schedhook for zsh",
+        "fish/vendor_completions.d/schedhook.fish": "schedhook for fish",
+    }
+    found = {str(each.relative_to(share)): each for each in share.rglob("*") if each.is_file()}
+    assert {name: path.read_text() for name, path in found.items()} == ({} if undo else placed)
+
+
+def test_manual_pages_that_a_clone_has_not_made(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shipped_module, "CONTRIB", tmp_path)
+    status, _, err = run("setup", "shell", "--directory", tmp_path / "share")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "is missing: install schedhook again; in a clone, run `make man`" in err
 
 
 def test_metrics_that_are_not_configured(run: Run, host: Host) -> None:
