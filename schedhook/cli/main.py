@@ -23,7 +23,7 @@ COMMANDS = {
     "watch": "detect relocations on this host and handle them",
     "agent": "watch, and serve the schedulers' hooks on a local socket",
     "metrics": "print counters and where memory is now, for Prometheus",
-    "setup": "place the shipped files for a scheduler, systemd, metrics or shells",
+    "setup": "place shipped files for a scheduler, systemd, metrics, shells",
     "recover": "undo what relocations left that were killed",
     "doctor": "check what this host and its set-up allow, with remedies",
 }
