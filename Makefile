@@ -22,10 +22,9 @@ BACKPORTS_KERNEL := build/kernels/backports
 # A root directory with Debian 13, in which the tests run on its kernel, Slurm and Python.
 TRIXIE := build/roots/trixie-tests
 TRIXIE_VENV := $(TRIXIE)$(abspath $(VENV))
-TRIXIE_CONTRACT := tests/contract tests/numa/test_contract_native.py
 
 .PHONY: bench chaos check deb deb-test demo dist docs fuzz man matrix numa test unit packages deb-packages unit-packages tier-packages \
-    compiled trixie
+    compiled trixie guide-test
 
 demo: $(VENV)/installed compiled
 	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
@@ -72,8 +71,8 @@ matrix: $(VENV)/installed tier-packages compiled trixie $(BACKPORTS_KERNEL)/done
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
 	$(BIN)/python -m tests.vm test tests/slurm_v1 || status=1; \
-	$(BIN)/python -m tests.vm test --root $(TRIXIE) tests/slurm || status=1; \
-	$(BIN)/python -m tests.vm test --root $(TRIXIE) $(TRIXIE_CONTRACT) || status=1; \
+	$(BIN)/python -m tests.vm test --root $(TRIXIE) tests/slurm tests/contract \
+	    tests/numa/test_contract_native.py || status=1; \
 	$(BIN)/python -m tests.vm matrix tests/numa --with $(BACKPORTS_KERNEL)/boot/vmlinuz-* || status=1; \
 	exit $$status
 
@@ -90,10 +89,13 @@ trixie: $(TRIXIE)/done compiled
 	    python3 -P -m compileall -q $(addprefix $(CURDIR)/,schedhook plugins tests)'
 
 $(TRIXIE)/done: tests/vm/debian_root.sh pyproject.toml | $(VENV)/installed deb-packages
-	rm -rf build/wheels
-	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheels .
-	tests/vm/debian_root.sh trixie $(@D) $(abspath $(VENV)) build/wheels/*.whl \
+	tests/vm/debian_root.sh trixie $(@D) \
 	    $(filter-out qemu-system-x86 python3-dev,$(PACKAGES)) $(TIER_PACKAGES)
+	mkdir $(@D)/wheel
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(@D)/wheel .
+	chroot $(@D) python3 -m venv $(abspath $(VENV))
+	wheel=$$(cd $(@D) && echo wheel/*.whl) && \
+	    chroot $(@D) $(abspath $(VENV))/bin/pip install --quiet "/$$wheel[test]"
 	touch $@
 
 # A hundred random kills of each kind, where `make test` has a few, and as many rebinds of memory
@@ -136,6 +138,16 @@ deb-test: deb tier-packages
 	    $$stage purge $$root; \
 	    rm -rf $$root; \
 	done
+
+# The guides for Slurm, line by line, on a fresh Debian 13 with systemd and Slurm's own units.
+GUIDE := build/roots/guide
+guide-test: dist tier-packages deb-packages
+	tests/vm/debian_root.sh trixie $(GUIDE) linux-image-amd64 busybox-static udev iproute2 \
+	    systemd-sysv dbus python3-venv munge slurmctld slurmd slurm-client
+	$(BIN)/python -P tests/release/slurm_guide.py install $(GUIDE) dist/*.whl
+	$(BIN)/python -m tests.vm once --root $(GUIDE) --systemd --timeout 1200 -- \
+	    /usr/bin/python3 -P tests/release/slurm_guide.py use
+	rm -rf $(GUIDE)
 
 # Manual pages and completions, in contrib/, where what is shipped lies.
 man: $(VENV)/installed

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.vm import machine, matrix, once, serve, tiers
+from tests.vm import machine, matrix, once, roots, serve, tiers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,8 +18,9 @@ def parser() -> argparse.ArgumentParser:
 
     guest = argparse.ArgumentParser(add_help=False)
     guest.add_argument(
-        "--root", type=Path, default=machine.HOST_ROOT, help="default: the host's own files"
+        "--root", type=Path, default=roots.HOST_ROOT, help="default: the host's own files"
     )
+    guest.add_argument("--systemd", action="store_true", help="boot with systemd")
     guest.add_argument("--kernel", type=Path, help="default: the newest boot/vmlinuz-* of the root")
     guest.add_argument(
         "--kvm", action=argparse.BooleanOptionalAction, help="default: if the processor has it"
@@ -89,7 +90,7 @@ def act(options: argparse.Namespace, setup: machine.Setup) -> int:
             chosen = [part for path in options.in_parts for part in tiers.Tier.parts(path)]
             chosen += map(tiers.Tier.whole, options.tiers)
             chosen += map(tiers.Tier.dirty, options.dirty)
-            if setup.root != machine.HOST_ROOT:
+            if setup.root != roots.HOST_ROOT:
                 chosen = [tier.on(setup.root.name) for tier in chosen]
             return tiers.test(
                 chosen, seconds=options.timeout, force_vm=options.force_vm, setup=setup
@@ -108,7 +109,13 @@ def main() -> int:
     shape = machine.Shape(
         nodes=options.nodes, mib_per_node=options.mib_per_node, memory_only=options.memory_only
     )
-    setup = machine.Setup(shape=shape, root=options.root, kernel=options.kernel, kvm=options.kvm)
+    setup = machine.Setup(
+        shape=shape,
+        root=options.root.resolve(),
+        kernel=options.kernel,
+        kvm=options.kvm,
+        systemd=options.systemd,
+    )
     try:
         return act(options, setup)
     except machine.CannotBoot as error:

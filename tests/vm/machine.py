@@ -23,8 +23,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
-HOST_ROOT = Path("/")
+from tests.vm.roots import (
+    HOST_ROOT,
+    PROJECT,
+    has_environment,
+    shared_options,
+    systemd_options,
+    within,
+)
+
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
@@ -112,8 +119,11 @@ class Setup:
 
     shape: Shape = Shape()
     root: Path = HOST_ROOT
+    """An absolute path."""
     kernel: Path | None = None
     kvm: bool | None = None
+    systemd: bool = False
+    """Boot with systemd, from another root than the host's."""
 
 
 def newest_kernel(root: Path = HOST_ROOT) -> Path:
@@ -168,24 +178,17 @@ def mib_of(directory: Path) -> int:
     return int(du.stdout.split()[0])
 
 
-def within(root: Path, path: Path) -> Path:
-    """Return where ``path`` lies if ``root`` is the root directory."""
-    return root / path.resolve().relative_to("/")
-
-
 def python_directories(root: Path = HOST_ROOT) -> list[Path]:
     """Return the guest's virtual environment and standard library, without large ones.
 
     Over 9p, which looks up every file on the host, imports are three to six times as slow as from
-    a disk image. Another root has an environment with the path of this one.
+    a disk image. Another root's environment has the path of this one.
     """
     directories = [Path(sysconfig.get_path("stdlib"))]
     if root != HOST_ROOT:
         directories = [file.parent for file in root.glob("usr/lib/python3.*/os.py")]
-    if sys.prefix != sys.base_prefix:
+    if sys.prefix != sys.base_prefix and has_environment(root):
         directories.append(within(root, Path(sys.prefix)))
-    if missing := [str(directory) for directory in directories if not directory.is_dir()]:
-        raise CannotBoot(f"no directory {', '.join(missing)}: see tests/README.md")
     return [directory for directory in directories if mib_of(directory) < IMAGE_LIMIT_MIB]
 
 
@@ -196,18 +199,6 @@ def private_directories(root: Path = HOST_ROOT) -> list[Path]:
     """
     path = (*reversed(PROJECT.parents), PROJECT)
     return [each for each in path if not within(root, each).stat().st_mode & 1]
-
-
-def shared_options(root: Path, shared: Path) -> list[str]:
-    """Return the root and what is shared with the guest as options of vng(1)."""
-    if root == HOST_ROOT:
-        return ["--rwdir", str(shared)]
-    options = ["--root", str(root)]
-    # In this order: `shared` can lie in the project, which start_script() makes read-only.
-    for directory in (PROJECT, shared):
-        within(root, directory).mkdir(parents=True, exist_ok=True)
-        options += ["--rwdir", f"{directory}={directory}"]
-    return options
 
 
 def start_script(
@@ -227,6 +218,8 @@ def start_script(
     lines += [
         # virtme-ng's overlay on it is for root only, and there is no systemd to correct that.
         "chmod 1777 /tmp",
+        # On another root than the host's virtme-ng lets every user write to it.
+        "chmod 755 /run",
         # The files of a schedhook on the host must not affect the guest.
         "rm -rf /etc/schedhook /var/lib/schedhook",
         "echo '+cpuset +cpu +memory +pids' > /sys/fs/cgroup/cgroup.subtree_control",
@@ -245,9 +238,12 @@ def running(
     ``shared`` is read-write on both sides; console.log there gets the guest's console.
     """
     setup = setup or Setup()
-    root = setup.root.resolve()
+    root = setup.root
+    if setup.systemd and root == HOST_ROOT:
+        raise CannotBoot("--systemd needs another --root, into which its units are written")
     vng, kernel = virtme(), setup.kernel or newest_kernel(root)
     kvm = has_kvm() if setup.kvm is None else setup.kvm
+    sharing = shared_options(root, shared)
     directories, private = python_directories(root), private_directories(root)
     start = shared / "start.sh"
     mounts = [HOST_ROOT / directory.relative_to(root) for directory in directories]
@@ -261,7 +257,9 @@ def running(
         command += setup.shape.options()
         # virtme-ng tries Debian 12's virtiofsd for ten seconds before it uses 9p.
         command += ["--force-9p", "--network", "loop", "--cwd", str(root)]
-        command += shared_options(root, shared)
+        command += sharing
+        if setup.systemd:
+            command += systemd_options(root, shared, start)
         command += [] if kvm else ["--disable-kvm"]
         command += [f"--qemu-opts={option}" for option in QEMU_OPTIONS]
         command += [] if kvm else [f"--qemu-opts={option}" for option in EMULATION_OPTIONS]

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.vm import machine
+from tests.vm import machine, roots
 
 NO_RESULT = 125
 HUNG = 124
@@ -62,7 +62,7 @@ def run_in_guest(
     exported["TESTS_IN_VM"] = "1"
     script = "\n".join(
         [
-            f"cd {shlex.quote(str(machine.PROJECT))}",
+            f"cd {shlex.quote(str(roots.PROJECT))}",
             "export " + shlex.join(f"{name}={value}" for name, value in exported.items()),
             f"{shlex.join(command)} < /dev/null > {shlex.quote(str(output))} 2>&1",
             f"echo $? > {shlex.quote(str(new))}",
@@ -94,4 +94,4 @@ def run_in_guest(
 def run_on_host(command: list[str], seconds: float) -> int:
     """Run ``command`` here, with a time limit for it and its children by timeout(1)."""
     bounded = ["timeout", "--kill-after=10", str(seconds), *command]
-    return subprocess.run(bounded, cwd=machine.PROJECT, check=False).returncode
+    return subprocess.run(bounded, cwd=roots.PROJECT, check=False).returncode

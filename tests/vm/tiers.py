@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.vm import machine, once
+from tests.vm import machine, once, roots
 
-RESULTS = machine.PROJECT / "results"
+RESULTS = roots.PROJECT / "results"
 NODES_NEEDED = 4
 PARTS = 3
 """Into how many guests a large tier is divided: more would share out the work better, but boot more
@@ -100,7 +100,9 @@ def test(tiers: list[Tier], *, seconds: float, force_vm: bool, setup: machine.Se
     Guests run side by side, one for each processor, if there is memory for them: an emulated one
     keeps about one processor busy. On this host one tier runs after the other.
     """
-    nodes = None if force_vm else NODES_NEEDED
+    if not roots.has_environment(setup.root):
+        raise machine.CannotBoot(f"{setup.root} has no {sys.prefix}: make trixie")
+    nodes = None if force_vm or setup.root != roots.HOST_ROOT else NODES_NEEDED
 
     def passes(tier: Tier) -> bool:
         return run(tier, seconds=seconds, nodes=nodes, setup=setup)

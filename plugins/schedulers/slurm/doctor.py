@@ -146,7 +146,8 @@ def _hook(parameter: str, values: list[str], without: str, root: Path) -> Iterab
     ours = [path for path in found if path.is_file() and _is_ours(path)]
     if not ours:
         named = ", ".join(values) or "none"
-        yield note(subject, f"{named}: schedhook's hook is not called; {without}", _INSTALL)
+        remedy = f"run {_INSTALL}, and put the lines that it prints into slurm.conf"
+        yield note(subject, f"{named}: schedhook's hook is not called; {without}", remedy)
         return
     for path in ours:
         if not os.access(path, os.X_OK):
