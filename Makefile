@@ -14,6 +14,7 @@ SOURCES := pyproject.toml $(wildcard schedhook/backends/native/*.[ch])
 
 # The Debian packages that only some tests need.
 DEB_PACKAGES := debhelper dpkg-dev mmdebstrap
+RPM_PACKAGES := python3-pip rpm rpmlint
 UNIT_PACKAGES := fish openssl prometheus zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client openssh-server \
     iproute2 systemd redis-server postgresql stress-ng
@@ -23,8 +24,8 @@ BACKPORTS_KERNEL := build/kernels/backports
 TRIXIE := build/roots/trixie-tests
 TRIXIE_VENV := $(TRIXIE)$(abspath $(VENV))
 
-.PHONY: bench chaos check deb deb-test demo dist docs fuzz man matrix numa test unit packages deb-packages unit-packages tier-packages \
-    compiled trixie guide-test
+.PHONY: ansible bench chaos check deb deb-test demo dist docs fuzz man matrix numa rpm test unit versions \
+    packages deb-packages rpm-packages unit-packages tier-packages compiled trixie guide-test
 
 demo: $(VENV)/installed compiled
 	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
@@ -122,13 +123,13 @@ dist: $(VENV)/installed man
 
 # A Debian package of that wheel, for Debian 12 and 13, in dist/.
 deb: dist deb-packages
-	$(BIN)/python -P packaging/deb.py dist/*.whl dist
+	$(BIN)/python packaging/deb.py dist/*.whl dist
 
 # Installed, used on four nodes, upgraded and purged, in a fresh Debian 12 and 13. Ten minutes or so.
 ROOTS := bookworm trixie
 deb-test: deb tier-packages
 	rm -rf build/roots/new $(ROOTS:%=build/roots/%) && mkdir -p build/roots/new
-	$(BIN)/python -P packaging/deb.py dist/*.whl build/roots/new 2
+	$(BIN)/python packaging/deb.py dist/*.whl build/roots/new 2
 	set -e; for suite in $(ROOTS); do \
 	    root=build/roots/$$suite; stage="tests/release/deb.sh"; \
 	    mmdebstrap --variant=minbase --quiet $$suite $$root http://deb.debian.org/debian; \
@@ -148,6 +149,30 @@ guide-test: dist tier-packages deb-packages
 	$(BIN)/python -m tests.vm once --root $(GUIDE) --systemd --timeout 1200 -- \
 	    /usr/bin/python3 -P tests/release/slurm_guide.py use
 	rm -rf $(GUIDE)
+
+# An RPM package for RHEL 9 and 10, as far as this distribution's rpm can build it, in build/rpm/.
+rpm: dist rpm-packages
+	rm -rf build/rpm
+	packaging/rpm/build.sh $(BIN)/python dist/*.tar.gz build/rpm
+	rpmlint --config packaging/rpm/rpmlint.toml packaging/rpm/schedhook.spec build/rpm/*.rpm
+
+# Ansible's role, checked, and run on a fresh root of this distribution.
+ANSIBLE := build/ansible
+ansible: deb
+	test -x $(ANSIBLE)/bin/ansible-lint || $(PYTHON) -m venv $(ANSIBLE)
+	$(ANSIBLE)/bin/pip install --quiet ansible ansible-lint
+	cd packaging/ansible && PATH=$(abspath $(ANSIBLE)/bin):$$PATH ansible-lint --offline --profile production
+	rm -rf build/roots/ansible && mkdir -p build/roots
+	mmdebstrap --variant=minbase --quiet --include=python3-apt,systemd bookworm build/roots/ansible \
+	    http://deb.debian.org/debian
+	tests/release/ansible.sh $(ANSIBLE)/bin build/roots/ansible dist/*.deb
+	rm -rf build/roots/ansible
+
+# Every command with the lowest and the newest versions on each of PYTHONS, and with a distribution's
+# own, as wheel and as package; UNITS=--units for the unit tests, too.
+PYTHONS ?= $(PYTHON)
+versions: deb
+	$(BIN)/python -m tests.release.versions dist --python $(PYTHONS) --suite $(ROOTS) $(UNITS)
 
 # Manual pages and completions, in contrib/, where what is shipped lies.
 man: $(VENV)/installed
@@ -199,6 +224,9 @@ unit-packages:
 
 deb-packages:
 	$(call install,$(DEB_PACKAGES))
+
+rpm-packages:
+	$(call install,$(RPM_PACKAGES))
 
 tier-packages:
 	$(call install,$(TIER_PACKAGES))

@@ -1,4 +1,4 @@
-"""Build the Debian package: python -P packaging/deb.py WHEEL DIRECTORY [REVISION]
+"""Build the Debian package: python packaging/deb.py WHEEL DIRECTORY [REVISION]
 
 One package serves Debian 12 and 13: its modules are in a private environment, /usr/lib/schedhook,
 above Debian's own Python packages; the C core needs no particular version of Python. It is made
@@ -16,6 +16,8 @@ import zipfile
 from email.utils import formatdate
 from pathlib import Path
 
+import layout
+
 PROJECT = Path(__file__).resolve().parents[1]
 CONTRIB = Path("packages/schedhook/cli/setup/contrib")
 """What the wheel has besides modules."""
@@ -28,8 +30,9 @@ def main(wheel: Path, directory: Path, revision: str = "1") -> None:
     shutil.rmtree(work.parent, ignore_errors=True)
     shutil.copytree(PROJECT / "packaging/debian", work / "debian")
     unpack(wheel, work / "packages")
-    write_environment(work)
-    write_texts(work)
+    layout.write(work, system_packages=True)
+    for name in ("man", "completions"):
+        shutil.copytree(work / CONTRIB / name, work / name)
     write_debian(work / "debian", f"{version}-{revision}")
     with (work.parent / "log").open("wb") as log:
         words = ["dpkg-buildpackage", "--build=binary", "--unsigned-source", "--unsigned-changes"]
@@ -51,35 +54,11 @@ def unpack(wheel: Path, packages: Path) -> None:
     (metadata / "INSTALLER").write_text("dpkg\n")
 
 
-def write_environment(work: Path) -> None:
-    """Write what makes /usr/lib/schedhook an environment, and the program."""
-    (work / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
-    (work / "bin").mkdir()
-    program = work / "bin/schedhook"
-    program.write_text(
-        "#!/usr/lib/schedhook/bin/python3 -I\nfrom schedhook.cli.main import run\n\nrun()\n"
-    )
-    program.chmod(0o755)
-
-
-def write_texts(work: Path) -> None:
-    """Write the configuration, and copy manual pages and completions to where they are packaged."""
-    guide = (PROJECT / "docs/how-to/operating.md").read_text(encoding="utf-8")
-    (defaults,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
-    lines = [re.sub(r"^(?=\w)", "# ", line) for line in defaults.splitlines()]
-    head = "# These are the defaults; remove the # of a line to change it.\n\n"
-    (work / "config.toml").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
-    for name in ("man", "completions"):
-        shutil.copytree(work / CONTRIB / name, work / name)
-
-
 def write_debian(debian: Path, version: str) -> None:
     """Write what debhelper reads besides packaging/debian: units, tmpfiles and changelog."""
-    systemd = PROJECT / "contrib/systemd"
-    for unit in (*systemd.glob("*.service"), *systemd.glob("*.timer")):
-        text = unit.read_text(encoding="utf-8").replace("@SCHEDHOOK@", "/usr/bin/schedhook")
-        (debian / f"schedhook.{unit.name}").write_text(text, encoding="utf-8")
-    shutil.copy(systemd / "schedhook.tmpfiles.conf", debian / "schedhook.tmpfiles")
+    for unit in (debian.parent / "units").iterdir():
+        name = "schedhook.tmpfiles" if unit.suffix == ".conf" else f"schedhook.{unit.name}"
+        shutil.copy(unit, debian / name)
     control = (debian / "control").read_text(encoding="utf-8")
     (maintainer,) = re.findall(r"^Maintainer: (.*)$", control, re.MULTILINE)
     at = os.environ.get("SOURCE_DATE_EPOCH")

@@ -6,15 +6,12 @@
 #   purge           and leave nothing but the journal
 set -euo pipefail
 stage=$1 root=$(realpath "$2") file=${3:-}
-tour=$(dirname "${BASH_SOURCE[0]}")/tour.py
+here=$(dirname "${BASH_SOURCE[0]}")
+tour=$here/tour.py
 
 say() { echo "$stage: $*"; }
 fail() { say "$*" >&2; exit 1; }
-# In a mount namespace of its own, so that nothing stays mounted.
-inside() {
-    unshare --mount bash -c 'mount --rbind /proc "$0/proc" && mount --rbind /sys "$0/sys" &&
-        mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"' "$root" "$@"
-}
+inside() { "$here/inside.sh" "$root" "$@"; }
 install_package() {
     cp "$file" "$root/root/schedhook.deb"
     inside env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet \

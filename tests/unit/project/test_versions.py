@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import schedhook
 import schedhook_plugins
-
-PROJECT = Path(__file__).parents[3]
-
-
-def lowest() -> list[str]:
-    """Return the dependencies, and those for metrics, each as `name==version`."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    ranges = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
-    pinned = [re.sub(r">=([\w.]+).*", r"==\1", each) for each in ranges]
-    assert all("==" in each for each in pinned), "a dependency without a lowest version"
-    return pinned
+from tests.release.versions import TOUR, lowest
 
 
 def test_every_command_runs_with_the_lowest_versions(tmp_path: Path) -> None:
@@ -35,6 +23,6 @@ def test_every_command_runs_with_the_lowest_versions(tmp_path: Path) -> None:
     for package in (schedhook, schedhook_plugins):
         installed = Path(str(package.__file__)).parent
         (packages / package.__name__).symlink_to(installed.resolve())
-    tour = [python, "-P", PROJECT / "tests/release/tour.py"]
+    tour = [python, "-P", TOUR]
     done = subprocess.run(tour, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
