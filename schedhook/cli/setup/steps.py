@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 
 from schedhook.values.errors import NoPermissionError, SchedhookError, UsageError
-from schedhook.values.text import describe_error
 
 _OURS = "schedhook"
 """What each placed file has in it, by which it is recognised."""
@@ -50,9 +49,10 @@ class Place:
             new.chmod(0o644)
             new.replace(self.path)
         except PermissionError as error:
-            raise NoPermissionError(f"{describe_error(error)}; run as root") from error
+            raise NoPermissionError(f"{self.path}: {error.strerror}; run as root") from error
         except OSError as error:
-            raise SchedhookError(describe_error(error)) from error
+            remedy = f"check {self.path.parent} and the disk"
+            raise SchedhookError(f"{self.path}: {error.strerror}; {remedy}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

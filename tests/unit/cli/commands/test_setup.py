@@ -107,6 +107,14 @@ def test_another_programs_file_is_kept(run: Run, host: Host) -> None:
     assert "/bin/true" in path.read_text()
 
 
+def test_a_file_that_cannot_be_placed_is_named(run: Run, host: Host) -> None:
+    (host.directory / "system").touch()
+    status, _, err = run("setup", "systemd")
+    path = host.directory / FILES[0]
+    assert status == 1
+    assert err == f"schedhook: {path}: File exists; check {path.parent} and the disk\n"
+
+
 def test_a_command_that_fails_ends_it(run: Run, host: Host) -> None:
     (host.bin / "systemd-tmpfiles").write_text("#!/bin/sh\nexit 3\n")
     status, _, err = run("setup", "systemd")
