@@ -84,7 +84,9 @@ def install_example(place: Path) -> None:
 
 def database() -> Path:
     """Return the directory of a PostgreSQL database with the tables of pgbench(1)."""
-    return prepared("database", make_database, postgresql("initdb").stat().st_mtime)
+    program = postgresql("initdb")
+    # A server reads only its own version's files, and a guest's may not be the host's.
+    return prepared(f"database-{program.parents[1].name}", make_database, program.stat().st_mtime)
 
 
 def make_database(place: Path) -> None:
