@@ -18,6 +18,7 @@ from tests.numa.dirt import PageCache, page_cache_on
 from tests.numa.dirty_host import DirtyHost
 from tests.numa.disks import compressed_disk
 from tests.numa.jobs import cannot_run, drop_caches
+from tests.numa.programs import program
 
 NODES = Path("/sys/devices/system/node")
 BALANCING = "off"
@@ -52,6 +53,8 @@ def numa_balancing(request: pytest.FixtureRequest) -> Iterator[str]:
     state = getattr(request, "param", None) or states_of(request.node, BALANCING)[0]
     with balanced(state):
         yield state
+    if state == "on":
+        program.cache_clear()  # it may have moved pages of the programs' files, too
 
 
 @pytest.fixture(autouse=True)

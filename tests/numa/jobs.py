@@ -165,11 +165,13 @@ def cgroups_with(controller: str) -> int:
     return next(int(row[2]) for row in rows if row[0] == controller)
 
 
-def numa_maps_of(pid: int, start: int, end: int) -> dict[int, int]:
+def numa_maps_of(
+    pid: int, start: int = 0, end: int = 1 << 64, *, files: bool = True
+) -> dict[int, int]:
     """Return bytes per node of the mappings that begin in [start, end), from numa_maps."""
     total: dict[int, int] = {}
     for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines():
-        if not start <= int(line.split()[0], 16) < end:
+        if not start <= int(line.split()[0], 16) < end or (not files and " file=" in line):
             continue
         unit = int(line.partition("kernelpagesize_kB=")[2].split()[0]) << 10 if " N" in line else 0
         for node, pages in re.findall(r" N(\d+)=(\d+)", line):
