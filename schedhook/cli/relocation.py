@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -15,6 +15,7 @@ from schedhook.cli.options.moving import moving_arguments, moving_options
 from schedhook.cli.options.node_map import node_map_options
 from schedhook.cli.options.pictures import picture_options
 from schedhook.cli.options.processes import check_cgroup, check_processes, process_options
+from schedhook.cli.options.sections import SectionedCommand
 from schedhook.cli.options.sets import AllBut
 from schedhook.cli.output.files import Pictures
 from schedhook.cli.running import carry_out, print_report
@@ -26,6 +27,20 @@ from schedhook.values.model import Policies
 from schedhook.values.nodemap import parse_map
 from schedhook.values.report_json import report_to_dict
 from schedhook.values.sets import NodeSet
+
+
+class RelocationCommand(SectionedCommand):
+    """A command with the `relocation_options`."""
+
+    sections: ClassVar = {
+        "pids": "Which processes",
+        "sources": "From which nodes to which",
+        "strategy": "What moves, and how",
+        "threads": "Pace and limits",
+        "svg": "Output",
+        "config_path": "Configuration and host",
+    }
+
 
 relocation_options = grouped(
     process_options,

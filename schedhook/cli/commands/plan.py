@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from schedhook.cli.relocation import relocation_options, run_relocation
+from schedhook.cli.relocation import RelocationCommand, relocation_options, run_relocation
 
 
-@click.command("plan")
+@click.command("plan", cls=RelocationCommand)
 @relocation_options
 def command(**options: Any) -> int:
     """Show what relocate would move, and whether it would be refused. Nothing moves.

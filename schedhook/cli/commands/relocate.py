@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from schedhook.cli.relocation import relocation_options, run_relocation
+from schedhook.cli.relocation import RelocationCommand, relocation_options, run_relocation
 
 _EXAMPLES = """\b
 Examples:
@@ -18,7 +18,7 @@ Examples:
 """click does not wrap what follows a backspace."""
 
 
-@click.command("relocate", epilog=_EXAMPLES)
+@click.command("relocate", cls=RelocationCommand, epilog=_EXAMPLES)
 @click.option(
     "--dry-run", is_flag=True, help="Only show what would move, as `schedhook plan` does."
 )

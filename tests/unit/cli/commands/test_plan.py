@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from tests.unit.clikit import Run
@@ -25,6 +26,19 @@ def test_a_plan_as_json(run: Run, host: Path) -> None:
         {"from": 0, "to": 2, "bytes": 8 * MIB},
         {"from": 1, "to": 3, "bytes": 4 * MIB},
     ]
+
+
+def test_help_lists_the_options_in_sections(run: Run) -> None:
+    _, out, _ = run("plan", "--help")
+    assert re.findall(r"^(\S.*):$", out, re.MULTILINE) == [
+        "Which processes",
+        "From which nodes to which",
+        "What moves, and how",
+        "Pace and limits",
+        "Output",
+        "Configuration and host",
+    ]
+    assert out.index("Which processes") < out.index("--job") < out.index("From which nodes")
 
 
 def test_a_plan_for_people(run: Run, host: Path) -> None:
