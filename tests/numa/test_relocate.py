@@ -117,7 +117,8 @@ def test_huge_pages_that_the_new_node_cannot_hold(run: Any, huge_pools: Any) -> 
         status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--reserve", 0)
         stayed = job.residency()[0]
         assert (status, report["outcome"]) == (3, "partial"), report
-        assert report["left_by_reason"] == {"ENOMEM": stayed}
+        # With them a few small pages of the program, for which nothing is left either.
+        assert report["left_by_reason"] == {"ENOMEM": pytest.approx(stayed, abs=MIB)}
         assert 0 < stayed <= job.bytes
 
 

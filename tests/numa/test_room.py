@@ -21,13 +21,16 @@ from tests.numa.dirt import (
     tmpfs,
 )
 from tests.numa.disks import Slow, compressed_disk
-from tests.numa.jobs import MIB, Job, cgroup, drop_caches, free_bytes
+from tests.numa.jobs import MIB, Job, cgroup, drop_caches, free_bytes, node_bytes
 
 pytestmark = pytest.mark.nodes(4)
 
 STRATEGIES = ["move-pages", "migrate-process"]
 BIG, SMALL = 300, 64
 """MiB of the job."""
+DISK = 2048
+"""MiB of a disk for BIG dirty pages: ext4 begins to write them once they are half of what is free
+on it, ext4_nonda_switch()."""
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -83,7 +86,7 @@ def written_late() -> Iterator[None]:
 
 @pytest.mark.usefixtures("written_late")
 def test_dirty_cache_is_no_room_until_it_is_written(run: Any, page_cache: PageCache) -> None:
-    with taken(2, leave=BIG * 3 // 2), Job("anon", BIG, 0) as job:
+    with taken(2, leave=BIG * 5 // 3), Job("anon", BIG, 0) as job:
         page_cache.dirty(2, BIG)
         arguments = ("--pid", job.pid, "--from", 0, "--to", 2)
         status, report = run("relocate", *arguments)
@@ -116,8 +119,8 @@ def test_a_job_that_has_nearly_reached_its_memory_limit(run: Any, strategy: str)
 def slow(tmp_path: Path) -> Iterator[tuple[Slow, PageCache]]:
     """A disk that can be stopped, and page cache of it."""
     drop_caches()
-    with compressed_disk(512) as fast:
-        slow = Slow(fast, 512)
+    with compressed_disk(DISK) as fast:
+        slow = Slow(fast, DISK)
         try:
             with page_cache_on(slow.device, tmp_path / "slow") as cache:
                 yield slow, cache
@@ -134,10 +137,11 @@ def test_dirty_cache_of_a_disk_that_does_not_answer_is_not_waited_for(
 ) -> None:
     """Nothing writes it back: the plan says so at once, and --force moves what fits."""
     disk, cache = slow
-    with taken(2, leave=BIG * 3 // 2), Job("anon", BIG, 0) as job:
+    with taken(2, leave=BIG * 5 // 3), Job("anon", BIG, 0) as job:
         before = job.checksum()
         cache.dirty(2, BIG)
         disk.stop()
+        assert node_bytes(2, "Dirty") >= BIG * MIB
         try:
             arguments = ("--pid", job.pid, "--from", 0, "--to", 2, "--strategy", strategy)
             began = time.monotonic()
