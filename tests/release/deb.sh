@@ -17,6 +17,15 @@ install_package() {
     inside env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet \
         -o Dpkg::Options::=--force-confold /root/schedhook.deb
 }
+# Go on in the same root with all changes to it in memory.
+in_memory() {
+    local layer
+    layer=$(mktemp -d)
+    mount -t tmpfs none "$layer"
+    mkdir "$layer"/{upper,work,root}
+    mount -t overlay -o "lowerdir=$root,upperdir=$layer/upper,workdir=$layer/work" none "$layer/root"
+    root=$layer/root
+}
 # All that schedhook's package or its programs have put anywhere, but for what Debian's own tools keep.
 left() {
     find "$root" -xdev \( -path "$root/proc" -o -path "$root/sys" -o -path "$root/dev" \) -prune \
@@ -44,6 +53,7 @@ install)
     [[ -e $root/lib/systemd/system/schedhook-agent.service ]] || fail "no unit"
     ;;
 relocate)
+    [[ -w $root/root ]] || in_memory # a virtual machine may not write to this host's files
     cat > "$root/root/job.py" << 'END'
 import hashlib, os, sys, time
 data = bytearray(os.urandom(1 << 20)) * 16
