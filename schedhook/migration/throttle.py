@@ -43,7 +43,10 @@ def bind_thread(cpus: CpuSet) -> None:
 
 @contextlib.contextmanager
 def bound_thread(cpus: CpuSet) -> Iterator[None]:
-    """Bind the calling thread, and those that it starts meanwhile, as `bind_thread` does."""
+    """Bind the calling thread, and those that it starts meanwhile, as `bind_thread` does.
+
+    Without `cpus` they run where they may.
+    """
     before = CpuSet(os.sched_getaffinity(0))
     bind_thread(cpus)
     try:

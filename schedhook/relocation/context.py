@@ -13,6 +13,7 @@ from schedhook.relocation.members import Members
 from schedhook.relocation.settings import Settings
 from schedhook.roles.backend import Backend
 from schedhook.roles.request import Progress
+from schedhook.values.sets import CpuSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +21,9 @@ class Transit:
     """What relocations share whose memory moves in turns, through little room."""
 
     headroom: Headroom
-    cpu_for: Callable[[int], int]
-    """Returns the processor that moves pages to a node, unless the request or the configuration
-    says how many threads do: it has free pages of that node that no other processor gets."""
+    cpus_for: Callable[[int], CpuSet]
+    """Returns the processor that moves pages to a node: it has free pages of that node that no
+    other processor gets. Empty if the request or the configuration says how many threads do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ from schedhook.values.errors import ProcessGoneError, RefusedError, UsageError
 from schedhook.values.model import NodeMap, Outcome, Report
 from schedhook.values.room import Room
 from schedhook.values.rotation import Chunk, Rotation, plan_rotation
-from schedhook.values.sets import NodeSet
+from schedhook.values.sets import CpuSet, NodeSet
 
 _IN_TRANSIT = 4
 """While memory passes through a node, so small a part of the reserve is kept: in the end the node
@@ -128,11 +128,13 @@ def _watch_transit(context: Context) -> Transit:
             for room in headroom.read()
         ]
 
-    def cpu_for(node: int) -> int:
+    def cpus_for(node: int) -> CpuSet:
+        if context.settings.threads:
+            return CpuSet()
         largest = freed().get(node)
-        return largest.cpu if largest else min(cpus)
+        return CpuSet({largest.cpu if largest else min(cpus)})
 
-    return Transit(headroom=Headroom(read), cpu_for=cpu_for)
+    return Transit(headroom=Headroom(read), cpus_for=cpus_for)
 
 
 def _rebalance(contexts: Sequence[Context], topology: Topology) -> Rebalance:
@@ -265,7 +267,7 @@ def _carry_out(
     _report_progress(plans)
     first = next(iter(plans.values())).context
     assert first.transit is not None
-    rotate(jobs, first.settings.retry, first.transit.cpu_for)
+    rotate(jobs, first.settings.retry, first.transit.cpus_for)
     for number, planned in plans.items():
         context, move = planned.context, planned.move
         report = final_report(context, move, planned.plan, [move], jobs[number].failure)

@@ -113,12 +113,12 @@ class Rotating:
 
 
 def rotate(
-    jobs: Mapping[int, Rotating], policy: RetryPolicy, cpu_for: Callable[[int], int]
+    jobs: Mapping[int, Rotating], policy: RetryPolicy, cpus_for: Callable[[int], CpuSet]
 ) -> None:
     """Move the memory of the jobs home, as far as there is room; `verify` tells what stayed.
 
-    `cpu_for` returns the processor that moves pages to a node. An error ends only the part of the
-    job that it is about.
+    `cpus_for` returns the processors that move pages to a node; empty: any of the caller's. An
+    error ends only the part of the job that it is about.
     """
     attempts = 0
 
@@ -128,7 +128,7 @@ def rotate(
         for job in jobs.values():
             job.begin_attempt()
         while (chunk := _await_chunk(jobs)) is not None:
-            with bound_thread(CpuSet({cpu_for(chunk.to)})):
+            with bound_thread(cpus_for(chunk.to)):
                 _carry_out(jobs[chunk.demand.job], chunk, retry_hidden=attempts > 1)
         return any(job.stayed for job in jobs.values())
 

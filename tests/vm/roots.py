@@ -30,7 +30,8 @@ ExecStart=bash -euc 'for each in etc home opt root var; do new=/run/overlays/$$e
     mkdir -p $$new/upper $$new/work; mount -t overlay \\
     -o lowerdir=/$$each,upperdir=$$new/upper,workdir=$$new/work $$each /$$each; done'
 """
-"""The root is read-only, and its files are root's whoever made them: munged refuses that."""
+"""The services write, and the guest may not write to the root. There 9p would also give every new
+file to root: munged refuses to log to a file of another user."""
 
 
 def within(root: Path, path: Path) -> Path:

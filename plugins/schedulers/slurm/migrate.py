@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from schedhook.control.cpu_map import relative
-from schedhook.host.cgroups import configured_cpus
+from schedhook.host.cgroups import Cgroup, configured_cpus
 from schedhook.host.topology import read_cores, read_topology
 from schedhook.roles.request import Relocate
 from schedhook.roles.scheduler import Task
@@ -70,10 +70,7 @@ def migrate(
     cannot have them. A later failure is reported in the result.
     """
     _await_steps(here, job)
-    cgroups = here.cgroups(job)
-    before = here.tasks(job)
-    if not cgroups or not before:
-        raise UsageError(f"job {job} has no process on this host; squeue says where it runs")
+    cgroups, before = _find(here, job)
     old = job_cpus(cgroups, before, here.root)
     check_cpus(cpus, cgroups, here.root)
     move = JobMove(
@@ -137,16 +134,21 @@ def check_free(here: HostJobs, job: str, cpus: CpuSet) -> None:
         raise RefusedError(f"processors {cpus} are not free: {join_some(shared)}")
 
 
+def _find(here: HostJobs, job: str) -> tuple[tuple[Cgroup, ...], tuple[Task, ...]]:
+    """Return the job's cgroups and tasks. Raise UsageError if it has no process here."""
+    cgroups, tasks = here.cgroups(job), here.tasks(job)
+    if not cgroups or not tasks:
+        raise UsageError(f"job {job} has no process on this host; squeue says where it runs")
+    return cgroups, tasks
+
+
 def cpus_of_nodes(here: HostJobs, job: str, nodes: NodeSet) -> CpuSet:
     """Return as many processors of `nodes` as the job has, spread evenly over the nodes.
 
     Cores are kept whole, as Slurm allots them, and those that no other job has come first. Raise
     UsageError if the nodes have too few.
     """
-    cgroups = here.cgroups(job)
-    tasks = here.tasks(job)
-    if not cgroups or not tasks:
-        raise UsageError(f"job {job} has no process on this host; squeue says where it runs")
+    cgroups, tasks = _find(here, job)
     topology = read_topology(here.root)
     number = len(job_cpus(cgroups, tasks, here.root))
     taken = union(cpus for _, cpus in other_jobs(here, job))

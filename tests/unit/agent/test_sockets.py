@@ -11,8 +11,7 @@ import pytest
 
 from schedhook.agent.sockets import listen, lock
 from schedhook.values.errors import SchedhookError
-
-NOBODY = 65534
+from tests.users import NOBODY
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user")
 

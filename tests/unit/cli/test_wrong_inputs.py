@@ -21,8 +21,8 @@ from tests.unit import wrong_inputs as tables
 from tests.unit.clikit import Run
 from tests.unit.screenkit import AREA, make_host
 from tests.unit.wrong_inputs import Wrong
+from tests.users import NOBODY
 
-NOBODY = 65534
 EVERY: list[Wrong] = [
     *tables.COMMANDS_AND_OPTIONS,
     *tables.SETS_AND_MAPS,
@@ -147,7 +147,7 @@ def test_a_wrong_input_to_job_migrate(
 @contextmanager
 def as_nobody() -> Iterator[None]:
     if os.geteuid() != 0:
-        pytest.skip("needs root, to be somebody else for a moment")
+        pytest.skip("needs root, to act as another user")
     os.seteuid(NOBODY)
     try:
         yield

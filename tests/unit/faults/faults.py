@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.faults.room import Room
+from tests.users import NOBODY
 
-NOBODY = 65534
 SOCKET = "/run/schedhook/agent.sock"
 SPOOL = "/var/spool/schedhook"
 JOURNAL = "/var/lib/schedhook/journal.db"

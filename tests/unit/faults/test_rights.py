@@ -52,8 +52,7 @@ from tests.unit.agentkit import (
     started,
     wait_for,
 )
-
-NOBODY = 65534
+from tests.users import NOBODY
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 

@@ -16,8 +16,7 @@ from schedhook.journal.file import journal_path
 from schedhook.journal.journal import Journal
 from schedhook.values.config import Config, JournalSection
 from schedhook.values.errors import SchedhookError
-
-NOBODY = 65534
+from tests.users import NOBODY
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from schedhook.relocation import rotate
 from schedhook.testing.hosts import FakeNode, write_cgroup_mounts, write_host
+from schedhook.values.sets import CpuSet
 from tests.unit.clikit import Run
 from tests.unit.screenkit import MIB, add_job
 
@@ -97,6 +99,26 @@ def test_full_nodes_borrow_the_room_of_another(
     assert [each["bytes_moved"] // MIB for each in shown["jobs"]] == [500, 500]
     detours = [each for each in shown["order"] if each["to"] != each["home"]]
     assert sum(each["bytes"] for each in detours) <= 64 * MIB
+
+
+@pytest.mark.parametrize(("words", "bound"), [((), 1), (("--threads", 2), 0)])
+def test_threads_that_are_asked_for_are_not_bound_to_one_processor(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[object, ...],
+    bound: int,
+) -> None:
+    seen, bind = [], rotate.bound_thread
+
+    def bound_thread(cpus: CpuSet) -> AbstractContextManager[None]:
+        seen.append(len(cpus))
+        return bind(cpus)
+
+    monkeypatch.setattr(rotate, "bound_thread", bound_thread)
+    write_jobs(tmp_path, RING, free=64)
+    assert rebalance(run, tmp_path, *words)[0] == 0
+    assert set(seen) == {bound}
 
 
 def test_at_home_there_is_nothing_to_do(run: Run, tmp_path: Path) -> None:
