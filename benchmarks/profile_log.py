@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 
 from schedhook.backends.simulated import four_nodes
-from schedhook.migration.profiling.reading import Format, read_profile
+from schedhook.migration.profiling.hints import Format
+from schedhook.migration.profiling.reading import read_profile
 
 START = 0x7F0000000000
 MADE_AT_ONCE = 20_000

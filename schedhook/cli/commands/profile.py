@@ -20,7 +20,8 @@ from schedhook.cli.running import carry_out, print_report
 from schedhook.host import cgroups
 from schedhook.host.topology import read_topology
 from schedhook.jobs.lookup import find_job
-from schedhook.migration.profiling.reading import Format, read_profile
+from schedhook.migration.profiling.hints import Format
+from schedhook.migration.profiling.reading import read_profile
 from schedhook.migration.profiling.samples import Tally
 from schedhook.migration.profiling.summary import Summary, summarise
 from schedhook.migration.profiling.survey import Survey, survey

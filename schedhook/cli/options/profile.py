@@ -7,7 +7,7 @@ import click
 from schedhook.cli.completion import names_of
 from schedhook.cli.options.common import grouped
 from schedhook.cli.options.types import NAME, NumberType, WholeType
-from schedhook.migration.profiling.reading import Format
+from schedhook.migration.profiling.hints import Format
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.roles.guidance import MIN_SAMPLES, MIN_SHARE
 from schedhook.roles.profile import CAPACITY

@@ -7,9 +7,9 @@ text of the tracepoint exceptions:page_fault_user:
     stream  4713 [005] 812.053124: exceptions:page_fault_user: address=0x7f2c40a1b2c0 ip=…
 
 Without the field `addr`, perf prints the instruction's address, symbol and file in its place; that
-line is not a sample. Fields come in perf's own order, whatever the order in -F. A weight is a
-latency, not a number of accesses; it would count accesses to remote nodes more than local ones, so
-each sample counts once.
+line is not a sample. With `-F +addr` it prints symbol and file of both addresses. Fields come in
+perf's own order, whatever the order in -F. A weight is a latency, not a number of accesses; it
+would count accesses to remote nodes more than local ones, so each sample counts once.
 
 For one access perf can make samples of several events: of each SPE record of an Arm processor up to
 six, all with the same thread, processor, time and address. They count as one access.
@@ -35,7 +35,8 @@ def _compile(captured: str) -> re.Pattern[bytes]:
         [ \t]+(?:address=)?(?:0x)?
         CAPTURED(?:([0-9a-f]{1,13})[0-9a-f]{3}|[0-9a-f]{1,3}))(?![^\s])   # address, and its page
         (?![ \t]+(?:\|OP|[^\s|]+:[ \t]))    # else it was data_src, or the period before an event
-        (?![ \t]++(?![0-9a-f]{5,16}[ \t])[^\n|]*\)[ \t\r]*$)  # or the instruction's address
+        # or the instruction's address, unless another one follows this one or its symbol and file
+        (?![ \t]++(?![0-9a-f]{5,16}[ \t])(?![^\n|]*\)[ \t]+[0-9a-f]{5,16}[ \t])[^\n|]*\)[ \t\r]*$)
         (?:[^\n|]*\|OP[^\n|]*\|LVL[ ]([^\n|]*))?                 # memory level that answered
         [^\n]*
         """.replace(b"CAPTURED", captured.encode()),

@@ -75,11 +75,14 @@ class Collector:
             tally.cache_hits += count
 
 
-def number(value: object) -> int:
-    """Return a whole number of a log: decimal, or hexadecimal after 0x. Raise ValueError."""
+def number(value: object, *, hexadecimal: bool = False) -> int:
+    """Return a whole number of a log: decimal, or hexadecimal after 0x. Raise ValueError.
+
+    `hexadecimal`: text is so without 0x, too.
+    """
     if isinstance(value, str):
         text = value.strip()
-        return int(text, 16) if text[:2] in ("0x", "0X") else int(text)
+        return int(text, 16) if hexadecimal or text[:2] in ("0x", "0X") else int(text)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, float) and value.is_integer():

@@ -36,7 +36,8 @@ from schedhook.host import (
 from schedhook.host._proc import stat_fields
 from schedhook.journal.columns import json_object
 from schedhook.journal.journal import Journal
-from schedhook.migration.profiling.reading import Format, read_profile
+from schedhook.migration.profiling.hints import Format
+from schedhook.migration.profiling.reading import read_profile
 from schedhook.roles.notes import MemoryNotes
 from schedhook.values.config import parse_config
 from schedhook.values.errors import ConfigError, SchedhookError, UsageError

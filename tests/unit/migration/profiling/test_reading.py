@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schedhook.host.topology import Node, Topology
-from schedhook.migration.profiling.reading import Format, detect, read_profile
+from schedhook.migration.profiling.hints import Format
+from schedhook.migration.profiling.reading import detect, read_profile
 from schedhook.migration.profiling.samples import Tally
 from schedhook.roles.profile import Profile
 from schedhook.values.errors import UsageError
@@ -160,7 +161,7 @@ time, Address,CPU,pid,weight
 2,"{PAGE}",3,7,"2"
 
 3,{PAGE:#x},0,7,1
-4,{PAGE:x},0,7,1
+4,x{PAGE:x},0,7,1
 5,{PAGE:#x},0
 6,{PAGE:#x},0,7,-1
 7,{PAGE:#x},0,7,99999999999999999999
@@ -191,7 +192,9 @@ def test_json_lines() -> None:
         ("\n# x\n{}", Format.JSONL),
         ("pid,cpu,addr", Format.CSV),
         ("tid, node ,Address,when", Format.CSV),
-        ("pid,cpu", Format.PERF),
+        ("pid,cpu", Format.CSV),
+        ("1,2,3", Format.CSV),
+        ("[", Format.JSONL),
         ("a 1/1 [000] 1234", Format.PERF),
         ("", Format.PERF),
     ],
@@ -231,7 +234,7 @@ class Endless(io.RawIOBase):
         self.parts = [lines, *[b""] * 64, b"\n" + lines, None]
 
     def read(self, size: int = -1) -> bytes:
-        part = self.parts.pop(0)
+        part = self.parts.pop(0) if self.parts else None
         return b"" if part is None else part or b"x" * size
 
 
