@@ -15,7 +15,7 @@ SOURCES := pyproject.toml $(wildcard schedhook/backends/native/*.[ch])
 # The Debian packages that only some tests need.
 DEB_PACKAGES := debhelper dpkg-dev mmdebstrap
 RPM_PACKAGES := python3-pip rpm rpmlint
-UNIT_PACKAGES := fish openssl prometheus zsh
+UNIT_PACKAGES := chromium fish openssl prometheus zsh
 TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client openssh-server \
     iproute2 systemd redis-server postgresql stress-ng
 # A newer kernel than the distribution's own, which the tests run on by default.

@@ -17,6 +17,7 @@ COMMANDS = {
     "rebalance": "bring the memory of all jobs home together: they trade places",
     "profile": "move pages to the nodes that use them, by a profiler's log",
     "show": "show where memory is, and how much of it is off-node",
+    "report": "write a page of this host: jobs, nodes, and what was moved",
     "plugins": "list what is installed, and from which package",
     "history": "show the journal: jobs, placements, events and reports",
     "event": "deliver a scheduler's event; the schedulers' hooks call it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -39,6 +39,19 @@ class Gain:
     def gib_hours(self, until: float) -> float:
         """Return the gain up to a time, if what was kept stayed until then."""
         return (self.avoided + self.kept * max(0.0, until - self.at)) / _GIB_HOUR
+
+
+def gain_hours(events: Sequence[Mapping[str, Any]], since: float, until: float) -> float | None:
+    """Return the GiB-hours that a run gained between two times; None if it gained nothing by then.
+
+    `events` are the run's, as `history` has them.
+    """
+    before, after = (
+        latest_gain(each for each in events if each["at"] <= at) for at in (since, until)
+    )
+    if after is None:
+        return None
+    return after.gib_hours(until) - (before.gib_hours(since) if before else 0.0)
 
 
 def latest_gain(events: Iterable[Mapping[str, Any]]) -> Gain | None:

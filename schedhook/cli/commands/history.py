@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,8 @@ import click
 
 from schedhook.cli.options.common import config_option
 from schedhook.cli.options.pictures import picture_options
-from schedhook.cli.options.types import ParamType, WholeType
+from schedhook.cli.options.times import SINCE
+from schedhook.cli.options.types import WholeType
 from schedhook.cli.output.files import Pictures
 from schedhook.journal.file import has_journal, journal_path
 from schedhook.journal.journal import Journal
@@ -22,36 +20,14 @@ from schedhook.values.config import load_config
 from schedhook.values.errors import UsageError
 from schedhook.values.text import join_some
 
-_AGO = re.compile(r"([0-9]{1,9})([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
 Run = Mapping[str, Any]
-
-
-class Since(ParamType):
-    """A time, or how long ago, as seconds since the epoch."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        ago = _AGO.fullmatch(value)
-        if ago:
-            return time.time() - int(ago[1]) * _SECONDS[ago[2]]
-        try:
-            return datetime.fromisoformat(value).timestamp()
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time; write it like 90m, 2h, 3d or 2026-11-23", param, ctx)
 
 
 @click.command("history")
 @click.argument("job", required=False)
 @click.option(
     "--since",
-    type=Since(),
+    type=SINCE,
     metavar="TIME",
     help="Only runs that had not ended by then, such as 90m, 2h, 3d (ago), 2026-11-23 or"
     " 2026-11-23T08:00 (local time).",

@@ -33,23 +33,23 @@ class Tone(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """One node, or one node at one time."""
+    """One node, one node at one time, or one job."""
 
-    node: int
+    name: str
     parts: tuple[tuple[Tone, int], ...]
     """(what, bytes), side by side."""
     is_home: bool = False
     """Whether the processors are on this node."""
     is_continued: bool = False
-    """Whether it shows the same node as the bar above."""
+    """Whether it shows the same as the bar above."""
     free: int | None = None
     """Bytes free on the node; None: not shown."""
     note: str = ""
 
     @property
     def label(self) -> str:
-        """`node 3`, with a mark if it is the processors' node."""
-        return f"node {self.node}{_HOME_MARK if self.is_home else ''}"
+        """The name, with a mark if it is the processors' node."""
+        return f"{self.name}{_HOME_MARK if self.is_home else ''}"
 
     @property
     def caption(self) -> str:
@@ -87,6 +87,11 @@ def make_group(title: str, bars: Sequence[Bar], scale: int = 0, note: str = "") 
     """Return a group on the scale of its longest bar, or `scale` bytes if that is more."""
     longest = max((bar.size for bar in bars), default=0)
     return Group(title=title, bars=tuple(bars), scale=max(scale, longest, 1), note=note)
+
+
+def node_name(node: int, *, is_home: bool = False) -> str:
+    """Return how bars and tables call a node, such as `node 3`, with a mark if it is home."""
+    return f"node {node}{_HOME_MARK if is_home else ''}"
 
 
 def tones_of(groups: Iterable[Group]) -> list[Tone]:

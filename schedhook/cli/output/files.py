@@ -1,4 +1,4 @@
-"""Write the pictures that --svg and --html ask for."""
+"""Write the files that --svg and --html ask for."""
 
 from __future__ import annotations
 
@@ -33,31 +33,33 @@ class Pictures:
 
     def __post_init__(self) -> None:
         for path in filter(None, (self.svg, self.html)):
-            _check(path)
+            check_file(path)
 
     def __bool__(self) -> bool:
         return self.svg is not None or self.html is not None
 
     def write(self, chart: Chart) -> None:
         """Replace each file atomically. Raise SchedhookError if that fails."""
-        from schedhook.cli.output.html import to_html
+        from schedhook.cli.output.html.picture import to_html
         from schedhook.cli.output.svg import to_svg
 
-        origin = f"{_host_name(self.root)}, {when(time.time())}"
+        origin = f"{host_name(self.root)}, {when(time.time())}"
         if self.svg is not None:
-            _write(self.svg, to_svg(chart, origin))
+            write_file(self.svg, to_svg(chart, origin))
         if self.html is not None:
-            _write(self.html, to_html(chart, origin))
+            write_file(self.html, to_html(chart, origin))
 
 
-def _host_name(root: Path) -> str:
+def host_name(root: Path) -> str:
+    """Return the name of this host, or of the one that the snapshot below `root` is of."""
     try:
         return printable((root / "proc/sys/kernel/hostname").read_text().strip())
     except (OSError, ValueError):
         return socket.gethostname()
 
 
-def _check(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise UsageError unless a regular file can be written at `path`, or replaced there."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -74,8 +76,11 @@ def _check(path: Path) -> None:
         )
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace the file atomically. A symbolic link in its place is replaced, not followed."""
+def write_file(path: Path, text: str) -> None:
+    """Replace the file atomically. A symbolic link in its place is replaced, not followed.
+
+    Raise SchedhookError if that fails.
+    """
     try:
         replace_file(path, text.encode(errors="backslashreplace"))
     except OSError as error:

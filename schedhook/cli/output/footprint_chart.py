@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from schedhook.cli.output.charts import Bar, Chart, Group, Json, Tone, make_group, title_of
+from schedhook.cli.output.charts import (
+    Bar,
+    Chart,
+    Group,
+    Json,
+    Tone,
+    make_group,
+    node_name,
+    title_of,
+)
 from schedhook.cli.output.text import by_number, count, off_node, size, written
 from schedhook.host.users import user_name
 from schedhook.values.sets import NodeSet
@@ -50,21 +59,22 @@ def parts_of_job(job: Json) -> tuple[tuple[Tone, int], ...]:
     """Return the bytes of a job by tone, of all nodes together: its bar in the list of jobs."""
     parts = dict.fromkeys((Tone.HOME, Tone.OFF, Tone.SHARED), 0)
     for node in by_number(job["residency"]):
-        for tone, part in _parts(job, node).items():
+        for tone, part in parts_on(job, node).items():
             parts[tone] += part
     return tuple(parts.items())
 
 
 def _target_title(shown: Json) -> str:
     if shown["job"] is not None:
-        return _job_title(shown)
+        return job_title(shown)
     if shown["cgroup"] is not None:
         return printable(f"cgroup {shown['cgroup']}")
     processes = shown["processes"]
     return title_of(processes[0]) if len(processes) == 1 else count(len(processes), "process")
 
 
-def _job_title(job: Json) -> str:
+def job_title(job: Json) -> str:
+    """Return a job's title, such as `slurm job 36_2 (38) "sweep" of alice, suspended`."""
     name, user = job["name"], user_name(job["user"])
     parts = [f"{job['scheduler']} job {written(job)}", name and f'"{name}"', user and f"of {user}"]
     title = " ".join(filter(None, parts))
@@ -73,7 +83,7 @@ def _job_title(job: Json) -> str:
 
 def _whole_group(title: str, shown: Json) -> Group:
     """Return the bars of the whole target, with the nodes of its processors even if empty."""
-    home = _home_nodes(shown["placement"])
+    home = home_nodes(shown["placement"])
     nodes = by_number(shown["residency"]).keys() | home
     others = len(shown["nodes"]) - len(nodes)
     note = f"nothing on {count(others, 'other node')}" if others > 0 else ""
@@ -81,13 +91,13 @@ def _whole_group(title: str, shown: Json) -> Group:
 
 
 def _job_group(job: Json, shown: Json) -> Group:
-    home = _home_nodes(job["placement"])
+    home = home_nodes(job["placement"])
     bars = [_bar(node, job, home, shown) for node in by_number(job["residency"])]
-    return make_group(_job_title(job), bars)
+    return make_group(job_title(job), bars)
 
 
 def _process_group(process: Json, shown: Json) -> Group:
-    home = _home_nodes(process)
+    home = home_nodes(process)
     bars = [_bar(node, process, home, shown) for node in by_number(process["residency"])]
     return make_group(title_of(process), bars)
 
@@ -97,9 +107,9 @@ def _bar(node: int, its: Json, home: set[int], shown: Json) -> Bar:
     name = str(node)
     kinds = [f"{kind} {size(sizes[name])}" for kind, sizes in its["kinds"].items() if name in sizes]
     return Bar(
-        node=node,
+        name=node_name(node),
         is_home=node in home,
-        parts=tuple(_parts(its, node).items()),
+        parts=tuple(parts_on(its, node).items()),
         free=shown["nodes"].get(name, {}).get("free"),
         note=", ".join(kinds),
     )
@@ -111,13 +121,13 @@ def _host_group(shown: Json) -> Group:
     for name, node in shown["nodes"].items():
         parts = dict.fromkeys((Tone.HOME, Tone.OFF, Tone.SHARED), 0)
         for job in shown["jobs"]:
-            for tone, part in _parts(job, int(name)).items():
+            for tone, part in parts_on(job, int(name)).items():
                 parts[tone] += part
         jobs = sum(parts.values())
         parts[Tone.OTHER] = max(node["total"] - node["free"] - jobs, 0)
         bars.append(
             Bar(
-                node=int(name),
+                name=node_name(int(name)),
                 parts=tuple(parts.items()),
                 free=node["free"],
                 note=f"{size(jobs)} of jobs" if jobs else "",
@@ -130,13 +140,13 @@ def _host_group(shown: Json) -> Group:
     return make_group(title, bars, largest, note if left_out else "")
 
 
-def _home_nodes(placement: Json) -> set[int]:
+def home_nodes(placement: Json) -> set[int]:
     """Return the nodes of the processors."""
     return set(NodeSet.parse(placement["nodes"]))
 
 
-def _parts(its: Json, node: int) -> dict[Tone, int]:
-    """Return the bytes on one node by tone."""
+def parts_on(its: Json, node: int) -> dict[Tone, int]:
+    """Return the bytes of a footprint on one node by tone."""
     there = its["residency"].get(str(node), 0)
     off = min(its["off_node"].get(str(node), 0), there)
     if node in NodeSet.parse(its["local"]):

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from schedhook.cli.output.charts import Bar, Chart, Group, Json, Tone, make_group, title_of
+from schedhook.cli.output.charts import (
+    Bar,
+    Chart,
+    Group,
+    Json,
+    Tone,
+    make_group,
+    node_name,
+    title_of,
+)
 from schedhook.cli.output.text import by_number, count, size, when
 from schedhook.values.sizes import sum_sizes
 from schedhook.values.text import printable
@@ -82,8 +91,8 @@ def _change_group(change: Change, named: set[int]) -> Group:
         if node not in named and was == now:
             others += 1
             continue
-        bars.append(Bar(node=node, parts=((Tone.BEFORE, was),)))
-        bars.append(Bar(node=node, is_continued=True, parts=((Tone.AFTER, now),)))
+        bars.append(Bar(name=node_name(node), parts=((Tone.BEFORE, was),)))
+        bars.append(Bar(name=node_name(node), is_continued=True, parts=((Tone.AFTER, now),)))
     note = f"unchanged on {count(others, 'other node')}" if others else ""
     return make_group(change.title, bars, note=note)
 

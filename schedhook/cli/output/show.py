@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,11 +13,16 @@ from rich.text import Text
 from schedhook.cli.output.bars import draw, draw_bar, draw_legend
 from schedhook.cli.output.footprint_chart import chart_footprint, chart_jobs, parts_of_job
 from schedhook.cli.output.pager import Page, run_pager
+from schedhook.cli.output.remarks import (
+    notes_of_jobs,
+    reading_notes,
+    remedy,
+    remedy_of_jobs,
+)
 from schedhook.cli.output.tables import WIDE, Column, make_table
-from schedhook.cli.output.text import BAD_SHARE, by_number, count, percent, size, when
+from schedhook.cli.output.text import BAD_SHARE, by_number, percent, size, when
 from schedhook.host.users import user_name
 from schedhook.values.policy import PolicyCount
-from schedhook.values.text import printable
 
 Json = Mapping[str, Any]
 
@@ -72,7 +76,8 @@ def _target(shown: Json, console: Console) -> RenderableType:
     if len(shown["processes"]) > 1:
         parts.append(_process_table(shown, console))
     policies = _policies(shown["processes"])
-    return Group(*parts, *policies, *_notes([shown]), *_remedy(shown))
+    said = [*reading_notes([shown]), *remedy(shown)]
+    return Group(*parts, *policies, *map(Text, said))
 
 
 def _jobs(shown: Json, console: Console) -> RenderableType:
@@ -86,12 +91,7 @@ def _jobs(shown: Json, console: Console) -> RenderableType:
     ]
     parts.append(_job_table(shown, console) if shown["jobs"] else "")
     parts += [draw(chart.groups[0], console), draw_legend(chart.groups[0], console)]
-    parts += [Text(f"note: {printable(problem)}") for problem in shown["problems"]]
-    for job in shown["jobs"]:
-        if policies := PolicyCount(**job["off_node_policies"]):
-            which = printable(f"{job['scheduler']} {job['job']}")
-            parts.append(Text(f"note: {which}: the memory policy of {policies} names other nodes"))
-    return Group(*parts, *_notes(shown["jobs"]), *_remedy_of_jobs(shown))
+    return Group(*parts, *map(Text, [*notes_of_jobs(shown), *remedy_of_jobs(shown)]))
 
 
 def _job_table(shown: Json, console: Console) -> Table:
@@ -176,31 +176,6 @@ def _style(off: int, whole: int) -> str:
     return "yellow" if off >= BAD_SHARE / 10 * whole > 0 else ""
 
 
-def _remedy(shown: Json) -> list[RenderableType]:
-    """Return the command that brings the target's off-node memory home, if it has some."""
-    if not shown["bytes_off_node"]:
-        return []
-    if shown["job"] is not None:
-        target = f"--job {shlex.quote(shown['alias'] or shown['job'])}"
-    elif shown["cgroup"] is not None:
-        target = f"--cgroup {shlex.quote(shown['cgroup'])}"
-    else:
-        target = " ".join(f"--pid {each['pid']}" for each in shown["processes"])
-    return [_command(target)]
-
-
-def _remedy_of_jobs(shown: Json) -> list[RenderableType]:
-    """Return the command that brings the jobs' off-node memory home, if one has some."""
-    off = [job for job in shown["jobs"] if job["bytes_off_node"]]
-    if len(off) == 1:
-        return _remedy(off[0])
-    return [_command("--all")] if off else []
-
-
-def _command(target: str) -> Text:
-    return Text(f"to bring it home: schedhook relocate {printable(target)} --home")
-
-
 def _policies(processes: Sequence[Json]) -> list[RenderableType]:
     """Return notes on memory policies that bring memory to nodes on which it is off-node."""
     notes: list[RenderableType] = [
@@ -214,15 +189,3 @@ def _policies(processes: Sequence[Json]) -> list[RenderableType]:
     if more := notes[_POLICIES_SHOWN:]:
         notes[_POLICIES_SHOWN:] = [Text(f"note: {len(more)} more such policies, see --json")]
     return notes
-
-
-def _notes(footprints: Sequence[Json]) -> list[RenderableType]:
-    notes = []
-    if unreadable := sum(each["unreadable"] for each in footprints):
-        notes.append(f"{count(unreadable, 'process')} not readable by this user; run as root")
-    if not all(each["exact"] for each in footprints):
-        notes.append(
-            "pages shared since fork(2) count in each process, so sizes are upper bounds; run as"
-            " root, with CAP_SYS_ADMIN"
-        )
-    return [Text(f"note: {each}") for each in notes]

@@ -14,14 +14,12 @@ from schedhook.cli.output.charts import (
     Bar,
     Chart,
     Group,
-    Tone,
     marks_home,
     tones_of,
 )
+from schedhook.cli.output.palette import FAINT, INK, LIGHT
 from schedhook.cli.output.text import cut, size
 
-INK = "#1f2933"
-_FAINT = "#616e7c"
 _WIDTH = 960
 _MARGIN = 24
 _BAR_LEFT, _BAR_WIDTH = 112, 440
@@ -31,15 +29,6 @@ _LINE, _ROW = 20, 16
 _LINE_LENGTH = 120
 _MOST_GROUPS = 33
 """The whole and its 32 largest parts; with 64 nodes that is long enough."""
-_COLOURS = {
-    Tone.HOME: "#2b7bba",
-    Tone.OFF: "#e06c00",
-    Tone.SHARED: "#8fb8d6",
-    Tone.OTHER: "#d5dae0",
-    Tone.BEFORE: "#9aa5b1",
-    Tone.AFTER: "#2b7bba",
-}
-"""Blue and orange, which colour-blind readers tell apart."""
 
 
 def to_svg(chart: Chart, origin: str) -> str:
@@ -64,7 +53,7 @@ def draw(chart: Chart, origin: str) -> Element:
         y = _draw_group(drawing, y + 12, group)
     more = len(chart.groups) - _MOST_GROUPS
     if more > 0:
-        _text(drawing, _MARGIN, y + _LINE, f"and {more} more; --json has all", {"fill": _FAINT})
+        _text(drawing, _MARGIN, y + _LINE, f"and {more} more; --json has all", {"fill": FAINT})
         y += _LINE
     height = y + _MARGIN
     picture.attrib |= {
@@ -83,7 +72,7 @@ def _draw_head(drawing: Element, chart: Chart, origin: str) -> int:
         y += _LINE + 4
     for fact in (*chart.facts, origin):
         for line in textwrap.wrap(fact, _LINE_LENGTH):
-            _text(drawing, _MARGIN, y, line, {"fill": _FAINT})
+            _text(drawing, _MARGIN, y, line, {"fill": FAINT})
             y += _LINE
     return y
 
@@ -91,7 +80,7 @@ def _draw_head(drawing: Element, chart: Chart, origin: str) -> int:
 def _draw_legend(drawing: Element, y: int, chart: Chart) -> None:
     x = _MARGIN
     for tone in tones_of(chart.groups):
-        _box(drawing, x, y, 12, _COLOURS[tone])
+        _box(drawing, x, y, 12, LIGHT[tone])
         _text(drawing, x + 18, y, tone.value)
         x += 40 + 7 * len(tone.value)
     if marks_home(chart.groups):
@@ -110,7 +99,7 @@ def _draw_group(drawing: Element, y: int, group: Group) -> int:
         _draw_bar(drawing, y + 12, bar, group.scale)
         y += _ROW
     if group.note:
-        _text(drawing, _MARGIN, y + 16, group.note, {"fill": _FAINT})
+        _text(drawing, _MARGIN, y + 16, group.note, {"fill": FAINT})
         y += _LINE
     return y
 
@@ -121,11 +110,11 @@ def _draw_bar(drawing: Element, y: int, bar: Bar, scale: int) -> None:
     for tone, part in bar.parts:
         if part:
             width = max(1.0, part / scale * _BAR_WIDTH)
-            box = _box(drawing, x, y, width, _COLOURS[tone])
+            box = _box(drawing, x, y, width, LIGHT[tone])
             SubElement(box, "title").text = f"{bar.label} {tone.value}: {size(part)}"
             x += width
     _text(drawing, _SIZE_RIGHT, y, size(bar.size), {"text-anchor": "end"})
-    _text(drawing, _NOTE_LEFT, y, cut(bar.note, _NOTE_LENGTH), {"fill": _FAINT})
+    _text(drawing, _NOTE_LEFT, y, cut(bar.note, _NOTE_LENGTH), {"fill": FAINT})
 
 
 def _text(drawing: Element, x: int, y: int, text: str, more: dict[str, str] | None = None) -> None:

@@ -46,7 +46,7 @@ def ask(line: str, **more: str) -> tuple[list[str], str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("schedhook re", ["relocate", "rebalance", "recover"]),
+        ("schedhook re", ["relocate", "rebalance", "report", "recover"]),
         ("schedhook relocate --strategy mi", ["migrate-process"]),
         ("schedhook plan --mapper n", ["nearest"]),
         ("schedhook relocate --backend ", ["native", "simulated"]),

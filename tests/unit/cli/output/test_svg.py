@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedhook.cli.output.charts import Bar, Chart, Group, Tone
-from schedhook.cli.output.html import to_html
+from schedhook.cli.output.html.picture import to_html
 from schedhook.cli.output.svg import to_svg
 from schedhook.cli.output.text import cut
 from schedhook.testing.hosts import write_file
@@ -44,7 +44,7 @@ def test_a_picture_says_of_which_host_it_is(run: Run, host: Path, tmp_path: Path
 
 @given(st.text().map(printable))
 def test_no_text_breaks_a_picture(text: str) -> None:
-    bars = (Bar(node=0, parts=((Tone.HOME, 1),), note=text),)
+    bars = (Bar(name="node 0", parts=((Tone.HOME, 1),), note=text),)
     chart = Chart(
         title=text, facts=(text,), groups=(Group(title=text, bars=bars, scale=1, note=text),)
     )
@@ -56,7 +56,7 @@ def test_no_text_breaks_a_picture(text: str) -> None:
 
 
 def test_pictures_of_many_processes_stay_short() -> None:
-    bars = (Bar(node=0, parts=((Tone.HOME, 1),)),)
+    bars = (Bar(name="node 0", parts=((Tone.HOME, 1),)),)
     groups = tuple(Group(title=f"process {n}", bars=bars, scale=1) for n in range(500))
     svg = to_svg(Chart(title="x", facts=(), groups=groups), "host07")
     assert "and 467 more; --json has all" in texts(svg)

@@ -1,0 +1,1 @@
+"""Pages for browsers: one file each, which loads nothing and has no script in it."""
