@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
+from schedhook.values.errors import UsageError
 from tests.numa.programs import program
 
 pytestmark = pytest.mark.nodes(4)
@@ -116,6 +121,35 @@ def from_other_nodes(log: Path, job: Profiled) -> int:
 
 
 @pytest.fixture
+def without_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a perf on the path that starts without the modules' files."""
+    perf = tmp_path / "bin/perf"
+    perf.parent.mkdir()
+    words = shlex.join([*WITHOUT_MODULES, str(shutil.which("perf"))])
+    perf.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    perf.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{perf.parent}:{os.environ['PATH']}")
+
+
+@contextmanager
+def at_work(job: Profiled) -> Iterator[None]:
+    """Let the job make rounds during the block."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(0.2):
+            assert job.say("round") == "done"
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Any:
     def run(*arguments: object) -> tuple[int, dict[str, Any]]:
         capsys.readouterr()
@@ -167,3 +201,37 @@ def test_pages_move_to_the_node_that_uses_them(
     assert from_other_nodes(again, job) <= wrong_before / 10
     status, nothing = run(again, "--pid", job.pid, "--kinds", "shmem", "--move")
     assert (status, nothing["outcome"]) == (0, "nothing-to-do"), nothing
+
+
+@pytest.mark.usefixtures("without_modules")
+def test_one_command_records_and_moves(
+    run: Any, job: Profiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real perf, with what an emulated processor has: page faults."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with at_work(job):
+        status, report = run("--record", "4s", "--pid", job.pid, "--kinds", "shmem", "--move")
+    assert status in (0, 3), report
+    assert report["bytes_left"] <= 4 * PAGE, "what the job has just dropped from its page tables"
+    recording = report["profile"]["recording"]
+    assert (recording["source"], recording["seconds"]) == ("page-faults", 4)
+    assert "no hardware sampling" in recording["why_not"]
+    profile = report["profile"]
+    assert profile["local_after"] > 1.5 * profile["local_before"]
+    on_1 = {index for index, node in enumerate(job.nodes()) if node == 1}
+    assert on_1 <= set(MOVING)
+    assert len(on_1) >= len(MOVING) - 4
+    running = subprocess.run(["pgrep", "-x", "perf"], capture_output=True, check=False)
+    assert running.stdout == b""
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.usefixtures("without_modules")
+def test_an_idle_process_is_an_error_that_says_what_perf_saw(
+    job: Profiled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="perf saw page faults only"):
+        main(["profile", "--record", "1s", "--pid", str(job.pid)], standalone_mode=False)
+    assert capsys.readouterr().out == ""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import click
@@ -17,13 +20,14 @@ from schedhook.cli.options.moving import moving_arguments, moving_options
 from schedhook.cli.options.processes import check_cgroup, check_processes, process_options
 from schedhook.cli.options.profile import profile_options
 from schedhook.cli.running import carry_out, print_report
+from schedhook.cli.signals import until_stopped
 from schedhook.host import cgroups
-from schedhook.host.topology import read_topology
+from schedhook.host.topology import Topology, read_topology
 from schedhook.jobs.lookup import find_job
 from schedhook.migration.profiling.hints import Format
 from schedhook.migration.profiling.reading import read_profile
-from schedhook.migration.profiling.samples import Tally
-from schedhook.migration.profiling.summary import Summary, summarise
+from schedhook.migration.profiling.recording import Source, printed, record
+from schedhook.migration.profiling.summary import Summary, Taken, summarise
 from schedhook.migration.profiling.survey import Survey, survey
 from schedhook.plugins.manager import Plugins
 from schedhook.roles.guidance import Guidance
@@ -32,14 +36,16 @@ from schedhook.values.errors import UsageError
 
 
 @click.command("profile")
-@click.argument("log")
+@click.argument("log", required=False)
 @process_options
 @profile_options
 @moving_options
 @json_option
 @common_options
 def command(
-    log: str,
+    log: str | None,
+    seconds: float | None,
+    source: str | None,
     pids: tuple[int, ...],
     cgroup: str | None,
     job: str | None,
@@ -62,23 +68,25 @@ def command(
 ) -> int:
     """Propose for each page the node that uses it most, by LOG, a profiler's record of accesses.
 
-    LOG is the output of `perf script`, CSV, or JSON lines; `-` is standard input. Only nodes on
-    whose processors the processes may run are proposed. Nothing moves without --move. Exit status
-    as for `schedhook relocate`.
+    LOG is the output of `perf script`, CSV, or JSON lines; `-` is standard input. With --record,
+    perf records the accesses now, and there is no LOG. Only nodes on whose processors the processes
+    may run are proposed. Nothing moves without --move. Exit status as for `schedhook relocate`.
     """
     check_processes(pids, cgroup, job)
     check_cgroup(cgroup, root, force=same["force"] or not move)
     config, plugins = load(config_path)
     _check_strategy(plugins, strategy)
     members = pids or _find_members(cgroup, job, scheduler, plugins, root)
-    tally, found = _survey(
-        log,
-        members,
-        root,
-        kind=Format(kind),
-        capacity=most_counters,
-        count_cache_hits=cache_hits,
-    )
+    how = {"capacity": most_counters, "count_cache_hits": cache_hits}
+    if seconds is not None:
+        _check_record(log, root)
+        wanted = Source(source) if source else None
+        taken = _record(members, seconds, wanted, how)
+    elif log is None:
+        raise UsageError("name a LOG of accesses, or record them now: --record 30s")
+    else:
+        taken = _read(log, read_topology(root), {**how, "kind": Format(kind)})
+    found = _survey(taken, log, members, root)
     guidance = Guidance(
         accesses=found.accesses, nodes=found.nodes, min_samples=min_samples, min_share=min_share
     )
@@ -94,7 +102,7 @@ def command(
         **same,
     )
     report = carry_out(request, config, plugins, root, as_json)
-    summary = summarise(tally, found, guidance)
+    summary = summarise(taken, found, guidance)
     print_report(report, as_json, {"profile": asdict(summary)})
     if not as_json:
         _print_summary(summary)
@@ -120,27 +128,53 @@ def _find_members(
     return find_job(plugins, job, scheduler, root).pids
 
 
-def _survey(log: str, members: tuple[int, ...], root: Path, **how: Any) -> tuple[Tally, Survey]:
-    """Read the log, and return what was read and the accesses of `members` in it.
+def _check_record(log: str | None, root: Path) -> None:
+    """Raise UsageError for options that contradict --record."""
+    if log is not None:
+        raise UsageError("--record makes a log of its own: leave out LOG")
+    if root != Path("/"):
+        raise UsageError("--record is for processes of this host: leave out --root")
 
-    `how` are options of read_profile. Raise UsageError if the log cannot be read, or has no usable
-    sample of these processes.
-    """
-    topology = read_topology(root)
+
+def _record(
+    members: tuple[int, ...], seconds: float, wanted: Source | None, how: Mapping[str, Any]
+) -> Taken:
+    """Record the processes' accesses now, and read them. Raises what `record` raises."""
+    with until_stopped(), TemporaryDirectory(prefix="schedhook-") as directory:
+        data = Path(directory, "perf.data")
+        recording = record(members, seconds, data, wanted)
+        ended = time.time()
+        try:
+            with printed(data, recording) as text:
+                profile, tally = read_profile(text, read_topology(), kind=Format.PERF, **how)
+        except UsageError as error:
+            raise UsageError(f"{error}{recording.explain_empty()}") from error
+        return Taken(profile, tally, ended, recording)
+    raise click.Abort
+
+
+def _read(log: str, topology: Topology, how: Mapping[str, Any]) -> Taken:
+    """Read a log. Raise UsageError if it cannot be read, or has no usable sample."""
     try:
         with _open(log) as file:
             profile, tally = read_profile(file, topology, **how)
-            recorded = _last_written(file)
+            return Taken(profile, tally, _last_written(file), None)
     except OSError as error:
         remedy = "name a file with a profiler's log, or - for standard input"
         raise UsageError(f"cannot read {log}: {error.strerror}; {remedy}") from error
-    found = survey(profile, members, topology, recorded=recorded, root=root)
+
+
+def _survey(taken: Taken, log: str | None, members: tuple[int, ...], root: Path) -> Survey:
+    """Return the accesses of `members`; raise UsageError if there are none."""
+    found = survey(taken.profile, members, read_topology(root), recorded=taken.ended, root=root)
     if not any(each.total for each in found.accesses.values()):
+        hint = taken.recording.explain_empty() if taken.recording else ""
         raise UsageError(
-            f"{log}: no usable sample of these processes: {found.gone} are of processes that have"
-            f" exited, {found.others} of other processes; record these while they run"
+            f"{log or 'the recording'}: no usable sample of these processes: {found.gone} are of"
+            f" processes that have exited, {found.others} of other processes; record these while"
+            f" they run{hint}"
         )
-    return tally, found
+    return found
 
 
 def _open(log: str) -> BinaryIO:

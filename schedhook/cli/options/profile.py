@@ -6,13 +6,27 @@ import click
 
 from schedhook.cli.completion import names_of
 from schedhook.cli.options.common import grouped
-from schedhook.cli.options.types import NAME, NumberType, WholeType
+from schedhook.cli.options.types import NAME, DurationType, NumberType, WholeType
 from schedhook.migration.profiling.hints import Format
+from schedhook.migration.profiling.recording import Source
 from schedhook.plugins.descriptors import StrategyPlugin
 from schedhook.roles.guidance import MIN_SAMPLES, MIN_SHARE
 from schedhook.roles.profile import CAPACITY
 
 profile_options = grouped(
+    click.option(
+        "--record",
+        "seconds",
+        type=DurationType(),
+        metavar="TIME",
+        help="Instead of reading LOG, record the processes by perf now for so long, such as 30s.",
+    ),
+    click.option(
+        "--source",
+        type=click.Choice([each.value for each in Source]),
+        help="What --record samples: loads and stores by hardware, or page faults, which any"
+        " machine has. [default: hardware if it works here]",
+    ),
     click.option(
         "--format",
         "kind",

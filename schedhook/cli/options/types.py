@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:  # click 8.1 to 8.3 have no such generic class
     ParamType = click.ParamType
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(s|min|m|h)?")
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+_MOST_SECONDS = 3600
 
 
 class NameType(ParamType):
@@ -45,6 +50,23 @@ class NumberType(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
+
+
+class DurationType(ParamType):
+    """Seconds, such as 30s or 2m, or a number of seconds, up to an hour."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found = _DURATION.fullmatch(str(value))
+        seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
+        if not 0 < seconds <= _MOST_SECONDS:
+            self.fail(
+                f"{value!r} is no duration up to an hour; write it like 30s or 2m", param, ctx
+            )
+        return seconds
 
 
 class UserType(ParamType):

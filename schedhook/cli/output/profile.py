@@ -23,6 +23,9 @@ _COLUMNS: tuple[Column[_Pair], ...] = (
 def print_profile(summary: Summary) -> None:
     """Print the profile in numbers, and accesses by pair of nodes before and after."""
     console = Console(highlight=False)
+    if made := summary.recording:
+        why = f" ({made.why_not})" if made.why_not else ""
+        console.print(f"recorded {made.seconds:g} s by {made.source.value}{why}", markup=False)
     console.print(
         f"profile: {count(summary.samples, 'sample')} in {count(summary.lines, 'line')},"
         f" {summary.accesses} to pages in question"

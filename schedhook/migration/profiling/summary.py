@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from schedhook.migration.profiling.recording import Recording
 from schedhook.migration.profiling.samples import Tally
 from schedhook.migration.profiling.survey import Survey
 from schedhook.roles.guidance import Effect, Guidance
+from schedhook.roles.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Samples that were read."""
+
+    profile: Profile
+    tally: Tally
+    ended: float | None
+    """When the log ended, in seconds since the epoch; None: unknown."""
+    recording: Recording | None
+    """How they were recorded; None: they are from a log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +63,13 @@ class Summary:
     min_samples: int
     min_share: float
     processes: tuple[ProcessSummary, ...]
+    recording: Recording | None
+    """How the samples were recorded; None: they are from a log."""
 
 
-def summarise(tally: Tally, found: Survey, guidance: Guidance) -> Summary:
+def summarise(taken: Taken, found: Survey, guidance: Guidance) -> Summary:
     """Return the summary; the strategy must have chosen before."""
+    tally = taken.tally
     processes = tuple(_process(pid, each) for pid, each in sorted(guidance.effects.items()))
     accesses = sum(each.accesses for each in processes)
     known = sum(each.total for each in found.accesses.values())
@@ -79,6 +96,7 @@ def summarise(tally: Tally, found: Survey, guidance: Guidance) -> Summary:
         min_samples=guidance.min_samples,
         min_share=guidance.min_share,
         processes=processes,
+        recording=taken.recording,
     )
 
 

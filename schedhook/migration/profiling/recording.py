@@ -1,0 +1,187 @@
+"""Record accesses by perf(1) for a bounded time, and give its samples as text.
+
+perf samples loads and stores by hardware where the processor can (Intel PEBS, AMD IBS, Arm SPE),
+and page faults anywhere else. A recording ends by itself, also if this process is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from schedhook.host.processes import thread_ids
+from schedhook.host.vanishing import read_living
+from schedhook.values.errors import NoPermissionError, UsageError
+from schedhook.values.text import printable
+
+_SLACK = 60.0
+"""Seconds that perf may take to start and to end."""
+_MOST_DATA = "256M"
+_MOST_EVENTS = 4096
+_FIELDS = "pid,tid,cpu,time,event,addr"
+"""Without `comm`, which the recorded program chooses."""
+_DEVICES = ("cpu/events/mem-loads", "cpu_core/events/mem-loads", "ibs_op", "arm_spe_*")
+_PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
+
+
+class Source(StrEnum):
+    """What perf samples."""
+
+    HARDWARE = "hardware"
+    PAGE_FAULTS = "page-faults"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """How accesses were recorded."""
+
+    source: Source
+    seconds: float
+    why_not: str | None
+    """Why the source is not a better one."""
+
+    def explain_empty(self) -> str:
+        """Return what a recording without a usable sample may lack, as the end of a sentence."""
+        if self.source is Source.HARDWARE:
+            return ""
+        return (
+            "; perf saw page faults only, which pages that stay mapped cause only while"
+            " kernel.numa_balancing is 1"
+        )
+
+
+def record(
+    pids: Sequence[int], seconds: float, data: Path, wanted: Source | None = None
+) -> Recording:
+    """Record the accesses of processes for so many seconds into the file `data`.
+
+    The best source that works is taken, or the one that is `wanted`. Raise UsageError if none
+    works, NoPermissionError if the caller may not record these processes.
+    """
+    if shutil.which("perf") is None:
+        raise UsageError(
+            "perf is not installed, which --record runs: install linux-perf (Debian) or perf (RHEL)"
+        )
+    failed: _Failed | None = None
+    why_not: str | None = None
+    for source in [wanted] if wanted else Source:
+        failed = _try(source, pids, seconds, data)
+        if failed is None:
+            return Recording(source=source, seconds=seconds, why_not=why_not)
+        why_not = failed.why
+    assert failed is not None
+    raise failed.error()
+
+
+@contextmanager
+def printed(data: Path, recording: Recording) -> Iterator[BinaryIO]:
+    """Give the samples of a recording as text. Raise UsageError if perf fails to print them."""
+    more = ",data_src" if recording.source is Source.HARDWARE else ""
+    command = ["perf", "script", "--input", str(data), "--fields", _FIELDS + more]
+    with tempfile.TemporaryFile() as errors, _running(command, errors, subprocess.PIPE) as perf:
+        try:
+            yield cast("BinaryIO", perf.stdout)
+        except UsageError:
+            _check_printed(perf, errors)  # else an empty log would hide the cause
+            raise
+        _check_printed(perf, errors)
+
+
+def _check_printed(perf: subprocess.Popen[bytes], errors: BinaryIO) -> None:
+    if perf.wait(_SLACK):
+        raise UsageError(f"perf cannot print its recording: {_last_line(errors)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    why: str
+    is_denied: bool = False
+
+    def error(self) -> Exception:
+        if not self.is_denied:
+            return UsageError(f"perf cannot record: {self.why}")
+        level = _PARANOID.read_text(encoding="ascii").strip()
+        return NoPermissionError(
+            f"perf may not record these processes (kernel.perf_event_paranoid is {level}): run as"
+            " root, or for your own processes let root set `sysctl kernel.perf_event_paranoid=1`"
+        )
+
+
+def _try(source: Source, pids: Sequence[int], seconds: float, data: Path) -> _Failed | None:
+    """Record from a source; return why that failed, None if it did not."""
+    if source is Source.HARDWARE:
+        if not has_hardware():
+            return _Failed("this host has no hardware sampling of addresses (PEBS, IBS, SPE)")
+        command = ["perf", "mem", "record"]  # which chooses the processor's event, with addresses
+    else:
+        command = ["perf", "record", "--event=page-faults", "--count=1", "--data"]
+    command += ["--sample-cpu", f"--output={data}", f"--max-size={_MOST_DATA}", "-B"]
+    command += [f"--pid={','.join(map(str, pids))}", *_per_thread(pids)]
+    with tempfile.TemporaryFile() as errors:
+        with _running([*command, "--", "sleep", str(seconds)], errors) as perf:
+            try:
+                status = perf.wait(seconds + _SLACK)
+            except subprocess.TimeoutExpired:
+                return _Failed(f"perf did not end within {_SLACK:g} s after the recording")
+        if status == 0 and data.exists():
+            return None
+        text = _text(errors)
+        is_denied = any(word in text for word in ("perf_event_paranoid", "ermission", "EACCES"))
+        return _Failed(_last_line(errors), is_denied)
+
+
+def has_hardware(root: Path = Path("/")) -> bool:
+    """Return whether the processor samples addresses of loads and stores."""
+    devices = root / "sys/bus/event_source/devices"
+    return any(True for pattern in _DEVICES for _ in devices.glob(pattern))
+
+
+def _per_thread(pids: Sequence[int]) -> list[str]:
+    """Return the option that has one event for each thread, if there were too many otherwise.
+
+    By default perf has one for each thread and processor, and then follows new threads, too.
+    """
+    threads = sum(len(each) for _, each in read_living(pids, thread_ids))
+    return ["--per-thread"] if threads * (os.cpu_count() or 1) > _MOST_EVENTS else []
+
+
+@contextmanager
+def _running(
+    command: Sequence[str], errors: BinaryIO, output: int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run perf during the block, at whose end it and what it started are killed."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        env={**os.environ, "LC_ALL": "C"},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read(1 << 16).decode("utf-8", "replace")
+
+
+def _last_line(file: BinaryIO) -> str:
+    lines = [line.strip() for line in _text(file).splitlines() if line.strip()]
+    return printable(lines[-1])[:200] if lines else "it says nothing"
