@@ -10,7 +10,7 @@ EDITABLE ?= --editable
 BIN := $(VENV)/bin
 # What an editable install has to be made anew for: the C core and the packages it needs.
 C_FILES = $(shell git ls-files "*.c" "*.h")
-SOURCES := pyproject.toml $(wildcard schedhook/backends/native/*.[ch])
+SOURCES := pyproject.toml $(wildcard schedhook/*/*.[ch] schedhook/*/*/*.[ch])
 
 # The Debian packages that only some tests need.
 DEB_PACKAGES := debhelper dpkg-dev mmdebstrap

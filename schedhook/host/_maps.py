@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 _BEYOND = 1 << 64
 """An address above all mappings."""
-_MOST_TEXTS = 1024
 
 
 @dataclass(slots=True)
@@ -79,7 +78,7 @@ def _lines_with(text: bytes, data: bytes) -> Iterator[bytes]:
 
 
 class Maps:
-    """The file /proc/PID/maps, read from its beginning on: ask for ascending addresses.
+    """The file /proc/PID/maps, read on from line to line: ask for ascending addresses.
 
     A program can have a hundred thousand mappings, so a line is parsed when it is asked for.
     """
@@ -88,19 +87,11 @@ class Maps:
         self._lines = io.BytesIO(data)
         self._start = self._end = 0
         self._rest = b""
-        self._anonymous: dict[bytes, bool] = {}
-        """Whether a mapping is private and anonymous, by the text behind its addresses."""
-        self._advance()
 
-    def anonymous_end(self, start: int) -> int | None:
-        """Return the end of the private anonymous mapping that begins at `start`; else None."""
-        while self._start < start and self._end <= start and self._advance():
-            pass
-        if self._start != start:
-            return None
-        # Without an offset and an inode, what follows the addresses is much the same everywhere.
-        known = self._anonymous.get(self._rest)
-        return self._end if (self._is_anonymous() if known is None else known) else None
+    def seek(self, offset: int) -> None:
+        """Go on at a line that begins at this byte of the file."""
+        self._lines.seek(offset)
+        self._start = self._end = 0
 
     def find(self, start: int, size: int, bound: int | None) -> MapsLine | None:
         """Return the mapping that an area with `size` resident bytes from `start` on has become.
@@ -147,11 +138,3 @@ class Maps:
             return MapsLine.behind(self._start, self._end, self._rest)
         except (ValueError, IndexError):
             return None
-
-    def _is_anonymous(self) -> bool:
-        mapping = self._current()
-        if len(self._anonymous) >= _MOST_TEXTS:
-            self._anonymous.clear()
-        known = mapping is not None and not (mapping.has_file or mapping.is_shared)
-        self._anonymous[self._rest] = known
-        return known

@@ -20,7 +20,7 @@ _OTHER_FIELDS = frozenset(
 _MOST_TEXTS = 1024
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class NumaLine:
     """What numa_maps shows of a mapping, besides its address."""
 
@@ -35,8 +35,6 @@ class NumaLine:
     """Pages per node."""
     size: int = 0
     """Resident bytes."""
-    is_plain: bool = False
-    """Base pages of no file, of which no other process maps any."""
 
 
 def parse_numa_maps(data: bytes, resident_only: bool) -> Iterator[tuple[int, NumaLine]]:
@@ -55,7 +53,7 @@ def parse_numa_maps(data: bytes, resident_only: bool) -> Iterator[tuple[int, Num
         try:
             start = int(address, 16)
             if line is None:
-                line = _parse_line(shown)
+                line = parse_line(shown)
                 if len(known) >= _MOST_TEXTS:
                     known.clear()
                 known[shown] = line
@@ -64,8 +62,8 @@ def parse_numa_maps(data: bytes, resident_only: bool) -> Iterator[tuple[int, Num
         yield start, line
 
 
-def _parse_line(text: bytes) -> NumaLine:
-    """Parse what follows the address."""
+def parse_line(text: bytes) -> NumaLine:
+    """Parse what follows the address. Raise ValueError if the line is truncated."""
     words = text.rstrip(b"\n").split(b" ")
     line = NumaLine()
     policy = words[:1]
@@ -92,14 +90,12 @@ def _parse_line(text: bytes) -> NumaLine:
         in_policy = False
     line.policy = b" ".join(policy).decode("ascii", "replace")
     line.size = sum(line.pages.values()) * line.page_size
-    is_odd = line.is_huge or line.name or line.most_mappers > 1
-    line.is_plain = not is_odd and line.page_size == BASE_PAGE
     return line
 
 
 def policy_text(line: bytes) -> str:
     """Return the policy of one line of the file."""
-    return _parse_line(line.partition(b" ")[2]).policy
+    return parse_line(line.partition(b" ")[2]).policy
 
 
 def _unescape(name: bytes) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from schedhook.host._joining import JoinedMappings, is_joinable
+from schedhook.host._joining import Apart, read_joined
 from schedhook.host._maps import Maps, MapsLine, parse_maps
 from schedhook.host._numa_maps import NumaLine, parse_numa_maps
 from schedhook.host._proc import (
@@ -76,14 +76,14 @@ def read_memory(
     if numa_maps == b"":  # a kernel thread; some kernels fail to open its maps with ESRCH
         return (), ()
     maps = read(pid, task_file("maps", task), root)
+    files = _Files(devices=memory_devices(pid, root), identify=object_ids(pid, root))
     if numa_maps is None:
         sizes = read_pss(pid, root, task=task)
-        lines = _lines_without_numa(maps, sizes, resident_only)
+        areas = _find_areas(_lines_without_numa(maps, sizes, resident_only), maps, files)
+    elif join and maps.count(b"\n") >= _MANY:
+        areas = _join_areas(read_joined(numa_maps, maps, resident_only=resident_only), maps, files)
     else:
-        lines = parse_numa_maps(numa_maps, resident_only)
-    join = join and maps.count(b"\n") >= _MANY
-    files = _Files(devices=memory_devices(pid, root), identify=object_ids(pid, root))
-    areas = _find_areas(lines, Maps(maps), files, join=join)
+        areas = _find_areas(parse_numa_maps(numa_maps, resident_only), maps, files)
     return tuple(areas), tuple(find_shared(maps, files.identify))
 
 
@@ -124,34 +124,28 @@ class _Files:
     identify: Identify
 
 
+def _join_areas(found: Iterable[Area | Apart], maps: bytes, files: _Files) -> Iterator[Area]:
+    """Yield the areas that were joined, and those of the lines that were not."""
+    lines = Maps(maps)
+    for each in found:
+        if isinstance(each, Area):
+            yield each
+            continue
+        lines.seek(each.offset)
+        mapping = lines.find(each.start, each.line.size, each.bound)
+        if mapping is not None:
+            yield _area(each.line, mapping, files)
+
+
 def _find_areas(
-    lines: Iterable[tuple[int, NumaLine]],
-    maps: Maps,
-    files: _Files,
-    *,
-    join: bool,
+    lines: Iterable[tuple[int, NumaLine]], maps: bytes, files: _Files
 ) -> Iterator[Area]:
-    """Yield the area of each line, or of several if `join`."""
-    joined: JoinedMappings | None = None
+    """Yield the area of each line."""
+    mappings = Maps(maps)
     for start, line, bound in _bounded(lines):
-        end = maps.anonymous_end(start) if join else None
-        if end and is_joinable(line, end - start) and (bound is None or end <= bound):
-            if joined and joined.take(start, end, line):
-                continue
-            if joined:
-                yield joined.area()
-            joined = JoinedMappings(start, line.policy, start, start)
-            joined.take(start, end, line)
-            continue
-        mapping = maps.find(start, line.size, bound)
-        if mapping is None:
-            continue
-        if joined:
-            yield joined.area()
-            joined = None
-        yield _area(line, mapping, files)
-    if joined:
-        yield joined.area()
+        mapping = mappings.find(start, line.size, bound)
+        if mapping is not None:
+            yield _area(line, mapping, files)
 
 
 def _bounded(
@@ -218,6 +212,5 @@ def _lines_without_numa(
                 most_mappers=1 if pss == rss else 2,
                 pages={0: rss // BASE_PAGE} if rss else {},
                 size=rss // BASE_PAGE * BASE_PAGE,
-                is_plain=pss == rss,
             ),
         )

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,10 @@ def read_areas(data: bytes) -> None:
         mock.patch.object(areas, "live_task", lambda *_: 1),
         contextlib.suppress(SchedhookError),
     ):
-        for area in areas.read_areas(1, resident_only=False):
-            assert area.kind in MemoryKind
+        for many in (0, sys.maxsize):
+            with mock.patch.object(areas, "_MANY", many):
+                for area in areas.read_areas(1, resident_only=False):
+                    assert area.kind in MemoryKind
         smaps.read_pss(1)
 
 

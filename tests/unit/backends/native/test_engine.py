@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-NATIVE = Path(__file__).parents[4] / "schedhook/backends/native"
+PACKAGE = Path(__file__).parents[4] / "schedhook"
+NATIVE = PACKAGE / "backends/native"
 COMPILER = shlex.split(os.environ.get("CC") or "cc")
 STRICT = ["-Wall", "-Wextra", "-Werror"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -61,7 +62,7 @@ def test_every_page_is_accounted_for_once(engine_test: Path) -> None:
     assert said.endswith(f"ok {SEEDS} seeds\n")
 
 
-@pytest.mark.parametrize("source", sorted(NATIVE.glob("*.c")), ids=lambda path: path.name)
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.c")), ids=lambda path: path.name)
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
 def test_no_warnings(source: Path, level: str, tmp_path: Path) -> None:
     run(

@@ -16,6 +16,12 @@ from tests.unit.backends.native.test_engine import COMPILER, NATIVE, SANITIZE, S
 
 PROJECT = Path(__file__).parents[4]
 REMOTE = "tests/unit/control/test_remote.py"
+HOST = PROJECT / "schedhook/host"
+MODULES = {
+    "schedhook/backends/native/_core.abi3.so": sorted(NATIVE.glob("*.c")),
+    "schedhook/host/_joined.abi3.so": [HOST / "_joined.c"],
+}
+WITH_JOINED = ("tests/unit/host/test_areas.py", "tests/unit/fuzz")
 
 
 @pytest.fixture(scope="module")
@@ -23,19 +29,13 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return an environment in which schedhook's core is built with the sanitizers."""
     directory = tmp_path_factory.mktemp("sanitized")
     shutil.copytree(Path(schedhook.__file__).parent, directory / "schedhook")
-    for built in (directory / "schedhook/backends/native").glob("_core*.so"):
-        built.unlink()
-    run(
-        *COMPILER,
-        *("-g", "-O1", "-shared", "-fPIC", *STRICT, *SANITIZE, "-DPy_LIMITED_API=0x030B0000"),
-        *(
-            f"-I{sysconfig.get_path('include')}",
-            "-o",
-            directory / "schedhook/backends/native/_core.abi3.so",
-        ),
-        *sorted(NATIVE.glob("*.c")),
-        timeout=120,
-    )
+    for module, sources in MODULES.items():
+        run(
+            *COMPILER,
+            *("-g", "-O1", "-shared", "-fPIC", *STRICT, *SANITIZE, "-DPy_LIMITED_API=0x030B0000"),
+            *(f"-I{sysconfig.get_path('include')}", "-o", directory / module, *sources),
+            timeout=120,
+        )
     runtime = run(*COMPILER, "-print-file-name=libasan.so", timeout=60).stdout.strip()
     return {
         **os.environ,
@@ -47,7 +47,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("tests", ["tests/contract/test_native.py", REMOTE])
+@pytest.mark.parametrize("tests", ["tests/contract/test_native.py", REMOTE, *WITH_JOINED])
 def test_nothing_is_wrong_under_the_sanitizers(tests: str, sanitized: dict[str, str]) -> None:
     words = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     done = subprocess.run(
@@ -67,6 +67,7 @@ import mmap, os, resource, sys
 from array import array
 from contextlib import suppress
 from schedhook.backends.native import _core
+from schedhook.host._joined import join_mappings
 
 assert "sanitized" in _core.__file__ or len(sys.argv) > 2, _core.__file__
 memory = mmap.mmap(-1, 64 * mmap.PAGESIZE)
@@ -78,6 +79,10 @@ pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
 here = (os.getpid(), pidfd, -1, pagemap, start, start + len(memory), mmap.PAGESIZE,
         mmap.PAGESIZE, 0, False, -1, b"")
 gone = (1 << 22, *here[1:])
+lines = [(each << 13, b"bind:0" if each > 50 else b"default") for each in range(99)]
+numa_maps = b"".join(b"%x %b anon=1 N0=1 N%d=1\\n" % (at, policy, at % 1025)
+                     for at, policy in lines)
+maps = b"".join(b"%x-%x rw-p 0 0:0 0\\n" % (at, at + 8192 - at % 3 * 4096) for at, _ in lines)
 stay, move = array("i", [-1] * 64).tobytes(), array("i", [0] * 64).tobytes()
 
 def calls():
@@ -90,7 +95,9 @@ def calls():
     _core.check_access(os.getpid())
     _core.may_move_shared()
     _core.can_scan(pagemap)
+    assert len(join_mappings(numa_maps, maps, True, 1 << 20, 1 << 20, 4096)) > 9
     for call, arguments in (
+        (join_mappings, (b"", "", 0, 0, 0, 0)), (join_mappings, (maps, b"", True, -1, 0, 0)),
         (_core.locate, gone), (_core.sweep, (gone, move, b"", False, 1 << 20, 0)),
         (_core.check_access, (1 << 22,)), (_core.bind, (0, -1, b"")),
         (_core.migrate_pages, (1 << 22, -1, -1, b"\\1" * 8, b"\\1" * 8)),
