@@ -96,7 +96,7 @@ def may_try_again(job: Job, report: Report) -> bool:
     tried = job.event.data.get(TRIED, 0)
     return (
         report.outcome is Outcome.PARTIAL
-        and not _PASSING.isdisjoint(report.left_by_reason)
+        and (report.not_answering or not _PASSING.isdisjoint(report.left_by_reason))
         and (tried if isinstance(tried, int) else 0) + 1 < _MOST_TRIES
     )
 

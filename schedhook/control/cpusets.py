@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from schedhook.host.cgroups import Cgroup, configured_cpus, configured_nodes
+from schedhook.host.cgroups import Cgroup, configured_cpus, configured_nodes, pids
+from schedhook.host.processes import answers
 from schedhook.values.errors import NoPermissionError, RefusedError
 from schedhook.values.sets import CpuSet, NodeSet
 
@@ -20,10 +21,19 @@ def write_cpus(cgroup: Cgroup, cpus: CpuSet) -> None:
 def write_nodes(cgroup: Cgroup, nodes: NodeSet) -> None:
     """Write cpuset.mems; otherwise like `write_cpus`.
 
+    The kernel waits for the lock of each process's memory, and meanwhile no cgroup of the host can
+    be changed. So raise RefusedError as well if a process does not answer.
+
     On version 2 the kernel itself moves pages that are outside of a narrower set, and kills the job
     if there is no room for them. So widen the set, move the pages, check, and only then narrow it.
     """
     if configured_nodes(cgroup) != nodes:
+        for pid in pids(cgroup):
+            if not answers(pid):
+                raise RefusedError(
+                    f"{cgroup.path}/cpuset.mems: not written: process {pid} does not answer, and"
+                    " the kernel would wait for it; see schedhook doctor"
+                )
         _write(cgroup, "cpuset.mems", str(nodes))
 
 

@@ -7,6 +7,7 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
+from schedhook.host.bounded import call_bounded
 from schedhook.host.mappings import MapsLine, read_stack
 from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.host.processes import open_pagemap
@@ -76,13 +77,16 @@ def place_on_stack(pid: int, tid: int, pointer: int, size: int, root: Path = Pat
 
 def _untouched(pid: int, tid: int, stack: MapsLine, size: int, root: Path) -> int:
     """Return the lowest address of pages that were never touched; 0 if none were found."""
-    entries = array("Q")
-    pagemap = open_pagemap(pid, tid, root)
-    try:
-        count = min((stack.end - stack.start) // BASE_PAGE, _MOST_PAGES)
-        entries.frombytes(os.pread(pagemap, count * 8, stack.start // BASE_PAGE * 8))
-    finally:
-        os.close(pagemap)
+
+    def read_entries() -> bytes:
+        pagemap = open_pagemap(pid, tid, root)
+        try:
+            count = min((stack.end - stack.start) // BASE_PAGE, _MOST_PAGES)
+            return os.pread(pagemap, count * 8, stack.start // BASE_PAGE * 8)
+        finally:
+            os.close(pagemap)
+
+    entries = array("Q", call_bounded(pid, read_entries, root))
     needed = -(-size // BASE_PAGE)
     for page in range(len(entries) - needed + 1):
         if not any(entries[page : page + needed]):

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from schedhook.host.bounded import call_bounded
 from schedhook.host.listing import list_numbers
 from schedhook.values.errors import NoPermissionError, ProcessGoneError, SchedhookError
 
@@ -13,6 +14,11 @@ from schedhook.values.errors import NoPermissionError, ProcessGoneError, Schedho
 _PF_EXITING = 0x00000004
 _PF_IO_WORKER = 0x00000010
 _PF_KTHREAD = 0x00200000
+
+_NEED_LOCK = frozenset({"maps", "numa_maps", "smaps", "cmdline", "environ"})
+"""Files whose readers wait for the lock of the process's address space."""
+_SHORT_SECONDS = 1.0
+"""The time for the beginning of a file, for which no page table is walked."""
 
 
 class MissingFileError(SchedhookError):
@@ -25,15 +31,26 @@ def proc_path(pid: int, name: str, root: Path) -> Path:
 
 
 def read(pid: int, name: str, root: Path) -> bytes:
-    """Return the contents of /proc/PID/`name`. Raise what `translated` raises."""
+    """Return the contents of /proc/PID/`name`.
+
+    Raise what `translated` raises; NotAnsweringError if the process keeps its memory's lock.
+    """
+    path = proc_path(pid, name, root)
     with translated(pid, name, root):
-        return proc_path(pid, name, root).read_bytes()
+        if path.name in _NEED_LOCK:
+            return call_bounded(pid, path.read_bytes, root)
+        return path.read_bytes()
 
 
 def read_beginning(pid: int, name: str, root: Path, most: int) -> bytes:
-    """Return at most so many bytes of /proc/PID/`name`. Raise what `translated` raises."""
-    with translated(pid, name, root), proc_path(pid, name, root).open("rb") as file:
-        return file.read(most)
+    """Return at most so many bytes of /proc/PID/`name`. Raise what `read` raises."""
+
+    def read_some() -> bytes:
+        with proc_path(pid, name, root).open("rb") as file:
+            return file.read(most)
+
+    with translated(pid, name, root):
+        return call_bounded(pid, read_some, root, seconds=_SHORT_SECONDS)
 
 
 def gone(pid: int) -> ProcessGoneError:

@@ -26,7 +26,7 @@ from schedhook.host.memory_files import (
 )
 from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.host.smaps import read_pss
-from schedhook.values.errors import ProcessGoneError
+from schedhook.values.errors import NotAnsweringError, ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.objects import ObjectKind
 from schedhook.values.sizes import sum_sizes
@@ -102,6 +102,8 @@ def _read_numa_maps(pid: int, root: Path, task: int | None) -> tuple[bytes | Non
         data = read(pid, task_file("numa_maps", task), root)
     except MissingFileError:
         data = None
+    except NotAnsweringError:
+        raise
     except ProcessGoneError:
         # Without memory, newer kernels fail with ESRCH, older ones return an empty file.
         pass

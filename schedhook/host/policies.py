@@ -16,7 +16,8 @@ from pathlib import Path
 
 from schedhook.host._numa_maps import policy_text
 from schedhook.host._proc import proc_path, task_file, thread_ids, translated
-from schedhook.values.errors import ProcessGoneError
+from schedhook.host.bounded import call_bounded
+from schedhook.values.errors import NotAnsweringError, ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.policy import Policy
 
@@ -77,6 +78,8 @@ def read_thread_policies(
         try:
             in_time = time.monotonic() < end
             text = _read_policy(pid, thread, shown.start, root) if in_time else ""
+        except NotAnsweringError:
+            raise
         except ProcessGoneError:  # that thread has exited
             continue
         if text is not None:
@@ -90,19 +93,24 @@ def _read_policy(pid: int, thread: int, start: int, root: Path) -> str | None:
     The text is empty if there is no such area near the beginning.
     """
     name = task_file("numa_maps", thread)
+    path = proc_path(pid, name, root)
     with translated(pid, name, root):
-        file = os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            lines = _lines(file)
-            first = next(lines, None)
-            if first is None:
-                return None
-            for line in chain((first,), lines):
-                at, _, _ = line.partition(b" ")
-                if int(at, 16) >= start:
-                    return policy_text(line) if int(at, 16) == start else ""
-        finally:
-            os.close(file)
+        return call_bounded(pid, lambda: _find_policy(path, start), root)
+
+
+def _find_policy(numa_maps: Path, start: int) -> str | None:
+    file = os.open(numa_maps, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = _lines(file)
+        first = next(lines, None)
+        if first is None:
+            return None
+        for line in chain((first,), lines):
+            at, _, _ = line.partition(b" ")
+            if int(at, 16) >= start:
+                return policy_text(line) if int(at, 16) == start else ""
+    finally:
+        os.close(file)
     return ""
 
 

@@ -27,10 +27,11 @@ from schedhook.host._proc import (
     translated,
 )
 from schedhook.host.areas import read_areas, read_memory, residency
+from schedhook.host.bounded import call_bounded
 from schedhook.host.listing import list_numbers
 from schedhook.host.topology import read_online_cpus, read_online_nodes
 from schedhook.host.vanishing import read_living
-from schedhook.values.errors import SchedhookError
+from schedhook.values.errors import NoPermissionError, NotAnsweringError, SchedhookError
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.text import printable
 
@@ -38,6 +39,7 @@ __all__ = [
     "Identity",
     "Status",
     "all_pids",
+    "answers",
     "boot_id",
     "boot_time",
     "is_exiting",
@@ -49,6 +51,7 @@ __all__ = [
     "open_task",
     "read_areas",
     "read_command",
+    "read_environment",
     "read_identity",
     "read_memory",
     "read_parent",
@@ -63,6 +66,10 @@ __all__ = [
 _COMMAND_LENGTH = 80
 _MOST_WORDS = 4096
 """Bytes of a command line that are read: a process can make it as long as its memory, prctl(2)."""
+_LONGEST_ENVIRONMENT = 1 << 20
+"""A process can declare any part of its memory to be its environment: PR_SET_MM_MAP, prctl(2)."""
+_ENTRY = 8
+"""Bytes for each page in pagemap."""
 _MOST_DIGITS = 20
 
 
@@ -194,17 +201,51 @@ def _kilobytes(text: str) -> int:
 
 
 def read_command(pid: int, root: Path = Path("/")) -> str:
-    """Return the command line, or `[name]` if it is empty, as one short printable line.
+    """Return the command line, or `[name]` if there is none, as one short printable line.
 
-    The process chooses these words, so control characters are escaped.
+    The process chooses these words, so control characters are escaped. If it does not answer, only
+    its name can be read.
     """
-    words = read_beginning(pid, "cmdline", root, _MOST_WORDS).rstrip(b"\0")
+    try:
+        words = read_beginning(pid, "cmdline", root, _MOST_WORDS).rstrip(b"\0")
+    except NotAnsweringError:
+        words = b""
     if words:
         text = printable(words.replace(b"\0", b" ").decode("utf-8", "backslashreplace"))
     else:
         name = read(pid, "comm", root).removesuffix(b"\n").decode("utf-8", "backslashreplace")
         text = f"[{printable(name)}]"
     return text if len(text) <= _COMMAND_LENGTH else text[: _COMMAND_LENGTH - 1] + "…"
+
+
+def answers(pid: int, root: Path = Path("/")) -> bool:
+    """Return whether the lock of the process's memory can be had; True if it has ended."""
+
+    def read_entry() -> None:
+        file = open_pagemap(pid, pid, root)
+        try:
+            os.pread(file, _ENTRY, 0)
+        finally:
+            os.close(file)
+
+    try:
+        try:
+            call_bounded(pid, read_entry, root)
+        except NoPermissionError:  # it belongs to another user
+            read_beginning(pid, "cmdline", root, 1)
+    except NotAnsweringError:
+        return False
+    except (SchedhookError, OSError):  # it has ended
+        return True
+    return True
+
+
+def read_environment(pid: int, root: Path = Path("/")) -> bytes:
+    """Return the beginning of the process's initial environment, /proc/PID/environ.
+
+    The process can write anything there.
+    """
+    return read_beginning(pid, "environ", root, _LONGEST_ENVIRONMENT)
 
 
 def boot_time(root: Path = Path("/")) -> float:

@@ -33,6 +33,7 @@ from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.errors import (
     PLUGIN_ERRORS,
     NoPermissionError,
+    NotAnsweringError,
     ProcessGoneError,
     SchedhookError,
 )
@@ -95,6 +96,8 @@ class Footprint:
     """Of the job."""
     unreadable: int = 0
     """Processes that the caller may not read."""
+    not_answering: tuple[int, ...] = ()
+    """Processes that keep the lock of their memory, so that it cannot be read."""
     is_exact: bool = True
     """Whether each page counts once; else the sizes are upper bounds."""
 
@@ -122,6 +125,7 @@ class Footprint:
             "off_node": by_name(self.off_node),
             "off_node_policies": self.off_node_policies.to_dict(),
             "unreadable": self.unreadable,
+            "not_answering": list(self.not_answering),
             "exact": self.is_exact,
             "processes": [process.to_dict() for process in self.processes],
         }
@@ -138,11 +142,12 @@ def read_footprint(
 ) -> Footprint:
     """Read where the memory of the tasks' processes lies; this walks their page tables.
 
-    A process whose reading raises one of `skip_errors` is left out. `topology` is that of the host
-    if the caller has read it.
+    A process whose reading raises one of `skip_errors` is left out, as is one that does not answer.
+    `topology` is that of the host if the caller has read it.
     """
     tasks = tuple(tasks)
-    readings, unreadable = _read_processes(tasks, root, skip_errors)
+    left_out = _LeftOut()
+    readings = _read_processes(tasks, root, skip_errors, left_out)
     placement = _union(task.placement for task in tasks)
     topology = topology or read_topology(root)
     strays = {
@@ -167,7 +172,8 @@ def read_footprint(
         ),
         scheduler=scheduler,
         job=job,
-        unreadable=unreadable,
+        unreadable=left_out.unreadable,
+        not_answering=tuple(left_out.not_answering),
         is_exact=is_exact,
     )
 
@@ -269,12 +275,19 @@ class _Homes:
         return {node: size for node, size in residency.items() if node in strays}
 
 
+@dataclass(slots=True)
+class _LeftOut:
+    """The processes that could not be read."""
+
+    unreadable: int = 0
+    not_answering: list[int] = field(default_factory=list)
+
+
 def _read_processes(
-    tasks: Iterable[Task], root: Path, skip_errors: tuple[type[SchedhookError], ...]
-) -> tuple[list[_Reading], int]:
-    """Return what was read of the tasks' processes, and how many the caller may not read."""
+    tasks: Iterable[Task], root: Path, skip: tuple[type[SchedhookError], ...], left_out: _LeftOut
+) -> list[_Reading]:
+    """Return what was read of the tasks' processes, and count in `left_out` what was not."""
     readings: list[_Reading] = []
-    unreadable = 0
     for task in tasks:
         for pid in task.pids:
             try:
@@ -282,9 +295,11 @@ def _read_processes(
                 areas = read_areas(pid, root)
                 policies = collect_policies(areas, read_thread_policies(pid, areas, root))
                 readings.append(_Reading(task, pid, command, status, areas, policies))
-            except skip_errors as error:
-                unreadable += isinstance(error, NoPermissionError)
-    return readings, unreadable
+            except NotAnsweringError:
+                left_out.not_answering.append(pid)
+            except skip as error:
+                left_out.unreadable += isinstance(error, NoPermissionError)
+    return readings
 
 
 def _process_footprint(

@@ -68,7 +68,7 @@ class Members:
 
     def attach_again(self, process: MovingProcess) -> Target | None:
         """Return a new target for a process that became another program; None if it ended."""
-        if not process.target.alive():
+        if process.target.no_answer or not process.target.alive():
             return None
         with suppress(ProcessGoneError, NoPermissionError):
             target = self._stack.enter_context(self._backend.attach(process.pid))

@@ -58,6 +58,7 @@ def notes_on_memory(processes: Sequence[MovingProcess]) -> list[str]:
             f"{swapped / _MIB:.1f} MiB are in swap, on no node, and are not counted; they return"
             " to nodes that the process may use at that time"
         )
+    notes += [process.target.no_answer for process in processes if process.target.no_answer]
     return notes + [
         f"process {process.pid} has no memory of its own: it uses that of process"
         f" {process.memory_owner_pid}, with which it is counted"

@@ -34,6 +34,7 @@ def make_plan(settings: Settings, move: Move, topology: Topology, caller_nodes: 
             residency=sum_sizes(part.selection.residency for part in process.parts),
             moves=_moves(process, node_map),
             kept=_kept(process),
+            error=process.target.no_answer,
         )
         for process in processes
     )

@@ -28,6 +28,9 @@ def brief_report(context: Context, outcome: Outcome, node_map: NodeMap) -> Repor
         node_map=node_map,
         job=settings.request.job,
         seconds=time.monotonic() - context.began,
+        not_answering=tuple(
+            process.pid for process in context.members.processes if process.target.no_answer
+        ),
         notes=tuple(context.notes),
     )
 
@@ -72,6 +75,8 @@ def final_report(
     processes, by_reason = verify(pending, ended, failure)
     targets = [each.target for each in (*move.processes, *ended)]
     context.notes.extend(each.mistaken for each in targets if each.mistaken)
+    silent = [each.no_answer for each in targets if each.no_answer]
+    context.notes.extend(why for why in silent if why not in context.notes)
     left = read_policies_left(move)
     context.notes.extend(notes_on_policies(left, move.destinations))
     if Reason.RESERVE in by_reason:
@@ -80,8 +85,11 @@ def final_report(
         context.notes.append(failure)
     moved = sum(each.bytes_moved for each in processes)
     stayed = sum(by_reason.values())
+    outcome = judge(moved, by_reason, failure)
+    if silent and outcome is not Outcome.FAILED:
+        outcome = Outcome.PARTIAL
     return replace(
-        brief_report(context, judge(moved, by_reason, failure), move.node_map),
+        brief_report(context, outcome, move.node_map),
         bytes_planned=moved + stayed,
         bytes_moved=moved,
         bytes_left=stayed,

@@ -71,7 +71,7 @@ def verify(
                 ),
                 bytes_moved=sum(sum(part.moved.values()) for part in process.parts),
                 bytes_left=sum(left.values()),
-                error=None if alive else _GONE,
+                error=None if alive else process.target.no_answer or _GONE,
             )
         )
     return reports, dict(sorted(by_reason.items(), key=lambda item: -item[1]))

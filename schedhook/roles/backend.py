@@ -282,6 +282,14 @@ class Target(Memory):
         """
         return None
 
+    @property
+    def no_answer(self) -> str | None:
+        """Return why a call was given up, if the lock of the process's memory is held; else None.
+
+        Methods then raise NotAnsweringError. Default: None.
+        """
+        return None
+
 
 class Backend(ABC):
     """Access to the host's processes and nodes: the base class of every backend."""

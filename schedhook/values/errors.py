@@ -55,6 +55,13 @@ class ProcessGoneError(SchedhookError):
     """The process has exited, or its number now belongs to another process."""
 
 
+class NotAnsweringError(ProcessGoneError):
+    """The lock of the process's memory is held, so that no call on that memory returns.
+
+    A relocation leaves the process out as one that has exited, and the report says why.
+    """
+
+
 class BackendError(SchedhookError):
     """A whole call failed for a reason that a retry does not resolve.
 

@@ -305,6 +305,8 @@ class Report:
     attempts: int = 0
     seconds: float = 0.0
     processes: tuple[ProcessReport, ...] = ()
+    not_answering: tuple[int, ...] = ()
+    """Processes left out because they keep the lock of their memory."""
     notes: tuple[str, ...] = ()
     """Sentences for people: a node map that wraps, the reason of a refusal, a fallback."""
     plan: Plan | None = None

@@ -28,6 +28,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "attempts": report.attempts,
         "seconds": round(report.seconds, 6),
         "processes": [_process_report(process) for process in report.processes],
+        "not_answering": list(report.not_answering),
         "notes": list(report.notes),
     }
     if report.plan is not None:

@@ -28,6 +28,7 @@ THREADS, STATIC = "-pthread", "-static"
 PROGRAMS = {
     "awkward": ("awkward.c", THREADS, STATIC),
     "bound": ("bound.c", THREADS, STATIC),
+    "hung": ("hung.c", THREADS, STATIC),
     "job": ("job.c", "churn.c", THREADS),
     # Few mappings make a relocation short, so that more of them fit in a test.
     "crowd": ("crowd.c", STATIC),

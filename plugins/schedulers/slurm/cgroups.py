@@ -16,9 +16,9 @@ from pathlib import Path
 
 from schedhook.host.cgroups import Cgroup, pids
 from schedhook.host.listing import find_directories
-from schedhook.host.processes import read_status, read_threads_cpus
+from schedhook.host.processes import read_environment, read_status, read_threads_cpus
 from schedhook.host.vanishing import read_living
-from schedhook.values.errors import ProcessGoneError
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 from schedhook.values.sets import CpuSet
 
 _STEP = re.compile(r"step_([A-Za-z0-9+_.]{1,64})")
@@ -26,8 +26,6 @@ _TASK = re.compile(r"task_([0-9]{1,10})")
 _NUMBERED_STEPS = {"4294967294": "batch", "4294967295": "extern", "4294967290": "interactive"}
 """Old versions number these steps as slurm.h does: SLURM_BATCH_SCRIPT and its neighbours."""
 SLURMSTEPD = "slurmstepd"
-_LONGEST_ENVIRONMENT = 1 << 20
-"""A process can declare any part of its memory to be its environment: PR_SET_MM_MAP, prctl(2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +134,8 @@ def read_variables(pid: int, root: Path, names: Collection[str]) -> dict[str, st
     Use them only to group and to name processes: the job's user can write anything there.
     """
     try:
-        with (root / "proc" / str(pid) / "environ").open("rb") as file:
-            environment = file.read(_LONGEST_ENVIRONMENT)
-    except OSError:
+        environment = read_environment(pid, root)
+    except SchedhookError:
         return {}
     found: dict[str, str] = {}
     for variable in environment.split(b"\0"):

@@ -14,7 +14,12 @@ class FrameSet(PageSet):
 
     def __init__(self, root: Path = Path("/")) -> None:
         """Raise OSError if the caller may not see frames (CAP_SYS_ADMIN)."""
-        pagemap = os.open(root / "proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._root = root
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin again with none, in a set of which no earlier call knows."""
+        pagemap = os.open(self._root / "proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.frames = _core.frames(pagemap)
             """The set, as `_core.survey` takes it."""

@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from schedhook.backends.native import _core
 from schedhook.backends.native.access import attach_error, check_proc, has_exited, open_pidfd
 from schedhook.host import cgroups, processes
-from schedhook.values.errors import ProcessGoneError
+from schedhook.host.bounded import SECONDS, call_bounded
+from schedhook.values.errors import NotAnsweringError, ProcessGoneError
+
+_T = TypeVar("_T")
 
 _ENTRY = 8
 """Bytes per page in pagemap; it reads as empty once the address space is gone."""
+_MOVE_SECONDS = 60.0
+"""For so long a call that moves pages may wait: a disk can be slow."""
 _CHECK_SECONDS = 0.05
-"""The interval between checks of the cgroup: a process can have hundreds of small areas."""
+"""The interval between checks of the cgroup and of the lock: a process can have hundreds of small
+areas."""
 
 
 class HeldProcess:
@@ -32,9 +41,16 @@ class HeldProcess:
 
     def __init__(self, pid: int, root: Path) -> None:
         self._root = root
-        self._checked = -math.inf
+        self._checked = self._answered = -math.inf
         self.mistaken: str | None = None
         """A sentence for the report if a call may have reached another process."""
+        self.no_answer: str | None = None
+        """Why a call on the process's memory was given up; None if none was."""
+        self._lock = threading.Lock()
+        self._calls = 0
+        """Calls that use the descriptors now."""
+        self._is_closed = False
+        self._others: list[int] = []
         self.pagemap = self.comm = -1
         self.pidfd = open_pidfd(pid, root)
         try:
@@ -98,7 +114,7 @@ class HeldProcess:
         If it ran in its parent's memory, its old address space lives on, and only the place of the
         new one's stack shows it.
         """
-        if not os.pread(self.pagemap, _ENTRY, 0):
+        if not self.call(self.read_entry):
             return True
         stack = processes.read_stack_start(self.pid, self._root, self.task)
         return stack not in (0, self._stack)
@@ -131,12 +147,68 @@ class HeldProcess:
                 )
         return True
 
+    def call(self, act: Callable[[], _T], *, seconds: float = SECONDS) -> _T:
+        """Return what `act` returns, which waits for the lock of the process's memory.
+
+        Raise NotAnsweringError as `call_bounded` does. The descriptors then stay open until `act`
+        has returned.
+        """
+        with self.noting_no_answer():
+            return call_bounded(self.pid, lambda: self._count(act), self._root, seconds=seconds)
+
+    @contextmanager
+    def noting_no_answer(self) -> Iterator[None]:
+        """Set `no_answer` if the block raises NotAnsweringError."""
+        try:
+            yield
+        except NotAnsweringError as error:
+            self.no_answer = str(error)
+            raise
+
+    def move(self, act: Callable[[], _T]) -> _T:
+        """Return what `act` returns, which moves pages, and may wait for a disk to write them.
+
+        Raise what `call` raises. The lock is waited for before that, in a call that lets this
+        program end, as move_pages(2) and migrate_pages(2) do not.
+        """
+        if time.monotonic() - self._answered > _CHECK_SECONDS:
+            self.call(self.read_entry)
+            self._answered = time.monotonic()
+        return self.call(act, seconds=_MOVE_SECONDS)
+
+    def read_entry(self) -> bytes:
+        """Return the first entry of the pagemap; nothing if the address space has ended."""
+        return os.pread(self.pagemap, _ENTRY, 0)
+
+    def keep(self, descriptor: int) -> int:
+        """Return the descriptor, which is now closed together with the others."""
+        self._others.append(descriptor)
+        return descriptor
+
     def close(self) -> None:
-        """Close the descriptors; closing twice is harmless."""
-        for descriptor in (self.comm, self.pagemap, self.pidfd):
+        """Close the descriptors once no call uses them; closing twice is harmless."""
+        with self._lock:
+            self._is_closed = True
+            if not self._calls:
+                self._close_all()
+
+    def _count(self, act: Callable[[], _T]) -> _T:
+        with self._lock:
+            self._calls += 1
+        try:
+            return act()
+        finally:
+            with self._lock:
+                self._calls -= 1
+                if self._is_closed and not self._calls:
+                    self._close_all()
+
+    def _close_all(self) -> None:
+        for descriptor in (self.comm, self.pagemap, self.pidfd, *self._others):
             if descriptor >= 0:
                 os.close(descriptor)
         self.comm = self.pagemap = self.pidfd = -1
+        self._others = []
 
     def _exited(self) -> bool:
         """Return whether another process can have got the number that the calls use."""

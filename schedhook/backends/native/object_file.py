@@ -24,6 +24,7 @@ from schedhook.backends.native.descriptors import (
     MFD_NOEXEC_SEAL,
     memfd_create,
 )
+from schedhook.host.bounded import call_bounded
 from schedhook.host.memory_files import SharedMapping, memory_devices
 from schedhook.host.page_sizes import BASE_PAGE, read_page_sizes
 from schedhook.values.errors import (
@@ -85,8 +86,8 @@ def _open_path(pid: int, mapping: SharedMapping, root: Path) -> int:
     own processes.
     """
     try:
-        place = f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-        return _open(root / place, os.O_PATH, pid)
+        place = root / f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
+        return call_bounded(pid, lambda: _open(place, os.O_PATH, pid), root)
     except NoPermissionError:
         for link in _descriptors(pid, mapping.name, root):
             with suppress(SchedhookError):

@@ -17,7 +17,13 @@ from schedhook.host import processes
 from schedhook.host.memory_files import SharedMapping, read_shared_mappings
 from schedhook.host.policies import read_thread_policies
 from schedhook.roles.backend import Limits, PageRun, PageSet, Part, Survey, Sweep, Target
-from schedhook.values.errors import ProcessGoneError, SchedhookError, UsageError, from_errno
+from schedhook.values.errors import (
+    NotAnsweringError,
+    ProcessGoneError,
+    SchedhookError,
+    UsageError,
+    from_errno,
+)
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.page_sizes import PageSizes
@@ -41,7 +47,7 @@ class NativeTarget(Target):
         self._held = HeldProcess(pid, root)
         self._shared: Sequence[SharedMapping] | None = None
         self._use_scan = _core.can_scan(self._held.pagemap)
-        self._kpageflags = _open_kpageflags(root)
+        self._kpageflags = self._held.keep(_open_kpageflags(root))
         self._spans = b"" if self._use_scan else frame_spans()
 
     @property
@@ -64,7 +70,8 @@ class NativeTarget(Target):
 
     def _read_areas(self, *, join: bool) -> tuple[Area, ...]:
         self._held.require_running()
-        areas, self._shared = processes.read_memory(self.pid, self._root, join=join)
+        with self._held.noting_no_answer():
+            areas, self._shared = processes.read_memory(self.pid, self._root, join=join)
         self._held.require_alive()
         if self._held.has_other_memory():  # the areas can be those of another program
             raise ProcessGoneError(f"process {self.pid} has another address space")
@@ -76,7 +83,10 @@ class NativeTarget(Target):
         They are those that were read with the areas, once; else they are read now.
         """
         mappings, self._shared = self._shared, None
-        return read_shared_mappings(self.pid, self._root) if mappings is None else mappings
+        if mappings is not None:
+            return mappings
+        with self._held.noting_no_answer():
+            return read_shared_mappings(self.pid, self._root)
 
     def allowed_nodes(self) -> NodeSet:
         self._held.require_alive()
@@ -87,7 +97,14 @@ class NativeTarget(Target):
         frames = seen.frames if isinstance(seen, FrameSet) else None
         whole = self._range(area, area.start, area.end)
         try:
-            found, pages = _core.survey((*whole[:-1], self._frame_spans()), frames, part.value)
+            spans = self._frame_spans()
+            found, pages = self._held.call(
+                lambda: _core.survey((*whole[:-1], spans), frames, part.value)
+            )
+        except NotAnsweringError:
+            if isinstance(seen, FrameSet):
+                seen.renew()  # the call may still write there
+            raise
         except OSError as error:
             if error.errno == errno.ESRCH or self._held.is_exiting():
                 raise self._held.gone() from error
@@ -109,7 +126,8 @@ class NativeTarget(Target):
 
     def thread_policies(self, areas: Sequence[Area]) -> Mapping[int, Policy | None]:
         self._held.require_alive()
-        return read_thread_policies(self.pid, areas, self._root)
+        with self._held.noting_no_answer():
+            return read_thread_policies(self.pid, areas, self._root)
 
     def migrate(self, sources: NodeSet, destinations: NodeSet) -> int:
         if not sources or not destinations:
@@ -119,7 +137,7 @@ class NativeTarget(Target):
         masks = sources.mask(size), destinations.mask(size)
         held.require_alive()
         try:
-            left = _core.migrate_pages(held.task, held.pidfd, held.comm, *masks)
+            left = held.move(lambda: _core.migrate_pages(held.task, held.pidfd, held.comm, *masks))
         except OSError as error:
             if held.exited_in_a_call() or held.is_exiting():
                 raise held.gone() from error
@@ -142,8 +160,9 @@ class NativeTarget(Target):
         self._held.require_running()
         if only is not None and not only:
             return Sweep()
-        done, error = sweep_range(
-            self._range(area, start, end), destinations, shared=shared, limits=limits, only=only
+        pages = self._range(area, start, end)
+        done, error = self._held.move(
+            lambda: sweep_range(pages, destinations, shared=shared, limits=limits, only=only)
         )
         if error and (self._held.exited_in_a_call() or self._held.is_exiting()):
             error = errno.ESRCH  # the refusal can be about another process with the number
@@ -154,8 +173,9 @@ class NativeTarget(Target):
 
     def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
         self._held.require_alive()
+        pages = self._range(area, start, end)
         try:
-            return locate_range(self._range(area, start, end))
+            return self._held.call(lambda: locate_range(pages))
         except OSError as error:
             if self._held.is_exiting():
                 raise self._held.gone() from error
@@ -171,7 +191,8 @@ class NativeTarget(Target):
         if area.kind is MemoryKind.HUGE:
             return start
         end = start + self._page_sizes.largest(unit)
-        found = find_boundary(self._range(area, start, end))
+        pages = self._range(area, start, end)
+        found = self._held.call(lambda: find_boundary(pages))
         return super().boundary(area, address) if found is None else found
 
     @property
@@ -182,9 +203,11 @@ class NativeTarget(Target):
     def mistaken(self) -> str | None:
         return self._held.mistaken
 
+    @property
+    def no_answer(self) -> str | None:
+        return self._held.no_answer
+
     def close(self) -> None:
-        if self._kpageflags >= 0:
-            os.close(self._kpageflags)
         self._kpageflags = -1
         self._held.close()
 

@@ -25,6 +25,7 @@ CHECKS: tuple[Check, ...] = (
     kernel_checks.check_balancing,
     policy_checks.check_policies,
     host_checks.check_cgroups,
+    host_checks.check_processes,
     plugin_checks.check_loading,
     plugin_checks.check_choices,
     service_checks.check_agent,

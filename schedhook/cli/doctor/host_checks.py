@@ -9,9 +9,11 @@ from pathlib import Path
 from schedhook import __version__
 from schedhook.cli.doctor.setup import Setup
 from schedhook.host.cgroups import hierarchies
+from schedhook.host.processes import all_pids, answers, read_command
 from schedhook.host.topology import Node, read_topology
 from schedhook.plugins.findings import Finding, Severity, note, ok, problem
 from schedhook.plugins.sources import BUILT_IN
+from schedhook.values.text import join_some
 
 TRIED_KERNELS = ("6.1", "6.12", "7.3")
 """The versions of Linux that README.md names."""
@@ -84,6 +86,22 @@ def _check_room(node: Node, reserve: int, *, named_only: bool) -> Finding:
         if is_full
         else "",
     )
+
+
+def check_processes(setup: Setup) -> Iterable[Finding]:
+    """Name the processes whose memory nobody can look at or move, since they keep its lock."""
+    pids = all_pids(setup.root)
+    silent = [pid for pid in pids if not answers(pid, setup.root)]
+    if not silent:
+        yield ok("processes", f"all {len(pids)} answer")
+        return
+    named = [f"{pid} {read_command(pid, setup.root)}" for pid in silent]
+    what = f"does not answer, and is left out: {join_some(named)}"
+    remedy = (
+        "/proc/PID/stack says where it waits, perhaps for a file server (FUSE, NFS) that hangs: end"
+        " the server. Of one user's processes, four are tried at a time"
+    )
+    yield note("processes", what, remedy)
 
 
 def check_cgroups(setup: Setup) -> Iterable[Finding]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from schedhook.cli.output.charts import Json
 from schedhook.cli.output.text import count
 from schedhook.values.policy import PolicyCount
-from schedhook.values.text import printable
+from schedhook.values.text import join_some, printable
 
 
 def notes_of_jobs(shown: Json) -> list[str]:
@@ -24,6 +24,9 @@ def notes_of_jobs(shown: Json) -> list[str]:
 def reading_notes(footprints: Sequence[Json]) -> list[str]:
     """Return notes on what could not be read of these footprints."""
     notes = []
+    if silent := [str(pid) for each in footprints for pid in each["not_answering"]]:
+        who = join_some(silent)
+        notes.append(f"note: left out, since it does not answer: process {who}; see doctor")
     if unreadable := sum(each["unreadable"] for each in footprints):
         notes.append(f"note: {count(unreadable, 'process')} not readable by this user; run as root")
     if not all(each["exact"] for each in footprints):
