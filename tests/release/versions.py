@@ -1,10 +1,10 @@
 """Run every command with each set of versions, and print a table.
 
-    python -m tests.release.versions DIST [--python PROGRAM…] [--suite SUITE…] [--units]
+    python -m tests.release.versions DIST [--suite SUITE…] [--units] [--workers N]
 
-DIST has the wheel and the Debian package. The wheel is tried with the lowest and with the newest
-versions of what it depends on, on each Python; wheel and package with a distribution's own, each
-in a fresh root of its SUITE, which needs root. --units: the unit tests too, in the first two.
+DIST has the wheel and the Debian package. Each SUITE of Debian has its own Python; in a fresh root
+of it, the wheel is tried with the lowest and with the newest versions of what it depends on and
+with the distribution's own, and the package. Needs root. --units: the unit tests, too.
 """
 
 from __future__ import annotations
@@ -17,16 +17,23 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-TOUR = PROJECT / "tests/release/tour.py"
 INSIDE = PROJECT / "tests/release/inside.sh"
-MIRROR = "http://deb.debian.org/debian"
-DEPENDENCIES = "python3-click,python3-pluggy,python3-rich,python3-structlog,python3-tenacity"
-WITH_WHEEL = f"ca-certificates,python3-venv,python3-prometheus-client,{DEPENDENCIES}"
-NAMES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
+MAKE_ROOT = PROJECT / "tests/vm/debian_root.sh"
+DEPENDENCIES = [
+    *("python3-venv", "python3-prometheus-client", "python3-click", "python3-pluggy"),
+    *("python3-rich", "python3-structlog", "python3-tenacity"),
+]
+# What the unit tests need besides: programs, a compiler, and git for what it keeps.
+FOR_UNITS = ["gcc", "git", "libc6-dev", "make", "python3-dev"]
+HERE = "/root/schedhook"
+"""The project in a root: the unit tests use its files."""
+TOUR = f"{HERE}/tests/release/tour.py"
+NAMES = {"bookworm": "Debian 12", "trixie": "Debian 13", "sid": "Debian sid"}
 UNIT_TESTS = ("tests/unit", "tests/contract", "tests/pbs")
 WIDTHS = (14, 8, 9, 22, 30)
 
@@ -57,6 +64,9 @@ class Leg:
         ).rstrip()
 
 
+FIND_MODULES = "import pathlib, schedhook; print(pathlib.Path(schedhook.__file__).parents[1])"
+
+
 def lowest() -> list[str]:
     """Return the dependencies, and those for metrics, each as `name==version`."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
@@ -66,50 +76,81 @@ def lowest() -> list[str]:
     return pinned
 
 
-def environments(wheel: Path, pythons: Sequence[str], units: bool) -> Iterator[Leg]:
-    """Yield the rows of the wheel with the lowest and the newest versions."""
-    for program in pythons:
-        for versions, pins in (("lowest", lowest()), ("newest", [])):
-            with tempfile.TemporaryDirectory(prefix="schedhook-versions-") as name:
-                python = Path(name, "bin/python")
-                extra = "metrics,dev" if units else "metrics"
-                output([program, "-m", "venv", name])
-                words = [python, "-m", "pip", "install", "--quiet", "--upgrade"]
-                output([*words, f"schedhook[{extra}] @ file://{wheel}", *pins])
-                yield Leg(
-                    versions=versions,
-                    python=version_of([python]),
-                    package="wheel",
-                    commands=last_line([python, "-P", TOUR]),
-                    units=run_units(python) if units else "-",
-                )
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A fresh root of a distribution, with the project in it."""
+
+    path: Path
+    suite: str
+    python: str
+    """The version of its Python."""
+    workers: int
+    """How many run the unit tests; 0: they do not run."""
+
+    def run(self, *words: object) -> str:
+        """Return the standard output of a program in it; raise CalledProcessError if it fails."""
+        return output([INSIDE, self.path, *words])
+
+    def leg(self, versions: str, package: str, program: Sequence[str], python: str) -> Leg:
+        """Run every command by the words of `program`, and the unit tests by `python`."""
+        in_project = [INSIDE, self.path, "env", "-C", HERE, "PYTHONSAFEPATH=1"]
+        units = [python, "-m", "pytest", "-n", self.workers, "--dist", "loadfile", *UNIT_TESTS]
+        return Leg(
+            versions=versions,
+            python=self.python,
+            package=package,
+            commands=last_line([INSIDE, self.path, program[0], "-P", TOUR, *program[1:]]),
+            units=last_line([*in_project, *units]) if self.workers else "-",
+        )
+
+    def environment(self, name: str, requirements: Sequence[str], *options: str) -> str:
+        """Make a virtual environment, and return its Python."""
+        self.run("python3", "-m", "venv", *options, f"/opt/{name}")
+        python = f"/opt/{name}/bin/python"
+        self.run(python, "-m", "pip", "install", "--quiet", *requirements)
+        return python
 
 
-def run_units(python: Path) -> str:
-    """Return how the unit tests end."""
-    words = [python, "-P", "-m", "pytest", "-n", "4", "--dist", "loadfile", *UNIT_TESTS]
-    return last_line(words, PYTHONSAFEPATH="1")
-
-
-def distribution(suite: str, wheel: Path, deb: Path) -> Iterator[Leg]:
-    """Yield the rows of wheel and package in a fresh root of a distribution, with its packages."""
+@contextmanager
+def fresh_root(suite: str, files: Sequence[Path], workers: int) -> Iterator[Root]:
+    """Make a root with these files in /root, and remove it afterwards."""
     with tempfile.TemporaryDirectory(prefix="schedhook-versions-") as name:
-        root = Path(name, "root")
-        bootstrap = ["mmdebstrap", "--variant=minbase", "--quiet", f"--include={WITH_WHEEL}"]
-        output([*bootstrap, suite, root, MIRROR])
-        inside = [INSIDE, root]
-        for file in (wheel, deb, TOUR):
-            (root / "root" / file.name).write_bytes(file.read_bytes())
-        python = version_of([*inside, "python3"])
-        output([*inside, "python3", "-m", "venv", "--system-site-packages", "/opt/schedhook"])
-        pip = ["/opt/schedhook/bin/python", "-m", "pip", "install", "--quiet"]
-        output([*inside, *pip, "--no-deps", f"/root/{wheel.name}"])
-        ran = last_line([*inside, "/opt/schedhook/bin/python", "-P", "/root/tour.py"])
-        yield Leg(versions=NAMES.get(suite, suite), python=python, package="wheel", commands=ran)
-        output([*inside, "apt-get", "install", "--yes", "--quiet", f"/root/{deb.name}"])
-        words = ["/usr/lib/schedhook/bin/python3", "-P", "/root/tour.py", "/usr/bin/schedhook"]
-        ran = last_line([*inside, *words])
-        yield Leg(versions=NAMES.get(suite, suite), python=python, package="deb", commands=ran)
+        path = Path(name, "root")
+        programs = tests_programs() if workers else []
+        output([MAKE_ROOT, suite, path, *DEPENDENCIES, *(FOR_UNITS if workers else []), *programs])
+        for file in files:
+            (path / "root" / file.name).write_bytes(file.read_bytes())
+        output(["git", "clone", "--quiet", PROJECT, f"{path}{HERE}"])
+        yield Root(path, suite, version_of([INSIDE, path, "python3"]), workers)
+
+
+def legs(root: Root, wheel: Path, deb: Path) -> Iterator[Leg]:
+    """Yield the rows of a root, each when it was tried."""
+    extra = "dev" if root.workers else "metrics"
+    from_wheel = f"schedhook[{extra}] @ file:///root/{wheel.name}"
+    for versions, pins in (("lowest", lowest()), ("newest", [])):
+        python = root.environment(versions, [from_wheel, *pins])
+        yield root.leg(versions, "wheel", [python], python)
+    own = root.environment("own", ["--no-deps", f"/root/{wheel.name}"], "--system-site-packages")
+    if root.workers:
+        root.run(own, "-m", "pip", "install", "--quiet", from_wheel)
+    yield root.leg(NAMES.get(root.suite, root.suite), "wheel", [own], own)
+    root.run("apt-get", "install", "--yes", "--quiet", f"/root/{deb.name}")
+    packaged = "/usr/lib/schedhook/bin/python3"
+    # The same tests, on the package's modules.
+    root.run(own, "-m", "pip", "uninstall", "--quiet", "--yes", "schedhook")
+    where = root.run(packaged, "-P", "-c", FIND_MODULES).strip()
+    root.run("sh", "-c", f"echo {where} > $(echo /opt/own/lib/python3*/site-packages)/deb.pth")
+    program = [packaged, "/usr/bin/schedhook"]
+    yield root.leg(NAMES.get(root.suite, root.suite), "deb", program, own)
+
+
+def tests_programs() -> list[str]:
+    """Return the packages that `make unit` installs."""
+    makefile = (PROJECT / "Makefile").read_text()
+    found = re.search(r"^UNIT_PACKAGES := (.*)$", makefile, re.MULTILINE)
+    assert found, "the Makefile names no packages for the unit tests"
+    return found[1].split()
 
 
 def version_of(python: Sequence[object]) -> str:
@@ -138,27 +179,19 @@ def main() -> int:
     """Print a row for each leg as it ends; return 1 if one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dist", type=Path)
-    parser.add_argument("--python", nargs="*", default=[sys.executable])
-    parser.add_argument("--suite", nargs="*", default=[])
+    parser.add_argument("--suite", nargs="*", default=list(NAMES))
     parser.add_argument("--units", action="store_true")
+    parser.add_argument("--workers", type=int, default=4, help="that run the unit tests")
     options = parser.parse_args()
     (wheel,), (deb,) = options.dist.resolve().glob("*.whl"), options.dist.resolve().glob("*.deb")
-    print(
-        Leg(
-            versions="versions",
-            python="Python",
-            package="package",
-            commands="commands",
-            units="unit tests",
-        )
-    )
+    heading = {"versions": "versions", "python": "Python", "package": "package"}
+    print(Leg(**heading, commands="commands", units="unit tests"), flush=True)
     failed = False
-    legs = [environments(wheel, options.python, options.units)]
-    legs += [distribution(suite, wheel, deb) for suite in options.suite]
-    for rows in legs:
-        for leg in rows:
-            print(leg, flush=True)
-            failed |= leg.failed
+    for suite in options.suite:
+        with fresh_root(suite, (wheel, deb), options.workers if options.units else 0) as root:
+            for leg in legs(root, wheel, deb):
+                print(leg, flush=True)
+                failed |= leg.failed
     return int(failed)
 
 

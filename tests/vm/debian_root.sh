@@ -8,6 +8,7 @@ rm -rf --one-file-system "$root"
 mkdir -p "$(dirname "$root")"
 # pip shall reach its index as on this host: by its variables, and with its certificates.
 certificates=/etc/ssl/certs/ca-certificates.crt
-mmdebstrap --variant=apt --quiet --include="$* ca-certificates" \
-    --customize-hook="cp $certificates \"\$1$certificates\"" \
+# A mirror of sid can be a few days old.
+mmdebstrap --variant=apt --quiet --aptopt='Acquire::Check-Valid-Until "false"' \
+    --include="$* ca-certificates" --customize-hook="cp $certificates \"\$1$certificates\"" \
     "$suite" "$root" "${MIRROR:-http://deb.debian.org/debian}"
