@@ -46,7 +46,7 @@ def read_shown(
         return footprint.to_dict() | {"cgroup": target.cgroup} | nodes
     order = order or Order()
     jobs, problems = read_jobs(plugins, root, scheduler=target.scheduler, user=target.user)
-    listed = [each.to_dict() for each in order.of(jobs)]
+    listed = order.of(each.to_dict() for each in jobs)
     left_out = len(jobs) - len(listed)
     return {"jobs": listed, "jobs_left_out": left_out, "problems": problems} | nodes
 

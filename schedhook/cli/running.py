@@ -19,11 +19,10 @@ from schedhook.plugins.manager import Plugins
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Progress, Request
 from schedhook.values.config import Config
-from schedhook.values.model import Outcome, Report
+from schedhook.values.model import WORST_FIRST, Outcome, Report
 from schedhook.values.report_json import report_to_dict
 
 _KEPT = frozenset({Outcome.COMPLETE, Outcome.PARTIAL, Outcome.REFUSED, Outcome.FAILED})
-_WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
 
 
 def carry_out(
@@ -81,7 +80,7 @@ def worst_status(reports: Iterable[Report], problems: Sequence[str]) -> int:
     found = {report.outcome for report in reports}
     if problems:
         found.add(Outcome.FAILED)
-    return next((each.exit_status for each in _WORST_FIRST if each in found), 0)
+    return next((each.exit_status for each in WORST_FIRST if each in found), 0)
 
 
 def progress_shown(as_json: bool) -> AbstractContextManager[Progress | None]:

@@ -1,4 +1,7 @@
-"""In which order jobs are listed, and how many of them."""
+"""In which order jobs are listed, and how many of them.
+
+The jobs are the objects that `show --json` prints.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from enum import StrEnum
 from typing import Any
 
 from schedhook.host.users import user_name
-from schedhook.jobs.footprint import Footprint
 
 
 class SortKey(StrEnum):
@@ -23,17 +25,15 @@ class SortKey(StrEnum):
     USER = "user"
 
 
-def _size(job: Footprint) -> int:
-    return sum(job.residency.values())
+Json = Mapping[str, Any]
 
-
-_KEYS: Mapping[SortKey, Callable[[Footprint], Any]] = {
-    SortKey.OFF_NODE: lambda job: -job.bytes_off_node,
-    SortKey.SHARE: lambda job: -job.bytes_off_node / max(_size(job), 1),
-    SortKey.MEMORY: lambda job: -_size(job),
+_KEYS: Mapping[SortKey, Callable[[Json], Any]] = {
+    SortKey.OFF_NODE: lambda job: -job["bytes_off_node"],
+    SortKey.SHARE: lambda job: -job["bytes_off_node"] / max(job["bytes"], 1),
+    SortKey.MEMORY: lambda job: -job["bytes"],
     SortKey.JOB: lambda _: 0,
-    SortKey.NAME: lambda job: job.summary.name or "",
-    SortKey.USER: lambda job: user_name(job.summary.user),
+    SortKey.NAME: lambda job: job["name"] or "",
+    SortKey.USER: lambda job: user_name(job["user"]),
 }
 
 
@@ -45,17 +45,17 @@ class Order:
     most: int | None = None
     """How many are listed; None: all."""
 
-    def of(self, jobs: Iterable[Footprint]) -> list[Footprint]:
+    def of(self, jobs: Iterable[Json]) -> list[Json]:
         """Return the first of the jobs; those that are equal are sorted by their ids."""
         key = _KEYS[self.key]
         return sorted(jobs, key=lambda job: (key(job), _natural(job)))[: self.most]
 
 
-def _natural(job: Footprint) -> tuple[Any, ...]:
+def _natural(job: Json) -> tuple[Any, ...]:
     """Sort job 9 before job 10, and jobs whose ids begin with no number behind them."""
-    number = (job.job or "").partition("[")[0].partition(".")[0]
+    number = (job["job"] or "").partition("[")[0].partition(".")[0]
     return (
-        job.scheduler or "",
+        job["scheduler"] or "",
         (0, int(number)) if number.isdigit() and number.isascii() else (1, 0),
-        job.job or "",
+        job["job"] or "",
     )

@@ -74,6 +74,8 @@ _EXIT_STATUS = {
     Outcome.REFUSED: 4,
     Outcome.FAILED: 1,
 }
+WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
+"""The outcomes of which one decides the exit status of several relocations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,11 +58,15 @@ def end(process: subprocess.Popen[str], number: int) -> int:
 
 
 def on_terminal(
-    *words: object, stop_after: bytes | None = None, stop_by: int | None = signal.SIGINT
+    *words: object,
+    stop_after: bytes | None = None,
+    stop_by: int | None = signal.SIGINT,
+    seen: Callable[[bytes], object] = lambda _: None,
 ) -> tuple[int, bytes]:
     """Run with standard output and error on a terminal; return exit status and what was written.
 
     Once it has written `stop_after` it gets the signal `stop_by`; None: its terminal hangs up.
+    `seen` is called with what was written so far each time that there is more.
     """
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (40, 100))
@@ -75,6 +79,7 @@ def on_terminal(
         written = b""
         while data := _read(master, written):
             written += data
+            seen(written)
             if stop_after and stop_after in written:
                 if stop_by is None:
                     break

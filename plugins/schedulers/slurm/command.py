@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from schedhook.cli.errors import run_command
+from schedhook.cli.hosts import join_statuses
 from schedhook.cli.loading import load
 from schedhook.cli.options.common import config_option, json_option
 from schedhook.cli.options.sets import CPUS, NODES
@@ -52,8 +53,6 @@ from schedhook_plugins.schedulers.slurm.override import (
 )
 from schedhook_plugins.schedulers.slurm.queries import query_job
 from schedhook_plugins.schedulers.slurm.remote import Result, run_on_hosts
-
-_WORST_FIRST = (Outcome.FAILED, Outcome.REFUSED, Outcome.PARTIAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +161,7 @@ def command(
     if as_json:
         answer = {"job": found.number, "alias": found.alias or None, "hosts": results}
         click.echo(json.dumps(answer, ensure_ascii=False))
-    return _status_of_all(result["status"] for result in results)
+    return join_statuses(result["status"] for result in results)
 
 
 def main() -> None:
@@ -357,14 +356,6 @@ def _print(result: Mapping[str, Any]) -> None:
         click.echo(f"  {result['failure']}", err=True)
     for note in (*result.get("not_restored", ()), *result.get("notes", ())):
         click.echo(f"  {note}")
-
-
-def _status_of_all(statuses: Iterable[int]) -> int:
-    """Return one status for all hosts: partial if some did it and others not, else the worst."""
-    found = set(statuses)
-    if len(found) > 1 and found & {0, Outcome.PARTIAL.exit_status}:
-        return Outcome.PARTIAL.exit_status
-    return next((each.exit_status for each in _WORST_FIRST if each.exit_status in found), 0)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""Run job-migrate on each of a job's hosts at once, through ClusterShell."""
+"""Run job-migrate on each of a job's hosts at once."""
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from schedhook.values.errors import SchedhookError
+from schedhook.cli.hosts import Answer, ask_hosts
 from schedhook.values.model import Outcome
 
 _MODULE = "schedhook_plugins.schedulers.slurm.command"
@@ -27,13 +25,6 @@ def run_on_hosts(
     others: its result has `outcome` "failed" and the reason as `failure`. Raise SchedhookError if
     ClusterShell is not installed.
     """
-    try:
-        from ClusterShell.Task import task_self  # noqa: PLC0415 - an optional package
-    except ImportError:
-        raise SchedhookError(
-            f"ClusterShell, which reaches the job's hosts ({','.join(hosts)}), is not installed:"
-            " pip install 'schedhook[cluster]', or run job-migrate --this-host on each"
-        ) from None
     command = [
         *(sys.executable, "-P", "-m", _MODULE),
         *arguments,
@@ -41,63 +32,25 @@ def run_on_hosts(
     ]
     results: dict[str, Result] = {}
 
-    def ended(host: str, result: Result) -> None:
-        results[host] = result
+    def ended(answer: Answer) -> None:
+        results[answer.host] = result = _read_result(answer)
         seen(result)
 
-    task = task_self()
-    for host in hosts:
-        # --host tells apart several slurmds that share a kernel; elsewhere it changes nothing.
-        words = shlex.join([*command, "--host", host])
-        handler = _Answer(host, ended)
-        task.shell(words, nodes=host, handler=handler, timeout=_SECONDS, stderr=True)
-    task.resume()
+    # --host tells apart several slurmds that share a kernel; elsewhere it changes nothing.
+    commands = {host: [*command, "--host", host] for host in hosts}
+    instead = f"run job-migrate --this-host on each of the job's hosts ({','.join(hosts)})"
+    ask_hosts(commands, ended, _SECONDS, instead)
     return [results[host] for host in hosts]
 
 
-class _Answer:
-    """What one host says, gathered as an EventHandler of ClusterShell."""
-
-    def __init__(self, host: str, ended: Callable[[str, Result], None]) -> None:
-        self._host = host
-        self._ended = ended
-        self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
-        self._status: int | None = None
-
-    def ev_start(self, _worker: object) -> None:
-        """Do nothing: the command has started."""
-
-    def ev_pickup(self, _worker: object, _node: str) -> None:
-        """Do nothing: the command has started on the host."""
-
-    def ev_read(self, _worker: object, _node: str, stream: str, line: bytes) -> None:
-        """Keep a line of the host's job-migrate."""
-        self._lines[stream].append(line.decode(errors="replace"))
-
-    def ev_hup(self, _worker: object, _node: str, status: int | None) -> None:
-        """Keep the exit status."""
-        self._status = status
-
-    def ev_close(self, _worker: object, timed_out: bool) -> None:
-        """Hand on the result: the command has ended."""
-        self._ended(self._host, self._result(timed_out))
-
-    def _result(self, timed_out: bool) -> Result:
-        try:
-            result = json.loads("\n".join(self._lines["stdout"]))["hosts"][0]
-            return {**result, "host": self._host}
-        except (ValueError, LookupError, TypeError):
-            pass
-        if timed_out:
-            return _failed(self._host, f"no answer within {_SECONDS} s")
-        said = [line for line in self._lines["stderr"] if line.strip()]
-        return _failed(self._host, said[-1] if said else f"exit status {self._status}")
-
-
-def _failed(host: str, why: str) -> Result:
-    return {
-        "host": host,
-        "status": Outcome.FAILED.exit_status,
-        "outcome": Outcome.FAILED.value,
-        "failure": why,
-    }
+def _read_result(answer: Answer) -> Result:
+    try:
+        result = answer.value["hosts"][0]
+        return {**result, "host": answer.host}
+    except (LookupError, TypeError):
+        return {
+            "host": answer.host,
+            "status": Outcome.FAILED.exit_status,
+            "outcome": Outcome.FAILED.value,
+            "failure": answer.failure or "its answer cannot be understood",
+        }

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from schedhook.cli.errors import complain
 from schedhook.cli.footprints import Target, read_shown
 from schedhook.cli.loading import load
 from schedhook.cli.options.common import common_options, json_option
@@ -37,6 +38,11 @@ Read = Callable[[], Mapping[str, Any]]
     help="Every job on this host; the default without a target.",
 )
 @click.option(
+    "--hosts",
+    metavar="HOSTS",
+    help="The jobs of these hosts, such as n[1-500] or @group, which ClusterShell reaches by ssh.",
+)
+@click.option(
     "--watch",
     type=NumberType(min=0.2, max=86_400),
     is_flag=False,
@@ -60,6 +66,7 @@ def command(
     job: str | None,
     scheduler: str | None,
     everything: bool,
+    hosts: str | None,
     watch: float | None,
     sort: SortKey | None,
     top: int | None,
@@ -78,6 +85,10 @@ def command(
     mapped file). Files that processes outside the job map too are never off-node: relocate leaves
     them alone.
 
+    With --hosts, runs on each of these hosts and lists all their jobs together; what a host answers
+    shows at once, and a host that fails is one line on standard error. Exit status: 0 every host
+    has answered, 3 some have not, 1 none has.
+
     With --watch, what does not fit the terminal is reached with the arrow keys, PgUp, PgDn, Home
     and End; q ends it. With --watch --json, prints one object per line. SIGINT (Ctrl-C), SIGTERM
     and SIGHUP end --watch with exit status 0.
@@ -93,6 +104,10 @@ def command(
     pictures = Pictures(svg=svg, html=html, root=root)
     if watch is not None and pictures:
         raise UsageError("--svg and --html write a single picture: leave out --watch")
+    if hosts is not None:
+        if target.is_named or watch is not None or pictures or root != Path("/"):
+            raise UsageError("--hosts goes with --sort, --top, --user, --scheduler and --json only")
+        return _show_hosts(hosts, target, order, config_path, as_json)
     _, plugins = load(config_path)
 
     def read() -> Mapping[str, Any]:
@@ -109,6 +124,30 @@ def command(
 
         pictures.write(chart_footprint(shown) if target.is_named else chart_jobs(shown))
     return 0
+
+
+def _show_hosts(
+    text: str, target: Target, order: Order, config_path: Path | None, as_json: bool
+) -> int:
+    from schedhook.cli.cluster import INSTEAD, ClusterFootprints, read_cluster
+    from schedhook.cli.hosts import join_statuses, parse_hosts
+
+    found = ClusterFootprints(hosts=parse_hosts(text, INSTEAD), order=order)
+
+    def complain_of(host: str) -> None:
+        if failure := found.failures.get(host):
+            complain(f"schedhook: {host}: {failure}")
+
+    if as_json:
+        read_cluster(found, target, config_path, complain_of)
+        _print_as_json(found.to_dict())
+    else:
+        from schedhook.cli.output.cluster import answers_shown, print_cluster
+
+        with answers_shown(found, complain_of) as seen:
+            read_cluster(found, target, config_path, seen)
+        print_cluster(found.to_dict())
+    return join_statuses(int(host in found.failures) for host in found.hosts)
 
 
 def _print(shown: Mapping[str, Any]) -> None:

@@ -18,9 +18,9 @@ _FILL = {
     Tone.SHARED: ("▓", "=", "cyan"),
     Tone.OTHER: ("░", ".", "bright_black"),
     Tone.BEFORE: ("▂", "-", "yellow"),
-    Tone.AFTER: ("▆", "+", "green"),
+    Tone.AFTER: ("▆", "+", "magenta"),
 }
-"""Character, the same in ASCII, colour; a character means the same in every screen."""
+"""Character, the same in ASCII, colour; each means the same in every screen."""
 _GAP = 2
 """Blanks between columns."""
 _WIDEST_BAR = 48

@@ -8,7 +8,7 @@ schedulers is printable in them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -81,6 +81,15 @@ class Chart:
     title: str
     facts: tuple[str, ...]
     groups: tuple[Group, ...]
+    """All on one scale."""
+
+
+def make_chart(title: str, facts: Iterable[str], groups: Iterable[Group]) -> Chart:
+    """Return a chart of the groups on the scale of the largest of them."""
+    groups = tuple(groups)
+    scale = max((group.scale for group in groups), default=1)
+    on_one = tuple(replace(group, scale=scale) for group in groups)
+    return Chart(title=title, facts=tuple(facts), groups=on_one)
 
 
 def make_group(title: str, bars: Sequence[Bar], scale: int = 0, note: str = "") -> Group:

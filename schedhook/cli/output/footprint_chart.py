@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from schedhook.cli.output.charts import (
     Bar,
     Chart,
     Group,
     Json,
     Tone,
+    make_chart,
     make_group,
     node_name,
     title_of,
@@ -24,15 +27,15 @@ def chart_footprint(shown: Json) -> Chart:
     groups = [_whole_group("all processes" if len(processes) > 1 else "", shown)]
     if len(processes) > 1:
         groups += [_process_group(each, shown) for each in processes]
-    return Chart(
-        title=_target_title(shown),
+    return make_chart(
+        _target_title(shown),
         facts=(
             f"processors {shown['placement']['cpus'] or '-'},"
             f" nodes {shown['placement']['nodes'] or '-'}",
             f"{size(shown['bytes'])} in {count(len(processes), 'process')},"
             f" {off_node(shown['bytes_off_node'], shown['bytes'])}",
         ),
-        groups=tuple(groups),
+        groups=groups,
     )
 
 
@@ -41,18 +44,17 @@ def chart_jobs(shown: Json) -> Chart:
     jobs = shown["jobs"]
     whole = sum(job["bytes"] for job in jobs)
     off = sum(job["bytes_off_node"] for job in jobs)
-    return Chart(
-        title=_jobs_title(shown),
+    return make_chart(
+        f"{jobs_title(shown)} on this host",
         facts=(f"{size(whole)} of memory, {off_node(off, whole)}",),
         groups=(_host_group(shown), *(_job_group(job, shown) for job in jobs)),
     )
 
 
-def _jobs_title(shown: Json) -> str:
+def jobs_title(shown: Json) -> str:
+    """Return how many jobs are listed, such as `20 of 37 jobs`."""
     listed, left_out = len(shown["jobs"]), shown["jobs_left_out"]
-    if left_out:
-        return f"{listed} of {count(listed + left_out, 'job')} on this host"
-    return f"{count(listed, 'job')} on this host"
+    return f"{listed} of {count(listed + left_out, 'job')}" if left_out else count(listed, "job")
 
 
 def parts_of_job(job: Json) -> tuple[tuple[Tone, int], ...]:
@@ -62,6 +64,24 @@ def parts_of_job(job: Json) -> tuple[tuple[Tone, int], ...]:
         for tone, part in parts_on(job, node).items():
             parts[tone] += part
     return tuple(parts.items())
+
+
+def group_of_jobs(jobs: Sequence[Json]) -> Group:
+    """Return a bar for each job, on one scale."""
+    bars = [
+        Bar(
+            name=printable(f"{job['scheduler']} {written(job)}"),
+            parts=parts_of_job(job),
+            note=_note_on_job(job),
+        )
+        for job in jobs
+    ]
+    return make_group("memory of each job", bars)
+
+
+def _note_on_job(job: Json) -> str:
+    known = (printable(job["name"] or ""), user_name(job["user"]))
+    return ", ".join(filter(None, (*known, off_node(job["bytes_off_node"], job["bytes"]))))
 
 
 def _target_title(shown: Json) -> str:

@@ -15,16 +15,16 @@ LIGHT: Mapping[Tone, str] = {
     Tone.OFF: "#e06c00",
     Tone.SHARED: "#8fb8d6",
     Tone.OTHER: "#c3cad2",
-    Tone.BEFORE: "#9aa5b1",
-    Tone.AFTER: "#2b7bba",
+    Tone.BEFORE: "#c9b8e2",
+    Tone.AFTER: "#7048b0",
 }
-"""Blue and orange, which colour-blind readers tell apart."""
+"""Blue and orange, which colour-blind readers tell apart; before and after are pale and dark."""
 DARK: Mapping[Tone, str] = {
     Tone.HOME: "#4a9bdb",
     Tone.OFF: "#f08a24",
     Tone.SHARED: "#355f80",
     Tone.OTHER: "#4b5661",
-    Tone.BEFORE: "#6b7683",
-    Tone.AFTER: "#4a9bdb",
+    Tone.BEFORE: "#574375",
+    Tone.AFTER: "#a488e0",
 }
 """The same on a dark page."""

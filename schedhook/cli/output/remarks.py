@@ -16,7 +16,8 @@ def notes_of_jobs(shown: Json) -> list[str]:
     notes = [f"note: {printable(problem)}" for problem in shown["problems"]]
     for job in shown["jobs"]:
         if policies := PolicyCount(**job["off_node_policies"]):
-            which = printable(f"{job['scheduler']} {job['job']}")
+            where = f"{job['host']}: " if "host" in job else ""
+            which = printable(f"{where}{job['scheduler']} {job['job']}")
             notes.append(f"note: {which}: the memory policy of {policies} names other nodes")
     return notes + reading_notes(shown["jobs"])
 
@@ -56,6 +57,14 @@ def remedy_of_jobs(shown: Json) -> list[str]:
     if len(off) == 1:
         return remedy(off[0])
     return [_command("--all")] if off else []
+
+
+def remedy_of_hosts(shown: Json) -> list[str]:
+    """Return the same for jobs on several hosts, and on which hosts the command helps."""
+    off = [job for job in shown["jobs"] if job["bytes_off_node"]]
+    hosts = list(dict.fromkeys(job["host"] for job in off))
+    where = f"on {join_some(hosts)}: "
+    return [where + said for said in remedy_of_jobs({"jobs": off})]
 
 
 def _command(target: str) -> str:

@@ -11,6 +11,7 @@ from schedhook.cli.output.charts import (
     Group,
     Json,
     Tone,
+    make_chart,
     make_group,
     node_name,
     title_of,
@@ -35,10 +36,10 @@ def chart_report(report: Json) -> Chart:
     named = {int(node) for pair in report["node_map"].items() for node in pair}
     drawn = changes if len(changes) == 1 else [_total(changes), *changes]
     groups = (_change_group(change, named) for change in drawn)
-    return Chart(
-        title=_title(report),
-        facts=tuple(_facts(report)),
-        groups=tuple(group for group in groups if group.bars),
+    return make_chart(
+        _title(report),
+        facts=_facts(report),
+        groups=(group for group in groups if group.bars),
     )
 
 

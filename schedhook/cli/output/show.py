@@ -68,7 +68,7 @@ def _target(shown: Json, console: Console) -> RenderableType:
     parts: list[RenderableType] = [
         Text(chart.title, style="bold"),
         Text(chart.facts[0]),
-        Text(chart.facts[1], style=_style(shown["bytes_off_node"], shown["bytes"])),
+        Text(chart.facts[1], style=colour_of(shown["bytes_off_node"], shown["bytes"])),
     ]
     whole = chart.groups[0]
     if whole.bars:
@@ -87,15 +87,15 @@ def _jobs(shown: Json, console: Console) -> RenderableType:
     off = sum(job["bytes_off_node"] for job in shown["jobs"])
     parts: list[RenderableType] = [
         Text(chart.title, style="bold"),
-        Text(chart.facts[0], style=_style(off, whole)),
+        Text(chart.facts[0], style=colour_of(off, whole)),
     ]
-    parts.append(_job_table(shown, console) if shown["jobs"] else "")
+    parts.append(job_table(shown, console) if shown["jobs"] else "")
     parts += [draw(chart.groups[0], console), draw_legend(chart.groups[0], console)]
     return Group(*parts, *map(Text, [*notes_of_jobs(shown), *remedy_of_jobs(shown)]))
 
 
-def _job_table(shown: Json, console: Console) -> Table:
-    """Return the table of jobs, in the order of `show`."""
+def job_table(shown: Json, console: Console) -> Table:
+    """Return the table of jobs, in the order of `show`; if there are several hosts, with theirs."""
     scale = max(1, *(job["bytes"] for job in shown["jobs"]))
     width = 16 if console.width >= WIDE else 10
 
@@ -103,6 +103,7 @@ def _job_table(shown: Json, console: Console) -> Table:
         return draw_bar(parts_of_job(job), scale, width, console)
 
     columns: tuple[Column[Json], ...] = (
+        *_host_column(shown),
         Column("job", lambda job: f"{job['scheduler']} {job['alias'] or job['job']}", shrinks=True),
         Column("name", lambda job: job["name"] or "", shrinks=True, only_wide=True),
         Column("user", lambda job: user_name(job["user"]), shrinks=True, only_wide=True),
@@ -118,6 +119,11 @@ def _job_table(shown: Json, console: Console) -> Table:
         Column("where", bar, shrinks=True),
     )
     return make_table(columns, shown["jobs"], console)
+
+
+def _host_column(shown: Json) -> tuple[Column[Json], ...]:
+    """Return a column of hosts if the jobs are of several."""
+    return (Column("host", lambda job: job["host"]),) if "hosts" in shown else ()
 
 
 def _state_column(shown: Json) -> tuple[Column[Json], ...]:
@@ -162,14 +168,14 @@ def _where(residency: Mapping[str, int]) -> str:
 
 
 def _bytes_off(off: int, whole: int) -> Text:
-    return Text(size(off) if off else "-", style=_style(off, whole))
+    return Text(size(off) if off else "-", style=colour_of(off, whole))
 
 
 def _share_off(off: int, whole: int) -> Text:
-    return Text(percent(off, whole) if off else "", style=_style(off, whole))
+    return Text(percent(off, whole) if off else "", style=colour_of(off, whole))
 
 
-def _style(off: int, whole: int) -> str:
+def colour_of(off: int, whole: int) -> str:
     """Return the colour of how bad it is that `off` of `whole` bytes are off-node."""
     if off >= BAD_SHARE * whole > 0:
         return "bold red"

@@ -17,7 +17,8 @@ from schedhook.cli.output.charts import (
     marks_home,
     tones_of,
 )
-from schedhook.cli.output.palette import FAINT, INK, LIGHT
+from schedhook.cli.output.palette import FAINT, INK, LIGHT, LINE
+from schedhook.cli.output.scale import tick_label, ticks
 from schedhook.cli.output.text import cut, size
 
 _WIDTH = 960
@@ -49,6 +50,9 @@ def draw(chart: Chart, origin: str) -> Element:
     y = _draw_head(drawing, chart, origin)
     _draw_legend(drawing, y, chart)
     y += _LINE
+    if chart.groups:
+        _draw_axis(drawing, y + 12, chart.groups[0].scale)
+        y += _LINE
     for group in chart.groups[:_MOST_GROUPS]:
         y = _draw_group(drawing, y + 12, group)
     more = len(chart.groups) - _MOST_GROUPS
@@ -104,15 +108,30 @@ def _draw_group(drawing: Element, y: int, group: Group) -> int:
     return y
 
 
+def _draw_axis(drawing: Element, y: int, scale: int) -> None:
+    """Draw the sizes that the lines across the bars stand for."""
+    for number in ticks(scale):
+        place = {"text-anchor": "middle", "fill": FAINT}
+        _text(drawing, round(_place(number, scale)), y, tick_label(number), place)
+
+
+def _place(number: int, scale: int) -> float:
+    return _BAR_LEFT + number / scale * _BAR_WIDTH
+
+
 def _draw_bar(drawing: Element, y: int, bar: Bar, scale: int) -> None:
     _text(drawing, _MARGIN, y, bar.caption)
-    x = float(_BAR_LEFT)
+    for number in ticks(scale):
+        x = f"{_place(number, scale):.1f}"
+        ends = {"x1": x, "x2": x, "y1": str(y - 12), "y2": str(y + _ROW - 12)}
+        SubElement(drawing, "line", {**ends, "stroke": LINE})
+    left = float(_BAR_LEFT)
     for tone, part in bar.parts:
         if part:
             width = max(1.0, part / scale * _BAR_WIDTH)
-            box = _box(drawing, x, y, width, LIGHT[tone])
+            box = _box(drawing, left, y, width, LIGHT[tone])
             SubElement(box, "title").text = f"{bar.label} {tone.value}: {size(part)}"
-            x += width
+            left += width
     _text(drawing, _SIZE_RIGHT, y, size(bar.size), {"text-anchor": "end"})
     _text(drawing, _NOTE_LEFT, y, cut(bar.note, _NOTE_LENGTH), {"fill": FAINT})
 

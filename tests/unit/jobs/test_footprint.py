@@ -169,8 +169,8 @@ def slurm_host(host: Path) -> Path:
 def test_the_job_with_most_off_node_memory_comes_first(slurm_host: Path) -> None:
     found, problems = read_jobs(load_plugins(Config()), slurm_host)
     assert problems == []
-    jobs = Order().of(found)
-    assert [(each.scheduler, each.job, each.bytes_off_node // PAGE) for each in jobs] == [
+    jobs = Order().of(each.to_dict() for each in found)
+    assert [(each["scheduler"], each["job"], each["bytes_off_node"] // PAGE) for each in jobs] == [
         ("slurm", "8", 10),
         ("slurm", "9", 3),
         ("slurm", "7", 0),

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element
 
 from schedhook import __version__
-from schedhook.cli.output.charts import Bar, Group, Json, make_group
-from schedhook.cli.output.footprint_chart import chart_jobs, parts_of_job
+from schedhook.cli.output.charts import Json
+from schedhook.cli.output.footprint_chart import chart_jobs, group_of_jobs
 from schedhook.cli.output.html.elements import make
 from schedhook.cli.output.html.figure import draw_figure, draw_legend
 from schedhook.cli.output.html.host_tables import (
@@ -20,8 +20,7 @@ from schedhook.cli.output.html.host_tables import (
 from schedhook.cli.output.html.matrix import draw_matrix
 from schedhook.cli.output.html.page import write_page
 from schedhook.cli.output.remarks import notes_of_jobs, remedy_of_jobs
-from schedhook.cli.output.text import count, off_node, percent, size, when, written
-from schedhook.host.users import user_name
+from schedhook.cli.output.text import count, percent, size, when
 from schedhook.values.text import printable
 
 _MOST_ROWS = 500
@@ -91,7 +90,7 @@ def _nodes(shown: Json) -> list[Element]:
 def _jobs(shown: Json) -> list[Element]:
     if not shown["jobs"]:
         return [make("h2", "Jobs"), make("p", "no job on this host")]
-    group = _job_group(shown["jobs"])
+    group = group_of_jobs(shown["jobs"])
     return [
         make("h2", "Jobs"),
         draw_legend([group]),
@@ -101,24 +100,6 @@ def _jobs(shown: Json) -> list[Element]:
         make("h3", "Memory of each job by node"),
         draw_matrix(shown),
     ]
-
-
-def _job_group(jobs: Sequence[Json]) -> Group:
-    bars = [
-        Bar(
-            name=printable(f"{job['scheduler']} {written(job)}"),
-            parts=parts_of_job(job),
-            note=_said_of(job),
-        )
-        for job in jobs
-    ]
-    return make_group("memory of each job", bars)
-
-
-def _said_of(job: Json) -> str:
-    known = (printable(job["name"] or ""), user_name(job["user"]))
-    off = off_node(job["bytes_off_node"], job["bytes"])
-    return ", ".join(filter(None, (*known, off)))
 
 
 def _moves(shown: Json) -> list[Element]:

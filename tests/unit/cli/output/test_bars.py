@@ -14,6 +14,7 @@ from rich.console import Console  # noqa: TID253 - what bars are drawn on
 
 from schedhook.cli.output.bars import draw_bar
 from schedhook.cli.output.charts import Tone
+from schedhook.cli.output.palette import DARK, LIGHT
 from tests.unit.clikit import SCHEDHOOK, Run
 
 COLOURS = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-7]|9[0-7])m")
@@ -31,6 +32,13 @@ def test_a_bar_has_its_width_and_shows_every_part(parts: list[int], more: int, w
     assert len(text) == width
     assert ("█" in text) == (parts[0] > 0)
     assert ("▒" in text) == (parts[1] > 0)
+
+
+def test_no_character_and_no_colour_has_two_meanings() -> None:
+    draws = [draw_bar([(tone, 1)], 1, 1, Console(file=None)).plain for tone in Tone]
+    assert len(set(draws)) == len(Tone)
+    for palette in (LIGHT, DARK):
+        assert len(set(palette.values())) == len(palette) == len(Tone)
 
 
 @pytest.mark.parametrize(

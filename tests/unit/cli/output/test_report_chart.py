@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.cli.output.charts import Tone
+from schedhook.cli.output.palette import LIGHT
 from tests.unit.clikit import SIMULATED, Run
 from tests.unit.picturekit import texts, widths
 from tests.unit.screenkit import SCATTERED, make_host
@@ -25,12 +27,12 @@ def test_a_relocation_before_and_after(run: Run, host: Path, tmp_path: Path) -> 
     assert "job 72: complete, 1.1 GiB moved" in found
     assert "nodes 0 to 252, strategy move-pages" in " ".join(found)
     assert {"all processes", "node 0", "node 252", "before", "after"} <= set(found)
-    # Drawn to scale: of 2,303 MiB afterwards, 1,102 MiB were and 2 MiB still are on node 0.
-    whole, process, other = 2303, 1200, 1103
-    assert widths(svg, "#9aa5b1") == pytest.approx(
-        [440 * 1104 / whole, 440 * 1203 / whole, 440 * 2 / process, 440, 440 * 1102 / other, 1.2],
-        abs=0.6,
+    # All on one scale, whose longest bar is the 2,303 MiB that are on node 252 afterwards.
+    before = [1104, 1203, 2, 1200, 1102, 3]
+    assert widths(svg, LIGHT[Tone.BEFORE]) == pytest.approx(
+        [440 * size / 2303 for size in before], abs=0.7
     )
+    assert {"0", "512 MiB", "1 GiB", "1.5 GiB", "2 GiB"} <= set(found)
 
 
 def test_a_plan_shows_what_would_be(run: Run, host: Path, tmp_path: Path) -> None:

@@ -7,47 +7,41 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ClusterShell.Task import task_self
 
 from schedhook.values.errors import SchedhookError
 from schedhook_plugins.schedulers.slurm import remote
 from schedhook_plugins.schedulers.slurm.remote import run_on_hosts
+from tests.unit.sshkit import use_ssh, write_ssh
 
 
 @pytest.fixture(autouse=True)
 def ssh(tmp_path: Path) -> Path:
-    """ClusterShell runs `ssh OPTIONS HOST COMMAND`; a test writes the program."""
-    path = tmp_path / "ssh"
-    task_self().set_info("ssh_path", str(path))
-    return path
-
-
-def write_program(path: Path, text: str) -> None:
-    path.write_text(f'#!/bin/sh\nwhile [ "$2" ]; do host=$1; shift; done\n{text}\n')
-    path.chmod(0o755)
+    return use_ssh(tmp_path)
 
 
 def test_a_host_that_fails_does_not_stop_the_others(ssh: Path) -> None:
-    write_program(
+    write_ssh(
         ssh,
         'case $host in\n  n2) echo "ssh: no route to host" >&2; exit 255 ;;\n  n3) exit 7 ;;\n'
-        '  n4) echo "{"; exit 0 ;;\nesac\n'
+        '  n4) echo "{"; exit 0 ;;\n'
+        '  n5) echo "{}"; exit 0 ;;\nesac\n'
         'echo "{\\"hosts\\": [{\\"host\\": \\"x\\", \\"status\\": 0, \\"words\\": \\"$1\\"}]}"',
     )
     seen: list[dict[str, Any]] = []
-    results = run_on_hosts(["n1", "n2", "n3", "n4"], ["7", "--cpus", "2-3"], seen.append)
-    one, two, three, four = results
+    results = run_on_hosts(["n1", "n2", "n3", "n4", "n5"], ["7", "--cpus", "2-3"], seen.append)
+    one, two, three, four, five = results
     assert (one["host"], one["status"]) == ("n1", 0)
     assert one["words"].endswith("7 --cpus 2-3 --this-host --by-number --json --host n1")
     assert (two["status"], two["outcome"], two["failure"]) == (1, "failed", "ssh: no route to host")
     assert three["failure"] == "exit status 7"
     assert four["failure"] == "exit status 0"
+    assert five["failure"] == "its answer cannot be understood"
     assert sorted(seen, key=lambda result: result["host"]) == results
 
 
 def test_a_result_is_handed_on_before_a_slower_host_has_answered(ssh: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
-    write_program(
+    write_ssh(
         ssh,
         f"if [ $host = n1 ]; then while [ ! -e {first} ]; do sleep 0.02; done; fi\n"
         'echo "{\\"hosts\\": [{}]}"',
@@ -66,7 +60,7 @@ def test_a_host_that_does_not_answer_is_given_up(
     ssh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "_SECONDS", 0.3)
-    write_program(ssh, "exec sleep 60")
+    write_ssh(ssh, "exec sleep 60")
     (result,) = run_on_hosts(["n1"], ["7"], lambda _: None)
     assert (result["outcome"], result["failure"]) == ("failed", "no answer within 0.3 s")
 

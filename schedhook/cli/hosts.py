@@ -1,0 +1,126 @@
+"""Run a command on several hosts at once, through ClusterShell, which reaches them by ssh."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schedhook.values.errors import SchedhookError, UsageError
+from schedhook.values.model import WORST_FIRST, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one host's command printed."""
+
+    host: str
+    value: Any = None
+    """What its JSON means, None if it printed none."""
+    failure: str = ""
+    """Why it printed none."""
+
+
+def parse_hosts(text: str, instead: str) -> list[str]:
+    """Return the hosts of a list such as `n[1-500]` or `@group`, each once, in its order.
+
+    Raise UsageError if it is not a list of hosts. Without ClusterShell raise SchedhookError, which
+    says what can be done `instead`.
+    """
+    _check_installed(instead)
+    from ClusterShell.NodeSet import NodeSet as HostSet
+    from ClusterShell.NodeSet import NodeSetException
+
+    try:
+        hosts = [str(host) for host in HostSet(text)]
+    except NodeSetException as error:
+        problem = " ".join(str(error).split())
+        raise UsageError(f"{text[:60]!r} is not a list of hosts: {problem}") from None
+    if not hosts:
+        raise UsageError(f"{text[:60]!r} names no host; write hosts like n[1-500] or n1,n7")
+    return hosts
+
+
+def ask_hosts(
+    commands: Mapping[str, Sequence[str]],
+    seen: Callable[[Answer], None],
+    seconds: float,
+    instead: str,
+) -> None:
+    """Run each host's command there, and call `seen` with each answer as it comes.
+
+    A host that fails, or that has not answered within so many `seconds` after its start, does not
+    stop the others. Without ClusterShell raise SchedhookError, which says what can be done
+    `instead`.
+    """
+    _check_installed(instead)
+    from ClusterShell.Task import task_self
+
+    task = task_self()
+    for host, words in commands.items():
+        handler = _Listener(host, seen, seconds)
+        command = shlex.join(words)
+        task.shell(command, nodes=host, handler=handler, timeout=seconds, stderr=True)
+    task.resume()
+
+
+def join_statuses(statuses: Iterable[int]) -> int:
+    """Return one status for all hosts: partial if some did it and others not, else the worst."""
+    found = set(statuses)
+    if len(found) > 1 and found & {0, Outcome.PARTIAL.exit_status}:
+        return Outcome.PARTIAL.exit_status
+    return next((each.exit_status for each in WORST_FIRST if each.exit_status in found), 0)
+
+
+def _check_installed(instead: str) -> None:
+    try:
+        import ClusterShell.Task  # noqa: F401 - an optional package
+    except ImportError:
+        raise SchedhookError(
+            "ClusterShell, which reaches other hosts, is not installed:"
+            f" pip install 'schedhook[cluster]', or {instead}"
+        ) from None
+
+
+class _Listener:
+    """What one host says, gathered as an EventHandler of ClusterShell."""
+
+    def __init__(self, host: str, seen: Callable[[Answer], None], seconds: float) -> None:
+        self._host = host
+        self._seen = seen
+        self._seconds = seconds
+        self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._status: int | None = None
+
+    def ev_start(self, _worker: object) -> None:
+        """Do nothing: the command has started."""
+
+    def ev_pickup(self, _worker: object, _node: str) -> None:
+        """Do nothing: the command has started on the host."""
+
+    def ev_read(self, _worker: object, _node: str, stream: str, line: bytes) -> None:
+        """Keep a line that the command has printed."""
+        self._lines[stream].append(line.decode(errors="replace"))
+
+    def ev_hup(self, _worker: object, _node: str, status: int | None) -> None:
+        """Keep the exit status."""
+        self._status = status
+
+    def ev_close(self, _worker: object, timed_out: bool) -> None:
+        """Hand on the answer: the command has ended."""
+        try:
+            value = json.loads("\n".join(self._lines["stdout"]))
+        except ValueError:
+            self._seen(Answer(host=self._host, failure=self._explain(timed_out)))
+        else:
+            self._seen(Answer(host=self._host, value=value))
+
+    def _explain(self, timed_out: bool) -> str:
+        if timed_out:
+            return f"no answer within {self._seconds:g} s"
+        said = [line for line in self._lines["stderr"] if line.strip()]
+        return (
+            said[-1].strip().removeprefix("schedhook: ") if said else f"exit status {self._status}"
+        )
