@@ -39,12 +39,14 @@ _LONGEST_LINE = 1000
 _LONGEST_ANSWER = 1 << 16
 _TIMEOUT = 3.0
 _TIMEOUT_WAIT = 25.0
-_PATIENCE = 0.7
-"""Seconds for the agent to accept an event: it needs milliseconds, half a second if its journal is
-locked. One that hangs must not make each job wait."""
-_PATIENCE_LATE = 0.05
-"""The same, if the agent has left events in the spool for so many seconds:"""
+_PATIENCE = 0.05
+"""Seconds for the agent to accept an event, which takes it milliseconds. After that the event goes
+to the spool as well and counts once, so an agent that hangs does not hold up the start of jobs."""
+_PATIENCE_WAIT = 0.7
+"""The same if the caller waits for the result, which is worth more patience: an agent whose journal
+is locked takes half a second."""
 _LATE = 3.0
+"""An agent that has left events in the spool for so many seconds hangs, and gets `_PATIENCE`."""
 _LONGEST_TIMEOUT = 86_400.0
 
 
@@ -89,7 +91,7 @@ def make_message(
     return message
 
 
-def send(message: bytes, path: str, timeout: float, wait: bool, patience: float = _PATIENCE) -> str:
+def send(message: bytes, path: str, timeout: float, wait: bool, patience: float) -> str:
     """Send the message to the agent, and return once it has accepted the event.
 
     With `wait`, return what the agent says once it has handled the event. Raise NotDelivered if no
@@ -168,15 +170,15 @@ def read_input() -> bytes:
 
 
 def deliver(
-    message: bytes, path: str, spool: str, timeout: float, wait: bool, patience: float = _PATIENCE
+    message: bytes, path: str, spool: str, timeout: float, wait: bool, patience: float
 ) -> str | None:
     """Deliver the message to the agent, else to the spool; return what became of it, in one line.
 
     Return None if no agent accepts it and the caller waits for the result: then the event must be
     handled without an agent. If one is there that hangs, the spool has the event as well.
     """
-    if _seconds_in_spool(spool) > _LATE:
-        patience = _PATIENCE_LATE
+    if wait and _seconds_in_spool(spool) > _LATE:
+        patience = min(patience, _PATIENCE)
     try:
         return send(message, path, timeout, wait, patience)
     except NotDelivered as problem:
@@ -192,7 +194,13 @@ def deliver(
         except fallback.NotKept as second:
             if wait:
                 return None
-            raise NotDelivered(f"{problem}; {second}") from None
+            if not isinstance(problem, NotAnswered):
+                raise NotDelivered(f"{problem}; {second}") from None
+            # Only the agent can take it now, which may be busy with the events in a full spool.
+            try:
+                return send(message, path, timeout, wait, _PATIENCE_WAIT)
+            except NotDelivered as third:
+                raise NotDelivered(f"{third}; {second}") from None
         kept = f"{problem}; the event is kept in {spool} for the agent"
         words = b" ".join(message.split(b"\0", 5)[3:5]).decode("ascii", "replace")
         _to_syslog(f"{_about(words)}: {kept}")
@@ -252,7 +260,7 @@ def _run(arguments: list[str]) -> int:
             raise NotDelivered(f"{word[:64]!r} is not the name of a scheduler or of its hook")
     wait = "--wait" in flags
     timeout = _seconds(options, "--timeout", _TIMEOUT_WAIT if wait else _TIMEOUT)
-    patience = _seconds(options, "--patience", _PATIENCE)
+    patience = _seconds(options, "--patience", _PATIENCE_WAIT if wait else _PATIENCE)
     _limit(timeout)
     _fill_standard_streams()
     data = b"" if scheduler in ENVIRONMENT_ONLY else read_input()

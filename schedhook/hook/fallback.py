@@ -17,7 +17,11 @@ class NotKept(Exception):
 
 
 def write_spool(message: bytes, directory: str) -> str:
-    """Write the message to the spool atomically, and return its path."""
+    """Write the message to the spool atomically, and return its path.
+
+    It survives this process and the agent, but not always a power cut, which ends the jobs, too: a
+    busy disk can take a second for fsync(2), and the job would wait for it.
+    """
     name = f"{directory}/{time.time_ns():020d}-{posix.getpid()}"
     try:
         try:
@@ -34,18 +38,12 @@ def write_spool(message: bytes, directory: str) -> str:
             left = memoryview(message)
             while left:
                 left = left[posix.write(handle, left) :]
-            posix.fsync(handle)
         except BaseException:
             posix.unlink(name + ".tmp")
             raise
         finally:
             posix.close(handle)
         posix.rename(name + ".tmp", name + ".event")
-        handle = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        try:
-            posix.fsync(handle)
-        finally:
-            posix.close(handle)
     except OSError as error:
         raise NotKept(f"{directory}: {error.strerror}") from None
     return name + ".event"

@@ -163,7 +163,7 @@ def _agent_metrics(socket: str) -> Iterator[Metric]:
 
 def _agent_answers(socket: str) -> bool:
     try:
-        delivery.send(b"", socket, _AGENT_SECONDS, False)
+        delivery.send(b"", socket, 2 * _AGENT_SECONDS, False, _AGENT_SECONDS)
     except delivery.Refused:  # an agent refuses an empty message
         return True
     except delivery.NotDelivered:

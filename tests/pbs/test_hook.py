@@ -366,7 +366,7 @@ LOADED = 1.5
 """Seconds for the start of interpreters on a loaded host."""
 AGENTS = {
     "none": "No such file or directory; the event is kept in",
-    "hung": "the agent has not answered for 0.7 s; the event is kept in",
+    "hung": "the agent has not answered for 0.05 s; the event is kept in",
     "well": "handed over",
 }
 

@@ -45,7 +45,7 @@ from tests.unit.agentkit import (
 def test_a_job_is_recorded_from_its_hooks(here: Path) -> None:
     with agent(here):
         for point in ("begin", "end"):
-            result = hook(here, point, "7", "--strict")
+            result = hook(here, point, "7", "--strict", "--patience=20")
             assert (result.returncode, result.stderr) == (0, "")
         wait_for(lambda: [run for run in history(here) if run["ended"]])
     (run,) = history(here)
@@ -242,6 +242,21 @@ def test_a_message_sent_over_socket_and_spool_counts_once(here: Path) -> None:
     assert len(run["events"]) == 1
 
 
+def test_no_event_is_lost_or_doubled_while_the_agent_hangs(here: Path) -> None:
+    """Hooks leave it in the spool as well; the agent then finds it in its socket, too."""
+    with agent(here) as process:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            for point in ("begin", "end"):
+                for job in ("1", "2"):
+                    assert "the event is kept in" in hook(here, point, job, "--strict").stdout
+        finally:
+            process.send_signal(signal.SIGCONT)
+        wait_for(lambda: not list((here / "spool").iterdir()))
+        wait_for(lambda: len([run for run in history(here) if run["ended"]]) == 2)
+    assert [len(run["events"]) for run in history(here)] == [2, 2]
+
+
 def test_runs_from_before_a_reboot_are_closed(here: Path) -> None:
     with Journal.open(here / "state" / "journal.db") as journal:
         journal.runs.record_start("fake", "old", at=boot_time() - 100)
@@ -378,7 +393,7 @@ def test_hooks_and_agent_go_on_with_a_full_disk(here: Path) -> None:
         try:
             wait_for(lambda: agentkit.answers(here / "agent.sock"))
             for point in ("begin", "end"):
-                result = hook(here, point, "7", "--strict")
+                result = hook(here, point, "7", "--strict", "--patience=20")
                 assert (result.returncode, result.stderr) == (0, "")
             assert process.poll() is None
         finally:

@@ -34,7 +34,9 @@ from tests.unit.faults.room import Room, room
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 
 CONTRIB = Path(__file__).parents[3] / "contrib/pbs"
-HOOK = [sys.executable, "-I", "-S", str(Path(delivery.__file__).with_name("run.py"))]
+RUN = str(Path(delivery.__file__).with_name("run.py"))
+HOOK = [sys.executable, "-I", "-S", RUN, "--patience=1"]
+"""On a loaded host an agent takes longer than a hook waits for it."""
 WANTS = {
     name: PROGRAM[name]
     for name in PROGRAM

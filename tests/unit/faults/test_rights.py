@@ -319,7 +319,7 @@ def test_a_flood_of_a_users_events_delays_no_hook_and_records_nothing(here: Path
         ]
         for number in range(20):
             began = time.monotonic()
-            result = hook(here, "begin", str(number), "--strict")
+            result = hook(here, "begin", str(number), "--strict", "--patience=20")
             seconds.append(time.monotonic() - began)
             assert (result.returncode, result.stderr) == (0, "")
         answered: Counter[str] = Counter()
@@ -382,14 +382,14 @@ def test_a_hook_sends_nothing_to_another_users_agent(here: Path) -> None:
     os.chown(place_of, NOBODY, NOBODY)
     path = place_of / "agent.sock"
     with nobody_does(IMPOSTOR, path, place_of / "kept"):
-        result = hook(here, "begin", "7", "--socket", str(path))
+        result = hook(here, "begin", "7", "--socket", str(path), "--patience=20")
         assert (result.returncode, result.stderr) == (0, "")
         ((_, raw),) = read_spool(here / "spool")
         assert b"FAKE_JOB=7" in raw
         waits = hook(here, "begin", "7", "--socket", str(path), "--wait")
         assert waits.stdout == ""
         with pytest.raises(delivery.NotDelivered, match="served by uid 65534"):
-            delivery.send(raw, str(path), 5.0, False)
+            delivery.send(raw, str(path), 5.0, False, 2.0)
         wait_for((place_of / "kept").exists)
     assert (place_of / "kept").read_bytes() == b""
 

@@ -46,6 +46,8 @@ SLACK = 6.0
 """Seconds that a loaded host may add."""
 SOONER = {True: [("--timeout 4.8", "--timeout .5")], False: [("-k 1 8 ", "-k .3 .7 ")]}
 """Lower limits, if a hook only waits for its limit: the agent's (True), or the whole hook's."""
+PATIENT = [("--timeout", "--patience 4 --timeout")]
+"""For the other faults: an agent on a loaded host answers in time."""
 SITE = Path(delivery.__file__).parent
 MAYBE = "not known to belong to user"
 """A user's hook may run before its job's prolog here, or after the epilog."""
@@ -76,7 +78,7 @@ def install(directory: Path, fault: Fault) -> Path:
         for old, new in (
             (sys.executable, f"{python} {PYTHON}"),
             (str(SITE), str(site)),
-            *(SOONER[fault.named == "has not answered"] if fault.waits else ()),
+            *(SOONER[fault.named == "has not answered"] if fault.waits else PATIENT),
             *fault.edits,
         ):
             assert old in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -58,7 +59,7 @@ def server(tmp_path: Path) -> Iterator[list[bytes]]:
 def test_a_hook_sends_its_event_to_the_agent_and_says_so(
     tmp_path: Path, server: list[bytes]
 ) -> None:
-    result = hook(tmp_path, "begin", "7", "--strict")
+    result = hook(tmp_path, "begin", "7", "--strict", "--patience=20")
     assert (result.returncode, result.stdout, result.stderr) == (0, "handed over\n", "")
     assert parse_message(server[0]).environ["FAKE_JOB"] == "7"
     assert not (tmp_path / "spool").exists()
@@ -129,15 +130,48 @@ def silent(tmp_path: Path) -> socket.socket:
     return listener
 
 
-def test_an_agent_that_has_left_events_in_the_spool_is_hardly_waited_for(tmp_path: Path) -> None:
-    fallback.write_spool(b"x", str(tmp_path / "spool"))
+def fill_backlog(tmp_path: Path) -> list[socket.socket]:
+    """Open connections until the kernel takes no more of them for the agent; see listen(2)."""
+    opened = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            opened.append(socket.socket(socket.AF_UNIX))
+            opened[-1].setblocking(False)
+            opened[-1].connect(str(tmp_path / "agent.sock"))
+    return opened
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("length", [0, 900_000], ids=["short", "long"])
+def test_a_job_hardly_waits_for_an_agent_that_hangs(
+    tmp_path: Path, full: bool, length: int
+) -> None:
+    """A long message does not fit in the kernel's buffer."""
+    with silent(tmp_path), contextlib.ExitStack() as stack:
+        for connection in fill_backlog(tmp_path) if full else ():
+            stack.enter_context(connection)
+        (tmp_path / "input").write_bytes(b"x" * length)
+        with (tmp_path / "input").open() as data:
+            result = hook(tmp_path, "begin", "7", "--strict", stdin=data)
+    assert (result.returncode, result.stderr) == (0, "")
+    why = "Resource temporarily unavailable" if full else "the agent has not answered for 0.05 s"
+    assert f"{why}; the event is kept in" in result.stdout
+    ((_, raw),) = read_spool(tmp_path / "spool")
+    assert parse_message(raw).data == b"x" * length
+
+
+def test_what_waits_is_patient_but_not_with_an_agent_that_has_left_events(tmp_path: Path) -> None:
+    words = ("look", "7", "--wait", "--timeout", "20")
     with silent(tmp_path):
-        assert "has not answered for 0.7 s" in hook(tmp_path, "begin", "7").stdout
-        (first, *_) = sorted((tmp_path / "spool").iterdir())
-        old = first.with_name(f"{time.time_ns() - 4 * 10**9:020d}-1.event")
-        first.rename(old)
-        assert "has not answered for 0.05 s" in hook(tmp_path, "begin", "8").stdout
-    assert len(list(read_spool(tmp_path / "spool"))) == 3
+        before = time.monotonic()
+        hook(tmp_path, *words)
+        assert time.monotonic() - before > 0.7
+        (first,) = (tmp_path / "spool").iterdir()
+        old = f"{time.time_ns() - 4 * 10**9:020d}-1.event"
+        first.rename(first.with_name(old))
+        result = hook(tmp_path, *words)
+    assert result.returncode == 0
+    assert len(list(read_spool(tmp_path / "spool"))) == 2
 
 
 def test_an_event_that_waits_is_not_lost_if_the_agent_hangs(tmp_path: Path) -> None:
@@ -201,6 +235,32 @@ def test_without_agent_and_spool_a_hook_reports_it_and_exits_0(tmp_path: Path, k
     assert (lenient.returncode, strict.returncode) == (0, 1)
     assert "spool" in lenient.stderr
     assert lenient.stdout == ""
+
+
+def test_an_agent_that_is_busy_with_a_full_spool_gets_the_event(tmp_path: Path) -> None:
+    """Nothing but the agent can take it, so it is waited for."""
+    spool = tmp_path / "spool"
+    spool.mkdir(mode=0o700)
+    for number in range(fallback.MOST_SPOOLED):
+        (spool / f"{number}.event").touch()
+    with silent(tmp_path) as listener:
+
+        def answer_late() -> None:
+            for late in (True, False):
+                connection, _ = listener.accept()
+                with connection:
+                    while connection.recv(65536):
+                        pass
+                    if late:
+                        time.sleep(0.2)
+                    with contextlib.suppress(BrokenPipeError):
+                        connection.sendall(b"ok\n")
+
+        thread = threading.Thread(target=answer_late)
+        thread.start()
+        result = hook(tmp_path, "begin", "7", "--strict")
+        thread.join()
+    assert (result.returncode, result.stdout) == (0, "handed over\n")
 
 
 def test_a_full_disk_leaves_no_partial_message(tmp_path: Path) -> None:
@@ -288,7 +348,7 @@ def test_a_user_cannot_write_to_roots_spool(
 ) -> None:
     monkeypatch.setattr(delivery.posix, "geteuid", lambda: 1000)
     with pytest.raises(delivery.NotDelivered):
-        delivery.deliver(b"x", str(tmp_path / "none"), delivery.SPOOL, 1.0, False)
+        delivery.deliver(b"x", str(tmp_path / "none"), delivery.SPOOL, 1.0, False, 0.5)
 
 
 def test_a_hook_that_cannot_handle_the_event_does_not_fail_the_job(tmp_path: Path) -> None:

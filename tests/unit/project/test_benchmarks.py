@@ -11,7 +11,7 @@ import pytest
 PROJECT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("name", ["engine_alone", "profile_log"])
+@pytest.mark.parametrize("name", ["engine_alone", "hook_cost", "profile_log"])
 def test_help_is_printed(name: str) -> None:
     command = [sys.executable, PROJECT / f"benchmarks/{name}.py", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
