@@ -10,6 +10,7 @@ from select import epoll
 
 from schedhook.agent.dispatcher import Dispatcher
 from schedhook.agent.exporter import export_metrics
+from schedhook.agent.records import Records
 from schedhook.agent.server import Agent
 from schedhook.agent.sockets import lock
 from schedhook.agent.watcher import Watcher
@@ -106,4 +107,6 @@ def _make_watcher(
         else:
             adapter.notes = JournalNotes(journal, name)
             adapters.append(adapter)
-    return lambda emit, poller: Watcher(adapters, config.watch, emit, poller, root)
+    # Of a job that ended while no agent ran, only a hook may have reported the end.
+    known = [(run.scheduler, run.job) for run in Records(journal).open_runs()]
+    return lambda emit, poller: Watcher(adapters, config.watch, emit, poller, root, known)

@@ -39,8 +39,10 @@ _NEW_PER_SCAN = 10
 class Watcher:
     """Watches the jobs of some adapters. Not thread-safe. Times are of time.monotonic().
 
-    `emit` gets the events. Files whose changes the kernel notifies of are registered with `poller`;
-    the poller's owner calls `notified` for each of them that is ready.
+    `known` are the jobs, as (scheduler, job), that ran when they were last looked at: the end of
+    those that have no cgroup any more is reported, too. `emit` gets the events. Files whose changes
+    the kernel notifies of are registered with `poller`; the poller's owner calls `notified` for
+    each of them that is ready.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Watcher:
         emit: Callable[[Event], None],
         poller: select.epoll | None = None,
         root: Path = Path("/"),
+        known: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._adapters = tuple(adapters)
         self._section = section
@@ -60,6 +63,8 @@ class Watcher:
         self._by_descriptor: dict[int, WatchedJob] = {}
         self._gone: dict[tuple[str, str], float] = {}
         """Jobs that have lost their cgroup, and when; their end is not reported yet."""
+        self._known = set(known)
+        """Jobs that have not been looked for yet."""
         self._next_scan = 0.0
         self._parents = ParentDirectories()
         self._failed: set[str] = set()
@@ -119,6 +124,9 @@ class Watcher:
                 self._log_failure(adapter.name, error)
                 continue
             self._failed.discard(adapter.name)
+            known = {key for key in self._known if key[0] == adapter.name}
+            self._gone |= {key: now for key in known if key[1] not in present}
+            self._known -= known
             self._forget_missing(adapter.name, present, now)
             for job in sorted(present):
                 if (adapter.name, job) not in self._jobs and new < _NEW_PER_SCAN:

@@ -72,6 +72,16 @@ def test_a_job_that_has_gone_is_reported_after_a_delay(clock: Clock, tmp_path: P
     assert clock.watcher.jobs == ()
 
 
+def test_a_job_that_ended_while_no_agent_ran_is_reported(tmp_path: Path) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    known = [("fake", "1"), ("fake", "2"), ("other", "3")]
+    clock = Clock(tmp_path, known=known)
+    assert clock.pass_(8) == [("job-started", "1"), ("look", "1")]
+    assert clock.pass_(10) == [("job-ended", "2")]
+    assert clock.pass_(100) == []
+    clock.watcher.close()
+
+
 def test_a_job_without_a_cgroup_between_two_steps_has_not_ended(
     clock: Clock, tmp_path: Path
 ) -> None:
