@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from schedhook.host._joined import join_mappings
+from schedhook.host import _joined
 from schedhook.host._numa_maps import NumaLine, parse_line
 from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.values.extents import Extents
@@ -39,7 +39,9 @@ def read_joined(numa_maps: bytes, maps: bytes, *, resident_only: bool) -> Iterat
     Pages that several processes map are looked at area by area. `resident_only` leaves out mappings
     without pages in memory and without a policy.
     """
-    for found in join_mappings(numa_maps, maps, resident_only, _LARGEST, _FURTHEST, BASE_PAGE):
+    for found in _joined.join_mappings(
+        numa_maps, maps, resident_only, _LARGEST, _FURTHEST, BASE_PAGE
+    ):
         if len(found) == 5:
             start, end, policy, pages, parts = found
             yield Area(
