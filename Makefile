@@ -24,7 +24,7 @@ BACKPORTS_KERNEL := build/kernels/backports
 TRIXIE := build/roots/trixie-tests
 TRIXIE_VENV := $(TRIXIE)$(abspath $(VENV))
 
-.PHONY: ansible bench chaos check deb deb-test demo dist docs fuzz man matrix numa rpm test unit versions \
+.PHONY: ansible bench chaos check deb deb-test demo dist docs fuzz man matrix mutants numa rpm test unit versions \
     packages deb-packages rpm-packages unit-packages tier-packages compiled trixie guide-test
 
 demo: $(VENV)/installed compiled
@@ -99,14 +99,24 @@ $(TRIXIE)/done: tests/vm/debian_root.sh pyproject.toml | $(VENV)/installed deb-p
 	    chroot $(@D) $(abspath $(VENV))/bin/pip install --quiet "/$$wheel[test]"
 	touch $@
 
-# A hundred random kills of each kind, where `make test` has a few, and as many rebinds of memory
-# policies. KILLS=1000 and REBINDS=1000 for more.
+# An hour of everything at random, where `make test` has two minutes; a hundred random kills of each
+# kind, and as many rebinds of memory policies. CHAOS=600, KILLS=1000 and REBINDS=1000 for less or
+# more; SEED=N, which is printed, for the same again.
+CHAOS ?= 3600
 KILLS ?= 100
 REBINDS ?= 100
+SEED := $(or $(SEED),$(shell date +%s))
 chaos: $(VENV)/installed tier-packages compiled
-	SCHEDHOOK_KILLS=$(KILLS) SCHEDHOOK_REBINDS=$(REBINDS) $(BIN)/python -m tests.vm test \
-	    --timeout 14400 $(wildcard tests/numa/test_killed*.py) \
+	@echo "SEED=$(SEED)"
+	SCHEDHOOK_SEED=$(SEED) SCHEDHOOK_CHAOS_SECONDS=$(CHAOS) \
+	    SCHEDHOOK_KILLS=$(KILLS) SCHEDHOOK_REBINDS=$(REBINDS) $(BIN)/python -m tests.vm test \
+	    --timeout 14400 tests/numa/test_chaos.py $(wildcard tests/numa/test_killed*.py) \
 	    tests/numa/test_rebind_disturbed.py tests/slurm/test_killed.py
+
+# Small changes of the modules that guard jobs, one at a time: do the unit tests notice? Some hours;
+# MUTANTS="--sample 10 MODULE" for less.
+mutants: $(VENV)/installed
+	nice -n 19 $(BIN)/python -m tests.mutants $(MUTANTS)
 
 # The site, in build/site: a warning is an error.
 docs: $(VENV)/installed
