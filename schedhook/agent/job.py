@@ -19,7 +19,6 @@ from schedhook.values.actions import Actions
 from schedhook.values.model import Event, Outcome, Placement, Plan, Report
 from schedhook.values.reasons import Reason
 
-MIB = 1 << 20
 SETTLED = frozenset({Outcome.COMPLETE, Outcome.NOTHING_TO_DO, Outcome.PARTIAL})
 """Outcomes after which a job's memory counts as being where it was to go."""
 _PASSING = frozenset({Reason.BUSY.value, Reason.NO_MEMORY.value, Reason.APPEARED.value})

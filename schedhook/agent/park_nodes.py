@@ -12,9 +12,9 @@ from schedhook.roles.scheduler import Task
 from schedhook.values.fit import claimed_by_node
 from schedhook.values.model import NodeMap, Plan
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.sizes import MIB
 
-_MIB = 1 << 20
-_RESERVE = 64 * _MIB
+_RESERVE = 64 * MIB
 """Bytes that stay free on a node that is chosen here; the pipeline has its own bound."""
 _LEAST_SHARE = 0.01
 
@@ -28,7 +28,7 @@ def choose_nodes(job: Job, task: Task, home: NodeSet, refused: NodeSet) -> dict[
     topology = read_topology(job.root)
     plan = _plan_ring(job, task, topology)
     held = plan.bytes_by_source if plan else {}
-    least = max(_MIB, int(_LEAST_SHARE * sum(held.values())))
+    least = max(MIB, int(_LEAST_SHARE * sum(held.values())))
     needed = {node: size for node, size in held.items() if node in home and size >= least}
     candidates = topology.memory_nodes - home - refused
     topology = replace(topology, claimed=claimed_by_node(plan) if plan else {})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schedhook.agent.job import MIB, Job, make_plan, move
+from schedhook.agent.job import Job, make_plan, move
 from schedhook.agent.results import Step
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
 from schedhook.values.actions import Repatriate
 from schedhook.values.model import Plan
 from schedhook.values.sets import NodeSet
+from schedhook.values.sizes import MIB
 
 _LEAST_SHARE = 0.01
 """Of a task's memory: less on one node is not worth it."""

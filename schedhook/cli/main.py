@@ -9,7 +9,7 @@ import click
 from schedhook import __version__
 from schedhook.cli.errors import complain, run_command
 from schedhook.control.undo import recover
-from schedhook.values.text import closest
+from schedhook.values.text import suggest
 
 COMMANDS = {
     "relocate": "move the memory of running processes to other NUMA nodes",
@@ -47,8 +47,7 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not (name in COMMANDS or name.startswith("-") or ctx.resilient_parsing):
-            meant = "".join(f"; did you mean {each}?" for each in closest(name, COMMANDS))
-            ctx.fail(f"no command is called {name[:40]!r}{meant}")
+            ctx.fail(suggest(f"no command is called {name[:40]!r}", name, COMMANDS))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

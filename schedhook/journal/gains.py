@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from schedhook.values.sizes import GIB
+
 KEEP_LOCAL = "keep-local"
 """The point of the events that say what keep_local has decided."""
-_GIB_HOUR = float(1 << 30) * 3600
+_GIB_HOUR = float(GIB) * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from schedhook.plugins.manager import Plugins
 from schedhook.plugins.sources import BUILT_IN, PluginSource
 from schedhook.values.errors import ConfigError
 from schedhook.values.log import get_logger
-from schedhook.values.text import closest
+from schedhook.values.text import suggest
 
 if TYPE_CHECKING:
     from schedhook.values.config import Config
@@ -38,8 +38,9 @@ def check_options(
             continue
         where = f"{config.source or 'configuration'}: plugins.options.{name}"
         known = sorted(_known(plugins))
-        hint = "".join(f"did you mean {each}? " for each in closest(name, known))
-        problem = f"no plug-in has or provides this name; {hint}there are: {', '.join(known)}"
+        problem = suggest(
+            "no plug-in has or provides this name", name, known, f"there are: {', '.join(known)}"
+        )
         if not left_out:
             raise ConfigError(f"{where}: {problem}")
         sources = ", ".join(sorted(map(str, left_out)))

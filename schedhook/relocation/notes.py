@@ -13,9 +13,8 @@ from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import NodeMap, Plan
 from schedhook.values.room import Room
 from schedhook.values.sets import NodeSet
+from schedhook.values.sizes import MIB
 from schedhook.values.text import join_some
-
-_MIB = 1 << 20
 
 BY_PAGE = "by-page"
 """The mapper's name in reports if a function chooses the node of each page."""
@@ -55,7 +54,7 @@ def notes_on_memory(processes: Sequence[MovingProcess]) -> list[str]:
             swapped += process.target.swapped()
     if swapped:
         notes.append(
-            f"{swapped / _MIB:.1f} MiB are in swap, on no node, and are not counted; they return"
+            f"{swapped / MIB:.1f} MiB are in swap, on no node, and are not counted; they return"
             " to nodes that the process may use at that time"
         )
     notes += [process.target.no_answer for process in processes if process.target.no_answer]
@@ -117,9 +116,9 @@ def note_on_reserve(plan: Plan, rooms: Iterable[Room]) -> str:
         (room for room in rooms if room.is_entered(plan.moves)), key=lambda room: room.balance
     )
     return (
-        f"the move stopped because node {short.nodes} has {short.size / _MIB:.1f} MiB left, of"
-        f" which {short.reserve / _MIB:.1f} MiB are kept in reserve, and cgroups that can allocate"
-        f" nowhere else may still take {short.claimed / _MIB:.1f} MiB"
+        f"the move stopped because node {short.nodes} has {short.size / MIB:.1f} MiB left, of"
+        f" which {short.reserve / MIB:.1f} MiB are kept in reserve, and cgroups that can allocate"
+        f" nowhere else may still take {short.claimed / MIB:.1f} MiB"
     )
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.sizes import MIB
 
 PAGE = 4096
-_MIB = 1 << 20
 _PF_KTHREAD = 0x00200000
 
 DEFAULT_MOUNTS = (
@@ -34,8 +34,8 @@ class FakeNode:
 
     number: int
     cpus: str = ""
-    memory: int = 1024 * _MIB
-    free: int = 512 * _MIB
+    memory: int = 1024 * MIB
+    free: int = 512 * MIB
     reclaimable: int = 0
     distances: Mapping[int, int] = field(default_factory=dict)
     """By node, if different from the usual 10 for the node itself and 20 for any other."""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from schedhook.values.model import Plan
 from schedhook.values.room import Room
-
-_MIB = 1 << 20
+from schedhook.values.sizes import MIB
 
 
 def explain_no_room(plans: Sequence[Plan]) -> str | None:
@@ -63,18 +62,18 @@ def _explain(plan: Plan, room: Room, size: int) -> str:
         for by_node in (plan.free, plan.reclaimable, plan.dirty)
     )
     if room.balance + dirty >= size:
-        advice = f"{dirty / _MIB:.1f} MiB of cache are dirty: run sync and try again, or"
+        advice = f"{dirty / MIB:.1f} MiB of cache are dirty: run sync and try again, or"
     else:
         advice = "choose other nodes, or"
     entitled = (
-        f" and cgroups that can allocate nowhere else may still take {room.claimed / _MIB:.1f} MiB;"
+        f" and cgroups that can allocate nowhere else may still take {room.claimed / MIB:.1f} MiB;"
         if room.claimed
         else ""
     )
     return (
-        f"node {room.nodes} has no room: {size / _MIB:.1f} MiB would arrive, and the kernel can"
-        f" give {room.size / _MIB:.1f} MiB ({free / _MIB:.1f} MiB are"
-        f" free, {reclaimable / _MIB:.1f} MiB are clean cache), of which"
-        f" {room.reserve / _MIB:.1f} MiB are kept in reserve{entitled or ';'}"
+        f"node {room.nodes} has no room: {size / MIB:.1f} MiB would arrive, and the kernel can"
+        f" give {room.size / MIB:.1f} MiB ({free / MIB:.1f} MiB are"
+        f" free, {reclaimable / MIB:.1f} MiB are clean cache), of which"
+        f" {room.reserve / MIB:.1f} MiB are kept in reserve{entitled or ';'}"
         f" {advice} move what fits with --force"
     )

@@ -16,7 +16,7 @@ from schedhook.values.objects import ObjectId
 from schedhook.values.policy import PolicyCount
 from schedhook.values.room import Room
 from schedhook.values.sets import CpuSet, NodeSet
-from schedhook.values.sizes import sum_sizes
+from schedhook.values.sizes import MIB, sum_sizes
 
 Residency = Mapping[int, int]
 """Bytes per node number."""
@@ -315,7 +315,7 @@ class Report:
 
     def summary(self) -> str:
         """Return one line for people: `moved 104.0 MiB 0:2, complete`."""
-        moved, left = (size / (1 << 20) for size in (self.bytes_moved, self.bytes_left))
+        moved, left = (size / MIB for size in (self.bytes_moved, self.bytes_left))
         where = f" {self.node_map}" if self.node_map.pairs else ""
         line = f"moved {moved:.1f} MiB{where}, {self.outcome.value}"
         if self.bytes_left:

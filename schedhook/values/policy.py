@@ -11,6 +11,7 @@ from enum import IntEnum, IntFlag
 from typing import Self
 
 from schedhook.values.sets import NodeSet
+from schedhook.values.sizes import MIB
 
 _LONGEST = 63
 """Characters that numa_maps has for a policy; it cuts a longer one off."""
@@ -161,7 +162,7 @@ class PolicyCount:
         if self.threads:
             parts.append("1 thread" if self.threads == 1 else f"{self.threads} threads")
         if self.bytes:
-            parts.append(f"{self.bytes / (1 << 20):.1f} MiB")
+            parts.append(f"{self.bytes / MIB:.1f} MiB")
         return " and ".join(parts)
 
     def to_dict(self) -> dict[str, int]:

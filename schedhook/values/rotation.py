@@ -15,12 +15,11 @@ from functools import lru_cache
 
 from schedhook.values.room import Room
 from schedhook.values.sets import NodeSet
-from schedhook.values.sizes import add_sizes
+from schedhook.values.sizes import MIB, add_sizes
 
-_MIB = 1 << 20
-_LEAST = 2 * _MIB
+_LEAST = 2 * MIB
 """Bytes: a chunk is not smaller, unless it is all that is left; a huge page needs as much."""
-_DETOUR = 64 * _MIB
+_DETOUR = 64 * MIB
 """Bytes that may make a detour at a time, or a share of the demand if that is more."""
 _DETOUR_SHARE = 8
 
@@ -237,18 +236,18 @@ def _shortage(room: Room, demands: Iterable[Demand]) -> int:
 
 def _explain_shortage(room: Room, its: int, total: int) -> str:
     return (
-        f"node {room.nodes} has no room: {its / _MIB:.1f} MiB of the job and"
-        f" {(total - its) / _MIB:.1f} MiB of others would arrive there, less what leaves it, and"
-        f" the kernel can give {room.size / _MIB:.1f} MiB, of which {room.reserve / _MIB:.1f} MiB"
+        f"node {room.nodes} has no room: {its / MIB:.1f} MiB of the job and"
+        f" {(total - its) / MIB:.1f} MiB of others would arrive there, less what leaves it, and"
+        f" the kernel can give {room.size / MIB:.1f} MiB, of which {room.reserve / MIB:.1f} MiB"
         f" are kept in reserve, and cgroups that can allocate nowhere else may still take"
-        f" {room.claimed / _MIB:.1f} MiB"
+        f" {room.claimed / MIB:.1f} MiB"
     )
 
 
 def _explain_stuck(stuck: Iterable[Demand]) -> str:
     nodes = NodeSet(each.new for each in stuck)
     return (
-        f"nothing can move first: no node has room for {_LEAST // _MIB} MiB of the memory that"
+        f"nothing can move first: no node has room for {_LEAST // MIB} MiB of the memory that"
         f" belongs on node {nodes}, beyond the reserve and what cgroups may still take; free"
         " memory on any node, or lower --reserve"
     )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from schedhook.values.errors import ConfigError
 from schedhook.values.sets import NodeSet
-from schedhook.values.text import closest
+from schedhook.values.text import suggest
 
 _Section = TypeVar("_Section")
 
@@ -195,5 +195,4 @@ def _check_bounds(value: Any, each: Field[Any], key: _Key) -> None:
 
 
 def _unknown(key: str, keys: Mapping[str, Field[Any]]) -> str:
-    hint = "".join(f"did you mean {each}? " for each in closest(key, keys))
-    return f"no such key; {hint}allowed here: {', '.join(keys)}"
+    return suggest("no such key", key, keys, f"allowed here: {', '.join(keys)}")

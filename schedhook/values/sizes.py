@@ -1,9 +1,12 @@
-"""Sums of sizes by node, by (old node, new node), by reason, or by any other key."""
+"""Units of sizes, and sums of sizes by node, pair of nodes, reason, or any other key."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
+
+MIB = 1 << 20
+GIB = 1 << 30
 
 _K = TypeVar("_K")
 

@@ -21,11 +21,15 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def closest(name: str, names: Iterable[str]) -> list[str]:
-    """Return the one of `names` that was probably meant by `name`, in a list; else an empty one."""
+def suggest(problem: str, name: str, names: Iterable[str], rest: str = "") -> str:
+    """Return `PROBLEM; did you mean NAME? REST`, without what is empty.
+
+    NAME is the one of `names` that was probably meant by `name`.
+    """
     from difflib import get_close_matches  # noqa: PLC0415 - only for an error's text
 
-    return get_close_matches(name[:100], list(names), n=1)
+    meant = [f"did you mean {each}?" for each in get_close_matches(name[:100], list(names), n=1)]
+    return "; ".join(filter(None, (problem, " ".join(filter(None, (*meant, rest))))))
 
 
 def join_some(names: Sequence[str], most: int = 12) -> str:

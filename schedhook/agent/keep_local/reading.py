@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from schedhook.agent.job import MIB, Job, make_plan
+from schedhook.agent.job import Job, make_plan
 from schedhook.agent.keeper.decision import Situation
 from schedhook.agent.repatriation import find_strays
 from schedhook.host.topology import read_topology
@@ -18,6 +18,7 @@ from schedhook.values.errors import NoPermissionError, ProcessGoneError
 from schedhook.values.fit import explain_no_room
 from schedhook.values.model import Plan
 from schedhook.values.sets import NodeSet
+from schedhook.values.sizes import MIB
 from schedhook.values.text import join_some
 
 

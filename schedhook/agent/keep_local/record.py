@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from schedhook.agent.keeper.decision import GIB, Decision, Situation, Verdict
+from schedhook.agent.keeper.decision import Decision, Situation, Verdict
 from schedhook.agent.keeper.keeper import JobKey, JobState
 from schedhook.agent.records import Records
 from schedhook.journal.gains import KEEP_LOCAL, Gain
 from schedhook.values.model import Event
+from schedhook.values.sizes import GIB
 
 _MOST_CHANGE = 0.25
 """The share by which off-node memory changes before the same decision is written again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from schedhook.agent.job import MIB, SETTLED, Job, move
+from schedhook.agent.job import SETTLED, Job, move
 from schedhook.agent.keep_local.reading import Reading, read_job
 from schedhook.agent.keep_local.record import is_news, write_decision
 from schedhook.agent.keeper.decision import MUCH_LATER, Decision, Situation, Verdict
@@ -13,6 +13,7 @@ from schedhook.agent.keeper.keeper import JobKey, Keeper
 from schedhook.agent.results import Step
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import Task
+from schedhook.values.sizes import MIB
 
 KEEPS_LOCAL = "keep_local"
 """In the data of an event that asks for it."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-MIB = 1 << 20
-GIB = 1 << 30
+from schedhook.values.sizes import MIB
 
 LEAST_REMAINING = 60.0
 """Seconds. A job that ends earlier is left alone."""

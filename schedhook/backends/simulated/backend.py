@@ -20,8 +20,8 @@ from schedhook.values.errors import ProcessGoneError, UsageError, from_errno
 from schedhook.values.grants import Grant
 from schedhook.values.page_sizes import PageSizes
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.sizes import GIB
 
-_GIB = 1 << 30
 PAGE_SIZES = PageSizes(base=PAGE, folio=2 << 20, pools=(2 << 20, 1 << 30), default_pool=2 << 20)
 """As on x86-64."""
 
@@ -33,8 +33,8 @@ def four_nodes() -> Topology:
             number: Node(
                 number=number,
                 cpus=CpuSet({number}),
-                memory_total=_GIB,
-                memory_free=_GIB,
+                memory_total=GIB,
+                memory_free=GIB,
                 distances={other: 10 if other == number else 20 for other in range(4)},
             )
             for number in range(4)

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from schedhook.cli.options.types import NumberType, ParamType
+from schedhook.values.sizes import MIB
 
-_MIB = 1 << 20
 _MB = 1_000_000
 _WITH_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtT])(iB|B)?")
 _MOST = 1 << 50
@@ -46,9 +46,9 @@ class SizeType(ParamType):
         if size is None:
             if not _is_number(value) or not float(value) >= 0:
                 self.fail(f"{value!r} is no size; write it like 512 (MiB), 512M or 2G", param, ctx)
-            size = float(value) * _MIB
+            size = float(value) * MIB
         if size > _MOST:
-            self.fail(f"{str(value)[:40]} is more than {_MOST // _MIB} MiB", param, ctx)
+            self.fail(f"{str(value)[:40]} is more than {_MOST // MIB} MiB", param, ctx)
         return int(size)
 
 

@@ -87,7 +87,23 @@ class Run:
             raise SchedhookError(f"{shlex.join(words)}: exit status {done.returncode}")
 
 
-Step = Place | Run
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory:
+    """A directory that a service makes when it starts; undo removes it if it is empty."""
+
+    path: Path
+
+    def show(self, undo: bool) -> str:
+        return f"remove {self.path} if it is empty" if undo else ""
+
+    def carry_out(self, undo: bool) -> None:
+        """Remove the directory, to undo, unless something is in it."""
+        if undo:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+
+Step = Place | Run | Directory
 
 
 def carry_out(steps: Iterable[Step], *, undo: bool, dry_run: bool) -> None:

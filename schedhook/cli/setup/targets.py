@@ -11,14 +11,15 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from schedhook.cli.setup.shipped import find_program, shipped
-from schedhook.cli.setup.steps import Place, Run, Step
+from schedhook.cli.setup.steps import Directory, Place, Run, Step
 from schedhook.hook import delivery
-from schedhook.values.config import Config
+from schedhook.values.config import DEFAULT_PATH, Config
 from schedhook.values.errors import UsageError
 
 _UNIT = "schedhook-agent"
 _SYSTEM = Path("/etc/systemd/system")
 _TMPFILES = Path("/etc/tmpfiles.d")
+_CONFIGURATION = DEFAULT_PATH.parent
 _SHARE = Path("/usr/local/share")
 
 COMPLETIONS = {
@@ -47,6 +48,7 @@ def systemd_setup() -> Setup:
     return Setup(
         steps=(
             Run(undo_words=("systemctl", "daemon-reload")),  # the last step of an undo
+            Directory(path=_CONFIGURATION),  # the unit's ConfigurationDirectory
             Place(
                 path=_SYSTEM / f"{_UNIT}.service",
                 text=unit.replace("@SCHEDHOOK@", _in_unit(find_program())),

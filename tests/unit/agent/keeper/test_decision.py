@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from schedhook.agent.keeper.decision import GIB, MIB, Limits, Situation, Verdict, decide
+from schedhook.agent.keeper.decision import Limits, Situation, Verdict, decide
+from schedhook.values.sizes import GIB, MIB
 
 HOUR = 3600.0
 FULL = Situation(off_node=GIB, resident=2 * GIB, fitting=GIB, remaining=HOUR)

@@ -50,9 +50,23 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     here = Host(tmp_path)
     monkeypatch.setattr(targets, "_SYSTEM", tmp_path / "system")
     monkeypatch.setattr(targets, "_TMPFILES", tmp_path / "tmpfiles")
+    monkeypatch.setattr(targets, "_CONFIGURATION", tmp_path / "configuration")
     monkeypatch.setattr(setup, "examine", lambda *_: here.findings)
     monkeypatch.setenv("PATH", f"{here.bin}:{os.environ['PATH']}")
     return here
+
+
+def test_undo_leaves_no_empty_directory_of_the_configuration(run: Run, host: Host) -> None:
+    """Systemd has made it for the unit; what an administrator has written there stays."""
+    directory = host.directory / "configuration"
+    directory.mkdir()
+    (directory / "config.toml").write_text("")
+    assert run("setup", "systemd")[0] == 0
+    assert run("setup", "systemd", "--undo")[0] == 0
+    assert (directory / "config.toml").exists()
+    (directory / "config.toml").unlink()
+    assert f"remove {directory} if it is empty" in run("setup", "systemd", "--undo")[1]
+    assert not directory.exists()
 
 
 def test_the_agents_service(run: Run, host: Host) -> None:
