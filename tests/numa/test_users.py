@@ -49,6 +49,8 @@ def test_a_job_of_their_own_comes_home(tasks: list[Job]) -> None:
     assert shown.status == 0, shown.said
     assert shown.report["bytes_off_node"] >= 2 * SIZE * MIB
     assert shown.report["user"] == NOBODY
+    page = user("report").report
+    assert [(job["job"], job["user"]) for job in page["jobs"]] == [(JOB, NOBODY)]
     plan = user("plan", "--job", JOB, "--home")
     assert (plan.status, plan.report["outcome"]) == (0, "planned"), plan.said
     assert plan.report["bytes_planned"] >= 2 * SIZE * MIB

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,29 @@ def agent(cluster: Cluster, config: str = "") -> Iterator[Child]:
 
 def job_migrate(cluster: Cluster, *arguments: object, **environment: str) -> tuple[int, Any]:
     """Run job-migrate as root; return its exit status, and its JSON or its error message."""
+    return _run(cluster, command, arguments, environment)
+
+
+def show(cluster: Cluster, *arguments: object) -> tuple[int, Any]:
+    """Run `schedhook show` as root; return the same."""
+    return _run(cluster, schedhook, ["show", *arguments], {})
+
+
+def _run(
+    cluster: Cluster,
+    program: Callable[[], object],
+    arguments: Iterable[object],
+    environment: Mapping[str, str],
+) -> tuple[int, Any]:
     words = [*map(str, arguments), "--json"]
     with tempfile.TemporaryDirectory() as name:
         out, err = Path(name, "out"), Path(name, "err")
         environment = {**cluster.environment, **environment}
-        child = Child(command, words, out, errors=err, environment=environment)
+        child = Child(program, words, out, errors=err, environment=environment)
         status = child.wait(300)
         printed, errors = out.read_text(), err.read_text()
     assert "Traceback" not in errors
-    answer = json.loads(printed) if printed else {"error": errors}
+    answer = json.loads(printed) if printed else {}
+    answer["error"] = errors
     print(json.dumps(answer), errors)
     return status, answer

@@ -155,3 +155,17 @@ def test_a_host_that_cannot_be_reached_does_not_stop_the_others(
     assert (status, one["outcome"], two["outcome"]) == (3, "complete", "failed"), result
     assert "Connection refused" in two["failure"]
     assert min(two_hosts.shares((2, 3, 0, 1))) >= ENOUGH
+
+
+def test_show_lists_the_jobs_of_the_hosts_that_can_be_reached(
+    cluster: Cluster, two_hosts: Running, tmp_path: Path
+) -> None:
+    """Of two hosts one: n1 is this machine, and so has the job with all of its tasks."""
+    with sshd(tmp_path, HOSTS, with_programs(cluster.conf), unreachable=["n2"]):
+        status, shown = agents.show(cluster, "--hosts", "n[1-2]", "--sort", "memory")
+    assert status == 3, shown
+    assert shown["error"].count("\n") == 1
+    assert "n2: ssh: connect to host" in shown["error"]
+    (found,) = [each for each in shown["jobs"] if each["job"] == str(two_hosts.job)]
+    assert found["host"] == "n1"
+    assert found["bytes"] >= 4 * 60 << 20
