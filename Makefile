@@ -100,18 +100,21 @@ $(TRIXIE)/done: tests/vm/debian_root.sh pyproject.toml | $(VENV)/installed deb-p
 	touch $@
 
 # An hour of everything at random, where `make test` has two minutes; a hundred random kills of each
-# kind, and as many rebinds of memory policies. CHAOS=600, KILLS=1000 and REBINDS=1000 for less or
-# more; SEED=N, which is printed, for the same again.
+# kind, as many rebinds of memory policies, and two hundred job-migrates. CHAOS=600, KILLS=1000,
+# REBINDS=1000 and MIGRATIONS=1000 for less or more; SEED=N, which is printed, for the same again.
 CHAOS ?= 3600
 KILLS ?= 100
 REBINDS ?= 100
+MIGRATIONS ?= 200
 SEED := $(or $(SEED),$(shell date +%s))
 chaos: $(VENV)/installed tier-packages compiled
 	@echo "SEED=$(SEED)"
 	SCHEDHOOK_SEED=$(SEED) SCHEDHOOK_CHAOS_SECONDS=$(CHAOS) \
-	    SCHEDHOOK_KILLS=$(KILLS) SCHEDHOOK_REBINDS=$(REBINDS) $(BIN)/python -m tests.vm test \
+	    SCHEDHOOK_KILLS=$(KILLS) SCHEDHOOK_REBINDS=$(REBINDS) SCHEDHOOK_MIGRATIONS=$(MIGRATIONS) \
+	    $(BIN)/python -m tests.vm test \
 	    --timeout 14400 tests/numa/test_chaos.py $(wildcard tests/numa/test_killed*.py) \
-	    tests/numa/test_rebind_disturbed.py tests/slurm/test_killed.py
+	    tests/numa/test_rebind_disturbed.py tests/slurm/test_killed.py \
+	    tests/slurm/test_back_and_forth.py
 
 # Small changes of the modules that guard jobs, one at a time: do the unit tests notice? Some hours;
 # MUTANTS="--sample 10 MODULE" for less.
