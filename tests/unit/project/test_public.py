@@ -18,10 +18,10 @@ from schedhook import testing
 
 PROJECT = Path(__file__).parents[3]
 PLUGINS = PROJECT / "plugins"
-COMMAND = PLUGINS / "schedulers/slurm/command.py"
+COMMAND = {PLUGINS / "schedulers/slurm" / name for name in ("command.py", "remote.py")}
 """A console command, which is not loaded as a plug-in."""
 SHIPPED = sorted(
-    path for path in PLUGINS.rglob("*.py") if path != COMMAND and "example" not in path.parts
+    path for path in PLUGINS.rglob("*.py") if path not in COMMAND and "example" not in path.parts
 )
 
 

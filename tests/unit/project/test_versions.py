@@ -9,7 +9,9 @@ from pathlib import Path
 
 import schedhook
 import schedhook_plugins
-from tests.release.versions import TOUR, lowest
+from tests.release.versions import lowest
+
+TOUR = Path(__file__).parents[2] / "release/tour.py"
 
 
 def test_every_command_runs_with_the_lowest_versions(tmp_path: Path) -> None:
