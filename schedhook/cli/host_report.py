@@ -64,7 +64,7 @@ def _read_runs(
     """Return runs from the journal, of a snapshot from the one in it, and what hinders that."""
     path = journal_path(config)
     if root != Path("/"):
-        path = root / path.relative_to("/")
+        path = root / str(path).lstrip("/")
     try:
         if not has_journal(path):
             return [], [f"{path}: no journal yet, so there are no moves"]
@@ -72,7 +72,9 @@ def _read_runs(
             runs = journal.history(None, _MOST_RUNS, since)
     except JournalError as error:
         return [], [str(error)]
-    return [run for run in runs if scheduler in (None, run["scheduler"])], []
+    said = [f"only the latest {_MOST_RUNS} runs of jobs were read; choose a later --since"]
+    problems = said if len(runs) == _MOST_RUNS else []
+    return [run for run in runs if scheduler in (None, run["scheduler"])], problems
 
 
 def _moves(run: Run, since: float) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.cli import host_report
 from tests.unit.cli.output.html.hostkit import NAME, write_journal
 from tests.unit.clikit import Run
 from tests.unit.picturekit import Page
@@ -112,6 +113,12 @@ def test_a_host_without_a_journal(run: Run, host: Path) -> None:
     status, out, err = run("--html", "-")
     assert (status, err) == (0, "")
     assert "no journal yet" in out
+
+
+def test_a_page_that_lacks_runs_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_report, "_MOST_RUNS", 2)
+    (problem,) = json.loads(run("--json")[1])["problems"]
+    assert "only the latest 2 runs" in problem
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives the journal to another user")

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit.browserkit import CUT_OFF, Browser, browser
+from tests.unit.browserkit import CUT_OFF, Browser
 from tests.unit.cli.output.html.hostkit import write_journal
 from tests.unit.clikit import Run
 from tests.unit.screenkit import FOUR, MANY, make_host
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 @pytest.fixture(params=[FOUR, MANY], ids=["four", "many"])
