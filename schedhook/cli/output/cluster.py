@@ -15,7 +15,7 @@ from rich.text import Text
 from schedhook.cli.cluster import ClusterFootprints, describe_hosts
 from schedhook.cli.output.bars import draw_legend
 from schedhook.cli.output.footprint_chart import group_of_jobs, jobs_title
-from schedhook.cli.output.remarks import notes_of_jobs, remedy_of_hosts
+from schedhook.cli.output.remarks import notes_of_jobs, remedy_of_jobs
 from schedhook.cli.output.show import colour_of, job_table
 from schedhook.cli.output.text import off_node, size
 
@@ -84,4 +84,4 @@ def _screen(shown: Json, console: Console) -> RenderableType:
     ]
     if jobs:
         parts += [job_table(shown, console), draw_legend(group_of_jobs(jobs), console)]
-    return Group(*parts, *map(Text, [*notes_of_jobs(shown), *remedy_of_hosts(shown)]))
+    return Group(*parts, *map(Text, [*notes_of_jobs(shown), *remedy_of_jobs(shown)]))

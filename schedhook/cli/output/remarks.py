@@ -38,8 +38,11 @@ def reading_notes(footprints: Sequence[Json]) -> list[str]:
     return notes
 
 
-def remedy(shown: Json) -> list[str]:
-    """Return the command that brings the target's off-node memory home, if it has some."""
+def remedy(shown: Json, where: str = "") -> list[str]:
+    """Return the command that brings the target's off-node memory home, if it has some.
+
+    `where` says on which hosts, such as ` on n1, n7`.
+    """
     if not shown["bytes_off_node"]:
         return []
     if shown["job"] is not None:
@@ -48,24 +51,18 @@ def remedy(shown: Json) -> list[str]:
         target = f"--cgroup {shlex.quote(shown['cgroup'])}"
     else:
         target = " ".join(f"--pid {each['pid']}" for each in shown["processes"])
-    return [_command(target)]
+    return [_command(target, where)]
 
 
 def remedy_of_jobs(shown: Json) -> list[str]:
     """Return the command that brings the jobs' off-node memory home, if one has some."""
     off = [job for job in shown["jobs"] if job["bytes_off_node"]]
+    hosts = dict.fromkeys(job["host"] for job in off if "host" in job)
+    where = f" on {join_some(list(hosts))}" if hosts else ""
     if len(off) == 1:
-        return remedy(off[0])
-    return [_command("--all")] if off else []
+        return remedy(off[0], where)
+    return [_command("--all", where)] if off else []
 
 
-def remedy_of_hosts(shown: Json) -> list[str]:
-    """Return the same for jobs on several hosts, and on which hosts the command helps."""
-    off = [job for job in shown["jobs"] if job["bytes_off_node"]]
-    hosts = list(dict.fromkeys(job["host"] for job in off))
-    where = f"on {join_some(hosts)}: "
-    return [where + said for said in remedy_of_jobs({"jobs": off})]
-
-
-def _command(target: str) -> str:
-    return f"to bring it home: schedhook relocate {printable(target)} --home"
+def _command(target: str, where: str) -> str:
+    return f"to bring it home{where}: schedhook relocate {printable(target)} --home"

@@ -46,7 +46,7 @@ def test_the_worst_jobs_of_all_hosts_come_first(run: Run) -> None:
     ]
     assert "7 jobs on 2 of 2 hosts" in out
     assert "▒▒ off-node" in out
-    assert "on n2, n1: to bring it home: schedhook relocate --all --home" in out
+    assert "to bring it home on n2, n1: schedhook relocate --all --home" in out
 
 
 @pytest.mark.usefixtures("ssh")
