@@ -39,12 +39,16 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "schedhook/control/cpu_move.py": ("control/test_cpu_move.py", "control/test_cpusets.py"),
     "schedhook/control/freezer.py": ("control/test_freezer.py", "relocation/test_carry_out.py"),
     "schedhook/control/cpusets.py": ("control/test_cpusets.py", "control/test_cpu_move.py"),
-    "schedhook/values/ownership.py": ("journal/test_file.py", "faults/test_rights.py"),
+    "schedhook/values/ownership.py": ("values/test_ownership.py",),
     "schedhook/agent/owners.py": ("agent/test_owners.py",),
     "schedhook/hook/spool.py": ("hook/test_spool.py", "hook/test_fallback.py"),
-    "schedhook/agent/spool_reader.py": ("agent/test_inbox.py", "agent/test_killed.py"),
+    "schedhook/agent/spool_reader.py": ("agent/test_spool_reader.py",),
     "schedhook/journal/locks.py": ("journal/test_locks.py", "journal/test_damage.py"),
-    "schedhook/relocation/plan.py": ("relocation/test_plan.py", "relocation/test_pipeline.py"),
+    "schedhook/relocation/plan.py": (
+        "relocation/test_plan.py",
+        "relocation/test_pipeline.py",
+        "schedhook_plugins/strategies/test_cpuset.py",
+    ),
     "schedhook/host/bounded.py": ("host/test_bounded.py",),
 }
 

@@ -7,7 +7,9 @@ processors or to its new ones.
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,14 @@ from schedhook.cli.main import main
 from tests.forked import in_child
 from tests.numa.jobs import Job, cgroup
 from tests.numa.killing import kill_after, random_moments, settle
+from tests.numa.test_guard import run_command, run_hook
 
 pytestmark = pytest.mark.nodes(4)
 
 KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "15"))
 MIB = 64
+SECONDS = 10
+"""How long a job may stay frozen or bound once an entry point has run."""
 
 
 def start_relocation(words: list[str]) -> int:
@@ -62,3 +67,69 @@ def test_a_killed_relocation_leaves_the_job_intact() -> None:
         assert job.checksum() == contents
         assert finished > 1, "most were killed before they had begun"
         print(f"{killed} killed, {finished} finished, the last in {took:.2f} s")
+
+
+def kill_together(*pids: int) -> None:
+    """Kill processes and their children, which are their rollback helpers."""
+    doomed = []
+    for pid in pids:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        doomed += [*map(int, children), pid]
+    for pid in doomed:
+        os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
+def test_whatever_runs_next_recovers_from_a_kill_of_all_at_once(tmp_path: Path) -> None:
+    """The program that relocates, its helper and the agent are killed together."""
+    moments = random_moments()
+    words = ["agent", "--socket", f"{tmp_path}/s", "--spool", f"{tmp_path}/spool"]
+    config = tmp_path / "config.toml"
+    config.write_text(f'[journal]\npath = "{tmp_path}/journal.db"\n')
+
+    def start_agent() -> int:
+        return in_child(
+            lambda: main([*words, "--config", str(config)], standalone_mode=False), tmp_path / "log"
+        )
+
+    agent = start_agent()
+
+    def run_agent() -> None:
+        nonlocal agent
+        agent = start_agent()
+
+    looks: dict[str, Callable[[], None]] = {
+        "hook": run_hook,
+        "show": lambda: run_command("show", "--pid", str(os.getpid()), "--json"),
+        "recover": lambda: run_command("recover"),
+        "agent": run_agent,
+    }
+    found = 0
+    with cgroup("victim") as path, Job("anon", MIB, 0, cgroup=path) as job:
+        contents = job.checksum()
+        os.sched_setaffinity(job.pid, {0})
+
+        def is_as_before() -> bool:
+            thawed = (path / "cgroup.freeze").read_text().strip() == "0"
+            return thawed and bindings(job.pid) in ({frozenset({0})}, {frozenset({2})})
+
+        for kill in range(KILLS):
+            (here,) = next(iter(bindings(job.pid)))
+            there = 2 - here
+            relocate = ["relocate", "--pid", str(job.pid), "--map", f"{here}:{there}"]
+            relocate += ["--cpus", str(there), "--freeze", "--bandwidth", "32"]
+            mover = start_relocation(relocate)
+            time.sleep(moments.uniform(0, 3))
+            kill_together(mover, agent)
+            found += not is_as_before()
+            name = moments.choice(list(looks))
+            looks[name]()
+            assert settle(is_as_before, SECONDS), f"kill {kill}, then {name}"
+            if name != "agent":
+                run_agent()
+        assert job.checksum() == contents
+        kill_together(agent)
+    assert not any(Path("/run/schedhook/rollback").glob("*"))
+    print(f"{KILLS} kills, of which {found} left the job frozen or half bound")
+    assert found or KILLS < 5

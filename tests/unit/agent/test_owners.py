@@ -35,3 +35,16 @@ def test_an_owner_read_from_processes_is_believed_for_a_while(
         now += 11
         owners.owner(adapter, "7")
         assert asked == ["7", "7"]
+
+
+def test_not_more_owners_are_remembered_than_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schedhook.agent.owners._MAX_CACHED", 2)
+    asked: list[str] = []
+    monkeypatch.setattr(FakeScheduler, "owner", lambda _, job: asked.append(job) or 1000)
+    with Journal.in_memory() as journal:
+        owners, adapter = JobOwners(journal), FakeScheduler(tmp_path)
+        for job in ("1", "2", "1", "2", "3", "3", "1"):
+            assert owners.owner(adapter, job) == 1000
+    assert asked == ["1", "2", "3", "1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import threading
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.backends.native import _core
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.control.affinity import Binding
 from schedhook.control.freezer import cgroups_to_freeze
 from schedhook.control.rollback import Rollback
 from schedhook.control.threads import Thread, affinity, bind, member_threads, read_threads
-from schedhook.values.errors import RefusedError
+from schedhook.values.errors import NoPermissionError, RefusedError
 from schedhook.values.sets import CpuSet
 
 NOWHERE = CpuSet({4095})
@@ -100,3 +102,27 @@ def test_a_later_process_with_the_number_is_neither_bound_nor_frozen(
         binding.bind([target], NOWHERE)
         assert cgroups_to_freeze([target], None, Path("/")) == []
     assert os.sched_getaffinity(thread.tid) == had
+
+
+def test_what_a_security_module_forbids_is_an_error(
+    thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_core, "bind", fail)
+        with pytest.raises(NoPermissionError, match=f"cannot bind thread {thread.tid}"):
+            bind(thread, CpuSet({0}))
+    monkeypatch.setattr(os, "sched_getaffinity", fail)
+    with pytest.raises(RefusedError, match=f"cannot read the affinity of thread {thread.tid}"):
+        affinity(thread)
+
+
+def test_nothing_is_bound_to_no_processors_and_no_file_stays_open(thread: Thread) -> None:
+    before = os.sched_getaffinity(thread.tid), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    assert not bind(thread, CpuSet())
+    assert bind(thread, CpuSet(before[0]))
+    assert not bind(earlier(thread), CpuSet(before[0]))
+    after = os.sched_getaffinity(thread.tid), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    assert after == before

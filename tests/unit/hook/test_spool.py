@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.hook.message import parse_message
-from schedhook.hook.spool import read_spool
+from schedhook.hook.spool import count_spool, read_spool
 from schedhook.values.errors import SchedhookError
 from tests.unit.agentkit import hook, message
 
@@ -56,3 +56,27 @@ def test_a_spool_that_others_may_write_is_not_read(tmp_path: Path) -> None:
 
 def test_a_missing_spool_is_empty(tmp_path: Path) -> None:
     assert list(read_spool(tmp_path / "none")) == []
+
+
+def test_a_message_that_is_gone_when_its_turn_comes_is_passed_over(tmp_path: Path) -> None:
+    for job in ("1", "2", "3"):
+        hook(tmp_path, "begin", job)
+    messages = read_spool(tmp_path / "spool")
+    first, _ = next(messages)
+    second = sorted((tmp_path / "spool").iterdir())[1]
+    second.unlink()
+    assert [parse_message(raw).environ["FAKE_JOB"] for _, raw in messages] == ["3"]
+    assert first.exists()
+
+
+def test_messages_are_counted_and_their_files_closed(tmp_path: Path) -> None:
+    assert count_spool(tmp_path / "none") == 0
+    for job in ("1", "2"):
+        hook(tmp_path, "begin", job)
+    (tmp_path / "spool/half.tmp").write_text("half")
+    assert count_spool(tmp_path / "spool") == 2
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    assert len(list(read_spool(tmp_path / "spool"))) == 2
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    with pytest.raises(SchedhookError, match="Not a directory"):
+        count_spool(tmp_path / "spool/half.tmp")

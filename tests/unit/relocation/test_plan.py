@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
-from schedhook.host.topology import Topology
+from schedhook.backends.simulated.target import SimulatedTarget
+from schedhook.host.topology import HugePool, Topology
+from schedhook.values.errors import ProcessGoneError
 from schedhook.values.grants import Grant
-from schedhook.values.model import Outcome
+from schedhook.values.model import MemoryKind, Outcome
 from schedhook.values.report_json import report_to_dict
 from schedhook.values.sets import NodeSet
 from tests.unit.relocation.simulation import AT, QUICK, STRATEGIES, host, residency, run
@@ -135,3 +137,60 @@ def test_a_dry_run_plans_and_moves_nothing() -> None:
     assert report.plan.moves == {(0, 2): 10 * PAGE}
     assert report_to_dict(report)["plan"]["moves"] == [{"from": 0, "to": 2, "bytes": 10 * PAGE}]
     assert residency(backend) == {0: 10}
+
+
+def test_a_cpuset_without_the_new_node_is_refused_whichever_process_has_it() -> None:
+    """A process with nothing to move, and one that has ended, may have any cpuset."""
+    backend = SimulatedBackend()
+    narrow = NodeSet({0, 1})
+    backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0])])
+    backend.add_process(200, areas=[SimulatedArea(start=AT, nodes=[1])], allowed_nodes=narrow)
+    report = run(backend, pids=(200, 100))
+    assert report.outcome is Outcome.COMPLETE
+
+    backend.add_process(300, areas=[SimulatedArea(start=AT, nodes=[0])], allowed_nodes=narrow)
+    report = run(backend, pids=(200, 100, 300))
+    assert report.outcome is Outcome.REFUSED
+    assert report.notes[0] == (
+        "the cpuset of process 300 allows node 0-1 only, not 2; widen its cgroup's cpuset.mems"
+        " first"
+    )
+    assert residency(backend, 300) == {0: 1}
+
+
+def test_a_process_that_ends_while_cpusets_are_read_holds_no_other_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = SimulatedBackend()
+    for pid, nodes in ((100, None), (200, NodeSet({0}))):
+        areas = [SimulatedArea(start=AT, nodes=[0])]
+        backend.add_process(pid, areas=areas, allowed_nodes=nodes)
+    original = SimulatedTarget.allowed_nodes
+
+    def read(target: SimulatedTarget) -> NodeSet:
+        if target.pid == 100:
+            raise ProcessGoneError("ended")
+        return original(target)
+
+    monkeypatch.setattr(SimulatedTarget, "allowed_nodes", read)
+    report = run(backend, pids=(100, 200))
+    assert report.outcome is Outcome.REFUSED
+    assert "process 200" in report.notes[0]
+
+
+def test_huge_pages_of_pools_are_counted_apart_in_all_processes() -> None:
+    """They need no room among a node's other pages."""
+    pool = HugePool(size=2 << 20, total=8, free=8)
+    nodes = {
+        number: replace(node, huge_pools=(pool,)) for number, node in four_nodes().nodes.items()
+    }
+    backend = SimulatedBackend(topology=Topology(nodes=nodes))
+    for pid, pages in ((100, 1), (200, 2)):
+        areas = [
+            SimulatedArea(start=AT, nodes=[0] * pages, page_size=2 << 20, kind=MemoryKind.HUGE),
+            SimulatedArea(start=AT + (1 << 30), nodes=[0]),
+        ]
+        backend.add_process(pid, areas=areas)
+    plan = run(backend, pids=(100, 200), dry_run=True).plan
+    assert plan is not None
+    assert plan.pooled == {(0, 2): 6 << 20}
