@@ -67,6 +67,8 @@ def record(
     The best source that works is taken, or the one that is `wanted`. Raise UsageError if none
     works, NoPermissionError if the caller may not record these processes.
     """
+    if not pids:
+        raise UsageError("there is no process to record: name some that run")
     if shutil.which("perf") is None:
         raise UsageError(
             "perf is not installed, which --record runs: install linux-perf (Debian) or perf (RHEL)"
@@ -126,8 +128,9 @@ def _try(source: Source, pids: Sequence[int], seconds: float, data: Path) -> _Fa
         command = ["perf", "record", "--event=page-faults", "--count=1", "--data"]
     command += ["--sample-cpu", f"--output={data}", f"--max-size={_MOST_DATA}", "-B"]
     command += [f"--pid={','.join(map(str, pids))}", *_per_thread(pids)]
+    command += ["--", "sleep", str(seconds)]
     with tempfile.TemporaryFile() as errors:
-        with _running([*command, "--", "sleep", str(seconds)], errors) as perf:
+        with _running(command, errors) as perf:
             try:
                 status = perf.wait(seconds + _SLACK)
             except subprocess.TimeoutExpired:
@@ -159,14 +162,19 @@ def _running(
     command: Sequence[str], errors: BinaryIO, output: int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run perf during the block, at whose end it and what it started are killed."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=errors,
-        env={**os.environ, "LC_ALL": "C"},
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
+        )
+    except OSError as error:  # such as E2BIG, for tens of thousands of processes
+        raise UsageError(
+            f"perf cannot be started: {error.strerror}; record fewer processes, by --pid"
+        ) from error
     try:
         yield process
     finally:

@@ -111,6 +111,14 @@ def test_a_host_without_perf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         record([os.getpid()], 0.1, tmp_path / "data")
 
 
+def test_too_many_processes_for_one_command(perf: Perf, tmp_path: Path) -> None:
+    perf()
+    with pytest.raises(UsageError, match="Argument list too long; record fewer processes"):
+        record(range(100_000, 130_000), 0.1, tmp_path / "data")
+    with pytest.raises(UsageError, match="no process to record"):
+        record([], 0.1, tmp_path / "data")
+
+
 def test_perf_that_does_not_end_is_killed(
     perf: Perf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
