@@ -16,7 +16,7 @@ SOURCES := pyproject.toml $(wildcard schedhook/*/*.[ch] schedhook/*/*/*.[ch])
 DEB_PACKAGES := debhelper dpkg-dev mmdebstrap
 RPM_PACKAGES := python3-pip rpm rpmlint
 UNIT_PACKAGES := chromium fish openssl prometheus zsh
-TIER_PACKAGES := apparmor dmsetup linux-perf munge slurmctld slurmd slurm-client openssh-server \
+TIER_PACKAGES := apparmor dmsetup libslurm-dev linux-perf munge slurmctld slurmd slurm-client openssh-server \
     iproute2 systemd redis-server postgresql stress-ng
 # A newer kernel than the distribution's own, which the tests run on by default.
 BACKPORTS_KERNEL := build/kernels/backports

@@ -18,6 +18,7 @@ from schedhook.cli.setup.targets import (
     pbs_setup,
     shell_setup,
     slurm_setup,
+    spank_setup,
     systemd_setup,
 )
 from schedhook.plugins.findings import Severity
@@ -29,15 +30,17 @@ _INSTALLERS = ("slurm", "pbs")
 
 
 @click.command("setup")
-@click.argument("target", type=click.Choice(["slurm", "pbs", "systemd", "metrics", "shell"]))
+@click.argument(
+    "target", type=click.Choice(["slurm", "spank", "pbs", "systemd", "metrics", "shell"])
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
 @click.option("--undo", is_flag=True, help="Remove what this command has placed.")
 @click.option(
     "--directory",
     type=PathType(files=False),
     metavar="DIR",
-    help="slurm: where the hooks go, on a local disk. [default: /etc/slurm/schedhook] shell: in"
-    " place of /usr/local/share.",
+    help="slurm: where the hooks go, on a local disk, and spank: the plug-in. [default:"
+    " /etc/slurm/schedhook] shell: in place of /usr/local/share.",
 )
 @click.option(
     "--hook-config",
@@ -57,18 +60,23 @@ def command(
     """Set up TARGET on this host, as root: its shipped files, with this installation's paths.
 
     systemd: the agent's unit and the spool. slurm: the hooks and job-migrate, and the lines for
-    slurm.conf. pbs, on PBS's server: the hook, through qmgr. metrics: what the agent needs for the
-    configured textfile, and where dashboard and alerts are. shell: the manual pages, and the
-    completions of bash, zsh and fish.
+    slurm.conf. spank: Slurm's option --relocation, built for the Slurm of this host. pbs, on PBS's
+    server: the hook, through qmgr. metrics: what the agent needs for the configured textfile, and
+    where dashboard and alerts are. shell: the manual pages, and the completions of bash, zsh and
+    fish.
 
     Then checks it as doctor does. Exit status: 0, or 1 if something does not work.
     """
-    if directory is not None and target not in ("slurm", "shell"):
-        raise UsageError("--directory is for `setup slurm` and `setup shell`")
+    if directory is not None and target not in ("slurm", "spank", "shell"):
+        raise UsageError("--directory is for `setup slurm`, `setup spank` and `setup shell`")
     if hook_config is not None and target != "pbs":
         raise UsageError("--hook-config is for `setup pbs`")
     config, plugins = load(config_path)
-    with _setup(target, config, directory, hook_config, dry_run) as its:
+    if target == "spank":
+        setup: AbstractContextManager[Setup] = nullcontext(spank_setup(directory, undo=undo))
+    else:
+        setup = _setup(target, config, directory, hook_config, dry_run)
+    with setup as its:
         # An installer is run in any case: it is told to change nothing.
         carry_out(its.steps, undo=undo, dry_run=dry_run and target not in _INSTALLERS)
     if undo:

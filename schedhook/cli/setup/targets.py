@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from schedhook.cli.setup.shipped import find_program, shipped
+from schedhook.cli.setup.spank import DIRECTORY, spank_lines, spank_steps
 from schedhook.cli.setup.steps import Directory, Place, Run, Step
 from schedhook.hook import delivery
 from schedhook.values.config import DEFAULT_PATH, Config
@@ -132,6 +133,12 @@ def slurm_setup(directory: Path | None, dry_run: bool) -> Setup:
     words = [sys.executable, "-P", str(shipped("slurm/install"))]
     words += ["--directory", str(directory)] if directory else []
     return _installer(words, dry_run, subjects=("slurm",))
+
+
+def spank_setup(directory: Path | None, *, undo: bool) -> Setup:
+    """Return the build of Slurm's SPANK plug-in, and how Slurm comes to load it."""
+    where = directory or DIRECTORY
+    return Setup(steps=spank_steps(where, undo=undo), left=spank_lines(where))
 
 
 @contextmanager

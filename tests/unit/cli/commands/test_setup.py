@@ -137,6 +137,40 @@ def test_a_command_that_fails_ends_it(run: Run, host: Host) -> None:
     assert host.called() == []
 
 
+def test_slurms_option_is_built_on_the_host(run: Run, host: Host) -> None:
+    cc = host.bin / "cc"
+    cc.write_text(f'#!/bin/sh\necho cc "$@" >> {host.directory}/called\n')
+    cc.chmod(0o755)
+    where = host.directory / "hooks"
+    status, out, _ = run("setup", "spank", "--directory", where)
+    assert status == 0
+    assert f"\n    optional {where}/schedhook.so\n" in out
+    check, build = host.called()
+    assert check.startswith("cc -fsyntax-only ")
+    assert build.startswith("cc -O2 -Wall -Wextra -shared -fPIC -o")
+    assert build.endswith("contrib/slurm/spank/schedhook.c")
+    assert where.is_dir()
+    (where / "schedhook.so").touch()
+    run("setup", "spank", "--directory", where, "--undo", "--dry-run")
+    assert (where / "schedhook.so").exists()
+    cc.write_text("#!/bin/sh\nexit 1\n")  # nothing is compiled to undo it
+    assert run("setup", "spank", "--directory", where, "--undo")[0] == 0
+    assert not (where / "schedhook.so").exists()
+
+
+def test_slurms_option_needs_slurms_headers(run: Run, host: Host) -> None:
+    cc = host.bin / "cc"
+    why = "schedhook.c:9:10: fatal error: slurm/spank.h: No such file or directory"
+    cc.write_text(f"#!/bin/sh\necho '{why}' >&2; exit 1\n")
+    cc.chmod(0o755)
+    for more in ([], ["--dry-run"]):
+        status, out, err = run("setup", "spank", "--directory", host.directory / "x", *more)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert why in err
+        assert "libslurm-dev" in err
+    assert not (host.directory / "x").exists()
+
+
 def test_slurms_hooks(run: Run, host: Host) -> None:
     hooks = host.directory / "hooks"
     status, _, _ = run("setup", "slurm", "--directory", hooks)
