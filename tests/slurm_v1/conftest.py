@@ -18,7 +18,7 @@ __all__ = ["cluster", "numa_balancing", "patience"]
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The cluster with one host; where it cannot run tests are skipped, or fail in CI."""
+    """The cluster with two hosts; where it cannot run tests are skipped, or fail in CI."""
     try:
         require_machine()
     except CannotRun as error:
@@ -28,7 +28,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("cgroups")
     with cpuset_v1(directory):
         mount_v1(directory, "freezer")
-        with running(Cluster(version_1=directory)) as cluster:
+        with running(Cluster(hosts=("n1", "n2"), version_1=directory)) as cluster:
             yield cluster
         for path in sorted((directory / "cpuset").rglob("*/"), reverse=True):  # those below first
             path.rmdir()

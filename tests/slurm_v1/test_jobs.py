@@ -23,7 +23,7 @@ def job(cluster: Cluster) -> Iterator[Running]:
     stop = jobs.new_stop(cluster)
     first = f"srun --cpu-bind=map_cpu:0,1 {jobs.program()} 60 {stop} 0"
     script = f"{first} &&\nsrun -n1 echo second &&\nsrun -n1 --overlap echo third"
-    number = cluster.submit(script, "-n2")
+    number = cluster.submit(script, "-n2", "-w", "n1")
     tasks = jobs.ready(cluster, number, stop, tasks=2)
     yield Running(cluster=cluster, job=number, tasks=tasks, stop=stop)
 
@@ -36,7 +36,7 @@ def test_the_cluster_uses_version_1(cluster: Cluster, job: Running) -> None:
 
 
 def test_job_migrate_refuses_and_later_steps_start(cluster: Cluster, job: Running) -> None:
-    status, result = agents.job_migrate(cluster, job.job, "--cpus", "2-3")
+    status, result = agents.job_migrate(cluster, job.job, "--cpus", "2-3", "--host", "n1")
     assert status == 4, result
     assert "Slurm can start no further step (srun)" in result["error"]
     assert [os.sched_getaffinity(pid) for pid in job.tasks] == [{0}, {1}]
@@ -57,7 +57,8 @@ def test_memory_alone_is_moved_and_later_steps_start(
 def test_force_moves_the_step_that_runs(cluster: Cluster) -> None:
     """Its later steps would be lost, as the message says; this job has none."""
     running = jobs.start(cluster)
-    status, result = agents.job_migrate(cluster, running.job, "--cpus", "2-3", "--force")
+    words = ("--cpus", "2-3", "--host", "n1", "--force")
+    status, result = agents.job_migrate(cluster, running.job, *words)
     (here,) = result["hosts"]
     assert (status, here["outcome"]) == (0, "complete"), result
     assert min(running.shares((2, 3))) >= ENOUGH
