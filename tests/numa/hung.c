@@ -3,11 +3,11 @@
  *     hung FILE USER
  *
  * It mounts a FUSE file system of one file on FILE, as root, and serves it. The server answers all
- * requests but writes. A child, as USER, fills 4 MiB of its own memory, changes a page of the file,
- * lets the kernel write the page back, and changes it again: that page fault waits for the write,
- * with the lock held. Another thread then unmaps the file, and waits for the lock; from then on no
- * thread can take it to read. All threads are started before: each needs the lock for its stack,
- * and before Linux 6.4 a page fault on a file has all of it, not that of one mapping.
+ * requests but writes. A child, as USER, fills 4 MiB of its own memory, and changes a page of the
+ * file again and again. Once the kernel has begun to write the page back, the next page fault waits
+ * for that, with the lock held. Another thread then unmaps the file, and waits for the lock; from
+ * then on no thread can take it to read. All threads are started before: each needs the lock for
+ * its stack, and before Linux 6.4 a page fault on a file has all of it, not that of one mapping.
  *
  * The program prints `ready PID`, the child's, and serves until it is killed. Three threads of the
  * child wait in the kernel (state D) soon afterwards. */
@@ -30,7 +30,6 @@
 #define OWN_BYTES (4 << 20)
 
 static char *page; /* of the file */
-static int told;   /* a pipe: the server has the write */
 
 static void fail(const char *what)
 {
@@ -40,18 +39,18 @@ static void fail(const char *what)
 
 static void *write_back(void *unused)
 {
-    msync(page, FILE_BYTES, MS_SYNC);
+    for (;;) {
+        msync(page, FILE_BYTES, MS_SYNC);
+        usleep(1000);
+    }
     return unused;
 }
 
 static void *change(void *number)
 {
-    char byte;
-
     *(pid_t *)number = gettid();
-    if (read(told, &byte, 1) != 1)
-        fail("read");
-    memset(page, 2, 1);
+    for (;;)
+        ++*(volatile char *)page;
     return number;
 }
 
@@ -71,9 +70,12 @@ static int is_stuck(pid_t thread)
 static void *unmap(void *number)
 {
     volatile pid_t *changing = number;
+    int looks = 0;
 
-    while (!*changing || !is_stuck(*changing))
+    while (looks < 50) { /* in a row: it may also wait for a moment */
+        looks = *changing && is_stuck(*changing) ? looks + 1 : 0;
         usleep(10000);
+    }
     munmap(page, FILE_BYTES);
     return number;
 }
@@ -102,12 +104,12 @@ static void hold(const char *path, int user)
     page = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (file < 0 || page == MAP_FAILED)
         fail(path);
-    memset(page, 1, 1);
+    (void)*(volatile char *)page; /* read it now: only a write is to wait */
     printf("ready %d\n", getpid());
     fflush(stdout);
-    start(change, &changing);
     start(unmap, &changing);
     start(write_back, NULL);
+    start(change, &changing); /* the last: its page fault may hold what a new stack needs */
     pause();
 }
 
@@ -124,7 +126,7 @@ static void answer(int device, const struct fuse_in_header *request, int error, 
         fail("answer");
 }
 
-static void serve(int device, int tell)
+static void serve(int device)
 {
     static char buffer[1 << 20], zeros[FILE_BYTES];
     const struct fuse_in_header *request = (const void *)buffer;
@@ -153,9 +155,6 @@ static void serve(int device, int tell)
                    wanted->size < FILE_BYTES ? wanted->size : FILE_BYTES);
             break;
         case FUSE_WRITE:
-            if (write(tell, "w", 1) != 1)
-                fail("tell");
-            break;
         case FUSE_FORGET:
         case FUSE_BATCH_FORGET:
         case FUSE_INTERRUPT:
@@ -168,17 +167,16 @@ static void serve(int device, int tell)
 
 int main(int argc, char **argv)
 {
-    int device = open("/dev/fuse", O_RDWR | O_CLOEXEC), both[2];
+    int device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     char options[128];
     pid_t child;
 
-    if (argc != 3 || device < 0 || pipe(both))
+    if (argc != 3 || device < 0)
         fail("hung FILE USER");
     snprintf(options, sizeof options, "fd=%d,rootmode=100666,user_id=0,group_id=0,allow_other",
              device);
     if (mount("hung", argv[1], "fuse", MS_NOSUID | MS_NODEV, options))
         fail("mount");
-    told = both[0];
     signal(SIGCHLD, _exit);
     if ((child = fork()) < 0)
         fail("fork");
@@ -187,6 +185,6 @@ int main(int argc, char **argv)
         hold(argv[1], atoi(argv[2]));
         return 1;
     }
-    serve(device, both[1]);
+    serve(device);
     return 1;
 }

@@ -33,7 +33,7 @@ def hung_process(file: Path, user: int = NOBODY, prefix: Sequence[str] = ()) -> 
         stack.enter_context(server.stdout)
         word, pid = server.stdout.readline().split()
         assert word == "ready"
-        until(lambda: stuck_threads(int(pid)) == THREADS)
+        until(lambda: stuck_threads(int(pid)) == THREADS, 60)
         yield int(pid)
 
 

@@ -287,3 +287,36 @@ def test_a_hook_starts_the_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posix, "posix_spawn", spawn)
     start_recovery()
     assert [Path(command[-1]) for command in started] == [Path(module.__file__)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"), [(0o700, 1), (0o755, 1), (0o775, 0), (0o757, 0)], ids=oct
+)
+def test_only_records_that_no_other_user_could_write_are_used(
+    tmp_path: Path, records: Path, mode: int, found: int
+) -> None:
+    records.mkdir()
+    (records / "1").write_bytes(b"write\0%s\0old\0" % os.fsencode(tmp_path / "one"))
+    records.chmod(mode)
+    assert recover() == found
+    assert (tmp_path / "one").exists() == bool(found)
+
+
+def test_only_writes_to_a_watched_file_count() -> None:
+    """Not that it was removed, or its file system unmounted; inotify(7)."""
+
+    def event(watch: int, mask: int, name: bytes = b"") -> bytes:
+        numbers = (watch, mask, 0, len(name))
+        return b"".join(each.to_bytes(4, sys.byteorder) for each in numbers) + name
+
+    ignored, modified = 0x8000, 2
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    try:
+        os.write(writer, event(1, ignored) + event(2, modified) + event(3, modified, b"name\0\0\0"))
+        os.write(writer, event(4, modified | 0x4000_0000))
+        assert module.read_written(reader) == {2, 3, 4}
+        assert module.read_written(reader) == set()
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert module.read_written(-1) == set()

@@ -153,3 +153,25 @@ def test_without_another_thread_the_caller_makes_the_call(monkeypatch: pytest.Mo
     monkeypatch.setattr("schedhook.host.bounded._thread", threading.local())
     monkeypatch.setattr(threading.Thread, "start", fail)
     assert call_bounded(os.getpid(), threading.get_ident) == threading.get_ident()
+
+
+def test_a_user_has_few_threads_that_wait(tmp_path: Path) -> None:
+    """The real user counts: a program can be set-user-ID."""
+    users = {1: 1000, 2: 1000, 3: 1000, 4: 1000, 5: 1000, 6: 2000}
+    for pid, user in users.items():
+        status = tmp_path / f"proc/{pid}/status"
+        status.parent.mkdir(parents=True)
+        status.write_text(f"Name:\tx\nUid:\t{user}\t{pid}\t{pid}\t{pid}\n")
+    calls = [KernelWait(tmp_path / f"fifo{pid}") for pid in range(1, 5)]
+    try:
+        for pid, call in enumerate(calls, 1):
+            assert call_bounded(5, lambda: 7, tmp_path) == 7
+            with pytest.raises(NotAnsweringError):
+                call_bounded(pid, call, tmp_path, seconds=_SECONDS)
+        with pytest.raises(NotAnsweringError, match="process 5 does not answer"):
+            call_bounded(5, lambda: 7, tmp_path)
+        assert call_bounded(6, lambda: 7, tmp_path) == 7
+    finally:
+        for call in calls:
+            call.end()
+    _until(lambda: call_bounded(5, lambda: 7, tmp_path) == 7)
