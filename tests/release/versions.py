@@ -126,7 +126,7 @@ def fresh_root(suite: str, files: Sequence[Path], workers: int) -> Iterator[Root
 
 def legs(root: Root, wheel: Path, deb: Path) -> Iterator[Leg]:
     """Yield the rows of a root, each when it was tried."""
-    extra = "dev" if root.workers else "metrics"
+    extra = "test" if root.workers else "metrics"
     from_wheel = f"schedhook[{extra}] @ file:///root/{wheel.name}"
     for versions, pins in (("lowest", lowest()), ("newest", [])):
         python = root.environment(versions, [from_wheel, *pins])
