@@ -81,9 +81,8 @@ def relocate(*options: object) -> Contender:
     """Return the report's `seconds`: plan, move, verify."""
 
     def run(target: Target, old: int, new: int) -> float:
-        report = tools.schedhook(
-            "relocate", "--pid", target.pid, "--from", old, "--to", new, *options
-        )
+        pids = [word for pid in target.pids for word in ("--pid", pid)]
+        report = tools.schedhook("relocate", *pids, "--from", old, "--to", new, *options)
         if report["outcome"] != "complete":
             raise RuntimeError(f"not complete: {report}")
         return float(report["seconds"])
@@ -254,6 +253,18 @@ def areas(results: Results, rounds: int) -> None:
     ]
 
 
+def processes(results: Results, rounds: int) -> None:
+    """Compare 512 processes of 1 MiB each with one process that has as much."""
+    move = relocate("--threads", 2)
+    with tools.target("processes", 512, 0) as many, tools.target("anon", 512, 0) as one:
+        for _ in range(rounds):
+            take_turns(results, many, {"512 processes": move}, 1)
+            take_turns(results, one, {"one process": move}, 1)
+    results.ratios.append(
+        Ratio(name="512 processes to one", ours="512 processes", against="one process", most=2)
+    )
+
+
 def sizes(results: Results, rounds: int, mibs: Sequence[int]) -> None:
     """Measure time and the mover's memory by size."""
     smallest, largest = mibs[0], mibs[-1]
@@ -316,6 +327,7 @@ def everything(
     yield "stall", lambda results: stalls(results, rounds, mib)
     yield "sparse", lambda results: sparse(results, rounds)
     yield "areas", lambda results: areas(results, rounds)
+    yield "processes", lambda results: processes(results, rounds)
     steps = [100 * 2**step for step in range(8) if 100 * 2**step <= largest]
     yield "sizes", lambda results: sizes(results, rounds, steps)
     yield "threads", lambda results: threads(results, rounds, mib, [1, 2, 4])

@@ -4,18 +4,21 @@
  *
  * KIND: anon (small pages), thp (transparent huge pages), sparse (1 TiB of address space, of which
  * MIB are used, in scattered runs of 64 KiB), areas (each page an area: every other one can only be
- * read), gaps (each page an area, between two that are not mapped). Prints `ready START BYTES` and
- * reads commands, one per line: `probe` starts a thread that writes to one page after the other and
- * maps and unmaps a page in between, as an allocator does; `stall` prints the longest write and the
- * longest map-and-unmap since the last `stall`, in ns. */
+ * read), gaps (each page an area, between two that are not mapped), processes (a child for each
+ * MiB, which has that one). Prints `ready START BYTES` and reads commands, one per line: `probe`
+ * starts a thread that writes to one page after the other and maps and unmaps a page in between, as
+ * an allocator does; `stall` prints the longest write and the longest map-and-unmap since the last
+ * `stall`, in ns. */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -85,6 +88,34 @@ static void part(int gaps)
             die("munmap, mprotect");
 }
 
+/* Touch MIB megabytes in as many children, which end with this process. */
+static void spread(size_t mib)
+{
+    int done[2];
+    char byte;
+
+    if (pipe(done))
+        die("pipe");
+    for (size_t each = 0; each < mib; each++) {
+        pid_t child = fork();
+
+        if (child < 0)
+            die("fork");
+        if (child)
+            continue;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (size_t at = 0; at < 1ul << 20; at += PAGE)
+            memory[at] = 1;
+        if (write(done[1], "", 1) != 1)
+            die("write");
+        for (;;)
+            pause();
+    }
+    for (size_t each = 0; each < mib; each++)
+        if (read(done[0], &byte, 1) != 1)
+            die("read");
+}
+
 int main(int count, char **arguments)
 {
     char line[32];
@@ -113,8 +144,11 @@ int main(int count, char **arguments)
     memory = (char *)(((uintptr_t)start + HUGE - 1) / HUGE * HUGE);
     if (madvise(memory, room, strcmp(arguments[1], "thp") ? MADV_NOHUGEPAGE : MADV_HUGEPAGE))
         die("madvise");
-    for (size_t number = 0; number < used / PAGE; number++)
-        *page(number) = 1;
+    if (!strcmp(arguments[1], "processes"))
+        spread(used >> 20);
+    else
+        for (size_t number = 0; number < used / PAGE; number++)
+            *page(number) = 1;
     if (gaps || !strcmp(arguments[1], "areas"))
         part(gaps);
     if (syscall(SYS_set_mempolicy, 0, NULL, 0ul))

@@ -65,6 +65,14 @@ class Target:
         _, start, size = self._line().split()
         self.start, self.size = int(start, 16), int(size)
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes that have the memory."""
+        if self.kind != "processes":
+            return [self.pid]
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(word) for word in children.split()]
+
     def probe(self) -> None:
         """Start the thread that measures how long it has to wait."""
         self._say("probe")
