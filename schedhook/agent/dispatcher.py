@@ -8,14 +8,16 @@ several threads at a time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from schedhook.agent.budget import MoveBudget
 from schedhook.agent.events import CHOICE
-from schedhook.agent.followup import follow_up
+from schedhook.agent.followup import follow_up, lock_seconds
+from schedhook.agent.held_jobs import HeldJobs
 from schedhook.agent.job import Job, is_from_hook
 from schedhook.agent.keep_local.record import write_end
 from schedhook.agent.keeper.keeper import Keeper, Rules
@@ -48,7 +50,7 @@ _log = get_logger()
 class Dispatcher:
     """Handles events with one configuration, one set of plug-ins and one journal.
 
-    `carry_out` is used in place of the relocation pipeline.
+    `carry_out` and `rebalance` are used in place of the relocation pipeline.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Dispatcher:
         *,
         root: Path = Path("/"),
         carry_out: Relocate | None = None,
+        rebalance: Callable[[Sequence[Request]], Sequence[Report]] | None = None,
     ) -> None:
         self.journal = journal
         self._records = Records(journal)
@@ -68,6 +71,8 @@ class Dispatcher:
         self._carry_out = carry_out or (
             lambda request: relocate(request, config, plugins, root=root)
         )
+        self._rebalance = rebalance or self._rebalance_here
+        self._held = HeldJobs()
         self._starting = StartingSteps()
         self._suspensions = Suspensions()
         self.keeper = Keeper(Rules.read(config))
@@ -132,21 +137,37 @@ class Dispatcher:
             record_choice(adapter, event.job, event.data[CHOICE])
         if is_from_hook(event):
             adapter.record_event(event)
+        with self._held.hold(event.scheduler, event.job, lock_seconds(event, kind)):
+            return follow_up(self._job(event, kind, adapter, suspended_s), self._starting)
+
+    def _job(
+        self, event: Event, kind: EventKind, adapter: Scheduler, suspended_s: float = 0.0
+    ) -> Job:
         actions = actions_for(adapter, event.job, self._config.actions, record=True)
-        job = Job(
+        return Job(
             event=event,
             kind=kind,
             adapter=adapter,
             actions=actions,
             records=self._records,
             relocate=self._recorder(event, gentle=actions.is_gentle or None),
+            rebalance=self._rebalance_together,
+            open_other=self._open_other,
             retry_s=self._config.agent.retry_s,
             budget=self._budget,
             suspended_s=suspended_s,
             keeper=self.keeper,
             root=self.root,
         )
-        return follow_up(job, self._starting)
+
+    @contextmanager
+    def _open_other(self, scheduler: str, name: str) -> Iterator[Job]:
+        """Open a job that no event is about, held for the block. Raise JobLockedError."""
+        event = Event(
+            scheduler=scheduler, point=EventKind.LOOK.value, job=name, data={"seen_by": "agent"}
+        )
+        with self._held.hold(scheduler, name), self._records.locked(scheduler, name):
+            yield self._job(event, EventKind.LOOK, self.adapter(scheduler))
 
     def _recorder(self, event: Event, gentle: bool | None) -> Relocate:
         """Return the pipeline for the work on this event: it records its reports for the job."""
@@ -156,11 +177,27 @@ class Dispatcher:
             request = replace(request, job=request.job or event.job, gentle=own)
             report = self._carry_out(request)
             if not request.dry_run:
-                reports = self.journal.reports
-                self._records.write(lambda: reports.add(report, event.scheduler, request.job))
+                self._record(report, event.scheduler, request.job)
             return report
 
         return carry_out
+
+    def _rebalance_together(self, requests: Sequence[Request]) -> Sequence[Report]:
+        """Bring memory of several jobs home together; record a report where some has moved."""
+        reports = self._rebalance(requests)
+        for request, report in zip(requests, reports, strict=True):
+            if report.bytes_moved:  # that it does not fit is no news
+                self._record(report, request.scheduler or "", request.job)
+        return reports
+
+    def _rebalance_here(self, requests: Sequence[Request]) -> Sequence[Report]:
+        # Not at the top: a hook imports this module, and never rebalances.
+        from schedhook.relocation.rebalance import rebalance  # noqa: PLC0415
+
+        return rebalance(requests, self._config, self._plugins, root=self.root).reports
+
+    def _record(self, report: Report, scheduler: str, job: str | None) -> None:
+        self._records.write(lambda: self.journal.reports.add(report, scheduler, job))
 
     # -- start and end of jobs -------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from schedhook.host.topology import read_topology
 from schedhook.roles.request import Request
 from schedhook.roles.scheduler import EventKind, Replacement, Task
 from schedhook.values.actions import OnRelocation, OnSharedProcessors
-from schedhook.values.model import Placement
+from schedhook.values.model import Event, Placement
 from schedhook.values.nodemap import vacate_first
 from schedhook.values.sets import NodeSet
 
@@ -24,10 +24,14 @@ _LOCK_SECONDS = 20.0
 _WAITING = frozenset({EventKind.SUSPENDED, EventKind.RESUMING, EventKind.RELOCATED})
 
 
+def lock_seconds(event: Event, kind: EventKind) -> float:
+    """Return for how long the event waits for another one of its job, or for a trade with it."""
+    return _LOCK_SECONDS if kind in _WAITING and is_from_hook(event) else 0
+
+
 def follow_up(job: Job, starting: StartingSteps) -> EventResult:
     """Do what the event asks for. Raise JobLockedError if another process works on the job."""
-    wait = _LOCK_SECONDS if job.kind in _WAITING and is_from_hook(job.event) else 0
-    with job.records.locked(job.scheduler, job.name, wait):
+    with job.records.locked(job.scheduler, job.name, lock_seconds(job.event, job.kind)):
         run = job.records.run(job.scheduler, job.name)
         if run is not None and run.ended is not None:
             return EventResult(summary="the job has ended", acted=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +39,10 @@ class Job:
     records: Records
     relocate: Relocate
     """The pipeline; it records its reports for this job."""
+    rebalance: Callable[[Sequence[Request]], Sequence[Report]]
+    """Brings memory of several jobs home together; it records the report of each."""
+    open_other: Callable[[str, str], AbstractContextManager[Job]]
+    """Opens another job, (scheduler, job), held for the block; raises JobLockedError."""
     retry_s: float
     """Seconds after which a relocation that was refused is tried again."""
     budget: MoveBudget

@@ -68,9 +68,9 @@ def rebalance(
 ) -> Rebalance:
     """Bring the off-node memory of the requests' jobs home together; with `dry_run` only plan it.
 
-    The requests are those of one job each, and differ in `job` and `scheduler` only. Every job gets
-    a report, whatever becomes of the others. Raise UsageError or PluginError for what is wrong with
-    all of them.
+    The requests are those of one job each, or of some of its processes, and differ in `job`,
+    `scheduler` and `pids` only. Every job gets a report, whatever becomes of the others. Raise
+    UsageError or PluginError for what is wrong with all of them.
     """
     if not requests:
         return Rebalance()

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from schedhook.cli.main import main
 from schedhook.host.page_sizes import BASE_PAGE
 from schedhook.host.pagesets import find_largest_pagesets
+from schedhook.journal.journal import Journal
 from tests.forked import in_child
+from tests.numa.agents import running_agent
 from tests.numa.dirt import count_killed, taken
 from tests.numa.jobs import MIB, Job, drop_caches, free_bytes, numa_stat, until
 from tests.numa.killing import kill_after
@@ -230,3 +234,32 @@ def test_full_nodes_borrow_the_room_of_another(run: Any) -> None:
         for job in jobs.values():
             assert job.task.residency()[job.home] >= SIZE * MIB - MOST_LEFT
             assert job.task.checksum() == job.checksum
+
+
+def test_an_agent_lets_jobs_trade_places(tmp_path: Path) -> None:
+    """With keep_local, and without a command: each waits for room until the last one does, too."""
+    config = tmp_path / "config.toml"
+    config.write_text(f'[journal]\npath = "{tmp_path}/db"\n[actions]\nkeep_local = true\n')
+    options = ["--config", config, "--socket", tmp_path / "s", "--spool", tmp_path / "spool"]
+    end = str(int(time.time()) + 7200)
+    with (
+        patch.dict(os.environ, SLURM_JOB_END_TIME=end),
+        away(RING) as jobs,
+        running_agent(tmp_path / "log", *options),
+    ):
+        until(lambda: all(_is_home(job) for job in jobs.values()), 300)
+        for job in jobs.values():
+            job.assert_home()
+    with Journal.open(tmp_path / "db", create=False) as journal:
+        said = [
+            event["summary"]
+            for name in jobs
+            for run in journal.history(name)
+            for event in run["events"]
+            if event["point"] == "keep-local"
+        ]
+    assert sum("traded places with" in each for each in said) == len(jobs), said
+
+
+def _is_home(job: Away) -> bool:
+    return numa_stat(job.cgroup, "anon")[job.home] >= SIZE * MIB

@@ -29,8 +29,10 @@ class Reading:
     situation: Situation
     tasks: tuple[Task, ...]
     """Those for whose off-node memory there is room, without processes whose memory is bound."""
+    astray: tuple[Task, ...]
+    """Those with off-node memory, room or not, the most first; without such processes."""
     sources: NodeSet
-    """The nodes on which that memory is."""
+    """The nodes on which the memory of `tasks` is."""
     room: Mapping[int, int]
     """Bytes that the kernel can give on each of the job's own nodes."""
 
@@ -64,6 +66,7 @@ def read_job(job: Job, tasks: Sequence[Task]) -> Reading | None:
     return Reading(
         situation=situation,
         tasks=tuple(fitting),
+        astray=tuple(astray),
         sources=NodeSet(node for task in fitting for node in strays[task.name]),
         room={node: nodes[node].room for node in homes if node in nodes},
     )

@@ -10,8 +10,8 @@ from schedhook.agent.keeper.decision import Decision, Situation, Verdict
 from schedhook.agent.keeper.keeper import JobKey, JobState
 from schedhook.agent.records import Records
 from schedhook.journal.gains import KEEP_LOCAL, Gain
-from schedhook.values.model import Event
-from schedhook.values.sizes import GIB
+from schedhook.values.model import Event, Report
+from schedhook.values.sizes import GIB, MIB
 
 _MOST_CHANGE = 0.25
 """The share by which off-node memory changes before the same decision is written again."""
@@ -44,6 +44,15 @@ def write_decision(
         "age_s": round(situation.age, 1),
     }
     _put(records, key, figures | _gain(state), summary, time.time())
+
+
+def describe_move(report: Report, seconds: float) -> str:
+    """Return what moved and what did not, for people."""
+    result = f"moved {report.bytes_moved / MIB:.1f} MiB in {seconds:.1f} s"
+    if report.left_by_reason:
+        reasons = ", ".join(report.left_by_reason)
+        result += f", left {report.bytes_left / MIB:.1f} MiB ({reasons})"
+    return result
 
 
 def write_end(records: Records, key: JobKey, state: JobState, at: float) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from schedhook.agent.job import SETTLED, Job, move
 from schedhook.agent.keep_local.reading import Reading, read_job
-from schedhook.agent.keep_local.record import is_news, write_decision
+from schedhook.agent.keep_local.record import describe_move, is_news, write_decision
+from schedhook.agent.keep_local.trade import trade_places
 from schedhook.agent.keeper.decision import MUCH_LATER, Decision, Situation, Verdict
 from schedhook.agent.keeper.keeper import JobKey, Keeper
 from schedhook.agent.results import Step
@@ -33,6 +34,8 @@ def keep_local(job: Job, tasks: Sequence[Task]) -> list[Step]:
     now, state = time.monotonic(), keeper.state(key)
     decision = keeper.decide(key, reading.situation, now, reading.room)
     keeper.took(key, now - began, now)
+    if decision.verdict is Verdict.NO_ROOM and (traded := trade_places(job, reading, keeper)):
+        return [Step(lines=(f"keep_local: {traded}",))]
     if not is_news(state, decision, reading.situation):
         return []
     result = decision.why
@@ -72,8 +75,4 @@ def _move(job: Job, reading: Reading) -> str:
         return "its processes have ended"
     if report.outcome not in SETTLED:
         return report.summary()
-    result = f"moved {moved / MIB:.1f} MiB in {now - began:.1f} s"
-    if report.left_by_reason:
-        reasons = ", ".join(report.left_by_reason)
-        result += f", left {report.bytes_left / MIB:.1f} MiB ({reasons})"
-    return result
+    return describe_move(report, now - began)

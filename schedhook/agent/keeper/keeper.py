@@ -191,6 +191,14 @@ class Keeper:
         state.awaited = room if decision.verdict is Verdict.NO_ROOM else {}
         return decision
 
+    def waiting(self) -> list[JobKey]:
+        """Return the jobs whose memory found no room at home."""
+        return [key for key, state in self.jobs.items() if state.verdict is Verdict.NO_ROOM]
+
+    def may_move(self, size: int, now: float) -> bool:
+        """Return whether the host's budget allows `size` bytes now."""
+        return not self.rules.host_daily or self._host.spent(now) + size <= self.rules.host_daily
+
     def decided(self, key: JobKey, decision: Decision, now: float) -> None:
         """Note a decision about what the latest glance has shown."""
         state = self.state(key)

@@ -1,0 +1,111 @@
+"""Trade places: bring memory home that finds room there only once that of another job has left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from schedhook.agent.job import Job
+from schedhook.agent.keep_local.reading import Reading, read_job
+from schedhook.agent.keep_local.record import describe_move, write_decision
+from schedhook.agent.keeper.decision import Verdict
+from schedhook.agent.keeper.keeper import JobKey, Keeper
+from schedhook.agent.parking import read_parked
+from schedhook.journal.errors import JobLockedError
+from schedhook.roles.request import Request
+from schedhook.values.model import Report
+from schedhook.values.sizes import MIB
+from schedhook.values.text import join_some
+
+
+@dataclass(frozen=True, slots=True)
+class _Partner:
+    """A job whose memory waits for room, held for the trade."""
+
+    job: Job
+    reading: Reading
+
+    @property
+    def key(self) -> JobKey:
+        return self.job.scheduler, self.job.name
+
+    def request(self, keeper: Keeper) -> Request:
+        pids = tuple(pid for task in self.reading.astray for pid in task.pids)
+        return Request(
+            job=self.job.name,
+            scheduler=self.job.scheduler,
+            pids=pids,
+            gentle=True,
+            bandwidth_mb_s=keeper.rules.rate / 1e6,
+        )
+
+
+def trade_places(job: Job, reading: Reading, keeper: Keeper) -> str | None:
+    """Bring the job's memory home together with that of other jobs that wait for room.
+
+    Record what moved, for each of them. Return what came of it for this job; None if no other job
+    waits, or nothing of this one has moved.
+    """
+    with ExitStack() as stack:
+        partners = [_Partner(job, reading), *_find_partners(job, keeper, stack)]
+        size = sum(each.reading.situation.off_node for each in partners)
+        if len(partners) < 2 or not keeper.may_move(size, time.monotonic()):
+            return None
+        began = time.monotonic()
+        reports = job.rebalance([each.request(keeper) for each in partners])
+        seconds = time.monotonic() - began
+        results = [
+            _record(partner, report, keeper, seconds, [each.job.name for each in partners])
+            for partner, report in zip(partners, reports, strict=True)
+        ]
+    if results[0] is None:
+        keeper.took(partners[0].key, seconds, time.monotonic())
+    return results[0]
+
+
+def _find_partners(job: Job, keeper: Keeper, stack: ExitStack) -> Iterator[_Partner]:
+    """Yield the other jobs that wait for room and may move; the stack holds them."""
+    for scheduler, name in keeper.waiting():
+        if (scheduler, name) == (job.scheduler, job.name):
+            continue
+        try:
+            other = stack.enter_context(job.open_other(scheduler, name))
+        except JobLockedError:
+            continue
+        if (found := _read(other, keeper)) is not None:
+            yield found
+
+
+def _read(job: Job, keeper: Keeper) -> _Partner | None:
+    """Read a job's page tables, and decide anew; None if its memory is not to move now."""
+    run = job.records.run(job.scheduler, job.name)
+    ended = run is not None and run.ended is not None
+    if ended or not job.actions.keep_local or job.adapter.suspended(job.name) or read_parked(job):
+        return None
+    tasks = job.tasks()
+    reading = read_job(job, tasks) if tasks else None
+    if reading is None:
+        return None
+    key = (job.scheduler, job.name)
+    decision = keeper.decide(key, reading.situation, time.monotonic(), reading.room)
+    moves = decision.verdict in (Verdict.MOVE, Verdict.NO_ROOM)
+    return _Partner(job, reading) if moves else None
+
+
+def _record(
+    partner: _Partner, report: Report, keeper: Keeper, seconds: float, names: Sequence[str]
+) -> str | None:
+    """Record what has moved of a job's memory, and return it in words; None if nothing has."""
+    moved, situation = report.bytes_moved, partner.reading.situation
+    if not moved:
+        return None
+    situation = replace(situation, fitting=situation.off_node)
+    keeper.moved(partner.key, situation, moved, seconds, time.monotonic())
+    others = join_some([name for name in names if name != partner.job.name])
+    size = f"{situation.off_node / MIB:.1f} MiB off-node"
+    result = f"{size}: traded places with {others}; {describe_move(report, seconds)}"
+    state = keeper.state(partner.key)
+    write_decision(partner.job.records, partner.key, state, situation, result)
+    return result

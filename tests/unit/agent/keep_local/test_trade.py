@@ -1,0 +1,159 @@
+"""Jobs trade places: which take part, what is asked for, and what is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from schedhook.agent.dispatcher import Dispatcher
+from schedhook.agent.keep_local.looks import KEEPS_LOCAL
+from schedhook.agent.keeper.decision import Verdict
+from schedhook.jobs.choice import record_choice
+from schedhook.journal.journal import Journal
+from schedhook.roles.request import Request
+from schedhook.testing.hosts import FakeArea, FakeNode, write_host, write_process
+from schedhook.values.config import Config, KeepLocalSection
+from schedhook.values.model import NodeMap, Outcome, Plan, ProcessPlan, Report
+from schedhook.values.room import Room
+from schedhook.values.sets import NodeSet
+from tests.unit.agent.one_job import ME, PARENT
+from tests.unit.agentkit import FakeScheduler, event, place, plugins, with_actions
+
+MIB = 1 << 20
+SIZE = 64 * MIB
+HOME = {"1": (ME, 0), "2": (PARENT, 1)}
+"""Process and node of each job; its memory is on the other one's node."""
+
+
+class Full:
+    """Two jobs on each other's nodes, which have no room; in place of the pipeline."""
+
+    def __init__(self, directory: Path, config: Config, moved: int = SIZE) -> None:
+        self.directory = directory
+        self.moved = moved
+        self.asked: list[Sequence[Request]] = []
+        write_host(directory, [FakeNode(number=n, cpus=str(n)) for n in range(2)])
+        area = FakeArea(start=1 << 20, size=SIZE, pages={})
+        for pid, node in HOME.values():
+            write_process(directory, pid, areas=[replace(area, pages={1 - node: SIZE >> 12})])
+        self.journal = Journal.in_memory()
+        self.dispatcher = Dispatcher(
+            config, plugins(directory), self.journal, root=directory,
+            carry_out=self.plan, rebalance=self.rebalance,
+        )  # fmt: skip
+        for job, (pid, node) in HOME.items():
+            place(directory, job, {"0.0": ([pid], str(node), str(node))})
+            for point in ("begin", "look"):
+                self.dispatcher.handle(event(point, job), 1.0)
+
+    def plan(self, request: Request) -> Report:
+        assert request.dry_run, "nothing fits by itself"
+        (pid,) = request.pids
+        old, new = (1, 0) if pid == ME else (0, 1)
+        its = ProcessPlan(pid=pid, command="", residency={old: SIZE}, moves={(old, new): SIZE})
+        none = Room(nodes=NodeSet({new}), size=0, reserve=0)
+        report = self.report(Outcome.PLANNED, old, new)
+        plan = Plan(
+            strategy="s", backend="b", node_map=report.node_map, processes=(its,), rooms=(none,)
+        )
+        return replace(report, plan=plan)
+
+    def rebalance(self, requests: Sequence[Request]) -> Sequence[Report]:
+        self.asked.append(requests)
+        done = self.report(Outcome.COMPLETE, 1, 0)
+        return [replace(done, job=each.job, bytes_moved=self.moved) for each in requests]
+
+    def report(self, outcome: Outcome, old: int, new: int) -> Report:
+        node_map = NodeMap(pairs={old: new})
+        return Report(outcome=outcome, strategy="s", backend="b", node_map=node_map)
+
+    def deal(self, job: str) -> str:
+        self.dispatcher.keeper.turn = ("fake", job)
+        return self.dispatcher.handle(event("look", job, **{KEEPS_LOCAL: True}), 9.0).summary
+
+    def lines(self, job: str) -> list[str]:
+        (run,) = self.journal.history(job)
+        return [each["summary"] for each in run["events"] if each["point"] == "keep-local"]
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Full:
+    return Full(tmp_path, with_actions(keep_local=True))
+
+
+def test_a_job_that_waits_for_room_trades_places_with_another_one(full: Full) -> None:
+    assert "wait for room" in full.deal("1")
+    assert full.asked == [], "no other job waits"
+    summary = full.deal("2")
+    (asked,) = full.asked
+    assert [(each.job, each.pids, each.gentle) for each in asked] == [
+        ("2", (PARENT,), True),
+        ("1", (ME,), True),
+    ]
+    assert "64.0 MiB off-node: traded places with 1; moved 64.0 MiB" in summary
+    assert full.lines("2") == [summary.removeprefix("keep_local: ")]
+    assert "traded places with 2" in full.lines("1")[1]
+    assert full.dispatcher.keeper.waiting() == []
+    assert full.dispatcher.keeper.state(("fake", "1")).kept == SIZE
+    assert [len(full.journal.history(job)[0]["reports"]) for job in HOME] == [1, 1]
+
+
+def test_what_does_not_fit_even_together_is_said_once(tmp_path: Path) -> None:
+    full = Full(tmp_path, with_actions(keep_local=True), moved=0)
+    for job in ("1", "2", "1", "2"):
+        full.deal(job)
+    assert len(full.asked) == 3, "each time when another one waits"
+    assert [len(full.lines(job)) for job in HOME] == [1, 1]
+    assert [full.journal.history(job)[0]["reports"] for job in HOME] == [[], []]
+    assert len(full.dispatcher.keeper.waiting()) == 2
+
+
+@pytest.mark.parametrize("why", ["suspended", "ending", "off", "busy", "budget"])
+def test_a_job_that_must_not_move_takes_no_part(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_actions(keep_local=True)
+    if why == "budget":
+        config = replace(config, keep_local=KeepLocalSection(host_daily_gb=1))
+    full = Full(tmp_path, config)
+    full.deal("1")
+    keeper, held = full.dispatcher.keeper, full.dispatcher._held
+    if why == "suspended":
+        monkeypatch.setattr(FakeScheduler, "suspended", lambda _, job: job == "1")
+    if why == "ending":
+        monkeypatch.setattr(FakeScheduler, "time_left", lambda _, job: 30.0 * int(job) ** 9)
+    if why == "off":
+        record_choice(full.dispatcher.adapter("fake"), "1", "off")
+    if why == "budget":
+        keeper._host.spend((1 << 30) - SIZE, 0.0)
+    if why == "busy":
+        with held.hold("fake", "1"):
+            full.deal("2")
+    else:
+        full.deal("2")
+    assert full.asked == []
+
+
+def test_the_other_job_is_held_meanwhile(full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event of it is handled once the memory has moved."""
+    full.deal("1")
+    said = []
+
+    def rebalance(requests: Sequence[Request]) -> Sequence[Report]:
+        said.append(full.dispatcher.handle(event("look", "1"), 9.0))
+        return full.rebalance(requests)
+
+    monkeypatch.setattr(full.dispatcher, "_rebalance", rebalance)
+    full.deal("2")
+    assert said[0].retry_after
+    assert "the agent is moving memory of job 1" in said[0].summary
+    assert full.dispatcher.handle(event("look", "1"), 9.0).retry_after is None
+
+
+def test_a_job_that_waits_is_one_without_room(full: Full) -> None:
+    full.deal("1")
+    assert full.dispatcher.keeper.waiting() == [("fake", "1")]
+    assert full.dispatcher.keeper.state(("fake", "1")).verdict is Verdict.NO_ROOM
