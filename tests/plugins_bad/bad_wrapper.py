@@ -3,7 +3,7 @@
 from schedhook import hookimpl
 
 
-@hookimpl(wrapper=True)
+@hookimpl(hookwrapper=True)
 def schedhook_mappers():
     yield
     return []

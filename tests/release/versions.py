@@ -29,7 +29,7 @@ DEPENDENCIES = [
     *("python3-rich", "python3-structlog", "python3-tenacity"),
 ]
 # What the unit tests need besides: programs, a compiler, and git for what it keeps.
-FOR_UNITS = ["gcc", "git", "libc6-dev", "make", "python3-dev"]
+FOR_UNITS = ["gcc", "git", "libc6-dev", "make", "mount", "numactl", "python3-dev"]
 HERE = "/root/schedhook"
 """The project in a root: the unit tests use its files."""
 TOUR = f"{HERE}/tests/release/tour.py"
@@ -167,12 +167,22 @@ def output(words: Sequence[object]) -> str:
 
 
 def last_line(words: Sequence[object], **environ: str) -> str:
-    """Return the last line that a program prints, whatever its exit status."""
+    """Return the last line that a program prints, whatever its exit status.
+
+    What failed, as pytest says it, is printed on standard error.
+    """
     done = subprocess.run(
         list(map(str, words)), check=False, stdout=subprocess.PIPE, text=True, cwd=PROJECT,
         env=os.environ | environ,
     )  # fmt: skip
-    return (done.stdout.strip().splitlines() or [f"exit status {done.returncode}"])[-1].strip("= ")
+    lines = done.stdout.strip().splitlines() or [f"exit status {done.returncode}"]
+    print(
+        *(each for each in lines if each.startswith(("FAILED", "ERROR"))),
+        sep="\n",
+        end="\n",
+        file=sys.stderr,
+    )
+    return lines[-1].strip("= ")
 
 
 def main() -> int:

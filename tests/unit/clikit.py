@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import inspect
 import os
 import pty
 import re
@@ -14,6 +15,8 @@ import termios
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from click.testing import CliRunner
+
 Run = Callable[..., tuple[int, str, str]]
 """Run `schedhook` in this process; return its exit status, standard output, standard error."""
 SCHEDHOOK = (sys.executable, "-P", "-m", "schedhook.cli.main")
@@ -23,6 +26,17 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a command that runs until it is stopped."""
 _SECONDS = 60
 """How long a program may be silent, or take to end."""
+
+
+def make_runner() -> CliRunner:
+    """Return click's runner, with both outputs apart; click 8.1 mixes them unless it is told."""
+    mixes = "mix_stderr" in inspect.signature(CliRunner).parameters
+    return CliRunner(**({"mix_stderr": False} if mixes else {}))
+
+
+def unquoted(message: str) -> str:
+    """Return a message without quotes: click 8.1 puts none around options."""
+    return message.replace("'", "")
 
 
 @contextmanager

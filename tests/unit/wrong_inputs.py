@@ -20,8 +20,8 @@ COMMANDS_AND_OPTIONS: list[Wrong] = [
     ("relocate ON --form 0 --to 2", 2, "'--from'"),
     ("relocate ON --from", 2, "Option '--from' requires an argument"),
     ("relocate ON --from 0 --to 2 3", 2, "extra argument (3)"),
-    ("plan ON --from 0 --to 2 --dry-run", 2, "No such option '--dry-run'"),
-    ("rebalance --pid 100", 2, "No such option '--pid'"),
+    ("plan ON --from 0 --to 2 --dry-run", 2, "'--dry-run'"),
+    ("rebalance --pid 100", 2, "'--pid'"),
     ("profile ON", 2, "name a LOG of accesses, or record them now: --record 30s"),
     ("profile F/empty --record 3s --pid 100 --root H", 2, "leave out LOG"),
     ("profile ON --record 3s", 2, "--record is for processes of this host: leave out --root"),
@@ -41,7 +41,7 @@ COMMANDS_AND_OPTIONS: list[Wrong] = [
     ("setup systemd --undoo", 2, "Did you mean '--undo'?"),
     ("setup systemd --directory F", 2, "--directory is for `setup slurm` and `setup shell`"),
     ("setup slurm --hook-config F/good.CF", 2, "--hook-config is for `setup pbs`"),
-    ("recover --force", 2, "No such option '--force'"),
+    ("recover --force", 2, "'--force'"),
     ("doctor --jsn", 2, "Did you mean '--json'?"),
 ]
 SETS_AND_MAPS: list[Wrong] = [

@@ -18,7 +18,7 @@ from schedhook.cli.setup import targets
 from schedhook.testing.hosts import write_process
 from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 from tests.unit import wrong_inputs as tables
-from tests.unit.clikit import Run
+from tests.unit.clikit import Run, unquoted
 from tests.unit.screenkit import AREA, make_host
 from tests.unit.wrong_inputs import Wrong
 from tests.users import NOBODY
@@ -92,7 +92,7 @@ def test_a_wrong_input_is_one_line(
     assert (got, out) == (status, "")
     assert err.startswith("schedhook: ")
     assert err.count("\n") == 1
-    assert words in err.replace(str(files), "F")
+    assert unquoted(words) in unquoted(err.replace(str(files), "F"))
     assert state(files, host) == before
 
 
@@ -138,7 +138,7 @@ def test_a_wrong_input_to_job_migrate(
     out, err = capfd.readouterr()
     assert (leave.value.code, out, err.count("\n")) == (status, "", 1)
     assert err.startswith("job-migrate: ")
-    assert words in err
+    assert unquoted(words) in unquoted(err)
 
 
 # -- rights --------------------------------------------------------------------------------------

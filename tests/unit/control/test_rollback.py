@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from schedhook.backends.native import _core
 from schedhook.cli.main import main
@@ -24,6 +23,7 @@ from schedhook.hook.recovery import start_recovery
 from schedhook.host.processes import read_start_time
 from schedhook.values.errors import RefusedError
 from tests.unit.agentkit import agent
+from tests.unit.clikit import make_runner
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_the_file_recovers_by_itself(left: Path, records: Path) -> None:
 
 @pytest.mark.parametrize("words", [["show", "--pid", str(os.getpid())], ["plugins"], ["doctor"]])
 def test_every_command_recovers(left: Path, words: list[str]) -> None:
-    result = CliRunner().invoke(main, words)
+    result = make_runner().invoke(main, words)
     assert "an earlier relocation was killed; its changes were rolled back" in result.stderr
     assert left.read_text() == "old"
 

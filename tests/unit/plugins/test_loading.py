@@ -208,5 +208,5 @@ def test_loading_the_plug_ins_imports_nothing_heavy() -> None:
     )
     assert "schedhook_plugins.mappers" in loaded
     heavy = {"rich", "click", "structlog", "tenacity", "importlib.metadata", "tomllib"}
-    assert heavy.isdisjoint(loaded)
+    assert heavy.isdisjoint(set(loaded) - set(modules_after("import pluggy")))
     assert "schedhook.backends.native._core" not in loaded

@@ -17,18 +17,18 @@ from schedhook.values.config import Config, RelocationSection
 from schedhook.values.model import Policies
 
 
-def setup(plugins: Plugins, policies: Policies) -> Setup:
+def set_up(plugins: Plugins, policies: Policies) -> Setup:
     config = Config(relocation=RelocationSection(policies=policies))
     return Setup(config=config, plugins=plugins, root=Path("/"))
 
 
 def test_policies_that_are_left_need_nothing(plugins: Plugins) -> None:
-    assert list(check_policies(setup(plugins, Policies.LEAVE))) == []
+    assert list(check_policies(set_up(plugins, Policies.LEAVE))) == []
 
 
 @pytest.mark.skipif(not _core.remote_restorers(), reason="not implemented for this architecture")
 def test_it_works_here(plugins: Plugins) -> None:
-    (finding,) = check_policies(setup(plugins, Policies.REBIND))
+    (finding,) = check_policies(set_up(plugins, Policies.REBIND))
     assert finding.level is Severity.OK
 
 
@@ -42,6 +42,6 @@ def test_it_does_not_work(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(_core, "remote_stop", stop)
-    (finding,) = check_policies(setup(plugins, Policies.REBIND))
+    (finding,) = check_policies(set_up(plugins, Policies.REBIND))
     assert finding.level is Severity.PROBLEM
     assert what in finding.what

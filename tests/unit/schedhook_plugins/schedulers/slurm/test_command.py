@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from schedhook.journal.journal import Journal
 from schedhook.testing.hosts import write_file
@@ -25,12 +24,13 @@ from schedhook_plugins.schedulers.slurm import command as command_module
 from schedhook_plugins.schedulers.slurm.answers import JobAnswer
 from schedhook_plugins.schedulers.slurm.command import command
 from schedhook_plugins.schedulers.slurm.migrate import check_later_steps
+from tests.unit.clikit import make_runner
 from tests.unit.schedhook_plugins.schedulers.slurm.job_host import JOB, JobHost, place
 
 
 def run(*words: str) -> dict[str, Any]:
     """Run the command and return its JSON."""
-    result = CliRunner().invoke(command, [*words, "--json"], standalone_mode=False)
+    result = make_runner().invoke(command, [*words, "--json"], standalone_mode=False)
     if result.exception is not None:
         raise result.exception
     answer = json.loads(result.stdout)
@@ -134,7 +134,7 @@ def test_a_job_that_ends_meanwhile_is_said_to(
 
     monkeypatch.setattr(command_module, "relocate", ends)
     words = ["7", "--this-host", "--config", str(config), "--cpus", "2-3"]
-    result = CliRunner().invoke(command, words, standalone_mode=False)
+    result = make_runner().invoke(command, words, standalone_mode=False)
     assert "the job ended while it was moved" in result.stderr
     with Journal.open(config.with_name("configured.db")) as journal:
         assert journal.overrides.get("slurm", "7") is None
@@ -152,7 +152,7 @@ def test_a_dry_run_records_nothing(here: JobHost, config: Path) -> None:
 def test_what_stayed_is_reported_with_its_reason(here: JobHost, config: Path) -> None:
     here.outcomes, here.left = [Outcome.PARTIAL], {"hidden": 3 << 20, "EBUSY": 1 << 20}
     words = ["7", "--this-host", "--config", str(config), "--cpus", "2-3"]
-    result = CliRunner().invoke(command, words, standalone_mode=False)
+    result = make_runner().invoke(command, words, standalone_mode=False)
     assert "partial, processors 0-1 -> 2-3, nodes 0-1 -> 2-3" in result.stdout
     assert "moved 100.0 MiB, left 4.0 MiB (hidden, EBUSY)" in result.stdout
 
