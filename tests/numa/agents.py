@@ -10,11 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from schedhook.cli.main import main
+from schedhook.hook import run as hook
 from tests.forked import in_child
 from tests.numa.killing import kill_after
 
 PATIENCE = 300
 """Seconds; the machine is emulated, and its files come over a network."""
+
+
+def hook_command(directory: Path, point: str) -> list[str]:
+    """Return the command of a hook of Slurm's, for the agent or the spool in that directory."""
+    places = ["--socket", f"{directory}/s", "--spool", f"{directory}/spool"]
+    return [sys.executable, "-I", "-S", hook.__file__, "slurm", point, *places]
 
 
 @contextmanager

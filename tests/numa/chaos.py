@@ -11,7 +11,6 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -24,10 +23,9 @@ from schedhook.cli.commands import agent as _agent  # noqa: F401
 from schedhook.cli.commands import relocate as _relocate  # noqa: F401
 from schedhook.cli.main import main
 from schedhook.control.undo import recover
-from schedhook.hook import run as hook
 from schedhook.journal.journal import Journal
 from tests.forked import Child, in_child
-from tests.numa.agents import PATIENCE
+from tests.numa.agents import PATIENCE, hook_command
 from tests.numa.dirt import count_killed, taken
 from tests.numa.jobs import Job, free_bytes
 from tests.numa.killing import settle
@@ -198,8 +196,7 @@ class Host:
     @contextmanager
     def _hook(self, point: str, job: ChaosJob) -> Iterator[subprocess.Popen[bytes]]:
         """Run a hook as slurmd does, and wait for it."""
-        options = ["--socket", self.directory / "s", "--spool", self.directory / "spool"]
-        command = [sys.executable, "-I", "-S", hook.__file__, "slurm", point, *options]
+        command = hook_command(self.directory, point)
         environment = {"SLURM_JOB_ID": job.name, "SLURM_JOB_UID": "0"}
         with (
             self.log.open("ab") as log,
