@@ -177,17 +177,20 @@ def deliver(
     Return None if no agent accepts it and the caller waits for the result: then the event must be
     handled without an agent. If one is there that hangs, the spool has the event as well.
     """
+    has_spool = posix.geteuid() == 0 or spool != SPOOL  # the host's spool belongs to root
     if wait and _seconds_in_spool(spool) > _LATE:
         patience = min(patience, _PATIENCE)
+    elif not has_spool and b"\0" + CHOICE + b"=" in message:
+        patience = max(patience, _PATIENCE_WAIT)  # nobody else takes what a user's job has chosen
     try:
         return send(message, path, timeout, wait, patience)
     except NotDelivered as problem:
         if wait and not isinstance(problem, NotAnswered):
             return None
-        if posix.geteuid() != 0 and spool == SPOOL:
+        if not has_spool:
             if wait:
                 return None
-            raise  # the host's spool belongs to root
+            raise
         fallback = _import_fallback()
         try:
             fallback.write_spool(message, spool)

@@ -160,6 +160,26 @@ def test_a_job_hardly_waits_for_an_agent_that_hangs(
     assert parse_message(raw).data == b"x" * length
 
 
+@pytest.mark.parametrize(
+    ("user", "choice", "patient"), [(1000, "off", True), (1000, "", False), (0, "off", False)]
+)
+def test_a_users_choice_is_worth_patience_as_the_spool_is_roots(
+    user: int, choice: str, patient: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {b"SCHEDHOOK": choice.encode()} if choice else {}
+    message = delivery.make_message("slurm", "task_prolog", environ, b"", False)
+    monkeypatch.setattr(delivery, "SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setattr(delivery.posix, "geteuid", lambda: user)
+    with silent(tmp_path):
+        before = time.monotonic()
+        with contextlib.suppress(delivery.NotDelivered):
+            delivery.deliver(
+                message, str(tmp_path / "agent.sock"), delivery.SPOOL, 3.0, False, 0.05
+            )
+        assert (time.monotonic() - before > 0.7) == patient
+    assert (tmp_path / "spool").exists() == (user == 0)
+
+
 def test_what_waits_is_patient_but_not_with_an_agent_that_has_left_events(tmp_path: Path) -> None:
     words = ("look", "7", "--wait", "--timeout", "20")
     with silent(tmp_path):
