@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 # The virtual machine sees this host's files, so the interpreter must lie where every Debian has it.
 PYTHON ?= /usr/bin/python3
-PACKAGES := gcc python3-dev python3-venv numactl \
+PACKAGES := gcc libc6-dev python3-dev python3-venv numactl \
     qemu-system-x86 linux-image-amd64 busybox-static e2fsprogs file udev
 VENV := .venv
 EDITABLE ?= --editable

@@ -182,8 +182,9 @@ class Cluster:
         os.kill(pid, signal.SIGTERM)
         with contextlib.suppress(Unexpected):
             wait_until(lambda: not self._alive(name), 20, f"{name} to end")
-        if self._alive(name):
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it can end at last
+            if self._alive(name):
+                os.kill(pid, signal.SIGKILL)
 
     # -- configuration -------------------------------------------------------------------------
 
