@@ -36,7 +36,9 @@ class Room:
 
     def words(self, directory: str = "/") -> list[str]:
         """Return the words that run the command after them in the room."""
-        return ["/usr/bin/nsenter", f"--wd={directory}", "--mount", f"--target={self._pid}", "--"]
+        # Its root, too: that of the namespace is the host's if the tests run in a chroot.
+        where = ["--mount", "--root", f"--wd={directory}", f"--target={self._pid}"]
+        return ["/usr/bin/nsenter", *where, "--"]
 
     def run(
         self, words: Sequence[str | Path], environ: Mapping[str, str] | None = None, user: int = 0
