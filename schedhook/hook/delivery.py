@@ -181,7 +181,7 @@ def deliver(
     if wait and _seconds_in_spool(spool) > _LATE:
         patience = min(patience, _PATIENCE)
     elif not has_spool and b"\0" + CHOICE + b"=" in message:
-        patience = max(patience, _PATIENCE_WAIT)  # nobody else takes what a user's job has chosen
+        patience = max(patience, _PATIENCE_WAIT)  # else the job's choice would be lost
     try:
         return send(message, path, timeout, wait, patience)
     except NotDelivered as problem:

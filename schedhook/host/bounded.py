@@ -1,7 +1,7 @@
 """Calls that wait for the lock of another process's address space, each given up in time.
 
 A process can keep that lock for ever: a page fault on a file of a FUSE server that never answers
-holds it, and any user may run such a server. Whoever reads /proc/PID/maps, numa_maps, smaps,
+holds it, and any user may run such a server. A read of /proc/PID/maps, numa_maps, smaps,
 pagemap, cmdline or environ then waits in the kernel, and so do move_pages(2) and migrate_pages(2).
 
 Nothing but the end of this process interrupts such a call. So another thread makes it, and is left
@@ -195,7 +195,7 @@ def _user(pid: int, root: Path) -> int:
 
 
 def _forget_threads() -> None:
-    """Begin anew in a forked child, which has none of the threads."""
+    """Forget all threads in a forked child, which has none of them."""
     _thread.lease = None
     _left.clear()
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from schedhook.cli.errors import run_command
 from schedhook.cli.main import main
+from tests.users import NOBODY
 
-NOBODY = 65534
 CLONE_NEWNS = 1 << 17
 MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
 SYSCALLS = {"migrate_pages": 256, "move_pages": 279, "pidfd_open": 434, "userfaultfd": 323}

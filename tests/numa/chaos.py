@@ -128,7 +128,7 @@ class Host:
         cpus = frozenset(nodes)
         job = ChaosJob(name=name, cgroup=cgroup, tasks=tasks, sums=sums, stack=stack, cpus=cpus)
         self.jobs.append(job)
-        # Where its memory was before the journal knew the job nobody can tell.
+        # The journal does not tell where the memory was before it knew the job.
         assert settle(lambda: self._is_known(name), PATIENCE), self.log.read_text()[-3000:]
         return f"{name} on {nodes}"
 

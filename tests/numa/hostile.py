@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 PAGE = mmap.PAGESIZE
 FLIPPED = 20 << 20
-"""Bytes of the process that binds itself anew all the time."""
+"""Bytes of the process that changes its binding all the time."""
 
 
 def flip(_socket: str) -> None:

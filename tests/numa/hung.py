@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.numa.jobs import until
-from tests.numa.programs import NOBODY, program
+from tests.numa.programs import program
+from tests.users import NOBODY
 
 THREADS = 3
 """Of hung.c, which wait for the lock or hold it."""

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from tests.users import NOBODY
+
 HERE = Path(__file__).parent
 READY = HERE.parents[1] / "build/tests"
 EXAMPLE = HERE.parents[1] / "plugins/example"
-NOBODY = 65534
 MEMORY = Path("/dev/shm")
 """Where the tests run them: the pages of their files must not be on a disk."""
 THREADS, STATIC = "-pthread", "-static"

@@ -16,10 +16,10 @@ import pytest
 from tests.numa.agents import hook_command
 from tests.numa.hostile import ATTACKS
 from tests.numa.hung import hung_process
-from tests.numa.programs import NOBODY
 from tests.numa.slurm_jobs import SCOPE, slurm_job
 from tests.numa.test_hung import into
 from tests.numa.test_watching import Host, wait_for
+from tests.users import NOBODY
 
 pytestmark = pytest.mark.nodes(4)
 

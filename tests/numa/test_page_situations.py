@@ -36,10 +36,10 @@ from tests.numa.jobs import (
     until,
 )
 from tests.numa.puppet import HUGE, PAGE, UNWRITTEN, Advice, Call, Memory, Puppet
+from tests.users import NOBODY
 
 pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
 
-NOBODY = 65534
 PAGES = 64
 
 

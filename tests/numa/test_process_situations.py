@@ -21,9 +21,10 @@ from schedhook.backends.native.target import NativeTarget
 from schedhook.cli.main import main
 from tests.balancing import setting
 from tests.numa import callers, lsm
-from tests.numa.callers import NOBODY, Answer, be_nobody, call
+from tests.numa.callers import Answer, be_nobody, call
 from tests.numa.jobs import Job, cgroup, until
 from tests.numa.programs import program
+from tests.users import NOBODY
 
 pytestmark = pytest.mark.nodes(4)
 

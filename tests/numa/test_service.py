@@ -29,6 +29,7 @@ from schedhook.values.model import Placement, PlacementOverride
 from schedhook.values.sets import CpuSet, NodeSet
 from tests.numa.jobs import CGROUPS, Job, until
 from tests.numa.slurm_jobs import SCOPE
+from tests.users import NOBODY
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -42,7 +43,6 @@ SOCKET = "/run/schedhook/agent.sock"
 SPOOL = Path("/var/spool/schedhook")
 STATE = Path("/var/lib/schedhook")
 JOB = "4712"
-NOBODY = 65534
 BIG = 40
 ENOUGH = 0.999
 PATIENCE = 120

@@ -26,9 +26,10 @@ from schedhook.backends.native import _core
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.roles.backend import Limits, SharedObject, Sweep
 from schedhook.testing.processes import huge_page_pool
-from tests.numa.callers import NOBODY, be_nobody, call, deny
+from tests.numa.callers import be_nobody, call, deny
 from tests.numa.jobs import cgroup, mounted_disk, until
 from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
+from tests.users import NOBODY
 
 pytestmark = pytest.mark.nodes(4)
 

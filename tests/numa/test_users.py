@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.numa.callers import NOBODY, Answer, be_nobody, call
+from tests.numa.callers import Answer, be_nobody, call
 from tests.numa.jobs import MIB, Job
 from tests.numa.slurm_jobs import slurm_job
+from tests.users import NOBODY
 
 pytestmark = pytest.mark.nodes(4)
 

@@ -79,7 +79,7 @@ def _find_partners(job: Job, keeper: Keeper, stack: ExitStack) -> Iterator[_Part
 
 
 def _read(job: Job, keeper: Keeper) -> _Partner | None:
-    """Read a job's page tables, and decide anew; None if its memory is not to move now."""
+    """Read a job's page tables, and decide again; return None if its memory stays for now."""
     run = job.records.run(job.scheduler, job.name)
     ended = run is not None and run.ended is not None
     if ended or not job.actions.keep_local or job.adapter.suspended(job.name) or read_parked(job):

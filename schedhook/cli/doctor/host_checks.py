@@ -89,7 +89,7 @@ def _check_room(node: Node, reserve: int, *, named_only: bool) -> Finding:
 
 
 def check_processes(setup: Setup) -> Iterable[Finding]:
-    """Name the processes whose memory nobody can look at or move, since they keep its lock."""
+    """Name the processes that keep their memory's lock: it can be neither read nor moved."""
     pids = all_pids(setup.root)
     silent = [pid for pid in pids if not answers(pid, setup.root)]
     if not silent:
