@@ -201,7 +201,7 @@ def _within_budget(job: Job, act: Callable[[], list[Step]]) -> list[Step]:
     """
     if is_from_hook(job.event):
         return act()
-    key = job.scheduler, job.name
+    key = job.key
     wait = job.budget.wait(key)
     if wait:
         said = f"changes too often: its memory follows in {wait:.0f} s, see moves_at_once"

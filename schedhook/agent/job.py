@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schedhook.agent.budget import MoveBudget
 from schedhook.agent.events import TRIED
-from schedhook.agent.keeper.keeper import Keeper
+from schedhook.agent.keeper.keeper import JobKey, Keeper
 from schedhook.agent.records import Records
 from schedhook.agent.results import Step
 from schedhook.host.vanishing import call_with_living
@@ -62,6 +62,11 @@ class Job:
     def name(self) -> str:
         """The job's id."""
         return self.event.job
+
+    @property
+    def key(self) -> JobKey:
+        """The job's scheduler and id."""
+        return self.scheduler, self.name
 
     def tasks(self) -> tuple[Task, ...]:
         """Return the job's tasks as they are now."""

@@ -11,7 +11,7 @@ from schedhook.agent.job import Job
 from schedhook.agent.keep_local.reading import Reading, read_job
 from schedhook.agent.keep_local.record import describe_move, write_decision
 from schedhook.agent.keeper.decision import Verdict
-from schedhook.agent.keeper.keeper import JobKey, Keeper
+from schedhook.agent.keeper.keeper import Keeper
 from schedhook.agent.parking import read_parked
 from schedhook.journal.errors import JobLockedError
 from schedhook.roles.request import Request
@@ -26,10 +26,6 @@ class _Partner:
 
     job: Job
     reading: Reading
-
-    @property
-    def key(self) -> JobKey:
-        return self.job.scheduler, self.job.name
 
     def request(self, keeper: Keeper) -> Request:
         pids = tuple(pid for task in self.reading.astray for pid in task.pids)
@@ -61,14 +57,14 @@ def trade_places(job: Job, reading: Reading, keeper: Keeper) -> str | None:
             for partner, report in zip(partners, reports, strict=True)
         ]
     if results[0] is None:
-        keeper.took(partners[0].key, seconds, time.monotonic())
+        keeper.took(job.key, seconds, time.monotonic())
     return results[0]
 
 
 def _find_partners(job: Job, keeper: Keeper, stack: ExitStack) -> Iterator[_Partner]:
     """Yield the other jobs that wait for room and may move; the stack holds them."""
     for scheduler, name in keeper.waiting():
-        if (scheduler, name) == (job.scheduler, job.name):
+        if (scheduler, name) == job.key:
             continue
         try:
             other = stack.enter_context(job.open_other(scheduler, name))
@@ -88,8 +84,7 @@ def _read(job: Job, keeper: Keeper) -> _Partner | None:
     reading = read_job(job, tasks) if tasks else None
     if reading is None:
         return None
-    key = (job.scheduler, job.name)
-    decision = keeper.decide(key, reading.situation, time.monotonic(), reading.room)
+    decision = keeper.decide(job.key, reading.situation, time.monotonic(), reading.room)
     moves = decision.verdict in (Verdict.MOVE, Verdict.NO_ROOM)
     return _Partner(job, reading) if moves else None
 
@@ -102,10 +97,10 @@ def _record(
     if not moved:
         return None
     situation = replace(situation, fitting=situation.off_node)
-    keeper.moved(partner.key, situation, moved, seconds, time.monotonic())
+    keeper.moved(partner.job.key, situation, moved, seconds, time.monotonic())
     others = join_some([name for name in names if name != partner.job.name])
     size = f"{situation.off_node / MIB:.1f} MiB off-node"
     result = f"{size}: traded places with {others}; {describe_move(report, seconds)}"
-    state = keeper.state(partner.key)
-    write_decision(partner.job.records, partner.key, state, situation, result)
+    state = keeper.state(partner.job.key)
+    write_decision(partner.job.records, partner.job.key, state, situation, result)
     return result

@@ -22,7 +22,7 @@ KEEPS_LOCAL = "keep_local"
 
 def keep_local(job: Job, tasks: Sequence[Task]) -> list[Step]:
     """Bring a running job's off-node memory home if that pays, and is allowed at this moment."""
-    keeper, key = job.keeper, (job.scheduler, job.name)
+    keeper, key = job.keeper, job.key
     if keeper is None or keeper.turn != key or job.adapter.suspended(job.name):
         return []
     if not job.actions.keep_local:
@@ -61,7 +61,7 @@ def _leave_alone(job: Job, keeper: Keeper, key: JobKey) -> list[Step]:
 
 def _move(job: Job, reading: Reading) -> str:
     """Bring home what fits, and return what came of it; what stayed is decided about again."""
-    keeper, key = job.keeper, (job.scheduler, job.name)
+    keeper, key = job.keeper, job.key
     assert keeper is not None
     began = time.monotonic()
     request = Request(
