@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,6 +22,9 @@ PARTS = 3
 often."""
 SPARE_MIB = 1024
 """What QEMU and the host need beside each guest's memory."""
+FAULT_LINES = 8
+FAULT_WIDTH = 300
+"""How much of a failure the summary repeats."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,11 +167,25 @@ def run(tier: Tier, *, seconds: float, nodes: int | None, setup: machine.Setup) 
     return passed
 
 
+def failures(path: Path) -> Iterator[str]:
+    """Yield the name of each test that failed by pytest's junit.xml, with where and why."""
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        for fault in (*case.iter("failure"), *case.iter("error")):
+            lines = (fault.text or fault.get("message") or "").splitlines()
+            said = [line for line in lines if line.startswith((">", "E "))][:FAULT_LINES]
+            text = "\n".join(line[:FAULT_WIDTH] for line in [*said, *lines[-1:]])
+            yield f"{case.get('classname')}::{case.get('name')}\n{textwrap.indent(text, '    ')}"
+
+
 def summary(names: list[str]) -> int:
-    """Print the counts of each tier and their sum; return 1 if a test failed or is missing.
+    """Print each failure, the counts of each tier and their sum; return 1 if a test failed.
 
     A tier without a result counts as one failure.
     """
+    for junit in (RESULTS / name / "junit.xml" for name in names):
+        if junit.exists():
+            for failure in failures(junit):
+                print(f"failed: {failure}")
     counts = {}
     for name in names:
         junit = RESULTS / name / "junit.xml"
