@@ -11,7 +11,7 @@ from schedhook.cli.doctor.examination import examine
 from schedhook.cli.loading import load
 from schedhook.cli.options.common import config_option
 from schedhook.cli.options.types import FILE, PathType
-from schedhook.cli.setup.steps import carry_out
+from schedhook.cli.setup import steps
 from schedhook.cli.setup.targets import (
     Setup,
     metrics_setup,
@@ -71,6 +71,7 @@ def command(
         raise UsageError("--directory is for `setup slurm`, `setup spank` and `setup shell`")
     if hook_config is not None and target != "pbs":
         raise UsageError("--hook-config is for `setup pbs`")
+    directory = directory.absolute() if directory is not None else None
     config, plugins = load(config_path)
     if target == "spank":
         setup: AbstractContextManager[Setup] = nullcontext(spank_setup(directory, undo=undo))
@@ -78,7 +79,8 @@ def command(
         setup = _setup(target, config, directory, hook_config, dry_run)
     with setup as its:
         # An installer is run in any case: it is told to change nothing.
-        carry_out(its.steps, undo=undo, dry_run=dry_run and target not in _INSTALLERS)
+        act = steps.undo if undo else steps.carry_out
+        act(its.steps, dry_run=dry_run and target not in _INSTALLERS)
     if undo:
         return 0
     for line in its.left:

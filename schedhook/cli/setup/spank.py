@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 from schedhook.cli.setup.shipped import shipped
-from schedhook.cli.setup.steps import Run
+from schedhook.cli.setup.steps import Directory, Run, Step
 from schedhook.values.errors import UsageError
 from schedhook.values.text import printable
 
 DIRECTORY = Path("/etc/slurm/schedhook")
 _NAME = "schedhook.so"
+_PLAIN = re.compile(r"/[\w./+@:=-]*")
+"""A path that plugstack.conf can name, which has no quotes."""
 _FLAGS = ("-O2", "-Wall", "-Wextra", "-shared", "-fPIC")
 
 
-def spank_steps(directory: Path, *, undo: bool) -> tuple[Run, ...]:
+def spank_steps(directory: Path, *, undo: bool) -> tuple[Step, ...]:
     """Return the steps that build the plug-in in a directory, on a local disk of every host.
 
     Raise UsageError if it cannot be built here.
     """
     source, library = shipped("slurm/spank/schedhook.c"), directory / _NAME
+    new = directory / f".{_NAME}.new"
     if not undo:
+        if not _PLAIN.fullmatch(str(directory)):
+            raise UsageError(
+                f"{str(directory)!r}: choose a directory whose path has only letters, digits and"
+                " ./+@:=-_, as plugstack.conf takes it"
+            )
         _check(source)
     return (
-        Run(words=("mkdir", "-p", str(directory))),
+        Directory(path=directory, is_made=True),
+        Run(words=("cc", *_FLAGS, "-o", str(new), str(source))),
+        # A job that starts now loads the old plug-in or the new one.
         Run(
-            words=("cc", *_FLAGS, "-o", str(library), str(source)),
-            undo_words=("rm", "-f", str(library)),
+            words=("mv", "-f", str(new), str(library)),
+            undo_words=("rm", "-f", str(new), str(library)),
         ),
     )
 

@@ -44,22 +44,24 @@ class Setup:
 
 def systemd_setup() -> Setup:
     """Return the agent's unit, which is enabled and started, and the spool's directory."""
-    unit = shipped(f"systemd/{_UNIT}.service").read_text()
+    text = shipped(f"systemd/{_UNIT}.service").read_text()
+    unit = Place(
+        path=_SYSTEM / f"{_UNIT}.service",
+        text=text.replace("@SCHEDHOOK@", _in_unit(find_program())),
+    )
     tmpfiles = _TMPFILES / "schedhook.conf"
     return Setup(
         steps=(
             Run(undo_words=("systemctl", "daemon-reload")),  # the last step of an undo
             Directory(path=_CONFIGURATION),  # the unit's ConfigurationDirectory
-            Place(
-                path=_SYSTEM / f"{_UNIT}.service",
-                text=unit.replace("@SCHEDHOOK@", _in_unit(find_program())),
-            ),
+            unit,
             Place(path=tmpfiles, text=shipped("systemd/schedhook.tmpfiles.conf").read_text()),
             Run(words=("systemd-tmpfiles", "--create", str(tmpfiles))),
             Run(words=("systemctl", "daemon-reload")),
             Run(
                 words=("systemctl", "enable", "--now", _UNIT),
                 undo_words=("systemctl", "disable", "--now", _UNIT),
+                undo_needs=unit,
             ),
         ),
         left=("records stay in /var/lib/schedhook and /var/spool/schedhook when this is undone",),

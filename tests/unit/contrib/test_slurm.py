@@ -146,7 +146,7 @@ def test_the_hooks_can_be_installed_twice_and_removed(site: Site) -> None:
         ("task_prolog", "TaskProlog"),
     ):
         path = site.hooks / hook
-        assert f"    {parameter}={path}\n" in first.stdout
+        assert f'    {parameter}="{path}"\n' in first.stdout
         assert stat.S_IMODE(path.stat().st_mode) == 0o755
         assert "@" not in path.read_text()
     assert site.install().returncode == 0
@@ -203,7 +203,13 @@ def test_a_directory_that_other_users_can_change_is_warned_of(site: Site) -> Non
 
 
 @pytest.mark.parametrize(
-    "options", [["--directory", "hooks"], ["--seconds", "0"], ["--seconds", "900"]]
+    "options",
+    [
+        ["--directory", "hooks"],
+        ["--directory", "/hooks#1"],
+        ["--seconds", "0"],
+        ["--seconds", "900"],
+    ],
 )
 def test_wrong_options_are_refused(site: Site, options: list[str]) -> None:
     assert site.install(*options).returncode == 2

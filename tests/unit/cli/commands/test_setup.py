@@ -114,11 +114,59 @@ def test_another_programs_file_is_kept(run: Run, host: Host) -> None:
     path = host.directory / FILES[0]
     path.parent.mkdir()
     path.write_text("[Service]\nExecStart=/bin/true\n")
-    for undo in ([], ["--undo"]):
-        status, _, err = run("setup", "systemd", *undo)
-        assert status == 2
-        assert "is not schedhook's: move it away first" in err
+    status, _, err = run("setup", "systemd")
+    assert status == 2
+    assert "is not schedhook's: move it away first" in err
+    assert host.files() == {FILES[0]}, "not even another file was placed"
+    status, out, _ = run("setup", "systemd", "--undo")
+    assert status == 0
+    assert f"keep {path}, which is not schedhook's" in out
+    assert host.called() == ["systemctl daemon-reload"], "it is not disabled either"
     assert "/bin/true" in path.read_text()
+
+
+def test_undo_twice_and_after_a_set_up_that_was_interrupted(run: Run, host: Host) -> None:
+    (host.bin / "systemctl").write_text(
+        f"#!/bin/sh\ncase $1 in disable) cat {host.directory}/{FILES[0]};; esac\n"
+    )
+    assert run("setup", "systemd", "--undo")[0] == 0
+    assert run("setup", "systemd")[0] == 0
+    (host.directory / FILES[0]).unlink()
+    assert run("setup", "systemd", "--undo")[0] == 0
+    assert host.files() == set()
+
+
+def test_undo_goes_on_after_a_failure_and_tells_it(run: Run, host: Host) -> None:
+    assert run("setup", "systemd")[0] == 0
+    (host.bin / "systemctl").write_text("#!/bin/sh\nexit 3\n")
+    status, _, err = run("setup", "systemd", "--undo")
+    assert (status, host.files()) == (1, set())
+    assert err.count("\n") == 1
+    assert "disable --now schedhook-agent: exit status 3; systemctl daemon-reload: exit" in err
+
+
+@pytest.mark.parametrize("target", ["systemd", "slurm", "spank"])
+def test_users_can_read_what_is_placed_whatever_the_umask(
+    run: Run, host: Host, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """Users' jobs run a TaskProlog, and srun loads the plug-in."""
+    (host.bin / "cc").write_text(
+        '#!/bin/sh\nfor out; do [ "$last" = -o ] && : > "$out"; last=$out; done'
+    )
+    (host.bin / "cc").chmod(0o755)
+    placed = host.directory / "placed"
+    monkeypatch.setattr(targets, "_TMPFILES", placed / "tmpfiles")
+    more = ["--directory", placed / "by/admin"] if target != "systemd" else []
+    before = os.umask(0o077)
+    try:
+        assert run("setup", target, *more)[0] == 0
+        assert os.umask(0o077) == 0o077, "it was restored"
+    finally:
+        os.umask(before)
+    found = [placed, *placed.rglob("*")]
+    assert len(found) >= 3
+    assert [path for path in found if path.stat().st_mode & 0o044 != 0o044] == []
+    assert [path for path in found if path.is_dir() and path.stat().st_mode & 0o011 != 0o011] == []
 
 
 def test_a_file_that_cannot_be_placed_is_named(run: Run, host: Host) -> None:
@@ -139,9 +187,12 @@ def test_a_command_that_fails_ends_it(run: Run, host: Host) -> None:
 
 def test_slurms_option_is_built_on_the_host(run: Run, host: Host) -> None:
     cc = host.bin / "cc"
-    cc.write_text(f'#!/bin/sh\necho cc "$@" >> {host.directory}/called\n')
-    cc.chmod(0o755)
     where = host.directory / "hooks"
+    cc.write_text(
+        f'#!/bin/sh\necho cc "$@" >> {host.directory}/called\n'
+        f'[ "$1" = -fsyntax-only ] || echo built > {where}/.schedhook.so.new\n'
+    )
+    cc.chmod(0o755)
     status, out, _ = run("setup", "spank", "--directory", where)
     assert status == 0
     assert f"\n    optional {where}/schedhook.so\n" in out
@@ -149,13 +200,28 @@ def test_slurms_option_is_built_on_the_host(run: Run, host: Host) -> None:
     assert check.startswith("cc -fsyntax-only ")
     assert build.startswith("cc -O2 -Wall -Wextra -shared -fPIC -o")
     assert build.endswith("contrib/slurm/spank/schedhook.c")
-    assert where.is_dir()
-    (where / "schedhook.so").touch()
+    assert [path.name for path in where.iterdir()] == ["schedhook.so"]
     run("setup", "spank", "--directory", where, "--undo", "--dry-run")
     assert (where / "schedhook.so").exists()
     cc.write_text("#!/bin/sh\nexit 1\n")  # nothing is compiled to undo it
     assert run("setup", "spank", "--directory", where, "--undo")[0] == 0
-    assert not (where / "schedhook.so").exists()
+    assert not where.exists()
+    assert run("setup", "spank", "--directory", where, "--undo")[0] == 0
+
+
+def test_slurms_option_is_built_in_a_directory_that_slurm_can_name(
+    run: Run, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(host.directory)
+    (host.bin / "cc").write_text(
+        "#!/bin/sh\n[ $1 = -fsyntax-only ] || : > hooks/.schedhook.so.new\n"
+    )
+    (host.bin / "cc").chmod(0o755)
+    status, out, _ = run("setup", "spank", "--directory", "hooks")
+    assert (status, f"optional {host.directory}/hooks/schedhook.so" in out) == (0, True)
+    status, out, err = run("setup", "spank", "--directory", "two words")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "only letters, digits" in err
 
 
 def test_slurms_option_needs_slurms_headers(run: Run, host: Host) -> None:
