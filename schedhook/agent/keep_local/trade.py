@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from schedhook.agent.job import Job
+from schedhook.agent.keep_local.gentle import gently
 from schedhook.agent.keep_local.reading import Reading, read_job
 from schedhook.agent.keep_local.record import describe_move, write_decision
 from schedhook.agent.keeper.decision import Verdict
@@ -15,9 +16,13 @@ from schedhook.agent.keeper.keeper import Keeper
 from schedhook.agent.parking import read_parked
 from schedhook.journal.errors import JobLockedError
 from schedhook.roles.request import Request
+from schedhook.values.errors import PLUGIN_ERRORS
+from schedhook.values.log import get_logger
 from schedhook.values.model import Report
 from schedhook.values.sizes import MIB
-from schedhook.values.text import join_some
+from schedhook.values.text import describe_error, join_some
+
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +34,18 @@ class _Partner:
 
     def request(self, keeper: Keeper) -> Request:
         pids = tuple(pid for task in self.reading.astray for pid in task.pids)
-        return Request(
-            job=self.job.name,
-            scheduler=self.job.scheduler,
-            pids=pids,
-            gentle=True,
-            bandwidth_mb_s=keeper.rules.rate / 1e6,
-        )
+        request = Request(job=self.job.name, scheduler=self.job.scheduler, pids=pids)
+        return gently(request, keeper.rules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trade:
+    """What became of a trade."""
+
+    seconds: float
+    moved: int
+    """Bytes of all jobs."""
+    names: Sequence[str]
 
 
 def trade_places(job: Job, reading: Reading, keeper: Keeper) -> str | None:
@@ -45,15 +55,19 @@ def trade_places(job: Job, reading: Reading, keeper: Keeper) -> str | None:
     waits, or nothing of this one has moved.
     """
     with ExitStack() as stack:
-        partners = [_Partner(job, reading), *_find_partners(job, keeper, stack)]
-        size = sum(each.reading.situation.off_node for each in partners)
-        if len(partners) < 2 or not keeper.may_move(size, time.monotonic()):
+        partners = [_Partner(job, reading), *_find_partners(job, reading, keeper, stack)]
+        if len(partners) < 2:
             return None
         began = time.monotonic()
         reports = job.rebalance([each.request(keeper) for each in partners])
         seconds = time.monotonic() - began
+        trade = _Trade(
+            seconds=seconds,
+            moved=sum(report.bytes_moved for report in reports),
+            names=[each.job.name for each in partners],
+        )
         results = [
-            _record(partner, report, keeper, seconds, [each.job.name for each in partners])
+            _record(partner, report, keeper, trade)
             for partner, report in zip(partners, reports, strict=True)
         ]
     if results[0] is None:
@@ -61,16 +75,30 @@ def trade_places(job: Job, reading: Reading, keeper: Keeper) -> str | None:
     return results[0]
 
 
-def _find_partners(job: Job, keeper: Keeper, stack: ExitStack) -> Iterator[_Partner]:
-    """Yield the other jobs that wait for room and may move; the stack holds them."""
+def _find_partners(
+    job: Job, reading: Reading, keeper: Keeper, stack: ExitStack
+) -> Iterator[_Partner]:
+    """Yield other jobs that wait for room and may move, as far as the host's budget allows.
+
+    The stack holds them. A job that cannot be read does not keep the others from trading.
+    """
+    size = reading.situation.off_node
     for scheduler, name in keeper.waiting():
         if (scheduler, name) == job.key:
             continue
         try:
             other = stack.enter_context(job.open_other(scheduler, name))
+            found = _read(other, keeper)
         except JobLockedError:
             continue
-        if (found := _read(other, keeper)) is not None:
+        except PLUGIN_ERRORS as error:
+            _log.error("job takes no part in a trade", job=name, problem=describe_error(error))
+            continue
+        if found is None:
+            continue
+        both = size + found.reading.situation.off_node
+        if keeper.may_move(both, time.monotonic()):
+            size = both
             yield found
 
 
@@ -89,18 +117,18 @@ def _read(job: Job, keeper: Keeper) -> _Partner | None:
     return _Partner(job, reading) if moves else None
 
 
-def _record(
-    partner: _Partner, report: Report, keeper: Keeper, seconds: float, names: Sequence[str]
-) -> str | None:
+def _record(partner: _Partner, report: Report, keeper: Keeper, trade: _Trade) -> str | None:
     """Record what has moved of a job's memory, and return it in words; None if nothing has."""
     moved, situation = report.bytes_moved, partner.reading.situation
     if not moved:
         return None
     situation = replace(situation, fitting=situation.off_node)
+    # The rate is that of all jobs together.
+    seconds = trade.seconds * moved / trade.moved
     keeper.moved(partner.job.key, situation, moved, seconds, time.monotonic())
-    others = join_some([name for name in names if name != partner.job.name])
+    others = join_some([name for name in trade.names if name != partner.job.name])
     size = f"{situation.off_node / MIB:.1f} MiB off-node"
-    result = f"{size}: traded places with {others}; {describe_move(report, seconds)}"
+    result = f"{size}: traded places with {others}; {describe_move(report, trade.seconds)}"
     state = keeper.state(partner.job.key)
     write_decision(partner.job.records, partner.job.key, state, situation, result)
     return result

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from schedhook.agent.job import SETTLED, Job, move
+from schedhook.agent.keep_local.gentle import gently
 from schedhook.agent.keep_local.reading import Reading, read_job
 from schedhook.agent.keep_local.record import describe_move, is_news, write_decision
 from schedhook.agent.keep_local.trade import trade_places
@@ -64,10 +65,8 @@ def _move(job: Job, reading: Reading) -> str:
     keeper, key = job.keeper, job.key
     assert keeper is not None
     began = time.monotonic()
-    request = Request(
-        home=True, sources=reading.sources, gentle=True, bandwidth_mb_s=keeper.rules.rate / 1e6
-    )
-    report, _ = move(job, reading.tasks, request)
+    request = Request(home=True, sources=reading.sources)
+    report, _ = move(job, reading.tasks, gently(request, keeper.rules))
     now = time.monotonic()
     moved = report.bytes_moved if report else 0
     keeper.moved(key, reading.situation, moved, now - began, now)

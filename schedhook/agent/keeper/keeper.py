@@ -193,7 +193,8 @@ class Keeper:
 
     def waiting(self) -> list[JobKey]:
         """Return the jobs whose memory found no room at home."""
-        return [key for key, state in self.jobs.items() if state.verdict is Verdict.NO_ROOM]
+        jobs = tuple(self.jobs.items())  # another thread drops a job that ends
+        return [key for key, state in jobs if state.verdict is Verdict.NO_ROOM]
 
     def may_move(self, size: int, now: float) -> bool:
         """Return whether the host's budget allows `size` bytes now."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,6 +137,56 @@ def test_a_job_that_must_not_move_takes_no_part(
     else:
         full.deal("2")
     assert full.asked == []
+
+
+def test_a_job_that_cannot_be_read_does_not_keep_the_others_from_trading(
+    full: Full, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its adapter may fail, and its user may have it do so."""
+    full.dispatcher.keeper.state(("fake", "0")).verdict = Verdict.NO_ROOM
+    full.dispatcher.keeper.state(("gone", "7")).verdict = Verdict.NO_ROOM
+    suspended = FakeScheduler.suspended
+
+    def fail(self: FakeScheduler, job: str) -> bool:
+        if job == "0":
+            raise SystemExit("out of order")
+        return suspended(self, job)
+
+    monkeypatch.setattr(FakeScheduler, "suspended", fail)
+    full.deal("1")
+    assert "traded places with 1" in full.deal("2")
+
+
+def test_as_many_trade_places_as_the_budget_allows(tmp_path: Path) -> None:
+    config = with_actions(keep_local=True)
+    config = replace(config, keep_local=KeepLocalSection(host_daily_gb=1))
+    full = Full(tmp_path, config)
+    place(tmp_path, "3", {"0.0": ([PARENT], "1", "1")})
+    for job in ("1", "3"):
+        full.deal(job)
+    full.asked.clear()
+    keeper = full.dispatcher.keeper
+    keeper._host.spend((1 << 30) - 2 * SIZE, 0.0)
+    full.deal("2")
+    assert [[each.job for each in asked] for asked in full.asked] == [["2", "1"]]
+
+
+def test_each_jobs_rate_is_that_of_the_trade(full: Full) -> None:
+    """Else a trade among many would let memory seem slow to move, and not worth it."""
+    keeper, seen = full.dispatcher.keeper, []
+    moved = keeper.moved
+
+    def note(*arguments: Any) -> None:
+        seen.append(arguments[2] / arguments[3])
+        moved(*arguments)
+
+    keeper.moved = note  # type: ignore[method-assign]
+    full.deal("1")
+    began = time.monotonic()
+    full.deal("2")
+    most = time.monotonic() - began
+    assert len(seen) == 2
+    assert all(rate > 2 * SIZE / most for rate in seen)
 
 
 def test_the_other_job_is_held_meanwhile(full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
