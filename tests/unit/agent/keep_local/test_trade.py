@@ -130,7 +130,7 @@ def test_a_job_that_must_not_move_takes_no_part(
     if why == "off":
         record_choice(full.dispatcher.adapter("fake"), "1", "off")
     if why == "budget":
-        keeper._host.spend((1 << 30) - SIZE, 0.0)
+        keeper._host.spend((1 << 30) - SIZE, time.monotonic())
     if why == "busy":
         with held.hold("fake", "1"):
             full.deal("2")
@@ -160,18 +160,20 @@ def test_a_job_that_cannot_be_read_does_not_keep_the_others_from_trading(
 def test_as_many_trade_places_as_the_budget_allows(tmp_path: Path) -> None:
     config = with_actions(keep_local=True)
     config = replace(config, keep_local=KeepLocalSection(host_daily_gb=1))
-    full = Full(tmp_path, config)
+    full = Full(tmp_path, config, moved=0)
     place(tmp_path, "3", {"0.0": ([PARENT], "1", "1")})
+    for point in ("begin", "look"):
+        full.dispatcher.handle(event(point, "3"), 1.0)
     for job in ("1", "3"):
         full.deal(job)
     full.asked.clear()
     keeper = full.dispatcher.keeper
-    keeper._host.spend((1 << 30) - 2 * SIZE, 0.0)
+    keeper._host.spend((1 << 30) - 2 * SIZE, time.monotonic())
     full.deal("2")
     assert [[each.job for each in asked] for asked in full.asked] == [["2", "1"]]
 
 
-def test_each_jobs_rate_is_that_of_the_trade(full: Full) -> None:
+def test_each_jobs_rate_is_that_of_the_trade(full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a trade among many would let memory seem slow to move, and not worth it."""
     keeper, seen = full.dispatcher.keeper, []
     moved = keeper.moved
@@ -180,7 +182,12 @@ def test_each_jobs_rate_is_that_of_the_trade(full: Full) -> None:
         seen.append(arguments[2] / arguments[3])
         moved(*arguments)
 
-    keeper.moved = note  # type: ignore[method-assign]
+    def rebalance(requests: Sequence[Request]) -> Sequence[Report]:
+        time.sleep(0.2)
+        return full.rebalance(requests)
+
+    monkeypatch.setattr(keeper, "moved", note)
+    monkeypatch.setattr(full.dispatcher, "_rebalance", rebalance)
     full.deal("1")
     began = time.monotonic()
     full.deal("2")
