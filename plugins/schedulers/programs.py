@@ -1,15 +1,20 @@
-"""Programs that a scheduler's hook runs: whether they can be run."""
+"""Run programs for a limited time; say why those that a scheduler's hook runs cannot be run."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from schedhook.values.errors import SchedhookError
 from schedhook.values.ownership import explain_untrusted
 
 _SECONDS = 20.0
+
+
+class NotRunError(SchedhookError):
+    """A program did not start, or did not end in time. The message lacks its name."""
 
 
 def explain_unusable(path: Path, trial: Sequence[str] = ()) -> str | None:
@@ -25,21 +30,35 @@ def explain_unusable(path: Path, trial: Sequence[str] = ()) -> str | None:
     return _try(path, trial) if trial and not explain_untrusted(path) else None
 
 
-def _try(path: Path, trial: Sequence[str]) -> str | None:
+def run_program(
+    words: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program without input for at most so many seconds, and return what it printed.
+
+    Raise NotRunError if it does not start, or does not end.
+    """
     try:
-        done = subprocess.run(
-            [path, *trial],
+        return subprocess.run(
+            words,
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"{path} does not end within {_SECONDS:g} s"
+        raise NotRunError(f"did not end within {seconds:.1f} s") from None
     except OSError as error:
-        return f"{path} does not start: {error.strerror}"
+        raise NotRunError(f"does not start: {error.strerror}") from None
+
+
+def _try(path: Path, trial: Sequence[str]) -> str | None:
+    try:
+        done = run_program([str(path), *trial], _SECONDS)
+    except NotRunError as error:
+        return f"{path} {error}"
     if done.returncode == 0:
         return None
     lines = (done.stderr or done.stdout).strip().splitlines()

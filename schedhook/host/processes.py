@@ -52,6 +52,7 @@ __all__ = [
     "read_areas",
     "read_command",
     "read_environment",
+    "read_first_entry",
     "read_identity",
     "read_memory",
     "read_parent",
@@ -153,6 +154,11 @@ def open_pagemap(pid: int, task: int, root: Path = Path("/")) -> int:
         return os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
 
 
+def read_first_entry(pagemap: int) -> bytes:
+    """Return the first entry of an open pagemap; nothing if the address space has ended."""
+    return os.pread(pagemap, _ENTRY, 0)
+
+
 def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) -> Status:
     """Return the state, user, rights and cpuset of the process, or of its thread `task`."""
     lines = read(pid, task_file("status", task), root).split(b"\n")
@@ -224,7 +230,7 @@ def answers(pid: int, root: Path = Path("/")) -> bool:
     def read_entry() -> None:
         file = open_pagemap(pid, pid, root)
         try:
-            os.pread(file, _ENTRY, 0)
+            read_first_entry(file)
         finally:
             os.close(file)
 

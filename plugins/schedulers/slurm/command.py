@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +32,12 @@ from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Relocate, Request
 from schedhook.values.config import Config
 from schedhook.values.errors import NoPermissionError, SchedhookError, UsageError
-from schedhook.values.model import Outcome, Placement, Report
+from schedhook.values.model import Outcome, Report
 from schedhook.values.policy import PolicyCount
-from schedhook.values.report_json import report_to_dict
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import NAME, HostJobs
 from schedhook_plugins.schedulers.slurm.answers import JobAnswer
-from schedhook_plugins.schedulers.slurm.memory import MIB, describe, left_by_reason
+from schedhook_plugins.schedulers.slurm.memory import MIB, describe
 from schedhook_plugins.schedulers.slurm.migrate import (
     JobMove,
     check_free,
@@ -53,6 +52,7 @@ from schedhook_plugins.schedulers.slurm.override import (
 )
 from schedhook_plugins.schedulers.slurm.queries import query_job
 from schedhook_plugins.schedulers.slurm.remote import Result, run_on_hosts
+from schedhook_plugins.schedulers.slurm.results import build_result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +221,7 @@ def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> Result:
     with locked(journal, arguments.job):
         if arguments.dry_run:
             move = _move(arguments, here, relocate_and_record)
-            return _result(host, move, [*override, *move.notes], dry_run=True)
+            return build_result(host, move, [*override, *move.notes], dry_run=True)
         notes = [
             *override,
             *finish_interrupted(journal, arguments.job, here, relocate_and_record),
@@ -233,7 +233,7 @@ def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> Result:
             with suppress(JournalError):
                 recorder.roll_back()
             raise
-        return _result(host, move, [*notes, *move.notes, *recorder.end(move)], dry_run=False)
+        return build_result(host, move, [*notes, *move.notes, *recorder.end(move)], dry_run=False)
 
 
 def _open_journal(config: Config) -> Journal | None:
@@ -275,47 +275,6 @@ def _move(
 
 
 # -- results -------------------------------------------------------------------------------------
-
-
-def _outcome(move: JobMove, dry_run: bool) -> Outcome:
-    if not move.done:
-        return Outcome.FAILED if move.reports else Outcome.REFUSED
-    if any(report.outcome is Outcome.PARTIAL for report in move.reports):
-        return Outcome.PARTIAL
-    return Outcome.PLANNED if dry_run else Outcome.COMPLETE
-
-
-def _result(host: str, move: JobMove, notes: Sequence[str], *, dry_run: bool) -> Result:
-    """Return what was done on this host as JSON has it."""
-    outcome = _outcome(move, dry_run)
-    return {
-        "host": host,
-        "status": outcome.exit_status,
-        "outcome": outcome.value,
-        "failure": move.failure,
-        "not_restored": list(move.not_restored),
-        "old": _placement(move.old),
-        "new": _placement(move.new),
-        "bytes_planned": sum(report.bytes_planned for report in move.reports),
-        "bytes_moved": sum(report.bytes_moved for report in move.reports),
-        "bytes_left": sum(report.bytes_left for report in move.reports),
-        "left_by_reason": left_by_reason(move.reports),
-        "policies_left": _policies_left(move.reports).to_dict(),
-        "tasks": [
-            {"task": task.name, "pids": list(task.pids), **_placement(task.placement)}
-            for task in move.after
-        ],
-        "reports": [report_to_dict(report) for report in move.reports],
-        "notes": list(notes),
-    }
-
-
-def _policies_left(reports: Iterable[Report]) -> PolicyCount:
-    return sum((report.policies_left for report in reports), PolicyCount())
-
-
-def _placement(placement: Placement) -> dict[str, str]:
-    return {"cpus": str(placement.cpus), "nodes": str(placement.nodes)}
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from schedhook.values.errors import SchedhookError, UsageError
+from schedhook_plugins.schedulers.programs import NotRunError, run_program
 from schedhook_plugins.schedulers.slurm import names
 from schedhook_plugins.schedulers.slurm.answers import (
     SQUEUE_FORMAT,
@@ -81,20 +81,9 @@ def run_command(command: Sequence[str], seconds: float = SECONDS) -> CommandResu
     if configuration := find_configuration():  # the running slurmd may have it elsewhere
         environment["SLURM_CONF"] = str(configuration)
     try:
-        done = subprocess.run(
-            [program, *command[1:]],
-            env={**environment, "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise NotUsable(f"{command[0]} did not answer within {seconds:.1f} s") from None
-    except OSError as error:
-        raise NotUsable(f"{command[0]}: {error.strerror}") from None
+        done = run_program([program, *command[1:]], seconds, {**environment, "LC_ALL": "C"})
+    except NotRunError as error:
+        raise NotUsable(f"{command[0]} {error}") from None
     return CommandResult(status=done.returncode, output=done.stdout, errors=done.stderr)
 
 

@@ -24,8 +24,6 @@ from schedhook.values.errors import NotAnsweringError, ProcessGoneError
 
 _T = TypeVar("_T")
 
-_ENTRY = 8
-"""Bytes per page in pagemap; it reads as empty once the address space is gone."""
 _MOVE_SECONDS = 60.0
 """For so long a call that moves pages may wait: a disk can be slow."""
 _CHECK_SECONDS = 0.05
@@ -178,7 +176,7 @@ class HeldProcess:
 
     def read_entry(self) -> bytes:
         """Return the first entry of the pagemap; nothing if the address space has ended."""
-        return os.pread(self.pagemap, _ENTRY, 0)
+        return processes.read_first_entry(self.pagemap)
 
     def keep(self, descriptor: int) -> int:
         """Return the descriptor, which is now closed together with the others."""

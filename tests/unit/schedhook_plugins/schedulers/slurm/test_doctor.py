@@ -150,10 +150,10 @@ def test_the_method_that_asks_slurm_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(queries, "find_answering", lambda _: (None, "text: not a job's line"))
     (found,) = doctor._controller()
     assert (found.level, "not a job's line" in found.what) == (Severity.PROBLEM, True)
-    monkeypatch.setattr(queries, "ping", lambda: "scontrol did not answer within 5.0 s")
+    monkeypatch.setattr(queries, "ping", lambda: "scontrol did not end within 5.0 s")
     (found,) = doctor._controller()
     assert found.level is Severity.PROBLEM
-    assert "did not answer" in found.what
+    assert "did not end" in found.what
     del answers["text"]
     (found,) = doctor._controller()
     assert found.level is Severity.NOTE

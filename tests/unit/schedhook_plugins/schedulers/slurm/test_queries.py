@@ -255,9 +255,9 @@ def test_all_methods_together_have_one_limit_of_time(
     for program in ("squeue", "scontrol"):
         script(tmp_path, program, "exec sleep 60")
     began = time.monotonic()
-    with pytest.raises(SchedhookError, match=r"scontrol did not answer .* not asked, 0.5 s"):
+    with pytest.raises(SchedhookError, match=r"scontrol did not end .* not asked, 0.5 s"):
         query_job("6")
-    assert "did not answer" in (queries.ping() or "")
+    assert "did not end" in (queries.ping() or "")
     assert time.monotonic() - began < 5
 
 
@@ -295,7 +295,7 @@ def test_a_command_is_limited_in_time_and_free_of_the_users_variables(
         status=3, output="|/somewhere/slurm.conf|C\n"
     )
     script(tmp_path, "scontrol", "exec sleep 60")
-    with pytest.raises(NotUsable, match=r"did not answer within 0\.2 s"):
+    with pytest.raises(NotUsable, match=r"did not end within 0\.2 s"):
         queries.run_command(["scontrol"], seconds=0.2)
     with pytest.raises(NotUsable, match="there is no no-such-command"):
         queries.run_command(["no-such-command"])
