@@ -10,15 +10,26 @@ from typing import Any
 
 from schedhook.cli.footprints import Target
 from schedhook.cli.hosts import Answer, ask_hosts
+from schedhook.jobs.footprint import Footprint
 from schedhook.jobs.order import Order
+from schedhook.values.model import Placement
+from schedhook.values.sets import CpuSet, NodeSet
+
+Json = Mapping[str, Any]
 
 _SECONDS = 300.0
 INSTEAD = "run `schedhook show` on each host"
 """What can be done without ClusterShell."""
-_KEYS = {"jobs": list, "jobs_left_out": int, "problems": list, "nodes": dict}
+_ANSWER: Json = {"jobs": [], "jobs_left_out": 0, "problems": [], "nodes": {}}
 """What an answer has at least, and of which type it is."""
-
-Json = Mapping[str, Any]
+_JOB = Footprint(
+    placement=Placement(cpus=CpuSet(), nodes=NodeSet()),
+    processes=(),
+    residency={},
+    kinds={},
+    off_node={},
+).to_dict()
+"""The same of one of its jobs; None is any type."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,6 +109,12 @@ def describe_hosts(shown: Json) -> str:
 
 
 def _is_answer(value: Any) -> bool:
+    """Return whether `show` of this version could have printed that."""
+    return _is_like(value, _ANSWER) and all(_is_like(job, _JOB) for job in value["jobs"])
+
+
+def _is_like(value: Any, sample: Json) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(value.get(key), kind) for key, kind in _KEYS.items()
+        key in value and (its is None or isinstance(value[key], type(its)))
+        for key, its in sample.items()
     )

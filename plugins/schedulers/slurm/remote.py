@@ -46,6 +46,8 @@ def run_on_hosts(
 def _read_result(answer: Answer) -> Result:
     try:
         result = answer.value["hosts"][0]
+        if not (isinstance(result["status"], int) and isinstance(result["outcome"], str)):
+            raise TypeError
         return {**result, "host": answer.host}
     except (LookupError, TypeError):
         return {

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,17 @@ def write_file(path: Path, text: str) -> None:
     Raise SchedhookError if that fails.
     """
     try:
-        replace_file(path, text.encode(errors="backslashreplace"))
+        replace_file(path, text.encode(errors="backslashreplace"), _mode(path))
     except OSError as error:
         raise SchedhookError(f"cannot write {path}: {error.strerror}; name another file") from error
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of the file that is replaced, or those of a new one."""
+    with suppress(FileNotFoundError):
+        found = path.lstat().st_mode
+        if stat.S_ISREG(found):
+            return found & 0o777
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask

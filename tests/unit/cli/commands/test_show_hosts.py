@@ -80,6 +80,23 @@ def test_each_host_that_fails_is_one_line(run: Run) -> None:
     assert "3 jobs on 1 of 2 hosts" in out
 
 
+@pytest.mark.parametrize(
+    "jobs", ["[7]", '[{"job": "7", "bytes": 5}]', '[{"job": "7", "kinds": 1}]']
+)
+def test_a_host_with_another_version_does_not_hide_the_others(
+    run: Run, ssh: Path, tmp_path: Path, jobs: str
+) -> None:
+    answer = f'{{"jobs": {jobs}, "jobs_left_out": 0, "problems": [], "nodes": {{}}}}'
+    write_ssh(
+        ssh,
+        f"[ $host = n1 ] && echo '{answer}' && exit\nexec sh -c \"$1 --root {tmp_path}/$host\"",
+    )
+    status, out, err = run("show", "--hosts", "n[1-2]")
+    assert (status, err.count("\n")) == (3, 1)
+    assert "n1: its answer has no jobs; is schedhook another version?" in err
+    assert "on 1 of 2 hosts" in out
+
+
 @pytest.mark.usefixtures("ssh")
 def test_what_a_host_says_of_a_wrong_word_is_handed_on(run: Run) -> None:
     status, _, err = run("show", "--hosts", "n1", "--scheduler", "slrum")

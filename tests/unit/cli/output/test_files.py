@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,20 @@ def test_a_file_is_replaced_atomically(
     assert run("show", "--root", host, "--svg", file)[0] == 0
     assert texts(file.read_text())[0] == "3 jobs on this host"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["host", "x.svg"]
+
+
+@pytest.mark.parametrize("umask, before, after", [(0o077, None, 0o600), (0o022, 0o600, 0o600)])
+def test_a_file_that_others_may_not_read_stays_so(
+    run: Run, host: Path, tmp_path: Path, umask: int, before: int | None, after: int
+) -> None:
+    """It has the names of jobs and users."""
+    file = tmp_path / "x.html"
+    if before is not None:
+        file.touch(before)
+        file.chmod(before)
+    umask = os.umask(umask)
+    try:
+        assert run("show", "--root", host, "--html", file)[0] == 0
+    finally:
+        os.umask(umask)
+    assert file.stat().st_mode & 0o777 == after

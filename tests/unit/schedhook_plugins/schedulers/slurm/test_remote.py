@@ -24,18 +24,23 @@ def test_a_host_that_fails_does_not_stop_the_others(ssh: Path) -> None:
         ssh,
         'case $host in\n  n2) echo "ssh: no route to host" >&2; exit 255 ;;\n  n3) exit 7 ;;\n'
         '  n4) echo "{"; exit 0 ;;\n'
-        '  n5) echo "{}"; exit 0 ;;\nesac\n'
-        'echo "{\\"hosts\\": [{\\"host\\": \\"x\\", \\"status\\": 0, \\"words\\": \\"$1\\"}]}"',
+        '  n5) echo "{}"; exit 0 ;;\n'
+        '  n6) echo "{\\"hosts\\": [{\\"done\\": true}]}"; exit 0 ;;\nesac\n'
+        'echo "{\\"hosts\\": [{\\"host\\": \\"x\\", \\"status\\": 0, \\"outcome\\": \\"complete\\",'
+        ' \\"words\\": \\"$1\\"}]}"',
     )
     seen: list[dict[str, Any]] = []
-    results = run_on_hosts(["n1", "n2", "n3", "n4", "n5"], ["7", "--cpus", "2-3"], seen.append)
-    one, two, three, four, five = results
+    results = run_on_hosts(
+        ["n1", "n2", "n3", "n4", "n5", "n6"], ["7", "--cpus", "2-3"], seen.append
+    )
+    one, two, three, four, five, six = results
     assert (one["host"], one["status"]) == ("n1", 0)
     assert one["words"].endswith("7 --cpus 2-3 --this-host --by-number --json --host n1")
     assert (two["status"], two["outcome"], two["failure"]) == (1, "failed", "ssh: no route to host")
     assert three["failure"] == "exit status 7"
     assert four["failure"] == "exit status 0"
     assert five["failure"] == "its answer cannot be understood"
+    assert (six["status"], six["failure"]) == (1, "its answer cannot be understood")
     assert sorted(seen, key=lambda result: result["host"]) == results
 
 
