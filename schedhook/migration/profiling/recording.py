@@ -15,16 +15,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from schedhook.host.processes import thread_ids
-from schedhook.host.vanishing import read_living
-from schedhook.values.errors import NoPermissionError, UsageError
+from schedhook.host.vanishing import call_with_living, read_living
+from schedhook.values.errors import NoPermissionError, ProcessGoneError, UsageError
 from schedhook.values.text import printable
 
 _SLACK = 60.0
 """Seconds that perf may take to start and to end."""
+_NO_PROCESS = "there is no process to record: name some that run"
+_GONE = "No such process"
 _MOST_DATA = "256M"
 _MOST_EVENTS = 4096
 _FIELDS = "pid,tid,cpu,time,event,addr"
@@ -64,22 +67,27 @@ def record(
 ) -> Recording:
     """Record the accesses of processes for so many seconds into the file `data`.
 
-    The best source that works is taken, or the one that is `wanted`. Raise UsageError if none
+    Processes that end meanwhile are left out. The best source that works is taken, or the one that
+    is `wanted`. Raise UsageError if none
     works, NoPermissionError if the caller may not record these processes.
     """
     if not pids:
-        raise UsageError("there is no process to record: name some that run")
+        raise UsageError(_NO_PROCESS)
     if shutil.which("perf") is None:
         raise UsageError(
             "perf is not installed, which --record runs: install linux-perf (Debian) or perf (RHEL)"
         )
     failed: _Failed | None = None
-    why_not: str | None = None
     for source in [wanted] if wanted else Source:
-        failed = _try(source, pids, seconds, data)
-        if failed is None:
-            return Recording(source=source, seconds=seconds, why_not=why_not)
-        why_not = failed.why
+        act = partial(_record_from, source, seconds=seconds, data=data)
+        try:
+            if call_with_living(pids, act):
+                why_not = failed.why if failed else None
+                return Recording(source=source, seconds=seconds, why_not=why_not)
+        except _Failed as error:
+            failed = error
+        else:
+            raise UsageError(_NO_PROCESS)
     assert failed is not None
     raise failed.error()
 
@@ -99,14 +107,18 @@ def printed(data: Path, recording: Recording) -> Iterator[BinaryIO]:
 
 
 def _check_printed(perf: subprocess.Popen[bytes], errors: BinaryIO) -> None:
-    if perf.wait(_SLACK):
-        raise UsageError(f"perf cannot print its recording: {_last_line(errors)}")
+    if status := perf.wait(_SLACK):
+        why = _last_line(errors) or f"it ends with status {status}"
+        raise UsageError(f"perf cannot print its recording: {why}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    why: str
-    is_denied: bool = False
+class _Failed(Exception):
+    """A source does not work; `is_denied` if only because the caller may not use it."""
+
+    def __init__(self, why: str, *, is_denied: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.is_denied = is_denied
 
     def error(self) -> Exception:
         if not self.is_denied:
@@ -118,11 +130,11 @@ class _Failed:
         )
 
 
-def _try(source: Source, pids: Sequence[int], seconds: float, data: Path) -> _Failed | None:
-    """Record from a source; return why that failed, None if it did not."""
+def _record_from(source: Source, pids: Sequence[int], *, seconds: float, data: Path) -> bool:
+    """Record from a source; return True. Raise _Failed, or ProcessGoneError if a process ended."""
     if source is Source.HARDWARE:
         if not has_hardware():
-            return _Failed("this host has no hardware sampling of addresses (PEBS, IBS, SPE)")
+            raise _Failed("this host has no hardware sampling of addresses (PEBS, IBS, SPE)")
         command = ["perf", "mem", "record"]  # which chooses the processor's event, with addresses
     else:
         command = ["perf", "record", "--event=page-faults", "--count=1", "--data"]
@@ -134,12 +146,15 @@ def _try(source: Source, pids: Sequence[int], seconds: float, data: Path) -> _Fa
             try:
                 status = perf.wait(seconds + _SLACK)
             except subprocess.TimeoutExpired:
-                return _Failed(f"perf did not end within {_SLACK:g} s after the recording")
+                why = f"perf did not end within {_SLACK:g} s after the recording"
+                raise _Failed(why) from None
         if status == 0 and data.exists():
-            return None
+            return True
         text = _text(errors)
+        if _GONE in text:
+            raise ProcessGoneError(_last_line(errors))
         is_denied = any(word in text for word in ("perf_event_paranoid", "ermission", "EACCES"))
-        return _Failed(_last_line(errors), is_denied)
+        raise _Failed(_last_line(errors) or f"it ends with status {status}", is_denied=is_denied)
 
 
 def has_hardware(root: Path = Path("/")) -> bool:
@@ -192,4 +207,4 @@ def _text(file: BinaryIO) -> str:
 
 def _last_line(file: BinaryIO) -> str:
     lines = [line.strip() for line in _text(file).splitlines() if line.strip()]
-    return printable(lines[-1])[:200] if lines else "it says nothing"
+    return printable(lines[-1])[:200] if lines else ""
