@@ -17,7 +17,7 @@ from pathlib import Path
 from schedhook.host._numa_maps import policy_text
 from schedhook.host._proc import proc_path, task_file, thread_ids, translated
 from schedhook.host.bounded import call_bounded
-from schedhook.values.errors import NotAnsweringError, ProcessGoneError
+from schedhook.values.errors import ProcessGoneError
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.policy import Policy
 
@@ -64,7 +64,8 @@ def read_thread_policies(
 
     `areas` are the process's areas as just read. The policy is None for a thread that could not be
     read in the time that all threads together have, or whose policy is not known here. Raise
-    ProcessGoneError if the process has exited, NoPermissionError without ptrace read access.
+    ProcessGoneError if the process has exited, NoPermissionError without ptrace read access,
+    NotAnsweringError if the process keeps its memory's lock.
     """
     threads = thread_ids(pid, root)
     shown = find_task_area(areas)
@@ -72,14 +73,23 @@ def read_thread_policies(
         return {}
     if len(threads) == 1:
         return {threads[0]: parse_policy(shown.policy)}
+    # One call for all: handing each to another thread costs more than the reading.
+    return call_bounded(pid, lambda: _read_policies(pid, threads, shown.start, root), root)
+
+
+def _read_policies(
+    pid: int, threads: Sequence[int], start: int, root: Path
+) -> dict[int, Policy | None]:
+    """Return the policy that each thread's area at `start` shows."""
     found: dict[int, Policy | None] = {}
     end = time.monotonic() + _SECONDS
     for thread in threads:
+        name = task_file("numa_maps", thread)
+        text: str | None = ""
         try:
-            in_time = time.monotonic() < end
-            text = _read_policy(pid, thread, shown.start, root) if in_time else ""
-        except NotAnsweringError:
-            raise
+            if time.monotonic() < end:
+                with translated(pid, name, root):
+                    text = _find_policy(proc_path(pid, name, root), start)
         except ProcessGoneError:  # that thread has exited
             continue
         if text is not None:
@@ -87,18 +97,11 @@ def read_thread_policies(
     return found
 
 
-def _read_policy(pid: int, thread: int, start: int, root: Path) -> str | None:
+def _find_policy(numa_maps: Path, start: int) -> str | None:
     """Return the policy that the area at `start` shows; None if the thread has no memory any more.
 
     The text is empty if there is no such area near the beginning.
     """
-    name = task_file("numa_maps", thread)
-    path = proc_path(pid, name, root)
-    with translated(pid, name, root):
-        return call_bounded(pid, lambda: _find_policy(path, start), root)
-
-
-def _find_policy(numa_maps: Path, start: int) -> str | None:
     file = os.open(numa_maps, os.O_RDONLY | os.O_CLOEXEC)
     try:
         lines = _lines(file)
