@@ -180,7 +180,10 @@ def numa_maps_of(
 
 
 def numa_stat(path: Path, *kinds: str) -> dict[int, int]:
-    """Return bytes by node of a cgroup, as the kernel counts them: memory.numa_stat."""
+    """Return bytes by node of a cgroup, as the kernel counts them in rows of memory.numa_stat."""
+    # A read of numa_stat may leave out what changed on each processor in the last two seconds, up
+    # to 256 KiB each (mm/memcontrol.c). A read of cpu.stat first adds everything up.
+    (path / "cpu.stat").read_bytes()
     total: dict[int, int] = {}
     for line in (path / "memory.numa_stat").read_text().splitlines():
         if line.split()[0] in kinds:

@@ -17,9 +17,8 @@ from schedhook.host.topology import read_topology
 from schedhook.journal.journal import Journal
 from tests.numa.agents import running_agent
 from tests.numa.dirt import fill_with_files, tmpfs
-from tests.numa.jobs import MIB, Job, drop_caches
+from tests.numa.jobs import MIB, Job, drop_caches, numa_stat
 from tests.numa.slurm_jobs import slurm_job
-from tests.numa.test_home import numa_stat
 
 pytestmark = pytest.mark.nodes(4)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.numa import programs
-from tests.numa.jobs import MIB, cgroup, mounted_disk, until
+from tests.numa.jobs import MIB, cgroup, mounted_disk, numa_stat, until
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -187,14 +187,7 @@ class StressNg(Program):
 
 def charged(group: Path) -> dict[int, int]:
     """Return bytes of anonymous and shared memory per node, as the kernel charges them."""
-    total: dict[int, int] = {}
-    for line in (group / "memory.numa_stat").read_text().splitlines():
-        name, *columns = line.split()
-        if name in ("anon", "shmem"):
-            for column in columns:
-                node, _, size = column[1:].partition("=")
-                total[int(node)] = total.get(int(node), 0) + int(size)
-    return total
+    return numa_stat(group, "anon", "shmem")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,16 @@ from typing import Any
 import pytest
 
 from schedhook.backends.native.backend import NativeBackend
-from tests.numa.jobs import MIB, Job, cgroup, drop_caches, free_bytes, mounted_disk, until
+from tests.numa.jobs import (
+    MIB,
+    Job,
+    cgroup,
+    drop_caches,
+    free_bytes,
+    mounted_disk,
+    numa_stat,
+    until,
+)
 from tests.numa.programs import program
 
 pytestmark = pytest.mark.nodes(4)
@@ -26,8 +34,6 @@ STRATEGIES = ["move-pages", "migrate-process"]
 OLD, NEW, BINARY = 0, 2, 1
 CLOSE = 0.01
 """The share by which our numbers may differ from the kernel's."""
-_SETTLED = 2.5
-"""Seconds after which the kernel has added up what it charges on each processor."""
 
 
 class Family:
@@ -77,18 +83,11 @@ def family(path: Path, *arguments: Any) -> Iterator[Family]:
 
 
 def charged(path: Path, *kinds: str) -> dict[int, int]:
-    """Return what the kernel charges to the cgroup, in bytes by node, once it has settled.
+    """Return what the kernel charges to the cgroup, in bytes by node.
 
     `kinds` are rows of memory.numa_stat; without them, all memory that processes can map.
     """
-    time.sleep(_SETTLED)
-    total: dict[int, int] = {}
-    for line in (path / "memory.numa_stat").read_text().splitlines():
-        kind, *nodes = line.split()
-        for each in nodes if kind in (kinds or ("anon", "file")) else ():
-            node, size = each.removeprefix("N").split("=")
-            total[int(node)] = total.get(int(node), 0) + int(size)
-    return total
+    return numa_stat(path, *(kinds or ("anon", "file")))
 
 
 def agree(ours: int, kernels: int, of: int) -> bool:

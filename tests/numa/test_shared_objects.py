@@ -27,7 +27,7 @@ from schedhook.backends.native.backend import NativeBackend
 from schedhook.roles.backend import Limits, SharedObject, Sweep
 from schedhook.testing.processes import huge_page_pool
 from tests.numa.callers import be_nobody, call, deny
-from tests.numa.jobs import cgroup, mounted_disk, until
+from tests.numa.jobs import cgroup, mounted_disk, numa_stat, until
 from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
 from tests.users import NOBODY
 
@@ -363,10 +363,7 @@ def shmem(group: Path, size: int) -> dict[int, int]:
     """Return the cgroup's shared memory by node, once the kernel's counters add up to `size`."""
 
     def read() -> dict[int, int]:
-        lines = (group / "memory.numa_stat").read_text().splitlines()
-        (line,) = [line for line in lines if line.startswith("shmem ")]
-        words = (word.partition("=") for word in line.split()[1:])
-        return {int(node[1:]): int(count) for node, _, count in words if int(count)}
+        return {node: count for node, count in numa_stat(group, "shmem").items() if count}
 
     until(lambda: sum(read().values()) == size)
     return read()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from schedhook.migration.runs import UNIT_BYTES
 from schedhook.roles.backend import Limits, Sweep
 from schedhook.values.errors import RefusedError
 from schedhook.values.sets import CpuSet
-from tests.numa.jobs import MIB, Job, cgroup
+from tests.numa.jobs import MIB, Job, cgroup, numa_stat
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -118,9 +117,7 @@ def test_calls_grow_with_the_bytes_and_not_with_the_areas(
         assert report["bytes_moved"] >= 16 * MIB
         assert len(calls.limits) <= 3, "each page is an area"
         assert job.checksum() == before
-        charged = (path / "memory.numa_stat").read_text()
-        (moved,) = re.findall(r"^anon .*N2=(\d+)", charged, re.MULTILINE)
-        assert int(moved) >= 16 * MIB
+        assert numa_stat(path, "anon")[2] >= 16 * MIB
 
 
 def test_gentle_calls_are_bounded(run: Any, calls: Calls) -> None:
