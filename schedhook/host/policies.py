@@ -26,7 +26,8 @@ _FIRST_AREAS = 64
 _READ_BYTES = 256
 _MOST_BYTES = 64 << 10
 _SECONDS = 1.0
-"""Time for all threads of one process; those that are left are not read."""
+_SECONDS_EACH = 0.01
+"""Time for all threads of one process, and more for each; those that are left are not read."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -82,7 +83,7 @@ def _read_policies(
 ) -> dict[int, Policy | None]:
     """Return the policy that each thread's area at `start` shows."""
     found: dict[int, Policy | None] = {}
-    end = time.monotonic() + _SECONDS
+    end = time.monotonic() + _SECONDS + _SECONDS_EACH * len(threads)
     for thread in threads:
         name = task_file("numa_maps", thread)
         text: str | None = ""

@@ -90,7 +90,8 @@ def test_little_is_read_of_each_thread(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_takes_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_threads(tmp_path, dict.fromkeys(range(5, 9), numa_maps("bind:0")), [TEXT])
-    monkeypatch.setattr(policies.time, "monotonic", itertools.count(0.0, 0.4).__next__)
+    step = (policies._SECONDS + 4 * policies._SECONDS_EACH) / 2.5
+    monkeypatch.setattr(policies.time, "monotonic", itertools.count(0.0, step).__next__)
     assert read(tmp_path) == {5: "bind:0", 6: "bind:0", 7: "None", 8: "None"}
 
 
