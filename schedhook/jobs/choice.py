@@ -13,12 +13,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from schedhook.host.environ import EnvironmentBlockedError, read_variable
+from schedhook.host.environ import read_variable
 from schedhook.host.processes import read_start_time
 from schedhook.host.users import user_name
 from schedhook.roles.scheduler import Scheduler
 from schedhook.values.actions import Actions, ActionsSection, Choice, ChoiceFrom, JobFacts
-from schedhook.values.errors import SchedhookError
+from schedhook.values.errors import NotAnsweringError, SchedhookError
 from schedhook.values.log import get_logger
 
 VARIABLE = "SCHEDHOOK"
@@ -108,7 +108,7 @@ def _read_word(adapter: Scheduler, job: str) -> str | None:
         return None
     try:
         said = read_variable(pid, VARIABLE, lambda: adapter.first_process(job) == pid, adapter.root)
-    except EnvironmentBlockedError as error:
+    except NotAnsweringError as error:
         _log.warning("environment of a job not readable", job=job, process=pid, problem=str(error))
         return _NONE
     if not said:

@@ -1,8 +1,7 @@
-"""A variable of another process, which may say anything, be huge, or let its reader wait."""
+"""A variable of another process, which may say anything, be huge, or be between two programs."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schedhook.host import environ
-from schedhook.host.environ import EnvironmentBlockedError, read_variable
+from schedhook.host.environ import read_variable
 
 
 @contextmanager
@@ -29,6 +28,10 @@ def running(variables: Mapping[str, str]) -> Iterator[int]:
 
 def yes() -> bool:
     return True
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def write(root: Path, content: bytes) -> None:
@@ -71,13 +74,26 @@ def test_the_first_of_several_counts_as_in_getenv(tmp_path: Path) -> None:
     assert read_variable(77, "SCHEDHOOK", yes, tmp_path) == b"off"
 
 
-def test_a_reader_that_must_wait_is_given_up(
+def test_a_process_that_replaces_its_program_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environ, "_SECONDS", 0.2)
-    (tmp_path / "proc/77").mkdir(parents=True)
-    os.mkfifo(tmp_path / "proc/77/environ")  # its reader waits, as for a lock that is held
-    began = time.monotonic()
-    with pytest.raises(EnvironmentBlockedError):
-        read_variable(77, "SCHEDHOOK", yes, tmp_path)
-    assert time.monotonic() - began < 5
+    """It has no environment between two programs, execve(2)."""
+    write(tmp_path, b"")
+    told = tmp_path / "proc/77/environ"
+    monkeypatch.setattr(environ.time, "sleep", lambda _: told.write_bytes(b"SCHEDHOOK=off\0"))
+    assert read_variable(77, "SCHEDHOOK", yes, tmp_path) == b"off"
+
+
+def test_a_process_without_environment_says_nothing(tmp_path: Path) -> None:
+    write(tmp_path, b"")
+    assert read_variable(77, "SCHEDHOOK", yes, tmp_path) is None
+
+
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
+    write(tmp_path, b"A=1\0")
+    (tmp_path / "proc/78").mkdir()
+    before = open_files()
+    for pid in (77, 78, 79):
+        read_variable(pid, "A", yes, tmp_path)
+        read_variable(pid, "A", lambda: False, tmp_path)
+    assert open_files() == before

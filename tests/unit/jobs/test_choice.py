@@ -22,6 +22,7 @@ from schedhook.values.actions import (
     JobFacts,
     SchedulerActions,
 )
+from schedhook.values.errors import NotAnsweringError
 from schedhook.values.model import Placement
 from schedhook.values.sets import CpuSet, NodeSet
 
@@ -137,10 +138,12 @@ def test_a_later_step_may_choose_anew_and_only_by_a_word(jobs: Jobs) -> None:
 def test_an_environment_that_lets_its_reader_wait_is_read_once(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environ, "_SECONDS", 0.2)
-    (jobs.root / "proc/77/environ").unlink()
-    os.mkfifo(jobs.root / "proc/77/environ")
-    assert jobs.choice(record=True) is None
+    def wait(pid: int, *_: object) -> bytes:
+        raise NotAnsweringError(f"process {pid} does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environ, "call_bounded", wait)
+        assert jobs.choice(record=True) is None
     jobs.pids = (78,)
     jobs.say(78, b"SCHEDHOOK=off\0")
     assert jobs.choice(record=True) is None
