@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import schedhook
 import schedhook_plugins
 from tests.release.versions import lowest
@@ -14,6 +16,7 @@ from tests.release.versions import lowest
 TOUR = Path(__file__).parents[2] / "release/tour.py"
 
 
+@pytest.mark.timeout(660)  # the sum of those below, which say what took long
 def test_every_command_runs_with_the_lowest_versions(tmp_path: Path) -> None:
     """The installed schedhook, beside nothing but what it declares."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True, timeout=120)
