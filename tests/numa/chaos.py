@@ -251,6 +251,10 @@ class Host:
         assert settle(lambda: not self._runs(is_open=True), PATIENCE), self._runs(is_open=True)
         assert recover() == 0
 
+    def moved(self) -> int:
+        """Return the bytes that have moved, by the journal."""
+        return sum(report["bytes_moved"] for run in self._runs() for report in run["reports"])
+
     def _check_journal(self) -> None:
         with closing(sqlite3.connect(self.journal)) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

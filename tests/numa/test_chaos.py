@@ -45,3 +45,6 @@ def test_nobody_comes_to_harm(tmp_path: Path) -> None:
             raise
     print(f"seed {os.environ.get('SCHEDHOOK_SEED', '1')}: {len(done)} steps, {host.checks} checks")
     print(", ".join(f"{name} {count}" for name, count in sorted(host.steps.items())))
+    print(f"{host.moved() >> 20} MiB moved")
+    assert host.checks, "nothing was done"
+    assert host.moved() or len(done) < 10, "no memory has moved"
