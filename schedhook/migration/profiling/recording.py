@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from schedhook.host.processes import thread_ids
+from schedhook.host.processes import answers, thread_ids
 from schedhook.host.vanishing import call_with_living, read_living
 from schedhook.values.errors import NoPermissionError, ProcessGoneError, UsageError
 from schedhook.values.text import printable
@@ -67,9 +67,9 @@ def record(
 ) -> Recording:
     """Record the accesses of processes for so many seconds into the file `data`.
 
-    Processes that end meanwhile are left out. The best source that works is taken, or the one that
-    is `wanted`. Raise UsageError if none
-    works, NoPermissionError if the caller may not record these processes.
+    Processes that end meanwhile, or do not answer, are left out. The best source that works is
+    taken, or the one that is `wanted`. Raise UsageError if none works, NoPermissionError if the
+    caller may not record these processes.
     """
     if not pids:
         raise UsageError(_NO_PROCESS)
@@ -78,6 +78,7 @@ def record(
             "perf is not installed, which --record runs: install linux-perf (Debian) or perf (RHEL)"
         )
     failed: _Failed | None = None
+    pids = [pid for pid in pids if answers(pid)]  # perf would wait for the others
     for source in [wanted] if wanted else Source:
         act = partial(_record_from, source, seconds=seconds, data=data)
         try:

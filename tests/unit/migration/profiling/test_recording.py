@@ -115,6 +115,18 @@ def test_processes_that_end_are_left_out(perf: Perf, tmp_path: Path) -> None:
         record([4190001, child.pid], 0.1, tmp_path / "data")
 
 
+def test_a_process_that_does_not_answer_is_left_out(
+    perf: Perf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perf reads its mappings, and would wait for ever; one process of a job can do that."""
+    monkeypatch.setattr(recording, "answers", lambda pid: pid != os.getppid())
+    calls = perf()
+    record([os.getppid(), os.getpid()], 0.1, tmp_path / "data")
+    assert f"--pid={os.getpid()} " in calls()[0]
+    with pytest.raises(UsageError, match="no process to record"):
+        record([os.getppid()], 0.1, tmp_path / "data")
+
+
 def test_who_may_not_record_gets_one_line(perf: Perf, tmp_path: Path) -> None:
     perf(record=DENIED)
     with pytest.raises(
