@@ -115,9 +115,19 @@ def test_it_can_be_installed_over_itself(server: Path) -> None:
 
 def test_it_goes_without_a_trace(server: Path) -> None:
     install(server)
-    done = install(server, "--uninstall")
-    assert done.returncode == 0, done.stderr
-    assert files(server) == {}
+    for _ in range(2):
+        done = install(server, "--uninstall")
+        assert done.returncode == 0, done.stderr
+        assert files(server) == {}
+
+
+def test_a_server_that_cannot_be_asked_is_no_server_without_the_hook(
+    server: Path, tmp_path: Path
+) -> None:
+    qmgr = tmp_path / "qmgr"
+    qmgr.write_text("#!/bin/sh\necho 'qmgr: cannot connect to server' >&2; exit 1\n")
+    qmgr.chmod(0o755)
+    assert install(server, f"--uninstall --qmgr {qmgr}").returncode == 1
 
 
 def test_a_dry_run_prints_what_a_run_does(server: Path, tmp_path: Path) -> None:
