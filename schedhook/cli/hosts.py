@@ -8,8 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import click
+
+from schedhook.cli.signals import until_stopped
 from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import WORST_FIRST, Outcome
+
+_MOST_HOSTS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +39,17 @@ def parse_hosts(text: str, instead: str) -> list[str]:
     from ClusterShell.NodeSet import NodeSetException
 
     try:
-        hosts = [str(host) for host in HostSet(text)]
+        found = HostSet(text)
     except NodeSetException as error:
         problem = " ".join(str(error).split())
         raise UsageError(f"{text[:60]!r} is not a list of hosts: {problem}") from None
-    if not hosts:
+    if not found:
         raise UsageError(f"{text[:60]!r} names no host; write hosts like n[1-500] or n1,n7")
+    if len(found) > _MOST_HOSTS:
+        raise UsageError(f"{text[:60]!r} names {len(found)} hosts, more than {_MOST_HOSTS}")
+    hosts = [str(host) for host in found]
+    if any(host.startswith("-") for host in hosts):  # ssh would take it for an option
+        raise UsageError(f"{text[:60]!r} has a name that begins with -, which is no host's")
     return hosts
 
 
@@ -52,8 +62,8 @@ def ask_hosts(
     """Run each host's command there, and call `seen` with each answer as it comes.
 
     A host that fails, or that has not answered within so many `seconds` after its start, does not
-    stop the others. Without ClusterShell raise SchedhookError, which says what can be done
-    `instead`.
+    stop the others. SIGINT, SIGTERM and SIGHUP end what runs here, and raise click.Abort. Without
+    ClusterShell raise SchedhookError, which says what can be done `instead`.
     """
     _check_installed(instead)
     from ClusterShell.Task import task_self
@@ -63,7 +73,10 @@ def ask_hosts(
         handler = _Listener(host, seen, seconds)
         command = shlex.join(words)
         task.shell(command, nodes=host, handler=handler, timeout=seconds, stderr=True)
-    task.resume()
+    with until_stopped():
+        task.resume()
+        return
+    raise click.Abort
 
 
 def join_statuses(statuses: Iterable[int]) -> int:
@@ -120,6 +133,8 @@ class _Listener:
     def _explain(self, timed_out: bool) -> str:
         if timed_out:
             return f"no answer within {self._seconds:g} s"
+        if self._status is None:
+            return "interrupted"
         said = [line for line in self._lines["stderr"] if line.strip()]
         return (
             said[-1].strip().removeprefix("schedhook: ") if said else f"exit status {self._status}"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -113,6 +116,32 @@ def test_a_host_that_is_silent_is_given_up(
     assert (status, err) == (1, "schedhook: n1: no answer within 0.3 s\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_no_ssh_behind(
+    run: Run, ssh: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    write_ssh(ssh, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
+
+    def pids() -> list[int]:
+        path = tmp_path / "pids"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def stop() -> None:
+        while len(pids()) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    status, out, err = run("show", "--hosts", "n[1-2]")
+    thread.join()
+    assert (status, out) == (1, "")
+    assert "schedhook: interrupted" in err
+    for pid in pids():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_what_has_come_shows_while_a_slower_host_is_waited_for(
     ssh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +168,8 @@ def test_what_has_come_shows_while_a_slower_host_is_waited_for(
     [
         (["--hosts", "n[1-"], "is not a list of hosts"),
         (["--hosts", ""], "names no host"),
+        (["--hosts", "n[1-9999999]"], "names 9999999 hosts, more than"),
+        (["--hosts=-oProxyCommand=id"], "begins with -"),
         (["--hosts", "n1", "--job", "7"], "--hosts goes with"),
         (["--hosts", "n1", "--watch"], "--hosts goes with"),
     ],
