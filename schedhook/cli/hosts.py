@@ -125,7 +125,7 @@ class _Listener:
         """Hand on the answer: the command has ended."""
         try:
             value = json.loads("\n".join(self._lines["stdout"]))
-        except ValueError:
+        except (ValueError, RecursionError):
             self._seen(Answer(host=self._host, failure=self._explain(timed_out)))
         else:
             self._seen(Answer(host=self._host, value=value))

@@ -73,10 +73,7 @@ def command(
         raise UsageError("--hook-config is for `setup pbs`")
     directory = directory.absolute() if directory is not None else None
     config, plugins = load(config_path)
-    if target == "spank":
-        setup: AbstractContextManager[Setup] = nullcontext(spank_setup(directory, undo=undo))
-    else:
-        setup = _setup(target, config, directory, hook_config, dry_run)
+    setup = _setup(target, config, directory, hook_config, dry_run=dry_run, undo=undo)
     with setup as its:
         # An installer is run in any case: it is told to change nothing.
         act = steps.undo if undo else steps.carry_out
@@ -99,12 +96,22 @@ def command(
 
 
 def _setup(
-    target: str, config: Config, directory: Path | None, hook_config: Path | None, dry_run: bool
+    target: str,
+    config: Config,
+    directory: Path | None,
+    hook_config: Path | None,
+    *,
+    dry_run: bool,
+    undo: bool,
 ) -> AbstractContextManager[Setup]:
     if target == "pbs":
         return pbs_setup(config, hook_config, dry_run)
+    if target == "spank":
+        return nullcontext(spank_setup(directory, undo=undo))
     if target == "slurm":
         return nullcontext(slurm_setup(directory, dry_run))
     if target == "shell":
         return nullcontext(shell_setup(directory))
-    return nullcontext(systemd_setup() if target == "systemd" else metrics_setup(config))
+    if target == "systemd":
+        return nullcontext(systemd_setup())
+    return nullcontext(metrics_setup(config, undo=undo))

@@ -80,14 +80,17 @@ def _in_unit(value: Path | str) -> str:
     return text
 
 
-def metrics_setup(config: Config) -> Setup:
-    """Return what lets the agent export metrics as configured; if not, how to configure it."""
+def metrics_setup(config: Config, *, undo: bool) -> Setup:
+    """Return what lets the agent export metrics as configured; if not, how to configure it.
+
+    To undo it, they need not be configured any more.
+    """
     metrics = config.metrics
     files = [
         f"Grafana: import {shipped('grafana/schedhook.json')}",
         f"Prometheus: rule_files: {shipped('prometheus/schedhook.rules.yml')}",
     ]
-    if not (metrics.textfile or metrics.socket or metrics.listen):
+    if not undo and not (metrics.textfile or metrics.socket or metrics.listen):
         lines = (
             "in /etc/schedhook/config.toml, then this command again:",
             "    [metrics]",

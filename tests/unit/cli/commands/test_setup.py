@@ -325,6 +325,7 @@ def test_metrics_that_are_configured(run: Run, host: Host, tmp_path: Path) -> No
     assert text.endswith("[Service]\nReadWritePaths=/var/lib/text\nSupplementaryGroups=prom\n")
     restarted = ["systemctl daemon-reload", "systemctl try-restart schedhook-agent"]
     assert host.called() == restarted
+    config.write_text("")  # it is undone although metrics are not configured any more
     assert run("setup", "metrics", "--config", config, "--undo")[0] == 0
     assert host.files() == set()
     assert not (host.directory / name).parent.exists()
