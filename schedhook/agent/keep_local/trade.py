@@ -80,26 +80,27 @@ def _find_partners(
 ) -> Iterator[_Partner]:
     """Yield other jobs that wait for room and may move, as far as the host's budget allows.
 
-    The stack holds them. A job that cannot be read does not keep the others from trading.
+    The stack holds these, and no others. A job that cannot be read does not keep the others from
+    trading.
     """
     size = reading.situation.off_node
     for scheduler, name in keeper.waiting():
         if (scheduler, name) == job.key:
             continue
-        try:
-            other = stack.enter_context(job.open_other(scheduler, name))
-            found = _read(other, keeper)
-        except JobLockedError:
-            continue
-        except PLUGIN_ERRORS as error:
-            _log.error("job takes no part in a trade", job=name, problem=describe_error(error))
-            continue
-        if found is None:
-            continue
-        both = size + found.reading.situation.off_node
-        if keeper.may_move(both, time.monotonic()):
-            size = both
-            yield found
+        with ExitStack() as held:  # until it is known whether the job takes part
+            try:
+                other = held.enter_context(job.open_other(scheduler, name))
+                found = _read(other, keeper)
+            except JobLockedError:
+                continue
+            except PLUGIN_ERRORS as error:
+                _log.error("job takes no part in a trade", job=name, problem=describe_error(error))
+                continue
+            both = size + (found.reading.situation.off_node if found else 0)
+            if found and keeper.may_move(both, time.monotonic()):
+                size = both
+                stack.enter_context(held.pop_all())
+                yield found
 
 
 def _read(job: Job, keeper: Keeper) -> _Partner | None:

@@ -212,6 +212,27 @@ def test_the_other_job_is_held_meanwhile(full: Full, monkeypatch: pytest.MonkeyP
     assert full.dispatcher.handle(event("look", "1"), 9.0).retry_after is None
 
 
+def test_a_job_that_takes_no_part_is_not_held(full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that resumes it would wait for the trade."""
+    pid, _ = HOME["1"]
+    place(full.directory, "3", {"0.0": ([pid], "0", "0")})
+    for point in ("begin", "look"):
+        full.dispatcher.handle(event(point, "3"), 1.0)
+    full.moved = 0
+    for job in ("1", "3"):
+        full.deal(job)
+    said = []
+
+    def rebalance(requests: Sequence[Request]) -> Sequence[Report]:
+        said.append([full.dispatcher.handle(event("look", job), 9.0) for job in ("1", "3")])
+        return full.rebalance(requests)
+
+    monkeypatch.setattr(FakeScheduler, "suspended", lambda _, job: job == "3")
+    monkeypatch.setattr(full.dispatcher, "_rebalance", rebalance)
+    full.deal("2")
+    assert [bool(each.retry_after) for each in said[0]] == [True, False]
+
+
 def test_a_job_that_waits_is_one_without_room(full: Full) -> None:
     full.deal("1")
     assert full.dispatcher.keeper.waiting() == [("fake", "1")]
