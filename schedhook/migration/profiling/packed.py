@@ -15,11 +15,9 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from schedhook.values.errors import UsageError
 
-_PACKED: dict[bytes, Callable[[BinaryIO], object]] = {
-    rb"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    rb"BZh": bz2.BZ2File,
-    rb"\xfd7zXZ\0": lzma.LZMAFile,
-}
+_MOST_MEMORY = 256 << 20
+"""Bytes. A file of xz says itself how much its reader needs, up to 4 GiB; `xz -9` takes 65 MiB."""
+_CHUNK = 1 << 16
 _NOT_TEXT = {
     rb"\x28\xb5\x2f\xfd": "it is compressed by zstd: unpack it by"
     " `zstd -dc FILE | schedhook profile - …`",
@@ -72,3 +70,57 @@ class _Unclosed(io.RawIOBase):
         found = self._file.read(len(buffer)) or b""
         buffer[: len(found)] = found
         return len(found)
+
+
+class _Xz(io.RawIOBase):
+    """Unpacks the streams of a file of xz. Raise UsageError if one needs too much memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MOST_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while (packed := self._next()) is not None:
+            found = self._unpack(packed, len(buffer))
+            if found:
+                buffer[: len(found)] = found
+                return len(found)
+        return 0
+
+    def _next(self) -> bytes | None:
+        """Return what is to be unpacked next; None at the end of the file."""
+        if not self._stream.eof:
+            if not self._stream.needs_input:
+                return b""
+            if packed := self._file.read(_CHUNK):
+                return packed
+            raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+        rest = self._stream.unused_data.lstrip(b"\0")  # padding between streams
+        while not rest:
+            packed = self._file.read(_CHUNK)
+            if not packed:
+                return None
+            rest = packed.lstrip(b"\0")
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MOST_MEMORY)
+        return rest
+
+    def _unpack(self, packed: bytes, most: int) -> bytes:
+        try:
+            return self._stream.decompress(packed, most)
+        except lzma.LZMAError as error:
+            if "limit" not in str(error):
+                raise
+            raise UsageError(
+                f"the compressed log needs more than {_MOST_MEMORY >> 20} MiB of memory: unpack it"
+                " by `xz -dc FILE | schedhook profile - …`"
+            ) from error
+
+
+_PACKED: dict[bytes, Callable[[BinaryIO], object]] = {
+    rb"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    rb"BZh": bz2.BZ2File,
+    rb"\xfd7zXZ\0": _Xz,
+}

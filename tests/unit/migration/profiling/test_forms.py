@@ -16,6 +16,8 @@ from tests.unit.migration.profiling.test_reading import PAGE, read
 ONCE = {7: [(PAGE, 1, 1)]}
 CSV = f"pid,cpu,address\n7,1,{PAGE:#x}\n".encode()
 FAULT = "python3   7 [001] 67853.841337:          1 page-faults:     7f0925122e64 "
+LARGE = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
+"""What makes a small file of xz need a GiB of memory."""
 
 
 def gzipped(data: bytes) -> bytes:
@@ -63,6 +65,14 @@ def test_what_is_read(log: bytes, pack: Callable[[bytes], bytes]) -> None:
     assert (found, tally.bad_lines) == (ONCE, 0)
 
 
+def test_files_of_xz_in_several_parts_are_read_to_their_end() -> None:
+    head, _, rows = CSV.partition(b"\n")
+    parts = lzma.compress(head + b"\n") + lzma.compress(b"") + bytes(8) + lzma.compress(rows)
+    assert read(parts)[0] == ONCE
+    many = b"".join(lzma.compress(b"#" * 100_000 + b"\n") for _ in range(3))
+    assert read(many + lzma.compress(CSV))[0] == ONCE
+
+
 def test_hexadecimal_addresses_of_digits_only_are_so_if_another_one_has_a_letter() -> None:
     digits = 0x7F0925122000 & ~0xF0000000000 | 0x10000000000
     assert f"{digits:x}".isdigit()
@@ -94,6 +104,7 @@ def test_hexadecimal_addresses_of_digits_only_are_so_if_another_one_has_a_letter
         (gzipped(CSV)[:-8] + b"12345678", "the compressed log is damaged"),
         (bz2.compress(CSV)[:12] + b"12345678", "the compressed log is damaged"),
         (lzma.compress(CSV)[:-9], "the compressed log is damaged"),
+        (lzma.compress(CSV, filters=LARGE), "xz -dc"),
         (b"PK\3\4", "unzip -p"),
     ],
 )
