@@ -22,7 +22,7 @@ CONTRIB = Path(__file__).resolve().parents[2] / "contrib/pbs"
 ALARM = 10
 LIMIT = 0.5
 """Seconds, for programs that do not answer."""
-ENOUGH = 10.0
+ENOUGH = 6.0
 """Seconds, for programs that answer; a loaded host is slow."""
 WAITS = ("resize", "postsuspend", "preresume")
 JOB: dict[str, Any] = {
