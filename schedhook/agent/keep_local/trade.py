@@ -123,13 +123,13 @@ def _record(partner: _Partner, report: Report, keeper: Keeper, trade: _Trade) ->
     moved, situation = report.bytes_moved, partner.reading.situation
     if not moved:
         return None
-    situation = replace(situation, fitting=situation.off_node)
-    # The rate is that of all jobs together.
-    seconds = trade.seconds * moved / trade.moved
-    keeper.moved(partner.job.key, situation, moved, seconds, time.monotonic())
     others = join_some([name for name in trade.names if name != partner.job.name])
     size = f"{situation.off_node / MIB:.1f} MiB off-node"
     result = f"{size}: traded places with {others}; {describe_move(report, trade.seconds)}"
-    state = keeper.state(partner.job.key)
-    write_decision(partner.job.records, partner.job.key, state, situation, result)
+    if state := keeper.jobs.get(partner.job.key):  # it has not ended meanwhile
+        situation = replace(situation, fitting=situation.off_node)
+        # The rate is that of all jobs together.
+        seconds = trade.seconds * moved / trade.moved
+        keeper.moved(partner.job.key, situation, moved, seconds, time.monotonic())
+        write_decision(partner.job.records, partner.job.key, state, situation, result)
     return result

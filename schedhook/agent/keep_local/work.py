@@ -69,7 +69,8 @@ def _move(job: Job, reading: Reading) -> str:
     report, _ = move(job, reading.tasks, gently(request, keeper.rules))
     now = time.monotonic()
     moved = report.bytes_moved if report else 0
-    keeper.moved(key, reading.situation, moved, now - began, now)
+    if key in keeper.jobs:  # it has not ended meanwhile
+        keeper.moved(key, reading.situation, moved, now - began, now)
     if report is None:
         return "its processes have ended"
     if report.outcome not in SETTLED:

@@ -212,6 +212,20 @@ def test_the_other_job_is_held_meanwhile(full: Full, monkeypatch: pytest.MonkeyP
     assert full.dispatcher.handle(event("look", "1"), 9.0).retry_after is None
 
 
+def test_a_job_that_ends_meanwhile_is_forgotten(
+    full: Full, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rebalance(requests: Sequence[Request]) -> Sequence[Report]:
+        full.dispatcher.handle(event("end", "1"), time.time())
+        return full.rebalance(requests)
+
+    full.deal("1")
+    monkeypatch.setattr(full.dispatcher, "_rebalance", rebalance)
+    assert "traded places with 1" in full.deal("2")
+    assert list(full.dispatcher.keeper.jobs) == [("fake", "2")]
+    assert len(full.lines("1")) == 1, "that it waited"
+
+
 def test_a_job_that_takes_no_part_is_not_held(full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hook that resumes it would wait for the trade."""
     pid, _ = HOME["1"]

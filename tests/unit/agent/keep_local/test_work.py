@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 
 from schedhook.agent.keep_local.looks import KEEPS_LOCAL
 from schedhook.agent.keeper.decision import Verdict
+from schedhook.roles.request import Request
 from schedhook.testing.hosts import FakeArea, write_process
 from schedhook.values.actions import ActionRule, Choice
 from schedhook.values.config import Config
+from schedhook.values.model import Report
 from tests.unit.agent.one_job import ME
 from tests.unit.agent.test_repatriation import Strays
 from tests.unit.agentkit import FakeScheduler, event, with_actions
@@ -58,6 +61,18 @@ def test_memory_comes_home_gently_and_is_written_down(kept: Kept) -> None:
     assert line["figures"]["off_node"] == 64 * MIB
     assert line["figures"]["kept"] == MIB
     assert kept.journal.history("1")[0]["off_node_gib_hours_avoided"] >= 0
+
+
+def test_a_job_that_ends_while_it_moves_is_forgotten(kept: Kept) -> None:
+    def carry_out(request: Request) -> Report:
+        if not request.dry_run:
+            kept.dispatcher.handle(event("end"), time.time())
+        return kept.carry_out(request)
+
+    kept.dispatcher._carry_out = carry_out
+    kept.deal()
+    assert len(kept.moves.requests) == 1
+    assert kept.dispatcher.keeper.jobs == {}
 
 
 def test_a_job_that_is_about_to_end_is_left_alone_and_that_is_written_once(
