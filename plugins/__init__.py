@@ -6,6 +6,7 @@ BUILT_IN = (
     "schedhook_plugins.schedulers.pbs.scheduler",
     "schedhook_plugins.schedulers.slurm.scheduler",
     "schedhook_plugins.strategies.cpuset",
+    "schedhook_plugins.strategies.hot_first",
     "schedhook_plugins.strategies.migrate_process",
     "schedhook_plugins.strategies.move_pages",
     "schedhook_plugins.strategies.profile_guided",

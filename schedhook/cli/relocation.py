@@ -21,6 +21,7 @@ from schedhook.cli.output.files import Pictures
 from schedhook.cli.running import carry_out, print_report
 from schedhook.host.topology import read_topology
 from schedhook.jobs.lookup import find_job
+from schedhook.plugins.manager import Plugins
 from schedhook.roles.request import Request
 from schedhook.values.errors import UsageError
 from schedhook.values.model import Policies
@@ -64,6 +65,7 @@ def run_relocation(
     as_json: bool,
     everything: bool,
     sources: NodeSet | AllBut | None,
+    profile: str | None,
     **options: Any,
 ) -> int:
     """Relocate as the `relocation_options` and `dry_run` say, and return the exit status."""
@@ -76,6 +78,8 @@ def run_relocation(
     if request.job is not None:
         found = find_job(plugins, request.job, request.scheduler, root)
         request = replace(request, job=found.job, scheduler=found.adapter.name)
+    if profile is not None:
+        request = _with_profile(request, profile, everything, plugins, root)
     if everything:
         if pictures:
             raise UsageError("--svg and --html show a single job: leave out --all")
@@ -131,6 +135,17 @@ def make_request(
         **moving_arguments(kinds, shared, bandwidth, reserve),
         **same,
     )
+
+
+def _with_profile(
+    request: Request, log: str, everything: bool, plugins: Plugins, root: Path
+) -> Request:
+    """Return the request with the accesses that the log has of its processes."""
+    from schedhook.cli.profiles import read_guidance
+
+    if everything:
+        raise UsageError("--profile is for the processes of one request: leave out --all")
+    return replace(request, guidance=read_guidance(log, request, plugins, root))
 
 
 def _names_no_nodes(request: Request) -> bool:

@@ -12,6 +12,7 @@ runs           where the pages of an area are, part by part
 held           targets that are attached when they are asked for
 view           where the memory lies, read for all processes together
 snapshot       where pages lay before the first move, if old and new nodes overlap
+heat           which memory is used most
 units          parts of the memory that one call into the backend sweeps
 sweeper        sweep units with several threads; retry what may still move
 retry          which failures are worth a retry, and how long to wait

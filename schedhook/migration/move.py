@@ -22,7 +22,14 @@ from schedhook.migration.processes import MovingMemory, MovingProcess
 from schedhook.migration.selection import Selection
 from schedhook.migration.snapshot import Snapshot
 from schedhook.migration.sweeper import Sweeper
-from schedhook.migration.units import gather, map_units, planned_units, transfer_unit
+from schedhook.migration.units import (
+    Heat,
+    gather,
+    heated_units,
+    map_units,
+    planned_units,
+    transfer_unit,
+)
 from schedhook.migration.view import View
 from schedhook.migration.whole_process import WholeProcessMover
 from schedhook.roles.backend import Backend, Target
@@ -111,6 +118,11 @@ class Move:
         return self._view.selection.takes_all
 
     @property
+    def is_simulation(self) -> bool:
+        """Whether the backend only pretends to move memory."""
+        return self._backend.is_simulation
+
+    @property
     def is_exact(self) -> bool:
         """Whether the last reading counted each page once; else its bytes are upper bounds."""
         return self._view.is_exact
@@ -175,6 +187,19 @@ class Move:
         retry_hidden = not self._whole.calls_beside_a_sweep()
         self._sweeper.sweep(map_units(parts, self.node_map), parts, retry_hidden=retry_hidden)
         self._whole.migrate_unreachable(processes)
+
+    def move_first(self, heat: Heat) -> None:
+        """Move the memory that `heat` knows, the hottest first.
+
+        A page that fails is tried twice more, then left for `sweep`, which moves the others, too.
+        Nothing moves if old and new nodes overlap.
+        """
+        self.refresh()
+        if self.node_map.overlaps:
+            return
+        for units in heated_units(self.processes, self.node_map, heat):
+            self._sweeper.sweep_first(units)
+        self._view.expire()
 
     def observe(self, act: Callable[[], None]) -> int:
         """Call `act`, which has memory moved by other means, and record what left the old nodes.

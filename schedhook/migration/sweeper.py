@@ -23,6 +23,8 @@ from schedhook.values.model import Area, MemoryKind
 from schedhook.values.reasons import Reason
 from schedhook.values.sizes import add_sizes
 
+_FIRST_TRIES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
@@ -92,6 +94,19 @@ class Sweeper:
             retry(self._options.retry, attempt)
         self.attempts = max(self.attempts, attempts)
         _count_left(parts, settled + waiting)
+
+    def sweep_first(self, units: Iterable[Unit]) -> None:
+        """Sweep the units, and leave what fails three times to a later `sweep` of the memory.
+
+        Pages that are used all the time are the most likely to be busy.
+        """
+        for _ in range(_FIRST_TRIES):
+            failed = self._run(units)
+            self._headroom.expire()
+            units = [item.again() for item in failed if self._may_pass(item)]
+            if not units:
+                break
+        self.attempts = max(self.attempts, 1)
 
     def record(self, part: MovingMemory, moved: Mapping[tuple[int, int], int]) -> None:
         """Count bytes that have moved, by (old node, new node), and report the progress."""

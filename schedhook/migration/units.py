@@ -11,6 +11,10 @@ from schedhook.migration.runs import UNIT_BYTES, spread
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind, NodeMap
 
+Heat = Mapping[int, Sequence[tuple[int, int, int]]]
+"""By process: (start, end, heat) of ranges that do not overlap, ascending. Heat is a number of
+accesses, or of bytes, greater than 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -46,6 +50,41 @@ def map_units(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterable[Unit
 def planned_units(processes: Sequence[MovingProcess]) -> Iterable[Unit]:
     """Yield the units that move pages as the processes' page plans say."""
     return gather(_planned(processes))
+
+
+def heated_units(
+    processes: Sequence[MovingProcess], node_map: NodeMap, heat: Heat
+) -> Iterator[list[Unit]]:
+    """Yield the units that move the memory in the ranges of `heat`, the hottest twentieth first."""
+    units = {each.pid: _known(each, node_map.moves, heat.get(each.pid, ())) for each in processes}
+    for ranges in _twentieths(heat):
+        found = list[Unit]()
+        for pid, its in units.items():
+            alike = Extents(sorted(ranges.get(pid, ())))
+            found += gather(part for unit in its for part in _within(unit, alike))
+        yield found
+
+
+def _known(
+    process: MovingProcess, moves: Mapping[int, int], ranges: Sequence[tuple[int, int, int]]
+) -> list[Unit]:
+    """Return the process's units that have memory in one of the ranges."""
+    known = Extents((start, end) for start, end, _ in ranges)
+    return [unit for unit in _plain([process], moves) if any(known.within(unit.start, unit.end))]
+
+
+def _twentieths(heat: Heat) -> Iterator[dict[int, list[tuple[int, int]]]]:
+    """Yield the ranges by process, the hottest twentieth of the bytes first, and so on."""
+    rows = [(value, pid, start, end) for pid, its in heat.items() for start, end, value in its]
+    share = sum(end - start for *_, start, end in rows) // 20
+    part, size = dict[int, list[tuple[int, int]]](), 0
+    for _, pid, start, end in sorted(rows, key=lambda row: -row[0]):
+        if size >= share and part:
+            yield part
+            part, size = {}, 0
+        part.setdefault(pid, []).append((start, end))
+        size += end - start
+    yield part
 
 
 @dataclass(slots=True)
@@ -124,6 +163,20 @@ def _plain(parts: Sequence[MovingMemory], moves: Mapping[int, int]) -> Iterator[
                 if (only := _part(item.pages, start, end)) is None or only:
                     size = item.area.resident * (end - start) // item.area.size
                     yield Unit(part, item.area, item.shared, start, end, moves, only, size)
+
+
+def _within(unit: Unit, ranges: Extents) -> Iterator[Unit]:
+    """Yield the unit of those of its pages that lie in the ranges; nothing if none does."""
+    only = Extents(
+        bounds
+        for first, last in ranges.within(unit.start, unit.end)
+        for bounds in ([(first, last)] if unit.only is None else unit.only.within(first, last))
+    )
+    if only:
+        *_, (_, end) = only
+        start = next(iter(only))[0]
+        size = min(unit.size, only.size)
+        yield replace(unit, start=start, end=end, only=only, size=size)
 
 
 def _part(only: Extents | None, start: int, end: int) -> Extents | None:

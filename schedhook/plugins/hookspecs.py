@@ -56,7 +56,7 @@ def schedhook_strategies() -> list[StrategyPlugin]:  # type: ignore[empty-body]
 
     @hookimpl
     def schedhook_strategies():
-        return [StrategyPlugin(name="hot-first", summary="busy pages first", move=hot_first)]
+        return [StrategyPlugin(name="busy-first", summary="busy pages first", move=busy_first)]
     """
 
 

@@ -27,7 +27,7 @@ from schedhook.values.sets import NodeSet
 from schedhook_plugins import mappers
 from schedhook_plugins.schedulers.pbs import scheduler as pbs
 from schedhook_plugins.schedulers.slurm import scheduler as slurm
-from schedhook_plugins.strategies import migrate_process, move_pages, profile_guided
+from schedhook_plugins.strategies import hot_first, migrate_process, move_pages, profile_guided
 
 PAGE = 4096
 
@@ -35,6 +35,11 @@ PAGE = 4096
 class TestMovePages(StrategyContract):
     plugin = move_pages
     name = "move-pages"
+
+
+class TestHotFirst(StrategyContract):
+    plugin = hot_first
+    name = "hot-first"
 
 
 class TestMigrateProcess(StrategyContract):

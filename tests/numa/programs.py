@@ -41,6 +41,7 @@ PROGRAMS = {
     "policies": ("policies.c", THREADS),
     "recycle": ("recycle.c", THREADS),
     "steady": ("steady.c", THREADS, STATIC),
+    "hot": ("hot.c", THREADS, STATIC),
     "waiting": ("waiting.c", THREADS, STATIC),
 }
 

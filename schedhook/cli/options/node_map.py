@@ -51,6 +51,12 @@ node_map_options = grouped(
         f" {configured(_DEFAULTS.strategy)}",
     ),
     click.option(
+        "--profile",
+        metavar="LOG",
+        help="A profiler's log of the processes' accesses, such as `schedhook profile` reads, for"
+        " strategies that use one: hot-first.",
+    ),
+    click.option(
         "--mapper",
         type=NAME,
         metavar="NAME",

@@ -34,7 +34,7 @@ def test_the_example_of_a_registration_hook_works(hook: str) -> None:
     example = text.partition("\n\n")[2]
     assert f"def {hook}():" in example
     names: dict[str, object] = {name: getattr(schedhook, name) for name in schedhook.__all__}
-    names |= dict.fromkeys(["FluxScheduler", "RemoteBackend", "hot_first"], a_map)
+    names |= dict.fromkeys(["FluxScheduler", "RemoteBackend", "busy_first"], a_map)
     names["NodeMap"] = NodeMap
     exec(compile(example, hook, "exec"), names)
     plugins = given(module("example", **{hook: names[hook]}))

@@ -21,7 +21,7 @@ from schedhook import StrategyPlugin, hookimpl
 
 @hookimpl
 def schedhook_strategies():
-    return [StrategyPlugin(name="hot-first", summary="busy pages first", move=print)]
+    return [StrategyPlugin(name="busy-first", summary="busy pages first", move=print)]
 """
 
 
@@ -74,7 +74,7 @@ def test_an_option_that_nothing_reads_is_an_error(name: str, says: str) -> None:
     load(f"[plugins.options.{name}]\n")
 
 
-@pytest.mark.parametrize("name", ["acme", "acme-numa", "hot-first"])
+@pytest.mark.parametrize("name", ["acme", "acme-numa", "busy-first"])
 def test_options_of_an_installed_plug_in_are_accepted(acme: Path, name: str) -> None:
     assert acme.exists()
     load(f"[plugins.options.{name}]\ncolour = 1\n")
@@ -82,8 +82,8 @@ def test_options_of_an_installed_plug_in_are_accepted(acme: Path, name: str) -> 
 
 def test_a_misspelt_name_of_an_installed_plug_in_is_an_error(acme: Path) -> None:
     assert acme.exists()
-    with pytest.raises(ConfigError, match=r"did you mean hot-first\? there are: acme, acme-numa,"):
-        load("[plugins.options.hot-fist]\ncolour = 1\n")
+    with pytest.raises(ConfigError, match=r"did you mean busy-first\? there are: acme, acme-numa,"):
+        load("[plugins.options.busy-fist]\ncolour = 1\n")
 
 
 @pytest.mark.parametrize("name", ["acme", "acme-numa"])
@@ -113,9 +113,9 @@ def test_a_name_that_a_disabled_plug_in_may_provide_is_logged(
     acme: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert acme.exists()
-    load('[plugins]\ndisabled = ["acme"]\n[plugins.options.hot-first]\ncolour = 1\n')
+    load('[plugins]\ndisabled = ["acme"]\n[plugins.options.busy-first]\ncolour = 1\n')
     (line,) = warnings(capsys)
-    assert line["key"] == f"{FILE}: plugins.options.hot-first"
+    assert line["key"] == f"{FILE}: plugins.options.busy-first"
     assert line["not_loaded"] == "acme (acme-numa 1.5)"
 
 
@@ -123,10 +123,10 @@ def test_a_broken_plug_in_makes_no_error_of_its_options(
     acme: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     acme.write_text("raise OSError('no such device')\n")
-    load("[plugins.options.acme]\nx = 1\n[plugins.options.hot-first]\nx = 1\n")
+    load("[plugins.options.acme]\nx = 1\n[plugins.options.busy-first]\nx = 1\n")
     assert len(warnings(capsys)) == 1
 
 
 def test_without_plug_ins_of_other_packages_a_misspelt_name_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no plug-in has or provides this name"):
-        load("[plugins]\nthird_party = false\n[plugins.options.hot-first]\ncolour = 1\n")
+        load("[plugins]\nthird_party = false\n[plugins.options.busy-first]\ncolour = 1\n")
