@@ -9,6 +9,7 @@ from pathlib import Path
 from schedhook.cli.setup.shipped import shipped
 from schedhook.cli.setup.steps import Directory, Run, Step
 from schedhook.values.errors import UsageError
+from schedhook.values.ownership import explain_untrusted_parents
 from schedhook.values.text import printable
 
 DIRECTORY = Path("/etc/slurm/schedhook")
@@ -26,11 +27,7 @@ def spank_steps(directory: Path, *, undo: bool) -> tuple[Step, ...]:
     source, library = shipped("slurm/spank/schedhook.c"), directory / _NAME
     new = directory / f".{_NAME}.new"
     if not undo:
-        if not _PLAIN.fullmatch(str(directory)):
-            raise UsageError(
-                f"{str(directory)!r}: choose a directory whose path has only letters, digits and"
-                " ./+@:=-_, as plugstack.conf takes it"
-            )
+        _check_directory(directory)
         _check(source)
     return (
         Directory(path=directory, is_made=True),
@@ -50,6 +47,18 @@ def spank_lines(directory: Path) -> tuple[str, ...]:
         f"    optional {directory / _NAME}",
         "build it again after Slurm was upgraded: Slurm leaves out what another version has built",
     )
+
+
+def _check_directory(directory: Path) -> None:
+    """Raise UsageError unless Slurm can load a plug-in from there, and only root can change it."""
+    if not _PLAIN.fullmatch(str(directory)):
+        raise UsageError(
+            f"{str(directory)!r}: choose a directory whose path has only letters, digits and"
+            " ./+@:=-_, as plugstack.conf takes it"
+        )
+    existing = next(each for each in (directory, *directory.parents) if each.exists())
+    if others := explain_untrusted_parents(existing / _NAME):
+        raise UsageError(f"{others}, and Slurm loads the plug-in as root: choose another directory")
 
 
 def _check(source: Path) -> None:

@@ -219,9 +219,12 @@ def test_slurms_option_is_built_in_a_directory_that_slurm_can_name(
     (host.bin / "cc").chmod(0o755)
     status, out, _ = run("setup", "spank", "--directory", "hooks")
     assert (status, f"optional {host.directory}/hooks/schedhook.so" in out) == (0, True)
-    status, out, err = run("setup", "spank", "--directory", "two words")
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "only letters, digits" in err
+    (host.directory / "open").mkdir()
+    (host.directory / "open").chmod(0o777)
+    for where, why in (("two words", "only letters, digits"), ("open/x", "written by others")):
+        status, out, err = run("setup", "spank", "--directory", where)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert why in err
 
 
 def test_slurms_option_needs_slurms_headers(run: Run, host: Host) -> None:
