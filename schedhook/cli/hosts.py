@@ -23,7 +23,7 @@ class Answer:
 
     host: str
     value: Any = None
-    """What its JSON means, None if it printed none."""
+    """What the JSON in its last line means, None if it printed none."""
     failure: str = ""
     """Why it printed none."""
 
@@ -59,7 +59,7 @@ def ask_hosts(
     seconds: float,
     instead: str,
 ) -> None:
-    """Run each host's command there, and call `seen` with each answer as it comes.
+    """Run each host's command there, and call `seen` with each answer, a line of JSON, as it comes.
 
     A host that fails, or that has not answered within so many `seconds` after its start, does not
     stop the others. SIGINT, SIGTERM and SIGHUP end what runs here, and raise click.Abort. Without
@@ -123,9 +123,11 @@ class _Listener:
 
     def ev_close(self, _worker: object, timed_out: bool) -> None:
         """Hand on the answer: the command has ended."""
+        # Above it may be what the host's shell prints at the start of each session.
+        said = [line for line in self._lines["stdout"] if line.strip()]
         try:
-            value = json.loads("\n".join(self._lines["stdout"]))
-        except (ValueError, RecursionError):
+            value = json.loads(said[-1])
+        except (LookupError, ValueError, RecursionError):
             self._seen(Answer(host=self._host, failure=self._explain(timed_out)))
         else:
             self._seen(Answer(host=self._host, value=value))
@@ -137,5 +139,7 @@ class _Listener:
             return "interrupted"
         said = [line for line in self._lines["stderr"] if line.strip()]
         return (
-            said[-1].strip().removeprefix("schedhook: ") if said else f"exit status {self._status}"
+            said[-1].strip().removeprefix("schedhook: ")
+            if said
+            else f"it printed no answer; exit status {self._status}"
         )

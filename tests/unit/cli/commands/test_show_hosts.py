@@ -100,6 +100,16 @@ def test_a_host_with_another_version_does_not_hide_the_others(
     assert "on 1 of 2 hosts" in out
 
 
+def test_what_a_hosts_shell_says_at_first_is_not_the_answer(
+    run: Run, ssh: Path, tmp_path: Path
+) -> None:
+    hello = "echo 'Welcome to the cluster'; echo '{'; echo\n"
+    write_ssh(ssh, f'{hello}exec sh -c "$1 --root {tmp_path}/$host"; echo')
+    status, out, err = run("show", "--hosts", "n[1-2]", "--json")
+    assert (status, err) == (0, "")
+    assert len(json.loads(out)["jobs"]) == 7
+
+
 @pytest.mark.usefixtures("ssh")
 def test_what_a_host_says_of_a_wrong_word_is_handed_on(run: Run) -> None:
     status, _, err = run("show", "--hosts", "n1", "--scheduler", "slrum")

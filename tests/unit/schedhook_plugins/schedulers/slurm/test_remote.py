@@ -37,8 +37,8 @@ def test_a_host_that_fails_does_not_stop_the_others(ssh: Path) -> None:
     assert (one["host"], one["status"]) == ("n1", 0)
     assert one["words"].endswith("7 --cpus 2-3 --this-host --by-number --json --host n1")
     assert (two["status"], two["outcome"], two["failure"]) == (1, "failed", "ssh: no route to host")
-    assert three["failure"] == "exit status 7"
-    assert four["failure"] == "exit status 0"
+    assert three["failure"] == "it printed no answer; exit status 7"
+    assert four["failure"] == "it printed no answer; exit status 0"
     assert five["failure"] == "its answer cannot be understood"
     assert (six["status"], six["failure"]) == (1, "its answer cannot be understood")
     assert sorted(seen, key=lambda result: result["host"]) == results
