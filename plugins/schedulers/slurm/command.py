@@ -35,6 +35,7 @@ from schedhook.values.errors import NoPermissionError, SchedhookError, UsageErro
 from schedhook.values.model import Outcome, Report
 from schedhook.values.policy import PolicyCount
 from schedhook.values.sets import CpuSet, NodeSet
+from schedhook.values.text import printable
 from schedhook_plugins.schedulers.slurm.adapter import NAME, HostJobs
 from schedhook_plugins.schedulers.slurm.answers import JobAnswer
 from schedhook_plugins.schedulers.slurm.memory import MIB, describe
@@ -298,6 +299,7 @@ def _each_printed(hosts: int, as_json: bool) -> Iterator[Callable[[Result], None
 
 
 def _print(result: Mapping[str, Any]) -> None:
+    """Print what a host has answered, which may have names that users chose."""
     line = f"{result['host']}: {result['outcome']}"
     if "old" in result:
         old, new = result["old"], result["new"]
@@ -310,11 +312,11 @@ def _print(result: Mapping[str, Any]) -> None:
             line += describe(result["bytes_moved"], result["left_by_reason"])
         if left := PolicyCount(**result["policies_left"]):
             line += f", policies left: {left}"
-    click.echo(line)
+    click.echo(printable(line))
     if result.get("failure"):
-        click.echo(f"  {result['failure']}", err=True)
+        click.echo(f"  {printable(result['failure'])}", err=True)
     for note in (*result.get("not_restored", ()), *result.get("notes", ())):
-        click.echo(f"  {note}")
+        click.echo(f"  {printable(note)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from schedhook.plugins.findings import Finding, Severity
+from schedhook.values.text import printable
 
 _COLOURS = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.PROBLEM: "red"}
 
@@ -19,6 +20,11 @@ def print_findings(findings: Sequence[Finding]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 1))
     for each in findings:
         level = f"[{_COLOURS[each.level]}]{each.level.value}[/]"
-        what = escape(each.what) + (f"\n[dim]→ {escape(each.remedy)}[/]" if each.remedy else "")
-        table.add_row(level, escape(each.subject), what)
+        what = _plain(each.what) + (f"\n[dim]→ {_plain(each.remedy)}[/]" if each.remedy else "")
+        table.add_row(level, _plain(each.subject), what)
     console.print(table)
+
+
+def _plain(text: str) -> str:
+    """Return text that may have names from files as it shows in markup."""
+    return escape(printable(text))

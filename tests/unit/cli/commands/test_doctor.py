@@ -30,6 +30,17 @@ def test_people_see_every_remedy(capsys: pytest.CaptureFixture[str]) -> None:
         assert "".join(each["remedy"].split()) in shown
 
 
+def test_names_from_files_do_not_reach_the_terminal_as_they_are(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "etc/slurm").mkdir(parents=True)
+    (tmp_path / "etc/slurm/slurm.conf").write_text("TaskPlugin=\x1b]0;owned\x07[/red]\n")
+    main(["doctor", "--root", str(tmp_path)], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "TaskPlugin=\\x1b]0;owned\\x07[/red]" in shown.replace("\n", "")
+    assert "\x1b" not in shown
+
+
 def test_the_command_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor", "--json"], standalone_mode=False)
     findings = json.loads(capsys.readouterr().out)["findings"]

@@ -293,3 +293,29 @@ def test_the_line_says_which_policies_stay(capsys: pytest.CaptureFixture[str]) -
     }
     command_module._print(result)
     assert capsys.readouterr().out.endswith("left 0.0 MiB, policies left: 4 threads and 2.0 MiB\n")
+
+
+def test_what_a_host_says_does_not_reach_the_terminal_as_it_is(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "\x1b]0;owned\x07"
+    result = {
+        "host": f"n9{hostile}",
+        "status": 1,
+        "outcome": "failed",
+        "failure": hostile,
+        "notes": [hostile],
+    }
+
+    def run_on_hosts(_hosts: object, _words: object, seen: Any) -> list[dict[str, Any]]:
+        seen(result)
+        return [result]
+
+    answer = JobAnswer(number="7", hosts=("n9",))
+    monkeypatch.setattr(command_module, "query_job", lambda _job: answer)
+    monkeypatch.setattr(command_module, "run_on_hosts", run_on_hosts)
+    words = ["7", "--cpus", "2-3", "--config", str(config)]
+    assert command.main(words, standalone_mode=False) == 1
+    said = "".join(capsys.readouterr())
+    assert said.count("\\x1b]0;owned") == 3
+    assert "\x1b" not in said
