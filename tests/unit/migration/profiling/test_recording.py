@@ -101,7 +101,7 @@ def test_processes_that_end_are_left_out(perf: Perf, tmp_path: Path) -> None:
     """Perf refuses to begin if one is gone that it was to record; a job has many short ones."""
     child = subprocess.Popen(["sleep", "60"])
     calls = perf(
-        record=f"case $* in *{child.pid}*) kill {child.pid};"
+        record=f"case $* in *--pid={child.pid},*) kill {child.pid};"
         f" while [ -e /proc/{child.pid} ]; do sleep 0.05; done;"
         " echo 'cannot create maps: No such process' >&2; exit 255 ;; esac; " + WORKS
     )
