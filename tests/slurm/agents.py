@@ -36,7 +36,7 @@ def agent(cluster: Cluster, config: str = "") -> Iterator[Child]:
         yield running
     finally:
         running.terminate()
-        running.wait(60)
+        running.wait(180)
 
 
 def job_migrate(cluster: Cluster, *arguments: object, **environment: str) -> tuple[int, Any]:

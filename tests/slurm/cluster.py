@@ -37,6 +37,11 @@ PROGRAMS = {
     "sbatch": "slurm-client",
     "busybox": "busybox-static",
 }
+SLOW = 3
+"""How many times as long as on a host of its own everything may take in an emulated guest, beside
+another one."""
+_LEVELS = {"3": "info", "4": "verbose", "5": "debug"}
+"""Levels of a daemon's log, by their numbers."""
 _FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"})
 
 
@@ -182,9 +187,8 @@ class Cluster:
         os.kill(pid, signal.SIGTERM)
         with contextlib.suppress(Unexpected):
             wait_until(lambda: not self._alive(name), 20, f"{name} to end")
-        with contextlib.suppress(ProcessLookupError):  # it can end at last
-            if self._alive(name):
-                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended at last
+            os.kill(pid, signal.SIGKILL)
 
     # -- configuration -------------------------------------------------------------------------
 
@@ -216,8 +220,10 @@ class Cluster:
             "KillWait": "5",
             # An emulated machine on which a compiler runs too is slow to answer.
             "MessageTimeout": "60",
+            "TCPTimeout": "30",
             "SlurmdTimeout": "600",
-            "PrologEpilogTimeout": "60",
+            "BatchStartTimeout": "120",
+            "PrologEpilogTimeout": "120",
             **self.settings,
             **settings,
         }
@@ -240,21 +246,33 @@ class Cluster:
         )
 
     def reconfigure(self, **settings: str) -> None:
-        """Configure the running daemons with the cluster's lines and these, and no others."""
-        self.configure(**settings)
+        """Configure the running daemons with the cluster's lines and these, and no others.
+
+        The controller passes it on to each slurmd, which takes it some time later: that shows in
+        the level of its log, which is another one each time.
+        """
+        new = min(_LEVELS.keys() - self._log_levels())
+        self.configure(SlurmdDebug=_LEVELS[new], **settings)
         self.command("scontrol", "reconfigure")
+
+        def is_taken() -> bool:
+            with contextlib.suppress(Unexpected):  # a slurmd of 23.11 or later starts itself anew
+                return self._log_levels() == {new}
+            return False
+
+        wait_until(is_taken, 60, "every slurmd to take the configuration", self.diagnosis)
+
+    def _log_levels(self) -> set[str]:
+        show = ("scontrol", "show", "slurmd")  # that of this host, if no variable says otherwise
+        texts = [self.command("env", f"SLURMD_NODENAME={host}", *show) for host in self.hosts]
+        return {level for text in texts for level in re.findall(r"Slurmd Debug\s*=\s*(\d)", text)}
 
     def restart_controller(self, **settings: str) -> None:
         """Restart slurmctld with the cluster's lines and these; it keeps its jobs."""
         self.configure(**settings)
         self._end("slurmctld")
         self._daemon("slurmctld", ["slurmctld", "-f", str(self.conf)])
-        wait_until(
-            lambda: all(self.host_state(host) == "IDLE" for host in self.hosts),
-            120,
-            "every host to be idle",
-            self.diagnosis,
-        )
+        wait_until(self._is_idle, 120, "every host to be idle", self.diagnosis)
 
     # -- jobs ----------------------------------------------------------------------------------
 
@@ -273,7 +291,7 @@ class Cluster:
             input=data,
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=seconds * SLOW,
             check=False,
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,
@@ -429,7 +447,11 @@ def wait_until(
     what: str,
     diagnosis: Callable[[], str] = lambda: "",
 ) -> None:
-    """Poll until the condition holds; raise Unexpected, which names `what`, after the time."""
+    """Poll until the condition holds; raise Unexpected, which names `what`, after the time.
+
+    `seconds` are those of a host that nobody else uses.
+    """
+    seconds *= SLOW
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -24,6 +24,8 @@ from schedhook_plugins.schedulers.slurm import queries
 from tests.balancing import balanced, states_of
 from tests.slurm.cluster import CannotRun, Cluster, require_machine, running
 
+HOOK_SECONDS = 30
+"""The time limit of a hook, which is to end by itself however slow the machine is."""
 BALANCING = "off"
 """Hosts with several nodes have it on: SCHEDHOOK_BALANCING=on."""
 
@@ -90,8 +92,8 @@ def hooks(cluster: Cluster) -> Iterator[Path]:
     """The hooks as `install` writes them, named in slurm.conf until the test has ended."""
     directory = cluster.directory / "hooks"
     install = Path(__file__).parents[2] / "contrib/slurm/install"
-    command = [sys.executable, install, "--directory", directory, "--seconds", "4"]
-    subprocess.run(command, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    command = [sys.executable, install, "--directory", directory, "--seconds", str(HOOK_SECONDS)]
+    subprocess.run(command, check=True, timeout=180, stdout=subprocess.DEVNULL)
     shutil.rmtree(delivery.SPOOL, ignore_errors=True)
     cluster.reconfigure(
         Prolog=f"{directory}/prolog",

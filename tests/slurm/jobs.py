@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,6 +79,25 @@ def ready(cluster: Cluster, job: int, stop: Path, *, tasks: int) -> tuple[int, .
     except Unexpected as error:
         raise Unexpected(f"{error}{cluster.diagnosis(job)}") from None
     return tuple(pid for _, pid in files())
+
+
+@contextmanager
+def full_node(cluster: Cluster, node: int, left_mib: int = 120) -> Iterator[None]:
+    """Let another process fill the node for the block, up to `left_mib`.
+
+    Processors keep free pages for themselves, up to 34 MiB each on Linux 6.12, which are not in
+    MemFree: what is to have no room needs more than these and `left_mib`.
+    """
+    stop = new_stop(cluster)
+    about = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text()
+    mib = int(about.partition("MemFree:")[2].split()[0]) // 1024 - left_mib
+    command = ["numactl", f"--membind={node}", str(program()), str(mib), str(stop)]
+    with subprocess.Popen(command, env={**os.environ, "SLURM_PROCID": "0"}) as process:
+        try:
+            wait_until(lambda: any(stop.parent.glob(f"{stop.name}.*")), 60, f"node {node} to fill")
+            yield
+        finally:
+            process.kill()
 
 
 def residency(pid: int, least: int = 16 * MIB) -> dict[int, int]:

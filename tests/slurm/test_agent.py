@@ -81,7 +81,7 @@ def test_every_job_of_a_burst_is_in_the_journal_once_and_closed(cluster: Cluster
             run = journal.runs.latest("slurm", str(job))
             return run is not None and run.ended is not None
 
-        wait_until(lambda: all(map(ended, submitted)), 400, "the journal to have all jobs")
+        wait_until(lambda: all(map(ended, submitted)), 200, "the journal to have all jobs")
         runs = [int(entry["job"]) for entry in journal.history()]
         assert sorted(job for job in runs if job in submitted) == list(submitted)
         assert not {run.job for run in journal.runs.list_open()} & set(map(str, submitted))

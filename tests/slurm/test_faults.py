@@ -24,11 +24,12 @@ import pytest
 from schedhook.hook import delivery
 from schedhook.journal.journal import Journal
 from tests.slurm.cluster import USER_ID, Cluster, wait_until
+from tests.slurm.conftest import HOOK_SECONDS
 from tests.unit.faults.faults import PROGRAM, PYTHON, Fault
 
 HOOKS = ("prolog", "task_prolog", "epilog")
-SECONDS, SECONDS_DEAF = 10, 1
-"""The time limit of a hook: enough for those that end, on a shared, emulated machine."""
+SECONDS_DEAF = 1
+"""The time limit of a hook that does not end by itself; the others have HOOK_SECONDS."""
 LOG = Path("/dev/log")
 PWNED = Path("/run/pwned")
 SERVER = """
@@ -41,7 +42,7 @@ server.listen()
 print("begun", flush=True)
 time.sleep(600)
 """
-PATIENCE = 1
+PATIENCE = 5
 """Seconds: an agent on an emulated host, which has all these jobs at once, answers in time."""
 TINY = """
 [ -w /sys/fs/cgroup/cgroup.procs ] || exit 9
@@ -226,8 +227,8 @@ def point_at_jobs(hooks: Path, base: Path) -> None:
             str(Path(delivery.__file__).parent): str(site),
             "--timeout": f"--patience {PATIENCE} --socket {job}/agent.sock"
             f" --spool {job}/spool --timeout",
-            "-k 1 4": f"-k 1 $(cat {job}/seconds)",
-            "-k 1 2": f"-k 1 {SECONDS}",
+            f"-k 1 {HOOK_SECONDS}": f"-k 1 $(cat {job}/seconds)",
+            "-k 1 2": f"-k 1 {HOOK_SECONDS}",
         }.items():
             assert old in text
             text = text.replace(old, new)
@@ -270,7 +271,7 @@ def test_with_each_fault_jobs_run_and_no_host_is_drained(cluster: Cluster, hooks
             directory = base / str(jobs[name])
             directory.mkdir()
             case.fault.python(directory / "python")
-            seconds = SECONDS_DEAF if name == "program deaf" else SECONDS
+            seconds = SECONDS_DEAF if name == "program deaf" else HOOK_SECONDS
             (directory / "seconds").write_text(str(seconds))
             stack.enter_context(case.during(directory))
         agents = [path.with_name("agent.sock") for path in base.glob("*/agent.log")]
@@ -278,7 +279,7 @@ def test_with_each_fault_jobs_run_and_no_host_is_drained(cluster: Cluster, hooks
         cluster.command("scontrol", "release", ",".join(map(str, jobs.values())))
         wait_until(
             lambda: states(cluster, [*jobs.values()]) == {"COMPLETED"},
-            400,
+            200,
             "the jobs to complete",
             cluster.diagnosis,
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from schedhook.journal.file import journal_path
 from schedhook.journal.journal import Journal
 from schedhook.values.config import Config
 from tests.slurm import agents, jobs
-from tests.slurm.cluster import Cluster, wait_until
+from tests.slurm.cluster import Cluster
 from tests.slurm.jobs import Running
 from tests.slurm.sshd import sshd, with_programs
 
@@ -66,22 +64,9 @@ def test_processors_are_chosen_from_nodes(
 def test_a_move_without_room_is_refused_and_changes_nothing(
     cluster: Cluster, job_migrate: Callable[..., Answer]
 ) -> None:
-    running = jobs.start(cluster)
-    hog = subprocess.Popen(
-        ["numactl", "--membind=3", sys.executable, "-c",
-         "import time; x = bytearray(b'x') * (880 << 20); time.sleep(600)"]
-    )  # fmt: skip
-    try:
-        free = Path("/sys/devices/system/node/node3/meminfo")
-        wait_until(
-            lambda: int(free.read_text().partition("MemFree:")[2].split()[0]) < 130 << 10,
-            120,
-            "node 3 to be full",
-        )
+    running = jobs.start(cluster, mib=300)
+    with jobs.full_node(cluster, 3):
         status, result = job_migrate(running.job, "--cpus", "2-3")
-    finally:
-        hog.kill()
-        hog.wait()
     assert (status, result["outcome"]) == (4, "refused"), result
     assert "room" in result["failure"]
     assert min(running.shares((0, 1))) >= ENOUGH

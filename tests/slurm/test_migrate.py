@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,18 +79,10 @@ def test_a_job_moves_task_by_task_or_not_at_all(cluster: Cluster, pipeline: Pipe
 
 def test_a_move_to_a_node_without_room_is_refused(cluster: Cluster, pipeline: Pipeline) -> None:
     """Another process fills node 2; the job keeps its place, and no process of it is killed."""
-    running = jobs.start(cluster)
+    running = jobs.start(cluster, mib=300)
     before = cpus_in(cluster, running.job)
-    stop = jobs.new_stop(cluster)
-    free = (Path("/sys/devices/system/node/node2/meminfo").read_text()).partition("MemFree:")[2]
-    mib = int(free.split()[0]) // 1024 - 120
-    command = ["numactl", "--membind=2", str(jobs.program()), str(mib), str(stop)]
-    with subprocess.Popen(command, env={**os.environ, "SLURM_PROCID": "0"}) as hog:
-        try:
-            jobs.ready(cluster, running.job, stop, tasks=1)
-            move = migrate(HostJobs(host="n1"), str(running.job), NEW, pipeline)
-        finally:
-            hog.kill()
+    with jobs.full_node(cluster, 2):
+        move = migrate(HostJobs(host="n1"), str(running.job), NEW, pipeline)
     assert "node 2 has no room" in (move.failure or "")
     assert cpus_in(cluster, running.job) == before
     assert bindings(running.tasks) == only(0, 1)
