@@ -10,6 +10,7 @@ from dataclasses import replace
 from schedhook.agent.job import Job, placements
 from schedhook.agent.results import Step
 from schedhook.roles.scheduler import Task
+from schedhook.values.errors import RefusedError
 from schedhook.values.model import PlacementOverride
 from schedhook.values.sets import CpuSet
 
@@ -65,10 +66,19 @@ def keep_override(job: Job, tasks: Sequence[Task], starting: StartingSteps) -> S
         return Step(lines=(f"job moved to CPUs {outside} by another process; override dropped",))
     if not job.adapter.can_reapply:
         return Step()
-    if starting.waits(job.scheduler, job.name, job.adapter.starting(job.name)):
-        line = "waiting for a step to start"
-        return Step(lines=(line,), waits=True, retry_after=_STEP_SECONDS)
-    return _reapply(job, override, tasks)
+    if not _waits(job, starting):
+        try:
+            return _reapply(job, override, tasks)
+        except RefusedError:
+            if not _waits(job, starting):
+                raise
+            # It was put back, since a step began to start meanwhile.
+    line = "waiting for a step to start"
+    return Step(lines=(line,), waits=True, retry_after=_STEP_SECONDS)
+
+
+def _waits(job: Job, starting: StartingSteps) -> bool:
+    return starting.waits(job.scheduler, job.name, job.adapter.starting(job.name))
 
 
 def _reapply(job: Job, override: PlacementOverride, tasks: Sequence[Task]) -> Step:

@@ -61,13 +61,15 @@ def move_processors(
     choose_binding: ChooseBinding,
     move_memory: Callable[[], None],
     root: Path = Path("/"),
+    check: Callable[[], None] = lambda: None,
 ) -> CpuMoveResult:
     """Widen the cpusets, bind the threads, move the memory, narrow the cpusets, and check them.
 
     `changes` must come from the top of the tree down. `pids` returns the processes in it, and is
     called again each time they are needed. `move_memory` raises SchedhookError if the processors
-    must stay as they were. After a failure every cpuset and affinity is restored, and the result
-    says why. Any other exception restores them too, and goes on to the caller.
+    must stay as they were, and so does `check`, which is called before the memory moves, and before
+    and after the cpusets are narrowed. After a failure every cpuset and affinity is restored, and
+    the result says why. Any other exception restores them too, and goes on to the caller.
     """
     try:
         cpusets = _Cpusets(changes, root)
@@ -77,8 +79,9 @@ def move_processors(
     try:
         cpusets.widen()
         threads.bind_all()
+        check()
         move_memory()
-        _settle(cpusets, threads)
+        _settle(cpusets, threads, check)
     except SchedhookError as error:
         return CpuMoveResult(failure=str(error), not_restored=_restore(cpusets, threads))
     except BaseException:
@@ -87,15 +90,17 @@ def move_processors(
     return CpuMoveResult()
 
 
-def _settle(cpusets: _Cpusets, threads: _Threads) -> None:
+def _settle(cpusets: _Cpusets, threads: _Threads, check: Callable[[], None]) -> None:
     """Narrow the cpusets, and again if another process has written them since."""
     for attempt in range(_TRIES):
+        check()
         try:
             cpusets.narrow()
             threads.bind_all()
             mismatch = cpusets.find_mismatch()
         except RefusedError as refusal:
             mismatch = str(refusal)
+        check()
         if not mismatch:
             return
         if attempt + 1 < _TRIES:

@@ -90,16 +90,43 @@ def test_a_move_to_a_node_without_room_is_refused(cluster: Cluster, pipeline: Pi
     assert running.finish() == ["rank 0 right", "rank 1 right"]
 
 
+def start_with_a_later_step(cluster: Cluster) -> tuple[int, tuple[Path, Path], Path]:
+    """Start a job of two steps; return it, the files that end them, and that starts the second."""
+    stop, second = jobs.new_stop(cluster), jobs.new_stop(cluster)
+    go = cluster.work / f"{stop.name}.go"
+    step = f"srun --overlap --cpu-bind=map_cpu:0,1 {jobs.program()} 50"
+    script = f"{step} {stop} & until [ -e {go} ]; do sleep 0.2; done; {step} {second}; wait"
+    return cluster.submit(script, "-n2", "-w", "n1"), (stop, second), go
+
+
+def test_a_step_that_starts_during_a_move_is_not_lost(cluster: Cluster, pipeline: Pipeline) -> None:
+    """Slurm binds its tasks to the processors that it gave the job, which must be there then."""
+    job, stops, go = start_with_a_later_step(cluster)
+    first = jobs.ready(cluster, job, stops[0], tasks=2)
+    step = cluster.job_cgroup(job) / "step_1"
+
+    def relocate(request: Request) -> Report:
+        if not request.dry_run:
+            go.touch()
+            wait_until(step.exists, 60, "the second step", cluster.diagnosis)
+        return pipeline(request)
+
+    move = migrate(HostJobs(host="n1"), str(job), NEW, relocate)
+    assert "step 1 of the job is starting" in (move.failure or "")
+    second = jobs.ready(cluster, job, stops[1], tasks=2)
+    assert bindings(first) == bindings(second) == only(0, 1)
+    for stop in stops:
+        stop.touch()
+    cluster.wait_for_state(job, "COMPLETED")
+    assert cluster.output(job).count("right") == 4
+
+
 def test_reapplying_the_override_moves_old_and_new_steps(
     cluster: Cluster, pipeline: Pipeline
 ) -> None:
     """Slurm writes its own cpuset when a step starts, which moves the first step back too."""
     here = HostJobs(host="n1")
-    stop, second = jobs.new_stop(cluster), jobs.new_stop(cluster)
-    go = cluster.work / f"{stop.name}.go"
-    step = f"srun --overlap --cpu-bind=map_cpu:0,1 {jobs.program()} 50"
-    script = f"{step} {stop} & until [ -e {go} ]; do sleep 0.2; done; {step} {second}; wait"
-    job = cluster.submit(script, "-n2", "-w", "n1")
+    job, (stop, second), go = start_with_a_later_step(cluster)
     first_tasks = jobs.ready(cluster, job, stop, tasks=2)
     was = Placement(cpus=CpuSet({0, 1}), nodes=NodeSet({0, 1}))
     move = migrate(here, str(job), NEW, pipeline)

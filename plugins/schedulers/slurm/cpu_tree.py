@@ -5,17 +5,18 @@ On version 1 Slurm also makes a cpuset for all jobs of a user, between its own a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from schedhook.control.cpu_move import ChooseBinding, CpuMoveResult, CpusetChange, move_processors
+from schedhook.control.cpusets import write_cpus
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus, pids, subtree
 from schedhook.host.topology import read_online_cpus
 from schedhook.roles.scheduler import Task
 from schedhook.values.errors import RefusedError, UsageError
 from schedhook.values.sets import CpuSet
-from schedhook_plugins.schedulers.slurm.cgroups import step_cgroups
+from schedhook_plugins.schedulers.slurm.cgroups import starting_steps, step_cgroups
 
 StepCpus = Callable[[str, CpuSet], CpuSet]
 """From a step's name and the cpuset of one of its cgroups to the new cpuset of that cgroup."""
@@ -53,10 +54,22 @@ def check_cpus(cpus: CpuSet, cgroups: Iterable[Cgroup], root: Path) -> None:
             raise RefusedError(f"{above} allows processors {allowed}, not {cpus - allowed}")
 
 
+def step_names(cgroups: Iterable[Cgroup]) -> frozenset[str]:
+    """Return the names of the job's steps on this host."""
+    return frozenset(step for cgroup in cgroups for step in step_cgroups(cgroup))
+
+
+def started_steps(cgroups: Sequence[Cgroup], root: Path) -> frozenset[str]:
+    """Return the steps less those whose tasks Slurm seems to have yet to bind and start."""
+    names = step_names(cgroups)
+    return names.difference(*(starting_steps(cgroup, root) for cgroup in cgroups))
+
+
 def move_job(
     cgroups: Sequence[Cgroup],
     tasks: Iterable[Task],
     *,
+    steps: Collection[str],
     cpus: CpuSet,
     step_cpus: StepCpus,
     bind: ChooseBinding,
@@ -66,9 +79,15 @@ def move_job(
     """Give the job's cpusets and threads other processors, and move the memory in between.
 
     The job's own cpuset becomes `cpus`, those of its steps `step_cpus`, and each thread is bound as
-    `bind` says. If it fails, everything is put back, and the result has
-    the reason; see `move_processors`.
+    `bind` says. If it fails, everything is put back, and the result has the reason; see
+    `move_processors`. It fails if the job has another step than `steps` meanwhile: Slurm could not
+    bind the tasks of that step to the processors that it gave them, and the step would be lost.
     """
+
+    def check() -> None:
+        if new := sorted(step_names(cgroups) - set(steps)):
+            raise RefusedError(f"step {new[0]} of the job is starting: try again in some seconds")
+
     changes = [
         change
         for cgroup in cgroups
@@ -77,7 +96,18 @@ def move_job(
     ]
     # Without cpusets only tasks are bound: slurmstepd keeps its own binding.
     bound = processes_in(cgroups, root) if changes else present(_pids(tasks), cgroups, root)
-    return move_processors(changes, bound, bind, move_memory, root)
+    result = move_processors(changes, bound, bind, move_memory, root, check)
+    if not result.done:
+        _admit_steps(cgroups, steps)
+    return result
+
+
+def _admit_steps(cgroups: Iterable[Cgroup], known: Collection[str]) -> None:
+    """Let a job have its new steps' processors, too: what was put back may be without them."""
+    for job in cgroups:
+        for name, step in step_cgroups(job).items():
+            if name not in known and configured_cpus(job):
+                write_cpus(job, configured_cpus(job) | configured_cpus(step))
 
 
 def processes_in(cgroups: Iterable[Cgroup], root: Path) -> Callable[[], list[int]]:

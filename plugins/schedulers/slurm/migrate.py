@@ -21,7 +21,14 @@ from schedhook.values.nodemap import in_order
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.text import join_some
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
-from schedhook_plugins.schedulers.slurm.cpu_tree import check_cpus, job_cpus, move_job, union
+from schedhook_plugins.schedulers.slurm.cpu_tree import (
+    check_cpus,
+    job_cpus,
+    move_job,
+    started_steps,
+    step_names,
+    union,
+)
 from schedhook_plugins.schedulers.slurm.memory import JobMemory
 from schedhook_plugins.schedulers.slurm.node_pairs import node_pairs
 
@@ -69,8 +76,9 @@ def migrate(
     job has no process here, or if `cpus` is empty or not online, RefusedError if the job's cpusets
     cannot have them. A later failure is reported in the result.
     """
-    _await_steps(here, job)
+    none_starts = _await_steps(here, job)
     cgroups, before = _find(here, job)
+    steps = started_steps(cgroups, here.root) if none_starts else step_names(cgroups)
     old = job_cpus(cgroups, before, here.root)
     check_cpus(cpus, cgroups, here.root)
     move = JobMove(
@@ -93,6 +101,7 @@ def migrate(
     result = move_job(
         cgroups,
         before,
+        steps=steps,
         cpus=cpus,
         step_cpus=lambda _step, now: relative(now, old, cpus),
         bind=lambda _pid, had: relative(had, old, cpus),
@@ -168,11 +177,17 @@ def cpus_of_nodes(here: HostJobs, job: str, nodes: NodeSet) -> CpuSet:
                 chosen = chosen | list(core)[: number - len(chosen)]
 
 
-def _await_steps(here: HostJobs, job: str) -> None:
-    """Wait, for a limited time, until a starting step's tasks are bound; see HostJobs.starting."""
+def _await_steps(here: HostJobs, job: str) -> bool:
+    """Wait until the tasks of each starting step are bound; see HostJobs.starting.
+
+    Return whether they are: after 30 seconds a step that seems to start is taken for one that ends.
+    """
     end = time.monotonic() + _STEP_SECONDS
-    while here.starting(job) and time.monotonic() < end:
+    while starting := here.starting(job):
+        if time.monotonic() >= end:
+            break
         time.sleep(_STEP_POLL_SECONDS)
+    return not starting
 
 
 def _notes(here: HostJobs, job: str, old: CpuSet, new: CpuSet) -> Iterator[str]:

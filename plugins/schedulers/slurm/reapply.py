@@ -19,7 +19,7 @@ from schedhook.values.model import Placement, PlacementOverride
 from schedhook.values.nodemap import in_order
 from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
-from schedhook_plugins.schedulers.slurm.cpu_tree import check_cpus, move_job
+from schedhook_plugins.schedulers.slurm.cpu_tree import check_cpus, move_job, started_steps
 from schedhook_plugins.schedulers.slurm.memory import JobMemory, describe, left_by_reason
 from schedhook_plugins.schedulers.slurm.node_pairs import node_pairs
 
@@ -81,6 +81,7 @@ def reapply(
     tasks = here.tasks(job)
     if not cgroups or not tasks:
         return "no process on this host"
+    steps = started_steps(cgroups, here.root)
     goal = _goal(override, tasks, homes)
     check_cpus(goal.want, cgroups, here.root)
     pairs = _task_pairs(goal, tasks, override.under_way, read_topology(here.root))
@@ -90,6 +91,7 @@ def reapply(
     result = move_job(
         cgroups,
         tasks,
+        steps=steps,
         cpus=goal.want,
         step_cpus=goal.step_cpus,
         bind=lambda pid, had: goal.binding(task_of.get(pid), had),

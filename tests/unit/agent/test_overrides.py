@@ -8,6 +8,7 @@ import pytest
 
 from schedhook.agent import overrides
 from schedhook.roles.request import Request
+from schedhook.values.errors import RefusedError
 from schedhook.values.model import (
     Placement,
     PlacementOverride,
@@ -91,6 +92,29 @@ def test_an_override_waits_for_a_step_that_starts_but_not_forever(
     assert look() == waiting, "another step has its own time"
     clock[0] += 30
     assert look() == ("put back", False)
+
+
+def test_a_step_that_starts_while_an_override_is_reapplied_is_waited_for(
+    one: OneJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reapplied = overridden(one, monkeypatch)
+    again = FakeScheduler.reapply  # type: ignore[attr-defined]
+    starting = [False]
+
+    def refuse(*_: object) -> str:
+        starting[0] = True
+        raise RefusedError("step 1 of the job is starting")
+
+    monkeypatch.setattr(FakeScheduler, "starting", lambda *_: starting[0], raising=False)
+    monkeypatch.setattr(FakeScheduler, "reapply", refuse)
+    one.put("0", "1", "0")
+    handled = one.dispatcher.handle(event("look"), 3.0)
+    assert (handled.summary, handled.ok) == ("waiting for a step to start", True)
+    assert handled.retry_after is not None
+    monkeypatch.setattr(FakeScheduler, "reapply", again)
+    starting[0] = False
+    assert one.look().startswith("put back")
+    assert reapplied == ["1: 2-3"]
 
 
 def test_what_was_interrupted_is_finished_even_if_tasks_are_in_place(

@@ -180,6 +180,24 @@ def test_an_interruption_restores_everything_and_is_raised(boot: Callable[..., K
     assert (kernel.cpus, kernel.bound) == (TREE, before)
 
 
+@pytest.mark.parametrize("passes", range(3))
+def test_a_check_that_fails_restores_everything(boot: Callable[..., Kernel], passes: int) -> None:
+    """Before the memory moves, before the cpusets are narrowed, and after it."""
+    kernel = boot()
+    before, seen = dict(kernel.bound), list[CpuSet]()
+
+    def check() -> None:
+        seen.append(kernel.cpus[JOB])
+        if len(seen) > passes:
+            raise RefusedError("another step")
+
+    done = move_processors(
+        changes(), kernel.pids, lambda _, had: relative(had, OLD, NEW), lambda: None, check=check
+    )
+    assert seen == [OLD | NEW, OLD | NEW, NEW][: passes + 1]
+    assert (done.failure, kernel.cpus, kernel.bound) == ("another step", TREE, before)
+
+
 def test_threads_that_appear_or_end_during_the_move(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
 

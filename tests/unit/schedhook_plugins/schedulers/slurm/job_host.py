@@ -88,6 +88,8 @@ class JobHost:
         return cpus(line.split()[1])
 
     def bind(self, tid: int, wanted: Iterable[int]) -> bool:
+        if not wanted:
+            return False
         old = f"Cpus_allowed_list:\t{self.affinity(tid)}\n"
         for path in (f"proc/{tid}/status", f"proc/{tid}/task/{tid}/status"):
             file = self.root / path

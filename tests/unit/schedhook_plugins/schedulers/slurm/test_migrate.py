@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from schedhook.roles.request import Request
 from schedhook.testing.hosts import (
     FakeNode,
     write_cgroup,
@@ -14,7 +15,7 @@ from schedhook.testing.hosts import (
     write_host,
 )
 from schedhook.values.errors import RefusedError, UsageError
-from schedhook.values.model import Outcome, Placement
+from schedhook.values.model import Outcome, Placement, Report
 from schedhook.values.sets import NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
 from schedhook_plugins.schedulers.slurm.migrate import (
@@ -66,6 +67,21 @@ def test_processors_are_put_back_if_the_memory_fails(job_host: JobHost) -> None:
     assert move.failure == "the memory could not follow: it went wrong"
     assert job_host.is_untouched()
     assert len(move.reports) == 1
+
+
+def test_a_step_that_starts_meanwhile_keeps_its_processors(job_host: JobHost) -> None:
+    """The job was moved to 2-3 before: to put that back alone would take the step's 0-1 away."""
+    migrate(job_host.here, "7", cpus("2-3"), job_host.relocate)
+
+    def slurm_starts_a_step(request: Request) -> Report:
+        if not request.dry_run:
+            job_host.add_step("1", {300: "0", 301: "1"})
+        return job_host.relocate(request)
+
+    move = migrate(job_host.here, "7", cpus("1-2"), slurm_starts_a_step)
+    assert "step 1 of the job is starting" in (move.failure or "")
+    assert (job_host.cpus_at(), job_host.cpus_at(f"{JOB}/step_1")) == ("0-3", "0-1")
+    assert job_host.bound() == {200: "2", 201: "3"}
 
 
 def test_processors_stay_if_part_of_the_memory_does_not_move(job_host: JobHost) -> None:

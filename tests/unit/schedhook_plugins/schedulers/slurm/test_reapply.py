@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from schedhook.roles.request import Request
+from schedhook.testing.hosts import write_process
 from schedhook.values.errors import RefusedError
-from schedhook.values.model import Outcome, PlacementOverride
+from schedhook.values.model import Outcome, PlacementOverride, Report
 from schedhook_plugins.schedulers.slurm.reapply import reapply
 from tests.unit.schedhook_plugins.schedulers.slurm.job_host import JOB, JobHost, cpus, place
 
@@ -45,6 +47,33 @@ def test_a_step_that_still_has_the_overrides_processors_keeps_them(job_host: Job
     reapply(job_host.here, "7", OVERRIDE, job_host.relocate, HOMES)
     assert job_host.cpus_at(f"{JOB}/step_0") == "2-3"
     assert job_host.bound() == {200: "2", 201: "3"}
+
+
+def test_a_step_that_starts_meanwhile_keeps_what_slurm_gave_it(job_host: JobHost) -> None:
+    """Else Slurm could not bind its tasks, and they would never run."""
+
+    def slurm_starts_a_step(request: Request) -> Report:
+        if not request.dry_run:
+            start_step(job_host)
+        return job_host.relocate(request)
+
+    with pytest.raises(RefusedError, match="step 1 of the job is starting"):
+        reapply(job_host.here, "7", OVERRIDE, slurm_starts_a_step, HOMES)
+    assert [job_host.cpus_at(), job_host.cpus_at(f"{JOB}/step_1")] == ["0-1", "0-1"]
+    assert [str(job_host.affinity(pid)) for pid in (300, 301)] == ["0", "1"]
+    reapply(job_host.here, "7", OVERRIDE, job_host.relocate, HOMES)
+    assert [job_host.cpus_at(), job_host.cpus_at(f"{JOB}/step_1")] == ["2-3", "2-3"]
+
+
+def test_a_step_that_is_about_to_bind_its_tasks_is_waited_for(job_host: JobHost) -> None:
+    """It was not there when the agent looked. Its tasks are known if the job has been requeued."""
+    homes = {**HOMES, "1.0": place("2")}
+    job_host.add_step("1", {300: "0-1"})
+    write_process(job_host.root, 300, name=b"slurmstepd", cpus="0-1")
+    with pytest.raises(RefusedError, match="step 1 of the job is starting"):
+        reapply(job_host.here, "7", OVERRIDE, job_host.relocate, homes)
+    assert job_host.is_untouched()
+    assert [dry for _, _, dry in job_host.asked()] == [True]
 
 
 def test_memory_that_is_at_home_is_not_moved_again(job_host: JobHost) -> None:
