@@ -20,12 +20,15 @@ TIER_PACKAGES := apparmor dmsetup libslurm-dev linux-perf munge slurmctld slurmd
     iproute2 systemd redis-server postgresql stress-ng
 # A newer kernel than the distribution's own, which the tests run on by default.
 BACKPORTS_KERNEL := build/kernels/backports
-# A root directory with Debian 13, in which the tests run on its kernel, Slurm and Python.
+# Root directories with Debian 13 and sid, in which tests run on their kernel, Slurm and Python.
 TRIXIE := build/roots/trixie-tests
-TRIXIE_VENV := $(TRIXIE)$(abspath $(VENV))
+SID := build/roots/sid-tests
+# What `make test` runs there: the kernel's contract, and of Slurm's tier what a newer Slurm may change.
+ON_TRIXIE := tests/contract tests/numa/test_contract_native.py \
+    $(patsubst %,tests/slurm/test_%.py,job_migrate second_step names restarts hooks)
 
 .PHONY: ansible bench chaos check deb deb-test demo dist docs fuzz man matrix mutants numa rpm test unit versions \
-    packages deb-packages rpm-packages unit-packages tier-packages compiled trixie guide-test
+    packages deb-packages rpm-packages unit-packages tier-packages compiled trixie sid guide-test
 
 demo: $(VENV)/installed compiled
 	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
@@ -35,7 +38,7 @@ test:
 	@rm -rf results
 	@$(MAKE) --no-print-directory --keep-going EDITABLE= check docs dist unit numa; status=$$?; \
 	$(BIN)/python -m tests.vm summary unit numa-1 numa-2 numa-3 numa-dirty numa-test_memory_only.py \
-	    slurm && exit $$status
+	    slurm $(notdir $(TRIXIE)) && exit $$status
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -57,23 +60,28 @@ unit: $(VENV)/installed unit-packages
 	    --junit-xml=results/unit/junit.xml
 endif
 
+# If there is no root with Debian 13, the other guests run all the same.
 numa: $(VENV)/installed tier-packages compiled
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
-	$(BIN)/python -m tests.vm test tests/slurm --in-parts tests/numa --dirty tests/numa || status=1; \
+	$(MAKE) --no-print-directory trixie || status=1; \
+	$(BIN)/python -m tests.vm test tests/slurm --in-parts tests/numa --dirty tests/numa \
+	    --elsewhere $(TRIXIE) $(ON_TRIXIE) || status=1; \
 	$(BIN)/python -m tests.vm test --force-vm --memory-only 1 tests/numa/test_memory_only.py \
 	    || status=1; \
 	exit $$status
 
-# Slurm on cgroups of version 1, Slurm and the kernel's contract on Debian 13, and tests/numa on every
-# kind of host: clean and dirty, without NUMA balancing and with it, on the distribution's kernel and
-# on that of its backports. Some hours.
+# Slurm on cgroups of version 1, Slurm and the kernel's contract on Debian 13, sid's Slurm, and
+# tests/numa on every kind of host: clean and dirty, without NUMA balancing and with it, on the
+# distribution's kernel and on that of its backports. Some hours.
 matrix: $(VENV)/installed tier-packages compiled trixie $(BACKPORTS_KERNEL)/done
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
 	$(BIN)/python -m tests.vm test tests/slurm_v1 || status=1; \
 	$(BIN)/python -m tests.vm test --root $(TRIXIE) tests/slurm tests/contract \
 	    tests/numa/test_contract_native.py || status=1; \
+	$(MAKE) --no-print-directory sid && \
+	    $(BIN)/python -m tests.vm test --root $(SID) tests/slurm || status=1; \
 	$(BIN)/python -m tests.vm matrix tests/numa --with $(BACKPORTS_KERNEL)/boot/vmlinuz-* || status=1; \
 	exit $$status
 
@@ -83,14 +91,15 @@ $(BACKPORTS_KERNEL)/done:
 
 # The stable interface makes the C core one for all versions of Python: what is installed here is
 # installed there, be it a copy or the sources where they stand.
-trixie: $(TRIXIE)/done compiled
-	rm -rf $(TRIXIE_VENV)/lib/python3*/site-packages/*schedhook*
-	cp -a $(VENV)/lib/python3*/site-packages/*schedhook* $(TRIXIE_VENV)/lib/python3*/site-packages/
-	unshare --mount bash -c 'mount --bind . $(TRIXIE)$(CURDIR) && chroot $(TRIXIE) \
+trixie sid: %: build/roots/%-tests/done compiled
+	rm -rf $(<D)$(abspath $(VENV))/lib/python3*/site-packages/*schedhook*
+	cp -a $(VENV)/lib/python3*/site-packages/*schedhook* \
+	    $(<D)$(abspath $(VENV))/lib/python3*/site-packages/
+	unshare --mount bash -c 'mount --bind . $(<D)$(CURDIR) && chroot $(<D) \
 	    python3 -P -m compileall -q $(addprefix $(CURDIR)/,schedhook plugins tests)'
 
-$(TRIXIE)/done: tests/vm/debian_root.sh pyproject.toml | $(VENV)/installed deb-packages
-	tests/vm/debian_root.sh trixie $(@D) \
+build/roots/%-tests/done: tests/vm/debian_root.sh pyproject.toml | $(VENV)/installed deb-packages
+	tests/vm/debian_root.sh $* $(@D) \
 	    $(filter-out qemu-system-x86 python3-dev,$(PACKAGES)) $(TIER_PACKAGES)
 	mkdir $(@D)/wheel
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(@D)/wheel .

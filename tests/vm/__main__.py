@@ -48,6 +48,10 @@ def parser() -> argparse.ArgumentParser:
         "--dirty", type=Path, nargs="*", default=[], metavar="tests/TIER",
         help="also run the tests of these that are marked `dirty`, on a host made dirty",
     )  # fmt: skip
+    one.add_argument(
+        "--elsewhere", nargs="+", type=Path, default=[], metavar=("ROOT", "tests/TIER"),
+        help="also run these in one guest with another root directory",
+    )  # fmt: skip
     one.add_argument("--timeout", type=float, default=3000, help="seconds for each tier")
     one.add_argument("--force-vm", action="store_true", help="even if this host has the nodes")
 
@@ -88,10 +92,13 @@ def act(options: argparse.Namespace, setup: machine.Setup) -> int:
         case _:
             # The longest first: what is short fills the time that is left in the end.
             chosen = [part for path in options.in_parts for part in tiers.Tier.parts(path)]
+            if options.elsewhere:
+                root, *paths = options.elsewhere
+                chosen.append(tiers.Tier.elsewhere(root.resolve(), paths))
             chosen += map(tiers.Tier.whole, options.tiers)
             chosen += map(tiers.Tier.dirty, options.dirty)
             if setup.root != roots.HOST_ROOT:
-                chosen = [tier.on(setup.root.name) for tier in chosen]
+                chosen = [tier.on(setup.root) for tier in chosen]
             return tiers.test(
                 chosen, seconds=options.timeout, force_vm=options.force_vm, setup=setup
             )

@@ -25,6 +25,7 @@ def run(path: Path, kernels: Sequence[Path], *, seconds: float, setup: machine.S
                 path=path,
                 name=f"{path.name}-{version}-{state}-balancing-{balancing}",
                 options=("--thorough", f"--balancing={balancing}", *(["--dirty"] if dirty else [])),
+                root=setup.root,
             )
             names.append(tier.name)
             tiers.run(

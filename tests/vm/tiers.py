@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -57,7 +57,9 @@ class Tier:
     name: str
     """The name of their results."""
     options: tuple[str, ...] = ()
-    """Further options of pytest."""
+    """Further options of pytest, or further files."""
+    root: Path = roots.HOST_ROOT
+    """The guest's root directory."""
 
     @classmethod
     def whole(cls, path: Path) -> Tier:
@@ -79,9 +81,15 @@ class Tier:
         """Return the tests that are marked `dirty`, on a host made dirty."""
         return cls(path=path, name=f"{path.name}-dirty", options=("--dirty", "-m", "dirty"))
 
-    def on(self, host: str) -> Tier:
-        """Return the same tests with results of their own, named after where they run."""
-        return dataclasses.replace(self, name=f"{self.name}-{host}")
+    def on(self, root: Path) -> Tier:
+        """Return the same tests on another root, with results of their own, named after it."""
+        return dataclasses.replace(self, name=f"{self.name}-{root.name}", root=root)
+
+    @classmethod
+    def elsewhere(cls, root: Path, paths: Sequence[Path]) -> Tier:
+        """Return the tests of several files and folders, in one guest, on another root."""
+        first, *others = (path.resolve() for path in paths)
+        return cls(path=first, name=root.name, options=tuple(map(str, others)), root=root)
 
 
 def pytest_command(tier: Tier, results: Path) -> list[str]:
@@ -104,14 +112,12 @@ def test(tiers: list[Tier], *, seconds: float, force_vm: bool, setup: machine.Se
     Guests run side by side, one for each processor, if there is memory for them: an emulated one
     keeps about one processor busy. On this host one tier runs after the other.
     """
-    if not roots.has_environment(setup.root):
-        raise machine.CannotBoot(f"{setup.root} has no {sys.prefix}: make trixie")
-    nodes = None if force_vm or setup.root != roots.HOST_ROOT else NODES_NEEDED
+    here = not force_vm and once.where(NODES_NEEDED) == "this host"
 
     def passes(tier: Tier) -> bool:
-        return run(tier, seconds=seconds, nodes=nodes, setup=setup)
+        return run(tier, seconds=seconds, nodes=NODES_NEEDED if here else None, setup=setup)
 
-    if once.where(nodes) == "this host" or len(tiers) == 1:
+    if here or len(tiers) == 1:
         results = [passes(tier) for tier in tiers]
     else:
         results = side_by_side(passes, tiers, guests_at_a_time(setup.shape))
@@ -152,11 +158,15 @@ def side_by_side(passes: Callable[[Tier], bool], tiers: list[Tier], most: int) -
 
 def run(tier: Tier, *, seconds: float, nodes: int | None, setup: machine.Setup) -> bool:
     """Return whether the tests of ``tier`` passed, at least one of them."""
-    if "--dirty" in tier.options:
+    if "--dirty" in tier.options or tier.root != roots.HOST_ROOT:
         nodes = None  # not on a developer's own host
     results = RESULTS / tier.name
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
+    if not roots.has_environment(tier.root):
+        print(f"{tier.name}: {tier.root} has no {sys.prefix}: make trixie", file=sys.stderr)
+        return False
+    setup = dataclasses.replace(setup, root=tier.root)
     command = pytest_command(tier, results)
     print(f"{tier.name}: pytest on {once.where(nodes)}", flush=True)
     passed = once.run(command, results, seconds=seconds, nodes=nodes, setup=setup) == 0
