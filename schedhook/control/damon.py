@@ -9,12 +9,15 @@ since Linux 6.2. Whatever happens to this process, DAMON ends.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 
 from schedhook.control.rollback import Rollback
@@ -27,6 +30,8 @@ _PASSES = ((20_000, 25), (1_000, 50), (100, 50))
 """(Microseconds between looks, looks at each range): so the number of looks is bounded."""
 _PATIENCE = 10
 """Seconds. The kernel waits for a result for twice the planned time, and a busy host needs more."""
+_ROUND = 0.002
+"""Seconds in which each processor of the processes is interrupted once."""
 _FEWEST = 3
 """The fewest regions that DAMON takes as a lower bound."""
 _DIRECTORY = "sys/kernel/mm/damon/admin/kdamonds"
@@ -58,7 +63,8 @@ def count_accesses(ranges: Ranges, root: Path = Path("/")) -> Counts:
             _write(kdamond, "contexts/nr_contexts", 1)
             _configure(kdamond / "contexts/0", ranges)
             rollback.record_file(kdamond / "state", "off\n")
-            passes = [_monitor(kdamond, ranges, *each) for each in _PASSES]
+            with _switching(ranges, root):
+                passes = [_monitor(kdamond, ranges, *each) for each in _PASSES]
     except OSError as error:
         raise NoDamonError(f"DAMON: {error.strerror}") from error
     except RefusedError as error:  # it could not be ended
@@ -83,6 +89,52 @@ def _held(directory: Path) -> Iterator[None]:
         if int(file.read() or b"0"):
             raise NoDamonError("another program uses DAMON")
         yield
+
+
+@contextmanager
+def _switching(pids: Iterable[int], root: Path) -> Iterator[None]:
+    """Interrupt the processes for a moment again and again during the block if that is of use.
+
+    A processor marks a page when it loads the page's translation, and not while that is in its
+    TLB. Where the switch to another process empties the TLB, the next access marks the page again:
+    on x86 without PCID, as in many virtual machines.
+    """
+    if not _forgets_at_switches(root):
+        yield
+        return
+    cpus = set[int]()
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            cpus |= os.sched_getaffinity(pid)
+    pause = _ROUND / max(1, len(cpus))
+    ended = threading.Event()
+
+    def visit() -> None:
+        for cpu in cycle(cpus):
+            with suppress(OSError):
+                os.sched_setaffinity(0, {cpu})
+            if ended.wait(pause):
+                return
+
+    thread = threading.Thread(target=visit, name="schedhook-switch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _forgets_at_switches(root: Path) -> bool:
+    """Return whether the processors are of the x86 family and have no PCID."""
+    with (
+        suppress(OSError),
+        (root / "proc/cpuinfo").open(encoding="ascii", errors="replace") as file,
+    ):
+        for line in file:
+            if line.startswith("flags"):
+                return "pcid" not in line.split()
+    return False
 
 
 def _configure(context: Path, ranges: Ranges) -> None:
@@ -117,16 +169,37 @@ def _monitor(kdamond: Path, ranges: Ranges, interval: int, looks: int) -> list[i
     intervals = kdamond / "contexts/0/monitoring_attrs/intervals"
     _write(intervals, "sample_us", interval)
     _write(intervals, "aggr_us", interval * looks)
-    _write(kdamond, "state", "on")
-    end = time.monotonic() + _PATIENCE
-    found: list[tuple[int, int, int]] = []
-    while not found:
-        _write(kdamond, "state", "update_schemes_tried_regions")  # waits, but not always enough
-        found = _read(kdamond / "contexts/0/schemes/0/tried_regions")
-        if not found and time.monotonic() > end:
-            raise NoDamonError("DAMON has found nothing in time")
-    _write(kdamond, "state", "off")
+    try:
+        _command(kdamond, "on")
+        found = _find(kdamond)
+    finally:
+        with suppress(OSError):  # it has ended by itself
+            _command(kdamond, "off")
     return [round(ALWAYS * count / looks) for count in _assign(found, ranges)]
+
+
+def _find(kdamond: Path) -> list[tuple[int, int, int]]:
+    """Return (start, end, accesses) of each region, in the order of the targets."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        _command(kdamond, "update_schemes_tried_regions")  # waits, but not always enough
+        if found := _read(kdamond / "contexts/0/schemes/0/tried_regions"):
+            return found
+    raise NoDamonError("DAMON has found nothing in time")
+
+
+def _command(kdamond: Path, name: str) -> None:
+    """Give DAMON a command; wait while it is still busy with another one."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            _write(kdamond, "state", name)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _read(regions: Path) -> list[tuple[int, int, int]]:

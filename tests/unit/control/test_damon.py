@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,3 +120,37 @@ def test_an_older_damon_does_not_tell_what_it_finds(tmp_path: Path) -> None:
     (tmp_path / REGIONS).rmdir()
     with pytest.raises(NoDamonError, match="does not tell"):
         count_accesses({70: [(0, MIB)]}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [("flags\t: fpu sse2", True), ("flags\t: fpu pcid sse2", False), ("Features\t: fp", False)],
+    ids=["x86", "PCID", "Arm"],
+)
+def test_processes_are_interrupted_where_that_empties_the_tlb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str, expected: bool
+) -> None:
+    write_damon(tmp_path, [(0, MIB, 1)])
+    write_file(tmp_path, "proc/cpuinfo", f"processor\t: 0\n{cpuinfo}\n")
+    before, visited = os.sched_getaffinity(0), set[int]()
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, cpus: visited.update(cpus))
+    count_accesses({os.getpid(): [(0, MIB)]}, tmp_path)
+    assert bool(visited & before) is expected
+    assert not [each for each in threading.enumerate() if each.name == "schedhook-switch"]
+
+
+def test_a_busy_damon_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses a command while it carries out another one."""
+    write_damon(tmp_path, [(0, MIB, 1)])
+    write, refusals = damon._write, dict.fromkeys(("on", "off"), 2)
+
+    def busy(directory: Path, name: str, value: int | str, *more: Any) -> None:
+        if refusals.get(str(value), 0):
+            refusals[str(value)] -= 1
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        write(directory, name, value, *more)
+
+    monkeypatch.setattr(damon, "_write", busy)
+    count_accesses({70: [(0, MIB)]}, tmp_path)
+    assert refusals == {"on": 0, "off": 0}
+    assert (tmp_path / DIRECTORY / "0/state").read_text() == "off\n"
