@@ -60,11 +60,12 @@ unit: $(VENV)/installed unit-packages
 	    --junit-xml=results/unit/junit.xml
 endif
 
-# If there is no root with Debian 13, the other guests run all the same.
+# If there is no root with Debian 13, the other guests run all the same. Not `$(MAKE)`, for which
+# `make -n` would run these lines.
 numa: $(VENV)/installed tier-packages compiled
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
-	$(MAKE) --no-print-directory trixie || status=1; \
+	make --no-print-directory trixie || status=1; \
 	$(BIN)/python -m tests.vm test tests/slurm --in-parts tests/numa --dirty tests/numa \
 	    --elsewhere $(TRIXIE) $(ON_TRIXIE) || status=1; \
 	$(BIN)/python -m tests.vm test --force-vm --memory-only 1 tests/numa/test_memory_only.py \
@@ -80,7 +81,7 @@ matrix: $(VENV)/installed tier-packages compiled trixie $(BACKPORTS_KERNEL)/done
 	$(BIN)/python -m tests.vm test tests/slurm_v1 || status=1; \
 	$(BIN)/python -m tests.vm test --root $(TRIXIE) tests/slurm tests/contract \
 	    tests/numa/test_contract_native.py || status=1; \
-	$(MAKE) --no-print-directory sid && \
+	make --no-print-directory sid && \
 	    $(BIN)/python -m tests.vm test --root $(SID) tests/slurm || status=1; \
 	$(BIN)/python -m tests.vm matrix tests/numa --with $(BACKPORTS_KERNEL)/boot/vmlinuz-* || status=1; \
 	exit $$status
