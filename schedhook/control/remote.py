@@ -16,7 +16,6 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -27,7 +26,7 @@ from schedhook.control.scratch import Scratch
 from schedhook.control.threads import Thread, read_threads
 from schedhook.host import cgroups
 from schedhook.host.processes import is_exiting, open_memory
-from schedhook.host.tracing import TraceStatus, read_trace_status
+from schedhook.host.tracing import read_trace_status
 from schedhook.values.errors import (
     NoPermissionError,
     ProcessGoneError,
@@ -92,29 +91,6 @@ class Visit:
 
 class _TooSlowError(RefusedError):
     """A visit takes longer than it may."""
-
-
-@dataclass(slots=True)
-class _GoesOn:
-    """With what a stopped thread is to go on."""
-
-    thread: Thread
-    state: bytes
-    """What it had when it was stopped."""
-    blocked: int
-    """Signals that it blocks outside the system call."""
-    again: bytes | None = None
-    """What makes the call again whose wait the stop has ended; None if there is none."""
-
-    def choose(self, root: Path) -> bytes:
-        """Return `again`, or `state` if a signal that came meanwhile ends the wait."""
-        if self.again is None:
-            return self.state
-        with suppress(ProcessGoneError):
-            status = read_trace_status(self.thread.pid, self.thread.tid, root)
-            if status.pending & ~self.blocked:
-                return self.state
-        return self.again
 
 
 class RemoteProcess:
@@ -186,8 +162,8 @@ class RemoteProcess:
     def _open(self, thread: Thread) -> int:
         return open_memory(self._pid, thread.tid, self._root)
 
-    def _check(self, thread: Thread) -> TraceStatus:
-        """Return the thread's status. Raise RefusedError if it is not safe to stop it."""
+    def _check(self, thread: Thread) -> None:
+        """Raise RefusedError if it is not safe to stop the thread."""
         status = read_trace_status(self._pid, thread.tid, self._root)
         if status.state in "ZX" or not thread.lives(self._root):
             raise ProcessGoneError(f"thread {thread.tid} has ended")
@@ -195,34 +171,28 @@ class RemoteProcess:
             raise RefusedError(f"process {status.tracer} traces it, as a debugger does")
         if status.has_filter:
             raise RefusedError("a seccomp filter could kill it for the system call")
-        return status
 
     def _visit(self, thread: Thread, work: Callable[[Visit], _T]) -> _T:
         self._check(thread)
         try:
-            state, pointer, blocked, was_waiting = _core.remote_stop(thread.tid, _STOP_NS)
+            state, pointer = _core.remote_stop(thread.tid, _STOP_NS)
             # From now on the thread keeps its number and its program.
-            status = self._check(thread)
-            goes_on = _GoesOn(thread, state, blocked)
-            if was_waiting and not status.pending & ~status.blocked:
-                goes_on.again = _core.remote_call_again(state)
+            self._check(thread)
             memory = self._open(thread)
             try:
                 frame = self._choose_place(thread, memory, state, pointer)
                 if self._abandoned:
                     raise RefusedError("its visit came too late")
                 self._frame_in_use = True
-                _core.remote_write(
-                    thread.tid, frame, _core.remote_frame(goes_on.again or state, frame)
-                )
+                _core.remote_write(thread.tid, frame, _core.remote_frame(state, frame))
                 _core.remote_enter(thread.tid, state, self._restorer, frame)
                 visit = Visit(thread.tid, self._restorer, memory, self._scratch)
                 try:
                     result = work(visit)
                 except SchedhookError:
-                    self._leave(visit, goes_on)
+                    self._leave(visit, state)
                     raise
-                self._leave(visit, goes_on)
+                self._leave(visit, state)
                 return result
             finally:
                 os.close(memory)
@@ -231,8 +201,8 @@ class RemoteProcess:
                 self._frame_in_use = False
             raise _explain(error, thread) from error
 
-    def _leave(self, visit: Visit, goes_on: _GoesOn) -> None:
-        visit.leave(goes_on.choose(self._root))
+    def _leave(self, visit: Visit, state: bytes) -> None:
+        visit.leave(state)
         self._frame_in_use = False
 
     def _choose_place(self, thread: Thread, memory: int, state: bytes, pointer: int) -> int:

@@ -19,10 +19,6 @@ class TraceStatus:
     """The process that traces it; 0 if none does."""
     has_filter: bool
     """A seccomp filter, or strict mode, judges its system calls; seccomp(2)."""
-    pending: int
-    """A mask of signals that wait for it or its process and that the process handles."""
-    blocked: int
-    """A mask of signals that it blocks at present."""
 
 
 def read_trace_status(pid: int, task: int, root: Path = Path("/")) -> TraceStatus:
@@ -32,13 +28,10 @@ def read_trace_status(pid: int, task: int, root: Path = Path("/")) -> TraceStatu
         key, _, value = line.partition(b":")
         values[key] = value.strip()
     try:
-        pending = int(values[b"SigPnd"], 16) | int(values[b"ShdPnd"], 16)
         return TraceStatus(
             state=values[b"State"][:1].decode("ascii", "replace"),
             tracer=int(values[b"TracerPid"]),
             has_filter=values.get(b"Seccomp", b"0") != b"0",
-            pending=pending & int(values[b"SigCgt"], 16),
-            blocked=int(values[b"SigBlk"], 16),
         )
     except (KeyError, ValueError):
         raise SchedhookError(f"cannot parse {proc_path(pid, 'status', root)}") from None

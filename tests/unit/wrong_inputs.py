@@ -128,7 +128,7 @@ NO_SUCH_THING: list[Wrong] = [
     (
         "relocate ON --to 2 --strategy move-page",
         2,
-        "there are: cpuset, migrate-process, move-pages",
+        "there are: cpuset, hot-first, migrate-process",
     ),
     ("relocate ON --to 2 --mapper neerest", 2, "there are: nearest, relative"),
     ("relocate ON --to 2 --backend nativ", 2, "there are: native, simulated"),

@@ -163,17 +163,13 @@ def file_system(fd: int, /) -> tuple[int, int]:
 #   EPROTO      it did something else than it was sent to do
 #   ENOSYS      not implemented for this architecture
 
-def remote_stop(tid: int, wait_ns: int, /) -> tuple[bytes, int, int, bool]:
+def remote_stop(tid: int, wait_ns: int, /) -> tuple[bytes, int]:
     """Stop a thread; PTRACE_SEIZE and PTRACE_INTERRUPT.
 
-    Return what it had when it was stopped, for the functions below; its stack pointer; a mask of
-    the signals that it blocks outside the system call; and whether the stop has ended, with EINTR,
-    a system call that waits without a time limit. The kernel does not make such a call again by
-    itself; signal(7).
+    Return with what it is to go on, for the functions below, and its stack pointer. A system call
+    that waits without a time limit goes on, too, although the kernel ends some with EINTR after a
+    stop, signal(7); a signal that comes meanwhile ends them.
     """
-
-def remote_call_again(thread: bytes, /) -> bytes:
-    """Return `thread`, changed so that it makes the system call again in which it was stopped."""
 
 def open_watch() -> int:
     """Return a descriptor for `watch_writes` that does not block; inotify_init1(2)."""

@@ -64,20 +64,8 @@ static PyObject *core_remote_stop(PyObject *self, PyObject *args)
     Py_END_ALLOW_THREADS
     if (error)
         return none_or_error(error);
-    return Py_BuildValue(
-        "(NKKN)", from_remote(&remote), (unsigned long long)sh_remote_stack_pointer(&remote),
-        (unsigned long long)remote.blocked, PyBool_FromLong(sh_remote_was_waiting(&remote)));
-}
-
-static PyObject *core_remote_call_again(PyObject *self, PyObject *args)
-{
-    struct sh_remote remote;
-
-    (void)self;
-    if (!PyArg_ParseTuple(args, "O&:remote_call_again", parse_remote, &remote))
-        return NULL;
-    sh_remote_call_again(&remote);
-    return from_remote(&remote);
+    return Py_BuildValue("(NK)", from_remote(&remote),
+                         (unsigned long long)sh_remote_stack_pointer(&remote));
 }
 
 static PyObject *core_remote_frame(PyObject *self, PyObject *args)
@@ -202,8 +190,6 @@ static PyObject *core_remote_restorers(PyObject *self, PyObject *args)
 static PyMethodDef methods[] = {
     {"remote_stop", core_remote_stop, METH_VARARGS,
      "remote_stop(tid, wait_ns): stop a thread; see _core.pyi."},
-    {"remote_call_again", core_remote_call_again, METH_VARARGS,
-     "remote_call_again(thread): make the interrupted system call again; see _core.pyi."},
     {"remote_frame", core_remote_frame, METH_VARARGS,
      "remote_frame(thread, address): return the signal frame that restores the thread."},
     {"remote_write", core_remote_write, METH_VARARGS,

@@ -54,13 +54,6 @@ int sh_remote_stop(pid_t tid, uint64_t wait_ns, struct sh_remote *remote);
 
 uint64_t sh_remote_stack_pointer(const struct sh_remote *remote);
 
-/* Return whether the stop has ended a system call that waits without a time limit, with EINTR. The
- * kernel does not make these calls again by itself; signal(7). */
-bool sh_remote_was_waiting(const struct sh_remote *remote);
-
-/* Let the thread make the system call again in which it was stopped. */
-void sh_remote_call_again(struct sh_remote *remote);
-
 /* Write the signal frame to `frame` (SH_FRAME_SIZE bytes), as it must be at `address`, a multiple
  * of 64, in the thread's memory. Return its size, in whole words. */
 size_t sh_remote_frame(const struct sh_remote *remote, uint64_t address, unsigned char *frame);

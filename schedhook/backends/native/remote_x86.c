@@ -133,6 +133,60 @@ static uint64_t extended_size(const unsigned char *image)
     return end;
 }
 
+/* Return whether that system call waits without a time limit, and ends with EINTR after a stop. */
+static bool waits(long number, const struct user_regs_struct *registers)
+{
+    static const struct {
+        long number;
+        unsigned argument; /* that says whether there is a time limit */
+        uint64_t bits;     /* of it */
+        uint64_t without;  /* their value if there is none */
+    } calls[] = {
+        {SYS_epoll_wait, 3, UINT32_MAX, UINT32_MAX},
+        {SYS_epoll_pwait, 3, UINT32_MAX, UINT32_MAX},
+        {SYS_epoll_pwait2, 3, UINT64_MAX, 0},
+        {SYS_rt_sigtimedwait, 2, UINT64_MAX, 0},
+        {SYS_semtimedop, 3, UINT64_MAX, 0},
+        {SYS_semop, ANY, 0, 0},
+        {SYS_io_getevents, 4, UINT64_MAX, 0},
+        {SYS_io_uring_enter, 3, URING_EXTENDED, 0}, /* EINTR: it has submitted nothing */
+    };
+    const uint64_t arguments[] = {registers->rdi,
+                                  registers->rsi,
+                                  registers->rdx,
+                                  registers->r10,
+                                  registers->r8,
+                                  registers->r9,
+                                  0};
+
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        if (number == calls[i].number &&
+            (arguments[calls[i].argument] & calls[i].bits) == calls[i].without)
+            return true;
+    }
+    return false;
+}
+
+/* Let a wait go on that the stop has ended: as with other calls, the kernel makes it again unless a
+ * signal handler runs first, which ends it with EINTR.
+ *
+ * The same if the thread is only about to make the call, perhaps again after an earlier stop: a
+ * signal that comes while the thread is elsewhere could not end it otherwise. */
+static void keep_wait(pid_t tid, struct user_regs_struct *registers)
+{
+    static const unsigned char call[SYSCALL_SIZE] = {0x0f, 0x05};
+    uint64_t code;
+
+    if ((long)registers->rax == -EINTR && waits((long)registers->orig_rax, registers)) {
+        registers->rax = (unsigned long long)-ERESTARTNOHAND;
+    } else if (waits((long)registers->rax, registers) && !peek(tid, registers->rip, &code, 1) &&
+               !memcmp(&code, call, sizeof call)) {
+        registers->orig_rax = registers->rax;
+        registers->rax = (unsigned long long)-ERESTARTNOHAND;
+        registers->rip += SYSCALL_SIZE;
+    }
+}
+
 int sh_read_thread(pid_t tid, struct sh_remote *remote)
 {
     uint64_t size = sizeof remote->registers, stack, stack_size = sizeof stack;
@@ -154,6 +208,7 @@ int sh_read_thread(pid_t tid, struct sh_remote *remote)
     if (remote->extended_size > image_size)
         return EOPNOTSUPP;
     abort_sequence(tid, &remote->registers);
+    keep_wait(tid, &remote->registers);
     return 0;
 }
 
@@ -163,54 +218,6 @@ uint64_t sh_remote_stack_pointer(const struct sh_remote *remote)
 }
 
 /* ---- interrupted system calls --------------------------------------------------------------- */
-
-bool sh_remote_was_waiting(const struct sh_remote *remote)
-{
-    static const struct {
-        long number;
-        unsigned argument; /* that says whether there is a time limit */
-        uint64_t bits;     /* of it */
-        uint64_t without;  /* their value if there is none */
-    } calls[] = {
-        {SYS_epoll_wait, 3, UINT32_MAX, UINT32_MAX},
-        {SYS_epoll_pwait, 3, UINT32_MAX, UINT32_MAX},
-        {SYS_epoll_pwait2, 3, UINT64_MAX, 0},
-        {SYS_rt_sigtimedwait, 2, UINT64_MAX, 0},
-        {SYS_semtimedop, 3, UINT64_MAX, 0},
-        {SYS_semop, ANY, 0, 0},
-        {SYS_io_getevents, 4, UINT64_MAX, 0},
-        {SYS_io_uring_enter, 3, URING_EXTENDED, 0}, /* EINTR: it has submitted nothing */
-    };
-    const struct user_regs_struct *registers = &remote->registers;
-    const uint64_t arguments[] = {registers->rdi,
-                                  registers->rsi,
-                                  registers->rdx,
-                                  registers->r10,
-                                  registers->r8,
-                                  registers->r9,
-                                  0};
-
-    if ((long)registers->rax != -EINTR)
-        return false;
-    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
-        if ((long)registers->orig_rax == calls[i].number &&
-            (arguments[calls[i].argument] & calls[i].bits) == calls[i].without)
-            return true;
-    }
-    return false;
-}
-
-static void call_again(struct user_regs_struct *registers)
-{
-    registers->rax = registers->orig_rax;
-    registers->rip -= SYSCALL_SIZE;
-    registers->orig_rax = NO_CALL;
-}
-
-void sh_remote_call_again(struct sh_remote *remote)
-{
-    call_again(&remote->registers);
-}
 
 /* Return the registers with which the thread continues after rt_sigreturn. The kernel does not
  * restart an interrupted system call then, so they make the thread call again; a time limit starts
@@ -222,8 +229,11 @@ static struct user_regs_struct without_kernel(const struct sh_remote *remote)
 
     if (registers.orig_rax != NO_CALL &&
         (error == ERESTARTSYS || error == ERESTARTNOINTR || error == ERESTARTNOHAND ||
-         error == ERESTART_RESTARTBLOCK))
-        call_again(&registers);
+         error == ERESTART_RESTARTBLOCK)) {
+        registers.rax = registers.orig_rax;
+        registers.rip -= SYSCALL_SIZE;
+        registers.orig_rax = NO_CALL;
+    }
     return registers;
 }
 
@@ -349,17 +359,6 @@ uint64_t sh_remote_stack_pointer(const struct sh_remote *remote)
 {
     (void)remote;
     return 0;
-}
-
-bool sh_remote_was_waiting(const struct sh_remote *remote)
-{
-    (void)remote;
-    return false;
-}
-
-void sh_remote_call_again(struct sh_remote *remote)
-{
-    (void)remote;
 }
 
 size_t sh_remote_frame(const struct sh_remote *remote, uint64_t address, unsigned char *frame)

@@ -200,6 +200,42 @@ def test_a_wait_ends_only_for_a_signal(call: str, signals: int) -> None:
         assert answer == f"{signals} {signals}"
 
 
+@pytest.mark.parametrize("call", ["epoll_wait", "epoll_pwait2", "io_uring_enter"])
+def test_a_signal_ends_a_wait_that_was_stopped_just_before(call: str) -> None:
+    """On a busy processor the thread has not made its call again by then."""
+    visits, cpu = 30, min(os.sched_getaffinity(0))
+
+    def send(visit: Visit) -> None:
+        set_and_reset(visit)
+        os.kill(program.pid, signal.SIGUSR1)
+
+    with waiting(call) as program, busy(cpu):
+        os.sched_setaffinity(program.pid, {cpu})
+        thread = next(each for each in read_threads(program.pid) if each.tid == program.pid)
+        for sent in range(1, visits + 1):
+            with RemoteProcess(program.pid, Restorers()) as remote:
+                remote.visit(thread, send)
+            while program.ask().split()[1] != str(sent):
+                time.sleep(0.001)
+        end = time.monotonic() + 2
+        while (answer := program.ask()) != f"{visits} {visits}" and time.monotonic() < end:
+            time.sleep(0.01)
+        assert answer == f"{visits} {visits}"
+
+
+@contextmanager
+def busy(cpu: int) -> Iterator[None]:
+    """Let three processes compute on a processor."""
+    words = ["taskset", "--cpu-list", str(cpu), "sh", "-c", "while :; do :; done"]
+    others = [subprocess.Popen(words) for _ in range(3)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 @contextmanager
 def waiting(call: str) -> Iterator[Talking]:
     """Start a program whose first thread is in that system call."""

@@ -106,7 +106,7 @@ def calls():
         (_core.sweep, (here, move, b"", False, -1, -1)),
         (_core.migrate_pages, (1, -1, -1, "x", b"")),
         (_core.remote_stop, (1 << 22, 1)), (_core.remote_stop, (os.getpid(), 1)),
-        (_core.remote_stop, ()), (_core.remote_call_again, (b"",)),
+        (_core.remote_stop, ()),
         (_core.remote_frame, (b"short", 0)), (_core.remote_write, (1 << 22, 0, b"\\0" * 8)),
         (_core.remote_write, (1 << 22, 0, b"odd")), (_core.remote_enter, (1 << 22, b"", 0, 0)),
         (_core.remote_make, (1 << 22, 0, "mbind", 1)), (_core.remote_make, (0, 0, "exit", 1)),
