@@ -26,11 +26,12 @@ def read_guidance(log: str, request: Request, plugins: Plugins, root: Path) -> G
 
     Raise UsageError if the log cannot be read, or has no usable sample of them.
     """
-    taken = read_log(log, read_topology(root), {})
+    topology = read_topology(root)
+    taken = read_log(log, topology, {})
     members = request.pids or find_members(
         request.cgroup, request.job, request.scheduler, plugins, root
     )
-    found = survey_members(taken, log, members, root)
+    found = survey_members(taken, log, members, topology, root)
     return Guidance(accesses=found.accesses, nodes=found.nodes)
 
 
@@ -58,9 +59,11 @@ def find_members(
     return find_job(plugins, job, scheduler, root).pids
 
 
-def survey_members(taken: Taken, name: str, members: tuple[int, ...], root: Path) -> Survey:
+def survey_members(
+    taken: Taken, name: str, members: tuple[int, ...], topology: Topology, root: Path
+) -> Survey:
     """Return the accesses of `members`; raise UsageError if there are none in the log `name`."""
-    found = survey(taken.profile, members, read_topology(root), recorded=taken.ended, root=root)
+    found = survey(taken.profile, members, topology, recorded=taken.ended, root=root)
     if not any(each.total for each in found.accesses.values()):
         hint = taken.recording.explain_empty() if taken.recording else ""
         raise UsageError(

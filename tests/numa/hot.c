@@ -9,7 +9,6 @@
  * of NODE. */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,6 +18,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "lab.h"
 
 #define PAGE 4096ul
 #define MPOL_BIND 2
@@ -33,29 +34,6 @@ static int home;
 static atomic_int watching;
 static struct timespec began;
 static uint32_t local[WINDOWS], all[WINDOWS];
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static void run_on(int node)
-{
-    char path[100], list[100];
-    cpu_set_t set;
-    FILE *file;
-
-    snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpulist", node);
-    file = fopen(path, "r");
-    if (!file || !fgets(list, sizeof list, file))
-        die(path);
-    fclose(file);
-    CPU_ZERO(&set);
-    CPU_SET(atoi(list), &set);
-    if (sched_setaffinity(0, sizeof set, &set))
-        die("sched_setaffinity");
-}
 
 static uint64_t next_random(void)
 {

@@ -8,7 +8,6 @@
  * leaves it in memory. `nodes`: prints the node of each page, one digit per page. */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,35 +15,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lab.h"
+
 #define PAGE 4096ul
 #define MPOL_BIND 2
 
 static volatile char *memory;
 static size_t pages;
 static pthread_barrier_t begin, end;
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static void run_on(int node)
-{
-    char path[100], list[100];
-    cpu_set_t set;
-    FILE *file;
-
-    snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpulist", node);
-    file = fopen(path, "r");
-    if (!file || !fgets(list, sizeof list, file))
-        die(path);
-    fclose(file);
-    CPU_ZERO(&set);
-    CPU_SET(atoi(list), &set);
-    if (sched_setaffinity(0, sizeof set, &set))
-        die("sched_setaffinity");
-}
 
 static void use(size_t parity)
 {

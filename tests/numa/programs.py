@@ -59,9 +59,9 @@ def program(name: str, node: int | None = None) -> Path:
 
 
 def is_ready(name: str) -> bool:
-    ready, sources = READY / name, (each for each in PROGRAMS[name] if each.endswith(".c"))
+    ready, sources = READY / name, (HERE / each for each in PROGRAMS[name] if each.endswith(".c"))
     made = ready.stat().st_mtime if ready.exists() else 0.0
-    return all((HERE / source).stat().st_mtime < made for source in sources)
+    return all(source.stat().st_mtime < made for source in (*sources, *HERE.glob("*.h")))
 
 
 def compiler(name: str, binary: Path) -> list[str | Path]:

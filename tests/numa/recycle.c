@@ -32,6 +32,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lab.h"
+
 #define PAGE 4096ul
 #define MOST 4096
 #define TRIES 40
@@ -45,12 +47,6 @@ static struct shared {
     atomic_uint to_end;
     atomic_int ended;
 } *shared;
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
 
 static void map_on_first_node(void)
 {

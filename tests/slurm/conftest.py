@@ -72,6 +72,15 @@ def cluster(slurm: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def backfill(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with the scheduler that starts heterogeneous jobs, which is the only one."""
+    cluster.restart_controller(SchedulerType="sched/backfill", SchedulerParameters="bf_interval=2")
+    yield cluster
+    cluster.cancel_all()
+    cluster.restart_controller()
+
+
+@pytest.fixture
 def methods(cluster: Cluster) -> list[queries.QueryMethod]:
     """What can be asked here: pyslurm is not installed, and scontrol's JSON came with 23.02."""
     names = ["scontrol-json"] if cluster.version >= (23, 2) else []

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -71,15 +70,6 @@ def test_an_element_of_an_array_is_moved_and_shown_by_its_name(
     shown = show(f"{array}_2")
     assert (shown["job"], shown["alias"], shown["name"]) == (second, f"{array}_2", "sweep")
     assert [each["pid"] for each in shown["processes"]].count(two) == 1
-
-
-@pytest.fixture
-def backfill(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with the scheduler that starts heterogeneous jobs, which is the only one."""
-    cluster.restart_controller(SchedulerType="sched/backfill", SchedulerParameters="bf_interval=2")
-    yield cluster
-    cluster.cancel_all()
-    cluster.restart_controller()
 
 
 def test_a_component_is_found_by_its_name(backfill: Cluster, methods: list[QueryMethod]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -77,15 +76,6 @@ def test_a_requeued_job_starts_where_slurm_puts_it(
         cluster.wait_for_state(job, "COMPLETED")
     assert results(cluster, job) == RIGHT
     assert cluster.output(job).split()[-1] == "last"
-
-
-@pytest.fixture
-def backfill(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with the scheduler that starts heterogeneous jobs, which is the only one."""
-    cluster.restart_controller(SchedulerType="sched/backfill", SchedulerParameters="bf_interval=2")
-    yield cluster
-    cluster.cancel_all()
-    cluster.restart_controller()
 
 
 def test_a_component_is_moved_and_both_complete(backfill: Cluster) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.slurm.conftest import hooks
+from tests.slurm.conftest import backfill, hooks
 from tests.slurm.test_restarts import (
-    backfill,
     test_a_component_is_moved_and_both_complete,
     test_a_requeued_job_starts_where_slurm_puts_it,
 )

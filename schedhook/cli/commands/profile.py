@@ -72,6 +72,7 @@ def command(
     config, plugins = load(config_path)
     _check_strategy(plugins, strategy)
     members = pids or find_members(cgroup, job, scheduler, plugins, root)
+    topology = read_topology(root)
     how = {"capacity": most_counters, "count_cache_hits": cache_hits}
     if seconds is not None:
         _check_record(log, root)
@@ -80,8 +81,8 @@ def command(
     elif log is None:
         raise UsageError("name a LOG of accesses, or record them now: --record 30s")
     else:
-        taken = read_log(log, read_topology(root), {**how, "kind": Format(kind)})
-    found = survey_members(taken, log or "the recording", members, root)
+        taken = read_log(log, topology, {**how, "kind": Format(kind)})
+    found = survey_members(taken, log or "the recording", members, topology, root)
     guidance = Guidance(
         accesses=found.accesses, nodes=found.nodes, min_samples=min_samples, min_share=min_share
     )
