@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from schedhook.cli.main import main
 from schedhook.hook import run as hook
@@ -22,6 +23,14 @@ def hook_command(directory: Path, point: str) -> list[str]:
     """Return the command of a hook of Slurm's, for the agent or the spool in that directory."""
     places = ["--socket", f"{directory}/s", "--spool", f"{directory}/spool"]
     return [sys.executable, "-I", "-S", hook.__file__, "slurm", point, *places]
+
+
+def recorded(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return each task's processors as the journal has them for the first of the job's runs.
+
+    A task that the agent sees before it is bound has a second record soon, so the last one counts.
+    """
+    return {seen["task"]: seen["cpus"] for run in runs[:1] for seen in run["placements"]}
 
 
 @contextmanager

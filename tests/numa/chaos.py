@@ -25,7 +25,7 @@ from schedhook.cli.main import main
 from schedhook.control.undo import recover
 from schedhook.journal.journal import Journal
 from tests.forked import Child, in_child
-from tests.numa.agents import PATIENCE, hook_command
+from tests.numa.agents import PATIENCE, hook_command, recorded
 from tests.numa.dirt import count_killed, taken
 from tests.numa.jobs import Job, free_bytes
 from tests.numa.killing import settle
@@ -129,7 +129,8 @@ class Host:
         job = ChaosJob(name=name, cgroup=cgroup, tasks=tasks, sums=sums, stack=stack, cpus=cpus)
         self.jobs.append(job)
         # The journal does not tell where the memory was before it knew the job.
-        assert settle(lambda: self._is_known(name), PATIENCE), self.log.read_text()[-3000:]
+        bound = sorted(map(str, nodes))
+        assert settle(lambda: self._recorded(name) == bound, PATIENCE), self.log.read_text()[-3000:]
         return f"{name} on {nodes}"
 
     def end_job(self) -> str:
@@ -267,9 +268,9 @@ class Host:
                 assert report["bytes_moved"] == sum(by_process), report
                 assert report["bytes_moved"] + report["bytes_left"] >= 0, report
 
-    def _is_known(self, job: str) -> bool:
+    def _recorded(self, job: str) -> list[str]:
         runs = [run for run in self._runs(is_open=True) if run["job"] == job]
-        return bool(runs) and len(runs[0]["placements"]) == 2
+        return sorted(recorded(runs).values())
 
     def _runs(self, *, is_open: bool = False) -> list[dict[str, Any]]:
         with Journal.open(self.journal, create=False) as journal:

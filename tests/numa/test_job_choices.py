@@ -20,7 +20,7 @@ import pytest
 
 from schedhook.hook import delivery
 from schedhook.journal.journal import Journal
-from tests.numa.agents import PATIENCE, running_agent
+from tests.numa.agents import PATIENCE, recorded, running_agent
 from tests.numa.jobs import Job
 from tests.numa.slurm_jobs import slurm_job
 
@@ -78,10 +78,7 @@ class Host:
 
     def knows(self, job: str, count: int = 2) -> bool:
         path = self.directory / "state/journal.db"
-        if not path.exists():
-            return False
-        runs = self.history(job)
-        return bool(runs) and len(runs[0]["placements"]) >= count
+        return path.exists() and len(recorded(self.history(job))) >= count
 
     def history(self, job: str) -> list[dict[str, Any]]:
         path = self.directory / "state/journal.db"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from schedhook.journal.journal import Journal
-from tests.numa.agents import PATIENCE, running_agent
+from tests.numa.agents import PATIENCE, recorded, running_agent
 from tests.numa.dirt import LITTLE, PageCache, count_killed, fill_with_files, taken, tmpfs
 from tests.numa.jobs import Job, drop_caches
 from tests.numa.slurm_jobs import slurm_job
@@ -48,8 +48,7 @@ class Host:
         path = self.directory / "state" / "journal.db"
         if not path.exists():
             return False
-        runs = self.history()
-        return bool(runs) and len(runs[0]["placements"]) >= len(self.tasks)
+        return len(recorded(self.history())) == len(self.tasks)
 
     def shares(self, *nodes: int) -> list[float]:
         """Return the share of each task's memory on its node."""
