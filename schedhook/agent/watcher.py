@@ -28,9 +28,12 @@ from schedhook.values.text import describe_error
 _log = get_logger()
 
 _SCAN_SECONDS = 2.0
-"""How often jobs are listed while there are none, or while one has just gone."""
-_RESCAN_SECONDS = 10.0
-"""The same while there are some: a change of the directories above them starts a scan earlier."""
+"""How soon jobs are listed again while there are none, and after one has come or gone.
+
+A new job may have its cgroup before it has a process.
+"""
+_RESCAN_SECONDS = 30.0
+"""The same while nothing happens: a change of the directories above them starts a scan earlier."""
 _GONE_SECONDS = 10.0
 """How long a job must have no cgroup before its end is reported."""
 _NEW_PER_SCAN = 10
@@ -83,8 +86,9 @@ class Watcher:
 
     def tick(self, now: float) -> float:
         """Look at everything that is due; return when to be called again."""
-        if now >= self._next_scan or self._parents.changed():
-            self._next_scan = self._scan(now)
+        # Always asked, so that a change that one scan has seen does not start another.
+        if (is_changed := self._parents.changed()) or now >= self._next_scan:
+            self._next_scan = self._scan(now, is_changed=is_changed)
         wake = now + self._section.interval_s
         for watched in list(self._jobs.values()):
             if watched.changed(now):
@@ -113,7 +117,7 @@ class Watcher:
 
     # -- jobs that start and end -----------------------------------------------------------------
 
-    def _scan(self, now: float) -> float:
+    def _scan(self, now: float, *, is_changed: bool) -> float:
         """Compare the watched jobs with those that exist; return when to scan again."""
         new = 0
         self._parents.close_removed()
@@ -135,7 +139,8 @@ class Watcher:
         self._report_gone(now)
         if new >= _NEW_PER_SCAN:
             return now  # there may be more than one tick may read
-        pause = _RESCAN_SECONDS if self._jobs and not self._gone else _SCAN_SECONDS
+        is_quiet = self._jobs and not self._gone and not is_changed
+        pause = _RESCAN_SECONDS if is_quiet else _SCAN_SECONDS
         return now + max(pause, self._section.interval_s)
 
     def _begin(self, adapter: Scheduler, job: str, now: float) -> None:

@@ -58,9 +58,12 @@ class JobCgroups:
 
     def running(self) -> tuple[str, ...]:
         """Return the numbers of the jobs that have a process here, in ascending order."""
-        return tuple(
-            sorted({job for job, each in self._all() if job and has_processes(each)}, key=int)
-        )
+        found: set[str] = set()
+        for job, each in self._all():
+            # A process is in one cgroup of each hierarchy: one of them is enough.
+            if job and job not in found and has_processes(each):
+                found.add(job)
+        return tuple(sorted(found, key=int))
 
     def of(self, job: str) -> tuple[Cgroup, ...]:
         """Return the job's cgroups, one for each hierarchy and each slurmd that runs a part."""

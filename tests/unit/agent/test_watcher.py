@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,36 @@ def test_a_new_job_is_reported_and_looked_at_once(clock: Clock, tmp_path: Path) 
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     assert clock.pass_(10) == [("job-started", "1"), ("look", "1")]
     assert clock.pass_(100) == []
+
+
+def test_a_job_whose_cgroup_is_there_before_a_process_is_reported_soon(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    clock.pass_(95)
+    with monkeypatch.context() as patch:
+        patch.setattr(clock.adapter, "jobs", lambda: ["1"])
+        place(tmp_path, "2", {"0": ([ME], "0", "0")})
+        assert clock.pass_(1) == []
+    assert clock.pass_(3) == [("job-started", "2"), ("look", "2")]
+
+
+def test_jobs_are_seldom_listed_while_none_comes_or_goes(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    clock.pass_(10)
+    listings = 0
+    list_jobs = clock.adapter.jobs
+
+    def count() -> Sequence[str]:
+        nonlocal listings
+        listings += 1
+        return list_jobs()
+
+    monkeypatch.setattr(clock.adapter, "jobs", count)
+    clock.pass_(120)
+    assert 1 <= listings <= 4
 
 
 def test_a_job_that_has_gone_is_reported_after_a_delay(clock: Clock, tmp_path: Path) -> None:
