@@ -12,15 +12,19 @@ from schedhook.agent.open_files import OpenDirectory, OpenFile
 from schedhook.host.cgroups import memberships
 from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.config import WatchSection
-from schedhook.values.errors import SchedhookError
+from schedhook.values.errors import PLUGIN_ERRORS, SchedhookError
+from schedhook.values.model import Placement
 
 _CPUSET_FILES = (
     ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus", "cpus"),
     ("cpuset.mems.effective", "cpuset.effective_mems", "cpuset.mems", "mems"),
 )
 """The first of each that exists is read: cgroup version 2, then the spellings of version 1."""
+_FIRST_REFRESH_SECONDS = 5.0
 _REFRESH_SECONDS = 300.0
-"""How often all of a job is read if nothing seems to change."""
+"""How soon all of a job is read again if nothing seems to change: after a job or a step has started
+soon, then half as often each time. The kernel does not tell of a process that joins others.
+"""
 _REPLACE_SECONDS = 60.0
 """How soon all is read if a sampled process has exited."""
 _REPLACE_ALL_SECONDS = 15.0
@@ -59,6 +63,7 @@ class WatchedJob:
         """Files of the job's cpuset, and the directories of its cgroups."""
         self._sample = ProcessSample((), root)
         self._next_sample = 0.0
+        self._refresh_interval = _FIRST_REFRESH_SECONDS
         self._next_refresh = 0.0
 
     @property
@@ -88,19 +93,35 @@ class WatchedJob:
         spread = 0.5 + hash(self.job) % 64 / 64
         self._next_sample = now + self._task_interval * spread
         # Without a process there is no file by which the kernel notifies of the first one.
-        self._next_refresh = now + (_REFRESH_SECONDS if tasks else _REPLACE_ALL_SECONDS) * spread
+        pause = self._refresh_interval if tasks else _REPLACE_ALL_SECONDS
+        self._next_refresh = now + pause * spread
 
     def changed(self, now: float) -> bool:
         """Return whether anything differs from the last call, or all should be read again."""
+        is_changed = False
         try:
-            # Not any(): each of them must be read.
-            changes = [each.changed() for each in self._cgroup_files]
+            for each in self._cgroup_files:  # not any(): each of them must be read
+                if each.changed():
+                    is_changed = True
+                    self._refresh_interval = _FIRST_REFRESH_SECONDS
             if now >= self._next_sample or self.suspended:
                 self._next_sample = now + self._task_interval
-                changes.append(self._sample_changed(now))
+                is_changed = self._sample_changed(now) or is_changed
         except OSError:
             return True  # part of the job has gone
-        return any(changes) or now >= self._next_refresh
+        return is_changed or (now >= self._next_refresh and self._refresh(now))
+
+    def _refresh(self, now: float) -> bool:
+        """Return whether the tasks have changed, or all should be read again anyway."""
+        is_due = self._sample.has_lost or self._refresh_interval >= _REFRESH_SECONDS
+        self._refresh_interval = min(2 * self._refresh_interval, _REFRESH_SECONDS)
+        self._next_refresh = now + self._refresh_interval
+        if is_due:
+            return True
+        try:
+            return _places(self.adapter.tasks(self.job)) != _places(self.tasks)
+        except PLUGIN_ERRORS:
+            return True  # who reads all of it says why it cannot be read
 
     def notified(self, descriptor: int) -> bool:
         """Return whether a file that the kernel notified of has changed.
@@ -183,6 +204,8 @@ class ProcessSample:
             with contextlib.suppress(OSError):
                 self._states.append(OpenFile(root / "proc" / str(pid) / "stat"))
         self._stopped = self._any_stopped()
+        self.has_lost = False
+        """Whether a process has exited since."""
 
     @property
     def is_empty(self) -> bool:
@@ -196,6 +219,7 @@ class ProcessSample:
         now = {pid: _affinity(pid) for pid in self._affinities}
         alive = {pid: first for pid, first in self._affinities.items() if now[pid] is not None}
         exited = len(alive) < len(now)
+        self.has_lost |= exited
         self._affinities = alive
         before, self._stopped = self._stopped, self._any_stopped()
         rebound = any(now[pid] != first for pid, first in alive.items())
@@ -212,6 +236,10 @@ class ProcessSample:
                 if file.read().rpartition(b") ")[2][:1] in _STOPPED:
                     return True
         return False
+
+
+def _places(tasks: Iterable[Task]) -> dict[str, Placement]:
+    return {task.name: task.placement for task in tasks}
 
 
 def _affinity(pid: int) -> set[int] | None:

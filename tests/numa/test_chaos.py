@@ -19,6 +19,8 @@ from tests.numa.killing import random_moments
 SECONDS = float(os.environ.get("SCHEDHOOK_CHAOS_SECONDS", "120"))
 SETTLE_EVERY = 6
 """Steps; in between they disturb each other."""
+LONG = 60.0
+"""Seconds after which a step's output has the end of the agent's log."""
 
 pytestmark = [pytest.mark.nodes(4), pytest.mark.timeout(SECONDS + 3 * PATIENCE)]
 
@@ -36,7 +38,10 @@ def test_nobody_comes_to_harm(tmp_path: Path) -> None:
                 host.check()
                 if len(done) % SETTLE_EVERY == 0:
                     host.check_settled()
-                print(f"{len(done)}: {done[-1]} ({time.monotonic() - began:.1f} s)", flush=True)
+                seconds = time.monotonic() - began
+                print(f"{len(done)}: {done[-1]} ({seconds:.1f} s)", flush=True)
+                if seconds > LONG:
+                    print(host.log.read_text()[-2000:], flush=True)
             host.check_settled()
             host.check_ended()
         except BaseException:

@@ -13,7 +13,7 @@ import pytest
 
 from schedhook.agent.watcher import Watcher
 from schedhook.journal.journal import Journal
-from schedhook.roles.scheduler import Scheduler
+from schedhook.roles.scheduler import Scheduler, Task
 from schedhook.values.config import WatchSection
 from schedhook.values.model import Event
 from tests.unit.agentkit import FakeScheduler, agent, end, moves_of, place, wait_for
@@ -73,6 +73,33 @@ def test_a_job_whose_cgroup_is_there_before_a_process_is_reported_soon(
         place(tmp_path, "2", {"0": ([ME], "0", "0")})
         assert clock.pass_(1) == []
     assert clock.pass_(3) == [("job-started", "2"), ("look", "2")]
+
+
+def test_a_task_that_joins_the_others_is_found_soon(clock: Clock, tmp_path: Path) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    clock.pass_(2)
+    place(tmp_path, "1", {"0": ([ME], "0", "0"), "1": ([ME], "0", "0")})
+    assert clock.pass_(10) == [("look", "1")]
+    assert clock.pass_(100) == []
+
+
+def test_all_of_a_quiet_job_is_read_now_and_then(clock: Clock, tmp_path: Path) -> None:
+    place(tmp_path, "1", {"0": ([ME], "0", "0")})
+    clock.pass_(2)
+    asked = 0
+    read_tasks = clock.adapter.tasks
+
+    def count(job: str) -> tuple[Task, ...]:
+        nonlocal asked
+        asked += 1
+        return read_tasks(job)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock.adapter, "tasks", count)
+        clock.pass_(600)
+        assert 4 <= asked <= 9
+        looks = len(clock.pass_(3600))
+    assert 8 <= looks <= 24
 
 
 def test_jobs_are_seldom_listed_while_none_comes_or_goes(
