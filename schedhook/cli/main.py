@@ -67,7 +67,10 @@ def main(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
     elif context.invoked_subcommand != "recover" and recover():
-        complain("schedhook: an earlier relocation was killed; its changes were rolled back")
+        complain(
+            "schedhook: an earlier relocation was killed; its changes were rolled back,"
+            " but memory that had moved stays where it is (see `schedhook show`)"
+        )
 
 
 def run() -> None:

@@ -55,6 +55,8 @@ class ChaosJob:
     cpus: frozenset[int]
     suspended: str = ""
     """How: `freeze`, `stop`, or not at all."""
+    interrupted: set[int] = field(default_factory=set)
+    """Tasks of which a relocation was killed: their memory stays where it was by then."""
     is_hooked: bool = False
     """A hook may have told of it, so that one must tell of its end."""
 
@@ -154,14 +156,15 @@ class Host:
         return f"{job.name} {task.pid} to {cpu}"
 
     def relocate(self) -> str:
-        words, said = self._relocation()
-        status = Child(self._command(words), [], self.log).wait(PATIENCE)
+        _, _, words, said = self._relocation()
+        status = self._run(words)
         assert status in (0, 3, 4), status
         return f"{said}: {status}"
 
     def kill_relocation(self) -> str:
         """Kill the program that relocates, and its helper too or not."""
-        words, said = self._relocation()
+        job, task, words, said = self._relocation()
+        job.interrupted.add(task.pid)
         child = in_child(self._command([*words, "--bandwidth", "24"]), self.log)
         time.sleep(self.dice.uniform(0, 3))
         both = self.dice.random() < 0.5
@@ -242,8 +245,15 @@ class Host:
         """Check that the memory of each job that runs is with its processors."""
         for job in self.jobs:
             if not job.suspended:
+                self._bring_home(job)
                 arrived = settle(lambda job=job: not job.strays(), PATIENCE)
                 assert arrived, (job.name, sorted(job.cpus), job.strays())
+
+    def _bring_home(self, job: ChaosJob) -> None:
+        """Do as people do after a relocation was killed: nothing else brings its memory home."""
+        for pid in job.interrupted:
+            assert self._run(["relocate", "--pid", str(pid), "--home"]) in (0, 3, 4)
+        job.interrupted.clear()
 
     def check_ended(self) -> None:
         """End every job; check that the agent closes their records."""
@@ -301,13 +311,16 @@ class Host:
     def _command(self, words: list[str]) -> Callable[[], object]:
         return lambda: main(words, standalone_mode=False)
 
-    def _relocation(self) -> tuple[list[str], str]:
-        """Return the words of a relocation of a task to the other node of its job."""
+    def _run(self, words: list[str]) -> int:
+        return Child(self._command(words), [], self.log).wait(PATIENCE)
+
+    def _relocation(self) -> tuple[ChaosJob, Job, list[str], str]:
+        """Return a job and a task, and the words of its relocation to the job's other node."""
         job = self.dice.choice(self.jobs)
         task, (old, new) = self.dice.choice(job.tasks), self.dice.sample(sorted(job.cpus), 2)
         words = ["relocate", "--pid", str(task.pid), "--map", f"{old}:{new}", "--cpus", str(new)]
         how = self.dice.choice([[], ["--freeze"], ["--strategy", "migrate-process", "--freeze"]])
-        return [*words, *how], f"{job.name} {task.pid} {old}:{new} {how}"
+        return job, task, [*words, *how], f"{job.name} {task.pid} {old}:{new} {how}"
 
 
 STEPS: dict[Callable[[Host], str], int] = {
