@@ -24,7 +24,7 @@ from schedhook.host.topology import read_cores, read_topology
 from schedhook.host.vanishing import read_living
 from schedhook.roles.request import Relocate, Request
 from schedhook.roles.scheduler import Replacement
-from schedhook.values.errors import RefusedError
+from schedhook.values.errors import RefusedError, SchedhookError
 from schedhook.values.model import NodeMap, Outcome
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook.values.text import join_some
@@ -158,16 +158,17 @@ class Replacer:
         ends = {old: place.nodes.get(old, old) for old in (*parked, *place.nodes)}
         node_map = {at: new for old, new in ends.items() if (at := parked.get(old, old)) != new}
         wide = mems | NodeSet(node_map) | NodeSet(place.nodes.values())
-        said = "no memory has to move"
+        said, is_moved = "no memory has to move", False
 
         def move() -> None:
-            nonlocal said
+            nonlocal said, is_moved
             if not node_map:
                 return
             if mems:
                 write_nodes(cpuset, wide)
             report = self._relocate(_request(job, node_map))
             said = report.summary()
+            is_moved = report.bytes_moved > 0
             if report.outcome not in _ARRIVED:
                 raise RefusedError(said)
 
@@ -183,14 +184,24 @@ class Replacer:
         done = move_processors([change], lambda: self._jobs.pids(job), bind, move, self._jobs.root)
         if not done.done:
             write_cpus(cpuset, old_cpus)
+            back = self._move_back(job, place) if is_moved and not parked else ""
             if mems:
                 self._narrow(job, cpuset, mems, parked)
             self._jobs.notes.set_replacing(job, None)
-            return Replacement(summary=f"not done: {done.failure}")
+            return Replacement(summary=f"not done: {done.failure}{back}")
         write_nodes(cpuset, self._new_mems(cpuset, mems, place.nodes))
         self._jobs.notes.set_fence(job, None)
         self._jobs.notes.set_replacing(job, None)
         return Replacement(summary=said, moved=True)
+
+    def _move_back(self, job: str, place: Replacing) -> str:
+        """Bring home what had moved, and return a word about it."""
+        sources = NodeSet(place.nodes.values())
+        request = Request(job=job, scheduler=NAME, home=True, sources=sources)
+        try:
+            return f"; back again: {self._relocate(request).summary()}"
+        except SchedhookError as error:
+            return f"; memory stays on nodes {sources}: {error}"
 
     def _new_mems(self, cpuset: Cgroup, mems: NodeSet, nodes: Mapping[int, int]) -> NodeSet:
         """Return the cpuset.mems for the new place; as it was if it does not confine the job."""

@@ -130,8 +130,8 @@ def command(
 
     Cpusets are widened, set and narrowed in the order that the kernel requires, each task is bound
     as it was before, relative to the new processors, and its memory follows. If anything fails,
-    processors and bindings are put back. Exit status: 0 done, 3 some pages or the job's part on
-    some host stayed, 4 refused, 2 wrong usage, 1 failed.
+    processors, bindings and memory are put back. Exit status: 0 done, 3 some pages or the job's
+    part on some host stayed, 4 refused, 2 wrong usage, 1 failed.
     """
     if sum((cpus is not None, nodes is not None, release)) != 1:
         raise UsageError("give one of --cpus LIST, --to-nodes NODES, --release")

@@ -111,11 +111,13 @@ def migrate(
     after = here.tasks(job)
     if not after:
         return replace(move, failure=_ENDED, reports=tuple(memory.reports))
+    back = memory.move_back() if result.failure else ""
     return replace(
         move,
         failure=result.failure,
         not_restored=result.not_restored,
         reports=tuple(memory.reports),
+        notes=(*move.notes, *filter(None, [back])),
         after=after,
     )
 

@@ -99,7 +99,9 @@ def reapply(
         root=here.root,
     )
     if result.failure is not None:
-        raise RefusedError("; ".join([result.failure, *result.not_restored]))
+        back = memory.move_back()
+        why = filter(None, [result.failure, *result.not_restored, back])
+        raise RefusedError("; ".join(why))
     moved = sum(report.bytes_moved for report in memory.reports)
     bytes_line = describe(moved, left_by_reason(memory.reports))
     return f"override reapplied: processors {goal.want}, {bytes_line}"

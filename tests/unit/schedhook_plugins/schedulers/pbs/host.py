@@ -156,9 +156,11 @@ class Host:
         if request.home:
             assert request.job is not None
             (task,) = self.pbs.tasks(request.job)
-            away = read_topology(self.root).memory_nodes - task.placement.nodes
+            topology = read_topology(self.root)
+            home = topology.nodes_of(task.placement.cpus)
+            away = topology.memory_nodes - home
             away = away if request.sources is None else away & request.sources
-            return nearest(away, task.placement.nodes, read_topology(self.root))
+            return nearest(away, home, topology)
         assert request.sources is not None
         assert request.destinations is not None
         mapper = nearest if request.mapper == "nearest" else relative
@@ -186,13 +188,23 @@ class Host:
         if request.dry_run:
             return report
         self.on_move()
-        if self.outcome is not Outcome.COMPLETE:
-            return replace(report, outcome=self.outcome, bytes_left=size, notes=("no room",))
-        after = {node: size for node, size in has.items() if node not in node_map.moves}
-        for (_, new), size in moves.items():
-            after[new] = after.get(new, 0) + size
-        self.residency[request.job] = after
-        return replace(report, outcome=Outcome.COMPLETE, bytes_moved=sum(moves.values()), plan=None)
+        outcome = Outcome.COMPLETE if request.home else self.outcome
+        share = {Outcome.COMPLETE: 1.0, Outcome.PARTIAL: 0.5}.get(outcome, 0.0)
+        after = dict(has)
+        for (old, new), part in moves.items():
+            after[old] -= int(share * part)
+            after[new] = after.get(new, 0) + int(share * part)
+        self.residency[request.job] = {node: its for node, its in after.items() if its}
+        moved = sum(int(share * part) for part in moves.values())
+        notes = () if outcome is Outcome.COMPLETE else ("no room",)
+        return replace(
+            report,
+            outcome=outcome,
+            bytes_moved=moved,
+            bytes_left=size - moved,
+            notes=notes,
+            plan=None,
+        )
 
 
 def exec_vnode(nodes: str) -> str:

@@ -218,7 +218,7 @@ def test_a_return_that_fails_is_tried_again(host: Host) -> None:
     host.event("preresume")
     assert host.cpuset() == ("0", "0-1"), "narrower than its memory, it might be killed"
     host.outcome = Outcome.COMPLETE
-    assert "moved 100.0 MiB 1:0" in host.event("periodic", vnodes="0")
+    assert "moved 50.0 MiB 1:0" in host.event("periodic", vnodes="0")
     assert host.cpuset() == ("0", "0")
 
 
@@ -344,8 +344,11 @@ def test_a_place_that_cannot_be_had_changes_nothing(host: Host) -> None:
     shared(host)
     host.actions = REPLACE
     host.outcome = Outcome.PARTIAL
-    assert "not done: " in host.event("preresume")
+    before = dict(host.residency)
+    assert "not done: " in (said := host.event("preresume"))
+    assert "; back again: moved 50.0 MiB" in said
     assert host.cpuset() == ("0-1", "0")
+    assert host.residency == before
 
 
 @pytest.mark.parametrize("why", ["stopped", "leave"])

@@ -66,7 +66,15 @@ def test_processors_are_put_back_if_the_memory_fails(job_host: JobHost) -> None:
     move = migrate(job_host.here, "7", cpus("2-3"), job_host.relocate)
     assert move.failure == "the memory could not follow: it went wrong"
     assert job_host.is_untouched()
-    assert len(move.reports) == 1
+    assert len(move.reports) == 3
+    assert move.notes == ("back again: moved 200.0 MiB, left 0.0 MiB",)
+
+
+def test_memory_that_cannot_come_back_is_said_to_stay(job_host: JobHost) -> None:
+    job_host.outcomes = [Outcome.FAILED, Outcome.REFUSED]
+    move = migrate(job_host.here, "7", cpus("2-3"), job_host.relocate)
+    assert move.notes == ("memory stays on its new nodes: refused",)
+    assert job_host.is_untouched()
 
 
 def test_a_step_that_starts_meanwhile_keeps_its_processors(job_host: JobHost) -> None:
@@ -82,6 +90,9 @@ def test_a_step_that_starts_meanwhile_keeps_its_processors(job_host: JobHost) ->
     assert "step 1 of the job is starting" in (move.failure or "")
     assert (job_host.cpus_at(), job_host.cpus_at(f"{JOB}/step_1")) == ("0-3", "0-1")
     assert job_host.bound() == {200: "2", 201: "3"}
+    # The memory of both ranks, which had gone to nodes 1 and 2, follows them again.
+    back = [(each.pids, str(each.sources)) for each in job_host.requests if each.home]
+    assert sorted(back) == [((200,), "1-2"), ((201,), "2")]
 
 
 def test_processors_stay_if_part_of_the_memory_does_not_move(job_host: JobHost) -> None:
