@@ -113,6 +113,9 @@ def test_a_step_that_starts_during_a_move_is_not_lost(cluster: Cluster, pipeline
 
     move = migrate(HostJobs(host="n1"), str(job), NEW, relocate)
     assert "step 1 of the job is starting" in (move.failure or "")
+    assert sum(report.bytes_moved for report in move.reports) > 2 * (90 << 20), "there and back"
+    running = jobs.Running(cluster=cluster, job=job, stop=stops[0], tasks=first)
+    assert min(running.shares((0, 1))) >= 0.999
     second = jobs.ready(cluster, job, stops[1], tasks=2)
     assert bindings(first) == bindings(second) == only(0, 1)
     for stop in stops:
