@@ -33,11 +33,6 @@ class Unit:
     size: int = 0
     """About so many bytes are resident."""
 
-    @property
-    def ranges(self) -> Iterable[tuple[int, int]]:
-        """The addresses [start, end) of the pages, in ascending order."""
-        return ((self.start, self.end),) if self.only is None else self.only
-
 
 def map_units(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterable[Unit]:
     """Yield the units that move all selected pages as the map says.
@@ -105,7 +100,12 @@ class _Batch:
         if len(self.units) == 1:
             return self.units[0]
         first, end = self.units[0], self.units[-1].end
-        only = Extents(bounds for unit in self.units for bounds in unit.ranges)
+        only = Extents()
+        for unit in self.units:
+            if unit.only is None:
+                only.add(unit.start, unit.end)
+            else:
+                only.extend(unit.only)
         is_whole = only.size == end - first.start and all(unit.only is None for unit in self.units)
         return replace(first, end=end, only=None if is_whole else only, size=self.size)
 
@@ -180,4 +180,4 @@ def _within(unit: Unit, ranges: Extents) -> Iterator[Unit]:
 
 
 def _part(only: Extents | None, start: int, end: int) -> Extents | None:
-    return None if only is None else Extents(only.within(start, end))
+    return None if only is None else only.cut(start, end)

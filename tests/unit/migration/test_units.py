@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +13,12 @@ from hypothesis import strategies as st
 
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
 from schedhook.backends.simulated.target import SimulatedTarget
-from schedhook.values.model import Area, Outcome
+from schedhook.migration import runs, units
+from schedhook.migration.processes import MovingProcess
+from schedhook.migration.selection import ProcessSelection, Selected
+from schedhook.migration.units import map_units
+from schedhook.values.extents import Extents
+from schedhook.values.model import Area, MemoryKind, NodeMap, Outcome
 from schedhook.values.nodemap import parse_map
 from tests.unit.relocation.simulation import AT, QUICK, STRATEGIES, host, residency, run
 
@@ -101,6 +108,67 @@ def test_one_call_moves_pages_of_many_areas(node_map: str, sweeps: list[tuple[in
         expected[new] = expected.get(new, 0) + count
     assert residency(backend) == expected
     assert len(sweeps) <= len(moves.pairs)
+
+
+@given(
+    parts=st.sets(st.integers(0, 60_000), min_size=1, max_size=200),
+    unit_pages=st.sampled_from([1, 7, 8192]),
+)
+@settings(max_examples=50)
+def test_units_of_joined_areas_have_each_page_once(parts: set[int], unit_pages: int) -> None:
+    areas = [joined_area(AT, parts), joined_area(AT + (1 << 30), parts)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "UNIT_BYTES", unit_pages * PAGE)
+        patch.setattr(units, "UNIT_BYTES", unit_pages * PAGE)
+        found = list(map_units([moving(*areas)], NodeMap(pairs={0: 2})))
+    pages = [
+        (first, last) for unit in found for first, last in unit.only or [(unit.start, unit.end)]
+    ]
+    assert all(last <= first for (_, last), (first, _) in pairwise(pages))
+    assert list(Extents(pages)) == [bounds for area in areas for bounds in area.ranges]
+    assert sum(unit.size for unit in found) <= sum(area.resident for area in areas)
+
+
+def test_joined_areas_are_not_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = moving(joined_area(AT, range(0, 60_000, 2)))
+    added, add = list[int](), Extents.add
+
+    def counted(self: Extents, start: int, end: int) -> None:
+        added.append(start)
+        add(self, start, end)
+
+    monkeypatch.setattr(Extents, "add", counted)
+    monkeypatch.setattr(Extents, "within", lambda *_: pytest.fail("range by range"))
+    sizes = [
+        unit.only.overlap(unit.start, unit.end)
+        for unit in map_units([process], NodeMap(pairs={0: 2}))
+        if unit.only
+    ]
+    assert sum(sizes) == 30_000 * PAGE
+    assert len(added) < 10
+
+
+def joined_area(start: int, pages: Iterable[int]) -> Area:
+    """Return an area of the pages with these numbers, all on node 0."""
+    parts = Extents((start + page * PAGE, start + (page + 1) * PAGE) for page in sorted(pages))
+    *_, (_, end) = parts
+    return Area(
+        start=next(iter(parts))[0],
+        end=end,
+        kind=MemoryKind.ANON,
+        page_size=PAGE,
+        residency={0: parts.size},
+        parts=parts,
+    )
+
+
+def moving(*areas: Area) -> MovingProcess:
+    """Return a process of which these areas are selected."""
+    selected = tuple(
+        Selected(area=area, counted=area.residency, here=area.residency) for area in areas
+    )
+    target = host([0]).attach(100)
+    return MovingProcess(target=target, selection=ProcessSelection(selected=selected))
 
 
 def test_a_page_plan_takes_one_call_for_many_areas(sweeps: list[tuple[int, int]]) -> None:

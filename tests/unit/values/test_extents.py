@@ -26,6 +26,13 @@ def test_extents_are_sets_of_addresses(points: set[int], start: int, end: int) -
     assert {each for pair in inside for each in range(*pair)} == points & set(range(start, end))
     assert {each for pair in outside for each in range(*pair)} == set(range(start, end)) - points
     assert all(first < last for first, last in inside + outside)
+    cut = extents.cut(start, end)
+    assert list(cut) == inside
+    assert cut.size == extents.overlap(start, end)
+    for at in {start, (start + end) // 2, end}:
+        joined = extents.cut(0, at)
+        joined.extend(extents.cut(at, 201))
+        assert list(joined) == list(extents)
 
 
 @pytest.mark.parametrize("unit", [1, 4096, 65536])
@@ -49,3 +56,7 @@ def test_extents_ascend() -> None:
     for pair in ((30, 30), (15, 25)):
         with pytest.raises(ValueError, match="ascending"):
             extents.add(*pair)
+    with pytest.raises(ValueError, match="ascending"):
+        extents.extend(Extents([(15, 25), (30, 40)]))
+    extents.extend(Extents())
+    assert list(extents) == [(10, 20)]
