@@ -152,11 +152,25 @@ static bool read_word(struct line *line, struct text word, bool *is_policy, uint
            !starts_with(key, "huge");
 }
 
-static void read_line(struct line *line, uint64_t base)
+static bool shows(const struct line *line, struct text text)
+{
+    return line->shown.at && same(line->shown, text);
+}
+
+/* Read what `line` shows, or copy it from `last` if that shows the same: most lines do. */
+static void read_line(struct line *line, const struct line *last, uint64_t base)
 {
     struct text rest = line->shown;
     bool is_policy = true;
 
+    if (shows(last, rest)) {
+        line->policy = last->policy;
+        line->nodes = last->nodes;
+        line->size = last->size;
+        line->is_plain = last->is_plain;
+        memcpy(line->pages, last->pages, (size_t)last->nodes * sizeof *last->pages);
+        return;
+    }
     line->policy = take(&rest, ' ');
     line->nodes = 0;
     line->size = 0;
@@ -170,19 +184,22 @@ static void read_line(struct line *line, uint64_t base)
     }
 }
 
-/* Go on to the next line of numa_maps that is wanted. Return false at the end. */
-static bool next_line(struct reading *reading, struct line *line)
+/* Go on to the next line of numa_maps that is wanted. Return false at the end. `last`: the line
+ * before it. */
+static bool next_line(struct reading *reading, struct line *line, const struct line *last)
 {
     while (reading->numa_maps.at < reading->numa_maps.end) {
-        struct text text = take(&reading->numa_maps, '\n');
+        struct text whole = take(&reading->numa_maps, '\n'), shown = whole;
+        struct text address = take(&shown, ' ');
 
         /* Blanks in file names are escaped, so " N" can only begin a count of pages. */
-        if (reading->rules.resident_only && !contains(text, " N") && contains(text, " default"))
+        if (reading->rules.resident_only && !shows(last, shown) && !contains(whole, " N") &&
+            contains(whole, " default"))
             continue;
-        if (!number(take(&text, ' '), 16, &line->start))
+        if (!number(address, 16, &line->start))
             continue;
-        line->shown = text;
-        read_line(line, reading->rules.base);
+        line->shown = shown;
+        read_line(line, last, reading->rules.base);
         return true;
     }
     return false;
@@ -242,18 +259,17 @@ static PyObject *pages_of(const struct group *group)
 static int add_part(struct group *group)
 {
     uint64_t bounds[] = {group->begin, group->end};
-    PyObject *part = PyByteArray_FromStringAndSize((const char *)bounds, sizeof bounds), *both;
+    Py_ssize_t size;
 
-    if (!part)
+    if (!group->parts)
+        group->parts = PyByteArray_FromStringAndSize(NULL, 0);
+    if (!group->parts)
         return -1;
-    if (!group->parts) {
-        group->parts = part;
-        return 0;
-    }
-    both = PySequence_InPlaceConcat(group->parts, part);
-    Py_DECREF(part);
-    Py_XDECREF(both); /* the same array */
-    return both ? 0 : -1;
+    size = PyByteArray_Size(group->parts);
+    if (PyByteArray_Resize(group->parts, size + (Py_ssize_t)sizeof bounds) < 0)
+        return -1;
+    memcpy(PyByteArray_AsString(group->parts) + size, bounds, sizeof bounds);
+    return 0;
 }
 
 /* Append the group to what was found, and empty it. */
@@ -340,12 +356,12 @@ static int find(struct reading *reading, const struct line *line, const struct l
 static int find_all(struct reading *reading)
 {
     struct line *line = &reading->lines[0], *next = &reading->lines[1];
-    bool is_there = next_line(reading, line);
+    bool is_there = next_line(reading, line, next); /* which is empty yet */
 
     while (is_there) {
         struct line *read = line;
 
-        is_there = next_line(reading, next);
+        is_there = next_line(reading, next, line);
         if (find(reading, line, is_there ? next : NULL) < 0)
             return -1;
         line = next;
