@@ -17,7 +17,7 @@ DEB_PACKAGES := debhelper dpkg-dev mmdebstrap
 RPM_PACKAGES := python3-pip rpm rpmlint
 UNIT_PACKAGES := chromium fish openssl prometheus zsh
 TIER_PACKAGES := apparmor dmsetup libslurm-dev linux-perf munge slurmctld slurmd slurm-client openssh-server \
-    iproute2 systemd redis-server postgresql stress-ng
+    iproute2 systemd redis-server postgresql stress-ng util-linux-extra
 # A newer kernel than the distribution's own, which the tests run on by default.
 BACKPORTS_KERNEL := build/kernels/backports
 # Root directories with Debian 13 and sid, in which tests run on their kernel, Slurm and Python.
@@ -72,9 +72,9 @@ numa: $(VENV)/installed tier-packages compiled
 	    || status=1; \
 	exit $$status
 
-# Slurm on cgroups of version 1, Slurm and the kernel's contract on Debian 13, sid's Slurm, and
-# tests/numa on every kind of host: clean and dirty, without NUMA balancing and with it, on the
-# distribution's kernel and on that of its backports. Some hours.
+# Slurm on cgroups of version 1; Slurm and the kernel's contract on Debian 13 and on sid, and each
+# situation of a page on sid's kernel; and tests/numa on every kind of host: clean and dirty, without
+# NUMA balancing and with it, on the distribution's kernel and on that of its backports. Some hours.
 matrix: $(VENV)/installed tier-packages compiled trixie $(BACKPORTS_KERNEL)/done
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
@@ -82,7 +82,8 @@ matrix: $(VENV)/installed tier-packages compiled trixie $(BACKPORTS_KERNEL)/done
 	$(BIN)/python -m tests.vm test --root $(TRIXIE) tests/slurm tests/contract \
 	    tests/numa/test_contract_native.py || status=1; \
 	make --no-print-directory sid && \
-	    $(BIN)/python -m tests.vm test --root $(SID) tests/slurm || status=1; \
+	    $(BIN)/python -m tests.vm test --root $(SID) tests/slurm tests/contract \
+	    tests/numa/test_contract_native.py tests/numa/test_page_situations.py || status=1; \
 	$(BIN)/python -m tests.vm matrix tests/numa --with $(BACKPORTS_KERNEL)/boot/vmlinuz-* || status=1; \
 	exit $$status
 

@@ -205,7 +205,22 @@ static bool next_line(struct reading *reading, struct line *line, const struct l
     return false;
 }
 
-/* Whether what follows a mapping's addresses, `rw-p 00000000 00:00 0`, is no file's. */
+/* Whether the inode and name of a mapping, `0     [vvar]`, are of pages of the kernel. */
+static bool is_kernels(struct text rest)
+{
+    static const char *const names[] = {"[vdso]", "[vvar", "[uprobes"};
+
+    take(&rest, ' ');
+    while (rest.at < rest.end && *rest.at == ' ')
+        rest.at++;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (starts_with(rest, names[i]))
+            return true;
+    return false;
+}
+
+/* Whether what follows a mapping's addresses, `rw-p 00000000 00:00 0`, is the process's own memory
+ * and no file's. */
 static bool is_anonymous(struct text rest)
 {
     struct text permissions = take(&rest, ' '), offset = take(&rest, ' '), minor = take(&rest, ' '),
@@ -214,7 +229,7 @@ static bool is_anonymous(struct text rest)
 
     return length(permissions) == 4 && permissions.at[3] == 'p' && number(offset, 16, &value) &&
            number(major, 16, &value) && !value && number(minor, 16, &value) && !value &&
-           rest.at < rest.end;
+           rest.at < rest.end && !is_kernels(rest);
 }
 
 /* Go on to the first line of maps that ends behind an address. */

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 _BEYOND = 1 << 64
 """An address above all mappings."""
+_KERNELS = (b"[vdso]", b"[vvar", b"[uprobes")
+"""How names of mappings of the kernel's own pages begin: the vDSO, its data, what uprobes run. Also
+in _joined.c."""
 
 
 @dataclass(slots=True)
@@ -27,6 +30,11 @@ class MapsLine:
         """Whether a file, or a shared memory object, backs it."""
         # Not the inode: a System V segment's is its id, and the first id is 0.
         return self.device != "0:0"
+
+    @property
+    def is_kernels(self) -> bool:
+        """Whether its pages are the kernel's own: the process only sees them, and none can move."""
+        return self.name.startswith(_KERNELS)
 
     @classmethod
     def parse(cls, start: int, rest: bytes) -> MapsLine:

@@ -56,6 +56,8 @@ class FakeArea:
     """Number of pages of `page_size` bytes, by node."""
     page_size: int = PAGE
     path: str = ""
+    label: str = ""
+    """What maps shows instead of a path, such as `[heap]`."""
     device: str = "254:0"
     """The file's device, major:minor in decimal as in mountinfo."""
     inode: int = 1
@@ -199,7 +201,8 @@ def _maps_line(area: FakeArea) -> bytes:
         f"{area.start:08x}-{area.start + area.size:08x} rw-{'s' if area.is_shared else 'p'} "
         f"{area.offset:08x} {int(major):02x}:{int(minor):02x} {area.inode if area.path else 0} "
     ).encode()
-    return text.ljust(73) + area.path.encode().replace(b"\n", b"\\012") + b"\n"
+    name = area.path or area.label
+    return text.ljust(73) + name.encode().replace(b"\n", b"\\012") + b"\n"
 
 
 def _numa_maps_line(area: FakeArea) -> bytes:

@@ -45,6 +45,8 @@ class Call(IntEnum):
     SHMGET = 29
     SHMAT = 30
     SHMCTL = 31
+    SOCKET = 41
+    SETSOCKOPT = 54
     FSYNC = 74
     FTRUNCATE = 77
     CHROOT = 161

@@ -393,6 +393,31 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+KERNELS = ["[vdso]", "[vvar]", "[vvar_vclock]", "[uprobes]", "[uprobes-trampoline]"]
+"""Labels of mappings of the kernel's own pages."""
+
+
+@pytest.mark.parametrize("many", [1000, 0])
+@pytest.mark.parametrize("label", KERNELS)
+def test_pages_of_the_kernel_are_none_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str, many: int
+) -> None:
+    monkeypatch.setattr(areas, "_MANY", many)
+    own = FakeArea(start=PAGE, size=PAGE, pages={0: 1})
+    kernels = FakeArea(start=3 * PAGE, size=PAGE, pages={0: 1}, label=label)
+    write_process(tmp_path, 5, areas=[own, kernels])
+    for resident_only in (True, False):
+        (found,) = read_areas(5, tmp_path, resident_only=resident_only)
+        assert [*found.ranges] == [(PAGE, 2 * PAGE)]
+
+
+def test_other_labels_hide_nothing(tmp_path: Path) -> None:
+    for label in ("[heap]", "[stack]", "[anon:vvar]", "[shadow stack]"):
+        assert residency(
+            [only(tmp_path, FakeArea(start=PAGE, size=PAGE, pages={0: 1}, label=label))]
+        )
+
+
 def test_a_kernel_without_numa_has_everything_on_node_0(tmp_path: Path) -> None:
     areas = [
         FakeArea(start=PAGE, size=4 * PAGE, pages={0: 3}),
