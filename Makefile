@@ -17,7 +17,7 @@ DEB_PACKAGES := debhelper dpkg-dev mmdebstrap
 RPM_PACKAGES := python3-pip rpm rpmlint
 UNIT_PACKAGES := chromium fish openssl prometheus zsh
 TIER_PACKAGES := apparmor dmsetup libslurm-dev linux-perf munge slurmctld slurmd slurm-client openssh-server \
-    iproute2 systemd redis-server postgresql stress-ng util-linux-extra
+    iproute2 systemd redis-server postgresql stress-ng util-linux-extra openssh-client
 # A newer kernel than the distribution's own, which the tests run on by default.
 BACKPORTS_KERNEL := build/kernels/backports
 # Root directories with Debian 13 and sid, in which tests run on their kernel, Slurm and Python.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from schedhook.values.errors import SchedhookError, UsageError
 from schedhook.values.model import WORST_FIRST, Outcome
 
 _MOST_HOSTS = 100_000
+_SSH_FAILED = 255
+"""The exit status of ssh(1) itself; ClusterShell's, too, if it cannot start it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,8 @@ class _Listener:
         if self._status is None:
             return "interrupted"
         said = [line for line in self._lines["stderr"] if line.strip()]
+        if not said and self._status == _SSH_FAILED and not shutil.which("ssh"):
+            return "this host has no ssh: install OpenSSH's client"
         return (
             said[-1].strip().removeprefix("schedhook: ")
             if said

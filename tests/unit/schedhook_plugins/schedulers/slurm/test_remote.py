@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ClusterShell.Task import task_self
 
 from schedhook.values.errors import SchedhookError
 from schedhook_plugins.schedulers.slurm import remote
@@ -42,6 +43,13 @@ def test_a_host_that_fails_does_not_stop_the_others(ssh: Path) -> None:
     assert five["failure"] == "its answer cannot be understood"
     assert (six["status"], six["failure"]) == (1, "its answer cannot be understood")
     assert sorted(seen, key=lambda result: result["host"]) == results
+
+
+def test_a_host_without_ssh_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task_self().set_info("ssh_path", "ssh")
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    (result,) = run_on_hosts(["n1"], ["7"], [].append)
+    assert result["failure"] == "this host has no ssh: install OpenSSH's client"
 
 
 def test_a_result_is_handed_on_before_a_slower_host_has_answered(ssh: Path, tmp_path: Path) -> None:
