@@ -39,9 +39,12 @@ sys.exit(hashlib.sha256(data).digest() != before)
 
 
 def commands(page: str, heading: str) -> list[str]:
-    """Return the lines of code of a section: those in fences, or indented by four blanks."""
+    """Return the lines of code of a section: those in fences, or indented by four blanks.
+
+    Its subsections are not part of it: they tell of what is optional.
+    """
     text = (PROJECT / page).read_text()
-    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    section = re.split(r"\n###? ", text.partition(f"\n## {heading}\n")[2])[0]
     fenced = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     lines = "".join(fenced).splitlines() or re.findall(r"^    (\S.*)", section, re.MULTILINE)
     assert lines, f"{page}: no code below {heading!r}"
@@ -101,12 +104,12 @@ def use() -> None:
     follow_check(job, pid)
     end_job(job)
 
-    remove, *undo = commands("contrib/slurm/README.md", "Undo")
-    refused = run(remove, fails=True)
+    undo = commands("contrib/slurm/README.md", "Undo")
+    refused = run(next(line for line in undo if "setup slurm" in line), fails=True)
     assert "slurm.conf still has" in refused, refused
     CONFIGURATION.write_text(before)
     run("scontrol reconfigure")
-    for line in (remove, *undo):
+    for line in undo:
         run(line)
     assert_nothing_is_left()
     end_job(start_job()[0])
