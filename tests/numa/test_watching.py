@@ -48,7 +48,7 @@ class Host:
         path = self.directory / "state" / "journal.db"
         if not path.exists():
             return False
-        return len(recorded(self.history())) == len(self.tasks)
+        return len(recorded(self.history())) >= len(self.tasks)
 
     def shares(self, *nodes: int) -> list[float]:
         """Return the share of each task's memory on its node."""
