@@ -69,7 +69,7 @@ class JobCgroups:
         """Return the job's cgroups, one for each hierarchy and each slurmd that runs a part."""
         if not re.fullmatch(r"[0-9]{1,10}", job):
             return ()
-        return tuple(cgroup for number, cgroup in self._all() if number == job)
+        return tuple(self._named(job))
 
     def unnumbered(self) -> tuple[str, ...]:
         """Return the SLUIDs of the jobs whose number cannot be found out."""
@@ -79,16 +79,26 @@ class JobCgroups:
         """Return the job's number by SLUID, for those cgroups that a SLUID names."""
         return {each.path.name: job for job, each in self._all() if job and _is_sluid(each)}
 
+    def _named(self, job: str) -> Iterator[Cgroup]:
+        """Yield the job's cgroups, without a look at those of all other jobs."""
+        for base, above in self._find_parents():
+            if (path := above / f"job_{job}").is_dir():
+                yield replace(base, path=path)
+            for name in find_directories(above) if base.version == 2 else ():
+                if _SLUID.fullmatch(name):
+                    cgroup = replace(base, path=above / name)
+                    if self._number_of(cgroup) == job:
+                        yield cgroup
+
     def _all(self) -> Iterator[tuple[str | None, Cgroup]]:
         """Yield (number, cgroup) of every job."""
-        for base in self._find_bases():
-            for above in [base.path] if base.version == 2 else _users(base.path):
-                for name in find_directories(above):
-                    cgroup = replace(base, path=above / name)
-                    if job := _JOB.fullmatch(name):
-                        yield job[1], cgroup
-                    elif base.version == 2 and _SLUID.fullmatch(name):
-                        yield self._number_of(cgroup), cgroup
+        for base, above in self._find_parents():
+            for name in find_directories(above):
+                cgroup = replace(base, path=above / name)
+                if job := _JOB.fullmatch(name):
+                    yield job[1], cgroup
+                elif base.version == 2 and _SLUID.fullmatch(name):
+                    yield self._number_of(cgroup), cgroup
 
     # -- which job a SLUID names -----------------------------------------------------------------
 
@@ -102,6 +112,12 @@ class JobCgroups:
         return self._numbers[job.path]
 
     # -- where to look ---------------------------------------------------------------------------
+
+    def _find_parents(self) -> Iterator[tuple[Cgroup, Path]]:
+        """Yield (cgroup of a slurmd's jobs, directory that has the jobs' own)."""
+        for base in self._find_bases():
+            for above in [base.path] if base.version == 2 else _users(base.path):
+                yield base, above
 
     def _find_bases(self) -> list[Cgroup]:
         """Return the cgroup of each slurmd's jobs, found again every few seconds."""
