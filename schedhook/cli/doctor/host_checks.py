@@ -15,7 +15,7 @@ from schedhook.plugins.findings import Finding, Severity, note, ok, problem
 from schedhook.plugins.sources import BUILT_IN
 from schedhook.values.text import join_some
 
-TRIED_KERNELS = ("6.1", "6.12", "7.3")
+TRIED_KERNELS = ("6.1", "6.12", "7.2", "7.3")
 """The versions of Linux that README.md names."""
 
 
