@@ -92,9 +92,7 @@ class WatchedJob:
         # Spread over the interval, so that one tick does not read all jobs.
         spread = 0.5 + hash(self.job) % 64 / 64
         self._next_sample = now + self._task_interval * spread
-        # Without a process there is no file by which the kernel notifies of the first one.
-        pause = self._refresh_interval if tasks else _REPLACE_ALL_SECONDS
-        self._next_refresh = now + pause * spread
+        self._next_refresh = now + self._refresh_pause * spread
 
     def changed(self, now: float) -> bool:
         """Return whether anything differs from the last call, or all should be read again."""
@@ -111,11 +109,17 @@ class WatchedJob:
             return True  # part of the job has gone
         return is_changed or (now >= self._next_refresh and self._refresh(now))
 
+    @property
+    def _refresh_pause(self) -> float:
+        # Without a process there is no file by which the kernel notifies of the first one.
+        most = _REFRESH_SECONDS if self.tasks else _REPLACE_ALL_SECONDS
+        return min(self._refresh_interval, most)
+
     def _refresh(self, now: float) -> bool:
         """Return whether the tasks have changed, or all should be read again anyway."""
         is_due = self._sample.has_lost or self._refresh_interval >= _REFRESH_SECONDS
         self._refresh_interval = min(2 * self._refresh_interval, _REFRESH_SECONDS)
-        self._next_refresh = now + self._refresh_interval
+        self._next_refresh = now + self._refresh_pause
         if is_due:
             return True
         try:

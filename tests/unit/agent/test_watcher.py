@@ -83,6 +83,15 @@ def test_a_task_that_joins_the_others_is_found_soon(clock: Clock, tmp_path: Path
     assert clock.pass_(100) == []
 
 
+def test_the_first_task_of_a_job_is_found_soon_however_late_it_starts(
+    clock: Clock, tmp_path: Path
+) -> None:
+    place(tmp_path, "1", {})
+    clock.pass_(3600)
+    place(tmp_path, "1", {"0": ([ME], "", "0")})
+    assert clock.pass_(30) == [("look", "1")]
+
+
 def test_all_of_a_quiet_job_is_read_now_and_then(clock: Clock, tmp_path: Path) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     clock.pass_(2)
