@@ -31,7 +31,7 @@ UNIT = "tests/unit"
 TARGETS: dict[str, tuple[str, ...]] = {
     # The guard: what is written to other processes, and its way back.
     "schedhook/control/remote.py": ("control/test_remote.py", "control/test_rebinding.py"),
-    "schedhook/control/restorers.py": ("control/test_rollback.py",),
+    "schedhook/control/restorers.py": ("control/test_remote.py", "control/test_rebinding.py"),
     "schedhook/control/rollback.py": ("control/test_rollback.py", "control/test_freezer.py"),
     "schedhook/control/undo.py": ("control/test_rollback.py", "control/test_freezer.py"),
     "schedhook/control/threads.py": ("control/test_threads.py", "control/test_affinity.py"),
