@@ -264,6 +264,21 @@ def test_the_search_for_a_restorer_is_limited(monkeypatch: pytest.MonkeyPatch) -
     assert size < searched < 2 * size
 
 
+@pytest.mark.parametrize("place", [0, 1, (1 << 20) - 3, 1 << 20, (1 << 20) + 7])
+def test_a_restorer_is_found_wherever_it_is(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    """At the beginning of the code as well, and across the end of what is read at once."""
+    start, size = 1 << 30, 3 << 20
+    form = _core.remote_restorers()[0]
+    code = (b"\0" * place + form).ljust(size, b"\0")
+    mapping = MapsLine(start, start + size, False, 0, "8:1", 1, b"/libc.so.6")
+    monkeypatch.setattr(restorers, "read_code", lambda *_, **__: [mapping])
+    monkeypatch.setattr(
+        restorers, "_read", lambda _, address, count: code[address - start :][:count]
+    )
+    finder = Restorers()
+    assert [finder.find(1, 1, -1) for _ in range(2)] == [start + place] * 2
+
+
 def test_a_program_that_becomes_others() -> None:
     with talking("awkward", "exec") as program:
         end = time.monotonic() + 2

@@ -143,6 +143,17 @@ def test_the_helper_outlives_its_process(
     assert recover(str(records)) == 0
 
 
+def test_the_helper_has_a_session_of_its_own_and_leaves_nothing_open(tmp_path: Path) -> None:
+    """What ends a session, as the end of a login, does not end it."""
+    (tmp_path / "file").write_text("old")
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    with Rollback() as rollback:
+        rollback.record_file(tmp_path / "file", "old")
+        assert rollback._helper
+        assert os.getsid(rollback._helper.pid) == rollback._helper.pid
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
 def test_if_the_helper_is_killed_the_process_rolls_back(tmp_path: Path) -> None:
     with Rollback() as rollback:
         rollback.record_file(tmp_path / "one", "old")
