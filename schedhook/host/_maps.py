@@ -105,12 +105,12 @@ class Maps:
         """Return the mapping that an area with `size` resident bytes from `start` on has become.
 
         It can be a part of a larger mapping, or several mappings joined; it ends at `bound` at the
-        latest. None if nothing is mapped there any more.
+        latest. None if nothing of the process is mapped there any more.
         """
         while self._end <= start and self._advance():
             pass
         mapping = self._current() if self._start <= start < self._end else None
-        if mapping is None:
+        if mapping is None or mapping.is_kernels:
             return None
         if mapping.start < start:  # it was merged across that address
             if mapping.has_file:

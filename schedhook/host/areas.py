@@ -136,7 +136,7 @@ def _join_areas(found: Iterable[Area | Apart], maps: bytes, files: _Files) -> It
             continue
         lines.seek(each.offset)
         mapping = lines.find(each.start, each.line.size, each.bound)
-        if mapping is not None and not mapping.is_kernels:
+        if mapping is not None:
             yield _area(each.line, mapping, files)
 
 
@@ -147,7 +147,7 @@ def _find_areas(
     mappings = Maps(maps)
     for start, line, bound in _bounded(lines):
         mapping = mappings.find(start, line.size, bound)
-        if mapping is not None and not mapping.is_kernels:
+        if mapping is not None:
             yield _area(line, mapping, files)
 
 

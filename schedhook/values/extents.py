@@ -38,7 +38,10 @@ class Extents:
             self._bounds.extend(bounds[2:])
 
     def cut(self, start: int, end: int) -> Extents:
-        """Return what `within` yields, at once: there can be 100,000 ranges."""
+        """Return the parts of the ranges that lie in [start, end), copied at once, not one by one.
+
+        There can be 100,000 ranges.
+        """
         found = Extents()
         first = bisect_right(self._bounds, start) // 2 * 2
         last = (bisect_left(self._bounds, end) + 1) // 2 * 2
@@ -52,14 +55,8 @@ class Extents:
         return self.cut(start, end).size
 
     def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield the parts of the ranges that lie in [start, end)."""
-        bounds = self._bounds
-        index = bisect_right(bounds, start) // 2 * 2
-        while index < len(bounds) and bounds[index] < end:
-            first, last = max(start, bounds[index]), min(end, bounds[index + 1])
-            if first < last:
-                yield first, last
-            index += 2
+        """Return the ranges of `cut`, one after another."""
+        return iter(self.cut(start, end))
 
     def outside(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of [start, end) that lie in none of the ranges."""

@@ -88,8 +88,8 @@ class JobMemory:
     def _relocate_groups(self, *, dry_run: bool) -> Iterator[tuple[_Group, Report]]:
         for group in self.groups:
             pairs, tasks = group
-            # What does not fit now may fit when earlier groups have moved.
             node_map = NodeMap(pairs=pairs, mapper=MAPPER)
+            # A plan is forced: what does not fit now may fit when earlier groups have moved.
             request = Request(node_map=node_map, dry_run=dry_run, force=dry_run)
             report = self._relocate_tasks(request, tasks)
             if report is not None:

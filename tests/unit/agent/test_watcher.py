@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from schedhook.agent.watcher import Watcher
 from schedhook.journal.journal import Journal
-from schedhook.roles.scheduler import Scheduler, Task
+from schedhook.roles.scheduler import Scheduler
 from schedhook.values.config import WatchSection
 from schedhook.values.model import Event
 from tests.unit.agentkit import FakeScheduler, agent, end, moves_of, place, wait_for
@@ -64,12 +65,11 @@ def test_a_new_job_is_reported_and_looked_at_once(clock: Clock, tmp_path: Path) 
 
 
 def test_a_job_whose_cgroup_is_there_before_a_process_is_reported_soon(
-    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, tmp_path: Path
 ) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     clock.pass_(95)
-    with monkeypatch.context() as patch:
-        patch.setattr(clock.adapter, "jobs", lambda: ["1"])
+    with patch.object(clock.adapter, "jobs", return_value=["1"]):
         place(tmp_path, "2", {"0": ([ME], "0", "0")})
         assert clock.pass_(1) == []
     assert clock.pass_(3) == [("job-started", "2"), ("look", "2")]
@@ -95,38 +95,19 @@ def test_the_first_task_of_a_job_is_found_soon_however_late_it_starts(
 def test_all_of_a_quiet_job_is_read_now_and_then(clock: Clock, tmp_path: Path) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     clock.pass_(2)
-    asked = 0
-    read_tasks = clock.adapter.tasks
-
-    def count(job: str) -> tuple[Task, ...]:
-        nonlocal asked
-        asked += 1
-        return read_tasks(job)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clock.adapter, "tasks", count)
+    with patch.object(clock.adapter, "tasks", wraps=clock.adapter.tasks) as read:
         clock.pass_(600)
-        assert 4 <= asked <= 9
+        assert 4 <= read.call_count <= 9
         looks = len(clock.pass_(3600))
     assert 8 <= looks <= 24
 
 
-def test_jobs_are_seldom_listed_while_none_comes_or_goes(
-    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_are_seldom_listed_while_none_comes_or_goes(clock: Clock, tmp_path: Path) -> None:
     place(tmp_path, "1", {"0": ([ME], "0", "0")})
     clock.pass_(10)
-    listings = 0
-    list_jobs = clock.adapter.jobs
-
-    def count() -> Sequence[str]:
-        nonlocal listings
-        listings += 1
-        return list_jobs()
-
-    monkeypatch.setattr(clock.adapter, "jobs", count)
-    clock.pass_(120)
-    assert 1 <= listings <= 4
+    with patch.object(clock.adapter, "jobs", wraps=clock.adapter.jobs) as listed:
+        clock.pass_(120)
+    assert 1 <= listed.call_count <= 4
 
 
 def test_a_job_that_has_gone_is_reported_after_a_delay(clock: Clock, tmp_path: Path) -> None:
