@@ -29,7 +29,14 @@ def in_child(
 
     What it prints is appended to `log`, standard error to `errors` if that is given. Its exit
     status is what `work` returns or gives to sys.exit(); a message or another value counts as 1.
+
+    This process must have no journal open: SQLite in the child would believe that it holds the
+    locks on it, and read what another process has deleted.
     """
+    inherited = [
+        name for name in map(_target, Path("/proc/self/fd").iterdir()) if "journal.db" in name
+    ]
+    assert not inherited, f"close {inherited} before a fork"
     child = os.fork()
     if child:
         return child
@@ -46,6 +53,13 @@ def in_child(
         raise
     finally:
         os._exit(status)
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except FileNotFoundError:  # that of this listing
+        return ""
 
 
 def _redirect(stream: int, path: Path) -> TextIO:

@@ -69,11 +69,7 @@ def journal_notes(journal: Journal) -> Callable[[str], JobNotes]:
 
 
 def open_notes(path: Path, scheduler: str) -> JobNotes:
-    """Return the notes in the journal at `path`; none if it cannot be opened.
-
-    Only for a process that has not opened it otherwise: to close a file ends the locks that the
-    process holds on it.
-    """
+    """Return the notes in the journal at `path`; none if it cannot be opened."""
     try:
         return JournalNotes(Journal.open(path, create=False), scheduler)
     except JournalError as error:

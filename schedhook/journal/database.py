@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from schedhook.journal.damage import Rows
 from schedhook.journal.errors import JournalError, translate_errors
-from schedhook.journal.file import BUSY_SECONDS, check_owner, connect, prepare
+from schedhook.journal.file import BUSY_SECONDS, check_file, check_owner, connect, prepare
 from schedhook.journal.schema import create_tables
 from schedhook.values.ownership import make_directory
 
@@ -39,13 +38,8 @@ class Database:
         with translate_errors(path):
             if create:
                 make_directory(path.parent, 0o700)
-            check_owner(path.parent, "directory")
-            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-            handle = os.open(path, flags, 0o600)
-            try:
-                check_owner(path, "file", handle)
-            finally:
-                os.close(handle)
+            check_owner(path.parent, "directory", path.parent.stat())
+            check_file(path, create=create)
             return cls._connect(path, BUSY_SECONDS)
 
     @classmethod
@@ -72,7 +66,6 @@ class Database:
         """
         if self.path is None:
             return None
-        # SQLite alone opens it: closing any descriptor of the file would drop this process's locks.
         try:
             return self._connect(self.path, timeout)
         except (sqlite3.Error, JournalError):

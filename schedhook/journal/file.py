@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -90,17 +91,30 @@ def _set_log_mode(connection: sqlite3.Connection, mode: str) -> None:
             time.sleep(0.01)
 
 
-def check_owner(path: Path, what: str, handle: int | None = None) -> None:
+def check_file(path: Path, *, create: bool) -> None:
+    """Raise JournalError or OSError if the file may not be used; with `create`, make a missing one.
+
+    SQLite alone opens a journal that exists: to close any descriptor of it ends the locks that all
+    of this process's connections hold on it. Another process then deletes the log that they write.
+    """
+    with contextlib.suppress(FileExistsError):
+        if create:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise JournalError(f"{path}: not a regular file; move it away, a new one will be created")
+    check_owner(path, "file", status)
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        os.close(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))  # to be told why
+
+
+def check_owner(path: Path, what: str, status: os.stat_result) -> None:
     """Raise JournalError if another user could write the file or directory.
 
-    The agent acts as root on what the journal says. `handle` is the open file of `path`; without
-    it `path` is a directory.
+    The agent acts as root on what the journal says.
     """
-    status = path.stat() if handle is None else os.fstat(handle)
     if found := explain_untrusted(path, status):
         raise JournalError(f"the journal's {what} {found}; chown it to this user and chmod go-w")
-    if handle is not None and not stat.S_ISREG(status.st_mode):
-        raise JournalError(f"{path}: not a regular file; move it away, a new one will be created")
 
 
 def _file_system(path: Path) -> str:

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from schedhook.cli.main import run as schedhook
+from schedhook.journal.file import journal_path
+from schedhook.journal.journal import Journal
+from schedhook.values.config import Config
+from schedhook.values.model import PlacementOverride
 from schedhook_plugins.schedulers.slurm.command import main as command
 from tests.forked import Child
 from tests.slurm.cluster import Cluster, wait_until
@@ -47,6 +51,17 @@ def job_migrate(cluster: Cluster, *arguments: object, **environment: str) -> tup
 def show(cluster: Cluster, *arguments: object) -> tuple[int, Any]:
     """Run `schedhook show` as root; return the same."""
     return _run(cluster, schedhook, ["show", *arguments], {})
+
+
+def relocate(cluster: Cluster, *arguments: object) -> tuple[int, Any]:
+    """Run `schedhook relocate` as root; return the same."""
+    return _run(cluster, schedhook, ["relocate", *arguments], {})
+
+
+def override_of(job: int) -> PlacementOverride | None:
+    """Return the job's override in root's journal."""
+    with Journal.open(journal_path(Config())) as journal:
+        return journal.overrides.get("slurm", str(job))
 
 
 def _run(

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.journal.file import journal_path
-from schedhook.journal.journal import Journal
-from schedhook.values.config import Config
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster
 from tests.slurm.jobs import Running
@@ -42,13 +39,12 @@ def test_a_job_is_moved_and_its_override_recorded(
     assert (result["old"]["cpus"], result["new"]["cpus"]) == ("0-1", "2-3")
     assert min(running.shares((2, 3))) >= ENOUGH
     assert [os.sched_getaffinity(pid) for pid in running.tasks] == [{2}, {3}]
-    with Journal.open(journal_path(Config())) as journal:
-        override = journal.overrides.get("slurm", str(running.job))
-        assert override is not None
-        assert str(override.placement.cpus) == "2-3"
-        status, result = job_migrate(running.job, "--release")
-        assert status == 0
-        assert journal.overrides.get("slurm", str(running.job)) is None
+    override = agents.override_of(running.job)
+    assert override is not None
+    assert str(override.placement.cpus) == "2-3"
+    status, result = job_migrate(running.job, "--release")
+    assert status == 0
+    assert agents.override_of(running.job) is None
     assert running.finish() == ["rank 0 right", "rank 1 right"]
 
 
@@ -122,12 +118,11 @@ def test_a_job_on_two_hosts_is_moved_on_each(
                 for each in result["hosts"]] == [["0.0", "0.1"], ["0.2", "0.3"]]  # fmt: skip
         assert [os.sched_getaffinity(pid) for pid in two_hosts.tasks] == [{2}, {3}, {2}, {3}]
         assert min(two_hosts.shares((2, 3, 2, 3))) >= ENOUGH
-        with Journal.open(journal_path(Config())) as journal:
-            assert journal.overrides.get("slurm", str(job)) is not None
-            status, result = agents.job_migrate(cluster, job, "--release")
-            assert status == 0, result
-            assert [each["outcome"] for each in result["hosts"]] == ["released", "released"]
-            assert journal.overrides.get("slurm", str(job)) is None
+        assert agents.override_of(job) is not None
+        status, result = agents.job_migrate(cluster, job, "--release")
+        assert status == 0, result
+        assert [each["outcome"] for each in result["hosts"]] == ["released", "released"]
+        assert agents.override_of(job) is None
 
 
 def test_a_host_that_cannot_be_reached_does_not_stop_the_others(

@@ -10,10 +10,6 @@ import re
 
 import pytest
 
-from schedhook.cli.main import main
-from schedhook.journal.file import journal_path
-from schedhook.journal.journal import Journal
-from schedhook.values.config import Config
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster, wait_until
 
@@ -33,19 +29,12 @@ def on_node(pid: int, node: int) -> bool:
     return its.get(node, 0) >= ENOUGH * sum(its.values()) > 0
 
 
-def has_override(job: int) -> bool:
-    with Journal.open(journal_path(Config())) as journal:
-        return journal.overrides.get("slurm", str(job)) is not None
-
-
 def results(cluster: Cluster, job: int) -> list[str]:
     return sorted(re.findall(r"^rank .*$", cluster.output(job), re.MULTILINE))
 
 
 @pytest.mark.usefixtures("hooks")
-def test_a_requeued_job_starts_where_slurm_puts_it(
-    cluster: Cluster, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_requeued_job_starts_where_slurm_puts_it(cluster: Cluster) -> None:
     """Its override was for the run that has ended; the agent must not apply it to the new one.
 
     The epilog tells of the end. Without hooks a job ends that has had no cgroup for ten seconds.
@@ -61,7 +50,9 @@ def test_a_requeued_job_starts_where_slurm_puts_it(
         cluster.command("scontrol", "requeue", str(job))
         wait_until(lambda: cluster.job_state(job) == "PENDING", 90, "the job to be requeued")
         wait_until(lambda: not cluster.job_cgroup(job).exists(), 90, "the end of its first run")
-        wait_until(lambda: not has_override(job), 60, "the override to end", cluster.diagnosis)
+        wait_until(
+            lambda: agents.override_of(job) is None, 60, "the override to end", cluster.diagnosis
+        )
         # Slurm would wait for the life of a credential, two minutes.
         cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now")
         again = stop.with_name(f"{stop.name}.1")
@@ -69,8 +60,8 @@ def test_a_requeued_job_starts_where_slurm_puts_it(
         assert [os.sched_getaffinity(pid) for pid in second] == [{0}, {1}]
         assert all(map(on_node, second, (0, 1)))
         # Memory alone can be moved anywhere.
-        words = ["relocate", "--job", str(job), "--map", "0:2,1:3", "--json"]
-        assert not main(words, standalone_mode=False), capsys.readouterr()
+        status, result = agents.relocate(cluster, "--job", job, "--map", "0:2,1:3")
+        assert status == 0, result
         assert all(map(on_node, second, (2, 3)))
         again.touch()
         cluster.wait_for_state(job, "COMPLETED")

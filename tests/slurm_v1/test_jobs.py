@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from schedhook.cli.main import main
 from tests.slurm import agents, jobs
 from tests.slurm.cluster import Cluster
 from tests.slurm.jobs import Running
@@ -44,12 +43,9 @@ def test_job_migrate_refuses_and_later_steps_start(cluster: Cluster, job: Runnin
     assert_complete(cluster, job)
 
 
-def test_memory_alone_is_moved_and_later_steps_start(
-    cluster: Cluster, job: Running, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["relocate", "--job", str(job.job), "--map", "0:2,1:3", "--json"]
-    status = main(words, standalone_mode=False) or 0
-    assert status == 0, capsys.readouterr()
+def test_memory_alone_is_moved_and_later_steps_start(cluster: Cluster, job: Running) -> None:
+    status, result = agents.relocate(cluster, "--job", job.job, "--map", "0:2,1:3")
+    assert status == 0, result
     assert min(job.shares((2, 3))) >= ENOUGH
     assert_complete(cluster, job)
 

@@ -79,6 +79,23 @@ def test_threads_share_one_journal(journal: Journal) -> None:
     assert len(journal.runs.list_open()) == 200
 
 
+def write_and_list(path: Path, job: str) -> list[str]:
+    with Journal.open(path) as journal:
+        journal.runs.record_start("slurm", job)
+        return [run.job for run in journal.runs.list_open()]
+
+
+def test_a_process_that_opens_it_twice_loses_nothing_to_another_one(path: Path) -> None:
+    """`relocate --job` reads its scheduler's notes, and then records its report.
+
+    A process that closes the journal as the last one deletes its log, with what others write there.
+    """
+    with Journal.open(path), Journal.open(path) as second, SPAWN.Pool(1) as other:
+        assert other.apply(write_and_list, (path, "1")) == ["1"]
+        second.runs.record_start("slurm", "2")
+        assert other.apply(write_and_list, (path, "3")) == ["1", "2", "3"]
+
+
 def test_a_reader_does_not_wait_for_a_writer(path: Path) -> None:
     with Journal.open(path) as journal, Journal.open(path) as other:
         journal.runs.record_start("slurm", "7")

@@ -82,7 +82,7 @@ def test_a_symbolic_link_is_not_followed(path: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     path.symlink_to(victim)
-    with pytest.raises(JournalError):
+    with pytest.raises(JournalError, match="not a regular file"):
         Journal.open(path)
     assert victim.read_text() == "precious"
 
