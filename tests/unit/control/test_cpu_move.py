@@ -34,6 +34,7 @@ class Kernel:
         self.fails_at = fails_at
         self.calls = 0
         self.after_each: Callable[[], None] = lambda: None
+        self.parents: dict[int, int] = {}
 
     def _call(self) -> None:
         self.calls += 1
@@ -81,7 +82,13 @@ class Kernel:
     def pids(self) -> list[int]:
         return sorted({pid for pid, _ in self.threads.values()})
 
+    def parent(self, pid: int, _root: Path) -> int:
+        if pid not in self.parents:
+            raise RefusedError(f"no process {pid}")
+        return self.parents[pid]
+
     def fork(self, tid: int, parent: int) -> None:
+        self.parents[tid] = parent
         self.threads[tid] = (tid, self.threads[parent][1])
         self.bound[tid] = self.bound[parent]
 
@@ -97,7 +104,7 @@ def boot(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kernel]:
             "member_threads": kernel.member_threads,
             "affinity": kernel.affinity,
             "bind": kernel.bind,
-            "_parent": lambda _pid, _root: 10,
+            "read_parent": kernel.parent,
         }.items():
             monkeypatch.setattr(cpu_move, name, stand_in)
         return kernel
@@ -215,6 +222,35 @@ def test_threads_that_appear_or_end_during_the_move(boot: Callable[..., Kernel])
     }
 
 
+@pytest.mark.parametrize("parents", [{}, {40: 1}])
+def test_a_new_process_whose_parent_is_unknown_is_not_bound(
+    boot: Callable[..., Kernel], parents: dict[int, int]
+) -> None:
+    kernel = boot(keeps=True)
+
+    def fork() -> None:
+        if kernel.calls == 5:
+            kernel.fork(40, 10)
+            kernel.parents = parents
+            kernel.bound[40] = OLD | NEW
+
+    kernel.after_each = fork
+    assert move(kernel).done
+    assert kernel.bound == MOVED | {40: NEW}, "by its cpuset alone"
+
+
+def test_cpusets_that_cannot_be_read_stay_as_they_are(boot: Callable[..., Kernel]) -> None:
+    kernel = boot()
+    before = dict(kernel.bound)
+
+    def gone() -> list[int]:
+        raise RefusedError("no cgroup")
+
+    done = move_processors(changes(), gone, lambda _, had: relative(had, OLD, NEW), lambda: None)
+    assert (done.failure, kernel.calls) == ("no cgroup", 0)
+    assert (kernel.cpus, kernel.bound) == (TREE, before)
+
+
 def test_another_process_writes_once(boot: Callable[..., Kernel]) -> None:
     kernel = boot()
     again = [True]
@@ -228,6 +264,25 @@ def test_another_process_writes_once(boot: Callable[..., Kernel]) -> None:
     assert move(kernel).done
     assert kernel.cpus[JOB] == NEW
     assert kernel.bound == MOVED
+
+
+def test_another_process_writes_the_old_ones_until_the_last_try(
+    boot: Callable[..., Kernel],
+) -> None:
+    """As Slurm does when a step starts: they must be widened again before they can be narrowed."""
+    kernel = boot()
+    left = [None] * (cpu_move._TRIES - 1)
+
+    def interfere() -> None:
+        if kernel.cpus[JOB] == NEW and left:
+            left.pop()
+            kernel.cpus = dict(TREE)
+            kernel.bound = {tid: TREE[path] for tid, (_, path) in kernel.threads.items()}
+
+    kernel.after_each = interfere
+    assert move(kernel).done
+    assert kernel.cpus == {JOB: NEW, STEP: NEW, TASK: CpuSet({3})}
+    assert (kernel.bound, left) == (MOVED, [])
 
 
 def test_another_process_keeps_writing(boot: Callable[..., Kernel]) -> None:

@@ -6,24 +6,31 @@ import errno
 import os
 import posix
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import pytest
 
 from schedhook.backends.native import _core
 from schedhook.cli.main import main
+from schedhook.control import rollback as rollback_module
 from schedhook.control import undo as module
 from schedhook.control.rollback import Rollback
 from schedhook.control.undo import recover, roll_back
 from schedhook.hook.recovery import start_recovery
+from schedhook.host.hierarchies import Hierarchy
 from schedhook.host.processes import read_start_time
 from schedhook.values.errors import RefusedError
 from tests.unit.agentkit import agent
 from tests.unit.clikit import make_runner
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps records, leaves cgroups")
 
 
 @pytest.fixture
@@ -164,7 +171,7 @@ def test_if_the_helper_is_killed_the_process_rolls_back(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() == "old"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="records of other users end with the last process")
+@needs_root
 def test_if_both_are_killed_the_next_process_rolls_back(
     tmp_path: Path, records: Path, killable: tuple[subprocess.Popen[str], int]
 ) -> None:
@@ -178,7 +185,7 @@ def test_if_both_are_killed_the_next_process_rolls_back(
     assert list(records.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="makes a directory as root")
+@needs_root
 def test_records_that_other_users_can_write_are_ignored(tmp_path: Path, records: Path) -> None:
     records.mkdir(mode=0o777)
     records.chmod(0o777)
@@ -236,6 +243,97 @@ def test_a_host_without_watches_rolls_back_all_the_same(
     assert (tmp_path / "one").read_text() == "old"
 
 
+# -- the helper's cgroups ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cgroups:
+    """Hierarchies in which a Rollback's helper finds itself."""
+
+    points: tuple[Path, ...]
+    pid: int
+
+    def shelters(self) -> list[str]:
+        """Return where the helper was written to, relative to the hierarchies' directory."""
+        top = self.points[0].parent
+        found = [path for path in top.rglob("cgroup.procs") if path.is_file()]
+        assert {path.read_text() for path in found} <= {str(self.pid)}
+        return sorted(str(path.parent.relative_to(top)) for path in found)
+
+
+def cgroups_of_helper(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *hierarchies: tuple[Literal[1, 2], str],
+    refuse: Callable[[Path], None] = lambda _: None,
+) -> Cgroups:
+    """Start a helper where hierarchies of these versions and controllers exist.
+
+    `refuse` is called with each one's directory.
+    """
+    points = tuple(tmp_path / "cgroup" / str(number) for number in range(len(hierarchies)))
+    for point in points:
+        point.mkdir(parents=True)
+        refuse(point)
+    found = [
+        Hierarchy(point, PurePosixPath("/"), version, frozenset({controller} - {""}))
+        for point, (version, controller) in zip(points, hierarchies, strict=True)
+    ]
+    monkeypatch.setattr(rollback_module, "read_hierarchies", lambda: found)
+    with Rollback() as rollback:
+        rollback.record_file(tmp_path / "one", "old")
+        assert rollback._helper
+        return Cgroups(points=points, pid=rollback._helper.pid)
+
+
+@needs_root
+def test_the_helper_leaves_each_cgroup_by_which_processes_are_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the others a process counts against its job, and does so for good reason."""
+    hierarchies = (2, ""), (1, "freezer"), (1, "cpuset"), (1, "memory"), (1, "name=systemd")
+    cgroups = cgroups_of_helper(tmp_path, monkeypatch, *hierarchies)
+    assert cgroups.shelters() == ["0", "1", "4"]
+
+
+@needs_root
+def test_where_the_topmost_cgroup_takes_no_process_the_helper_has_one_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = lambda point: (point / "cgroup.procs").mkdir()  # noqa: E731
+    cgroups = cgroups_of_helper(tmp_path, monkeypatch, (2, ""), (1, "freezer"), refuse=refuse)
+    assert cgroups.shelters() == ["0/schedhook-rollback", "1/schedhook-rollback"]
+
+
+@needs_root
+def test_a_hierarchy_that_lets_the_helper_go_nowhere_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(point: Path) -> None:
+        if point.name == "0":
+            (point / "cgroup.procs").mkdir()
+            (point / "schedhook-rollback").touch()
+
+    cgroups = cgroups_of_helper(tmp_path, monkeypatch, (2, ""), (1, "freezer"), refuse=refuse)
+    assert cgroups.shelters() == ["1"]
+
+
+def test_users_helpers_stay_in_their_cgroups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert cgroups_of_helper(tmp_path, monkeypatch, (2, "")).shelters() == []
+
+
+@needs_root
+def test_only_root_may_see_what_is_recorded(tmp_path: Path, records: Path) -> None:
+    with Rollback() as rollback:
+        rollback.record_file(tmp_path / "one", "old")
+        (record,) = records.iterdir()
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (records, record)]
+        assert modes == [0o700, 0o600]
+
+
 # -- hosts that have no process to give ----------------------------------------------------------
 
 
@@ -245,10 +343,29 @@ def test_without_a_process_to_be_had_nothing_is_changed(
     def fail(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
     monkeypatch.setattr(subprocess, "Popen", fail)
     with Rollback() as rollback, pytest.raises(RefusedError, match="nothing was changed"):
         rollback.record_file(Path("/nowhere"), "old")
     assert not records.exists() or list(records.iterdir()) == []
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+def test_what_cannot_be_recorded_is_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Rollback() as rollback:
+        rollback.record_file(tmp_path / "one", "old")
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", fail)
+            said = r"cannot record how to undo the change: No space left.*; nothing was changed"
+            with pytest.raises(RefusedError, match=said):
+                rollback.record_file(tmp_path / "two", "old")
+    assert (tmp_path / "one").exists()
+    assert not (tmp_path / "two").exists()
 
 
 # -- entry points --------------------------------------------------------------------------------
@@ -287,7 +404,7 @@ def test_a_running_agent_recovers(here: Path, left: Path, records: Path) -> None
     assert left.read_text() == "old"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="records are root's")
+@needs_root
 def test_a_hook_starts_the_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
 

@@ -126,3 +126,22 @@ def test_nothing_is_bound_to_no_processors_and_no_file_stays_open(thread: Thread
     assert not bind(earlier(thread), CpuSet(before[0]))
     after = os.sched_getaffinity(thread.tid), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     assert after == before
+
+
+def test_a_thread_that_ends_while_it_is_bound_is_named_if_its_number_was_given_away(
+    thread: Thread, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: object) -> bool:
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    one = CpuSet({min(os.sched_getaffinity(thread.tid))})
+    assert bind(thread, one)
+    monkeypatch.setattr(_core, "bind", gone)
+    assert not bind(thread, one)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(_core, "bind", lambda *_: False)
+    assert not bind(thread, one)
+    assert "the thread that has its number now may have been bound" in capsys.readouterr().err
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    assert not bind(thread, one)
+    assert not capsys.readouterr().err
