@@ -21,6 +21,8 @@ from schedhook.values.sizes import add_sizes
 
 MOST_HOLES = 16 << 30
 """Bytes of address space without pages up to which a process is looked at page by page."""
+_AT_ONCE = 4 << 20
+"""Bytes that one call moves in a few milliseconds, so that a throttled move may use it for them."""
 
 Calls = Sequence[tuple[NodeSet, NodeSet]]
 """(sources, destinations) of migrate_pages(2) calls, one after the other."""
@@ -64,8 +66,10 @@ class WholeProcessMover:
 
         Does nothing for a backend that skips holes. The sweep then moves what this leaves.
         """
-        calls = self.calls_beside_a_sweep()
+        calls = self._verifiable_calls()
         sparse = [each for each in processes if _holes(each) > MOST_HOLES] if calls else []
+        if self._options.is_throttled:
+            sparse = [each for each in sparse if self._moves_at_once(each)]
         if not sparse:
             return
         self._note(
@@ -103,13 +107,19 @@ class WholeProcessMover:
 
     def calls_beside_a_sweep(self) -> Calls:
         """Return the calls that may do what a sweep cannot do well; none if not allowed here."""
-        if self._node_map.overlaps:
-            return ()
-        if self._options.is_throttled:  # one call could not keep to the limits
-            return ()
-        if not self._view.selection.takes_all:  # nor to a choice among the process's pages
+        # One call could not keep to the limits.
+        return () if self._options.is_throttled else self._verifiable_calls()
+
+    def _verifiable_calls(self) -> Calls:
+        # A call cannot keep to a choice among the process's pages.
+        if self._node_map.overlaps or not self._view.selection.takes_all:
             return ()
         return as_kernel_calls(self._node_map.moves) or ()
+
+    def _moves_at_once(self, process: MovingProcess) -> bool:
+        """Return whether one call may move what the process has, in spite of the limits."""
+        most = min(_AT_ONCE, self._options.bandwidth or _AT_ONCE)
+        return sum(process.selection.on(self._node_map.sources).values()) <= most
 
     def _migrate_one(self, process: MovingProcess, calls: Calls) -> Exception | None:
         """Move one process, and return the first error that a sweep can make up for, if any."""

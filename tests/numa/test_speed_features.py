@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from schedhook.roles.backend import Limits, Sweep
 from schedhook.values.errors import RefusedError
 from schedhook.values.sets import CpuSet
 from tests.numa.jobs import MIB, Job, cgroup, numa_stat
+from tests.numa.puppet import PAGE, Memory, Puppet
 
 pytestmark = pytest.mark.nodes(4)
 
@@ -104,6 +106,30 @@ def test_a_large_mapping_is_spread(run: Any, calls: Calls) -> None:
     with Job("anon", 4 * UNIT_BYTES // MIB, 0) as job:
         run(job, "--threads", 2)
     assert len(calls.limits) >= 4
+
+
+def bytes_read() -> int:
+    """Return what this process has read so far from files, those of /proc included; proc(5)."""
+    return int(Path("/proc/self/io").read_text().partition("rchar:")[2].split()[0])
+
+
+@pytest.mark.parametrize("option", ["--no-gentle", "--gentle", "--bandwidth=100"])
+def test_holes_are_not_read_page_by_page(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """2 MiB in 1 TiB of address space, whose pagemap(5) has 2 GiB."""
+    with Puppet() as puppet:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
+        memory = puppet.map(1 << 40, flags=flags)
+        pages = [Memory(memory.start + number * (2 << 30), PAGE) for number in range(512)]
+        for page in pages:
+            puppet.fill(page, 0)
+        before = bytes_read()
+        words = ["relocate", "--pid", str(puppet.pid), "--map", "0:2", option, "--json"]
+        status = main(words, standalone_mode=False)
+        report = json.loads(capsys.readouterr().out)
+        assert (status, report["outcome"]) == (0, "complete"), report
+        assert bytes_read() - before < 32 * MIB
+        assert puppet.residency(memory) == {2: 512 * PAGE}
+        assert all(map(puppet.is_intact, pages))
 
 
 @pytest.mark.parametrize("strategy", ["move-pages", "migrate-process"])

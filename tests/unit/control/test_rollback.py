@@ -294,13 +294,20 @@ def test_the_helper_leaves_each_cgroup_by_which_processes_are_ended(
     hierarchies = (2, ""), (1, "freezer"), (1, "cpuset"), (1, "memory"), (1, "name=systemd")
     cgroups = cgroups_of_helper(tmp_path, monkeypatch, *hierarchies)
     assert cgroups.shelters() == ["0", "1", "4"]
+    assert not any((point / "schedhook-rollback").exists() for point in cgroups.points)
 
 
 @needs_root
 def test_where_the_topmost_cgroup_takes_no_process_the_helper_has_one_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse = lambda point: (point / "cgroup.procs").mkdir()  # noqa: E731
+    """Of its own and of the helpers before it."""
+
+    def refuse(point: Path) -> None:
+        (point / "cgroup.procs").mkdir()
+        if point.name == "1":
+            (point / "schedhook-rollback").mkdir()
+
     cgroups = cgroups_of_helper(tmp_path, monkeypatch, (2, ""), (1, "freezer"), refuse=refuse)
     assert cgroups.shelters() == ["0/schedhook-rollback", "1/schedhook-rollback"]
 

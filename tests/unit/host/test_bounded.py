@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -82,6 +84,33 @@ def _until(holds: object) -> None:
         else:
             return
     raise AssertionError("still refused")
+
+
+GIVES_UP = """
+import os, sys
+from pathlib import Path
+from schedhook.host.bounded import call_bounded
+from schedhook.values.errors import NotAnsweringError
+from tests.unit.host.test_bounded import KernelWait
+try:
+    call_bounded(os.getpid(), KernelWait(Path(sys.argv[1])), seconds=0.3)
+except NotAnsweringError as error:
+    print("given up")
+"""
+
+
+def test_a_call_that_was_given_up_does_not_keep_the_process_from_its_end(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    command = [sys.executable, "-c", GIVES_UP, str(fifo)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "given up\n"
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            os.close(os.open(fifo, os.O_RDWR))  # the program that it started reads an end of file
 
 
 def test_a_slow_call_that_works_is_waited_for() -> None:

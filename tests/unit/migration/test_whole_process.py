@@ -62,14 +62,26 @@ def test_denied_calls_are_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not permitted" in note
 
 
-@pytest.mark.parametrize("request_", [{}, {"bandwidth_mb_s": 1000.0}], ids=["free", "throttled"])
+@pytest.mark.parametrize(
+    ("request_", "at_once", "whole"),
+    [
+        ({}, 0, True),
+        ({"bandwidth_mb_s": 1000.0}, 8 * PAGE, True),
+        ({"bandwidth_mb_s": 1000.0}, 8 * PAGE - 1, False),
+        ({"bandwidth_mb_s": 0.03}, 8 * PAGE, False),
+        ({"gentle": True}, 8 * PAGE, True),
+        ({"gentle": True}, 8 * PAGE - 1, False),
+    ],
+)
 def test_a_sparse_process_moves_whole_first_if_holes_cost_time(
-    monkeypatch: pytest.MonkeyPatch, request_: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, request_: dict[str, Any], at_once: int, whole: bool
 ) -> None:
+    """Within limits only if it has no more than one call may move."""
     monkeypatch.setattr(SimulatedTarget, "skips_holes", False)
     monkeypatch.setattr(whole_process, "MOST_HOLES", 20 * PAGE)
+    monkeypatch.setattr(whole_process, "_AT_ONCE", at_once)
     backend = host([0] * 4 + [None] * 30 + [0] * 4)
     backend.add_process(101, areas=[SimulatedArea(start=AT, nodes=[0] * 10)])
     report = run(backend, pids=(100, 101), **request_)
     assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 18 * PAGE)
-    assert ("process 100 as a whole first" in str(report.notes)) == (not request_)
+    assert ("process 100 as a whole first" in str(report.notes)) == whole
