@@ -433,8 +433,18 @@ def test_only_records_that_no_other_user_could_write_are_used(
     records.mkdir()
     (records / "1").write_bytes(b"write\0%s\0old\0" % os.fsencode(tmp_path / "one"))
     records.chmod(mode)
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
     assert recover() == found
     assert (tmp_path / "one").exists() == bool(found)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+def test_a_symbolic_link_is_no_record(tmp_path: Path, records: Path) -> None:
+    (tmp_path / "record").write_bytes(b"write\0%s\0old\0" % os.fsencode(tmp_path / "one"))
+    records.mkdir(mode=0o700)
+    (records / "1").symlink_to(tmp_path / "record")
+    assert recover() == 0
+    assert not (tmp_path / "one").exists()
 
 
 def test_only_writes_to_a_watched_file_count() -> None:
@@ -444,10 +454,11 @@ def test_only_writes_to_a_watched_file_count() -> None:
         numbers = (watch, mask, 0, len(name))
         return b"".join(each.to_bytes(4, sys.byteorder) for each in numbers) + name
 
-    ignored, modified = 0x8000, 2
+    read, ignored, modified = 1, 0x8000, 2
     reader, writer = os.pipe2(os.O_NONBLOCK)
     try:
         os.write(writer, event(1, ignored) + event(2, modified) + event(3, modified, b"name\0\0\0"))
+        os.write(writer, event(5, read))
         os.write(writer, event(4, modified | 0x4000_0000))
         assert module.read_written(reader) == {2, 3, 4}
         assert module.read_written(reader) == set()
