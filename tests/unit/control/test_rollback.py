@@ -62,12 +62,14 @@ def ignores(pid: int, number: int) -> bool:
 
 def test_changes_since_the_last_commit_are_undone_last_first(tmp_path: Path) -> None:
     with Rollback() as rollback:
-        rollback.record_file(tmp_path / "one", "first")
-        rollback.commit()
+        for name in ("one", "two"):
+            rollback.record_file(tmp_path / name, "first")
+            rollback.commit()
         rollback.record_file(tmp_path / "a\nb", "first")
         rollback.record_file(tmp_path / "a\nb", "second")
-    assert not (tmp_path / "one").exists()
+        rollback.record_file(tmp_path / "last", "first")
     assert (tmp_path / "a\nb").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"a\nb", "last"}
 
 
 def test_without_a_record_no_helper_starts() -> None:
