@@ -31,6 +31,8 @@ pytestmark = pytest.mark.nodes(4)
 
 SIZE = 64
 """MiB."""
+MAP_NORESERVE = 0x4000
+"""The module mmap has it since Python 3.13."""
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def bytes_read() -> int:
 def test_holes_are_not_read_page_by_page(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """2 MiB in 1 TiB of address space, whose pagemap(5) has 2 GiB."""
     with Puppet() as puppet:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         memory = puppet.map(1 << 40, flags=flags)
         pages = [Memory(memory.start + number * (2 << 30), PAGE) for number in range(512)]
         for page in pages:

@@ -264,6 +264,39 @@ def test_the_search_for_a_restorer_is_limited(monkeypatch: pytest.MonkeyPatch) -
     assert size < searched < 2 * size
 
 
+def test_code_without_a_restorer_does_not_keep_others_from_being_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    form = _core.remote_restorers()[0]
+    program, libc = 1 << 32, 1 << 40
+    code = {program: form.ljust(4096, b"\0"), libc: b"\0" * 4096}
+    mappings = [
+        MapsLine(start, start + 4096, False, 0, "8:1", start, name)
+        for start, name in ((program, b"/program"), (libc, b"/lib/libc.so.6"))
+    ]
+    searched: list[int] = []
+
+    def read(_: int, address: int, count: int) -> bytes:
+        start = address & ~4095
+        searched.append(start)
+        return code[start][address - start :][:count]
+
+    monkeypatch.setattr(restorers, "read_code", lambda *_, **__: mappings)
+    monkeypatch.setattr(restorers, "_read", read)
+    assert Restorers().find(1, 1, -1) == program
+    assert searched[0] == libc, "where most programs have it"
+    assert restorers.is_restorer(-1, program)
+    assert not restorers.is_restorer(-1, libc)
+
+
+def test_an_architecture_whose_restorers_are_not_known_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_core, "remote_restorers", tuple)
+    with pytest.raises(RefusedError, match="only x86-64 is supported"):
+        Restorers().find(os.getpid(), os.getpid(), -1)
+
+
 @pytest.mark.parametrize("place", [0, 1, (1 << 20) - 3, 1 << 20, (1 << 20) + 7])
 def test_a_restorer_is_found_wherever_it_is(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
     """At the beginning of the code as well, and across the end of what is read at once."""
