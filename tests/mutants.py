@@ -172,9 +172,18 @@ class Copy:
                 break
             time.sleep(0.02)
         _kill_group(child)
+        self._kill_rest()
         if not found:
             os.waitpid(child, 0)
         return bool(found) and status == 0
+
+    def _kill_rest(self) -> None:
+        """Kill what runs a file of the copy in its own session, as the rollback helper does."""
+        name = os.fsencode(self.directory)
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if name in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def _run(self, tests: list[str]) -> None:
         status = 1
