@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN_SECONDS = 0.02
+"""After what time a signal that nobody has heard of is sent again."""
 
 
 @contextmanager
@@ -18,14 +27,25 @@ def until_stopped() -> Iterator[None]:
     was ignored when the program started stays ignored: SIGHUP under nohup(1), SIGINT in the
     background of a script. Call it from the main thread; see signal(7).
     """
-    stopped = False
+    stopped = 0
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         nonlocal stopped
         if not stopped:  # a second signal must not interrupt the restoring
-            stopped = True
+            stopped = number
             raise KeyboardInterrupt
 
+    def repeat(ignored: UnraisableHookArgs) -> None:
+        """Send the signal again if it came where Python drops exceptions: in a fork, say."""
+        nonlocal stopped
+        if not (stopped and isinstance(ignored.exc_value, KeyboardInterrupt)):
+            report(ignored)
+            return
+        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), stopped))
+        stopped = 0
+        again.start()
+
+    report, sys.unraisablehook = sys.unraisablehook, repeat
     previous = {
         number: handler
         for number in _SIGNALS
@@ -39,5 +59,6 @@ def until_stopped() -> Iterator[None]:
         if not stopped:
             raise
     finally:
+        sys.unraisablehook = report
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +45,22 @@ def test_a_second_signal_does_not_interrupt_the_cleaning_up() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             cleaned = True
     assert cleaned
+
+
+def test_a_signal_is_not_lost_where_python_drops_exceptions() -> None:
+    """In a destructor, and around fork(2), where the module logging has functions called."""
+
+    class Interrupted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+
+    before = sys.unraisablehook
+    with handled(signal.SIGTERM, signal.SIG_DFL), until_stopped():
+        Interrupted()
+        time.sleep(20)
+        pytest.fail("not ended")
+    assert sys.unraisablehook == before
 
 
 @pytest.mark.parametrize("number", STOPS)

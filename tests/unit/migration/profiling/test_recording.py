@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -164,8 +165,13 @@ def test_perf_that_does_not_end_is_killed(
 def test_an_interrupted_recording_leaves_no_perf(perf: Perf, tmp_path: Path) -> None:
     perf(record=f"echo $$ >{tmp_path}/pid; exec sleep 60")
 
+    recorder = threading.get_ident()
+
     def interrupt() -> None:
         while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        # Before Popen() has returned, nobody knows of perf, which then ends in its own time.
+        while "wait" not in sys._current_frames()[recorder].f_code.co_name:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
