@@ -48,6 +48,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
         "relocation/test_plan.py",
         "relocation/test_pipeline.py",
         "schedhook_plugins/strategies/test_cpuset.py",
+        "migration/test_page_choice.py",
     ),
     "schedhook/host/bounded.py": ("host/test_bounded.py",),
 }

@@ -158,6 +158,19 @@ def test_a_cpuset_without_the_new_node_is_refused_whichever_process_has_it() -> 
     assert residency(backend, 300) == {0: 1}
 
 
+def test_a_caller_whose_cpuset_lacks_the_new_node_is_refused() -> None:
+    """The kernel moves no page out of the cpuset of the calling process; cpuset(7)."""
+    backend = SimulatedBackend(allowed_nodes=NodeSet({0, 1}))
+    backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 10)])
+    report = run(backend, force=True)
+    assert report.outcome is Outcome.REFUSED
+    assert report.notes[0].startswith(
+        "the cpuset of the calling process has node 0-1 only, not 2, and the kernel moves pages"
+    )
+    assert residency(backend) == {0: 10}
+    assert run(backend, node_map="0:1").outcome is Outcome.COMPLETE
+
+
 def test_a_process_that_ends_while_cpusets_are_read_holds_no_other_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
