@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import tools
+from benchmarks import peers, tools
 from benchmarks.tools import MIB, Target
+from tests.numa.dirt import PageCache, null_disk
 
 BATCH_KIB = 32768
 """Bytes per call of both the engine and the bare loop; the default of `batch_kb`."""
@@ -181,6 +182,62 @@ def against_peers(results: Results, rounds: int, mib: int, kind: str) -> None:
     ]
 
 
+def against_a_working_job(results: Results, rounds: int, mib: int, kind: str) -> None:
+    """Compare with migratepages while the job reads, writes and allocates."""
+    ours, peer = f"move-pages, {kind}, working", f"migratepages, {kind}, working"
+    with tools.target(kind, mib, 0) as target:
+        target.work()
+        contenders = {peer: migratepages, ours: relocate("--threads", 2)}
+        take_turns(results, target, contenders, rounds)
+    most = 0.65 if kind == "anon" else 0.48
+    name = f"move-pages against migratepages, {kind}, working"
+    results.ratios.append(Ratio(name=name, ours=ours, against=peer, most=most))
+
+
+def against_the_kernel(results: Results, rounds: int, mib: int, kind: str) -> None:
+    """Compare with the kernel's own means: a cpuset's nodes, and a scheme where there are such."""
+    ours = f"move-pages, {kind}, in a cgroup"
+    others = {f"cpuset.mems, {kind}": 0.8}
+    with peers.cgroup() as group, tools.target(kind, mib, 0, within=group) as target:
+        contenders: dict[str, Contender] = {
+            ours: relocate("--threads", 2),
+            f"cpuset.mems, {kind}": lambda _target, _old, new: peers.by_cpuset(group, new),
+        }
+        if peers.has_migrating_schemes():
+            others[f"DAMOS, {kind}"] = 0.8
+            contenders[f"DAMOS, {kind}"] = lambda target, old, new: peers.by_scheme(
+                target, group, old, new
+            )
+        take_turns(results, target, contenders, rounds)
+    results.ratios += [
+        Ratio(name=f"move-pages against {other}", ours=ours, against=other, most=most)
+        for other, most in others.items()
+    ]
+
+
+def onto_page_cache(results: Results, rounds: int, mib: int) -> None:
+    """Compare with migratepages if the new node is full of clean page cache."""
+    ours, peer = "move-pages, onto page cache", "migratepages, onto page cache"
+
+    with null_disk() as disk, tools.target("anon", mib, 0) as target:
+        cache = PageCache(disk=disk, directory=Path("/nowhere"))
+
+        def after_filling(contender: Contender) -> Contender:
+            def run(target: Target, old: int, new: int) -> float:
+                cache.remove()
+                cache.fill(new)
+                return contender(target, old, new)
+
+            return run
+
+        contenders = {peer: migratepages, ours: relocate("--threads", 2)}
+        by_name = {name: after_filling(each) for name, each in contenders.items()}
+        take_turns(results, target, by_name, rounds)
+        cache.remove()
+    name = "move-pages against migratepages, onto page cache"
+    results.ratios.append(Ratio(name=name, ours=ours, against=peer, most=1.0))
+
+
 def stalls(results: Results, rounds: int, mib: int) -> None:
     """Measure the longest time for which the job has to wait."""
 
@@ -324,6 +381,16 @@ def everything(
     yield "start", lambda results: start(results, rounds)
     yield "anon", lambda results: against_peers(results, rounds, mib, "anon")
     yield "thp", lambda results: against_peers(results, rounds, mib, "thp")
+    for kind in ("anon", "thp"):
+        yield (
+            f"working-{kind}",
+            lambda results, kind=kind: against_a_working_job(results, rounds, mib, kind),
+        )
+        yield (
+            f"kernel-{kind}",
+            lambda results, kind=kind: against_the_kernel(results, rounds, mib, kind),
+        )
+    yield "cache", lambda results: onto_page_cache(results, rounds, mib)
     yield "stall", lambda results: stalls(results, rounds, mib)
     yield "sparse", lambda results: sparse(results, rounds)
     yield "areas", lambda results: areas(results, rounds)

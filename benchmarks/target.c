@@ -8,7 +8,8 @@
  * MiB, which has that one). Prints `ready START BYTES` and reads commands, one per line: `probe`
  * starts a thread that writes to one page after the other and maps and unmaps a page in between, as
  * an allocator does; `stall` prints the longest write and the longest map-and-unmap since the last
- * `stall`, in ns. */
+ * `stall`, in ns; `work` starts a thread that, every 2 ms, writes to a page, reads another one, and
+ * maps, fills and unmaps 64 KiB now and then. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
@@ -76,6 +77,28 @@ static void *probe(void *unused)
             die("mmap");
         note(&longest_map, now() - began);
         usleep(500); /* an emulated machine has few processors */
+    }
+    return unused;
+}
+
+static void *work(void *unused)
+{
+    size_t pages = used / PAGE;
+
+    for (size_t number = 0;; number = (number + 7919) % pages) {
+        *(volatile char *)page(number) = 1;
+        (void)*(volatile char *)page((number + pages / 2) % pages);
+        if (number % 16 == 0) {
+            char *extra =
+                mmap(NULL, RUN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+            if (extra == MAP_FAILED)
+                die("mmap");
+            memset(extra, 1, RUN);
+            if (munmap(extra, RUN))
+                die("munmap");
+        }
+        usleep(2000);
     }
     return unused;
 }
@@ -156,12 +179,14 @@ int main(int count, char **arguments)
     setvbuf(stdout, NULL, _IOLBF, 0);
     printf("ready %lx %lu\n", (unsigned long)memory, room);
     while (fgets(line, sizeof line, stdin)) {
-        if (!strncmp(line, "probe", 5)) {
+        int probes = !strncmp(line, "probe", 5);
+
+        if (probes || !strncmp(line, "work", 4)) {
             pthread_t thread;
 
-            if (pthread_create(&thread, NULL, probe, NULL))
+            if (pthread_create(&thread, NULL, probes ? probe : work, NULL))
                 die("pthread_create");
-            puts("probing");
+            puts("started");
         } else {
             unsigned long long touch = atomic_exchange(&longest_touch, 0);
 

@@ -51,11 +51,21 @@ def schedhook(*words: object) -> dict[str, Any]:
 class Target:
     """A running target.c."""
 
-    def __init__(self, kind: str, mib: int, node: int) -> None:
+    def __init__(self, kind: str, mib: int, node: int, within: Path | None = None) -> None:
         self.kind, self.node = kind, node
         self.used = mib * MIB
+        command = [str(compiled("target")), kind, str(mib), str(node)]
+        if within:
+            # Before it has any memory, which stays charged to the cgroup of its first use.
+            command = [
+                "sh",
+                "-c",
+                'echo $$ > "$0" && exec "$@"',
+                f"{within}/cgroup.procs",
+                *command,
+            ]
         self.process = subprocess.Popen(
-            [compiled("target"), kind, str(mib), str(node)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -78,6 +88,10 @@ class Target:
         self._say("probe")
         time.sleep(0.3)
         self.stall()
+
+    def work(self) -> None:
+        """Start the thread that reads, writes and allocates as long as the target lives."""
+        self._say("work")
 
     def stall(self) -> tuple[float, float]:
         """Return the longest write and map-and-unmap since the last call, in seconds."""
@@ -119,9 +133,9 @@ class Target:
 
 
 @contextlib.contextmanager
-def target(kind: str, mib: int, node: int) -> Iterator[Target]:
-    """Run a target during the block."""
-    running = Target(kind, mib, node)
+def target(kind: str, mib: int, node: int, within: Path | None = None) -> Iterator[Target]:
+    """Run a target during the block, in the cgroup `within` if that is given."""
+    running = Target(kind, mib, node, within)
     try:
         if kind == "thp" and running.huge_bytes() < 0.99 * running.used:
             raise RuntimeError("the kernel gave no huge pages: node too small, or fragmented")
