@@ -26,7 +26,7 @@ from schedhook.cli.options.sets import CPUS, NODES
 from schedhook.jobs.choice import note_on_override
 from schedhook.jobs.notes import journal_notes
 from schedhook.journal.errors import JournalError
-from schedhook.journal.file import journal_path
+from schedhook.journal.file import has_journal, journal_path
 from schedhook.journal.journal import Journal
 from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Relocate, Request
@@ -205,7 +205,9 @@ def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> Result:
         )
     config, plugins = load(arguments.config_path)
     host = here.host or socket.gethostname()
-    journal = _open_journal(config)
+    # What changes nothing, or fails for want of the job, makes no journal.
+    begins = not (arguments.dry_run or arguments.release) and bool(here.cgroups(arguments.job))
+    journal = _open_journal(config, create=begins)
     if journal is not None:
         plugins.notes = journal_notes(journal)
     if arguments.release:
@@ -237,9 +239,11 @@ def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> Result:
         return build_result(host, move, [*notes, *move.notes, *recorder.end(move)], dry_run=False)
 
 
-def _open_journal(config: Config) -> Journal | None:
+def _open_journal(config: Config, *, create: bool) -> Journal | None:
+    """Open the journal; without `create`, one in memory stands for a journal that is not there."""
+    path = journal_path(config)
     try:
-        return Journal.open(journal_path(config))
+        return Journal.open(path) if create or has_journal(path) else Journal.in_memory()
     except JournalError as error:
         click.echo(f"job-migrate: {error}; the override will not be recorded", err=True)
         return None

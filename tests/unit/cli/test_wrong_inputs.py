@@ -15,7 +15,9 @@ import pytest
 from schedhook.cli.errors import run_command
 from schedhook.cli.main import COMMANDS, main
 from schedhook.cli.setup import targets
+from schedhook.journal.file import journal_path
 from schedhook.testing.hosts import write_process
+from schedhook.values.config import Config
 from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 from tests.unit import wrong_inputs as tables
 from tests.unit.clikit import Run, unquoted
@@ -132,11 +134,14 @@ def test_a_wrong_input_to_job_migrate(
     status: int,
     words: str,
 ) -> None:
+    journal = journal_path(Config())
+    before = journal.exists()
     monkeypatch.setattr(sys, "argv", ["job-migrate", *shlex.split(line)])
     with pytest.raises(SystemExit) as leave:
         run_command(job_migrate, "job-migrate")
     out, err = capfd.readouterr()
     assert (leave.value.code, out, err.count("\n")) == (status, "", 1)
+    assert journal.exists() == before
     assert err.startswith("job-migrate: ")
     assert unquoted(words) in unquoted(err)
 
