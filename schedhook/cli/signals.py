@@ -27,25 +27,31 @@ def until_stopped() -> Iterator[None]:
     was ignored when the program started stays ignored: SIGHUP under nohup(1), SIGINT in the
     background of a script. Call it from the main thread; see signal(7).
     """
-    stopped = 0
+    heard = raised = dropping = ended = False
+    again: threading.Timer | None = None
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopped
-        if not stopped:  # a second signal must not interrupt the restoring
-            stopped = number
-            raise KeyboardInterrupt
+        nonlocal heard, raised
+        heard = True
+        # A second signal must not interrupt the restoring, nor the sending of the first one again.
+        if raised or dropping or ended:
+            return
+        raised = True
+        raise KeyboardInterrupt(number)
 
-    def repeat(ignored: UnraisableHookArgs) -> None:
+    def drop(ignored: UnraisableHookArgs) -> None:
         """Send the signal again if it came where Python drops exceptions: in a fork, say."""
-        nonlocal stopped
-        if not (stopped and isinstance(ignored.exc_value, KeyboardInterrupt)):
+        nonlocal raised, dropping, again
+        error = ignored.exc_value
+        if not (raised and isinstance(error, KeyboardInterrupt) and error.args):
             report(ignored)
             return
-        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), stopped))
-        stopped = 0
+        dropping, raised = True, False
+        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), *error.args))
         again.start()
+        dropping = False
 
-    report, sys.unraisablehook = sys.unraisablehook, repeat
+    report, sys.unraisablehook = sys.unraisablehook, drop
     previous = {
         number: handler
         for number in _SIGNALS
@@ -56,9 +62,13 @@ def until_stopped() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, OSError):  # OSError: after SIGHUP the terminal may be gone
-        if not stopped:
+        if not heard:
             raise
     finally:
+        ended = True
+        if again is not None:
+            again.cancel()
+            again.join()
         sys.unraisablehook = report
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -108,7 +108,8 @@ def check_file(path: Path, *, create: bool) -> None:
         raise JournalError(f"{path}: not a regular file; move it away, a new one will be created")
     check_owner(path, "file", status)
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-        os.close(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))  # to be told why
+        why = errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(why, os.strerror(why))
 
 
 def check_owner(path: Path, what: str, status: os.stat_result) -> None:

@@ -22,7 +22,9 @@ from schedhook.values.sizes import add_sizes
 MOST_HOLES = 16 << 30
 """Bytes of address space without pages up to which a process is looked at page by page."""
 _AT_ONCE = 4 << 20
-"""Bytes that one call moves in a few milliseconds, so that a throttled move may use it for them."""
+"""Bytes that calls move in a few milliseconds: so much they may do of a throttled move."""
+_AT_ONCE_SECONDS = 0.1
+"""And for no more than the limit allows in this time."""
 
 Calls = Sequence[tuple[NodeSet, NodeSet]]
 """(sources, destinations) of migrate_pages(2) calls, one after the other."""
@@ -69,7 +71,7 @@ class WholeProcessMover:
         calls = self._verifiable_calls()
         sparse = [each for each in processes if _holes(each) > MOST_HOLES] if calls else []
         if self._options.is_throttled:
-            sparse = [each for each in sparse if self._moves_at_once(each)]
+            sparse = self._small(sparse)
         if not sparse:
             return
         self._note(
@@ -116,10 +118,20 @@ class WholeProcessMover:
             return ()
         return as_kernel_calls(self._node_map.moves) or ()
 
-    def _moves_at_once(self, process: MovingProcess) -> bool:
-        """Return whether one call may move what the process has, in spite of the limits."""
-        most = min(_AT_ONCE, self._options.bandwidth or _AT_ONCE)
-        return sum(process.selection.on(self._node_map.sources).values()) <= most
+    def _small(self, processes: Iterable[MovingProcess]) -> list[MovingProcess]:
+        """Return those that calls may move in spite of the limits, since they have so little.
+
+        All that a process maps counts, also what it shares and what counts with another one.
+        """
+        room = min(_AT_ONCE, self._options.bandwidth * _AT_ONCE_SECONDS or _AT_ONCE)
+        small = []
+        for process in processes:
+            has = process.selection.residency
+            size = sum(has.get(node, 0) for node in self._node_map.sources)
+            if size <= room:
+                room -= size
+                small.append(process)
+        return small
 
     def _migrate_one(self, process: MovingProcess, calls: Calls) -> Exception | None:
         """Move one process, and return the first error that a sweep can make up for, if any."""

@@ -184,7 +184,7 @@ class Replacer:
         done = move_processors([change], lambda: self._jobs.pids(job), bind, move, self._jobs.root)
         if not done.done:
             write_cpus(cpuset, old_cpus)
-            back = self._move_back(job, place) if is_moved and not parked else ""
+            back = self._move_back(job, node_map) if is_moved else ""
             if mems:
                 self._narrow(job, cpuset, mems, parked)
             self._jobs.notes.set_replacing(job, None)
@@ -194,14 +194,13 @@ class Replacer:
         self._jobs.notes.set_replacing(job, None)
         return Replacement(summary=said, moved=True)
 
-    def _move_back(self, job: str, place: Replacing) -> str:
-        """Bring home what had moved, and return a word about it."""
-        sources = NodeSet(place.nodes.values())
-        request = Request(job=job, scheduler=NAME, home=True, sources=sources)
+    def _move_back(self, job: str, node_map: Mapping[int, int]) -> str:
+        """Move what had moved by this map back again, and return a word about it."""
+        back = {new: old for old, new in node_map.items() if old != new}
         try:
-            return f"; back again: {self._relocate(request).summary()}"
+            return f"; back again: {self._relocate(_request(job, back)).summary()}"
         except SchedhookError as error:
-            return f"; memory stays on nodes {sources}: {error}"
+            return f"; memory stays on nodes {NodeSet(back)}: {error}"
 
     def _new_mems(self, cpuset: Cgroup, mems: NodeSet, nodes: Mapping[int, int]) -> NodeSet:
         """Return the cpuset.mems for the new place; as it was if it does not confine the job."""

@@ -32,6 +32,7 @@ from schedhook.relocation.pipeline import relocate
 from schedhook.roles.request import Relocate, Request
 from schedhook.values.config import Config
 from schedhook.values.errors import NoPermissionError, SchedhookError, UsageError
+from schedhook.values.log import get_logger
 from schedhook.values.model import Outcome, Report
 from schedhook.values.policy import PolicyCount
 from schedhook.values.sets import CpuSet, NodeSet
@@ -54,6 +55,8 @@ from schedhook_plugins.schedulers.slurm.override import (
 from schedhook_plugins.schedulers.slurm.queries import query_job
 from schedhook_plugins.schedulers.slurm.remote import Result, run_on_hosts
 from schedhook_plugins.schedulers.slurm.results import build_result
+
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +221,10 @@ def _run_on_this_host(arguments: _Arguments, here: HostJobs) -> Result:
     def relocate_and_record(request: Request) -> Report:
         report = relocate(request, config, plugins)
         if journal is not None and not request.dry_run:
-            journal.reports.add(report, NAME, arguments.job)
+            try:
+                journal.reports.add(report, NAME, arguments.job)
+            except JournalError as error:  # the memory has moved all the same
+                _log.error("relocation not recorded in the journal", problem=str(error))
         return report
 
     with locked(journal, arguments.job):

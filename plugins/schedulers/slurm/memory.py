@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,12 +37,13 @@ class JobMemory:
     """In the order in which they move."""
     reports: list[Report] = field(default_factory=list)
     """What `move` and `move_back` did, one report for each group so far."""
-    _gone: dict[str, tuple[Task, NodeSet]] = field(default_factory=dict)
-    """The tasks of which memory has moved, and the nodes it went to."""
+    _gone: dict[str, tuple[Task, dict[int, int]]] = field(default_factory=dict)
+    """The tasks of which memory may have moved, and old node → new node."""
 
     def plan(self) -> tuple[Report, ...]:
         """Plan each group. Raise RefusedError if one may not move or all do not fit in turn."""
-        reports = tuple(report for _, report in self._relocate_groups(dry_run=True))
+        planned = (self._relocate_group(group, dry_run=True) for group in self.groups)
+        reports = tuple(report for report in planned if report is not None)
         for report in reports:
             if report.outcome in _STOPPING:
                 raise RefusedError(_last_note(report))
@@ -52,48 +53,59 @@ class JobMemory:
 
     def move(self) -> None:
         """Move each group. Raise SchedhookError if one was refused or failed."""
-        for (pairs, tasks), report in self._relocate_groups(dry_run=False):
+        for group in self.groups:
+            pairs, tasks = group
+            before = dict(self._gone)
+            # Ahead of the move, of which an interruption leaves no report.
+            for task in tasks:
+                _, gone = self._gone.get(task.name, (task, {}))
+                self._gone[task.name] = task, {**gone, **pairs}
+            report = self._relocate_group(group, dry_run=False)
+            moved = {each.pid for each in report.processes if each.bytes_moved} if report else set()
+            for task in tasks:
+                if moved.isdisjoint(task.pids):
+                    del self._gone[task.name]
+            self._gone = before | self._gone
+            if report is None:
+                continue
             self.reports.append(report)
-            for task in tasks if report.bytes_moved else ():
-                _, nodes = self._gone.get(task.name, (task, NodeSet()))
-                self._gone[task.name] = task, nodes | NodeSet(pairs.values())
             if report.outcome in _STOPPING:
                 raise RefusedError(f"the memory could not follow: {_last_note(report)}")
 
     def move_back(self) -> str:
-        """Move what has moved to the tasks' processors, and return a line about it, or none.
+        """Move what has moved back again, and return a line about it, or none.
 
-        Call it once the tasks have their old processors again. That they have them, not a map in
-        reverse, tells where memory belongs: on a node that is both old and new, memory that has
-        arrived looks like memory that has yet to leave.
+        Call it once the tasks have their old processors again.
         """
         back: list[Report] = []
+        problems: list[str] = []
         while self._gone:
-            _, (task, nodes) = self._gone.popitem()
+            _, (task, pairs) = self._gone.popitem()
             try:
-                report = self._relocate_tasks(Request(home=True, sources=nodes), [task])
+                report = self._relocate_tasks(_way_back(pairs), [task])
             except SchedhookError as error:
-                return f"memory stays on its new nodes: {error}"
+                problems.append(str(error))
+                continue
             if report is None:
                 continue
             self.reports.append(report)
             back.append(report)
             if report.outcome in _STOPPING:
-                return f"memory stays on its new nodes: {_last_note(report)}"
-        if not back:
-            return ""
+                problems.append(_last_note(report))
+        said = []
         moved = sum(report.bytes_moved for report in back)
-        return f"back again: {describe(moved, left_by_reason(back))}"
+        if moved or (back and not problems):
+            said.append(f"back again: {describe(moved, left_by_reason(back))}")
+        if problems:
+            said.append(f"memory stays on its new nodes: {problems[0]}")
+        return "; ".join(said)
 
-    def _relocate_groups(self, *, dry_run: bool) -> Iterator[tuple[_Group, Report]]:
-        for group in self.groups:
-            pairs, tasks = group
-            node_map = NodeMap(pairs=pairs, mapper=MAPPER)
-            # A plan is forced: what does not fit now may fit when earlier groups have moved.
-            request = Request(node_map=node_map, dry_run=dry_run, force=dry_run)
-            report = self._relocate_tasks(request, tasks)
-            if report is not None:
-                yield group, report
+    def _relocate_group(self, group: _Group, *, dry_run: bool) -> Report | None:
+        pairs, tasks = group
+        node_map = NodeMap(pairs=pairs, mapper=MAPPER)
+        # A plan is forced: what does not fit now may fit when earlier groups have moved.
+        request = Request(node_map=node_map, dry_run=dry_run, force=dry_run)
+        return self._relocate_tasks(request, tasks)
 
     def _relocate_tasks(self, request: Request, tasks: Iterable[Task]) -> Report | None:
         """Relocate the tasks' living processes; None if none lives."""
@@ -103,6 +115,19 @@ class JobMemory:
 
     def _relocate(self, request: Request, pids: tuple[int, ...]) -> Report:
         return self.relocate(replace(request, pids=pids))
+
+
+def _way_back(pairs: Mapping[int, int]) -> Request:
+    """Return the request that brings memory back which has gone by this map.
+
+    On a node that is both old and new, memory that has arrived looks like memory that has yet to
+    leave, and two old nodes may have one new one: then the task's processors tell where it belongs.
+    """
+    moves = {old: new for old, new in pairs.items() if old != new}
+    back = {new: old for old, new in moves.items()}
+    if len(back) == len(moves) and back.keys().isdisjoint(pairs):
+        return Request(node_map=NodeMap(pairs=back, mapper=MAPPER))
+    return Request(home=True, sources=NodeSet(back))
 
 
 def _last_note(report: Report) -> str:

@@ -98,16 +98,20 @@ def migrate(
     if dry_run:
         return replace(move, reports=planned, after=before)
     begin(move)
-    result = move_job(
-        cgroups,
-        before,
-        steps=steps,
-        cpus=cpus,
-        step_cpus=lambda _step, now: relative(now, old, cpus),
-        bind=lambda _pid, had: relative(had, old, cpus),
-        move_memory=memory.move,
-        root=here.root,
-    )
+    try:
+        result = move_job(
+            cgroups,
+            before,
+            steps=steps,
+            cpus=cpus,
+            step_cpus=lambda _step, now: relative(now, old, cpus),
+            bind=lambda _pid, had: relative(had, old, cpus),
+            move_memory=memory.move,
+            root=here.root,
+        )
+    except BaseException:  # Ctrl-C as well: processors and bindings have been put back
+        memory.move_back()
+        raise
     after = here.tasks(job)
     if not after:
         return replace(move, failure=_ENDED, reports=tuple(memory.reports))

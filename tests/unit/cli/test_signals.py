@@ -47,20 +47,29 @@ def test_a_second_signal_does_not_interrupt_the_cleaning_up() -> None:
     assert cleaned
 
 
+class Interrupted:
+    """An object whose end a signal interrupts."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+
+
 def test_a_signal_is_not_lost_where_python_drops_exceptions() -> None:
     """In a destructor, and around fork(2), where the module logging has functions called."""
-
-    class Interrupted:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0)
-
     before = sys.unraisablehook
     with handled(signal.SIGTERM, signal.SIG_DFL), until_stopped():
         Interrupted()
         time.sleep(20)
         pytest.fail("not ended")
     assert sys.unraisablehook == before
+
+
+def test_a_signal_that_comes_again_too_late_ends_nothing() -> None:
+    with handled(signal.SIGTERM, signal.SIG_DFL):
+        with until_stopped():
+            Interrupted()
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("number", STOPS)

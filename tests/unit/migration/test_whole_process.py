@@ -68,7 +68,7 @@ def test_denied_calls_are_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, 0, True),
         ({"bandwidth_mb_s": 1000.0}, 8 * PAGE, True),
         ({"bandwidth_mb_s": 1000.0}, 8 * PAGE - 1, False),
-        ({"bandwidth_mb_s": 0.03}, 8 * PAGE, False),
+        ({"bandwidth_mb_s": 0.32}, 8 * PAGE, False),
         ({"gentle": True}, 8 * PAGE, True),
         ({"gentle": True}, 8 * PAGE - 1, False),
     ],
@@ -85,3 +85,19 @@ def test_a_sparse_process_moves_whole_first_if_holes_cost_time(
     report = run(backend, pids=(100, 101), **request_)
     assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 18 * PAGE)
     assert ("process 100 as a whole first" in str(report.notes)) == whole
+
+
+@pytest.mark.parametrize(("at_once", "whole"), [(15 * PAGE, "100"), (16 * PAGE, "100, 101")])
+def test_limits_hold_for_all_sparse_processes_together(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, whole: str
+) -> None:
+    monkeypatch.setattr(SimulatedTarget, "skips_holes", False)
+    monkeypatch.setattr(whole_process, "MOST_HOLES", 20 * PAGE)
+    monkeypatch.setattr(whole_process, "_AT_ONCE", at_once)
+    areas = [SimulatedArea(start=AT, nodes=[0] * 4 + [None] * 30 + [0] * 4)]
+    backend = SimulatedBackend()
+    for pid in (100, 101):
+        backend.add_process(pid, areas=areas)
+    report = run(backend, pids=(100, 101), gentle=True)
+    assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 16 * PAGE)
+    assert f"moved process {whole} as a whole first" in str(report.notes)

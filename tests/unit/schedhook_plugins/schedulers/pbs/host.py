@@ -157,7 +157,7 @@ class Host:
             assert request.job is not None
             (task,) = self.pbs.tasks(request.job)
             topology = read_topology(self.root)
-            home = topology.nodes_of(task.placement.cpus)
+            home = task.placement.nodes
             away = topology.memory_nodes - home
             away = away if request.sources is None else away & request.sources
             return nearest(away, home, topology)

@@ -331,22 +331,34 @@ def test_sharing_is_resolved_from_where_memory_is_parked(host: Host) -> None:
     assert host.parked() is None
 
 
+def moves_end(host: Host, *outcomes: Outcome) -> None:
+    """Let the next moves end so, in turn."""
+    left = list(outcomes)
+
+    def on_move() -> None:
+        host.outcome = left.pop(0)
+
+    host.on_move = on_move
+
+
 def test_memory_stays_allowed_where_it_is_parked_if_a_place_cannot_be_had(host: Host) -> None:
     shared(host)
     parked_on_3(host)
-    host.outcome = Outcome.PARTIAL
-    host.event("preresume")
+    moves_end(host, Outcome.PARTIAL, Outcome.COMPLETE, Outcome.PARTIAL)
+    said = host.event("preresume")
+    assert "; back again: moved 50.0 MiB 2:3, complete" in said
     assert host.cpuset() == ("0-1", "0,3")
     assert host.parked() is not None
+    assert 2 not in host.residency[JOB]
 
 
 def test_a_place_that_cannot_be_had_changes_nothing(host: Host) -> None:
     shared(host)
     host.actions = REPLACE
-    host.outcome = Outcome.PARTIAL
+    moves_end(host, Outcome.PARTIAL, Outcome.COMPLETE)
     before = dict(host.residency)
     assert "not done: " in (said := host.event("preresume"))
-    assert "; back again: moved 50.0 MiB" in said
+    assert "; back again: moved 50.0 MiB 2:0, complete" in said
     assert host.cpuset() == ("0-1", "0")
     assert host.residency == before
 

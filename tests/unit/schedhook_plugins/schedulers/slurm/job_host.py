@@ -20,7 +20,15 @@ from schedhook.testing.hosts import (
     write_host,
     write_process,
 )
-from schedhook.values.model import NodeMap, Outcome, Placement, Plan, ProcessPlan, Report
+from schedhook.values.model import (
+    NodeMap,
+    Outcome,
+    Placement,
+    Plan,
+    ProcessPlan,
+    ProcessReport,
+    Report,
+)
 from schedhook.values.room import find_rooms
 from schedhook.values.sets import CpuSet, NodeSet
 from schedhook_plugins.schedulers.slurm.adapter import HostJobs
@@ -52,6 +60,8 @@ class JobHost:
     """Outcomes of relocations that are not dry runs, in turn; complete if none is left."""
     left: dict[str, int] = field(default_factory=dict)
     """Bytes that relocations which are not dry runs leave behind, by reason."""
+    stays: set[int] = field(default_factory=set)
+    """Processes of which nothing moves."""
     refusal: str | None = None
     free: int = 512 * MIB
     free_on: dict[int, int] = field(default_factory=dict)
@@ -118,10 +128,22 @@ class JobHost:
             return report(Outcome.PLANNED, node_map, plan=plan)
         outcome = self.outcomes.pop(0) if self.outcomes else Outcome.COMPLETE
         notes = ("it went wrong",) if outcome is Outcome.FAILED else ()
+        moves = outcome is not Outcome.REFUSED
         return report(
             outcome,
             node_map,
-            bytes_moved=100 * MIB,
+            processes=tuple(
+                ProcessReport(
+                    pid=pid,
+                    command="",
+                    residency_before={},
+                    residency_after={},
+                    bytes_moved=100 * MIB * (moves and pid not in self.stays),
+                    bytes_left=0,
+                )
+                for pid in request.pids
+            ),
+            bytes_moved=100 * MIB * moves,
             bytes_left=sum(self.left.values()),
             left_by_reason=self.left,
             notes=notes,

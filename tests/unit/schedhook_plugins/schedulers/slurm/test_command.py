@@ -11,7 +11,9 @@ from typing import Any
 import click
 import pytest
 
+from schedhook.journal.errors import JournalError
 from schedhook.journal.journal import Journal
+from schedhook.journal.reports import Reports
 from schedhook.testing.hosts import write_file
 from schedhook.values.errors import (
     NoPermissionError,
@@ -145,8 +147,26 @@ def test_a_dry_run_records_nothing(here: JobHost, config: Path) -> None:
     (planned,) = run(*words)["hosts"]
     assert (planned["outcome"], planned["new"]["cpus"]) == ("planned", "2-3")
     assert here.is_untouched()
-    with Journal.open(config.with_name("configured.db")) as journal:
-        assert journal.overrides.get("slurm", "7") is None
+    assert run("7", "--this-host", "--config", str(config), "--release")["hosts"][0]["notes"] == [
+        "the job had no override"
+    ]
+    assert not config.with_name("configured.db").exists()
+
+
+def test_a_report_that_cannot_be_recorded_does_not_stop_the_move(
+    here: JobHost, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory has moved by then, and nothing would know of it."""
+
+    def fail(*_: object) -> None:
+        raise JournalError("the disk is full")
+
+    monkeypatch.setattr(Reports, "add", fail)
+    words = ["7", "--this-host", "--config", str(config), "--cpus", "2-3"]
+    result = make_runner().invoke(command, words, standalone_mode=False)
+    assert ": complete, " in result.stdout
+    assert "the disk is full" in result.stderr
+    assert here.bound() == {200: "2", 201: "3"}
 
 
 def test_what_stayed_is_reported_with_its_reason(here: JobHost, config: Path) -> None:

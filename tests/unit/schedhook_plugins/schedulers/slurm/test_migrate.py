@@ -70,11 +70,18 @@ def test_processors_are_put_back_if_the_memory_fails(job_host: JobHost) -> None:
     assert move.notes == ("back again: moved 200.0 MiB, left 0.0 MiB",)
 
 
-def test_memory_that_cannot_come_back_is_said_to_stay(job_host: JobHost) -> None:
-    job_host.outcomes = [Outcome.FAILED, Outcome.REFUSED]
+@pytest.mark.parametrize(
+    ("left", "back"),
+    [([Outcome.REFUSED], ""), ([], "back again: moved 100.0 MiB, left 0.0 MiB; ")],
+)
+def test_memory_that_cannot_come_back_is_said_to_stay(
+    job_host: JobHost, left: list[Outcome], back: str
+) -> None:
+    job_host.outcomes = [Outcome.FAILED, Outcome.REFUSED, *left]
     move = migrate(job_host.here, "7", cpus("2-3"), job_host.relocate)
-    assert move.notes == ("memory stays on its new nodes: refused",)
+    assert move.notes == (f"{back}memory stays on its new nodes: refused",)
     assert job_host.is_untouched()
+    assert job_host.asked()[-2:] == [({2: 0, 3: 1}, (201,), False), ({2: 0, 3: 1}, (200,), False)]
 
 
 def test_a_step_that_starts_meanwhile_keeps_its_processors(job_host: JobHost) -> None:
@@ -91,8 +98,33 @@ def test_a_step_that_starts_meanwhile_keeps_its_processors(job_host: JobHost) ->
     assert (job_host.cpus_at(), job_host.cpus_at(f"{JOB}/step_1")) == ("0-3", "0-1")
     assert job_host.bound() == {200: "2", 201: "3"}
     # The memory of both ranks, which had gone to nodes 1 and 2, follows them again.
-    back = [(each.pids, str(each.sources)) for each in job_host.requests if each.home]
-    assert sorted(back) == [((200,), "1-2"), ((201,), "2")]
+    *_, second, first = job_host.requests
+    assert (first.pids, first.home, str(first.sources)) == ((200,), True, "1-2")
+    assert job_host.asked()[-2] == ({2: 3}, second.pids, False)
+
+
+def test_an_interruption_brings_memory_back(job_host: JobHost) -> None:
+    """Also what was on its way, of which there is no report."""
+
+    def interrupted(request: Request) -> Report:
+        done = job_host.relocate(request)
+        if request.node_map and not request.dry_run and 0 in request.node_map.pairs:
+            raise KeyboardInterrupt
+        return done
+
+    with pytest.raises(KeyboardInterrupt):
+        migrate(job_host.here, "7", cpus("2-3"), interrupted)
+    assert job_host.is_untouched()
+    assert sorted(asked[1] for asked in job_host.asked()[-2:]) == [(200,), (201,)]
+    assert {tuple(asked[0].items()) for asked in job_host.asked()[-2:]} == {((2, 0), (3, 1))}
+
+
+def test_a_task_of_which_nothing_had_moved_is_left_alone(job_host: JobHost) -> None:
+    job_host.outcomes = [Outcome.FAILED]
+    job_host.stays = {200}
+    assert migrate(job_host.here, "7", cpus("2-3"), job_host.relocate).failure
+    assert [asked[1] for asked in job_host.asked()[-1:]] == [(201,)]
+    assert len(job_host.asked()) == 3
 
 
 def test_processors_stay_if_part_of_the_memory_does_not_move(job_host: JobHost) -> None:
