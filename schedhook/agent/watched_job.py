@@ -82,7 +82,11 @@ class WatchedJob:
     def read_tasks(self, now: float) -> None:
         """Get the job's tasks from the adapter, and sample their processes again."""
         self._close_tasks()
-        self.tasks = tasks = self.adapter.tasks(self.job)
+        before, self.tasks = self.tasks, self.adapter.tasks(self.job)
+        tasks = self.tasks
+        if not _places(before).keys() <= _places(tasks).keys():
+            # A step has ended. One that has begun in the same second shows in no count of cgroups.
+            self._refresh_interval = _FIRST_REFRESH_SECONDS
         self._sample = ProcessSample(tasks, self._root)
         with contextlib.suppress(OSError):
             for path in _leaf_cgroups(self.adapter.cgroups(self.job), tasks, self._root):
@@ -90,7 +94,7 @@ class WatchedJob:
                 file = OpenFile(path / "cgroup.events")
                 self.notifying[file.descriptor] = file
         # Spread over the interval, so that one tick does not read all jobs.
-        spread = 0.5 + hash(self.job) % 64 / 64
+        spread = 0.5 + hash(self.job) % 64 / 128
         self._next_sample = now + self._task_interval * spread
         self._next_refresh = now + self._refresh_pause * spread
 

@@ -64,7 +64,10 @@ class Leg:
         ).rstrip()
 
 
-FIND_MODULES = "import pathlib, schedhook; print(pathlib.Path(schedhook.__file__).parents[1])"
+FIND_MODULES = """
+import pathlib, schedhook
+print(pathlib.Path(schedhook.__file__).resolve().parents[1])
+"""
 
 
 def lowest() -> list[str]:
@@ -141,6 +144,7 @@ def legs(root: Root, wheel: Path, deb: Path) -> Iterator[Leg]:
     root.run(own, "-m", "pip", "uninstall", "--quiet", "--yes", "schedhook")
     where = root.run(packaged, "-P", "-c", FIND_MODULES).strip()
     root.run("sh", "-c", f"echo {where} > $(echo /opt/own/lib/python3*/site-packages)/deb.pth")
+    root.run("ln", "-s", "/usr/bin/schedhook", "/opt/own/bin/schedhook")
     program = [packaged, "/usr/bin/schedhook"]
     yield root.leg(NAMES.get(root.suite, root.suite), "deb", program, own)
 

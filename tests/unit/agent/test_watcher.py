@@ -83,6 +83,21 @@ def test_a_task_that_joins_the_others_is_found_soon(clock: Clock, tmp_path: Path
     assert clock.pass_(100) == []
 
 
+def test_a_step_that_follows_another_is_found_soon(
+    clock: Clock, tmp_path: Path, child: subprocess.Popen[bytes]
+) -> None:
+    """Its cgroup came as the other one went, and its tasks come later: nothing notifies of them."""
+    batch = {"batch": ([ME], "0", "0")}
+    place(tmp_path, "1", {**batch, "0": ([child.pid], "0", "0")})
+    clock.pass_(3600)
+    child.kill()
+    child.wait()
+    place(tmp_path, "1", batch)
+    assert clock.pass_(70) == [("look", "1")]
+    place(tmp_path, "1", {**batch, "1": ([ME], "0", "0")})
+    assert clock.pass_(15) == [("look", "1")]
+
+
 def test_the_first_task_of_a_job_is_found_soon_however_late_it_starts(
     clock: Clock, tmp_path: Path
 ) -> None:
