@@ -118,6 +118,24 @@ def test_a_thread_that_does_not_come_back_keeps_its_frame() -> None:
         assert program.ask() == "fine"
 
 
+def test_no_memory_of_ours_is_left_in_a_process() -> None:
+    with talking("awkward", "plain") as program:
+        assert program.ask() == "fine"
+        before = mappings(program.pid)
+        visit_all(program.pid, Restorers())
+        assert mappings(program.pid) == before
+
+
+def test_a_frozen_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module.cgroups, "frozen", lambda *_: True)
+    with (
+        talking("awkward", "plain") as program,
+        pytest.raises(RefusedError, match="its cgroup is frozen"),
+        RemoteProcess(program.pid, Restorers()),
+    ):
+        pytest.fail("not refused")
+
+
 def test_a_visit_that_was_given_up_does_nothing_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would use the memory in which another visit has its frame and arguments."""
     visited = False
