@@ -5,6 +5,7 @@ In an emulated guest a Python program takes seconds to start.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess

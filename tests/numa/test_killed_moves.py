@@ -27,6 +27,7 @@ from schedhook.values.config import (
     RelocationSection,
     WatchSection,
 )
+from schedhook.values.model import PlacementOverride
 from schedhook_plugins.schedulers.slurm.command import command as job_migrate
 from tests.forked import in_child
 from tests.numa import killing
@@ -143,34 +144,38 @@ def test_killed_job_migrates_are_finished(host: Host) -> None:
     assert kill_after(host.job_migrate("2-3"), 60) == 0, host.describe()
     longest, first = time.monotonic() - began, 2
     assert host.is_at(2), host.describe()
-    with Journal.open(host.path) as journal:
-        while kills < KILLS or (not begun and kills < 10 * KILLS):
-            target = 2 - first
-            cpus = f"{target}-{target + 1}"
-            killed = kill_after(host.job_migrate(cpus), moments.uniform(0, longest)) is None
-            override = journal.overrides.get("slurm", JOB)
-            assert override is not None
-            first = min(override.placement.cpus)
-            begun += killed and override.under_way
-            if not override.under_way:
-                assert host.is_at(first), host.describe()
-            elif kills % 10 == 0:
-                process = host.agent()
-                assert settle(lambda first=first: host.is_at(first)), host.describe()
-                assert settle(lambda: not under_way(journal)), host.describe()
-                finish_with(process)
-            kills += 1
-        assert kill_after(host.job_migrate("0-1"), 60) == 0, host.describe()
-        assert host.is_at(0), host.describe()
-        assert not under_way(journal)
+    while kills < KILLS or (not begun and kills < 10 * KILLS):
+        target = 2 - first
+        cpus = f"{target}-{target + 1}"
+        killed = kill_after(host.job_migrate(cpus), moments.uniform(0, longest)) is None
+        override = override_in(host.path)
+        assert override is not None
+        first = min(override.placement.cpus)
+        begun += killed and override.under_way
+        if not override.under_way:
+            assert host.is_at(first), host.describe()
+        elif kills % 10 == 0:
+            process = host.agent()
+            assert settle(lambda first=first: host.is_at(first)), host.describe()
+            assert settle(lambda: not under_way(host.path)), host.describe()
+            finish_with(process)
+        kills += 1
+    assert kill_after(host.job_migrate("0-1"), 60) == 0, host.describe()
+    assert host.is_at(0), host.describe()
+    assert not under_way(host.path)
     print(f"{kills} in up to {longest:.2f} s, {begun} of them killed half-way")
     assert [task.checksum() for task in host.tasks] == sums
     assert begun
     check_journal(host.path)
 
 
-def under_way(journal: Journal) -> bool:
-    override = journal.overrides.get("slurm", JOB)
+def override_in(path: Path) -> PlacementOverride | None:
+    with Journal.open(path) as journal:
+        return journal.overrides.get("slurm", JOB)
+
+
+def under_way(path: Path) -> bool:
+    override = override_in(path)
     return override is not None and override.under_way
 
 
