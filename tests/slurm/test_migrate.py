@@ -55,7 +55,7 @@ def test_a_job_moves_task_by_task_or_not_at_all(cluster: Cluster, pipeline: Pipe
     here = HostJobs(host="n1")
 
     def fails(request: Request) -> Report:
-        if request.dry_run:
+        if request.dry_run or bindings(running.tasks) == only(0, 1):  # on the way back
             return pipeline(request)
         assert bindings(running.tasks) == only(2, 3)
         raise OSError("the pipeline broke")
@@ -66,6 +66,7 @@ def test_a_job_moves_task_by_task_or_not_at_all(cluster: Cluster, pipeline: Pipe
         assert str(error) == "the pipeline broke"
     assert cpus_in(cluster, running.job) == before
     assert bindings(running.tasks) == only(0, 1)
+    assert min(running.shares((0, 1))) >= 0.999
 
     move = migrate(here, job, NEW, pipeline)
     assert (move.failure, move.not_restored) == (None, ())

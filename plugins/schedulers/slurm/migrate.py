@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from schedhook.control.cpu_map import relative
@@ -110,7 +111,8 @@ def migrate(
             root=here.root,
         )
     except BaseException:  # Ctrl-C as well: processors and bindings have been put back
-        memory.move_back()
+        with suppress(Exception):  # the first error tells what went wrong
+            memory.move_back()
         raise
     after = here.tasks(job)
     if not after:

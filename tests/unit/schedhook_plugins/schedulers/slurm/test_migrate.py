@@ -119,6 +119,20 @@ def test_an_interruption_brings_memory_back(job_host: JobHost) -> None:
     assert {tuple(asked[0].items()) for asked in job_host.asked()[-2:]} == {((2, 0), (3, 1))}
 
 
+def test_the_first_error_is_raised_whatever_follows(job_host: JobHost) -> None:
+    left = [OSError("the pipeline broke"), OSError("and again")]
+
+    def broken(request: Request) -> Report:
+        if request.dry_run:
+            return job_host.relocate(request)
+        raise left.pop(0)
+
+    with pytest.raises(OSError, match="the pipeline broke"):
+        migrate(job_host.here, "7", cpus("2-3"), broken)
+    assert job_host.is_untouched()
+    assert not left
+
+
 def test_a_task_of_which_nothing_had_moved_is_left_alone(job_host: JobHost) -> None:
     job_host.outcomes = [Outcome.FAILED]
     job_host.stays = {200}
