@@ -129,7 +129,7 @@ def test_holes_are_not_read_page_by_page(option: str, capsys: pytest.CaptureFixt
         status = main(words, standalone_mode=False)
         report = json.loads(capsys.readouterr().out)
         assert (status, report["outcome"]) == (0, "complete"), report
-        assert bytes_read() - before < 32 * MIB
+        assert bytes_read() - before < 256 * MIB
         assert puppet.residency(memory) == {2: 512 * PAGE}
         assert all(map(puppet.is_intact, pages))
 
