@@ -40,6 +40,8 @@ _STOP_NS = 2_000_000_000
 _CALL_NS = 5_000_000_000
 _VISIT_SECONDS = 30.0
 """The most that a visit may take. It can wait for locks that the process holds."""
+_TRIES = 5
+"""Threads that may end one after the other before one of them has mapped the memory."""
 
 _READ_WRITE, _PRIVATE_ANONYMOUS, _NO_FILE = 3, 0x22, (1 << 64) - 1
 """Arguments of mmap(2)."""
@@ -116,11 +118,19 @@ class RemoteProcess:
             raise RefusedError("it is this process")
         if cgroups.frozen(cgroups.cgroup_of(self._pid, self._root), self._root):
             raise RefusedError("its cgroup is frozen")
-        first = self.first_thread()
-        self._check(first)
-        self._restorer = _in_own_thread(lambda: self._find_restorer(first))
-        self._scratch = self.visit(first, _map)
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._begin(self.first_thread())
+                break
+            except ProcessGoneError:  # perhaps only that thread has ended
+                if not tries_left:
+                    raise
         return self
+
+    def _begin(self, thread: Thread) -> None:
+        self._check(thread)
+        self._restorer = _in_own_thread(lambda: self._find_restorer(thread))
+        self._scratch = self.visit(thread, _map)
 
     def __exit__(self, *_: object) -> None:
         mapped = self._scratch

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,20 @@ def test_a_thread_that_does_not_come_back_keeps_its_frame() -> None:
         assert mappings(program.pid) == before
         visit_all(program.pid, Restorers())
         assert program.ask() == "fine"
+
+
+def test_a_process_whose_threads_come_and_go_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with talking("awkward", "plain") as program:
+        (thread,) = read_threads(program.pid)
+        ended = [replace(thread, start_time=thread.start_time - 1)] * 4
+        first = RemoteProcess.first_thread
+        monkeypatch.setattr(
+            RemoteProcess, "first_thread", lambda self: ended.pop() if ended else first(self)
+        )
+        assert visit_all(program.pid, Restorers()) == 1
+        ended += [replace(thread, start_time=thread.start_time - 1)] * 5
+        with pytest.raises(ProcessGoneError, match="has ended"):
+            visit_all(program.pid, Restorers())
 
 
 def test_no_memory_of_ours_is_left_in_a_process() -> None:
