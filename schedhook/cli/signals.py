@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_SECONDS = 0.02
-"""After what time a signal that nobody has heard of is sent again."""
+"""How soon a signal is sent again whose KeyboardInterrupt Python has dropped."""
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def test_an_interrupted_recording_leaves_no_perf(perf: Perf, tmp_path: Path) -> 
     def interrupt() -> None:
         while not (tmp_path / "pid").exists():
             time.sleep(0.01)
-        # Before Popen() has returned, nobody knows of perf, which then ends in its own time.
+        # If Popen() itself is interrupted, record() has nothing yet by which it could end perf.
         while "wait" not in sys._current_frames()[recorder].f_code.co_name:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)

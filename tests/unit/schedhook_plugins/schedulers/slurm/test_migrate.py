@@ -98,9 +98,9 @@ def test_a_step_that_starts_meanwhile_keeps_its_processors(job_host: JobHost) ->
     assert (job_host.cpus_at(), job_host.cpus_at(f"{JOB}/step_1")) == ("0-3", "0-1")
     assert job_host.bound() == {200: "2", 201: "3"}
     # The memory of both ranks, which had gone to nodes 1 and 2, follows them again.
-    *_, second, first = job_host.requests
-    assert (first.pids, first.home, str(first.sources)) == ((200,), True, "1-2")
-    assert job_host.asked()[-2] == ({2: 3}, second.pids, False)
+    last = job_host.requests[-1]
+    assert (last.pids, last.home, str(last.sources)) == ((200,), True, "1-2")
+    assert job_host.asked()[-2] == ({2: 3}, (201,), False)
 
 
 def test_an_interruption_brings_memory_back(job_host: JobHost) -> None:
