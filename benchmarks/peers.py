@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.tools import Target
+from benchmarks.tools import PAGE, Target
+from schedhook.host.frames import node_spans
 
-_CGROUPS = Path("/sys/fs/cgroup")
 _KDAMONDS = Path("/sys/kernel/mm/damon/admin/kdamonds")
 _NODES = Path("/sys/devices/system/node")
 _SECONDS = 120.0
 """How long a scheme may take."""
 _MOST = {"sz": (1 << 64) - 1, "nr_accesses": (1 << 32) - 1, "age": (1 << 32) - 1}
-
-
-@contextmanager
-def cgroup() -> Iterator[Path]:
-    """Make a cgroup, of version 2, whose memory a scheme can be confined to."""
-    (_CGROUPS / "cgroup.subtree_control").write_text("+cpuset +memory")
-    directory = _CGROUPS / "schedhook-bench"
-    directory.mkdir()
-    try:
-        yield directory
-    finally:
-        for pid in (directory / "cgroup.procs").read_text().split():
-            with suppress(OSError):  # it has just ended
-                (_CGROUPS / "cgroup.procs").write_text(pid)
-        directory.rmdir()
 
 
 def by_cpuset(directory: Path, new: int) -> float:
@@ -61,7 +46,7 @@ def by_scheme(target: Target, directory: Path, old: int, new: int) -> float:
     Raise RuntimeError if it does not arrive.
     """
     with _scheme() as (context, scheme):
-        _confine(context, _ranges(old))
+        _confine(context, old)
         (scheme / "target_nid").write_text(str(new))
         for name, most in _MOST.items():
             (scheme / "access_pattern" / name / "min").write_text("0")
@@ -101,28 +86,12 @@ def _scheme() -> Iterator[tuple[Path, Path]]:
         number.write_text("0")
 
 
-def _confine(context: Path, ranges: list[tuple[int, int]]) -> None:
-    """Monitor these ranges of physical memory."""
+def _confine(context: Path, node: int) -> None:
+    """Monitor the physical memory of this node."""
+    spans = [span for span in node_spans() if span[2] == node]
     (context / "targets/nr_targets").write_text("1")
     regions = context / "targets/0/regions"
-    (regions / "nr_regions").write_text(str(len(ranges)))
-    for number, (start, end) in enumerate(ranges):
-        (regions / str(number) / "start").write_text(str(start))
-        (regions / str(number) / "end").write_text(str(end))
-
-
-def _ranges(node: int) -> list[tuple[int, int]]:
-    """Return the node's physical memory as ascending (first byte, one past the last)."""
-    size = int(Path("/sys/devices/system/memory/block_size_bytes").read_text(), 16)
-    blocks = sorted(
-        int(path.name.removeprefix("memory"))
-        for path in (_NODES / f"node{node}").glob("memory*[0-9]")
-    )
-    ranges: list[tuple[int, int]] = []
-    for block in blocks:
-        start, end = block * size, (block + 1) * size
-        if ranges and ranges[-1][1] == start:
-            ranges[-1] = ranges[-1][0], end
-        else:
-            ranges.append((start, end))
-    return ranges
+    (regions / "nr_regions").write_text(str(len(spans)))
+    for number, (first, end, _) in enumerate(spans):
+        (regions / str(number) / "start").write_text(str(first * PAGE))
+        (regions / str(number) / "end").write_text(str(end * PAGE))

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import peers, tools
 from benchmarks.tools import MIB, Target
 from tests.numa.dirt import PageCache, null_disk
+from tests.numa.jobs import cgroup
 
 BATCH_KIB = 32768
 """Bytes per call of both the engine and the bare loop; the default of `batch_kb`."""
@@ -198,7 +199,7 @@ def against_the_kernel(results: Results, rounds: int, mib: int, kind: str) -> No
     """Compare with the kernel's own means: a cpuset's nodes, and a scheme where there are such."""
     ours = f"move-pages, {kind}, in a cgroup"
     others = {f"cpuset.mems, {kind}": 0.8}
-    with peers.cgroup() as group, tools.target(kind, mib, 0, within=group) as target:
+    with cgroup("schedhook-bench") as group, tools.target(kind, mib, 0, within=group) as target:
         contenders: dict[str, Contender] = {
             ours: relocate("--threads", 2),
             f"cpuset.mems, {kind}": lambda _target, _old, new: peers.by_cpuset(group, new),
