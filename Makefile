@@ -17,9 +17,10 @@ DEB_PACKAGES := debhelper dpkg-dev mmdebstrap
 RPM_PACKAGES := python3-pip rpm rpmlint
 UNIT_PACKAGES := chromium fish openssl prometheus zsh
 TIER_PACKAGES := apparmor dmsetup libslurm-dev linux-perf munge slurmctld slurmd slurm-client openssh-server \
-    iproute2 systemd redis-server postgresql stress-ng util-linux-extra openssh-client
-# A newer kernel than the distribution's own, which the tests run on by default.
-BACKPORTS_KERNEL := build/kernels/backports
+    iproute2 systemd redis-server postgresql stress-ng util-linux-extra openssh-client xfsprogs
+# Newer kernels than the distribution's own, which the tests run on by default: the newest of these
+# suites.
+KERNELS := build/kernels/bookworm-backports build/kernels/trixie-backports
 # Root directories with Debian 13 and sid, in which tests run on their kernel, Slurm and Python.
 TRIXIE := build/roots/trixie-tests
 SID := build/roots/sid-tests
@@ -74,8 +75,8 @@ numa: $(VENV)/installed tier-packages compiled
 
 # Slurm on cgroups of version 1; Slurm and the kernel's contract on Debian 13 and on sid, and each
 # situation of a page on sid's kernel; and tests/numa on every kind of host: clean and dirty, without
-# NUMA balancing and with it, on the distribution's kernel and on that of its backports. Some hours.
-matrix: $(VENV)/installed tier-packages compiled trixie $(BACKPORTS_KERNEL)/done
+# NUMA balancing and with it, on the distribution's kernel and on those of the backports. Some hours.
+matrix: $(VENV)/installed tier-packages compiled trixie $(KERNELS:%=%/done)
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
 	$(BIN)/python -m tests.vm test tests/slurm_v1 || status=1; \
@@ -84,11 +85,11 @@ matrix: $(VENV)/installed tier-packages compiled trixie $(BACKPORTS_KERNEL)/done
 	make --no-print-directory sid && \
 	    $(BIN)/python -m tests.vm test --root $(SID) tests/slurm tests/contract \
 	    tests/numa/test_contract_native.py tests/numa/test_page_situations.py || status=1; \
-	$(BIN)/python -m tests.vm matrix tests/numa --with $(BACKPORTS_KERNEL)/boot/vmlinuz-* || status=1; \
+	$(BIN)/python -m tests.vm matrix tests/numa --with $(KERNELS:%=%/boot/vmlinuz-*) || status=1; \
 	exit $$status
 
-$(BACKPORTS_KERNEL)/done:
-	tests/vm/backports_kernel.sh $(@D)
+$(KERNELS:%=%/done): build/kernels/%/done:
+	tests/vm/debian_kernel.sh $* $(@D)
 	touch $@
 
 # The stable interface makes the C core one for all versions of Python: what is installed here is

@@ -34,7 +34,7 @@ def swapping_to(device: Path) -> Iterator[None]:
 
 
 class Slow:
-    """A disk that stops and continues on command."""
+    """A disk that can be stopped for a while."""
 
     def __init__(self, disk: Path, mib: int) -> None:
         subprocess.run(["modprobe", "dm_mod"], check=True, timeout=60)
@@ -43,14 +43,19 @@ class Slow:
         self.device = Path("/dev", name.strip())
         until(self.device.exists)
 
-    def stop(self) -> None:
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it for the block, or until `go_on`: else whoever waits for it, waits for ever."""
         self._control("suspend", "--noflush", "--nolockfs")
+        try:
+            yield
+        finally:
+            self.go_on()
 
     def go_on(self) -> None:
         self._control("resume")
 
     def remove(self) -> None:
-        self.go_on()
         self._control("remove", "--retry")
 
     def _control(self, *words: str) -> str:

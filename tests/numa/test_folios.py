@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
+from schedhook.testing.processes import huge_page_pool
 from tests.balancing import setting
-from tests.numa.jobs import MIB
-from tests.numa.puppet import HUGE, PAGE, Call, Memory, Puppet
+from tests.numa.disks import compressed_disk
+from tests.numa.jobs import MIB, drop_caches, is_at_least
+from tests.numa.puppet import HOME, HUGE, PAGE, Call, Memory, Puppet
 
 pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
 
@@ -149,6 +151,71 @@ def test_folios_of_a_file(run: Any, puppet: Puppet, tmp_path: Path, beside: int)
         puppet.process.kill()
         puppet.process.wait()
         subprocess.run(["umount", point], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [64, 1024])
+def test_folios_of_xfs(run: Any, puppet: Puppet, tmp_path: Path, kilobytes: int) -> None:
+    """Linux 6.1 writes to XFS in single pages, newer kernels in folios as large as each write."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    chunk = kilobytes << 10
+    source = puppet.map(chunk)
+    puppet.fill(source, HOME)
+    with compressed_disk(512) as disk, mounted_xfs(disk, point):
+        file = puppet.open(point / "file", os.O_RDWR | os.O_CREAT)
+        for offset in range(0, SIZE, chunk):
+            puppet.bind(0 if offset // CHUNK % 3 == 0 else 1)
+            assert puppet.call(Call.PWRITE, file, source.start, chunk, offset) == chunk
+        puppet.bind(HOME)
+        puppet.call(Call.FSYNC, file)
+        memory = puppet.map(SIZE, flags=mmap.MAP_SHARED, file=file)
+        puppet.read(memory)
+        assert puppet.residency(memory) == AT_FIRST
+        assert largest_folio(puppet, memory) == (chunk if is_at_least(6, 6) else PAGE)
+        _, report = run("relocate", "--pid", puppet.pid, "--map", "0:1,1:0", "--gentle")
+        assert is_right(report, SIZE)
+        puppet.read(memory)
+        assert puppet.residency(memory) == {0: AT_FIRST[1], 1: AT_FIRST[0]}
+        assert puppet.is_intact(memory, chunk // PAGE)
+        puppet.process.kill()
+        puppet.process.wait()
+
+
+@contextmanager
+def mounted_xfs(disk: Path, point: Path) -> Iterator[None]:
+    """Make a file system on the disk, and mount it for the block."""
+    subprocess.run(["mkfs.xfs", "-q", disk], check=True, timeout=120)
+    subprocess.run(["mount", "-t", "xfs", disk, point], check=True, timeout=60)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", point], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("options", [[], ["--gentle"], ["--threads", 4]])
+@pytest.mark.parametrize("size", [HUGE, 1 << 30])
+def test_huge_pages_of_a_pool_change_places(
+    run: Any, puppet: Puppet, size: int, options: list[object]
+) -> None:
+    """One page of node 0 and two of node 1, with room for as many on either."""
+    with ExitStack() as stack:
+        for node in (0, 1):
+            drop_caches()
+            try:
+                stack.enter_context(huge_page_pool(node, size, 3))
+            except (RuntimeError, FileNotFoundError):
+                pytest.skip(f"no room for huge pages of {size >> 20} MiB")
+        memory = puppet.map_huge_pages(3 * size, size)
+        for number, node in enumerate((1, 0, 1)):
+            puppet.fill(Memory(memory.start + number * size, size), node)
+        assert puppet.residency(memory) == {0: size, 1: 2 * size}
+        _, report = run("relocate", "--pid", puppet.pid, "--map", "0:1,1:0", *options)
+        assert puppet.residency(memory) == {0: 2 * size, 1: size}
+        assert is_right(report, 3 * size)
+        for number in range(3):
+            assert puppet.is_intact(Memory(memory.start + number * size, size))
+        puppet.process.kill()
+        puppet.process.wait()
 
 
 def test_one_folio_of_two_areas(run: Any, puppet: Puppet) -> None:

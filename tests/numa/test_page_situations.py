@@ -479,11 +479,10 @@ def test_direct_io_in_flight(slow: Slow, puppet: Puppet, relocate: Any) -> None:
     """The disk may access the pages until it is done."""
     file = puppet.open(slow.device, os.O_WRONLY | os.O_DIRECT)
     memory = puppet.anonymous(PAGES)
-    slow.stop()
-    puppet.later(Call.PWRITE, file, memory.start, 16 * PAGE, 0)
-    until(puppet.waits)
-    report = relocate()
-    slow.go_on()
+    with slow.stopped():
+        puppet.later(Call.PWRITE, file, memory.start, 16 * PAGE, 0)
+        until(puppet.waits)
+        report = relocate()
     assert (report["exit"], report["moved"], report["left"]) == (3, PAGES - 16, {"EBUSY": 16})
     assert report["attempts"] > 1
     until(lambda: puppet.threads() == 1)
@@ -498,13 +497,13 @@ def test_file_pages_that_are_being_written_back(slow: Slow, puppet: Puppet, relo
     file = puppet.open(slow.device, os.O_RDWR)
     memory = puppet.map(32 * PAGE, flags=mmap.MAP_SHARED, file=file)
     puppet.fill(memory, 0)
-    slow.stop()
-    puppet.later(Call.FSYNC, file)
-    until(lambda: "writeback=32" in line_of(puppet, memory))
-    going = threading.Timer(0.5, slow.go_on)
-    going.start()
-    report = relocate()
-    going.join()
+    with slow.stopped():
+        puppet.later(Call.FSYNC, file)
+        until(lambda: "writeback=32" in line_of(puppet, memory))
+        going = threading.Timer(0.5, slow.go_on)
+        going.start()
+        report = relocate()
+        going.join()
     assert is_complete(report, 32)
     assert puppet.residency(memory) == {2: 32 * PAGE}
     assert puppet.is_intact(memory)

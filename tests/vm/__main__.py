@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         "--root", type=Path, default=roots.HOST_ROOT, help="default: the host's own files"
     )
     guest.add_argument("--systemd", action="store_true", help="boot with systemd")
-    guest.add_argument("--kernel", type=Path, help="default: the newest boot/vmlinuz-* of the root")
+    guest.add_argument("--kernel", type=Path, help="default: that of the root's Debian, below boot")
     guest.add_argument(
         "--kvm", action=argparse.BooleanOptionalAction, help="default: if the processor has it"
     )

@@ -77,6 +77,8 @@ EMULATION_KERNEL_OPTIONS = [
     "clearcpuid=112",
 ]
 IMAGE_LIMIT_MIB = 400
+OWN_SERIES = {"12": "6.1.", "13": "6.12."}
+"""Debian's kernels, by VERSION_ID of os-release(5)."""
 
 
 class CannotBoot(Exception):
@@ -122,7 +124,7 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What to boot. ``None``: the root's newest kernel; KVM if the processor offers it."""
+    """What to boot. ``None``: the kernel of the root's Debian; KVM if the processor offers it."""
 
     shape: Shape = Shape()
     root: Path = HOST_ROOT
@@ -133,8 +135,11 @@ class Setup:
     """Boot with systemd, from another root than the host's."""
 
 
-def newest_kernel(root: Path = HOST_ROOT) -> Path:
-    """Return the kernel with the highest version that is installed below ``root``."""
+def own_kernel(root: Path = HOST_ROOT) -> Path:
+    """Return the kernel of Debian's own series, or of another system the newest, below ``root``.
+
+    A kernel from the backports may be there as well, and be the one that the host runs.
+    """
     boot = root / "boot"
 
     def version(path: Path) -> list[int]:
@@ -143,7 +148,11 @@ def newest_kernel(root: Path = HOST_ROOT) -> Path:
     kernels = sorted(boot.glob("vmlinuz-*"), key=version)
     if not kernels:
         raise CannotBoot(f"no kernel in {boot}: apt-get install linux-image-amd64")
-    return kernels[-1]
+    about = root / "etc/os-release"
+    release = re.search(r'^VERSION_ID="?([\w.]+)', about.read_text(), re.MULTILINE)
+    series = OWN_SERIES.get(release[1], "") if release else ""
+    own = [kernel for kernel in kernels if kernel.name.startswith(f"vmlinuz-{series}")]
+    return (own or kernels)[-1]
 
 
 def has_kvm() -> bool:
@@ -248,7 +257,7 @@ def running(
     root = setup.root
     if setup.systemd and root == HOST_ROOT:
         raise CannotBoot("--systemd needs another --root, into which its units are written")
-    vng, kernel = virtme(), setup.kernel or newest_kernel(root)
+    vng, kernel = virtme(), setup.kernel or own_kernel(root)
     kvm = has_kvm() if setup.kvm is None else setup.kvm
     sharing = shared_options(root, shared)
     directories, private = python_directories(root), private_directories(root)

@@ -17,7 +17,7 @@ def run(path: Path, kernels: Sequence[Path], *, seconds: float, setup: machine.S
     ``kernels`` come in addition to the kernel of ``setup``.
     """
     names = []
-    for kernel in (setup.kernel or machine.newest_kernel(setup.root), *kernels):
+    for kernel in (setup.kernel or machine.own_kernel(setup.root), *kernels):
         for dirty, balancing in itertools.product((False, True), STATES[::-1]):
             version = kernel.name.removeprefix("vmlinuz-")
             state = "dirty" if dirty else "clean"

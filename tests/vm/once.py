@@ -14,6 +14,8 @@ from tests.vm import machine, roots
 NO_RESULT = 125
 HUNG = 124
 BOOT_SECONDS = 300
+SILENT = 0.4
+"""For what part of its time a command may print nothing, before it is taken for hung."""
 EXPORTED = (
     "CI",
     "PYTEST_ADDOPTS",
@@ -57,28 +59,40 @@ def run_in_guest(
 ) -> int:
     """Run ``command`` in a guest; the directory ``results`` gets its output and status.
 
-    An emulated guest now and then hangs while it boots; then another one is tried.
+    An emulated guest now and then hangs while it boots; then another one is tried. A command that
+    hangs is aborted, and its output ends with what each process was waiting for.
     """
     output, status, new = results / "out", results / "status", results / "status.new"
+    silent, pid = results / "silent", results / "pid"
     exported = {name: os.environ[name] for name in EXPORTED if name in os.environ}
     exported["TESTS_IN_VM"] = "1"
     script = "\n".join(
         [
             f"cd {shlex.quote(str(roots.PROJECT))}",
             "export " + shlex.join(f"{name}={value}" for name, value in exported.items()),
-            f"{shlex.join(command)} < /dev/null > {shlex.quote(str(output))} 2>&1",
+            f"( until [[ -e {shlex.quote(str(silent))} ]]; do sleep 10; done",
+            f"ps -eww -o pid,ppid,stat,wchan:24,args >> {shlex.quote(str(output))}",
+            f"kill -ABRT $(< {shlex.quote(str(pid))}) ) &",
+            # In the foreground: else it would ignore SIGINT, and its children as well.
+            f"( echo $BASHPID > {shlex.quote(str(pid))}",
+            f"exec {shlex.join(command)} < /dev/null >> {shlex.quote(str(output))} 2>&1 )",
             f"echo $? > {shlex.quote(str(new))}",
             f"mv {shlex.quote(str(new))} {shlex.quote(str(status))}",
         ]
     )
     with machine.running(script, shared=results, seconds=seconds, setup=setup) as guest:
-        position, booted_by = 0, time.monotonic() + BOOT_SECONDS
+        position, last = 0, time.monotonic()
+        booted_by = last + BOOT_SECONDS
         while True:
             ended = guest.poll() is not None or status.exists()
             hangs = not output.exists() and time.monotonic() > booted_by
-            position = machine.follow(output, position, ended=ended or hangs)
+            before, position = position, machine.follow(output, position, ended=ended or hangs)
             if ended or hangs:
                 break
+            if position > before:
+                last = time.monotonic()
+            elif time.monotonic() > last + seconds * SILENT:
+                silent.touch()
             time.sleep(0.2)
     if hangs and boots > 1:
         print(f"the guest did not boot within {BOOT_SECONDS} s; another one is tried", flush=True)

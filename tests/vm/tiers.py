@@ -25,6 +25,8 @@ SPARE_MIB = 1024
 FAULT_LINES = 8
 FAULT_WIDTH = 300
 """How much of a failure the summary repeats."""
+LAST_LINES = 40
+"""How much it repeats of what a tier printed that did not run to its end."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,15 @@ def failures(path: Path) -> Iterator[str]:
             yield f"{case.get('classname')}::{case.get('name')}\n{textwrap.indent(text, '    ')}"
 
 
+def end_of(results: Path) -> str:
+    """Return the last lines of what a tier printed, and of its guest's console."""
+    lines = []
+    for path in (results / "out", results / "console.log"):
+        if path.exists():
+            lines += path.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    return "\n".join(line[:FAULT_WIDTH] for line in lines) or "nothing"
+
+
 def summary(names: list[str]) -> int:
     """Print each failure, the counts of each tier and their sum; return 1 if a test failed.
 
@@ -196,6 +207,10 @@ def summary(names: list[str]) -> int:
         if junit.exists():
             for failure in failures(junit):
                 print(f"failed: {failure}")
+        else:
+            print(
+                f"{junit.parent.name} ended with:\n{textwrap.indent(end_of(junit.parent), '    ')}"
+            )
     counts = {}
     for name in names:
         junit = RESULTS / name / "junit.xml"

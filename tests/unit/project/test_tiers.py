@@ -21,6 +21,20 @@ def test_a_root_that_could_not_be_made_fails_its_tier(
     assert "debian: did not run to its end" in capsys.readouterr().out
 
 
+def test_of_a_tier_without_results_the_summary_has_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tiers, "RESULTS", tmp_path)
+    results = tmp_path / "numa-1"
+    results.mkdir()
+    (results / "out").write_text("test_a PASSED\n" * 100 + "test_b \n")
+    (results / "console.log").write_text("Kernel panic - not syncing\n")
+    assert tiers.summary(["numa-1"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("test_a") < 50
+    assert "test_b \n    Kernel panic - not syncing\nnuma-1: did not run to its end" in said
+
+
 def test_the_tests_of_one_guest_are_given_by_their_paths(tmp_path: Path) -> None:
     root = tmp_path / "debian"
     tier = tiers.Tier.elsewhere(root, [Path("tests/contract"), Path("tests/slurm")])
@@ -28,3 +42,19 @@ def test_the_tests_of_one_guest_are_given_by_their_paths(tmp_path: Path) -> None
     first = command.index(str(Path("tests/contract").resolve()))
     assert command[first + 1] == str(Path("tests/slurm").resolve())
     assert (tier.name, tier.root) == ("debian", root)
+
+
+@pytest.mark.parametrize(
+    ("release", "own"),
+    [("12", "6.1.0-57-amd64"), ("13", "6.12.1-amd64"), (None, "7.3.4+deb13-amd64")],
+)
+def test_a_guest_has_the_kernel_of_its_debian(
+    tmp_path: Path, release: str | None, own: str
+) -> None:
+    for folder in ("boot", "etc"):
+        (tmp_path / folder).mkdir()
+    for version in ("6.1.0-9-amd64", "6.1.0-57-amd64", "6.12.1-amd64", "7.3.4+deb13-amd64"):
+        (tmp_path / f"boot/vmlinuz-{version}").touch()
+    about = f'VERSION_ID="{release}"\n' if release else "ID=debian\n"
+    (tmp_path / "etc/os-release").write_text(about)
+    assert machine.own_kernel(tmp_path).name == f"vmlinuz-{own}"
