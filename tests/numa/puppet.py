@@ -27,7 +27,7 @@ _FIRST_ADDRESS, _APART = 0x1000_0000_0000, 1 << 32
 _MPOL_DEFAULT, _MPOL_BIND = 0, 2
 _MPOL_MF_MOVE_ALL = 4
 _MAP_FIXED_NOREPLACE = 0x100000
-_MAP_HUGETLB = 0x40000
+_MAP_NORESERVE, _MAP_HUGETLB = 0x4000, 0x40000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -162,10 +162,10 @@ class Puppet:
         return memory
 
     def map_huge_pages(self, size: int, page: int) -> Memory:
-        """Map huge pages of that size, of the kernel's pool."""
+        """Map huge pages of that size, of the kernel's pool, without reserving them on HOME."""
         size_in_flags = page.bit_length() - 1 << 26
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_HUGETLB | size_in_flags
-        return self.map(size, flags=flags)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_HUGETLB
+        return self.map(size, flags=flags | size_in_flags)
 
     def shift(self, memory: Memory, distance: int) -> Memory:
         """Move the mapping to an address that lies `distance` behind a boundary of any folio."""
