@@ -6,6 +6,8 @@ import json
 import mmap
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +30,9 @@ SIZES = [16, 64, 256, 1024, HUGE >> 10]
 SIZE = 12 * MIB
 AT_FIRST = {0: SIZE // 3, 1: SIZE // 3 * 2}
 CHUNK = 2 * HUGE
+RATE = 1_000_000
+"""Bytes a second, of which a relocation at a rate takes more than two windows."""
+WINDOW = 5.0
 
 
 @contextmanager
@@ -115,13 +120,42 @@ def test_one_way(
 @pytest.mark.short(1)
 @pytest.mark.parametrize("kilobytes", SIZES)
 def test_a_rate_is_kept(run: Any, puppet: Puppet, kilobytes: int) -> None:
+    """In each five seconds: no more than a tenth, and one folio, above what the rate allows."""
     with folios_of(kilobytes):
         memory = lay_out(puppet, kilobytes, 3 * PAGE)
-        options = ["--from", "0-1", "--to", 2, "--bandwidth", 5]
-        _, report = run("relocate", "--pid", puppet.pid, *options)
+        options = ["--from", "0-1", "--to", 2, "--bandwidth", RATE // 10**6]
+        with arrivals(puppet, memory, 2) as seen:
+            _, report = run("relocate", "--pid", puppet.pid, *options)
         assert is_right(report, SIZE)
-        assert SIZE / report["seconds"] <= 1.1 * 5e6
+        assert SIZE / report["seconds"] <= 1.1 * RATE
         assert puppet.residency(memory) == {2: SIZE}
+    assert len(seen) > 5 * SIZE / RATE, "too few looks"
+    for number, (began, before) in enumerate(seen):
+        within = [there for now, there in seen[number:] if now - began <= WINDOW]
+        assert within[-1] - before <= 1.1 * RATE * WINDOW + (kilobytes << 10)
+
+
+@contextmanager
+def arrivals(puppet: Puppet, memory: Memory, node: int) -> Iterator[list[tuple[float, int]]]:
+    """Look again and again, for the block, how many bytes of the memory are on the node.
+
+    A look's time is that at its end: what it counts has arrived by then.
+    """
+    seen: list[tuple[float, int]] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.05):
+            there = puppet.residency(memory).get(node, 0)
+            seen.append((time.monotonic(), there))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("beside", [0, 3])
