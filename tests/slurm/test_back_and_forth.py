@@ -14,7 +14,6 @@ MIGRATIONS = int(os.environ.get("SCHEDHOOK_MIGRATIONS", "4"))
 PER_JOB = 20
 SECONDS = 40
 """For one migration, with its share of a job's start and end."""
-ENOUGH = 0.999
 PLACES = (("2-3", (2, 3)), ("0-1", (0, 1)))
 
 pytestmark = [pytest.mark.balancing("on"), pytest.mark.timeout(300 + SECONDS * MIGRATIONS)]
@@ -31,7 +30,7 @@ def test_every_migration_is_complete_and_every_result_right(cluster: Cluster) ->
                 cluster, running.job, "--cpus", cpus, "--host", "n1"
             )
             outcome = result["hosts"][0]["outcome"] if "hosts" in result else "error"
-            outcomes[status, outcome, min(running.shares(nodes)) >= ENOUGH] += 1
+            outcomes[status, outcome, running.come_to(nodes)] += 1
             done += 1
         assert running.finish() == ["rank 0 right", "rank 1 right"]
         print(f"{done} of {MIGRATIONS}: {dict(outcomes)}")
