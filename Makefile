@@ -73,13 +73,15 @@ numa: $(VENV)/installed tier-packages compiled
 	    || status=1; \
 	exit $$status
 
-# Slurm on cgroups of version 1; Slurm and the kernel's contract on Debian 13 and on sid, and each
-# situation of a page on sid's kernel; and tests/numa on every kind of host: clean and dirty, without
-# NUMA balancing and with it, on the distribution's kernel and on those of the backports. Some hours.
+# Slurm on cgroups of version 1; huge pages of 1 GiB, on large nodes; Slurm and the kernel's contract
+# on Debian 13 and on sid, and each situation of a page on sid's kernel; and tests/numa on every kind
+# of host: clean and dirty, without NUMA balancing and with it, on the distribution's kernel and on
+# those of the backports. Some hours.
 matrix: $(VENV)/installed tier-packages compiled trixie $(KERNELS:%=%/done)
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
 	$(BIN)/python -m tests.vm test tests/slurm_v1 || status=1; \
+	$(BIN)/python -m tests.vm test --force-vm --mib-per-node 4096 tests/numa/test_folios.py || status=1; \
 	$(BIN)/python -m tests.vm test --root $(TRIXIE) tests/slurm tests/contract \
 	    tests/numa/test_contract_native.py || status=1; \
 	make --no-print-directory sid && \
