@@ -26,6 +26,8 @@ from schedhook.values.errors import (
 )
 
 _DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+_NO_PROCESS = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
+"""The number is nobody's, or a thread's: EINVAL on Linux 6.12, ENOENT on 7.3; pidfd_open(2)."""
 _SPARE = 16
 """Descriptors that must remain available while a process is held."""
 _FILTERED = "2"
@@ -39,10 +41,7 @@ def open_pidfd(pid: int, root: Path = Path("/")) -> int:
     except OverflowError as error:
         raise ProcessGoneError(f"no process {pid} on this host") from error
     except OSError as error:
-        if error.errno in (
-            errno.ESRCH,
-            errno.EINVAL,
-        ):  # EINVAL: a thread
+        if error.errno in _NO_PROCESS:
             raise ProcessGoneError(f"no process {pid} on this host") from error
         if error.errno in _DENIED:
             raise _denied("pidfd_open(2)", error.errno, root) from error

@@ -17,8 +17,9 @@ class BackendContract(SweepContract, PagePlanContract):
     nodes = (0, 1)
 
     def test_a_migration_moves_all(self, subject: Subject, target: Target) -> None:
+        """Linux 7.2 also counts a page of the vDSO's data, which no process's memory contains."""
         old, new = self.nodes[:2]
-        assert target.migrate(NodeSet({old}), NodeSet({new})) == 0
+        assert target.migrate(NodeSet({old}), NodeSet({new})) <= 1
         assert subject.residency() == {new: subject.end - subject.start}
 
     def test_a_migration_pairs_nodes_in_order(self, backend: Backend) -> None:
