@@ -16,6 +16,8 @@ HUNG = 124
 BOOT_SECONDS = 300
 SILENT = 0.4
 """For what part of its time a command may print nothing, before it is taken for hung."""
+WAITING = "ps ww --ppid 2 -p 2 --deselect -o pid,ppid,stat,wchan:24,args"
+"""Shows what each process waits for, without the kernel's threads."""
 EXPORTED = (
     "CI",
     "PYTEST_ADDOPTS",
@@ -71,7 +73,7 @@ def run_in_guest(
             f"cd {shlex.quote(str(roots.PROJECT))}",
             "export " + shlex.join(f"{name}={value}" for name, value in exported.items()),
             f"( until [[ -e {shlex.quote(str(silent))} ]]; do sleep 10; done",
-            f"ps -eww -o pid,ppid,stat,wchan:24,args >> {shlex.quote(str(output))}",
+            f"{WAITING} >> {shlex.quote(str(output))}",
             f"kill -ABRT $(< {shlex.quote(str(pid))}) ) &",
             # In the foreground: else it would ignore SIGINT, and its children as well.
             f"( echo $BASHPID > {shlex.quote(str(pid))}",
