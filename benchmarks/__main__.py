@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--here", action="store_true", help="on this host, as root")
     parser.add_argument("--mib-per-node", type=int, default=2048, help="of the virtual machine")
-    parser.add_argument("--kernel", type=Path, help="of the virtual machine; default: the newest")
+    parser.add_argument("--kernel", type=Path, help="of the virtual machine; default: Debian's own")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds")
     return parser
 
