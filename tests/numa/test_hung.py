@@ -19,7 +19,7 @@ from schedhook.roles.backend import Limits, Part
 from schedhook.values.errors import NotAnsweringError
 from schedhook.values.sets import NodeSet
 from tests.numa.hung import hung_process
-from tests.numa.jobs import Job, cgroup
+from tests.numa.jobs import Job, cgroup, is_at_least
 from tests.numa.killing import settle
 from tests.numa.slurm_jobs import slurm_job
 from tests.numa.test_watching import ENOUGH, Host, wait_for
@@ -51,6 +51,8 @@ def hung_beside_a_job(directory: Path) -> Iterator[tuple[Path, Job, int]]:
 
 @pytest.mark.parametrize("name", ["numa_maps", "smaps", "pagemap", "cmdline", "environ"])
 def test_the_kernel_lets_no_reader_through(name: str, tmp_path: Path) -> None:
+    if name in ("numa_maps", "smaps") and is_at_least(7, 3):
+        pytest.skip("this kernel locks each area by itself")
     with hung_process(tmp_path / "file") as pid:
         reader = subprocess.Popen(["head", "-c", "8", f"/proc/{pid}/{name}"])
         with pytest.raises(subprocess.TimeoutExpired):
