@@ -44,7 +44,7 @@ test:
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy && $(BIN)/mypy --package schedhook_plugins
+	$(BIN)/mypy && $(BIN)/mypy --package schedhook_plugins && $(BIN)/mypy benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml

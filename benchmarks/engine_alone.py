@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from schedhook.backends.native.backend import NativeBackend
-from schedhook.migration.units import spread
+from schedhook.migration.runs import spread
 from schedhook.roles.backend import Limits
 
 
@@ -27,7 +27,7 @@ def main() -> None:
             return sum(done.moved.values()), done.calls
 
         began = time.monotonic()
-        results = list(pool.map(sweep, spread(area)))
+        results = list(pool.map(sweep, spread(target, area)))
         seconds = time.monotonic() - began
     moved, calls = (sum(column) for column in zip(*results, strict=True))
     print(f"{seconds:.6f} {moved} {calls}")

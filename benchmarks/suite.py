@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from benchmarks import peers, tools
@@ -385,11 +386,11 @@ def everything(
     for kind in ("anon", "thp"):
         yield (
             f"working-{kind}",
-            lambda results, kind=kind: against_a_working_job(results, rounds, mib, kind),
+            partial(against_a_working_job, rounds=rounds, mib=mib, kind=kind),
         )
         yield (
             f"kernel-{kind}",
-            lambda results, kind=kind: against_the_kernel(results, rounds, mib, kind),
+            partial(against_the_kernel, rounds=rounds, mib=mib, kind=kind),
         )
     yield "cache", lambda results: onto_page_cache(results, rounds, mib)
     yield "stall", lambda results: stalls(results, rounds, mib)

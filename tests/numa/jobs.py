@@ -86,7 +86,7 @@ class Job:
 
     def _line(self) -> str:
         assert self.process.stdout
-        line = self.process.stdout.readline()
+        line: str = self.process.stdout.readline()
         assert line, f"the job ended with {self.process.wait()}"
         return line.strip()
 
@@ -233,7 +233,7 @@ def mounted_disk(directory: Path, mib: int, file_system: str = "ext4") -> Iterat
     point = directory / "mnt"
     point.mkdir()
     with disk(mib) as device:
-        make = [f"mkfs.{file_system}", *options[file_system], device]
+        make = [f"mkfs.{file_system}", *options[file_system], str(device)]
         subprocess.run(make, check=True, capture_output=True, timeout=60)
         subprocess.run(["mount", device, point], check=True, timeout=60)
         try:

@@ -50,9 +50,9 @@ PROGRAMS = {
 def program(name: str, node: int | None = None) -> Path:
     """Return the path of a program, whose file's pages are on `node` if one is given."""
     binary, ready = MEMORY / f"schedhook-test-{name}", READY / name
-    command = ["cp", "--remove-destination", ready, binary]
-    if not is_ready(name):
-        command = compiler(name, binary)
+    command = compiler(name, binary)
+    if is_ready(name):
+        command = ["cp", "--remove-destination", ready, binary]
     there = [] if node is None else ["numactl", f"--membind={node}"]
     subprocess.run([*there, *command], check=True, timeout=120)
     return binary
