@@ -106,7 +106,8 @@ class Target:
     def share_on(self, node: int) -> float:
         """Return the share of its memory that is on `node`, from numa_maps."""
         pages: dict[int, int] = {}
-        for line in Path(f"/proc/{self.pid}/numa_maps").read_text().splitlines():
+        maps = [Path(f"/proc/{pid}/numa_maps").read_text() for pid in self.pids]
+        for line in "".join(maps).splitlines():
             if self.start <= int(line.split()[0], 16) < self.start + self.size:
                 for where, count in re.findall(r" N(\d+)=(\d+)", line):
                     pages[int(where)] = pages.get(int(where), 0) + int(count)
