@@ -42,6 +42,8 @@ def folios_of(kilobytes: int) -> Iterator[None]:
     if not own.exists() and kilobytes << 10 != HUGE:
         pytest.skip(f"this kernel has no folios of {kilobytes} KiB")
     with ExitStack() as stack:
+        # khugepaged would make other folios of memory that begins beside a boundary.
+        stack.enter_context(setting(SETTINGS / "khugepaged/scan_sleep_millisecs", 3_600_000))
         stack.enter_context(setting(SETTINGS / "enabled", "madvise"))
         for path in SETTINGS.glob("hugepages-*kB/enabled"):
             stack.enter_context(setting(path, "madvise" if path == own else "never"))
