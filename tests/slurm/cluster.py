@@ -40,6 +40,8 @@ PROGRAMS = {
 SLOW = 3
 """How many times as long as on a host of its own everything may take in an emulated guest, beside
 another one."""
+ASK_AGAIN = 60
+"""Seconds after which a job is cancelled once more."""
 _LEVELS = {"3": "info", "4": "verbose", "5": "debug"}
 """Levels of a daemon's log, by their numbers."""
 _FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"})
@@ -343,12 +345,23 @@ class Cluster:
         return self.output(job)
 
     def cancel(self, *jobs: int) -> None:
-        """End these jobs and wait until their cgroups are gone."""
-        for job in jobs:
-            with contextlib.suppress(Unexpected):
-                self.command("scancel", str(job))
+        """End these jobs and wait until their cgroups are gone.
+
+        Slurm can miss a job that it is just starting, such as an array's next element: ask again.
+        """
         left = [self.job_cgroup(job, host) for job in jobs for host in self.hosts]
-        wait_until(lambda: not any(path.exists() for path in left), 180, f"the end of jobs {jobs}")
+        asked_again = 0.0
+
+        def gone() -> bool:
+            nonlocal asked_again
+            if time.monotonic() >= asked_again:
+                asked_again = time.monotonic() + ASK_AGAIN
+                for job in jobs:
+                    with contextlib.suppress(Unexpected):
+                        self.command("scancel", str(job))
+            return not any(path.exists() for path in left)
+
+        wait_until(gone, 180, f"the end of jobs {jobs}", self.diagnosis)
 
     def cancel_all(self) -> None:
         """End every job."""
