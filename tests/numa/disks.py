@@ -45,7 +45,10 @@ class Slow:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop it for the block, or until `go_on`: else whoever waits for it, waits for ever."""
+        """Stop the disk for the block, or until `go_on`.
+
+        A disk that stays stopped keeps umount and killed processes waiting for ever.
+        """
         self._control("suspend", "--noflush", "--nolockfs")
         try:
             yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -199,6 +200,24 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.1)
 
 
+@contextmanager
+def repeating(look: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Call `look` again and again during the block, in a thread, that long after one another."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def free_bytes(node: int) -> int:
     """Return MemFree of a node in bytes."""
     return node_bytes(node, "MemFree")
@@ -229,7 +248,7 @@ def disk(mib: int) -> Iterator[Path]:
 @contextmanager
 def mounted_disk(directory: Path, mib: int, file_system: str = "ext4") -> Iterator[Path]:
     """Mount a real file system on a disk in memory."""
-    options = {"ext4": ["-q", "-F", "-m0"], "minix": ["-3"]}
+    options = {"ext4": ["-q", "-F", "-m0"], "minix": ["-3"], "xfs": ["-q"]}
     point = directory / "mnt"
     point.mkdir()
     with disk(mib) as device:

@@ -6,7 +6,6 @@ import json
 import mmap
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,8 +17,7 @@ import pytest
 from schedhook.cli.main import main
 from schedhook.testing.processes import huge_page_pool
 from tests.balancing import setting
-from tests.numa.disks import compressed_disk
-from tests.numa.jobs import MIB, drop_caches, is_at_least
+from tests.numa.jobs import MIB, drop_caches, is_at_least, mounted_disk, repeating
 from tests.numa.puppet import HOME, HUGE, PAGE, Call, Memory, Puppet
 
 pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
@@ -31,7 +29,7 @@ SIZE = 12 * MIB
 AT_FIRST = {0: SIZE // 3, 1: SIZE // 3 * 2}
 CHUNK = 2 * HUGE
 RATE = 1_000_000
-"""Bytes a second, of which a relocation at a rate takes more than two windows."""
+"""Bytes a second. Moving SIZE at this rate takes more than two windows."""
 WINDOW = 5.0
 
 
@@ -144,20 +142,13 @@ def arrivals(puppet: Puppet, memory: Memory, node: int) -> Iterator[list[tuple[f
     A look's time is that at its end: what it counts has arrived by then.
     """
     seen: list[tuple[float, int]] = []
-    ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(0.05):
-            there = puppet.residency(memory).get(node, 0)
-            seen.append((time.monotonic(), there))
+        there = puppet.residency(memory).get(node, 0)
+        seen.append((time.monotonic(), there))
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with repeating(look, 0.05):
         yield seen
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("beside", [0, 3])
@@ -192,12 +183,10 @@ def test_folios_of_a_file(run: Any, puppet: Puppet, tmp_path: Path, beside: int)
 @pytest.mark.parametrize("kilobytes", [64, 1024])
 def test_folios_of_xfs(run: Any, puppet: Puppet, tmp_path: Path, kilobytes: int) -> None:
     """Linux 6.1 writes to XFS in single pages, newer kernels in folios as large as each write."""
-    point = tmp_path / "mnt"
-    point.mkdir()
     chunk = kilobytes << 10
     source = puppet.map(chunk)
     puppet.fill(source, HOME)
-    with compressed_disk(512) as disk, mounted_xfs(disk, point):
+    with mounted_disk(tmp_path, 512, "xfs") as point:
         file = puppet.open(point / "file", os.O_RDWR | os.O_CREAT)
         for offset in range(0, SIZE, chunk):
             puppet.bind(0 if offset // CHUNK % 3 == 0 else 1)
@@ -215,17 +204,6 @@ def test_folios_of_xfs(run: Any, puppet: Puppet, tmp_path: Path, kilobytes: int)
         assert puppet.is_intact(memory, chunk // PAGE)
         puppet.process.kill()
         puppet.process.wait()
-
-
-@contextmanager
-def mounted_xfs(disk: Path, point: Path) -> Iterator[None]:
-    """Make a file system on the disk, and mount it for the block."""
-    subprocess.run(["mkfs.xfs", "-q", disk], check=True, timeout=120)
-    subprocess.run(["mount", "-t", "xfs", disk, point], check=True, timeout=60)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", point], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("options", [[], ["--gentle"], ["--threads", 4]])

@@ -22,7 +22,7 @@ from schedhook.journal.journal import Journal
 from tests.forked import in_child
 from tests.numa.agents import running_agent
 from tests.numa.dirt import count_killed, taken
-from tests.numa.jobs import MIB, Job, drop_caches, free_bytes, numa_stat, until
+from tests.numa.jobs import MIB, Job, drop_caches, free_bytes, numa_stat, repeating, until
 from tests.numa.killing import kill_after
 from tests.numa.slurm_jobs import slurm_job
 
@@ -108,20 +108,13 @@ def moving(jobs: dict[str, Away]) -> None:
 def least_free() -> Iterator[dict[int, int]]:
     """Watch the nodes, and say in the end how much of each was free at least, in bytes."""
     found = {node: free_bytes(node) for node in range(4)}
-    ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.005):
-            for node, size in list(found.items()):
-                found[node] = min(size, free_bytes(node))
+        for node, size in list(found.items()):
+            found[node] = min(size, free_bytes(node))
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with repeating(watch, 0.005):
         yield found
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

@@ -166,7 +166,7 @@ def test_a_family_with_a_file(
     """Copies of a file's pages that fork shares are the job's own, as relocation sections are."""
     drop_caches()
     with (
-        # Linux 7.3 collapses pages of files, too, and nobody maps them until they are used again.
+        # On Linux 7.3 khugepaged collapses files' pages and unmaps them until their next use.
         setting("/sys/kernel/mm/transparent_hugepage/enabled", "never"),
         mounted_disk(tmp_path, 64) as disk,
         cgroup("family") as path,

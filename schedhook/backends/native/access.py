@@ -27,7 +27,10 @@ from schedhook.values.errors import (
 
 _DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _NO_PROCESS = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
-"""The number is nobody's, or a thread's: EINVAL on Linux 6.12, ENOENT on 7.3; pidfd_open(2)."""
+"""No process has the number, or a thread has it: EINVAL on Linux 6.12, ENOENT on 7.3.
+
+See pidfd_open(2).
+"""
 _SPARE = 16
 """Descriptors that must remain available while a process is held."""
 _FILTERED = "2"
