@@ -9,7 +9,8 @@ freezer            cgroup.freeze              the end of the block; if this proc
                                               rollback helper
 cpu_move           cpuset.cpus and affinity   `move_processors` restores both after a failure; if
                                               this process is killed, the agent finishes the move,
-                                              which its caller has recorded in the journal
+                                              which its caller has recorded in the journal, and the
+                                              rollback helper thaws the cgroup
 rebinding          memory policies, by        `Rebinding.undo` after a failure; if this process is
                    ptrace(2)                  killed, none: the same relocation completes it
 cpusets            cpuset.cpus, cpuset.mems   none of its own: the caller restores what it wrote

@@ -1,19 +1,24 @@
 """Move the processes of a tree of cpusets to other processors, all of it or nothing.
 
 A child's cpuset must stay inside its parent's, so the tree is widened from the top, and narrowed
-from the bottom once the memory has followed. A kernel may reset a thread's own affinity each time
-its cpuset changes (version 1 always does), so affinities are read before and set after each change.
+from the bottom once the memory has followed. Linux before 6.2 resets a thread's own affinity each
+time its cpuset changes, so affinities are read before and set after each change. Meanwhile the
+processes stand still, where version 2 can freeze them: for that moment a thread could run on
+another's processors, and the kernel's NUMA balancing would take its pages there.
 See cpuset(7), sched_setaffinity(2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from schedhook.control.cpusets import write_cpus
+from schedhook.control.freezer import cgroups_to_freeze, freeze_cgroups
+from schedhook.control.rollback import Rollback
 from schedhook.control.threads import Thread, affinity, bind, member_threads
 from schedhook.host.cgroups import Cgroup, configured_cpus, effective_cpus
 from schedhook.host.processes import read_parent
@@ -76,48 +81,74 @@ def move_processors(
         threads = _Threads(pids, choose_binding, root)
     except SchedhookError as error:
         return CpuMoveResult(failure=str(error))
+    still = partial(_standing_still, _to_freeze(changes, root))
     try:
-        cpusets.widen()
-        threads.bind_all()
+        with still():
+            cpusets.widen()
+            threads.bind_all()
         check()
         move_memory()
-        _settle(cpusets, threads, check)
+        _settle(cpusets, threads, check, still)
     except SchedhookError as error:
-        return CpuMoveResult(failure=str(error), not_restored=_restore(cpusets, threads))
+        return CpuMoveResult(failure=str(error), not_restored=_restore(cpusets, threads, still))
     except BaseException:
-        _restore(cpusets, threads)
+        _restore(cpusets, threads, still)
         raise
     return CpuMoveResult()
 
 
-def _settle(cpusets: _Cpusets, threads: _Threads, check: Callable[[], None]) -> None:
+def _settle(cpusets: _Cpusets, threads: _Threads, check: Callable[[], None], still: _Still) -> None:
     """Narrow the cpusets, and again if another process has written them since."""
     for attempt in range(_TRIES):
         check()
-        try:
-            cpusets.narrow()
-            threads.bind_all()
-            mismatch = cpusets.find_mismatch()
-        except RefusedError as refusal:
-            mismatch = str(refusal)
+        with still():
+            if attempt:
+                cpusets.widen()
+            try:
+                cpusets.narrow()
+                threads.bind_all()
+                mismatch = cpusets.find_mismatch()
+            except RefusedError as refusal:
+                mismatch = str(refusal)
         check()
         if not mismatch:
             return
-        if attempt + 1 < _TRIES:
-            cpusets.widen()
     raise RefusedError(f"the processors do not stay as they were written: {mismatch}")
 
 
-def _restore(cpusets: _Cpusets, threads: _Threads) -> tuple[str, ...]:
+def _restore(cpusets: _Cpusets, threads: _Threads, still: _Still) -> tuple[str, ...]:
     """Restore as much as possible, and return the errors."""
     errors: list[str] = []
-    for steps in (cpusets.restore_steps(), threads.restore_steps()):
-        for step in steps:
-            try:
-                step()
-            except SchedhookError as error:
-                errors.append(str(error))
+    with still():
+        for steps in (cpusets.restore_steps(), threads.restore_steps()):
+            for step in steps:
+                try:
+                    step()
+                except SchedhookError as error:
+                    errors.append(str(error))
     return tuple(errors)
+
+
+_Still = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def _standing_still(cgroups: Sequence[Path]) -> Iterator[None]:
+    """Freeze the cgroups for the block; go on without that if the kernel or a limit forbids it."""
+    with Rollback() as rollback, ExitStack() as stack:
+        with suppress(RefusedError):
+            stack.enter_context(freeze_cgroups(cgroups, rollback))
+        yield
+
+
+def _to_freeze(changes: Iterable[CpusetChange], root: Path) -> list[Path]:
+    """Return the topmost cgroup whose processes are all to be moved, if it can be frozen."""
+    for change in changes:
+        if not change.stays_wide:
+            with suppress(SchedhookError):
+                return cgroups_to_freeze((), str(change.cgroup), root)
+            break
+    return []
 
 
 class _Cpusets:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +14,14 @@ from typing import Any
 
 import pytest
 
+from schedhook.control.cpu_map import relative
+from schedhook.control.cpu_move import CpusetChange, move_processors
+from schedhook.host.cgroups import resolve_cgroup
+from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm.command import command
 from tests.numa.jobs import MIB, Job, until
 from tests.numa.puppet import HOME, PAGE, Memory, Puppet
-from tests.numa.slurm_jobs import slurm_job
+from tests.numa.slurm_jobs import SCOPE, slurm_job
 from tests.numa.test_page_situations import vmstat
 from tests.numa.test_relocate import anonymous
 
@@ -27,6 +33,10 @@ SIZE = 16
 PAGES = 64
 PATIENCE = 120
 """Seconds for the kernel to mark pages: it scans as the process uses its processor."""
+BUSY_ROUNDS = 50
+"""How often the process reads its memory before it is asked whether the kernel has scanned."""
+BUSY_HOST_SECONDS = 2
+"""Between the change of a cpuset and the binding of each thread in it."""
 ABOUT = 3 * MIB
 """The kernel can make a huge page of a few small ones meanwhile, which takes more memory."""
 ENOUGH = 0.999
@@ -80,6 +90,34 @@ def test_tasks_of_a_job_follow_there_and_back(
             assert its.get(node, 0) >= ENOUGH * task.bytes, (round_, where, result)
     assert sum(left) <= MIB, left
     assert [task.checksum() for task in tasks] == sums
+
+
+@pytest.mark.short(1)
+def test_a_task_runs_on_no_processor_of_another(tasks: list[Job]) -> None:
+    """Linux before 6.2 drops its binding as its cpuset changes, and its pages would follow it."""
+    old, new = CpuSet({1, 3}), CpuSet({0, 2})
+    change = CpusetChange(cgroup=resolve_cgroup(str(SCOPE / f"job_{JOB}")), cpus=new)
+
+    def bind(_pid: int, had: CpuSet) -> CpuSet:
+        time.sleep(BUSY_HOST_SECONDS)
+        return relative(had, old, new)
+
+    with busy(1), busy(3):
+        done = move_processors([change], lambda: [task.pid for task in tasks], bind, lambda: None)
+    assert done.done, done
+    for task, nodes in zip(tasks, ({0, 1}, {2, 3}), strict=True):
+        assert set(task.residency()) <= nodes, [task.residency() for task in tasks]
+
+
+@contextmanager
+def busy(cpu: int) -> Iterator[None]:
+    """Keep a processor busy, so that the kernel prefers another one for a thread."""
+    command = ["taskset", "-c", str(cpu), "sh", "-c", "while :; do :; done"]
+    with subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -136,7 +174,8 @@ def marked() -> Iterator[tuple[Puppet, Memory]]:
         scans = int(vmstat("numa_pte_updates"))
 
         def is_marked() -> bool:
-            puppet.is_intact(busy_with)
+            for _ in range(BUSY_ROUNDS):
+                puppet.is_intact(busy_with)
             return int(vmstat("numa_pte_updates")) >= scans + 4 * PAGES
 
         until(is_marked, PATIENCE)

@@ -18,8 +18,6 @@ SOURCE = Path(__file__).with_name("task.c")
 BINARY = Path("/run/slurm-test-task")
 MIB = 1 << 20
 ENOUGH = 0.999
-NEARLY = 0.97
-"""With one huge page of 100 MiB elsewhere."""
 
 
 @cache
@@ -45,21 +43,6 @@ class Running:
         self.stop.touch()
         self.cluster.wait_for_state(self.job, "COMPLETED")
         return sorted(re.findall(r"^rank .*$", self.cluster.output(self.job), re.MULTILINE))
-
-    def come_to(self, nodes: tuple[int, ...]) -> bool:
-        """Return whether the share on these nodes, as of `shares`, is at least ENOUGH, or soon is.
-
-        The kernel, where it balances, carries pages to where a thread ran a moment ago: once, a
-        huge page lay on the other task's node just after a move that was complete. It brings them
-        back. More than one such page elsewhere is no accident.
-        """
-        if min(self.shares(nodes)) < NEARLY:
-            return False
-        try:
-            wait_until(lambda: min(self.shares(nodes)) >= ENOUGH, 20, "the memory to come back")
-        except Unexpected:
-            return False
-        return True
 
     def shares(self, nodes: tuple[int, ...]) -> list[float]:
         """Return, for each rank, the share of its large areas on the node of the same index."""

@@ -327,3 +327,40 @@ def test_a_cpuset_that_other_jobs_use_stays_wide(boot: Callable[..., Kernel]) ->
     )
     assert done.done
     assert kernel.cpus[JOB] == OLD | NEW
+
+
+@pytest.fixture
+def freezable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the directory of a cgroup that can be frozen, the job's."""
+    (tmp_path / "cgroup.freeze").write_text("0\n")
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+    monkeypatch.setattr(cpu_move, "cgroups_to_freeze", lambda *_: [tmp_path])
+    return tmp_path
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_job_stands_still_while_its_threads_are_not_bound(
+    boot: Callable[..., Kernel], freezable: Path, fails: bool
+) -> None:
+    kernel = boot()
+    file = freezable / "cgroup.freeze"
+    seen = {"change": set[str](), "memory": set[str]()}
+
+    def memory() -> None:
+        seen["memory"] = {file.read_text()}
+        if fails:
+            raise RefusedError("no room")
+
+    kernel.after_each = lambda: seen["change"].add(file.read_text())
+    assert move(kernel, memory).done is not fails
+    assert seen == {"change": {"1"}, "memory": {"0"}}
+    assert file.read_text() == "0"
+
+
+def test_a_job_that_cannot_be_frozen_moves_all_the_same(
+    boot: Callable[..., Kernel], freezable: Path
+) -> None:
+    kernel = boot()
+    (freezable / "cgroup.freeze").unlink()
+    assert move(kernel).done
+    assert kernel.bound == MOVED
