@@ -85,7 +85,10 @@ class Move:
         self.snapshot: Snapshot | None = None
         """Where the pages lay before the first move, if old and new nodes overlap."""
         self._backend = backend
-        self._destinations = destinations
+        self.destinations = (
+            backend.topology().memory_nodes if destinations is None else destinations
+        )
+        """The nodes with memory to which pages may go."""
         of_nodes = node_map.sources if sources is None else sources
         self._view = View(backend, processes, of_nodes, selection)
         self.headroom = headroom or Headroom()
@@ -105,12 +108,6 @@ class Move:
     def sources(self) -> NodeSet:
         """The nodes whose pages the relocation is about."""
         return self._view.sources
-
-    @property
-    def destinations(self) -> NodeSet:
-        """The nodes with memory to which pages may go."""
-        nodes = self._backend.topology().memory_nodes
-        return nodes if self._destinations is None else nodes & self._destinations
 
     @property
     def takes_all(self) -> bool:

@@ -14,11 +14,12 @@ UNIT_BYTES = 32 << 20
 
 
 def spread(target: Memory, area: Area) -> Iterator[tuple[int, int]]:
-    """Yield parts [start, end) of an area, each with about UNIT_BYTES of resident memory.
+    """Yield parts [start, end) of an area, each with up to about UNIT_BYTES of resident memory.
 
-    No page that moves as one lies in two of them, as far as the target can tell.
+    With a little more, a call of the default `batch_bytes` would leave a rest to one more call. No
+    page that moves as one lies in two parts, as far as the target can tell.
     """
-    step = area.size // max(1, area.resident // UNIT_BYTES)
+    step = area.size // max(1, -(-area.resident // UNIT_BYTES))
     start = area.start
     while start < area.end:
         end = min(area.end, target.boundary(area, start + step))

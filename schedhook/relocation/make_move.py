@@ -43,7 +43,7 @@ def make_move(context: Context, route: Route, topology: Topology) -> Move:
             sweep_leftovers=request.sweep_leftovers,
         ),
         sources=route.sources,
-        destinations=route.destinations,
+        destinations=route.destinations & topology.memory_nodes,
         headroom=transit.headroom if transit else watch_room(context, route.node_map),
         guidance=request.guidance,
         member_pids=context.members.pids,

@@ -7,6 +7,7 @@ import pytest
 from schedhook.backends.simulated import PAGE, SimulatedBackend
 from schedhook.migration.runs import clip, locate, spread
 from schedhook.roles.backend import PageRun
+from schedhook.values.config import RelocationSection
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind
 from schedhook.values.page_sizes import PageSizes
@@ -54,6 +55,19 @@ def test_an_area_is_cut_between_folios(base: int, folio: int, page_size: int, co
     assert [end for _, end in parts[:-1]] == [start for start, _ in parts[1:]]
     assert all(start % max(page_size, folio) == 0 for start, _ in parts[1:])
     assert len(parts) == count
+
+
+@pytest.mark.parametrize("mib", [33, 63, 400, 1000])
+def test_a_part_is_one_call(mib: int) -> None:
+    """A call moves up to 32 MiB by default, and each one first waits for every processor."""
+    size = mib << 20
+    area = Area(
+        start=AT, end=AT + size, kind=MemoryKind.ANON, page_size=4 << 10, residency={0: size}
+    )
+    with host([0]).attach(100) as target:
+        sizes = [end - start for start, end in spread(target, area)]
+    assert (sum(sizes), len(sizes)) == (size, -(-mib // 32))
+    assert max(sizes) <= RelocationSection().batch_kb << 10
 
 
 def test_an_area_without_much_memory_is_one_part() -> None:
