@@ -81,7 +81,8 @@ matrix: $(VENV)/installed tier-packages compiled trixie $(KERNELS:%=%/done)
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
 	$(BIN)/python -m tests.vm test tests/slurm_v1 || status=1; \
-	$(BIN)/python -m tests.vm test --force-vm --mib-per-node 4096 tests/numa/test_folios.py || status=1; \
+	$(BIN)/python -m tests.vm test --force-vm --mib-per-node 6144 --gib-pages 3 \
+	    tests/numa/test_folios.py || status=1; \
 	$(BIN)/python -m tests.vm test --root $(TRIXIE) tests/slurm tests/contract \
 	    tests/numa/test_contract_native.py || status=1; \
 	make --no-print-directory sid && \

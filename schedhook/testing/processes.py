@@ -194,14 +194,16 @@ def _is_count(key: str) -> bool:
 
 @contextlib.contextmanager
 def huge_page_pool(node: int, size: int, pages: int) -> Iterator[None]:
-    """Add `pages` huge pages of `size` bytes to the node's pool for the block, as root.
+    """Have `pages` free huge pages of `size` bytes in the node's pool for the block, as root.
+
+    Those that are missing are added, and removed at its end.
 
     Raise RuntimeError if the pool then has fewer free pages: the node has no such memory.
     """
     base = f"/sys/devices/system/node/node{node}/hugepages/hugepages-{size >> 10}kB"
     total, free = Path(base, "nr_hugepages"), Path(base, "free_hugepages")
     before = total.read_text()
-    total.write_text(str(int(before) + pages))
+    total.write_text(str(int(before) + max(0, pages - int(free.read_text()))))
     try:
         if int(free.read_text()) < pages:
             raise RuntimeError(f"node {node} has no memory for {pages} huge pages of {size} bytes")

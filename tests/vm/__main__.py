@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     )
     guest.add_argument("--nodes", type=int, default=4)
     guest.add_argument("--mib-per-node", type=int, default=1024)
+    guest.add_argument("--gib-pages", type=int, default=0, help="huge pages, on nodes 0 and 1")
     guest.add_argument("--memory-only", type=int, default=0, help="more nodes, without processors")
 
     one = commands.add_parser("serve", help=serve.serve.__doc__, parents=[guest])
@@ -114,7 +115,10 @@ def main() -> int:
     if options.name == "summary":
         return tiers.summary(options.tiers)
     shape = machine.Shape(
-        nodes=options.nodes, mib_per_node=options.mib_per_node, memory_only=options.memory_only
+        nodes=options.nodes,
+        mib_per_node=options.mib_per_node,
+        memory_only=options.memory_only,
+        gib_pages=options.gib_pages,
     )
     setup = machine.Setup(
         shape=shape,

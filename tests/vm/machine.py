@@ -90,11 +90,14 @@ class Shape:
     """The guest's hardware: nodes of equal memory (MiB) with one processor each.
 
     `memory_only` more nodes have no processor; the first of them is nearest to node 0, and so on.
+    Nodes 0 and 1 have `gib_pages` huge pages of 1 GiB each, reserved at boot: later on their memory
+    is seldom in one piece.
     """
 
     nodes: int = 4
     mib_per_node: int = 1024
     memory_only: int = 0
+    gib_pages: int = 0
 
     def distance(self, one: int, other: int) -> int:
         """Return distances: near 0-1 and 2-3 and so on; farther 0-2 and 1-3; farthest the rest."""
@@ -118,6 +121,9 @@ class Shape:
             options += ["--numa", f"{self.mib_per_node}M{cpus}"]
         for one, other in itertools.combinations(range(count), 2):
             options += ["--numa-distance", f"{one},{other}={self.distance(one, other)}"]
+        if self.gib_pages:
+            pages = f"hugepages=0:{self.gib_pages},1:{self.gib_pages}"
+            options += ["--append", "hugepagesz=1G", "--append", pages]
         # One socket per node: else the kernel warns of a cache that two nodes share.
         return [*options, f"--qemu-opts=-smp {self.nodes},sockets={self.nodes}"]
 
