@@ -10,6 +10,7 @@ See cpuset(7), sched_setaffinity(2).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ from schedhook.values.sets import CpuSet
 
 _ROUNDS = 5
 """Looks for threads that appeared while others were bound."""
+_SETTLE_SECONDS = 0.2
+"""How long to wait until all threads stand still: one that waits for a disk would keep the others
+of its job."""
+_STILL_SECONDS = 10.0
+"""The longest that a job stands still, should this process be stopped in the meantime."""
 _TRIES = 3
 """Another process may write the same cpusets at the same time: a scheduler that starts a step."""
 
@@ -79,13 +85,11 @@ def move_processors(
     try:
         cpusets = _Cpusets(changes, root)
         threads = _Threads(pids, choose_binding, root)
+        still = partial(_standing_still, _to_freeze(changes, pids, root))
     except SchedhookError as error:
         return CpuMoveResult(failure=str(error))
-    still = partial(_standing_still, _to_freeze(changes, root))
     try:
-        with still():
-            cpusets.widen()
-            threads.bind_all()
+        _change(still, cpusets.widen, threads)
         check()
         move_memory()
         _settle(cpusets, threads, check, still)
@@ -97,58 +101,80 @@ def move_processors(
     return CpuMoveResult()
 
 
+_Still = Callable[[], AbstractContextManager[None]]
+"""Returns a context manager for whose block the job stands still."""
+
+
 def _settle(cpusets: _Cpusets, threads: _Threads, check: Callable[[], None], still: _Still) -> None:
     """Narrow the cpusets, and again if another process has written them since."""
+
+    def narrow_again() -> None:
+        cpusets.widen()
+        cpusets.narrow()
+
     for attempt in range(_TRIES):
         check()
-        with still():
-            if attempt:
-                cpusets.widen()
-            try:
-                cpusets.narrow()
-                threads.bind_all()
-                mismatch = cpusets.find_mismatch()
-            except RefusedError as refusal:
-                mismatch = str(refusal)
+        try:
+            _change(still, narrow_again if attempt else cpusets.narrow, threads)
+            mismatch = cpusets.find_mismatch()
+        except RefusedError as refusal:
+            mismatch = str(refusal)
         check()
         if not mismatch:
             return
     raise RefusedError(f"the processors do not stay as they were written: {mismatch}")
 
 
+def _change(still: _Still, write: Callable[[], None], threads: _Threads) -> None:
+    """Write the cpusets, and bind the threads, also if some cpuset could not be written."""
+    with still():
+        try:
+            write()
+        except SchedhookError:
+            with suppress(SchedhookError):
+                threads.bind_all()
+            raise
+        threads.bind_all()
+
+
 def _restore(cpusets: _Cpusets, threads: _Threads, still: _Still) -> tuple[str, ...]:
     """Restore as much as possible, and return the errors."""
     errors: list[str] = []
-    with still():
-        for steps in (cpusets.restore_steps(), threads.restore_steps()):
-            for step in steps:
-                try:
-                    step()
-                except SchedhookError as error:
-                    errors.append(str(error))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(still())
+        finally:  # a second Ctrl-C may come while the job is being stopped
+            for steps in (cpusets.restore_steps(), threads.restore_steps()):
+                for step in steps:
+                    try:
+                        step()
+                    except SchedhookError as error:
+                        errors.append(str(error))
     return tuple(errors)
-
-
-_Still = Callable[[], AbstractContextManager[None]]
 
 
 @contextmanager
 def _standing_still(cgroups: Sequence[Path]) -> Iterator[None]:
     """Freeze the cgroups for the block; go on without that if the kernel or a limit forbids it."""
-    with Rollback() as rollback, ExitStack() as stack:
-        with suppress(RefusedError):
-            stack.enter_context(freeze_cgroups(cgroups, rollback))
+    with Rollback(seconds=_STILL_SECONDS) as rollback, ExitStack() as stack:
+        with suppress(RefusedError, OSError):
+            stack.enter_context(freeze_cgroups(cgroups, rollback, seconds=_SETTLE_SECONDS))
         yield
 
 
-def _to_freeze(changes: Iterable[CpusetChange], root: Path) -> list[Path]:
-    """Return the topmost cgroup whose processes are all to be moved, if it can be frozen."""
+def _to_freeze(
+    changes: Iterable[CpusetChange], pids: Callable[[], Iterable[int]], root: Path
+) -> list[Path]:
+    """Return the topmost cgroups of which all processes are moved, as far as they can be frozen."""
+    found: list[Path] = []
+    if os.getpid() in pids():
+        return found
     for change in changes:
-        if not change.stays_wide:
+        path = change.cgroup.path
+        if not change.stays_wide and not any(path.is_relative_to(each) for each in found):
             with suppress(SchedhookError):
-                return cgroups_to_freeze((), str(change.cgroup), root)
-            break
-    return []
+                found += cgroups_to_freeze((), str(path), root)
+    return found
 
 
 class _Cpusets:

@@ -40,12 +40,14 @@ def cgroups_to_freeze(targets: Iterable[Target], cgroup: str | None, root: Path)
 
 
 @contextlib.contextmanager
-def freeze_cgroups(paths: Sequence[Path], rollback: Rollback) -> Iterator[None]:
+def freeze_cgroups(
+    paths: Sequence[Path], rollback: Rollback, *, seconds: float = _SETTLE_SECONDS
+) -> Iterator[None]:
     """Freeze the cgroups for the block, except those that are frozen already.
 
-    They are thawed at the block's end, or by `rollback` if this process is killed; one that another
-    process has frozen or thawed meanwhile stays as it is. Raise RefusedError if one cannot be
-    frozen.
+    For `seconds` wait until all tasks have stopped. The cgroups are thawed at the block's end, or
+    by `rollback` if this process is killed; one that another process has frozen or thawed meanwhile
+    stays as it is. Raise RefusedError if one cannot be frozen.
     """
     files = [path / "cgroup.freeze" for path in paths]
     try:
@@ -55,7 +57,7 @@ def freeze_cgroups(paths: Sequence[Path], rollback: Rollback) -> Iterator[None]:
     for file in files:
         rollback.record_file(file, "0")
     try:
-        _freeze(files, rollback)
+        _freeze(files, rollback, seconds)
         yield
     finally:
         for file in files:
@@ -64,8 +66,8 @@ def freeze_cgroups(paths: Sequence[Path], rollback: Rollback) -> Iterator[None]:
                     file.write_text("0")
 
 
-def _freeze(files: Sequence[Path], rollback: Rollback) -> None:
-    end = time.monotonic() + _SETTLE_SECONDS
+def _freeze(files: Sequence[Path], rollback: Rollback, seconds: float) -> None:
+    end = time.monotonic() + seconds
     try:
         for file in files:
             file.write_text("1")

@@ -37,9 +37,11 @@ class Rollback:
     """A context manager that undoes what was recorded and not committed, last change first.
 
     It does so at the block's end, or when this process dies. The first record starts the helper.
+    With `seconds` the helper also does it that long after its start: this process may be stopped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds: float = 0.0) -> None:
+        self._seconds = seconds
         self._helper: subprocess.Popen[bytes] | None = None
         self._record = self._watch = -1
         self._path = ""
@@ -123,7 +125,7 @@ class Rollback:
         self._record, self._path = _new_record()
         self._watch = _new_watch()
         try:
-            self._helper = _start(self._record, self._watch, self._path)
+            self._helper = _start(self._record, self._watch, self._path, self._seconds)
         except BaseException:
             self._discard()
             raise
@@ -169,13 +171,13 @@ def _new_watch() -> int:
         return -1
 
 
-def _start(record: int, watch: int, path: str) -> subprocess.Popen[bytes]:
+def _start(record: int, watch: int, path: str, seconds: float) -> subprocess.Popen[bytes]:
     """Start the helper. Raise RefusedError if the kernel allows no more processes."""
     import subprocess  # noqa: PLC0415 - most relocations start no helper
 
     try:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", undo.__file__, str(record), str(watch), path],
+            [sys.executable, "-I", "-S", undo.__file__, *map(str, (record, watch, path, seconds))],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

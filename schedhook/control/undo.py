@@ -1,6 +1,7 @@
 """Undo what records list: the rollback helper, and the recovery after it was killed.
 
-    python3 -I -S undo.py RECORD WATCH PATH     once standard input is closed: undo this record
+    python3 -I -S undo.py RECORD WATCH PATH SECONDS     once standard input is closed, and if that
+                                                takes so long (0: no limit), also then: undo this
     python3 -I -S undo.py                       undo what no living process holds
 
 This file runs by itself in a bare interpreter, so it imports nothing of the package. A record
@@ -148,8 +149,14 @@ def _main(arguments: list[str]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a stopped service must not lose its helper
+    record, watch, path, seconds = arguments
+    if float(seconds):
+        import select  # noqa: PLC0415
+
+        if not select.select([0], [], [], float(seconds))[0]:
+            finish(int(record), "", int(watch))  # the file of the record is removed in the end
     sys.stdin.buffer.read()
-    finish(int(arguments[0]), arguments[2], int(arguments[1]))
+    finish(int(record), path, int(watch))
 
 
 if __name__ == "__main__":

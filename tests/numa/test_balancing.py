@@ -99,6 +99,7 @@ def test_a_task_runs_on_no_processor_of_another(tasks: list[Job]) -> None:
     change = CpusetChange(cgroup=resolve_cgroup(str(SCOPE / f"job_{JOB}")), cpus=new)
 
     def bind(_pid: int, had: CpuSet) -> CpuSet:
+        assert (change.cgroup.path / "cgroup.freeze").read_text() == "1\n"
         time.sleep(BUSY_HOST_SECONDS)
         return relative(had, old, new)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -334,7 +337,8 @@ def freezable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the directory of a cgroup that can be frozen, the job's."""
     (tmp_path / "cgroup.freeze").write_text("0\n")
     (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 1\n")
-    monkeypatch.setattr(cpu_move, "cgroups_to_freeze", lambda *_: [tmp_path])
+    found = {str(JOB): [tmp_path]}
+    monkeypatch.setattr(cpu_move, "cgroups_to_freeze", lambda _, path, __: found.get(path, []))
     return tmp_path
 
 
@@ -355,6 +359,75 @@ def test_the_job_stands_still_while_its_threads_are_not_bound(
     assert move(kernel, memory).done is not fails
     assert seen == {"change": {"1"}, "memory": {"0"}}
     assert file.read_text() == "0"
+
+
+@pytest.mark.usefixtures("freezable")
+def test_all_threads_are_bound_when_the_job_goes_on(
+    boot: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the kernel refuses to narrow a cpuset, which is tried again."""
+    kernel = boot()
+    freeze, seen, refused = cpu_move.freeze_cgroups, list[object](), list[CpuSet]()
+
+    @contextmanager
+    def freeze_and_look(*arguments: Any, **options: Any) -> Iterator[None]:
+        with freeze(*arguments, **options):
+            try:
+                yield
+            finally:
+                seen.append(dict(kernel.bound))
+
+    def write(cgroup: Cgroup, cpus: CpuSet) -> None:
+        if cgroup.path == JOB and cpus == NEW and not refused:
+            refused.append(cpus)
+            raise RefusedError("busy")
+        kernel.write(cgroup, cpus)
+
+    monkeypatch.setattr(cpu_move, "freeze_cgroups", freeze_and_look)
+    monkeypatch.setattr(cpu_move, "write_cpus", write)
+    assert move(kernel).done
+    assert (seen, refused) == ([MOVED] * 3, [NEW])
+
+
+def test_an_interruption_before_the_job_stands_still_restores_everything(
+    boot: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, and again while it is waited for the tasks to stop."""
+    kernel = boot()
+    before = dict(kernel.bound)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def no_room() -> None:
+        monkeypatch.setattr(cpu_move, "freeze_cgroups", interrupted)
+        raise RefusedError("no room")
+
+    with pytest.raises(KeyboardInterrupt):
+        move(kernel, no_room)
+    assert (kernel.cpus, kernel.bound) == (TREE, before)
+
+
+def test_what_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The top of each tree of the job; nothing that others use, and never this process."""
+
+    def found(_: object, path: str, __: Path) -> list[Path]:
+        if path == "/v1":
+            raise RefusedError("of version 1")
+        return [Path(path)]
+
+    monkeypatch.setattr(cpu_move, "cgroups_to_freeze", found)
+    paths = {"/user": True, "/user/job": False, "/user/job/step": False, "/other": False, "/v1": 0}
+    its = [
+        CpusetChange(
+            cgroup=Cgroup(path=Path(path), version=2, mount=Path("/")),
+            cpus=NEW,
+            stays_wide=bool(wide),
+        )
+        for path, wide in paths.items()
+    ]
+    assert cpu_move._to_freeze(its, lambda: [1], Path("/")) == [Path("/user/job"), Path("/other")]
+    assert cpu_move._to_freeze(its, lambda: [1, os.getpid()], Path("/")) == []
 
 
 def test_a_job_that_cannot_be_frozen_moves_all_the_same(

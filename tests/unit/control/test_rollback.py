@@ -72,6 +72,19 @@ def test_changes_since_the_last_commit_are_undone_last_first(tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"a\nb", "last"}
 
 
+def test_the_helper_undoes_changes_after_a_while(tmp_path: Path) -> None:
+    """As if this process had been stopped in the block. What others write later stays."""
+    file = tmp_path / "one"
+    file.write_text("old")
+    with Rollback(seconds=0.2) as rollback:
+        rollback.record_file(file, "old")
+        file.write_text("new")
+        rollback.watch(file)
+        wait_until(lambda: file.read_text() == "old")
+        file.write_text("of another process")
+    assert file.read_text() == "of another process"
+
+
 def test_without_a_record_no_helper_starts() -> None:
     with Rollback() as rollback:
         rollback.commit()
