@@ -35,6 +35,8 @@ _ROUND = 0.002
 _FEWEST = 3
 """The fewest regions that DAMON takes as a lower bound."""
 _DIRECTORY = "sys/kernel/mm/damon/admin/kdamonds"
+_OWN_MONITOR = "sys/module/damon_stat/parameters/enabled"
+"""Y: the kernel itself uses DAMON, and nobody else can (the default of Debian's Linux 7.3)."""
 _OPERATIONS = "fvaddr"
 """Virtual addresses in ranges that the user fixes."""
 _ANY = {"sz": 1 << 62, "nr_accesses": 1 << 31, "age": 1 << 31}
@@ -57,6 +59,7 @@ def count_accesses(ranges: Ranges, root: Path = Path("/")) -> Counts:
     """
     directory = root / _DIRECTORY
     try:
+        _require_free(root)
         with _held(directory), Rollback() as rollback:
             _write(directory, "nr_kdamonds", 1, rollback)
             kdamond = directory / "0"
@@ -71,6 +74,13 @@ def count_accesses(ranges: Ranges, root: Path = Path("/")) -> Counts:
         raise NoDamonError(str(error)) from error
     sums = map(sum, zip(*passes, strict=True))
     return {pid: [(*bounds, next(sums)) for bounds in its] for pid, its in ranges.items()}
+
+
+def _require_free(root: Path) -> None:
+    """Raise NoDamonError while the kernel's own monitor has DAMON for itself."""
+    monitor = root / _OWN_MONITOR
+    if monitor.exists() and monitor.read_text(encoding="ascii").strip() == "Y":
+        raise NoDamonError(f"the kernel's own monitor has DAMON: write N to {monitor} to end that")
 
 
 @contextmanager

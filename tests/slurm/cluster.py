@@ -348,6 +348,8 @@ class Cluster:
         """End these jobs and wait until their cgroups are gone.
 
         Slurm can miss a job that it is just starting, such as an array's next element: ask again.
+        Twice a job kept its cgroups for minutes after its last slurmstepd had said that it was
+        done: after a minute empty ones are removed, and others named in the failure.
         """
         left = [self.job_cgroup(job, host) for job in jobs for host in self.hosts]
         asked_again = 0.0
@@ -355,13 +357,19 @@ class Cluster:
         def gone() -> bool:
             nonlocal asked_again
             if time.monotonic() >= asked_again:
+                for path in left if asked_again else ():
+                    _remove_empty(path)
                 asked_again = time.monotonic() + ASK_AGAIN
                 for job in jobs:
                     with contextlib.suppress(Unexpected):
                         self.command("scancel", str(job))
             return not any(path.exists() for path in left)
 
-        wait_until(gone, 180, f"the end of jobs {jobs}", self.diagnosis)
+        def what_is_left() -> str:
+            procs = [file for path in left for file in path.rglob("cgroup.procs")]
+            return "\n".join([f"{file}: {file.read_text().split()}" for file in procs])
+
+        wait_until(gone, 180, f"the end of jobs {jobs}", lambda: what_is_left() + self.diagnosis())
 
     def cancel_all(self) -> None:
         """End every job."""
@@ -419,6 +427,15 @@ class Cluster:
         for path in sorted((self.directory / "log").iterdir()):
             parts.append(f"--- {path.name}\n" + "\n".join(self.log(path.name).splitlines()[-15:]))
         return "\n".join(parts)
+
+
+def _remove_empty(cgroup: Path) -> None:
+    """Remove the cgroup and those below it if no process is in any of them."""
+    with contextlib.suppress(OSError):  # Slurm may remove them at the same time
+        if "populated 0" in (cgroup / "cgroup.events").read_text():
+            below = [path for path in cgroup.rglob("*") if path.is_dir()]
+            for path in (*sorted(below, reverse=True), cgroup):
+                path.rmdir()
 
 
 def require_machine() -> None:

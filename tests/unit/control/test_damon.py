@@ -154,3 +154,11 @@ def test_a_busy_damon_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
     count_accesses({70: [(0, MIB)]}, tmp_path)
     assert refusals == {"on": 0, "off": 0}
     assert (tmp_path / DIRECTORY / "0/state").read_text() == "off\n"
+
+
+def test_the_kernel_may_use_it_itself(tmp_path: Path) -> None:
+    write_damon(tmp_path, [(0, MIB, 1)])
+    write_file(tmp_path, "sys/module/damon_stat/parameters/enabled", "Y\n")
+    with pytest.raises(NoDamonError, match=r"write N to .*/damon_stat/parameters/enabled"):
+        count_accesses({70: [(0, MIB)]}, tmp_path)
+    assert (tmp_path / DIRECTORY / "nr_kdamonds").read_text() == "0\n"
