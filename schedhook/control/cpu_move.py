@@ -28,7 +28,7 @@ from schedhook.values.sets import CpuSet
 
 _ROUNDS = 5
 """Looks for threads that appeared while others were bound."""
-_SETTLE_SECONDS = 0.2
+_FREEZE_SECONDS = 0.2
 """How long to wait until all threads stand still: one that waits for a disk would keep the others
 of its job."""
 _STILL_SECONDS = 10.0
@@ -158,7 +158,7 @@ def _standing_still(cgroups: Sequence[Path]) -> Iterator[None]:
     """Freeze the cgroups for the block; go on without that if the kernel or a limit forbids it."""
     with Rollback(seconds=_STILL_SECONDS) as rollback, ExitStack() as stack:
         with suppress(RefusedError, OSError):
-            stack.enter_context(freeze_cgroups(cgroups, rollback, seconds=_SETTLE_SECONDS))
+            stack.enter_context(freeze_cgroups(cgroups, rollback, seconds=_FREEZE_SECONDS))
         yield
 
 

@@ -36,7 +36,8 @@ _FEWEST = 3
 """The fewest regions that DAMON takes as a lower bound."""
 _DIRECTORY = "sys/kernel/mm/damon/admin/kdamonds"
 _OWN_MONITOR = "sys/module/damon_stat/parameters/enabled"
-"""Y: the kernel itself uses DAMON, and nobody else can (the default of Debian's Linux 7.3)."""
+"""Reads as Y while the kernel runs a monitor of its own, beside which no other can start. Debian's
+Linux 7.3 starts it at boot."""
 _OPERATIONS = "fvaddr"
 """Virtual addresses in ranges that the user fixes."""
 _ANY = {"sz": 1 << 62, "nr_accesses": 1 << 31, "age": 1 << 31}

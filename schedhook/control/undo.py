@@ -1,7 +1,7 @@
 """Undo what records list: the rollback helper, and the recovery after it was killed.
 
-    python3 -I -S undo.py RECORD WATCH PATH SECONDS     once standard input is closed, and if that
-                                                takes so long (0: no limit), also then: undo this
+    python3 -I -S undo.py RECORD WATCH PATH SECONDS     undo this record once standard input is
+                                                closed, and already after SECONDS unless they are 0
     python3 -I -S undo.py                       undo what no living process holds
 
 This file runs by itself in a bare interpreter, so it imports nothing of the package. A record

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from schedhook.cli.main import main
 from schedhook.values.errors import UsageError
+from tests.numa.jobs import repeating
 from tests.numa.programs import program
 
 pytestmark = pytest.mark.nodes(4)
@@ -134,19 +134,12 @@ def without_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def at_work(job: Profiled) -> Iterator[None]:
     """Let the job make rounds during the block."""
-    ended = threading.Event()
 
     def work() -> None:
-        while not ended.wait(0.2):
-            assert job.say("round") == "done"
+        assert job.say("round") == "done"
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with repeating(work, 0.2):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.fixture
