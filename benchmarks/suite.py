@@ -77,7 +77,8 @@ def timed(*command: object) -> float:
 
 
 def migratepages(target: Target, old: int, new: int) -> float:
-    return timed("migratepages", target.pid, old, new)
+    """Run the command for each process that has some of the memory."""
+    return sum(timed("migratepages", pid, old, new) for pid in target.pids)
 
 
 def relocate(*options: object) -> Contender:
@@ -286,42 +287,43 @@ def sparse(results: Results, rounds: int) -> None:
     )
 
 
-def areas(results: Results, rounds: int) -> None:
-    """Compare 240 MiB in one area with as much in areas of one page each."""
-    move, mib = relocate("--threads", 2), 240
+def areas(results: Results, rounds: int, mib: int = 240) -> None:
+    """Compare memory in one area with as much in areas of one page each."""
+    move, count = relocate("--threads", 2), mib * MIB // tools.PAGE
+    one_area, ours, gaps = f"one area, {mib} MiB", f"{count:,} areas", f"{count:,} areas, apart"
+    peer = f"{ours}, migratepages"
     with (
+        tools.room_for_areas(count),
         tools.target("anon", mib, 0) as one,
         tools.target("areas", mib, 0) as many,
         tools.target("gaps", mib, 0) as apart,
     ):
         for _ in range(rounds):
-            take_turns(results, one, {"one area": move}, 1)
-            take_turns(results, apart, {"many areas, apart": move}, 1)
-            for name, contender in {"": move, ", migratepages": migratepages}.items():
-                take_turns(results, many, {f"many areas{name}": contender}, 1)
+            take_turns(results, one, {one_area: move}, 1)
+            take_turns(results, apart, {gaps: move}, 1)
+            for name, contender in {ours: move, peer: migratepages}.items():
+                take_turns(results, many, {name: contender}, 1)
         old, new = many.node, 2 - many.node
-        results.add("memory of the mover, many areas", memory(many, old, new), unit="MiB")
+        results.add(f"memory of the mover, {ours}", memory(many, old, new), unit="MiB")
     results.ratios += [
-        Ratio(name="many areas against one", ours="many areas", against="one area", most=1.5),
-        Ratio(name="many areas apart against one", ours="many areas, apart", against="one area"),
-        Ratio(
-            name="many areas against migratepages",
-            ours="many areas",
-            against="many areas, migratepages",
-        ),
+        Ratio(name=f"{ours} against one", ours=ours, against=one_area, most=1.5),
+        Ratio(name=f"{gaps}, against one", ours=gaps, against=one_area),
+        Ratio(name=f"{ours} against migratepages", ours=ours, against=peer),
     ]
 
 
 def processes(results: Results, rounds: int) -> None:
     """Compare 512 processes of 1 MiB each with one process that has as much."""
-    move = relocate("--threads", 2)
+    move, peer = relocate("--threads", 2), "512 processes, migratepages"
     with tools.target("processes", 512, 0) as many, tools.target("anon", 512, 0) as one:
         for _ in range(rounds):
             take_turns(results, many, {"512 processes": move}, 1)
+            take_turns(results, many, {peer: migratepages}, 1)
             take_turns(results, one, {"one process": move}, 1)
-    results.ratios.append(
-        Ratio(name="512 processes to one", ours="512 processes", against="one process", most=2)
-    )
+    results.ratios += [
+        Ratio(name="512 processes to one", ours="512 processes", against="one process", most=2),
+        Ratio(name="512 processes against migratepages", ours="512 processes", against=peer),
+    ]
 
 
 def sizes(results: Results, rounds: int, mibs: Sequence[int]) -> None:
@@ -396,6 +398,7 @@ def everything(
     yield "stall", lambda results: stalls(results, rounds, mib)
     yield "sparse", lambda results: sparse(results, rounds)
     yield "areas", lambda results: areas(results, rounds)
+    yield "more-areas", lambda results: areas(results, rounds, 392)
     yield "processes", lambda results: processes(results, rounds)
     steps = [100 * 2**step for step in range(8) if 100 * 2**step <= largest]
     yield "sizes", lambda results: sizes(results, rounds, steps)

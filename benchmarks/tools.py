@@ -145,6 +145,18 @@ def target(kind: str, mib: int, node: int, within: Path | None = None) -> Iterat
         running.stop()
 
 
+@contextlib.contextmanager
+def room_for_areas(count: int) -> Iterator[None]:
+    """Let processes have `count` areas, and some more, during the block."""
+    most = Path("/proc/sys/vm/max_map_count")
+    before = most.read_text()
+    most.write_text(str(max(int(before), count + 1000)))
+    try:
+        yield
+    finally:
+        most.write_text(before)
+
+
 def huge_page() -> int:
     """Return the size of a transparent huge page in bytes."""
     return int(Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").read_text())

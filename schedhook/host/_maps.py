@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 _BEYOND = 1 << 64
 """An address above all mappings."""
+_MOST_TEXTS = 4096
 _KERNELS = (b"[vdso]", b"[vvar", b"[uprobes")
 """How names of mappings of the kernel's own pages begin: the vDSO, its data, what uprobes run. Also
 in _joined.c."""
@@ -45,17 +47,21 @@ class MapsLine:
     @classmethod
     def behind(cls, start: int, end: int, rest: bytes) -> MapsLine:
         """Parse a line from behind the addresses. Raise ValueError or IndexError."""
-        words = rest.split(None, 4)
-        major, _, minor = words[2].partition(b":")
-        return cls(
-            start=start,
-            end=end,
-            is_shared=words[0][3:4] == b"s",
-            offset=int(words[1], 16),
-            device=f"{int(major, 16)}:{int(minor, 16)}",
-            inode=int(words[3]),
-            name=words[4].rstrip(b"\n").replace(b"\\012", b"\n") if len(words) > 4 else b"",
-        )
+        return cls(start, end, *_parse_rest(rest))
+
+
+@lru_cache(_MOST_TEXTS)  # a job's processes map the same files
+def _parse_rest(rest: bytes) -> tuple[bool, int, str, int, bytes]:
+    """Return whether a line behind the addresses is shared, its offset, device, inode and name."""
+    words = rest.split(None, 4)
+    major, _, minor = words[2].partition(b":")
+    return (
+        words[0][3:4] == b"s",
+        int(words[1], 16),
+        f"{int(major, 16)}:{int(minor, 16)}",
+        int(words[3]),
+        words[4].rstrip(b"\n").replace(b"\\012", b"\n") if len(words) > 4 else b"",
+    )
 
 
 def parse_maps(data: bytes) -> Iterator[MapsLine]:

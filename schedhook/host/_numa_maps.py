@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from schedhook.host.page_sizes import BASE_PAGE
 
@@ -41,27 +42,19 @@ def parse_numa_maps(data: bytes, resident_only: bool) -> Iterator[tuple[int, Num
     """Yield address and line of each mapping.
 
     `resident_only` leaves out those of mappings without pages in memory and without a policy.
-    Lines that show the same are one object: they are not parsed again.
     """
-    known: dict[bytes, NumaLine] = {}
     for text in io.BytesIO(data):
         # Blanks in file names are escaped, so " N" can only begin a count of pages.
         if resident_only and b" N" not in text and b" default" in text:
             continue
         address, _, shown = text.partition(b" ")
-        line = known.get(shown)
         try:
-            start = int(address, 16)
-            if line is None:
-                line = parse_line(shown)
-                if len(known) >= _MOST_TEXTS:
-                    known.clear()
-                known[shown] = line
+            yield int(address, 16), parse_line(shown)
         except ValueError:  # a truncated line
             continue
-        yield start, line
 
 
+@lru_cache(_MOST_TEXTS)  # the lines of a job's processes are alike
 def parse_line(text: bytes) -> NumaLine:
     """Parse what follows the address. Raise ValueError if the line is truncated."""
     words = text.rstrip(b"\n").split(b" ")

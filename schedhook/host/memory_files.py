@@ -5,10 +5,10 @@ Sources: proc_pid_mountinfo(5), proc_pid_maps(5).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from schedhook.host._maps import MapsLine, parse_shared
@@ -38,7 +38,7 @@ class SharedMapping:
     """The object's name, which its user chooses."""
 
 
-def memory_devices(pid: int, root: Path = Path("/")) -> dict[str, MemoryKind]:
+def memory_devices(pid: int, root: Path = Path("/")) -> Mapping[str, MemoryKind]:
     """Return the mounted file systems that keep files in memory, by device (`0:26`).
 
     They are those of the process's mount namespace, and of this process's own: a process that has
@@ -49,8 +49,13 @@ def memory_devices(pid: int, root: Path = Path("/")) -> dict[str, MemoryKind]:
         data += (root / "proc/self/mountinfo").read_bytes() + b"\n"
     with suppress(SchedhookError):  # it is exiting
         data += read(pid, "mountinfo", root)
+    return _find_devices(data)
+
+
+@lru_cache(16)  # a job's processes have few mount namespaces
+def _find_devices(mountinfo: bytes) -> Mapping[str, MemoryKind]:
     devices: dict[str, MemoryKind] = {}
-    for text in data.split(b"\n"):
+    for text in mountinfo.split(b"\n"):
         mount, _, source = text.partition(b" - ")
         kind = _MEMORY_FILE_SYSTEMS.get(source.partition(b" ")[0])
         words = mount.split(b" ", 3)

@@ -37,6 +37,7 @@ from schedhook.values.text import printable
 
 __all__ = [
     "Identity",
+    "Stat",
     "Status",
     "all_pids",
     "answers",
@@ -46,6 +47,7 @@ __all__ = [
     "is_io_worker",
     "is_kernel_thread",
     "live_task",
+    "open_cgroup",
     "open_memory",
     "open_pagemap",
     "open_task",
@@ -56,14 +58,17 @@ __all__ = [
     "read_identity",
     "read_memory",
     "read_parent",
-    "read_stack_start",
     "read_start_time",
+    "read_stat",
     "read_status",
     "read_threads_cpus",
     "residency",
     "thread_ids",
 ]
 
+_STATUS_KEYS = frozenset(
+    b"Name State Tgid PPid Uid Threads Cpus_allowed_list Mems_allowed_list CapEff VmSwap".split()
+)
 _COMMAND_LENGTH = 80
 _MOST_WORDS = 4096
 """Bytes of a command line that are read: a process can make it as long as its memory, prctl(2)."""
@@ -81,6 +86,19 @@ class Identity:
     pid: int
     start_time: int
     """Clock ticks since boot; field 22 of /proc/PID/stat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stat:
+    """What distinguishes programs, from /proc/PID/stat."""
+
+    start_time: int
+    """Clock ticks since boot; field 22."""
+    stack_start: int
+    """The address of the bottom of the stack; 0 if the caller may not see it. Field 28.
+
+    Each execve(2) draws it again unless address randomization is off.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,23 +132,23 @@ def read_identity(pid: int, root: Path = Path("/")) -> Identity:
 
 def read_start_time(pid: int, root: Path = Path("/"), task: int | None = None) -> int:
     """Return when the process, or its thread `task`, started, in clock ticks since boot."""
-    start_time = stat_fields(pid, root, task)[19]
-    if not start_time.isdigit():
+    return read_stat(pid, root, task).start_time
+
+
+def read_stat(pid: int, root: Path = Path("/"), task: int | None = None) -> Stat:
+    """Return what /proc/PID/stat shows of the process, or of its thread `task`."""
+    fields = stat_fields(pid, root, task)
+    start_time, stack_start = fields[19], fields[25]
+    if not (start_time.isdigit() and stack_start.isdigit()):
         raise SchedhookError(f"cannot parse {proc_path(pid, 'stat', root)}")
-    return int(start_time[:_MOST_DIGITS])
+    return Stat(
+        start_time=int(start_time[:_MOST_DIGITS]), stack_start=int(stack_start[:_MOST_DIGITS])
+    )
 
 
 def read_parent(pid: int, root: Path = Path("/")) -> int:
     """Return the parent's number; 0 if the parent is outside this pid namespace."""
     return int(stat_fields(pid, root)[1])
-
-
-def read_stack_start(pid: int, root: Path = Path("/"), task: int | None = None) -> int:
-    """Return the address of the bottom of the stack; 0 if the caller may not see it.
-
-    Each execve(2) draws it again unless address randomization is off. Field 28 of /proc/PID/stat.
-    """
-    return int(stat_fields(pid, root, task)[25])
 
 
 def open_task(pid: int, task: int, root: Path = Path("/")) -> int:
@@ -140,6 +158,17 @@ def open_task(pid: int, task: int, root: Path = Path("/")) -> int:
     """
     with translated(pid, name := task_file("comm", task), root):
         return os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
+
+
+def open_cgroup(pid: int, root: Path = Path("/")) -> tuple[int, bytes]:
+    """Return a descriptor of /proc/PID/cgroup, and what the file shows now.
+
+    Reading it again at offset 0 shows the cgroups of then; it fails with ESRCH once the process has
+    been waited for, even if another one has got the number.
+    """
+    text = read(pid, "cgroup", root)
+    with translated(pid, "cgroup", root):
+        return os.open(proc_path(pid, "cgroup", root), os.O_RDONLY | os.O_CLOEXEC), text
 
 
 def open_memory(pid: int, task: int, root: Path = Path("/")) -> int:
@@ -162,7 +191,11 @@ def read_first_entry(pagemap: int) -> bytes:
 def read_status(pid: int, root: Path = Path("/"), *, task: int | None = None) -> Status:
     """Return the state, user, rights and cpuset of the process, or of its thread `task`."""
     lines = read(pid, task_file("status", task), root).split(b"\n")
-    values = {key: value.strip().decode("ascii", "replace") for key, value in _pairs(lines)}
+    values = {
+        key: value.strip().decode("ascii", "replace")
+        for key, value in _pairs(lines)
+        if key in _STATUS_KEYS
+    }
     try:
         return Status(
             name=printable(values.get(b"Name", "")),

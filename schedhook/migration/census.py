@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from schedhook.migration.runs import locate
 from schedhook.roles.backend import Backend, PageRun, PageSet, Part, Target
@@ -142,8 +143,7 @@ def _share_of(runs: Iterator[PageRun]) -> Share:
     return Share(residency=residency, only=only)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Window:
+class _Window(NamedTuple):
     """A part of an object, or of an address space."""
 
     start: int

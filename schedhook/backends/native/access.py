@@ -97,7 +97,7 @@ def attach_error(pid: int, number: int, root: Path) -> SchedhookError:
         )
     if number in (errno.EMFILE, errno.ENFILE):
         return RefusedError(
-            f"process {pid}: no file descriptor left; each process needs two or three: raise the"
+            f"process {pid}: no file descriptor left; each process needs four or five: raise the"
             " limit (ulimit -n, LimitNOFILE=)"
         )
     # If a process has no address space, move_pages(2) fails with EINVAL, and opening its pagemap

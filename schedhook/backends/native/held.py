@@ -1,7 +1,8 @@
 """A process held so that a system call does not reach another process that has got its number.
 
 The system calls take a number, not a pidfd. So the pidfd is polled before each call and again after
-it: the result of a call counts only if the process had not exited by then. The pagemap belongs to
+it: the result of a call counts only if the process had not exited by then. No other process has the
+number until then, so what /proc shows under it is the process's own. The pagemap belongs to
 the address space and reads as empty once that is gone.
 """
 
@@ -18,7 +19,7 @@ from typing import TypeVar
 
 from schedhook.backends.native import _core
 from schedhook.backends.native.access import attach_error, check_proc, has_exited, open_pidfd
-from schedhook.host import cgroups, processes
+from schedhook.host import processes
 from schedhook.host.bounded import SECONDS, call_bounded
 from schedhook.values.errors import NotAnsweringError, ProcessGoneError
 
@@ -32,12 +33,13 @@ areas."""
 
 
 class HeldProcess:
-    """A process with its pidfd, its start time, its cgroup and its open pagemap.
+    """A process with its pidfd, its open cgroup file and its open pagemap.
 
     Raise what `open_pidfd`, `check_proc` and `attach_error` describe if it cannot be held.
     """
 
     def __init__(self, pid: int, root: Path) -> None:
+        self.pid = pid
         self._root = root
         self._checked = self._answered = -math.inf
         self.mistaken: str | None = None
@@ -49,20 +51,19 @@ class HeldProcess:
         """Calls that use the descriptors now."""
         self._is_closed = False
         self._others: list[int] = []
-        self.pagemap = self.comm = -1
+        self.pagemap = self.comm = self._cgroup_file = -1
         self.pidfd = open_pidfd(pid, root)
         try:
             check_proc(pid, self.pidfd, root)
-            self._identity = processes.read_identity(pid, root)
-            self._cgroup = cgroups.memberships(pid, root)
+            self._cgroup_file, self._cgroup = processes.open_cgroup(pid, root)
             self.command = processes.read_command(pid, root)
             # If the first thread has ended and others run on, the calls need one of those.
             self.task = processes.live_task(pid, root)
-            self._task_started = processes.read_start_time(pid, root, self.task)
             if self.task != pid:
                 self.comm = processes.open_task(pid, self.task, root)
+            stat = processes.read_stat(pid, root, self.task)
+            self._task_started, self._stack = stat.start_time, stat.stack_start
             try:
-                self._stack = processes.read_stack_start(pid, root, self.task)
                 pagemap = root / f"proc/{pid}/task/{self.task}/pagemap"
                 self.pagemap = os.open(pagemap, os.O_RDONLY | os.O_CLOEXEC)
                 _core.check_access(self.task)
@@ -74,22 +75,15 @@ class HeldProcess:
             self.close()
             raise
 
-    @property
-    def pid(self) -> int:
-        """The number of the process."""
-        return self._identity.pid
-
     def alive(self) -> bool:
-        """Return whether this is still the process that was attached, in the same cgroup."""
-        if self.pidfd < 0 or has_exited(self.pidfd):
+        """Return whether the process has not exited, and is in the cgroup of its attachment."""
+        if self.pidfd < 0:
             return False
         try:
-            return (
-                processes.read_identity(self.pid, self._root) == self._identity
-                and cgroups.memberships(self.pid, self._root) == self._cgroup
-            )
-        except ProcessGoneError:
+            found = os.pread(self._cgroup_file, len(self._cgroup) + 1, 0)
+        except ProcessLookupError:
             return False
+        return found == self._cgroup and not has_exited(self.pidfd)
 
     def require_alive(self) -> None:
         """Raise ProcessGoneError unless the process is `alive`."""
@@ -114,7 +108,7 @@ class HeldProcess:
         """
         if not self.call(self.read_entry):
             return True
-        stack = processes.read_stack_start(self.pid, self._root, self.task)
+        stack = processes.read_stat(self.pid, self._root, self.task).stack_start
         return stack not in (0, self._stack)
 
     def is_exiting(self) -> bool:
@@ -137,7 +131,7 @@ class HeldProcess:
         if not self._exited():
             return False
         with suppress(ProcessGoneError):
-            if processes.read_identity(self.task, self._root).start_time != self._task_started:
+            if processes.read_start_time(self.task, self._root) != self._task_started:
                 self.mistaken = (
                     f"process {self.pid} exited while its pages were being moved, and another"
                     " process has got its number: some of that process's pages may have moved"
@@ -202,10 +196,11 @@ class HeldProcess:
                     self._close_all()
 
     def _close_all(self) -> None:
-        for descriptor in (self.comm, self.pagemap, self.pidfd, *self._others):
+        own = self.comm, self._cgroup_file, self.pagemap, self.pidfd
+        for descriptor in (*own, *self._others):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.comm = self.pagemap = self.pidfd = -1
+        self.comm = self._cgroup_file = self.pagemap = self.pidfd = -1
         self._others = []
 
     def _exited(self) -> bool:

@@ -203,6 +203,6 @@ def only_memory(mappings: Iterable[SharedMapping], pid: int, root: Path) -> Iter
     devices, is_complete = kernel_devices(root), False
     for mapping in mappings:
         if mapping.object_id.device not in devices and not is_complete:
-            devices, is_complete = devices | memory_devices(pid, root), True
+            devices, is_complete = {**devices, **memory_devices(pid, root)}, True
         if mapping.object_id.device in devices:
             yield mapping

@@ -69,11 +69,17 @@ class NativeTarget(Target):
         return self._read_areas(join=False)
 
     def _read_areas(self, *, join: bool) -> tuple[Area, ...]:
-        self._held.require_running()
-        with self._held.noting_no_answer():
-            areas, self._shared = processes.read_memory(self.pid, self._root, join=join)
-        self._held.require_alive()
-        if self._held.has_other_memory():  # the areas can be those of another program
+        held = self._held
+        held.require_running()
+        # One call for all: each wakes another thread.
+        (areas, self._shared), is_other = held.call(
+            lambda: (
+                processes.read_memory(self.pid, self._root, join=join),
+                held.has_other_memory(),
+            )
+        )
+        held.require_alive()
+        if is_other:  # the areas can be those of another program
             raise ProcessGoneError(f"process {self.pid} has another address space")
         return areas
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import io
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from schedhook.backends.native.held import HeldProcess
 from schedhook.host import processes
+from schedhook.values.errors import ProcessGoneError
 
 
 @pytest.fixture
@@ -38,3 +42,46 @@ def test_a_process_whose_number_is_reused_while_it_is_read_is_exiting(
     monkeypatch.setattr(processes, "is_exiting", read_another)
     assert held.is_exiting()
     held.close()
+
+
+def test_a_process_is_held_alive_until_it_exits(child: subprocess.Popen[bytes]) -> None:
+    held = HeldProcess(child.pid, Path("/"))
+    assert held.alive()
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not held.alive(), "its parent has yet to wait for it"
+    child.wait()
+    assert not held.alive()
+    held.close()
+
+
+def test_a_process_in_another_cgroup_is_not_held_alive(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cgroup's name becomes longer, which the beginning of the file does not show."""
+    text = Path(f"/proc/{child.pid}/cgroup").read_bytes()
+    monkeypatch.setattr(processes, "open_cgroup", lambda *_: (_file_with(text + b"x"), text))
+    with pytest.raises(ProcessGoneError):
+        HeldProcess(child.pid, Path("/"))
+
+
+def test_asking_whether_it_lives_opens_no_file(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relocation asks some twenty times for each process."""
+    held = HeldProcess(child.pid, Path("/"))
+    monkeypatch.setattr(os, "open", _must_not_open)
+    monkeypatch.setattr(io, "open", _must_not_open)
+    assert held.alive()
+    monkeypatch.undo()
+    held.close()
+
+
+def _file_with(text: bytes) -> int:
+    file = os.memfd_create("cgroup")
+    os.write(file, text)
+    return file
+
+
+def _must_not_open(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("a file is opened")
