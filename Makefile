@@ -24,12 +24,18 @@ KERNELS := build/kernels/bookworm-backports build/kernels/trixie-backports
 # Root directories with Debian 13 and sid, in which tests run on their kernel, Slurm and Python.
 TRIXIE := build/roots/trixie-tests
 SID := build/roots/sid-tests
+# A root for arm64, with Debian 13's kernel that has pages of 16 KiB: its programs run emulated.
+ARM64 := build/roots/arm64-tests
+ARM64_PACKAGES := gcc libc6-dev python3-dev python3-venv numactl busybox-static udev xfsprogs dmsetup \
+    util-linux-extra linux-image-arm64-16k
+ON_ARM64 := tests/contract tests/numa/test_contract_native.py tests/numa/test_folios.py \
+    tests/numa/test_page_situations.py tests/numa/test_relocate.py tests/numa/test_balancing.py
 # What `make test` runs there: the kernel's contract, and of Slurm's tier what a newer Slurm may change.
 ON_TRIXIE := tests/contract tests/numa/test_contract_native.py \
     $(patsubst %,tests/slurm/test_%.py,job_migrate second_step names restarts hooks)
 
 .PHONY: ansible bench chaos check deb deb-test demo dist docs fuzz man matrix mutants numa rpm test unit versions \
-    packages deb-packages rpm-packages unit-packages tier-packages compiled trixie sid guide-test
+    arm64 packages deb-packages rpm-packages unit-packages tier-packages compiled trixie sid guide-test
 
 demo: $(VENV)/installed compiled
 	$(BIN)/python -m tests.vm once --unless 2 --timeout 1200 -- demo/demo.sh $(abspath $(BIN))
@@ -95,6 +101,11 @@ $(KERNELS:%=%/done): build/kernels/%/done:
 	tests/vm/debian_kernel.sh $* $(@D)
 	touch $@
 
+# $(call in_root,ROOT) COMMAND: run it in a root directory, with this project in /mnt, where it does
+# not hide the environment.
+in_root = unshare --mount bash -c 'mount --bind . $(1)/mnt && \
+    exec chroot $(1) env --chdir=/mnt "$$@"' in_root
+
 # The stable interface makes the C core one for all versions of Python: what is installed here is
 # installed there, be it a copy or the sources where they stand.
 trixie sid: %: build/roots/%-tests/done compiled
@@ -103,6 +114,18 @@ trixie sid: %: build/roots/%-tests/done compiled
 	    $(<D)$(abspath $(VENV))/lib/python3*/site-packages/
 	unshare --mount bash -c 'mount --bind . $(<D)$(CURDIR) && chroot $(<D) \
 	    python3 -P -m compileall -q $(addprefix $(CURDIR)/,schedhook plugins tests)'
+
+# Under emulation the tests' programs are made here: in the guest the compiler takes minutes.
+arm64: $(ARM64)/done $(VENV)/installed
+	$(call in_root,$(ARM64)) $(abspath $(BIN))/pip install --quiet --no-deps --no-build-isolation .
+	$(call in_root,$(ARM64)) $(abspath $(BIN))/python -m tests.numa.programs --page 16384
+	$(call in_root,$(ARM64)) python3 -P -m compileall -q plugins tests
+
+$(ARM64)/done: tests/vm/debian_root.sh pyproject.toml | $(VENV)/installed deb-packages arm64-packages
+	ARCH=arm64 tests/vm/debian_root.sh trixie $(@D) $(ARM64_PACKAGES)
+	$(call in_root,$(@D)) python3 -m venv $(abspath $(VENV))
+	$(call in_root,$(@D)) $(abspath $(BIN))/pip install --quiet ".[test]"
+	touch $@
 
 build/roots/%-tests/done: tests/vm/debian_root.sh pyproject.toml | $(VENV)/installed deb-packages
 	tests/vm/debian_root.sh $* $(@D) \
@@ -252,6 +275,9 @@ unit-packages:
 
 deb-packages:
 	$(call install,$(DEB_PACKAGES))
+
+arm64-packages:
+	$(call install,qemu-system-arm qemu-user-static arch-test)
 
 rpm-packages:
 	$(call install,$(RPM_PACKAGES))

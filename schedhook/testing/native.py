@@ -15,7 +15,9 @@ from schedhook.testing.contracts.one_node import OneNodeContract, Subject
 from schedhook.testing.processes import NativeProcess, huge_page_pool, numa_maps
 from schedhook.values import errors
 
-HUGE = 2 << 20
+HUGE = mmap.PAGESIZE * mmap.PAGESIZE // 8
+"""Bytes of a transparent huge page, and of one of the default pool: as many pages as a page of the
+page table has entries."""
 _NOBODY = 65534
 
 

@@ -24,7 +24,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGE 4096
 #define PAGES 64
 #define NODES 64
 #define AREA_PAGES (PAGES * 256)

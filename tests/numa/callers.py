@@ -15,12 +15,11 @@ from typing import Any
 
 from schedhook.cli.errors import run_command
 from schedhook.cli.main import main
+from tests.numa.puppet import Call
 from tests.users import NOBODY
 
 CLONE_NEWNS = 1 << 17
 MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
-SYSCALLS = {"migrate_pages": 256, "move_pages": 279, "pidfd_open": 434, "userfaultfd": 323}
-"""Numbers on x86-64, <asm/unistd_64.h>."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -98,7 +97,7 @@ def deny(calls: Iterable[str], error: int) -> None:
     Container runtimes set such filters.
     """
     rows = [(0x20, 0, 0, 0)]  # load the call's number
-    numbers = [SYSCALLS[name] for name in calls]
+    numbers = [int(Call[name.upper()]) for name in calls]
     for index, number in enumerate(numbers):
         rows.append((0x15, len(numbers) - index, 0, number))  # equal: to the last row
     rows += [(0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x50000 | error)]  # allow; fail

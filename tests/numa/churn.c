@@ -11,7 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGE 4096ul
 #define PIECE (64 * PAGE)
 
 void churn_start(const char *kind, size_t bytes);

@@ -24,7 +24,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE 4096ul
 #define PLACE 0x100000000000ul
 #define MPOL_DEFAULT 0
 #define MPOL_BIND 2

@@ -23,8 +23,8 @@
 #include <signal.h>
 #include <unistd.h>
 
-#define PAGE 4096ul
-#define HUGE (2ul << 20)
+#include "pages.h"
+
 #define MPOL_DEFAULT 0
 #define MPOL_BIND 2
 #define VIEWS 3

@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 #include "lab.h"
+#include "pages.h"
 
-#define PAGE 4096ul
 #define MPOL_BIND 2
 #define MPOL_F_NODE 1ul
 #define MPOL_F_ADDR 2ul
@@ -95,14 +95,14 @@ int main(int count, char **arguments)
 
     if (count < 4)
         return 2;
-    pages = strtoul(arguments[1], NULL, 10) << 8;
-    chunk = strtoul(arguments[2], NULL, 10) >> 2;
+    pages = strtoul(arguments[1], NULL, 10) * 1024 * 1024 / PAGE;
+    chunk = strtoul(arguments[2], NULL, 10) * 1024 / PAGE;
     home = atoi(arguments[3]);
-    memory = mmap(NULL, pages * PAGE + (2 << 20), PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memory =
+        mmap(NULL, pages * PAGE + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         die("mmap");
-    memory = (volatile char *)(((uintptr_t)memory + (2 << 20) - 1) & ~((2ul << 20) - 1));
+    memory = (volatile char *)(((uintptr_t)memory + HUGE - 1) & ~(HUGE - 1));
     if (madvise((char *)memory, pages * PAGE, count > 4 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
         die("madvise");
     if (syscall(SYS_set_mempolicy, MPOL_BIND, &mask, 65ul))

@@ -29,8 +29,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define PAGE 4096ul
-#define HUGE (2ul << 20)
+#include "pages.h"
+
 #define MPOL_DEFAULT 0
 #define MPOL_BIND 2
 #define SET_MEMPOLICY_HOME_NODE 450 /* Linux 5.17 */

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_SYS_BPF = 321  # on x86-64
+from tests.numa.puppet import Call
+
 _PROG_LOAD, _RAW_TRACEPOINT_OPEN = 5, 17
 _TYPE_LSM, _ATTACH_LSM_MAC = 29, 27
 _KIND_FUNC = 12
@@ -65,7 +66,7 @@ def _function(name: str) -> int:
 
 def _bpf(command: int, request: bytes) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
-    result: int = libc.syscall(_SYS_BPF, command, request, len(request))
+    result: int = libc.syscall(Call.BPF, command, request, len(request))
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), f"bpf command {command}")

@@ -21,7 +21,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PAGE 4096ul
 #define MOST_THREADS 500
 #define WORDS 16 /* of a mask that is large enough for every kernel */
 

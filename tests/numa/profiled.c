@@ -17,7 +17,6 @@
 
 #include "lab.h"
 
-#define PAGE 4096ul
 #define MPOL_BIND 2
 
 static volatile char *memory;

@@ -9,6 +9,8 @@ makes them on the host first. What is missing or outdated is made when it is nee
 
 from __future__ import annotations
 
+import argparse
+import mmap
 import os
 import shutil
 import subprocess
@@ -49,7 +51,7 @@ PROGRAMS = {
 @cache
 def program(name: str, node: int | None = None) -> Path:
     """Return the path of a program, whose file's pages are on `node` if one is given."""
-    binary, ready = MEMORY / f"schedhook-test-{name}", READY / name
+    binary, ready = MEMORY / f"schedhook-test-{name}", ready_program(name)
     command = compiler(name, binary)
     if is_ready(name):
         command = ["cp", "--remove-destination", ready, binary]
@@ -58,15 +60,22 @@ def program(name: str, node: int | None = None) -> Path:
     return binary
 
 
-def is_ready(name: str) -> bool:
-    ready, sources = READY / name, (HERE / each for each in PROGRAMS[name] if each.endswith(".c"))
+def is_ready(name: str, page: int = mmap.PAGESIZE) -> bool:
+    ready = ready_program(name, page)
+    sources = (HERE / each for each in PROGRAMS[name] if each.endswith(".c"))
     made = ready.stat().st_mtime if ready.exists() else 0.0
     return all(source.stat().st_mtime < made for source in (*sources, *HERE.glob("*.h")))
 
 
-def compiler(name: str, binary: Path) -> list[str | Path]:
+def ready_program(name: str, page: int = mmap.PAGESIZE) -> Path:
+    """Return where a program is that was made for this processor and pages of `page` bytes."""
+    return READY / f"{os.uname().machine}-{page}" / name
+
+
+def compiler(name: str, binary: Path, page: int = mmap.PAGESIZE) -> list[str | Path]:
     words = [HERE / word if word.endswith(".c") else word for word in PROGRAMS[name]]
-    return ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *words, "-o", binary]
+    options = ["-O2", "-Wall", "-Wextra", "-Werror", f"-DPAGE={page}ul"]
+    return ["gcc", *options, *words, "-o", binary]
 
 
 def example() -> Path:
@@ -129,12 +138,19 @@ def prepared(name: str, make: Callable[[Path], None], since: float) -> Path:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.numa.programs", description=__doc__)
+    parser.add_argument("--page", type=int, help="only the C programs, for pages of so many bytes")
+    given: int | None = parser.parse_args().page
     READY.mkdir(parents=True, exist_ok=True)
-    example()
-    database()
+    if given is None:
+        example()
+        database()
+    page = given or mmap.PAGESIZE
     for name in PROGRAMS:
-        if not is_ready(name):
-            subprocess.run(compiler(name, READY / name), check=True, timeout=120)
+        if not is_ready(name, page):
+            ready = ready_program(name, page)
+            ready.parent.mkdir(exist_ok=True)
+            subprocess.run(compiler(name, ready, page), check=True, timeout=300)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define PAGE 4096ul
-
 struct call {
     long number, arguments[6];
 };

@@ -16,7 +16,6 @@ from tests.numa.jobs import numa_maps_of
 from tests.numa.programs import program
 
 PAGE = mmap.PAGESIZE
-HUGE = 2 << 20
 HOME = 3
 """The node of the program's own memory, which no test asked for."""
 
@@ -27,39 +26,48 @@ _FIRST_ADDRESS, _APART = 0x1000_0000_0000, 1 << 32
 _MPOL_DEFAULT, _MPOL_BIND = 0, 2
 _MPOL_MF_MOVE_ALL = 4
 _MAP_FIXED_NOREPLACE = 0x100000
+_AT_FDCWD = -100
 _MAP_NORESERVE, _MAP_HUGETLB = 0x4000, 0x40000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class Call(IntEnum):
-    """Numbers of system calls on x86-64."""
+def _number(x86: int, generic: int) -> int:
+    """Return this processor's number: of <asm/unistd_64.h>, or <asm-generic/unistd.h> (arm64)."""
+    return x86 if os.uname().machine == "x86_64" else generic
 
-    OPEN = 2
-    CLOSE = 3
-    MMAP = 9
-    MPROTECT = 10
-    MUNMAP = 11
-    IOCTL = 16
-    PWRITE = 18
-    MREMAP = 25
-    MADVISE = 28
-    SHMGET = 29
-    SHMAT = 30
-    SHMCTL = 31
-    SOCKET = 41
-    SETSOCKOPT = 54
-    FSYNC = 74
-    FTRUNCATE = 77
-    CHROOT = 161
-    SET_MEMPOLICY = 238
-    UNSHARE = 272
-    MOVE_PAGES = 279
-    FALLOCATE = 285
-    PERF_EVENT_OPEN = 298
-    MEMFD_CREATE = 319
-    USERFAULTFD = 323
-    MLOCK2 = 325
-    MEMFD_SECRET = 447
+
+class Call(IntEnum):
+    """Numbers of system calls."""
+
+    CLOSE = _number(3, 57)
+    MMAP = _number(9, 222)
+    MPROTECT = _number(10, 226)
+    MUNMAP = _number(11, 215)
+    IOCTL = _number(16, 29)
+    PWRITE = _number(18, 68)
+    MREMAP = _number(25, 216)
+    MADVISE = _number(28, 233)
+    SHMGET = _number(29, 194)
+    SHMAT = _number(30, 196)
+    SHMCTL = _number(31, 195)
+    SOCKET = _number(41, 198)
+    SETSOCKOPT = _number(54, 208)
+    FSYNC = _number(74, 82)
+    FTRUNCATE = _number(77, 46)
+    CHROOT = _number(161, 51)
+    SET_MEMPOLICY = _number(238, 237)
+    MIGRATE_PAGES = _number(256, 238)
+    OPENAT = _number(257, 56)
+    UNSHARE = _number(272, 97)
+    MOVE_PAGES = _number(279, 239)
+    FALLOCATE = _number(285, 47)
+    PERF_EVENT_OPEN = _number(298, 241)
+    MEMFD_CREATE = _number(319, 279)
+    BPF = _number(321, 280)
+    USERFAULTFD = _number(323, 282)
+    MLOCK2 = _number(325, 284)
+    PIDFD_OPEN = _number(434, 434)
+    MEMFD_SECRET = _number(447, 447)
 
 
 class Advice(IntEnum):
@@ -140,7 +148,7 @@ class Puppet:
         return self.scratch
 
     def open(self, path: Path, flags: int) -> int:
-        return self.call(Call.OPEN, self.pass_bytes(bytes(path) + b"\0"), flags, 0o600)
+        return self.call(Call.OPENAT, _AT_FDCWD, self.pass_bytes(bytes(path) + b"\0"), flags, 0o600)
 
     def map(
         self,

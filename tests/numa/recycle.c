@@ -34,7 +34,6 @@
 
 #include "lab.h"
 
-#define PAGE 4096ul
 #define MOST 4096
 #define TRIES 40
 

@@ -15,20 +15,22 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
+from schedhook.host.page_sizes import read_page_sizes
+from schedhook.testing.native import HUGE
 from schedhook.testing.processes import huge_page_pool
 from tests.balancing import setting
-from tests.numa.jobs import MIB, drop_caches, is_at_least, mounted_disk, repeating
-from tests.numa.puppet import HOME, HUGE, PAGE, Call, Memory, Puppet
+from tests.numa.jobs import drop_caches, is_at_least, mounted_disk, repeating
+from tests.numa.puppet import HOME, PAGE, Call, Memory, Puppet
 
 pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
 
 SETTINGS = Path("/sys/kernel/mm/transparent_hugepage")
 SIZES = [16, 64, 256, 1024, HUGE >> 10]
 """KiB."""
-SIZE = 12 * MIB
+SIZE = 6 * HUGE
 AT_FIRST = {0: SIZE // 3, 1: SIZE // 3 * 2}
 CHUNK = 2 * HUGE
-RATE = 1_000_000
+RATE = SIZE // 12_000_000 * 1_000_000
 """Bytes a second. Moving SIZE at this rate takes more than two windows."""
 WINDOW = 5.0
 
@@ -207,7 +209,7 @@ def test_folios_of_xfs(run: Any, puppet: Puppet, tmp_path: Path, kilobytes: int)
 
 
 @pytest.mark.parametrize("options", [[], ["--gentle"], ["--threads", 4]])
-@pytest.mark.parametrize("size", [HUGE, 1 << 30])
+@pytest.mark.parametrize("size", read_page_sizes().pools)
 def test_huge_pages_of_a_pool_change_places(
     run: Any, puppet: Puppet, size: int, options: list[object]
 ) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from schedhook.cli.main import main
+from schedhook.testing.native import HUGE
 from schedhook.values.errors import UsageError
 from tests.balancing import setting
 from tests.numa.disks import Slow, swapping_to
@@ -35,7 +36,7 @@ from tests.numa.jobs import (
     numa_maps_of,
     until,
 )
-from tests.numa.puppet import HUGE, PAGE, UNWRITTEN, Advice, Call, Memory, Puppet
+from tests.numa.puppet import PAGE, UNWRITTEN, Advice, Call, Memory, Puppet
 from tests.users import NOBODY
 
 pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]

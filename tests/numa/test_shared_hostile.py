@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from schedhook.testing.native import HUGE
 from schedhook.testing.processes import huge_page_pool
 from tests.numa.callers import call, deny
 from tests.numa.jobs import cgroup
-from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
+from tests.numa.puppet import PAGE, Advice, Call, Memory, Puppet
 from tests.numa.test_shared_counts import agree, charged
 from tests.numa.test_shared_objects import (
     MANY,

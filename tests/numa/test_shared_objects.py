@@ -25,10 +25,11 @@ import pytest
 from schedhook.backends.native import _core
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.roles.backend import Limits, SharedObject, Sweep
+from schedhook.testing.native import HUGE
 from schedhook.testing.processes import huge_page_pool
 from tests.numa.callers import be_nobody, call, deny
 from tests.numa.jobs import cgroup, mounted_disk, numa_stat, until
-from tests.numa.puppet import HUGE, PAGE, Advice, Call, Memory, Puppet
+from tests.numa.puppet import PAGE, Advice, Call, Memory, Puppet
 from tests.users import NOBODY
 
 pytestmark = pytest.mark.nodes(4)

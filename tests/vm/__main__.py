@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("summary", help=tiers.summary.__doc__)
     one.add_argument("tiers", nargs="+", metavar="TIER")
+
+    one = commands.add_parser("table", help=tiers.table.__doc__)
+    one.add_argument("tiers", nargs="+", metavar="TIER")
     return top
 
 
@@ -114,6 +117,9 @@ def main() -> int:
         return serve.run(options.directory.resolve(), options.command, seconds=options.timeout)
     if options.name == "summary":
         return tiers.summary(options.tiers)
+    if options.name == "table":
+        print("\n".join(tiers.table(options.tiers)))
+        return 0
     shape = machine.Shape(
         nodes=options.nodes,
         mib_per_node=options.mib_per_node,

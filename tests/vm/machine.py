@@ -33,7 +33,6 @@ from tests.vm.roots import (
 )
 
 PROGRAMS = {
-    "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
     "file": "file",
     "mke2fs": "e2fsprogs",
@@ -43,38 +42,19 @@ KERNEL_OPTIONS = [
     "loglevel=5",
     # Off until a test switches it on (tests/balancing.py): it would disturb measurements.
     "numa_balancing=disable",
-    # On a busy host an emulated timer can be too late for this check, which ends in a panic.
-    "no_timer_check",
-    "clocksource=tsc",
-    "tsc=reliable",
     # A guest that runs only these tests needs no defence. Under emulation the mitigations take a
     # tenth of its time, and programs at addresses that were not used before, half of each start.
     "mitigations=off",
-    "no5lvl",
     "norandmaps",
     # Else a write to a cpuset or an unmount waits for every processor to come by.
     "rcupdate.rcu_expedited=1",
     # memfd_secret(2); before 6.5 it is off by default.
     "secretmem.enable=1",
-    # Not needed here, and a third of the boot time under emulation.
-    "modprobe.blacklist=kvm_amd,kvm_intel,ahci,aesni_intel,sha1_ssse3,sha256_ssse3,sha512_ssse3,"
-    "ghash_clmulni_intel,acpi_cpufreq,powernow_k8",
 ]
 QEMU_OPTIONS = [
     # Each of virtme-ng's five serial devices has queues for 31 ports, and QEMU's main loop polls
     # them all whenever it wakes.
     "-global virtio-serial-pci.max_ports=2",
-]
-EMULATION_OPTIONS = [
-    # What the kernel does for the first four at each system call takes long to emulate. With erms
-    # and fsrm, kernel and C library copy and clear memory by `rep movsb` and `rep stosb`, which
-    # QEMU emulates byte by byte.
-    "-cpu max,-smap,-smep,-umip,-pku,-erms,-fsrm",
-]
-EMULATION_KERNEL_OPTIONS = [
-    # X86_FEATURE_REP_GOOD, which is no flag of the processor: else the kernel uses `rep movsq` and
-    # `rep stosq`, word by word.
-    "clearcpuid=112",
 ]
 IMAGE_LIMIT_MIB = 400
 OWN_SERIES = {"12": "6.1.", "13": "6.12."}
@@ -83,6 +63,55 @@ OWN_SERIES = {"12": "6.1.", "13": "6.12."}
 
 class CannotBoot(Exception):
     """A program or a kernel is missing; the message says how to install it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Processor:
+    """A kind of processor that a guest can have."""
+
+    elf: int
+    """Its number in the head of a program's file, elf(5)."""
+    qemu: str
+    package: str
+    """Debian's package with that program."""
+    vng: tuple[str, ...] = ()
+    """Options of vng(1)."""
+    kernel_options: tuple[str, ...] = ()
+    emulation: str
+    """Options of QEMU under emulation."""
+    emulation_kernel_options: tuple[str, ...] = ()
+
+
+X86 = Processor(
+    elf=0x3E,
+    qemu="qemu-system-x86_64",
+    package="qemu-system-x86",
+    kernel_options=(
+        # On a busy host an emulated timer can be too late for this check, which ends in a panic.
+        "no_timer_check",
+        "clocksource=tsc",
+        "tsc=reliable",
+        "no5lvl",
+        # Not needed here, and a third of the boot time under emulation.
+        "modprobe.blacklist=kvm_amd,kvm_intel,ahci,aesni_intel,sha1_ssse3,sha256_ssse3,"
+        "sha512_ssse3,ghash_clmulni_intel,acpi_cpufreq,powernow_k8",
+    ),
+    # What the kernel does for the first four at each system call takes long to emulate. With erms
+    # and fsrm, kernel and C library copy and clear memory by `rep movsb` and `rep stosb`, which
+    # QEMU emulates byte by byte.
+    emulation="-cpu max,-smap,-smep,-umip,-pku,-erms,-fsrm",
+    # X86_FEATURE_REP_GOOD, which is no flag of the processor: else the kernel uses `rep movsq` and
+    # `rep stosq`, word by word.
+    emulation_kernel_options=("clearcpuid=112",),
+)
+ARM64 = Processor(
+    elf=0xB7,
+    qemu="qemu-system-aarch64",
+    package="qemu-system-arm",
+    vng=("--arch", "arm64"),
+    # Signatures of pointers and vectors of many lengths take long to emulate.
+    emulation="-machine virt,gic-version=3 -cpu max,pauth-impdef=on,sve=off",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,15 +190,25 @@ def own_kernel(root: Path = HOST_ROOT) -> Path:
     return (own or kernels)[-1]
 
 
+def processor_of(root: Path) -> Processor:
+    """Return the processor whose programs are in a root directory."""
+    with (root / "usr/bin/env").open("rb") as file:
+        elf = int.from_bytes(file.read(20)[18:], "little")
+    found = [each for each in (X86, ARM64) if each.elf == elf]
+    if not found:
+        raise CannotBoot(f"{root} is for another processor than x86-64 and arm64")
+    return found[0]
+
+
 def has_kvm() -> bool:
     """Return whether the processor offers virtualisation; /dev/kvm can open and then hang."""
     flags = set(Path("/proc/cpuinfo").read_text().split())
     return bool(flags & {"vmx", "svm"}) and os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
-def virtme() -> str:
+def virtme(processor: Processor) -> str:
     """Return the path of vng(1). Raise if something that it needs is missing."""
-    for program, package in PROGRAMS.items():
+    for program, package in {**PROGRAMS, processor.qemu: processor.package}.items():
         if shutil.which(program) is None:
             raise CannotBoot(f"{program} is missing: apt-get install {package}")
     adjacent = Path(sys.executable).with_name("vng")
@@ -263,8 +302,10 @@ def running(
     root = setup.root
     if setup.systemd and root == HOST_ROOT:
         raise CannotBoot("--systemd needs another --root, into which its units are written")
-    vng, kernel = virtme(), setup.kernel or own_kernel(root)
-    kvm = has_kvm() if setup.kvm is None else setup.kvm
+    processor = processor_of(root)
+    is_foreign = processor != processor_of(HOST_ROOT)
+    vng, kernel = virtme(processor), setup.kernel or own_kernel(root)
+    kvm = not is_foreign and (has_kvm() if setup.kvm is None else setup.kvm)
     sharing = shared_options(root, shared)
     directories, private = python_directories(root), private_directories(root)
     start = shared / "start.sh"
@@ -276,6 +317,9 @@ def running(
         # A longer host name than 64 bytes is none: slurmctld ends for it.
         name = f"{shared.name[:40]}-{os.getpid()}"
         command = [vng, "--verbose", "--run", str(kernel), "--name", name]
+        command += processor.vng
+        if is_foreign:
+            command += ["--busybox", str(root / "bin/busybox")]
         command += setup.shape.options()
         # virtme-ng tries Debian 12's virtiofsd for ten seconds before it uses 9p.
         command += ["--force-9p", "--network", "loop", "--cwd", str(root)]
@@ -284,11 +328,12 @@ def running(
             command += systemd_options(root, shared, start)
         command += [] if kvm else ["--disable-kvm"]
         command += [f"--qemu-opts={option}" for option in QEMU_OPTIONS]
-        command += [] if kvm else [f"--qemu-opts={option}" for option in EMULATION_OPTIONS]
+        command += [] if kvm else [f"--qemu-opts={processor.emulation}"]
         # The host's files are read-only in the guest, except under the guest's own overlays.
         for path in private[:1]:
             command += ["--overlay-rwdir", str(path)]
-        for option in KERNEL_OPTIONS + ([] if kvm else EMULATION_KERNEL_OPTIONS):
+        emulated = () if kvm else processor.emulation_kernel_options
+        for option in (*KERNEL_OPTIONS, *processor.kernel_options, *emulated):
             command += ["--append", option]
         for number, directory in enumerate(directories):
             disk = image(directory, Path(temporary, f"{number}.img"))

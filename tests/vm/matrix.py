@@ -31,4 +31,6 @@ def run(path: Path, kernels: Sequence[Path], *, seconds: float, setup: machine.S
             tiers.run(
                 tier, seconds=seconds, nodes=None, setup=dataclasses.replace(setup, kernel=kernel)
             )
-    return tiers.summary(names)
+    status = tiers.summary(names)
+    print("\n".join(tiers.table(names)))
+    return status

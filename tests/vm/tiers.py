@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -187,6 +188,22 @@ def failures(path: Path) -> Iterator[str]:
             said = [line for line in lines if line.startswith((">", "E "))][:FAULT_LINES]
             text = "\n".join(line[:FAULT_WIDTH] for line in [*said, *lines[-1:]])
             yield f"{case.get('classname')}::{case.get('name')}\n{textwrap.indent(text, '    ')}"
+
+
+def table(names: Sequence[str]) -> Iterator[str]:
+    """Yield a table in Markdown: the counts of each tier, and why tests were skipped."""
+    yield "| Tests | Passed | Failed | Skipped | Why |"
+    yield "|---|---|---|---|---|"
+    for name in names:
+        junit = RESULTS / name / "junit.xml"
+        if not junit.exists():
+            yield f"| {name} | did not run to its end | | | |"
+            continue
+        count = Count.read(junit)
+        skips = ElementTree.parse(junit).getroot().iter("skipped")
+        reasons = Counter(str(skip.get("message")) for skip in skips)
+        why = "; ".join(f"{times} times {reason}" for reason, times in reasons.most_common())
+        yield f"| {name} | {count.passed} | {count.failed} | {count.skipped} | {why} |"
 
 
 def end_of(results: Path) -> str:

@@ -30,6 +30,7 @@ def test_of_a_tier_without_results_the_summary_has_the_end(
     (results / "out").write_text("test_a PASSED\n" * 100 + "test_b \n")
     (results / "console.log").write_text("Kernel panic - not syncing\n")
     assert tiers.summary(["numa-1"]) == 1
+    assert list(tiers.table(["numa-1"]))[-1] == "| numa-1 | did not run to its end | | | |"
     said = capsys.readouterr().out
     assert said.count("test_a") < 50
     assert "test_b \n    Kernel panic - not syncing\nnuma-1: did not run to its end" in said
@@ -58,3 +59,16 @@ def test_a_guest_has_the_kernel_of_its_debian(
     about = f'VERSION_ID="{release}"\n' if release else "ID=debian\n"
     (tmp_path / "etc/os-release").write_text(about)
     assert machine.own_kernel(tmp_path).name == f"vmlinuz-{own}"
+
+
+def test_a_table_says_why_tests_were_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiers, "RESULTS", tmp_path)
+    (tmp_path / "numa").mkdir()
+    skipped = '<testcase><skipped message="no room"/></testcase>'
+    (tmp_path / "numa/junit.xml").write_text(
+        '<testsuites><testsuite tests="5" failures="1" errors="0" skipped="2">'
+        f"<testcase/><testcase/><testcase/>{skipped}{skipped}</testsuite></testsuites>"
+    )
+    assert list(tiers.table(["numa"]))[-1] == "| numa | 2 | 1 | 2 | 2 times no room |"
