@@ -73,6 +73,13 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("table", help=tiers.table.__doc__)
     one.add_argument("tiers", nargs="+", metavar="TIER")
+
+    one = commands.add_parser("outcomes", help=tiers.outcomes.__doc__)
+    one.add_argument("files", nargs="+", metavar="FILE", help="such as test_folios")
+    one.add_argument(
+        "--column", nargs="+", action="append", required=True, metavar=("NAME", "TIER"),
+        help="a column, and whose results it has",
+    )  # fmt: skip
     return top
 
 
@@ -117,6 +124,10 @@ def main() -> int:
         return serve.run(options.directory.resolve(), options.command, seconds=options.timeout)
     if options.name == "summary":
         return tiers.summary(options.tiers)
+    if options.name == "outcomes":
+        columns = {name: names for name, *names in options.column}
+        print("\n".join(tiers.outcomes(columns, options.files)))
+        return 0
     if options.name == "table":
         print("\n".join(tiers.table(options.tiers)))
         return 0

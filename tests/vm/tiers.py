@@ -10,7 +10,7 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -204,6 +204,39 @@ def table(names: Sequence[str]) -> Iterator[str]:
         reasons = Counter(str(skip.get("message")) for skip in skips)
         why = "; ".join(f"{times} times {reason}" for reason, times in reasons.most_common())
         yield f"| {name} | {count.passed} | {count.failed} | {count.skipped} | {why} |"
+
+
+def outcomes(columns: Mapping[str, Sequence[str]], files: Sequence[str]) -> Iterator[str]:
+    """Yield a table in Markdown: what became of each test of `files` in each column.
+
+    A column is a kind of host with its tiers; a cell has the number of cases that passed.
+    """
+    cells: dict[str, dict[str, Counter[str]]] = {}
+    for column, names in columns.items():
+        for name in names:
+            for case in ElementTree.parse(RESULTS / name / "junit.xml").iter("testcase"):
+                file = str(case.get("classname")).rpartition(".")[2]
+                if file in files:
+                    test = f"{file}: {str(case.get('name')).partition('[')[0]}"
+                    cells.setdefault(test, {}).setdefault(column, Counter())[_outcome(case)] += 1
+    yield f"| Test | {' | '.join(columns)} |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for test, found in sorted(cells.items()):
+        words = [_cell(found.get(column, Counter())) for column in columns]
+        yield f"| `{test}` | {' | '.join(words)} |"
+
+
+def _outcome(case: ElementTree.Element) -> str:
+    """Return `passed`, `failed` or why a test was skipped."""
+    if (skipped := case.find("skipped")) is not None:
+        return str(skipped.get("message"))
+    return "passed" if case.find("failure") is None and case.find("error") is None else "failed"
+
+
+def _cell(found: Counter[str]) -> str:
+    passed = found.pop("passed", 0)
+    words = [f"{times} {why}" if why == "failed" else why for why, times in found.items()]
+    return "; ".join([*([str(passed)] if passed else []), *words]) or "not run"
 
 
 def end_of(results: Path) -> str:

@@ -72,3 +72,22 @@ def test_a_table_says_why_tests_were_skipped(
         f"<testcase/><testcase/><testcase/>{skipped}{skipped}</testsuite></testsuites>"
     )
     assert list(tiers.table(["numa"]))[-1] == "| numa | 2 | 1 | 2 | 2 times no room |"
+
+
+def test_outcomes_are_told_by_test_and_kind_of_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiers, "RESULTS", tmp_path)
+    one = '<testcase classname="tests.numa.test_a" name="test_x[1]"/>'
+    two = '<testcase classname="tests.numa.test_a" name="test_x[2]">{}</testcase>'
+    other = '<testcase classname="tests.numa.test_b" name="test_y"/>'
+    for name, what in ("old", '<skipped message="no room"/>'), ("new", "<failure/>"):
+        (tmp_path / name).mkdir()
+        suite = f"<testsuite>{one}{two.format(what)}{other}</testsuite>"
+        (tmp_path / name / "junit.xml").write_text(suite)
+    columns = {"6.1": ["old"], "7.3": ["new"], "both": ["old", "new"]}
+    assert list(tiers.outcomes(columns, ["test_a"])) == [
+        "| Test | 6.1 | 7.3 | both |",
+        "|---|---|---|---|",
+        "| `test_a: test_x` | 1; no room | 1; 1 failed | 2; no room; 1 failed |",
+    ]
