@@ -28,7 +28,7 @@ from schedhook.journal.journal import Journal
 from schedhook.values.model import Placement, PlacementOverride
 from schedhook.values.sets import CpuSet, NodeSet
 from tests.numa.agents import recorded
-from tests.numa.jobs import CGROUPS, Job, until
+from tests.numa.jobs import CGROUPS, Job, is_at_least, until
 from tests.numa.slurm_jobs import SCOPE
 from tests.users import NOBODY
 
@@ -302,7 +302,13 @@ def test_each_capability_is_needed_and_together_they_are_enough(host: Host) -> N
 
 
 def documented() -> dict[str, set[str]]:
-    """Return which checks fail without which capability, as docs/explanation/security.md says."""
+    """Return which checks fail without which capability, as docs/explanation/security.md says.
+
+    On newer kernels CAP_PERFMON, which CAP_SYS_ADMIN contains, suffices for reading.
+    """
     text = (PROJECT / "docs/explanation/security.md").read_text()
     rows = re.findall(r"^\| (CAP_\w+) \|.*\| (.*) \|$", text, re.MULTILINE)
-    return {name: set(re.findall(r"`(\w+)`", checks)) for name, checks in rows}
+    fails = {name: set(re.findall(r"`(\w+)`", checks)) for name, checks in rows}
+    if is_at_least(6, 15):
+        fails["CAP_SYS_PTRACE"] &= {"opens_a_mapped_object"}
+    return fails

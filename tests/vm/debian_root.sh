@@ -15,7 +15,7 @@ rm -rf --one-file-system "$root"
 mkdir -p "$(dirname "$root")"
 # pip shall reach its index as on this host: by its variables, and with its certificates.
 certificates=/etc/ssl/certs/ca-certificates.crt
-# A mirror of sid can be a few days old.
-mmdebstrap --variant=apt --quiet --architectures="$arch" --aptopt='Acquire::Check-Valid-Until "false"' \
+# A mirror of sid can be a few days old. virtme-ng makes its own initramfs.
+INITRD=No mmdebstrap --variant=apt --quiet --architectures="$arch" --aptopt='Acquire::Check-Valid-Until "false"' \
     --include="$* ca-certificates" --customize-hook="cp $certificates \"\$1$certificates\"" \
     "$suite" "$root" "${MIRROR:-http://deb.debian.org/debian}"

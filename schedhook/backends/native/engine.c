@@ -460,6 +460,25 @@ static bool is_selected(const struct sh_options *options, const struct sh_page *
            page->address + page->size <= options->only[*next].end;
 }
 
+/* Whether the batch must be moved before the page is added. Pages that may be one folio stay
+ * together if frames do not tell, unless calls must be short: what follows of a folio that has
+ * moved would look as if it had always been there. */
+static bool is_batch_full(const struct mover *mover, const struct sh_page *page, uint64_t gathered)
+{
+    const struct sh_range *range = mover->range;
+    size_t count = mover->batch.count;
+    uint64_t unit = range->folio_size, last;
+
+    if (!count)
+        return false;
+    if (!unit || range->page_size != range->base_size || sh_tells_folios(range) ||
+        mover->options->call_ns)
+        return count == BATCH_ENTRIES || gathered + page->size > mover->batch_bytes;
+    last = mover->batch.address[count - 1];
+    return page->address / unit != last / unit && (gathered + unit > mover->batch_bytes ||
+                                                   count + unit / range->base_size > BATCH_ENTRIES);
+}
+
 int sh_sweep(const struct sh_range *range, const struct sh_options *options,
              struct sh_result *result)
 {
@@ -492,14 +511,14 @@ int sh_sweep(const struct sh_range *range, const struct sh_options *options,
         struct sh_page page;
 
         batch->count = 0;
-        while (batch->count < BATCH_ENTRIES) {
+        for (;;) {
             error = sh_scanner_next(&scanner, &page);
             more = !error && page.size;
             if (!more)
                 break;
             if (!is_selected(options, &page, &extent))
                 continue;
-            if (batch->count && gathered + page.size > mover->batch_bytes) {
+            if (is_batch_full(mover, &page, gathered)) {
                 sh_scanner_return(&scanner, &page);
                 break;
             }

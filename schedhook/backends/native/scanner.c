@@ -24,8 +24,7 @@ struct scan_arguments {
 #define SCAN_IS_ZERO_FRAME (1u << 5)
 #define SCAN_IS_HUGE (1u << 6)
 
-/* Whether the kernel's flags of frames can tell which pages of the range belong to one folio. */
-static bool tells_folios(const struct sh_range *range)
+bool sh_tells_folios(const struct sh_range *range)
 {
     return range->kpageflags >= 0 && range->folio_size && range->page_size == range->base_size;
 }
@@ -43,7 +42,7 @@ int sh_scanner_open(struct sh_scanner *scanner, const struct sh_range *range)
     scanner->position = scanner->walked = range->start;
     scanner->until = range->end;
     scanner->entries_start = scanner->entries_end = range->start;
-    if (!range->use_scan || tells_folios(range)) {
+    if (!range->use_scan || sh_tells_folios(range)) {
         scanner->entry_room = PAGEMAP_ENTRIES;
         if (2 * range->folio_size / range->base_size > scanner->entry_room)
             scanner->entry_room = 2 * range->folio_size / range->base_size;
@@ -305,7 +304,7 @@ static uint64_t folio_bytes(struct sh_scanner *scanner, uint64_t address, bool *
 
     *whole = true;
     *flags = 0;
-    if (!tells_folios(scanner->range))
+    if (!sh_tells_folios(scanner->range))
         return base;
     read_flags(scanner, address);
     *flags = *flags_at(scanner, address);
@@ -393,7 +392,7 @@ int sh_scanner_next(struct sh_scanner *scanner, struct sh_page *page)
     const struct sh_range *range = scanner->range;
 
     if (range->use_scan)
-        return tells_folios(range) ? next_both(scanner, page) : next_scanned(scanner, page);
+        return sh_tells_folios(range) ? next_both(scanner, page) : next_scanned(scanner, page);
     page->size = 0;
     while (scanner->position < scanner->until || next_extents(scanner)) {
         int error = next_read(scanner, scanner->until, scanner->until, page);
@@ -425,7 +424,7 @@ uint64_t sh_boundary(const struct sh_range *range)
 
     whole.start -= range->base_size; /* the page before the cut */
     whole.use_scan = false;
-    if (!tells_folios(range) || sh_scanner_open(&scanner, &whole))
+    if (!sh_tells_folios(range) || sh_scanner_open(&scanner, &whole))
         return 0;
     if (!read_more(&scanner, whole.end)) {
         uint64_t entry = *entry_at(&scanner, whole.start);

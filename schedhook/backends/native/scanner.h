@@ -46,6 +46,9 @@ struct sh_page {
     bool is_zero;   /* the huge zero page, unless a scan has left it out */
 };
 
+/* Whether the kernel's flags of frames can tell which pages of the range belong to one folio. */
+bool sh_tells_folios(const struct sh_range *range);
+
 /* Returns 0 or SH_NO_LOCAL_MEMORY. */
 int sh_scanner_open(struct sh_scanner *scanner, const struct sh_range *range);
 void sh_scanner_close(struct sh_scanner *scanner);
