@@ -52,6 +52,7 @@ __all__ = [
     "open_pagemap",
     "open_task",
     "read_areas",
+    "read_cgroup",
     "read_command",
     "read_environment",
     "read_first_entry",
@@ -163,12 +164,22 @@ def open_task(pid: int, task: int, root: Path = Path("/")) -> int:
 def open_cgroup(pid: int, root: Path = Path("/")) -> tuple[int, bytes]:
     """Return a descriptor of /proc/PID/cgroup, and what the file shows now.
 
-    Reading it again at offset 0 shows the cgroups of then; it fails with ESRCH once the process has
-    been waited for, even if another one has got the number.
+    `read_cgroup` reads it again.
     """
     text = read(pid, "cgroup", root)
     with translated(pid, "cgroup", root):
         return os.open(proc_path(pid, "cgroup", root), os.O_RDONLY | os.O_CLOEXEC), text
+
+
+def read_cgroup(pid: int, descriptor: int, most: int, root: Path = Path("/")) -> bytes:
+    """Return at most so many bytes of what a descriptor of `open_cgroup` shows by now.
+
+    Raise ProcessGoneError once the process has been waited for, even if another one has got the
+    number; SchedhookError if the kernel cannot show the cgroup: older ones fail with ENAMETOOLONG
+    if its name has more than 4095 bytes.
+    """
+    with translated(pid, "cgroup", root):
+        return os.pread(descriptor, most, 0)
 
 
 def open_memory(pid: int, task: int, root: Path = Path("/")) -> int:

@@ -80,8 +80,9 @@ class HeldProcess:
         if self.pidfd < 0:
             return False
         try:
-            found = os.pread(self._cgroup_file, len(self._cgroup) + 1, 0)
-        except ProcessLookupError:
+            most = len(self._cgroup) + 1
+            found = processes.read_cgroup(self.pid, self._cgroup_file, most, self._root)
+        except ProcessGoneError:
             return False
         return found == self._cgroup and not has_exited(self.pidfd)
 

@@ -12,7 +12,7 @@ import pytest
 
 from schedhook.backends.native.held import HeldProcess
 from schedhook.host import processes
-from schedhook.values.errors import ProcessGoneError
+from schedhook.values.errors import ProcessGoneError, SchedhookError
 
 
 @pytest.fixture
@@ -62,6 +62,16 @@ def test_a_process_in_another_cgroup_is_not_held_alive(
     text = Path(f"/proc/{child.pid}/cgroup").read_bytes()
     monkeypatch.setattr(processes, "open_cgroup", lambda *_: (_file_with(text + b"x"), text))
     with pytest.raises(ProcessGoneError):
+        HeldProcess(child.pid, Path("/"))
+
+
+def test_a_cgroup_that_the_kernel_cannot_show_is_an_error_of_ours(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any other error would end a relocation without a report."""
+    unreadable = os.open("/", os.O_RDONLY)  # EISDIR, in place of ENAMETOOLONG
+    monkeypatch.setattr(processes, "open_cgroup", lambda *_: (unreadable, b"0::/\n"))
+    with pytest.raises(SchedhookError, match=f"cannot read /proc/{child.pid}/cgroup"):
         HeldProcess(child.pid, Path("/"))
 
 
