@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+
+from schedhook.host._short_texts import keep_results
 
 _BEYOND = 1 << 64
 """An address above all mappings."""
 _MOST_TEXTS = 4096
+_LONGEST_TEXT = 512
 _KERNELS = (b"[vdso]", b"[vvar", b"[uprobes")
 """How names of mappings of the kernel's own pages begin: the vDSO, its data, what uprobes run. Also
 in _joined.c."""
@@ -50,7 +52,7 @@ class MapsLine:
         return cls(start, end, *_parse_rest(rest))
 
 
-@lru_cache(_MOST_TEXTS)  # a job's processes map the same files
+@keep_results(_MOST_TEXTS, _LONGEST_TEXT)  # a job's processes map the same files
 def _parse_rest(rest: bytes) -> tuple[bool, int, str, int, bytes]:
     """Return whether a line behind the addresses is shared, its offset, device, inode and name."""
     words = rest.split(None, 4)

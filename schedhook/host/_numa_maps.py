@@ -10,8 +10,8 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 
+from schedhook.host._short_texts import keep_results
 from schedhook.host.page_sizes import BASE_PAGE
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -19,6 +19,7 @@ _OTHER_FIELDS = frozenset(
     (b"heap", b"stack", b"dirty", b"mapped", b"swapcache", b"active", b"writeback")
 )
 _MOST_TEXTS = 1024
+_LONGEST_TEXT = 512
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ def parse_numa_maps(data: bytes, resident_only: bool) -> Iterator[tuple[int, Num
             continue
 
 
-@lru_cache(_MOST_TEXTS)  # the lines of a job's processes are alike
+@keep_results(_MOST_TEXTS, _LONGEST_TEXT)  # the lines of a job's processes are alike
 def parse_line(text: bytes) -> NumaLine:
     """Parse what follows the address. Raise ValueError if the line is truncated."""
     words = text.rstrip(b"\n").split(b" ")

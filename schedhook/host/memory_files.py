@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 from schedhook.host._maps import MapsLine, parse_shared
 from schedhook.host._proc import live_task, proc_path, read, task_file
+from schedhook.host._short_texts import keep_results
 from schedhook.values.errors import SchedhookError
 from schedhook.values.model import MemoryKind
 from schedhook.values.objects import ObjectId, ObjectKind
@@ -22,6 +23,9 @@ _MEMORY_FILE_SYSTEMS = {
     b"ramfs": MemoryKind.SHMEM,
     b"hugetlbfs": MemoryKind.HUGE,
 }
+
+_MOST_TABLES = 16
+_LONGEST_TABLE = 256 << 10
 
 Identify = Callable[[MapsLine, bytes], ObjectId]
 """Returns the id of a mapping's object, which has that name."""
@@ -52,7 +56,7 @@ def memory_devices(pid: int, root: Path = Path("/")) -> Mapping[str, MemoryKind]
     return _find_devices(data)
 
 
-@lru_cache(16)  # a job's processes have few mount namespaces
+@keep_results(_MOST_TABLES, _LONGEST_TABLE)  # a job's processes have few mount namespaces
 def _find_devices(mountinfo: bytes) -> Mapping[str, MemoryKind]:
     devices: dict[str, MemoryKind] = {}
     for text in mountinfo.split(b"\n"):
