@@ -187,6 +187,8 @@ class HeldProcess:
 
     def _count(self, act: Callable[[], _T]) -> _T:
         with self._lock:
+            if self._is_closed:  # the caller was interrupted before another thread began
+                raise self.gone()
             self._calls += 1
         try:
             return act()

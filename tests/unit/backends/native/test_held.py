@@ -87,6 +87,16 @@ def test_asking_whether_it_lives_opens_no_file(
     held.close()
 
 
+def test_no_call_begins_once_it_is_closed(child: subprocess.Popen[bytes]) -> None:
+    """Another file can have the number of a descriptor by then."""
+    held = HeldProcess(child.pid, Path("/"))
+    held.close()
+    begun: list[int] = []
+    with pytest.raises(ProcessGoneError):
+        held.call(lambda: begun.append(held.pidfd))
+    assert not begun
+
+
 def _file_with(text: bytes) -> int:
     file = os.memfd_create("cgroup")
     os.write(file, text)
