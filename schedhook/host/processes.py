@@ -161,22 +161,22 @@ def open_task(pid: int, task: int, root: Path = Path("/")) -> int:
         return os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC)
 
 
-def open_cgroup(pid: int, root: Path = Path("/")) -> tuple[int, bytes]:
-    """Return a descriptor of /proc/PID/cgroup, and what the file shows now.
+def open_cgroup(pid: int, task: int, root: Path = Path("/")) -> tuple[int, bytes]:
+    """Return a descriptor of the thread's file `cgroup`, and what that shows now.
 
     `read_cgroup` reads it again.
     """
-    text = read(pid, "cgroup", root)
-    with translated(pid, "cgroup", root):
-        return os.open(proc_path(pid, "cgroup", root), os.O_RDONLY | os.O_CLOEXEC), text
+    text = read(pid, name := task_file("cgroup", task), root)
+    with translated(pid, name, root):
+        return os.open(proc_path(pid, name, root), os.O_RDONLY | os.O_CLOEXEC), text
 
 
 def read_cgroup(pid: int, descriptor: int, most: int, root: Path = Path("/")) -> bytes:
     """Return at most so many bytes of what a descriptor of `open_cgroup` shows by now.
 
-    Raise ProcessGoneError once the process has been waited for, even if another one has got the
-    number; SchedhookError if the kernel cannot show the cgroup: older ones fail with ENAMETOOLONG
-    if its name has more than 4095 bytes.
+    Raise ProcessGoneError once the thread has ended (the first: has been waited for), even if
+    another one has got the number; SchedhookError if the kernel cannot show the cgroup: older ones
+    fail with ENAMETOOLONG if its name has more than 4095 bytes.
     """
     with translated(pid, "cgroup", root):
         return os.pread(descriptor, most, 0)

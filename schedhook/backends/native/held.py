@@ -55,10 +55,11 @@ class HeldProcess:
         self.pidfd = open_pidfd(pid, root)
         try:
             check_proc(pid, self.pidfd, root)
-            self._cgroup_file, self._cgroup = processes.open_cgroup(pid, root)
             self.command = processes.read_command(pid, root)
             # If the first thread has ended and others run on, the calls need one of those.
             self.task = processes.live_task(pid, root)
+            # A thread that has ended does not follow the others into another cgroup.
+            self._cgroup_file, self._cgroup = processes.open_cgroup(pid, self.task, root)
             if self.task != pid:
                 self.comm = processes.open_task(pid, self.task, root)
             stat = processes.read_stat(pid, root, self.task)
@@ -83,7 +84,9 @@ class HeldProcess:
             most = len(self._cgroup) + 1
             found = processes.read_cgroup(self.pid, self._cgroup_file, most, self._root)
         except ProcessGoneError:
-            return False
+            if self.task == self.pid:
+                return False
+            found = self._cgroup  # that thread has ended, and others may run on
         return found == self._cgroup and not has_exited(self.pidfd)
 
     def require_alive(self) -> None:

@@ -4,7 +4,9 @@ import io
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,12 +16,34 @@ from schedhook.backends.native.held import HeldProcess
 from schedhook.host import processes
 from schedhook.values.errors import ProcessGoneError, SchedhookError
 
+_LEAVE = """
+import ctypes, os, threading
+other = threading.Thread(target=os.read, args=(0, 1))
+other.start()
+threading.Thread(target=threading.Event().wait).start()
+print(other.native_id, flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+"""A program whose first thread ends, and the next one once its standard input does."""
+
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["sleep", "60"]) as child:
         yield child
         child.kill()
+
+
+@pytest.fixture
+def left() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Yield a process whose first thread has ended, and the number of the next one."""
+    command = [sys.executable, "-c", _LEAVE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        other = int(process.stdout.readline())
+        _until(lambda: processes.live_task(process.pid) == other)
+        yield process, other
+        process.kill()
 
 
 def test_a_running_process_is_not_exiting(child: subprocess.Popen[bytes]) -> None:
@@ -65,6 +89,34 @@ def test_a_process_in_another_cgroup_is_not_held_alive(
         HeldProcess(child.pid, Path("/"))
 
 
+def test_the_cgroup_is_that_of_a_thread_that_has_not_ended(
+    left: tuple[subprocess.Popen[bytes], int],
+) -> None:
+    """The first thread's own file does not show where the others are moved."""
+    process, other = left
+    held = HeldProcess(process.pid, Path("/"))
+    files = {str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()}
+    assert f"/proc/{process.pid}/task/{other}/cgroup" in files
+    assert held.alive()
+    held.close()
+
+
+def test_a_process_outlives_the_thread_by_which_it_is_held(
+    left: tuple[subprocess.Popen[bytes], int],
+) -> None:
+    """It can be held again by the next one."""
+    process, other = left
+    held = HeldProcess(process.pid, Path("/"))
+    assert process.stdin
+    process.stdin.close()
+    _until(lambda: processes.live_task(process.pid) != other)
+    assert held.alive()
+    process.kill()
+    process.wait()
+    assert not held.alive()
+    held.close()
+
+
 def test_a_cgroup_that_the_kernel_cannot_show_is_an_error_of_ours(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +147,13 @@ def test_no_call_begins_once_it_is_closed(child: subprocess.Popen[bytes]) -> Non
     with pytest.raises(ProcessGoneError):
         held.call(lambda: begun.append(held.pidfd))
     assert not begun
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def _file_with(text: bytes) -> int:
