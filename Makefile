@@ -26,7 +26,7 @@ TRIXIE := build/roots/trixie-tests
 SID := build/roots/sid-tests
 # A root for arm64, with Debian 13's kernel that has pages of 16 KiB: its programs run emulated.
 ARM64 := build/roots/arm64-tests
-ARM64_PACKAGES := gcc libc6-dev python3-dev python3-venv numactl busybox-static udev xfsprogs dmsetup \
+ARM64_PACKAGES := gcc libc6-dev python3-dev python3-venv numactl busybox-static e2fsprogs udev xfsprogs dmsetup \
     iproute2 util-linux-extra linux-image-arm64-16k
 ON_ARM64 := tests/contract tests/numa/test_contract_native.py tests/numa/test_folios.py \
     tests/numa/test_page_situations.py tests/numa/test_relocate.py tests/numa/test_balancing.py

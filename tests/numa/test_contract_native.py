@@ -77,6 +77,17 @@ def test_huge_pages_take_few_calls(means: str) -> None:
         assert anon_huge(process.pid, process.start) == size
 
 
+def test_a_folio_larger_than_a_batch_is_counted_whole() -> None:
+    with (
+        NativeSubject(nodes=[0] * 4, folio_size=HUGE) as process,
+        NativeBackend().attach(process.pid) as target,
+    ):
+        area, limits = area_of(target, process), Limits(batch_bytes=64 << 10)
+        done = target.sweep(area, area.start, area.end, {0: 2}, shared=False, limits=limits)
+        assert not done.failures
+        assert done.moved == {(0, 2): 4 * HUGE}
+
+
 def test_of_many_huge_pages_only_a_held_one_stays() -> None:
     with (
         NativeSubject(nodes=[0] * 6, folio_size=HUGE) as process,

@@ -250,7 +250,7 @@ def test_one_folio_of_two_areas(run: Any, puppet: Puppet) -> None:
 def test_a_folio_follows_all_of_its_accesses(
     capsys: pytest.CaptureFixture[str], puppet: Puppet, tmp_path: Path, kilobytes: int, beside: int
 ) -> None:
-    """A few pages of the first folio are used from node 1, and the others from node 0."""
+    """A quarter of the first folio is used from node 1, and the rest of it from node 0."""
     with folios_of(kilobytes):
         memory = puppet.map(2 * HUGE, huge=True)
         puppet.fill(memory, 0)
@@ -259,7 +259,8 @@ def test_a_folio_follows_all_of_its_accesses(
         memory = puppet.shift(memory, beside) if beside else memory
         os.sched_setaffinity(puppet.pid, {0, 1})
         pages = memory.pages[: folio // PAGE]
-        rows = [(1, page, 10) for page in pages[:4]] + [(0, page, 10) for page in pages[4:]]
+        few = len(pages) // 4
+        rows = [(1, page, 10) for page in pages[:few]] + [(0, page, 10) for page in pages[few:]]
         rows += [(1, page + folio, 10) for page in pages]
         log = tmp_path / "log.csv"
         lines = [f"{puppet.pid},{node},{page},{count}" for node, page, count in rows]

@@ -42,6 +42,8 @@ from tests.users import NOBODY
 pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
 
 PAGES = 64
+IN_HUGE = HUGE // PAGE
+"""Pages in a huge one."""
 
 
 @pytest.fixture
@@ -294,7 +296,7 @@ def test_pages_in_swap(puppet: Puppet, relocate: Any) -> None:
     present = 2 * (PAGES - 48)
     assert present <= report["moved"] <= present + reached
     assert is_complete(report, report["moved"])
-    assert "0.2 MiB are in swap" in report["notes"][0]
+    assert f"{48 * PAGE / MIB:.1f} MiB are in swap" in report["notes"][0]
     assert puppet.residency(private) == puppet.residency(shared) == {2: (PAGES - 48) * PAGE}
     assert puppet.is_intact(private)
     assert puppet.is_intact(shared)
@@ -338,14 +340,15 @@ def test_areas_without_access(puppet: Puppet, relocate: Any) -> None:
     small, huge = puppet.anonymous(PAGES), puppet.map(2 * HUGE, huge=True)
     puppet.fill(huge, 0)
     puppet.protect(small.part(0, 32), 0)
-    puppet.protect(huge.part(0, 512), 0)
+    puppet.protect(huge.part(0, IN_HUGE), 0)
     hidden = -errno.ENOENT in puppet.status(small.pages)  # Linux 6.1 to 6.4
     bound = relocate("--gentle")
-    assert bound["moved"] == (544 if hidden else 1088)
-    assert (bound["exit"], bound["left"]) == ((3, {"hidden": 544}) if hidden else (0, {}))
+    half = 32 + IN_HUGE
+    assert bound["moved"] == (half if hidden else 2 * half)
+    assert (bound["exit"], bound["left"]) == ((3, {"hidden": half}) if hidden else (0, {}))
     if hidden:
         report = relocate()
-        assert is_complete(report, 544)
+        assert is_complete(report, half)
         assert "migrate_pages(2) was called" in report["notes"][0]
     for memory in (small, huge):
         assert puppet.residency(memory) == {2: memory.size}
@@ -443,11 +446,13 @@ def test_huge_pages_of_which_a_part_is_mapped(puppet: Puppet, relocate: Any) -> 
     puppet.fill(memory, 0)
     assert huge_bytes(puppet) == 4 * HUGE
     puppet.call(Call.MUNMAP, memory.start, HUGE // 2)
-    puppet.protect(memory.part(512 + 256, 1024), mmap.PROT_READ)
-    puppet.advise(memory.part(1024, 1025), Advice.DONTNEED)
+    second, third = IN_HUGE, 2 * IN_HUGE
+    puppet.protect(memory.part(second + IN_HUGE // 2, third), mmap.PROT_READ)
+    puppet.advise(memory.part(third, third + 1), Advice.DONTNEED)
     assert huge_bytes(puppet) == HUGE
-    assert is_complete(relocate(), 2048 - 256 - 1)
-    assert puppet.residency(memory) == {2: (2048 - 256 - 1) * PAGE}
+    rest = 4 * IN_HUGE - IN_HUGE // 2 - 1
+    assert is_complete(relocate(), rest)
+    assert puppet.residency(memory) == {2: rest * PAGE}
     assert huge_bytes(puppet) == HUGE
 
 
@@ -460,7 +465,7 @@ def test_huge_pages_for_which_the_new_node_has_only_small_ones(
     drop_caches()
     memory = puppet.map(4 * HUGE, huge=True)
     puppet.fill(memory, 0)
-    pool = "/sys/devices/system/node/node2/hugepages/hugepages-2048kB/nr_hugepages"
+    pool = f"/sys/devices/system/node/node2/hugepages/hugepages-{HUGE >> 10}kB/nr_hugepages"
     with Puppet() as other, setting("/proc/sys/vm/compact_unevictable_allowed", 0):
         scattered = other.anonymous(128 * MIB // PAGE, 2)
         other.thin(scattered)
@@ -580,7 +585,7 @@ def test_segments_and_files_in_memory(puppet: Puppet, relocate: Any, tmp_path: P
         puppet.call(Call.FTRUNCATE, file, 2 * HUGE)
         huge = puppet.map(2 * HUGE, flags=mmap.MAP_SHARED, file=file)
         puppet.fill(huge, 0)
-        assert is_complete(relocate(), PAGES + 1024)
+        assert is_complete(relocate(), PAGES + 2 * IN_HUGE)
         for memory in (small, huge):
             assert puppet.residency(memory) == {2: memory.size}
             assert puppet.is_intact(memory)
@@ -618,6 +623,8 @@ def movable_zone(node: int) -> Iterator[None]:
             until(partial(goes_offline, state))
             state.write_text("online_kernel")
         return
+    if os.uname().machine == "aarch64":
+        pytest.skip("arm64 takes no memory offline that was there at the boot")
     raise AssertionError(f"no block of node {node} can be taken offline")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,15 @@ def charged(path: Path, *kinds: str) -> dict[int, int]:
     `kinds` are rows of memory.numa_stat; without them, all memory that processes can map.
     """
     return numa_stat(path, *(kinds or ("anon", "file")))
+
+
+def steady(read: Callable[[], dict[int, int]]) -> dict[int, int]:
+    """Return what is read twice in a row: the kernel's sums can be two seconds old."""
+    last, found = None, read()
+    while found != last:
+        time.sleep(2.5)
+        last, found = found, read()
+    return found
 
 
 def agree(ours: int, kernels: int, of: int) -> bool:
@@ -216,7 +226,7 @@ def test_an_interpreter_that_forks(run: Any, strategy: str) -> None:
         words = [sys.executable, "-I", "-S", "-c", script + "time.sleep(600)"]
         parent = subprocess.Popen(["/bin/sh", "-c", join.format(path), "sh", *words])
         until(lambda: len((path / "cgroup.procs").read_text().split()) == 5)
-        before = charged(path, "anon")[OLD]
+        before = steady(lambda: charged(path, "anon"))[OLD]
         words = ["--cgroup", path, "--from", OLD, "--to", NEW, "--strategy", strategy]
         _, report = run("relocate", *words)
         moved = charged(path, "anon")[NEW]
