@@ -80,8 +80,8 @@ numa: $(VENV)/installed tier-packages compiled
 	exit $$status
 
 # Slurm on cgroups of version 1; huge pages of 1 GiB, on large nodes; Slurm and the kernel's contract
-# on Debian 13 and on sid, and each situation of a page on sid's kernel; and tests/numa on every kind
-# of host: clean and dirty, without NUMA balancing and with it, on the distribution's kernel and on
+# on Debian 13 and on sid, and each situation of a page on sid's kernel; what moves pages on arm64 with
+# pages of 16 KiB; and tests/numa on every kind of host: clean and dirty, without NUMA balancing and with it, on the distribution's kernel and on
 # those of the backports. Some hours.
 matrix: $(VENV)/installed tier-packages compiled trixie $(KERNELS:%=%/done)
 	$(BIN)/python -m tests.numa.programs
@@ -94,6 +94,8 @@ matrix: $(VENV)/installed tier-packages compiled trixie $(KERNELS:%=%/done)
 	make --no-print-directory sid && \
 	    $(BIN)/python -m tests.vm test --root $(SID) tests/slurm tests/contract \
 	    tests/numa/test_contract_native.py tests/numa/test_page_situations.py || status=1; \
+	make --no-print-directory arm64 && \
+	    $(BIN)/python -m tests.vm test --mib-per-node 2560 --elsewhere $(ARM64) $(ON_ARM64) || status=1; \
 	$(BIN)/python -m tests.vm matrix tests/numa --with $(KERNELS:%=%/boot/vmlinuz-*) || status=1; \
 	exit $$status
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ import pytest
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.cli.main import main
 from schedhook.roles.backend import Limits
+from schedhook.testing.native import HUGE
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.sets import NodeSet
 from tests.numa.jobs import (
@@ -36,8 +38,8 @@ pytestmark = pytest.mark.nodes(4)
 STRATEGIES = ["move-pages", "migrate-process"]
 BIG = 400
 """MiB; the size for which the project makes promises."""
-MEDIUM = 120
-"""MiB; several units of work for several threads."""
+MEDIUM = 128
+"""MiB; several units of work for several threads, and whole huge pages of any processor."""
 SMALL = 64
 ENOUGH = 0.999
 
@@ -77,23 +79,24 @@ def huge_bytes(job: Job) -> int:
 
 @pytest.fixture
 def huge_pools() -> Iterator[Any]:
-    """Set the pools of 2 MiB pages of nodes 0 and 2."""
+    """Set the pools of huge pages of nodes 0 and 2, in MiB."""
 
-    def set_pool(node: int, pages: int) -> int:
-        name = f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages"
-        Path(name).write_text(str(pages))
-        return int(Path(name).read_text())
+    def has_pool(node: int, mib: int) -> bool:
+        pools = f"/sys/devices/system/node/node{node}/hugepages/hugepages-{HUGE >> 10}kB"
+        pages, pool = mib * MIB // HUGE, Path(pools, "nr_hugepages")
+        pool.write_text(str(pages))
+        return int(pool.read_text()) == pages
 
-    yield set_pool
+    yield has_pool
     for node in (0, 2):
-        set_pool(node, 0)
+        has_pool(node, 0)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_pages_of_a_huge_page_pool(run: Any, huge_pools: Any, strategy: str) -> None:
     drop_caches()
-    assert huge_pools(0, MEDIUM // 2) == MEDIUM // 2
-    assert huge_pools(2, MEDIUM // 2) == MEDIUM // 2
+    assert huge_pools(0, MEDIUM)
+    assert huge_pools(2, MEDIUM)
     with Job("huge", MEDIUM, 0) as job:
         relocated(run, job, strategy)
 
@@ -101,8 +104,8 @@ def test_pages_of_a_huge_page_pool(run: Any, huge_pools: Any, strategy: str) -> 
 def test_without_a_pool_the_kernel_makes_huge_pages_or_says_why(run: Any, huge_pools: Any) -> None:
     """Kernels differ in whether they allocate new huge pages; every page must be accounted for."""
     drop_caches()
-    assert huge_pools(0, 50) == 50
-    with Job("huge", 100, 0) as job:
+    assert huge_pools(0, MEDIUM)
+    with Job("huge", MEDIUM, 0) as job:
         status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2)
         stayed = job.residency().get(0, 0)
         assert report["left_by_reason"] == ({"ENOMEM": stayed} if stayed else {}), report
@@ -111,10 +114,10 @@ def test_without_a_pool_the_kernel_makes_huge_pages_or_says_why(run: Any, huge_p
 
 def test_huge_pages_that_the_new_node_cannot_hold(run: Any, huge_pools: Any) -> None:
     drop_caches()
-    assert huge_pools(0, 120) == 120
+    assert huge_pools(0, 256)
     # With less left, Linux 6.12 kills the first job: processors keep free pages for themselves, up
     # to 34 MiB each, which a relocation uses after all.
-    with Job("anon", free_bytes(2) // MIB - 60, 2), Job("huge", 240, 0) as job:
+    with Job("anon", free_bytes(2) // MIB - 60, 2), Job("huge", 256, 0) as job:
         status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2, "--reserve", 0)
         stayed = job.residency()[0]
         assert (status, report["outcome"]) == (3, "partial"), report
@@ -299,8 +302,9 @@ def test_pinned_pages_are_counted_and_the_rest_moves(run: Any) -> None:
         status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2)
         assert time.monotonic() - began < 60
         assert (status, report["outcome"]) == (3, "partial"), report
-        assert report["left_by_reason"] == {"EBUSY": 16 * 4096}
-        assert job.residency() == {0: 16 * 4096, 2: SMALL * MIB - 16 * 4096}
+        pinned = 16 * mmap.PAGESIZE
+        assert report["left_by_reason"] == {"EBUSY": pinned}
+        assert job.residency() == {0: pinned, 2: SMALL * MIB - pinned}
         assert report["attempts"] > 1
 
 

@@ -202,7 +202,7 @@ def table(names: Sequence[str]) -> Iterator[str]:
         count = Count.read(junit)
         skips = ElementTree.parse(junit).getroot().iter("skipped")
         reasons = Counter(str(skip.get("message")) for skip in skips)
-        why = "; ".join(f"{times} times {reason}" for reason, times in reasons.most_common())
+        why = "; ".join(f"{reason} ({times})" for reason, times in reasons.most_common())
         yield f"| {name} | {count.passed} | {count.failed} | {count.skipped} | {why} |"
 
 

@@ -460,9 +460,9 @@ static bool is_selected(const struct sh_options *options, const struct sh_page *
            page->address + page->size <= options->only[*next].end;
 }
 
-/* Whether the batch must be moved before the page is added. Pages that may be one folio stay
- * together if frames do not tell, unless calls must be short: what follows of a folio that has
- * moved would look as if it had always been there. */
+/* Whether the batch must be moved before the page is added. If frames do not tell folios, a batch
+ * ends where none can lie, if it may be as large as one: what follows of a folio that has moved
+ * would look as if it had always been there. */
 static bool is_batch_full(const struct mover *mover, const struct sh_page *page, uint64_t gathered)
 {
     const struct sh_range *range = mover->range;
@@ -471,8 +471,8 @@ static bool is_batch_full(const struct mover *mover, const struct sh_page *page,
 
     if (!count)
         return false;
-    if (!unit || range->page_size != range->base_size || sh_tells_folios(range) ||
-        mover->options->call_ns)
+    if (!unit || unit > mover->batch_bytes || range->page_size != range->base_size ||
+        sh_tells_folios(range))
         return count == BATCH_ENTRIES || gathered + page->size > mover->batch_bytes;
     last = mover->batch.address[count - 1];
     return page->address / unit != last / unit && (gathered + unit > mover->batch_bytes ||

@@ -237,5 +237,7 @@ def area_of(target: Target, subject: Subject) -> Area:
 def sweep(
     target: Target, area: Area, destinations: Mapping[int, int], *, shared: bool = False
 ) -> Sweep:
-    """Sweep the whole area, with the default limits."""
-    return target.sweep(area, area.start, area.end, destinations, shared=shared, limits=Limits())
+    """Sweep the whole area, with the default limits, and at least one folio in a call."""
+    most = max(Limits().batch_bytes, target.page_sizes.largest(area.page_size))
+    limits = Limits(batch_bytes=most)
+    return target.sweep(area, area.start, area.end, destinations, shared=shared, limits=limits)

@@ -71,7 +71,7 @@ def test_a_table_says_why_tests_were_skipped(
         '<testsuites><testsuite tests="5" failures="1" errors="0" skipped="2">'
         f"<testcase/><testcase/><testcase/>{skipped}{skipped}</testsuite></testsuites>"
     )
-    assert list(tiers.table(["numa"]))[-1] == "| numa | 2 | 1 | 2 | 2 times no room |"
+    assert list(tiers.table(["numa"]))[-1] == "| numa | 2 | 1 | 2 | no room (2) |"
 
 
 def test_outcomes_are_told_by_test_and_kind_of_host(
