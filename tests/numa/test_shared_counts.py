@@ -196,6 +196,7 @@ def test_copies_of_a_file_that_others_map_too_move_and_its_pages_stay(
     """As of a library's data: a process that does not belong to the job maps it, too."""
     drop_caches()
     with (
+        setting("/sys/kernel/mm/transparent_hugepage/enabled", "never"),  # khugepaged, as above
         mounted_disk(tmp_path, 64) as disk,
         cgroup("other") as theirs,
         cgroup("family") as path,
