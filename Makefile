@@ -80,9 +80,9 @@ numa: $(VENV)/installed tier-packages compiled
 	exit $$status
 
 # Slurm on cgroups of version 1; huge pages of 1 GiB, on large nodes; Slurm and the kernel's contract
-# on Debian 13 and on sid, and each situation of a page on sid's kernel; what moves pages on arm64 with
-# pages of 16 KiB; and tests/numa on every kind of host: clean and dirty, without NUMA balancing and with it, on the distribution's kernel and on
-# those of the backports. Some hours.
+# on Debian 13 and on sid, and each situation of a page on sid's kernel; what moves pages on arm64
+# with pages of 16 KiB; and tests/numa on every kind of host: clean and dirty, without NUMA balancing
+# and with it, on the distribution's kernel and on those of the backports. Some hours.
 matrix: $(VENV)/installed tier-packages compiled trixie $(KERNELS:%=%/done)
 	$(BIN)/python -m tests.numa.programs
 	status=0; \

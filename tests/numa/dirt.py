@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schedhook.testing.native import HUGE
 from tests.balancing import setting
 from tests.numa.jobs import MIB, free_bytes
 from tests.numa.puppet import Call
@@ -22,6 +23,7 @@ PIECE = 32 << 10
 EACH = 1 << 40
 """Bytes of the disk for each node."""
 
+_TRIES = 5
 _MPOL_DEFAULT, _MPOL_BIND = 0, 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -143,10 +145,18 @@ def fill_with_files(directory: Path, node: int, leave: int = LITTLE) -> int:
 def taken(node: int, leave: int) -> Iterator[None]:
     """Take memory of the node, which the kernel cannot reclaim, until `leave` MiB are free.
 
-    It is a pool of huge pages, which takes no time to make.
+    It is a pool of huge pages, which takes no time to make. If too little is in one piece, the
+    kernel is asked again.
     """
-    pool = f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages"
-    with setting(pool, max(free_bytes(node) // MIB - leave, 0) // 2):
+    pools = f"/sys/devices/system/node/node{node}/hugepages/hugepages-{HUGE >> 10}kB"
+    pool = Path(pools, "nr_hugepages")
+    with setting(pool, int(pool.read_text())):
+        for _ in range(_TRIES):
+            missing = (free_bytes(node) - leave * MIB) // HUGE
+            if missing <= 0:
+                break
+            pool.write_text(str(int(pool.read_text()) + missing))
+            Path("/proc/sys/vm/compact_memory").write_text("1")
         yield
 
 
