@@ -20,6 +20,7 @@ from schedhook.control.cpu_move import CpusetChange, move_processors
 from schedhook.host.cgroups import resolve_cgroup
 from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm.command import command
+from tests.balancing import setting
 from tests.numa.jobs import MIB, Job, is_at_least, until
 from tests.numa.puppet import HOME, PAGE, Memory, Puppet
 from tests.numa.slurm_jobs import SCOPE, slurm_job
@@ -125,7 +126,9 @@ def busy(cpu: int) -> Iterator[None]:
 @contextmanager
 def stopped_job(kind: str) -> Iterator[Job]:
     """Yield a job that has memory on nodes 0 and 1, some of it marked, and that stands still."""
-    with Job(kind, SIZE, 0) as job:
+    # khugepaged would add pages to the job while it stands still.
+    khugepaged = "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs"
+    with setting(khugepaged, 3_600_000), Job(kind, SIZE, 0) as job:
         job.say(f"touch {SIZE // 2} 1")
         scans = int(vmstat("numa_pte_updates"))
         job.say("write")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from schedhook.backends.native.descriptors import pidfd_open
 
 HERE = Path(__file__).resolve().parent
 EVENTS = {
@@ -105,12 +108,11 @@ class Mom:
                 stderr=errors,
                 start_new_session=True,
             )
-            timed_out = False
-            try:
-                hook.wait(self.alarm)
-            except subprocess.TimeoutExpired:
-                timed_out = True
+            # Popen.wait(timeout) looks only now and then, and the seconds are measured.
+            pidfd = pidfd_open(hook.pid)
+            timed_out = not select.select([pidfd], [], [], self.alarm)[0]
             seconds = time.monotonic() - begin
+            os.close(pidfd)
             # pbs_mom kills the hook's process group in either case.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(hook.pid, signal.SIGKILL)
