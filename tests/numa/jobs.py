@@ -8,12 +8,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from tests.balancing import setting
 from tests.numa.programs import program
 
 MIB = 1 << 20
@@ -115,6 +116,11 @@ def cgroup(name: str, controllers: str = "+cpuset +memory") -> Iterator[Path]:
 def is_at_least(*version: int) -> bool:
     """Return whether the running kernel is of this version, such as 6, 12, or a later one."""
     return tuple(map(int, re.findall(r"\d+", os.uname().release)[: len(version)])) >= version
+
+
+def khugepaged_at_rest() -> AbstractContextManager[None]:
+    """Let the kernel make no huge pages of small ones in the background during the block."""
+    return setting("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", 3_600_000)
 
 
 def cannot_run(why: str) -> NoReturn:

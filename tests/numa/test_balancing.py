@@ -20,8 +20,7 @@ from schedhook.control.cpu_move import CpusetChange, move_processors
 from schedhook.host.cgroups import resolve_cgroup
 from schedhook.values.sets import CpuSet
 from schedhook_plugins.schedulers.slurm.command import command
-from tests.balancing import setting
-from tests.numa.jobs import MIB, Job, is_at_least, until
+from tests.numa.jobs import MIB, Job, is_at_least, khugepaged_at_rest, until
 from tests.numa.puppet import HOME, PAGE, Memory, Puppet
 from tests.numa.slurm_jobs import SCOPE, slurm_job
 from tests.numa.test_page_situations import vmstat
@@ -127,8 +126,7 @@ def busy(cpu: int) -> Iterator[None]:
 def stopped_job(kind: str) -> Iterator[Job]:
     """Yield a job that has memory on nodes 0 and 1, some of it marked, and that stands still."""
     # khugepaged would add pages to the job while it stands still.
-    khugepaged = "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs"
-    with setting(khugepaged, 3_600_000), Job(kind, SIZE, 0) as job:
+    with khugepaged_at_rest(), Job(kind, SIZE, 0) as job:
         job.say(f"touch {SIZE // 2} 1")
         scans = int(vmstat("numa_pte_updates"))
         job.say("write")
@@ -182,7 +180,7 @@ def marked() -> Iterator[tuple[Puppet, Memory]]:
             for _ in range(BUSY_ROUNDS):
                 puppet.is_intact(busy_with)
             if is_at_least(6, 5):  # a mark makes no difference, and nothing shows it
-                return int(vmstat("numa_pte_updates")) >= scans + PAGES
+                return int(vmstat("numa_pte_updates")) >= scans + 4 * PAGES
             return set(puppet.status(memory.pages)) == {-errno.ENOENT}
 
         until(is_marked, PATIENCE)

@@ -19,7 +19,7 @@ from schedhook.host.page_sizes import read_page_sizes
 from schedhook.testing.native import HUGE
 from schedhook.testing.processes import huge_page_pool
 from tests.balancing import setting
-from tests.numa.jobs import drop_caches, is_at_least, mounted_disk, repeating
+from tests.numa.jobs import drop_caches, is_at_least, khugepaged_at_rest, mounted_disk, repeating
 from tests.numa.puppet import HOME, PAGE, Call, Memory, Puppet
 
 pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
@@ -43,7 +43,7 @@ def folios_of(kilobytes: int) -> Iterator[None]:
         pytest.skip(f"this kernel has no folios of {kilobytes} KiB")
     with ExitStack() as stack:
         # khugepaged would make other folios of memory that begins beside a boundary.
-        stack.enter_context(setting(SETTINGS / "khugepaged/scan_sleep_millisecs", 3_600_000))
+        stack.enter_context(khugepaged_at_rest())
         stack.enter_context(setting(SETTINGS / "enabled", "madvise"))
         for path in SETTINGS.glob("hugepages-*kB/enabled"):
             stack.enter_context(setting(path, "madvise" if path == own else "never"))

@@ -46,12 +46,12 @@ def test_clean_page_cache_makes_room(
         _, plan = run("plan", *arguments)
         assert plan["outcome"] == "planned", plan["notes"]
         assert plan["plan"]["would_reclaim"]["2"] >= (BIG - 2 * LITTLE) * MIB
+        free = free_bytes(2)  # on Linux 7.3 kswapd goes on after the filling, and frees some more
         status, report = run("relocate", *arguments)
         assert (status, report["outcome"]) == (0, "complete"), report["notes"]
         assert job.share_on(2) >= 0.999, job.residency()
         assert report["bytes_moved"] >= 0.99 * job.bytes
-        # kswapd may still be at work after the filling, and free some before the move.
-        assert report["bytes_reclaimed"] >= (BIG - 3 * LITTLE) * MIB
+        assert report["bytes_reclaimed"] >= BIG * MIB - max(2 * LITTLE * MIB, free)
         assert job.checksum() == before
 
 

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +14,7 @@ import pytest
 from schedhook.backends.native.held import HeldProcess
 from schedhook.host import processes
 from schedhook.values.errors import ProcessGoneError, SchedhookError
+from tests.unit.agentkit import wait_for
 
 _LEAVE = """
 import ctypes, os, threading
@@ -41,7 +41,7 @@ def left() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         other = int(process.stdout.readline())
-        _until(lambda: processes.live_task(process.pid) == other)
+        wait_for(lambda: processes.live_task(process.pid) == other, 20)
         yield process, other
         process.kill()
 
@@ -109,7 +109,7 @@ def test_a_process_outlives_the_thread_by_which_it_is_held(
     held = HeldProcess(process.pid, Path("/"))
     assert process.stdin
     process.stdin.close()
-    _until(lambda: processes.live_task(process.pid) != other)
+    wait_for(lambda: processes.live_task(process.pid) != other, 20)
     assert held.alive()
     process.kill()
     process.wait()
@@ -147,13 +147,6 @@ def test_no_call_begins_once_it_is_closed(child: subprocess.Popen[bytes]) -> Non
     with pytest.raises(ProcessGoneError):
         held.call(lambda: begun.append(held.pidfd))
     assert not begun
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def _file_with(text: bytes) -> int:
