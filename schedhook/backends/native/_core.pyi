@@ -16,9 +16,10 @@ errno.
 #   int    size of a transparent huge page, 0 if there are none
 #   bool   whether to use PAGEMAP_SCAN
 #   int    descriptor of /proc/kpageflags, which tells folios if pagemap shows frames, or -1
+#   int    frame of the zero page, 0 if pagemap shows none
 #   bytes  frame spans: rows of (start, end, node) of 64 bits each, ascending. A page's node follows
 #          from its frame's number; with no rows the kernel is asked.
-_Range = tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]
+_Range = tuple[int, int, int, int, int, int, int, int, int, bool, int, int, bytes]
 
 def migrate_pages(pid: int, pidfd: int, task: int, from_mask: bytes, to_mask: bytes, /) -> int:
     """Move the memory of a process to other nodes, unless the process has ended.
@@ -86,12 +87,14 @@ def boundary(*pages: *_Range) -> int:
 
 class _Frames: ...
 
-def frames(pagemap: int, /) -> _Frames:
-    """Return an empty set of page frames, for `survey`.
+def zero_frame(pagemap: int, /) -> int:
+    """Return the frame of the zero page; 0 if the caller may not see frames (CAP_SYS_ADMIN).
 
-    `pagemap` is a descriptor of the caller's own /proc/self/pagemap, which tells the zero page.
-    Fail with EPERM if the caller may not see frames (CAP_SYS_ADMIN).
+    `pagemap` is a descriptor of the caller's own /proc/self/pagemap.
     """
+
+def frames() -> _Frames:
+    """Return an empty set of page frames, for `survey`."""
 
 def survey(
     pages: _Range, frames: _Frames | None, part: int, /

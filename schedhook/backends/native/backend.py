@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from schedhook.backends.native import _core
@@ -31,6 +32,7 @@ class NativeBackend(Backend):
         self._root = root
         self._page_sizes = read_page_sizes(root)
         self._spans: bytes | None = None
+        self._zero: int | None = None
 
     def topology(self) -> Topology:
         return read_topology(self._root)
@@ -39,7 +41,9 @@ class NativeBackend(Backend):
         return read_grants(nodes, self._root)
 
     def attach(self, pid: int) -> NativeTarget:
-        return NativeTarget(pid, self._root, self._page_sizes, self._frame_spans)
+        return NativeTarget(
+            pid, self._root, self._page_sizes, self._frame_spans, self._zero_frame()
+        )
 
     def may_move_shared(self) -> bool:
         return _core.may_move_shared()
@@ -55,13 +59,18 @@ class NativeBackend(Backend):
         return find_objects(own, self._root)
 
     def page_set(self) -> PageSet | None:
-        try:
-            return FrameSet(self._root)
-        except OSError:
-            return None
+        return FrameSet() if self._zero_frame() else None
 
     def _frame_spans(self) -> bytes:
         if self._spans is None:
             rows = node_spans(self._root)
             self._spans = array("Q", [word for row in rows for word in row]).tobytes()
         return self._spans
+
+    def _zero_frame(self) -> int:
+        """Return the frame of the zero page; 0 if the caller may not see frames (CAP_SYS_ADMIN)."""
+        if self._zero is None:
+            self._zero = 0
+            with suppress(OSError), (self._root / "proc/self/pagemap").open("rb", 0) as pagemap:
+                self._zero = _core.zero_frame(pagemap.fileno())
+        return self._zero

@@ -68,13 +68,13 @@ static PyObject *core_bind(PyObject *self, PyObject *args)
 int core_parse_range(PyObject *args, struct sh_range *range)
 {
     int pid, pidfd, task, pagemap, use_scan, kpageflags;
-    unsigned long long start, end, page_size, base_size, folio_size;
+    unsigned long long start, end, page_size, base_size, folio_size, zero_frame;
     const char *spans;
     Py_ssize_t spans_size;
 
-    if (!PyArg_ParseTuple(args, "iiiiKKKKKpiy#", &pid, &pidfd, &task, &pagemap, &start, &end,
-                          &page_size, &base_size, &folio_size, &use_scan, &kpageflags, &spans,
-                          &spans_size))
+    if (!PyArg_ParseTuple(args, "iiiiKKKKKpiKy#", &pid, &pidfd, &task, &pagemap, &start, &end,
+                          &page_size, &base_size, &folio_size, &use_scan, &kpageflags, &zero_frame,
+                          &spans, &spans_size))
         return -1;
     if (spans_size % (Py_ssize_t)sizeof(struct sh_span)) {
         PyErr_SetString(PyExc_ValueError, "spans must be (start, end, node), 64 bits each");
@@ -95,7 +95,8 @@ int core_parse_range(PyObject *args, struct sh_range *range)
                                .base_size = base_size,
                                .folio_size = folio_size,
                                .use_scan = use_scan,
-                               .kpageflags = kpageflags};
+                               .kpageflags = kpageflags,
+                               .zero_frame = zero_frame};
     /* Bytes objects are aligned, though nothing guarantees it; they live as long as `args`. */
     if ((uintptr_t)spans % _Alignof(struct sh_span) == 0) {
         range->spans = (const struct sh_span *)(const void *)spans;
@@ -305,8 +306,9 @@ static PyMethodDef methods[] = {
     {"locate", core_locate, METH_VARARGS, "locate(*range): return runs of pages; see _core.pyi."},
     {"boundary", core_boundary, METH_VARARGS,
      "boundary(*range): return where the folio ends that its start cuts; see _core.pyi."},
-    {"frames", core_frames, METH_VARARGS,
-     "frames(pagemap): return an empty set of frames; see _core.pyi."},
+    {"zero_frame", core_zero_frame, METH_VARARGS,
+     "zero_frame(pagemap): return the frame of the zero page; see _core.pyi."},
+    {"frames", core_frames, METH_NOARGS, "frames(): return an empty set of frames."},
     {"survey", core_survey, METH_VARARGS,
      "survey(range, frames, part): count pages once; see _core.pyi."},
     {"can_scan", core_can_scan, METH_VARARGS,

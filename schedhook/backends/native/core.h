@@ -15,7 +15,8 @@ PyObject *core_raise_errno(int number);
 int core_parse_range(PyObject *args, struct sh_range *range);
 
 /* core_survey.c */
-PyObject *core_frames(PyObject *self, PyObject *args);
+PyObject *core_zero_frame(PyObject *self, PyObject *args);
+PyObject *core_frames(PyObject *self, PyObject *unused);
 PyObject *core_survey(PyObject *self, PyObject *args);
 
 /* core_descriptors.c */

@@ -18,39 +18,36 @@ static void free_frames(PyObject *capsule)
     free(frames);
 }
 
-/* The frame of the zero page; 0 if this process may not see frames. */
-static uint64_t zero_frame(int pagemap)
+PyObject *core_zero_frame(PyObject *self, PyObject *args)
 {
+    int pagemap;
     size_t size = (size_t)sysconf(_SC_PAGESIZE);
     void *page = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     uint64_t entry = 0, offset = (uintptr_t)page / size * sizeof entry;
 
+    (void)self;
     if (page == MAP_FAILED)
-        return 0;
+        return core_raise_errno(errno);
+    if (!PyArg_ParseTuple(args, "i:zero_frame", &pagemap)) {
+        munmap(page, size);
+        return NULL;
+    }
     (void)*(volatile char *)page; /* a page that was only read is the zero page */
     if (sh_read_pagemap(pagemap, &entry, sizeof entry, offset) != sizeof entry)
         entry = 0;
     munmap(page, size);
-    return entry & SH_PAGEMAP_FRAME;
+    return PyLong_FromUnsignedLongLong(entry & SH_PAGEMAP_FRAME);
 }
 
-PyObject *core_frames(PyObject *self, PyObject *args)
+PyObject *core_frames(PyObject *self, PyObject *unused)
 {
-    int pagemap;
-    uint64_t zero;
-    struct sh_frames *frames;
+    struct sh_frames *frames = calloc(1, sizeof *frames);
     PyObject *capsule;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "i:frames", &pagemap))
-        return NULL;
-    zero = zero_frame(pagemap);
-    if (!zero)
-        return core_raise_errno(EPERM);
-    frames = calloc(1, sizeof *frames);
+    (void)unused;
     if (!frames)
         return PyErr_NoMemory();
-    frames->zero = zero;
     capsule = PyCapsule_New(frames, FRAMES, free_frames);
     if (!capsule)
         free(frames);

@@ -38,6 +38,7 @@ struct sh_range {
     const struct sh_span *spans; /* ascending; they give a page's node from its frame's number */
     size_t span_count;           /* 0: query the kernel */
     int kpageflags;              /* /proc/kpageflags, or -1; tells folios by their frames */
+    uint64_t zero_frame; /* of the zero page, which no node counts; 0: frames are not shown */
 };
 
 /* Addresses [start, end). */

@@ -9,7 +9,7 @@ from schedhook.backends.native import _core
 from schedhook.roles.backend import Failure, Limits, PageRun, Sweep
 from schedhook.values.extents import Extents
 
-Range = tuple[int, int, int, int, int, int, int, int, int, bool, int, bytes]
+Range = tuple[int, int, int, int, int, int, int, int, int, bool, int, int, bytes]
 """See _core.pyi."""
 
 

@@ -247,9 +247,17 @@ static int read_more(struct sh_scanner *scanner, uint64_t end)
         if (got > 0)
             count += (size_t)got / sizeof(uint64_t);
     }
-    scanner->entries_start = scanner->flags_end = scanner->position;
+    scanner->entries_start = scanner->row_end = scanner->position;
     scanner->entries_end = scanner->position + count * step;
     return 0;
+}
+
+/* Have the entry at the position, and those up to `end` if they must be read. */
+static int have_entry(struct sh_scanner *scanner, uint64_t end)
+{
+    if (scanner->position >= scanner->entries_start && scanner->position < scanner->entries_end)
+        return 0;
+    return read_more(scanner, end);
 }
 
 static uint64_t *entry_at(const struct sh_scanner *scanner, uint64_t address)
@@ -272,41 +280,78 @@ static bool are_in_a_row(const struct sh_scanner *scanner, uint64_t first, uint6
                (frame & SH_PAGEMAP_FRAME) + (other - first) / scanner->range->base_size;
 }
 
-/* Have the flags of the frame at `address`, and of those that follow it in memory as in the address
- * space. They are 0 if the kernel does not show them. */
-static void read_flags(struct sh_scanner *scanner, uint64_t address)
+/* Have `row_end`: up to there the frames of the pages from `address` on follow one another. */
+static void find_row(struct sh_scanner *scanner, uint64_t address)
 {
-    uint64_t base = scanner->range->base_size, end = address + base;
-    uint64_t frame = *entry_at(scanner, address) & SH_PAGEMAP_FRAME, *flags;
-    size_t size;
+    uint64_t base = scanner->range->base_size;
 
-    if (address < scanner->flags_end)
+    if (address < scanner->row_end)
         return;
-    while (frame && end < scanner->entries_end && are_in_a_row(scanner, address, end))
-        end += base;
-    flags = flags_at(scanner, address);
-    size = (end - address) / base * sizeof *flags;
-    if (!frame || sh_read_pagemap(scanner->range->kpageflags, flags, size, frame * sizeof *flags) !=
-                      (ssize_t)size)
-        memset(flags, 0, size);
-    scanner->flags_end = end;
+    scanner->row_end = scanner->flags_end = address;
+    do
+        scanner->row_end += base;
+    while (scanner->row_end < scanner->entries_end &&
+           are_in_a_row(scanner, address, scanner->row_end));
 }
 
-/* The bytes from `address` on that are the same folio: its frames are consecutive, and only its
- * first one is not flagged as a tail. Those of small pages can be consecutive, too, so the flags
- * decide. Without permission to see frames (CAP_SYS_ADMIN) or flags, folios are taken for small
- * pages, which takes more calls and moves them as well. Sets `whole` to false if the folio may go
- * on behind what was read. */
+/* Store the flags of frames; they are 0 if the kernel does not show them. */
+static void read_flags(const struct sh_range *range, uint64_t frame, size_t count, uint64_t *flags)
+{
+    ssize_t size = (ssize_t)(count * sizeof *flags);
+
+    if (sh_read_pagemap(range->kpageflags, flags, (size_t)size, frame * sizeof *flags) != size)
+        memset(flags, 0, (size_t)size);
+}
+
+/* The base pages, at most `most`, of the folio whose first frame this is. It has a power of two of
+ * them, and so many frames behind its first one is the first one that is no tail of it. */
+static uint64_t folio_pages(const struct sh_range *range, uint64_t frame, uint64_t most)
+{
+    for (uint64_t pages = 1; pages < most; pages *= 2) {
+        uint64_t flags;
+
+        read_flags(range, frame + pages, 1, &flags);
+        if (!(flags & FLAG_COMPOUND_TAIL))
+            return pages;
+    }
+    return most;
+}
+
+/* The bytes from `address` on that are the same folio: its frames follow one another, and only its
+ * first one is not flagged as a tail. Those of small pages can follow one another, too, so the
+ * flags decide. To read them takes a fraction of the time of a move, so those of a page whose
+ * neighbour is elsewhere are not read, and of what may be a large folio only a few. Without
+ * permission to see frames (CAP_SYS_ADMIN) or flags, folios are taken for small pages, which takes
+ * more calls and moves them as well. Sets `whole` to false if the folio may go on behind what was
+ * read. */
 static uint64_t folio_bytes(struct sh_scanner *scanner, uint64_t address, bool *whole,
                             uint64_t *flags)
 {
-    uint64_t base = scanner->range->base_size, end = address + base;
+    const struct sh_range *range = scanner->range;
+    uint64_t base = range->base_size, end = address + base, most;
+    uint64_t frame = *entry_at(scanner, address) & SH_PAGEMAP_FRAME;
 
     *whole = true;
     *flags = 0;
-    if (!sh_tells_folios(scanner->range))
+    if (!sh_tells_folios(range) || !frame)
         return base;
-    read_flags(scanner, address);
+    find_row(scanner, address);
+    if (scanner->row_end == end && end < scanner->entries_end)
+        return base;
+    most = (scanner->row_end - address) / base;
+    if (address >= scanner->flags_end && frame % (range->folio_size / base) == 0 &&
+        most >= range->folio_size / base) {
+        read_flags(range, frame, 1, flags);
+        if (*flags & FLAG_COMPOUND_HEAD) {
+            end = address + folio_pages(range, frame, most) * base;
+            *whole = end < scanner->entries_end;
+            return end - address;
+        }
+    }
+    if (address >= scanner->flags_end) {
+        read_flags(range, frame, most, flags_at(scanner, address));
+        scanner->flags_end = scanner->row_end;
+    }
     *flags = *flags_at(scanner, address);
     if (!(*flags & (FLAG_COMPOUND_HEAD | FLAG_COMPOUND_TAIL)))
         return base;
@@ -327,11 +372,9 @@ static int next_read(struct sh_scanner *scanner, uint64_t limit, uint64_t read_e
         uint64_t address = scanner->position, flags;
         bool whole;
 
-        if (address < scanner->entries_start || address >= scanner->entries_end) {
-            int error = read_more(scanner, read_end);
-            if (error)
-                return error;
-        }
+        int error = have_entry(scanner, read_end);
+        if (error)
+            return error;
         if (!(*entry_at(scanner, address) & SH_PAGEMAP_PRESENT)) {
             scanner->position += range->page_size;
             continue;
@@ -356,6 +399,27 @@ static int next_read(struct sh_scanner *scanner, uint64_t limit, uint64_t read_e
     return 0;
 }
 
+/* Return the page at the position, which a scan has found to be huge, from the first of its entries
+ * alone; its size is 0 if nothing is there any more. */
+static int next_huge(struct sh_scanner *scanner, struct sh_page *page)
+{
+    const struct sh_range *range = scanner->range;
+    int error = have_entry(scanner, scanner->position + range->base_size);
+    uint64_t entry;
+
+    if (error)
+        return error;
+    entry = *entry_at(scanner, scanner->position);
+    if (!(entry & SH_PAGEMAP_PRESENT))
+        return 0;
+    *page = (struct sh_page){.address = scanner->position,
+                             .size = range->folio_size,
+                             .node = sh_node_of_frame(range, entry & SH_PAGEMAP_FRAME),
+                             .entry = entry};
+    scanner->position += page->size;
+    return 0;
+}
+
 /* Return the next page of the regions that a scan finds, from its entry in pagemap. */
 static int next_both(struct sh_scanner *scanner, struct sh_page *page)
 {
@@ -369,21 +433,19 @@ static int next_both(struct sh_scanner *scanner, struct sh_page *page)
         page->size = 0;
         if (error || !region)
             return error;
+        if ((region->categories & SCAN_IS_HUGE) &&
+            folio_fits(range, scanner->position, region->end)) {
+            error = next_huge(scanner, page);
+            if (error || page->size)
+                return error;
+        }
         read_end = region->end;
         if (read_end == scanner->walked) /* a folio can go on in the next region */
             read_end += range->end - read_end < range->folio_size ? range->end - read_end
                                                                   : range->folio_size;
         error = next_read(scanner, region->end, read_end, page);
-        if (error || page->size) {
-            bool hidden = !(page->entry & SH_PAGEMAP_FRAME) && !error;
-
-            if (hidden && (region->categories & SCAN_IS_HUGE) &&
-                folio_fits(range, page->address, region->end)) {
-                page->size = range->folio_size;
-                scanner->position = page->address + page->size;
-            }
+        if (error || page->size)
             return error;
-        }
     }
 }
 

@@ -30,7 +30,8 @@ struct sh_scanner {
     uint64_t *entries, *flags;
     size_t entry_room;
     uint64_t entries_start, entries_end; /* addresses that `entries` describes */
-    uint64_t flags_end;                  /* `flags` are known up to here, from the position on */
+    uint64_t row_end;   /* up to here each frame follows the one before, from the position on */
+    uint64_t flags_end; /* `flags` are known up to here, from the position on */
 };
 
 /* Bits of an entry of /proc/PID/pagemap. */

@@ -148,7 +148,7 @@ static int visit(struct surveyor *surveyor, const struct sh_page *page)
     uint64_t frame = page->entry & SH_PAGEMAP_FRAME;
     struct sh_frames *frames = surveyor->frames;
 
-    if (page->is_zero || (frames && frame && frame == frames->zero))
+    if (page->is_zero || (frame && frame == range->zero_frame))
         return 0;
     if (!is_wanted(surveyor, page)) {
         surveyor->survey->skipped = true;

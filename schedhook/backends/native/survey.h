@@ -12,7 +12,6 @@
 struct sh_frames {
     uint64_t **chunks;
     size_t count;
-    uint64_t zero; /* the frame of the zero page, which every process maps and no node counts */
 };
 
 void sh_frames_free(struct sh_frames *frames);

@@ -35,15 +35,21 @@ class NativeTarget(Target):
     """A process that migrate_pages(2) and move_pages(2) act on.
 
     `frame_spans` returns the nodes' frames, as `_core` takes them; it is called only for a survey,
-    or if the kernel has no PAGEMAP_SCAN.
+    or if the kernel has no PAGEMAP_SCAN. `zero_frame` is 0 if frames are not shown.
     """
 
     def __init__(
-        self, pid: int, root: Path, page_sizes: PageSizes, frame_spans: Callable[[], bytes]
+        self,
+        pid: int,
+        root: Path,
+        page_sizes: PageSizes,
+        frame_spans: Callable[[], bytes],
+        zero_frame: int,
     ) -> None:
         self._root = root
         self._page_sizes = page_sizes
         self._frame_spans = frame_spans
+        self._zero_frame = zero_frame
         self._held = HeldProcess(pid, root)
         self._shared: Sequence[SharedMapping] | None = None
         self._use_scan = _core.can_scan(self._held.pagemap)
@@ -232,6 +238,7 @@ class NativeTarget(Target):
             folio_size,
             self._use_scan,
             self._kpageflags,
+            self._zero_frame,
             self._spans,
         )
 

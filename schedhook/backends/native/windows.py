@@ -167,7 +167,7 @@ class Windows:
         me, none = os.getpid(), -1
         scan = _core.can_scan(self.pagemap)
         pages = self.page_size, BASE_PAGE, 0
-        return (me, none, none, self.pagemap, address, address + size, *pages, scan, none, b"")
+        return me, none, none, self.pagemap, address, address + size, *pages, scan, none, 0, b""
 
 
 @contextmanager

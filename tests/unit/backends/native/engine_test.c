@@ -196,6 +196,54 @@ static void folios_go_as_one_address(struct setup *setup, bool scan)
     check(world.largest_call == 2 * FOLIO * BASE, "%" PRIu64 " bytes", world.largest_call);
 }
 
+/* Each flag that is read costs time. */
+static void few_flags_are_read(struct setup *setup, bool scan)
+{
+    setup->destination[0] = 1;
+    setup->range.use_scan = scan;
+    for (size_t i = 0; i < 8; i++)
+        world_map(i * FOLIO, FOLIO, 0, false);
+    map_small(8 * FOLIO, 100, 0);
+    world.whole_folios = true;
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == (8 * FOLIO + 100) * BASE, "%" PRIu64, setup->moved[0]);
+    /* Of a folio of 16 pages the first, and those 1, 2, 4, 8 behind it; and of the last page. */
+    check(world.flags_read <= (scan ? 0 : 8 * 5) + 1, "%" PRIu64, world.flags_read);
+}
+
+/* A folio twice as large as the huge pages that a page table maps. */
+static void a_larger_folio_goes_as_one_address(struct setup *setup, bool scan)
+{
+    world.mixed = true;
+    setup->destination[0] = 1;
+    setup->range.use_scan = scan;
+    world_map(3, 2 * FOLIO, 0, false);
+    world_map(3 + 2 * FOLIO, FOLIO, 0, true);
+    world.whole_folios = true;
+    setup->options.batch_bytes = BASE;
+    check(sweep(setup) == 0, "-");
+    check(setup->moved[0] == 3 * FOLIO * BASE, "%" PRIu64, setup->moved[0]);
+    check(world.move_calls == 2, "%ld calls", world.move_calls);
+}
+
+/* Each page is a batch of its own, so the rest of a folio that was cut would come back. */
+static void a_folio_that_was_read_in_part_is_read_again(struct setup *setup, size_t read_before)
+{
+    size_t first = 4096 - read_before, pages = 2 * FOLIO;
+
+    world.mixed = true;
+    setup->destination[0] = 1;
+    setup->destination[1] = 0;
+    setup->range.use_scan = false;
+    setup->options.batch_bytes = BASE;
+    map_small(0, first, 0);
+    world_map(first, pages, 0, false);
+    check(sweep(setup) == 0, "-");
+    check(world.page[first]->node == 1, "-");
+    check(setup->moved[0] == (first + pages) * BASE, "%" PRIu64, setup->moved[0]);
+    check(setup->moved[1] == 0, "%" PRIu64, setup->moved[1]);
+}
+
 /* Folios of 64 KiB in a mapping that begins 3 pages beside a folio's boundary, in small batches. */
 static void no_batch_cuts_a_folio(struct setup *setup, bool scan)
 {
@@ -458,6 +506,12 @@ static void named_scenarios(void)
     run(a_full_node_is_found_out_soon(&setup));
     run(folios_go_as_one_address(&setup, true));
     run(folios_go_as_one_address(&setup, false));
+    run(few_flags_are_read(&setup, true));
+    run(few_flags_are_read(&setup, false));
+    run(a_larger_folio_goes_as_one_address(&setup, true));
+    run(a_larger_folio_goes_as_one_address(&setup, false));
+    run(a_folio_that_was_read_in_part_is_read_again(&setup, 1));
+    run(a_folio_that_was_read_in_part_is_read_again(&setup, FOLIO));
     run(no_batch_cuts_a_folio(&setup, true));
     run(no_batch_cuts_a_folio(&setup, false));
     run(a_cut_is_moved_to_the_end_of_a_folio(&setup));

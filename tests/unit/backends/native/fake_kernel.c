@@ -74,10 +74,11 @@ static struct folio *new_folio(size_t first, size_t pages, int node, uint64_t fr
 
 struct folio *world_map(size_t index, size_t pages, int node, bool adjoining)
 {
+    const struct folio *last = adjoining && index ? world.page[index - 1] : NULL;
     uint64_t frame;
 
-    if (adjoining && index && world.page[index - 1] && world.page[index - 1]->node == node) {
-        frame = world.page[index - 1]->frame + world.page[index - 1]->pages;
+    if (last && last->node == node && (last->frame + last->pages) % pages == 0) {
+        frame = last->frame + last->pages;
         if (next_frame < frame % NODE_FRAMES + pages)
             next_frame = frame % NODE_FRAMES + pages;
     } else {
@@ -437,6 +438,7 @@ ssize_t sh_read_pagemap(int fd, void *buffer, size_t size, uint64_t offset)
     size_t count = size / sizeof *out;
 
     if (fd == KPAGEFLAGS_FD) { /* describes frames, whatever has happened to the process */
+        world.flags_read += count;
         for (size_t i = 0; i < count; i++) {
             uint64_t frame = offset / sizeof *out + i;
             const struct folio *folio = by_frame(frame);

@@ -70,6 +70,7 @@ struct world {
     /* what the engine did */
     long calls, move_calls;
     uint64_t looked_at;                  /* base pages, in pagemap or by scans */
+    uint64_t flags_read;                 /* of frames */
     uint64_t largest_call, slowest_call; /* bytes (of calls for more than one page), ns */
     bool whole_folios; /* one address per folio is expected, and counts for all its bytes */
     const int32_t *destination; /* checked: no page moves to another node */
@@ -85,7 +86,8 @@ void world_seed(uint64_t seed);
 uint64_t any(uint64_t below);
 bool chance(unsigned percent);
 
-/* Map `pages` base pages at `index`; `adjoining`: in frames that follow the last one's. */
+/* Map `pages` base pages at `index`; `adjoining`: in frames that follow the last one's, if they are
+ * aligned to their size, as the kernel's are. */
 struct folio *world_map(size_t index, size_t pages, int node, bool adjoining);
 /* Move it, as another process does. */
 /* Whether it is mapped as one transparent huge page. */

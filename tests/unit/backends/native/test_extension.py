@@ -77,7 +77,7 @@ start = next(int(line.split("-")[0], 16) for line in open("/proc/self/maps")
 pidfd = os.pidfd_open(os.getpid())
 pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
 here = (os.getpid(), pidfd, -1, pagemap, start, start + len(memory), mmap.PAGESIZE,
-        mmap.PAGESIZE, 0, False, -1, b"")
+        mmap.PAGESIZE, 0, False, -1, 0, b"")
 gone = (1 << 22, *here[1:])
 lines = [(each << 13, b"bind:0" if each > 50 else b"default") for each in range(99)]
 numa_maps = b"".join(b"%x %b anon=1 N0=1 N%d=1\\n" % (at, policy, at % 1025)
