@@ -328,7 +328,7 @@ static uint64_t folio_bytes(struct sh_scanner *scanner, uint64_t address, bool *
                             uint64_t *flags)
 {
     const struct sh_range *range = scanner->range;
-    uint64_t base = range->base_size, end = address + base, most;
+    uint64_t base = range->base_size, end = address + base, most, large;
     uint64_t frame = *entry_at(scanner, address) & SH_PAGEMAP_FRAME;
 
     *whole = true;
@@ -339,24 +339,22 @@ static uint64_t folio_bytes(struct sh_scanner *scanner, uint64_t address, bool *
     if (scanner->row_end == end && end < scanner->entries_end)
         return base;
     most = (scanner->row_end - address) / base;
-    if (address >= scanner->flags_end && frame % (range->folio_size / base) == 0 &&
-        most >= range->folio_size / base) {
+    large = range->folio_size / base;
+    if (address >= scanner->flags_end && most >= large && frame % large == 0)
         read_flags(range, frame, 1, flags);
-        if (*flags & FLAG_COMPOUND_HEAD) {
-            end = address + folio_pages(range, frame, most) * base;
-            *whole = end < scanner->entries_end;
-            return end - address;
+    if (*flags & FLAG_COMPOUND_HEAD) {
+        end = address + folio_pages(range, frame, most) * base;
+    } else {
+        if (address >= scanner->flags_end) {
+            read_flags(range, frame, most, flags_at(scanner, address));
+            scanner->flags_end = scanner->row_end;
         }
+        *flags = *flags_at(scanner, address);
+        if (!(*flags & (FLAG_COMPOUND_HEAD | FLAG_COMPOUND_TAIL)))
+            return base;
+        while (end < scanner->flags_end && (*flags_at(scanner, end) & FLAG_COMPOUND_TAIL))
+            end += base;
     }
-    if (address >= scanner->flags_end) {
-        read_flags(range, frame, most, flags_at(scanner, address));
-        scanner->flags_end = scanner->row_end;
-    }
-    *flags = *flags_at(scanner, address);
-    if (!(*flags & (FLAG_COMPOUND_HEAD | FLAG_COMPOUND_TAIL)))
-        return base;
-    while (end < scanner->flags_end && (*flags_at(scanner, end) & FLAG_COMPOUND_TAIL))
-        end += base;
     *whole = end < scanner->entries_end;
     return end - address;
 }
@@ -371,8 +369,8 @@ static int next_read(struct sh_scanner *scanner, uint64_t limit, uint64_t read_e
     while (scanner->position < limit) {
         uint64_t address = scanner->position, flags;
         bool whole;
-
         int error = have_entry(scanner, read_end);
+
         if (error)
             return error;
         if (!(*entry_at(scanner, address) & SH_PAGEMAP_PRESENT)) {
