@@ -132,7 +132,7 @@ static void make(const char *kind, const char *path)
         fill_file(file);
         view[0] = map(MAP_PRIVATE, file, length);
     } else if (!strcmp(kind, "huge")) {
-        view[0] = map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, length);
+        view[0] = map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB, -1, length);
     } else {
         char *start = map(MAP_PRIVATE | MAP_ANONYMOUS, -1, length + HUGE);
 

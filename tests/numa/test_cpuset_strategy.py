@@ -6,6 +6,7 @@ What a write to cpuset.mems moves, what it leaves behind, and that the job survi
 from __future__ import annotations
 
 import errno
+import mmap
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -133,8 +134,8 @@ def test_pinned_pages_stay_and_are_counted(run_cpuset: Any, fence: Fence) -> Non
         job.say("pin")
         status, report = run_cpuset("--cgroup", fence.path, "--from", 0, "--to", 2)
         assert (status, report["outcome"]) == (3, "partial"), report
-        assert report["left_by_reason"] == {"EBUSY": 16 * 4096}
-        assert job.residency() == {0: 16 * 4096, 2: SMALL * MIB - 16 * 4096}
+        assert report["left_by_reason"] == {"EBUSY": 16 * mmap.PAGESIZE}
+        assert job.residency() == {0: 16 * mmap.PAGESIZE, 2: SMALL * MIB - 16 * mmap.PAGESIZE}
         assert fence.mems == "2"
 
 

@@ -6,6 +6,7 @@ The job asks the kernel of every 256th access where the page is.
 from __future__ import annotations
 
 import errno
+import mmap
 import signal
 import subprocess
 import sys
@@ -182,7 +183,7 @@ def test_most_accesses_are_local_early_by_a_profile(run: Any, tmp_path: Path, pa
         chunk = CHUNK_KIB << 10
         rows = [
             f"{job.pid},{HOME},{job.start + at:x},{36 if at // chunk % 5 == 3 else 1}\n"
-            for at in range(0, MIB << 20, 16 * 4096)
+            for at in range(0, MIB << 20, 16 * mmap.PAGESIZE)
         ]
         log.write_text("pid,node,address,weight\n" + "".join(rows))
         early = course_of(run, "hot-first", job, "--profile", log)

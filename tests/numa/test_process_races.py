@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import struct
@@ -24,7 +25,7 @@ from tests.numa.programs import program
 
 pytestmark = pytest.mark.nodes(4)
 
-PAGE = 4096
+PAGE = mmap.PAGESIZE
 
 # -- programs that are replaced, exit and fork ---------------------------------------------------
 

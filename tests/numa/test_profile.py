@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 import shlex
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.nodes(4)
 WITHOUT_MODULES = ("unshare", "--mount", "sh", "-c")
 WITHOUT_MODULES += ('mount -t tmpfs none /lib/modules && exec "$@"', "sh")
 """perf reads the files of all modules, thousands of them, before it records anything."""
-PAGE = 4096
+PAGE = mmap.PAGESIZE
 PAGES = 1024
 ROUNDS = 3
 ODD = range(1, PAGES, 2)

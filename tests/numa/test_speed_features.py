@@ -177,8 +177,8 @@ def test_nodes_by_frame_agree_with_the_kernel() -> None:
     assert {node for *_, node in spans} == {0, 1, 2, 3}
     for node in range(4):
         with Job("anon", 4, node) as job, Path(f"/proc/{job.pid}/pagemap").open("rb") as pagemap:
-            pagemap.seek(job.start // 4096 * 8)
-            for _ in range(job.bytes // 4096):
+            pagemap.seek(job.start // mmap.PAGESIZE * 8)
+            for _ in range(job.bytes // mmap.PAGESIZE):
                 frame = int.from_bytes(pagemap.read(8), "little") & ((1 << 55) - 1)
                 assert [where for first, end, where in spans if first <= frame < end] == [node]
 

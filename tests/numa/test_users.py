@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.nodes(4)
 SIZE = 32
 """MiB of each task."""
 JOB = "4711"
-PAGE = 4096
+PAGE = mmap.PAGESIZE
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
@@ -93,7 +94,7 @@ def test_another_users_process_is_neither_shown_nor_moved() -> None:
 
 def test_single_pages_move_by_a_profile(tasks: list[Job], tmp_path: Path) -> None:
     task = tasks[0]
-    pages = range(0, 4096, 2)
+    pages = range(0, 16 * MIB // PAGE, 2)
     rows = [f"{task.pid},{task.start + page * PAGE:#x},2" for page in pages for _ in range(3)]
     log = tmp_path / "samples.csv"
     log.write_text("pid,address,node\n" + "\n".join(rows) + "\n")
