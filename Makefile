@@ -26,10 +26,8 @@ TRIXIE := build/roots/trixie-tests
 SID := build/roots/sid-tests
 # A root for arm64, with Debian 13's kernel that has pages of 16 KiB: its programs run emulated.
 ARM64 := build/roots/arm64-tests
-ARM64_PACKAGES := gcc libc6-dev python3-dev python3-venv numactl busybox-static e2fsprogs udev xfsprogs dmsetup \
-    iproute2 util-linux-extra linux-image-arm64-16k
-ON_ARM64 := tests/contract tests/numa/test_contract_native.py tests/numa/test_folios.py \
-    tests/numa/test_page_situations.py tests/numa/test_relocate.py tests/numa/test_balancing.py
+ARM64_PACKAGES := gcc libc6-dev python3-dev python3-venv numactl busybox-static e2fsprogs udev linux-image-arm64-16k \
+    $(filter-out libslurm-dev munge slurm% openssh-server,$(TIER_PACKAGES))
 # What `make test` runs there: the kernel's contract, and of Slurm's tier what a newer Slurm may change.
 ON_TRIXIE := tests/contract tests/numa/test_contract_native.py \
     $(patsubst %,tests/slurm/test_%.py,job_migrate second_step names restarts hooks)
@@ -80,9 +78,9 @@ numa: $(VENV)/installed tier-packages compiled
 	exit $$status
 
 # Slurm on cgroups of version 1; huge pages of 1 GiB, on large nodes; Slurm and the kernel's contract
-# on Debian 13 and on sid, and each situation of a page on sid's kernel; what moves pages on arm64
-# with pages of 16 KiB; and tests/numa on every kind of host: clean and dirty, without NUMA balancing
-# and with it, on the distribution's kernel and on those of the backports. Some hours.
+# on Debian 13 and on sid, and each situation of a page on sid's kernel; tests/numa on arm64 with
+# pages of 16 KiB; and on every kind of host: clean and dirty, without NUMA balancing and with it, on
+# the distribution's kernel and on those of the backports. Some hours.
 matrix: $(VENV)/installed tier-packages compiled trixie $(KERNELS:%=%/done)
 	$(BIN)/python -m tests.numa.programs
 	status=0; \
@@ -95,7 +93,8 @@ matrix: $(VENV)/installed tier-packages compiled trixie $(KERNELS:%=%/done)
 	    $(BIN)/python -m tests.vm test --root $(SID) tests/slurm tests/contract \
 	    tests/numa/test_contract_native.py tests/numa/test_page_situations.py || status=1; \
 	make --no-print-directory arm64 && \
-	    $(BIN)/python -m tests.vm test --mib-per-node 2560 --elsewhere $(ARM64) $(ON_ARM64) || status=1; \
+	    $(BIN)/python -m tests.vm test --root $(ARM64) --mib-per-node 2560 tests/contract \
+        --in-parts tests/numa || status=1; \
 	$(BIN)/python -m tests.vm matrix tests/numa --with $(KERNELS:%=%/boot/vmlinuz-*) || status=1; \
 	exit $$status
 

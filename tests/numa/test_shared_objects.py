@@ -168,15 +168,15 @@ def test_huge_pages_of_a_pool_that_nobody_maps_move(puppet: Puppet, name: str) -
             stack.enter_context(huge_page_pool(node, HUGE, 6))
         puppet.bind(0)  # where the mapping reserves its pages
         memory = IN_POOLS[name](puppet, 6 * HUGE)
-        puppet.fill(memory.part(0, 4 * 512), 0)  # two stay holes
-        puppet.advise(memory.part(512, 6 * 512), Advice.DONTNEED)
+        puppet.fill(memory.part(0, 4 * HUGE // PAGE), 0)  # two stay holes
+        puppet.advise(memory.part(HUGE // PAGE, 6 * HUGE // PAGE), Advice.DONTNEED)
         with object_of(puppet, name) as shared:
             assert unmapped(shared) == {0: 3 * HUGE}
             done = sweep(shared, {0: 2})
             assert (done.moved, done.failures) == ({(0, 2): 3 * HUGE}, ())
             assert unmapped(shared) == {2: 3 * HUGE}
             assert shared.allocated() == 4 * HUGE
-        assert puppet.is_intact(memory.part(0, 4 * 512))
+        assert puppet.is_intact(memory.part(0, 4 * HUGE // PAGE))
         assert puppet.residency(memory) == {0: HUGE, 2: 3 * HUGE}
         puppet.call(Call.MUNMAP, memory.start, memory.size)
         puppet.process.kill()
@@ -197,13 +197,13 @@ def test_an_object_of_which_no_process_has_touched_a_page(puppet: Puppet) -> Non
 
 
 def test_huge_pages_of_tmpfs(puppet: Puppet, tmp_path: Path) -> None:
-    """A page of 2 MiB of which the job maps a part moves as one."""
+    """A huge page of which the job maps a part moves as one."""
     with mounted(tmp_path, "huge=always") as point:
         file = puppet.open(point / "file", os.O_RDWR | os.O_CREAT)
         puppet.call(Call.FTRUNCATE, file, 4 * HUGE)
         memory = puppet.map(4 * HUGE, flags=mmap.MAP_SHARED, file=file)
         puppet.fill(memory, 0)
-        puppet.advise(memory.part(100, 2048), Advice.DONTNEED)
+        puppet.advise(memory.part(100, 4 * HUGE // PAGE), Advice.DONTNEED)
         with object_of(puppet, str(point)) as shared:
             assert unmapped(shared) == {0: 4 * HUGE - sum(puppet.residency(memory).values())}
             done = sweep(shared, {0: 2})
@@ -408,7 +408,7 @@ def test_an_object_in_a_pool_of_huge_pages(
         puppet.bind(0)
         memory = IN_POOLS[name](puppet, 6 * HUGE)
         puppet.fill(memory, 0)
-        puppet.advise(memory.part(512, 6 * 512), Advice.DONTNEED)
+        puppet.advise(memory.part(HUGE // PAGE, 6 * HUGE // PAGE), Advice.DONTNEED)
         status, report = run(
             "relocate", "--pid", puppet.pid, "--from", 0, "--to", 2, "--strategy", strategy
         )
