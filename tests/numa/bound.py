@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from schedhook.values.policy import PolicyMode
 from tests.unit.control.talking import Talking, talking
 
 THREADS = 3
+ONLY_X86 = pytest.mark.skipif(
+    os.uname().machine != "x86_64", reason="policies are rewritten on x86-64 only"
+)
 Run = Callable[..., tuple[int, dict[str, Any]]]
 """The fixture `run`."""
 _WEIGHTS = Path("/sys/kernel/mm/mempolicy/weighted_interleave")

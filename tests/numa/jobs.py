@@ -146,7 +146,8 @@ def cpuset_v1(directory: Path) -> Iterator[Path]:
             capture_output=True,
             text=True,
         )
-        is_unknown = "wrong fs type" in done.stderr  # EINVAL; while it is in use EBUSY
+        # While it is in use, EBUSY. util-linux 2.39 and later repeats the kernel's own words.
+        is_unknown = any(why in done.stderr for why in ("wrong fs type", "Unknown subsys name"))
         if is_unknown or not done.returncode:
             break
         time.sleep(0.2)

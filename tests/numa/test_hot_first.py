@@ -22,13 +22,16 @@ import pytest
 from schedhook.control.damon import count_accesses
 from schedhook.migration.sweeper import Sweeper
 from schedhook.relocation import pipeline
+from schedhook.testing.native import HUGE
 from tests.balancing import setting
 from tests.numa.programs import program
 
 pytestmark = pytest.mark.nodes(4)
 
 KDAMONDS = Path("/sys/kernel/mm/damon/admin/kdamonds")
-MIB, CHUNK_KIB, HOME = 160, 4096, 2
+MIB, HOME = 160, 2
+CHUNK_KIB = max(4096, HUGE >> 10)
+"""At least a huge page: heat is told of parts that none crosses."""
 RATE = 8
 """MB/s: a move of 21 seconds."""
 WINDOW = 0.1

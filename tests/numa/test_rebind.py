@@ -14,10 +14,19 @@ from schedhook.backends.native.backend import NativeBackend
 from schedhook.control.rebinding import Rebinding
 from schedhook.values.nodemap import parse_map
 from schedhook.values.policy import PolicyFlag, PolicyMode
-from tests.numa.bound import THREADS, Run, bound, joining, nodes_of, relocate, skip_without
+from tests.numa.bound import (
+    ONLY_X86,
+    THREADS,
+    Run,
+    bound,
+    joining,
+    nodes_of,
+    relocate,
+    skip_without,
+)
 from tests.numa.jobs import cgroup
 
-pytestmark = pytest.mark.nodes(4)
+pytestmark = [pytest.mark.nodes(4), ONLY_X86]
 
 MODES = ["BIND", "PREFERRED", "PREFERRED_MANY", "INTERLEAVE", "WEIGHTED_INTERLEAVE"]
 FLAGS = {"plain": PolicyFlag(0), "static": PolicyFlag.STATIC, "relative": PolicyFlag.RELATIVE}

@@ -16,12 +16,12 @@ from schedhook.control.rebinding import Rebinding
 from schedhook.values.model import NodeMap
 from schedhook.values.policy import PolicyMode
 from tests.forked import in_child
-from tests.numa.bound import THREADS, Run, bound, joining, nodes_of, relocate
+from tests.numa.bound import ONLY_X86, THREADS, Run, bound, joining, nodes_of, relocate
 from tests.numa.jobs import cannot_run, cgroup
 from tests.numa.killing import kill_after, random_moments
 from tests.unit.control.talking import talking
 
-pytestmark = pytest.mark.nodes(4)
+pytestmark = [pytest.mark.nodes(4), ONLY_X86]
 
 KILLS = int(os.environ.get("SCHEDHOOK_KILLS", "10"))
 REBINDS = int(os.environ.get("SCHEDHOOK_REBINDS", "4"))

@@ -6,6 +6,7 @@ old node at the same addresses. Nothing of the stranger's may change.
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import subprocess
@@ -194,7 +195,9 @@ def residency(pid: int) -> dict[int, int]:
     """Return the bytes of a process's memory on each node, from numa_maps."""
     text = Path(f"/proc/{pid}/numa_maps").read_text()
     line = next(each for each in text.splitlines() if each.startswith(f"{MEMORY:x} "))
-    return {int(node): int(pages) << 12 for node, pages in re.findall(r" N(\d+)=(\d+)", line)}
+    return {
+        int(node): int(pages) * mmap.PAGESIZE for node, pages in re.findall(r" N(\d+)=(\d+)", line)
+    }
 
 
 @pytest.mark.parametrize("how", ["aimed", "round"])

@@ -70,7 +70,6 @@ class NativeBackend(Backend):
     def _zero_frame(self) -> int:
         """Return the frame of the zero page; 0 if the caller may not see frames (CAP_SYS_ADMIN)."""
         if self._zero is None:
-            self._zero = 0
             with suppress(OSError), (self._root / "proc/self/pagemap").open("rb", 0) as pagemap:
                 self._zero = _core.zero_frame(pagemap.fileno())
-        return self._zero
+        return self._zero or 0

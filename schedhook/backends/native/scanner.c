@@ -397,23 +397,33 @@ static int next_read(struct sh_scanner *scanner, uint64_t limit, uint64_t read_e
     return 0;
 }
 
-/* Return the page at the position, which a scan has found to be huge, from the first of its entries
- * alone; its size is 0 if nothing is there any more. */
+/* Return the page at the position, which a scan has found to be huge, from its first entry and the
+ * flags of that frame; its size is 0 if it is no longer huge. They also tell the huge zero page,
+ * which the scan of some kernels does not leave out. */
 static int next_huge(struct sh_scanner *scanner, struct sh_page *page)
 {
     const struct sh_range *range = scanner->range;
     int error = have_entry(scanner, scanner->position + range->base_size);
-    uint64_t entry;
+    uint64_t entry, frame, flags = 0;
 
     if (error)
         return error;
     entry = *entry_at(scanner, scanner->position);
     if (!(entry & SH_PAGEMAP_PRESENT))
         return 0;
+    frame = entry & SH_PAGEMAP_FRAME;
+    if (frame) {
+        read_flags(range, frame, 1, &flags);
+        if (frame % (range->folio_size / range->base_size) || !(flags & FLAG_COMPOUND_HEAD)) {
+            scanner->entries_end = scanner->entries_start; /* all entries must be read */
+            return 0;
+        }
+    }
     *page = (struct sh_page){.address = scanner->position,
                              .size = range->folio_size,
-                             .node = sh_node_of_frame(range, entry & SH_PAGEMAP_FRAME),
-                             .entry = entry};
+                             .node = sh_node_of_frame(range, frame),
+                             .entry = entry,
+                             .is_zero = flags & FLAG_ZERO_PAGE};
     scanner->position += page->size;
     return 0;
 }

@@ -163,10 +163,17 @@ static void tick(void)
             if (world.page[i] && world.origin[i] >= 0 && world.page[i]->node != world.origin[i])
                 world.moved_before_exit++;
     }
-    if (world.calls == world.event.call && world.event.node < 0)
-        world.page[world.event.page] = NULL;
-    else if (world.calls == world.event.call)
-        world_carry(world.page[world.event.page], world.event.node);
+    if (world.calls == world.event.call) {
+        if (world.event.node < 0 || world.event.replaced)
+            world.page[world.event.page] = NULL;
+        if (world.event.replaced) {
+            struct folio *other = world_map(world.event.page, 1, world.event.node, false);
+
+            other->frame = (other->frame + FOLIO) / FOLIO * FOLIO; /* aligned like a huge page's */
+            other->touched = true;
+        } else if (world.event.node >= 0)
+            world_carry(world.page[world.event.page], world.event.node);
+    }
     if (world.meddle_every && world.calls % world.meddle_every == 0)
         meddle();
 }
@@ -448,6 +455,8 @@ ssize_t sh_read_pagemap(int fd, void *buffer, size_t size, uint64_t offset)
                                                  : 1 << 16;
             if (folio && folio->pages > 1 && !world.hugetlb)
                 out[i] |= 1 << 22;
+            if (folio && folio->fault == ZERO)
+                out[i] |= 1 << 24;
         }
         return (ssize_t)(count * sizeof *out);
     }
@@ -506,7 +515,9 @@ int sh_scan_pagemap(int fd, void *arguments)
 
         world.looked_at++;
         if (folio)
-            is = PRESENT | (folio->fault == ZERO ? ZERO_FRAME : 0) | (is_huge(folio) ? HUGE : 0);
+            is = PRESENT | (is_huge(folio) ? HUGE : 0);
+        if (folio && folio->fault == ZERO && !(world.scans_zero && is_huge(folio)))
+            is |= ZERO_FRAME;
         if (((is ^ scan->inverted) & scan->mask) != scan->mask)
             continue;
         is &= scan->returned;

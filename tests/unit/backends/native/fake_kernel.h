@@ -48,6 +48,7 @@ struct world {
     bool fragmented[MAX_NODES]; /* no free huge page */
     bool absent[MAX_NODES];     /* ENODEV */
     bool ran_out[MAX_NODES];    /* failed with ENOMEM */
+    bool scans_zero;            /* a scan takes the huge zero page for any huge page */
     bool frames_hidden;
     bool frames_known; /* the engine knows which frame is on which node */
 
@@ -61,6 +62,7 @@ struct world {
         long call; /* 0: never */
         size_t page;
         int node;      /* -1: the process frees it */
+        bool replaced; /* the process frees it, and gets another page there, on the node */
     } event;           /* another process moves a page before this call */
     long meddle_every; /* another process changes something before every n-th call, 0: never */
 
