@@ -119,6 +119,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--runs", type=int, default=20, help="in each block")
+    parser.add_argument("--each", action="store_true", help="also with each hook alone")
     options = parser.parse_args()
     if NAMESPACES not in os.environ:
         enter_namespaces()
@@ -132,14 +133,18 @@ def main() -> int:
         directory.chmod(0o755)
         ours = install(directory / "hooks", directory / "agent.sock", directory / "spool")
         settings = {"no hooks": {}, "/bin/true": dict.fromkeys(HOOKS, "/bin/true"), "ours": ours}
+        if options.each:
+            settings |= {f"only {HOOKS[name]}": {name: path} for name, path in ours.items()}
         taken = measure(cluster, settings, options.blocks, options.runs)
-        check_journal(directory / "state/journal.db", options.blocks * (options.runs + 1))
+        with_prolog = sum(lines.get("Prolog") == ours["Prolog"] for lines in settings.values())
+        jobs = with_prolog * options.blocks * (options.runs + 1)
+        check_journal(directory / "state/journal.db", jobs)
     remove_cgroups()
     without = median(taken["no hooks"])
     for what, seconds in taken.items():
         low, middle, high = quantiles([each * 1e3 for each in seconds], n=4)
         print(
-            f"{what:10} median {middle:6.2f} ms, half of the runs in {low:.2f} to {high:.2f} ms,"
+            f"{what:16} median {middle:6.2f} ms, half of the runs in {low:.2f} to {high:.2f} ms,"
             f" {median(seconds) - without:+.4f} s"
         )
     print(f"limit for ours: {ADDED_LIMIT} s; load {os.getloadavg()[0]:.1f}")
