@@ -22,7 +22,6 @@ from schedhook.control.rollback import Rollback
 from schedhook.host.frames import node_spans
 from schedhook.migration.runs import UNIT_BYTES
 from schedhook.roles.backend import Limits, Sweep
-from schedhook.testing.native import HUGE
 from schedhook.values.errors import RefusedError
 from schedhook.values.sets import CpuSet
 from tests.numa.jobs import MIB, Job, cgroup, numa_stat
@@ -122,15 +121,13 @@ def bytes_read() -> int:
 def test_holes_are_not_read_page_by_page(
     option: str, most: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """512 pages in an address space whose pagemap(5) has 2 GiB: with pages of 4 KiB, 1 TiB.
-
-    What is read grows with the entries of a huge page; `most` MiB are for 512.
-    """
+    """2 MiB in an address space whose pagemap(5) has 2 GiB: with pages of 4 KiB, 1 TiB."""
+    count = 2 * MIB // PAGE
     with Puppet() as puppet:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         memory = puppet.map((2 << 30) // 8 * PAGE, flags=flags)
-        step = memory.size // 512
-        pages = [Memory(memory.start + number * step, PAGE) for number in range(512)]
+        step = memory.size // count
+        pages = [Memory(memory.start + number * step, PAGE) for number in range(count)]
         for page in pages:
             puppet.fill(page, 0)
         before = bytes_read()
@@ -138,8 +135,8 @@ def test_holes_are_not_read_page_by_page(
         status = main(words, standalone_mode=False)
         report = json.loads(capsys.readouterr().out)
         assert (status, report["outcome"]) == (0, "complete"), report
-        assert bytes_read() - before < most * (HUGE // PAGE // 512) * MIB
-        assert puppet.residency(memory) == {2: 512 * PAGE}
+        assert bytes_read() - before < most * MIB
+        assert puppet.residency(memory) == {2: count * PAGE}
         assert all(map(puppet.is_intact, pages))
 
 
