@@ -2,9 +2,9 @@
 
 A real slurmctld and slurmd run `srun true` with prolog, task prolog and epilog, as
 `contrib/slurm/install` writes them, and without any, in blocks that take turns; and, to tell where
-the time goes, with hooks that are `/bin/true`. They run on this host, in namespaces in which they
-change nothing of it. An agent is alive, and must know every job afterwards. The exit status is 1 if
-our hooks add more than 0.012 s.
+the time goes, with hooks that are `/bin/true`. They run on this host, in namespaces of their own:
+only its cgroups are touched. An agent is alive, and must know every job afterwards. The exit status
+is 1 if our hooks add more than 0.012 s.
 """
 
 from __future__ import annotations
