@@ -44,12 +44,12 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     real = NativeTarget._range
 
     def limited(*arguments: object) -> tuple[object, ...]:
-        *range_, use_scan, kpageflags, spans = real(*arguments)  # type: ignore[arg-type]
+        *range_, use_scan, kpageflags, zero, spans = real(*arguments)  # type: ignore[arg-type]
         if request.param == "as the kernel can":
-            return (*range_, use_scan, kpageflags, spans)
+            return (*range_, use_scan, kpageflags, zero, spans)
         if request.param == "without frames":
-            return (*range_, False, -1, b"")
-        return (*range_, False, flags, spans)
+            return (*range_, False, -1, 0, b"")
+        return (*range_, False, flags, zero, spans)
 
     with Path("/proc/kpageflags").open("rb") as file:
         flags = file.fileno()
