@@ -27,6 +27,7 @@ from statistics import median, quantiles
 from schedhook.journal.journal import Journal
 
 INSTALL = Path(__file__).parents[1] / "contrib/slurm/install"
+HOOKS = ("prolog", "task_prolog", "epilog")
 ADDED_LIMIT = 0.1
 """Seconds by which a prolog may delay a job, whatever the agent does."""
 RATIO_LIMIT = 1.5
@@ -115,14 +116,15 @@ class Costs:
         return median(self.with_prolog) - median(self.without)
 
 
-def install(directory: Path, python: str, socket: Path, spool: Path) -> Path:
-    """Write the prolog as it is installed, with another socket and spool; return its path."""
+def install(directory: Path, python: str, socket: Path, spool: Path) -> None:
+    """Write Slurm's hooks as they are installed, with another socket and spool."""
     command = [python, str(INSTALL), "--directory", str(directory)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    prolog = directory / "prolog"
-    words = f"slurm prolog --socket {socket} --spool {spool}"
-    prolog.write_text(prolog.read_text().replace("slurm prolog", words))
-    return prolog
+    for name in HOOKS:
+        text = (directory / name).read_text()
+        assert f"slurm {name}" in text
+        words = f"slurm {name} --socket {socket} --spool {spool}"
+        (directory / name).write_text(text.replace(f"slurm {name}", words))
 
 
 def timed(command: Sequence[str], environ: dict[str, str]) -> Cost:
@@ -173,8 +175,8 @@ class Measurement:
 def measure_states(directory: Path, python: str, runs: int) -> dict[str, Costs]:
     """Measure each state of the agent. Raise SystemExit if an event was lost or came twice."""
     path, spool = directory / "agent.sock", directory / "spool"
-    prolog = install(directory / "hooks", python, path, spool)
-    measurement = Measurement(prolog, python, runs)
+    install(directory / "hooks", python, path, spool)
+    measurement = Measurement(directory / "hooks/prolog", python, runs)
     states = {}
     with agent(directory, sys.executable) as process:
         states["alive"] = measurement.measure()

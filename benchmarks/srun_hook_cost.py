@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks.hook_cost import INSTALL, agent
+from benchmarks.hook_cost import agent, install
 from schedhook.journal.journal import Journal
 from tests.slurm.cluster import (
     CGROUPS,
@@ -35,18 +35,6 @@ from tests.slurm.cluster import (
 
 ADDED_LIMIT = 0.012
 HOOKS = {"Prolog": "prolog", "TaskProlog": "task_prolog", "Epilog": "epilog"}
-
-
-def install(directory: Path, socket: Path, spool: Path) -> dict[str, str]:
-    """Write the hooks as they are installed, with another socket and spool; return the settings."""
-    command = [sys.executable, str(INSTALL), "--directory", str(directory)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    for name in HOOKS.values():
-        text = (directory / name).read_text()
-        assert f"slurm {name}" in text
-        words = f"slurm {name} --socket {socket} --spool {spool}"
-        (directory / name).write_text(text.replace(f"slurm {name}", words))
-    return {setting: str(directory / name) for setting, name in HOOKS.items()}
 
 
 def start_job(cluster: Cluster) -> float:
@@ -131,7 +119,9 @@ def main() -> int:
     ):
         directory = Path(name)
         directory.chmod(0o755)
-        ours = install(directory / "hooks", directory / "agent.sock", directory / "spool")
+        hooks = directory / "hooks"
+        install(hooks, sys.executable, directory / "agent.sock", directory / "spool")
+        ours = {setting: str(hooks / name) for setting, name in HOOKS.items()}
         settings = {"no hooks": {}, "/bin/true": dict.fromkeys(HOOKS, "/bin/true"), "ours": ours}
         if options.each:
             settings |= {f"only {HOOKS[name]}": {name: path} for name, path in ours.items()}

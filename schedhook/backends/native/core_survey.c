@@ -22,18 +22,18 @@ PyObject *core_zero_frame(PyObject *self, PyObject *args)
 {
     int pagemap;
     size_t size = (size_t)sysconf(_SC_PAGESIZE);
-    void *page = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    uint64_t entry = 0, offset = (uintptr_t)page / size * sizeof entry;
+    void *page;
+    uint64_t entry = 0;
 
     (void)self;
+    if (!PyArg_ParseTuple(args, "i:zero_frame", &pagemap))
+        return NULL;
+    page = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)
         return core_raise_errno(errno);
-    if (!PyArg_ParseTuple(args, "i:zero_frame", &pagemap)) {
-        munmap(page, size);
-        return NULL;
-    }
     (void)*(volatile char *)page; /* a page that was only read is the zero page */
-    if (sh_read_pagemap(pagemap, &entry, sizeof entry, offset) != sizeof entry)
+    if (sh_read_pagemap(pagemap, &entry, sizeof entry, (uintptr_t)page / size * sizeof entry) !=
+        sizeof entry)
         entry = 0;
     munmap(page, size);
     return PyLong_FromUnsignedLongLong(entry & SH_PAGEMAP_FRAME);
