@@ -123,8 +123,10 @@ class Sweeper:
 
     def _sweep_unit(self, unit: Unit) -> list[_Failed]:
         failed: list[_Failed] = []
+        if self._options.bandwidth:
+            unit = unit.look_up()
         boundary = partial(unit.part.target.boundary, unit.area)
-        pieces = self._throttle.pieces(unit.start, unit.end, boundary, unit.only)
+        pieces = self._throttle.pieces(unit.start, unit.end, boundary, unit.counted)
         for start, end in pieces:
             failed += self._sweep_range(unit, start, end)
         return failed
@@ -139,7 +141,10 @@ class Sweeper:
             granted = self._headroom.take(moves, most, least=min(most, unit.area.page_size))
             if most and not granted:
                 return failed + self._hold_back(unit, at, end)
-            stop = end if granted == most else _cut(unit, at, end, granted)
+            stop = end
+            if granted < most:
+                unit = unit.look_up()
+                stop = _cut(unit, at, end, granted)
             moved = 0
             try:
                 done = self._sweep_part(unit, at, stop)
@@ -205,12 +210,13 @@ def _areas(unit: Unit, start: int, end: int) -> Iterable[Area]:
 def _cut(unit: Unit, start: int, end: int, size: int) -> int:
     """Return where the first `size` bytes of [start, end) end, if possible between huge pages.
 
-    What is not in `unit.only` does not count.
+    What is not in `unit.counted` does not count.
     """
     page_size = unit.area.page_size
     largest = unit.part.target.page_sizes.largest(page_size)
     align = page_size if size < largest else largest
-    for first, last in ((start, end),) if unit.only is None else unit.only.within(start, end):
+    counted = unit.counted
+    for first, last in ((start, end),) if counted is None else counted.within(start, end):
         if last - first > size:
             return max(first, (first + size) // align * align)
         size -= last - first
@@ -221,8 +227,8 @@ def _most_bytes(unit: Unit, start: int, end: int) -> int:
     """Return the most bytes that can arrive from [start, end); pages of a pool take no room."""
     if unit.area.kind is MemoryKind.HUGE:
         return 0
-    if unit.only is not None:
-        return unit.only.overlap(start, end)
+    if unit.counted is not None:
+        return unit.counted.overlap(start, end)
     return min(end - start, unit.area.resident)
 
 

@@ -64,20 +64,20 @@ class Throttle:
         self._due = time.monotonic()
 
     def pieces(
-        self, start: int, end: int, boundary: Callable[[int], int], only: Extents | None = None
+        self, start: int, end: int, boundary: Callable[[int], int], counted: Extents | None = None
     ) -> Iterator[tuple[int, int]]:
         """Cut [start, end) so that no piece holds more than about a quarter of a second's worth.
 
         `boundary` returns the first address from another one on at which a cut is possible. What is
-        not in `only` does not count.
+        not in `counted` does not count.
         """
         if not self._rate:
             yield start, end
             return
         step = max(1, int(self._rate / 4))
-        held = 0
-        for first, last in ((start, end),) if only is None else only.within(start, end):
-            if held and held + last - first > step:
+        held, position = 0, start
+        for first, last in ((start, end),) if counted is None else counted.within(start, end):
+            if held and held + last - first > step and _is_apart(position, first, boundary):
                 yield start, first
                 start, held = first, 0
             position = first
@@ -85,6 +85,7 @@ class Throttle:
                 yield start, stop
                 start = position = stop
             held += last - position
+            position = last
         if held:
             yield start, end
 
@@ -97,3 +98,12 @@ class Throttle:
             self._due = max(self._due, now) + size / self._rate
             wait = self._due - now
         time.sleep(min(wait, threading.TIMEOUT_MAX))
+
+
+def _is_apart(end: int, start: int, boundary: Callable[[int], int]) -> bool:
+    """Return whether no page that moves as one has parts before `end` and from `start` on.
+
+    Where the gap between them is a hole, only what begins at `start` tells; without the right to
+    see folios, only a boundary in the gap.
+    """
+    return boundary(start) == start or end < boundary(end) <= start

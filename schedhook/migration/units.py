@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from schedhook.migration.page_plan import Transfer
 from schedhook.migration.processes import MovingMemory, MovingProcess
 from schedhook.migration.runs import UNIT_BYTES, spread
+from schedhook.values.errors import ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind, NodeMap
 
@@ -32,6 +33,29 @@ class Unit:
     """Move only pages that lie completely in one of these; None: all."""
     size: int = 0
     """About so many bytes are resident."""
+    present: Extents | None = None
+    """Where they are, if that was looked up."""
+
+    @property
+    def counted(self) -> Extents | None:
+        """What can move, as far as that is known; None: all."""
+        return self.present if self.only is None else self.only
+
+    def look_up(self) -> Unit:
+        """Return the unit with its present pages, if most of it is holes.
+
+        Cut by addresses, it would take a call for each piece of every hole. An exited process's
+        unit is returned as it is.
+        """
+        target, known = self.part.target, self.counted is not None
+        if known or 2 * self.size > self.end - self.start or not target.skips_holes:
+            return self
+        try:
+            runs = target.locate(self.area, self.start, self.end)
+        except ProcessGoneError:
+            self.part.gone = True
+            return self
+        return replace(self, present=Extents((run.start, run.end) for run in runs))
 
 
 def map_units(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterable[Unit]:

@@ -156,6 +156,11 @@ class Memory(ABC):
         unit = self.page_sizes.largest(area.page_size)
         return -(-address // unit) * unit
 
+    @property
+    def skips_holes(self) -> bool:
+        """Return whether a sweep passes over address space without pages at almost no cost."""
+        return True
+
     def close(self) -> None:  # noqa: B027 - holds nothing by default
         """Release what holds it; closing twice is harmless. Default: do nothing."""
 
@@ -268,11 +273,6 @@ class Target(Memory):
         `areas` are the process's, as just read. Default: no threads.
         """
         return {}
-
-    @property
-    def skips_holes(self) -> bool:
-        """Return whether a sweep passes over address space without pages at almost no cost."""
-        return True
 
     @property
     def mistaken(self) -> str | None:

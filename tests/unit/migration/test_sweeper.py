@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import threading
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from schedhook.backends.simulated import PAGE
+from schedhook.backends.simulated import PAGE, SimulatedBackend
+from schedhook.backends.simulated.target import SimulatedTarget
+from schedhook.migration.headroom import Headroom
 from schedhook.values.model import Outcome
-from tests.unit.relocation.simulation import AT, STRATEGIES, host, residency, run
+from tests.unit.relocation.simulation import AT, QUICK, STRATEGIES, host, residency, run
 
 
 def test_busy_pages_are_retried_until_they_move() -> None:
@@ -66,3 +70,67 @@ def test_fewer_threads_than_wanted_do_the_work(
     assert report.outcome is Outcome.COMPLETE, report.notes
     assert residency(backend) == {2: 20, 1: 10}
     assert started > most
+
+
+LIMITED = replace(QUICK, relocation=replace(QUICK.relocation, bandwidth_mb_s=4 * 50 * PAGE / 1e6))
+"""A piece is at most 50 pages."""
+
+
+@pytest.fixture
+def ranges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return what is swept, as [start, end)."""
+    seen = list[tuple[int, int]]()
+    sweep = SimulatedTarget.sweep
+
+    def watched(self: SimulatedTarget, area: Any, start: int, end: int, *rest: Any, **more: Any):
+        seen.append((start, end))
+        return sweep(self, area, start, end, *rest, **more)
+
+    monkeypatch.setattr(SimulatedTarget, "sweep", watched)
+    return seen
+
+
+def sparse() -> SimulatedBackend:
+    """Return a host with a process of 200 pages, each of them before 999 pages of hole."""
+    return host(([0] + [None] * 999) * 200)
+
+
+def test_a_rate_is_no_reason_to_visit_each_hole(
+    monkeypatch: pytest.MonkeyPatch, ranges: list[tuple[int, int]]
+) -> None:
+    """By addresses these would be 4,000 pieces."""
+    monkeypatch.setattr("schedhook.migration.throttle.time.sleep", lambda _: None)
+    report = run(sparse(), LIMITED, strategy="move-pages")
+    assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 200 * PAGE)
+    assert [end - start for start, end in ranges] == [50_000 * PAGE] * 4
+
+
+def test_little_room_is_no_reason_to_visit_each_hole(
+    monkeypatch: pytest.MonkeyPatch, ranges: list[tuple[int, int]]
+) -> None:
+    """Room for 60 pages at a time."""
+    take = Headroom.take
+    monkeypatch.setattr(
+        Headroom,
+        "take",
+        lambda self, moves, wanted, least: min(take(self, moves, wanted, least), 60 * PAGE),
+    )
+    report = run(sparse(), strategy="move-pages")
+    assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 200 * PAGE)
+    assert len(ranges) == 4, ranges
+
+
+def test_a_process_that_exits_before_its_holes_are_known_is_gone(
+    monkeypatch: pytest.MonkeyPatch, ranges: list[tuple[int, int]]
+) -> None:
+    backend = sparse()
+    locate = SimulatedTarget.locate
+
+    def late(self: SimulatedTarget, *arguments: Any) -> Any:
+        backend.end_process(100)
+        return locate(self, *arguments)
+
+    monkeypatch.setattr(SimulatedTarget, "locate", late)
+    report = run(backend, LIMITED, strategy="move-pages")
+    assert (report.outcome, report.bytes_moved) == (Outcome.NOTHING_TO_DO, 0)
+    assert not ranges

@@ -84,5 +84,22 @@ def test_a_throttle_counts_only_what_is_to_move() -> None:
         assert most <= max(huge, rate / 4)
 
 
+def test_a_throttle_cuts_no_folio_that_has_a_hole() -> None:
+    """Folios of 16 pages; of the second, pages in the middle are unmapped."""
+    page, folio = 4096, 16 * 4096
+    counted = Extents([(0, folio + page), (folio + 9 * page, 2 * folio), (3 * folio, 4 * folio)])
+
+    def seen(address: int) -> int:
+        is_hole = counted.overlap(address, address + page) == 0
+        return address if is_hole else -(-address // folio) * folio
+
+    def unseen(address: int) -> int:
+        return -(-address // folio) * folio
+
+    for boundary in (seen, unseen):
+        pieces = list(Throttle(4 * 18 * page).pieces(0, 4 * folio, boundary, counted))
+        assert pieces == [(0, 3 * folio), (3 * folio, 4 * folio)], boundary
+
+
 def anywhere(address: int) -> int:
     return address
