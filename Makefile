@@ -93,8 +93,8 @@ matrix: $(VENV)/installed tier-packages compiled trixie $(KERNELS:%=%/done)
 	    $(BIN)/python -m tests.vm test --root $(SID) tests/slurm tests/contract \
 	    tests/numa/test_contract_native.py tests/numa/test_page_situations.py || status=1; \
 	make --no-print-directory arm64 && \
-	    $(BIN)/python -m tests.vm test --root $(ARM64) --mib-per-node 2560 tests/contract \
-        --in-parts tests/numa || status=1; \
+	    $(BIN)/python -m tests.vm test --root $(ARM64) --mib-per-node 2560 --timeout 9000 \
+	    tests/contract --in-parts tests/numa || status=1; \
 	$(BIN)/python -m tests.vm matrix tests/numa --with $(KERNELS:%=%/boot/vmlinuz-*) || status=1; \
 	exit $$status
 

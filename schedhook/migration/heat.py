@@ -1,12 +1,14 @@
 """Which memory of the processes is used most: by a profile, or by DAMON; else the largest areas.
 
-Heat is told of windows that no page crosses: so a huge page is as hot as all of its parts.
+Heat is told of windows that no page crosses: so a huge page is as hot as all of its parts. They
+have 2 MiB each, and more only where a page has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from schedhook.migration.move import Move
     from schedhook.roles.profile import Accesses
 
-_LEAST_WINDOW = 2 << 20
+_WINDOW = 2 << 20
 
 
 def find_heat(work: Move) -> Heat:
@@ -48,17 +50,30 @@ class _Span:
     start: int
     end: int
     resident: int
-    window: int
-    """Bytes, at whose multiples no page begins before and ends behind."""
     is_joined: bool
+    largest: int
+    """Bytes of the largest page that can be there."""
+    boundary: Callable[[int], int]
+    """Returns the first address from another one on at which no page is cut."""
 
     def windows(self, count: int = 1) -> Iterator[tuple[int, int]]:
         """Yield its parts, each of so many windows as far as it has them."""
         start = self.start
         while start < self.end:
-            end = min(self.end, (start // self.window + count) * self.window)
+            end = min(self.end, self._uncut((start // _WINDOW + count) * _WINDOW))
             yield start, end
             start = end
+
+    def window(self, address: int) -> tuple[int, int]:
+        """Return the window around an address."""
+        start = address // _WINDOW * _WINDOW
+        end = self._uncut(start + _WINDOW)
+        if self._uncut(start) > start:
+            start = address // self.largest * self.largest
+        return max(start, self.start), min(end, self.end)
+
+    def _uncut(self, address: int) -> int:
+        return address if self.largest <= _WINDOW else self.boundary(address)
 
 
 def _spans(work: Move) -> Iterator[_Span]:
@@ -70,23 +85,28 @@ def _spans(work: Move) -> Iterator[_Span]:
             if not work.node_map.moves.keys().isdisjoint(item.counted)
         }
         for area in areas.values():
-            window = max(_LEAST_WINDOW, process.target.page_sizes.largest(area.page_size))
+            largest = process.target.page_sizes.largest(area.page_size)
+            boundary = partial(process.target.boundary, area)
             parts = [(area.start, area.end)] if area.parts is None else list(area.parts)
             resident = area.resident // len(parts)
             is_joined = area.parts is not None
             for start, end in parts:
-                yield _Span(process.pid, start, end, resident, window, is_joined)
+                yield _Span(process.pid, start, end, resident, is_joined, largest, boundary)
 
 
 def _by_profile(spans: Iterable[_Span], accesses: Mapping[int, Accesses]) -> Heat:
     """Return the accesses to each window that the profile knows."""
-    counts: dict[tuple[int, int, int], int] = {}
+    rows = []
     for span in (each for each in spans if each.pid in accesses):
+        start = end = total = 0
         for address, _, count in accesses[span.pid].between(span.start, span.end):
-            start = address // span.window * span.window
-            key = span.pid, max(start, span.start), min(start + span.window, span.end)
-            counts[key] = counts.get(key, 0) + count
-    return _sorted((*key, count) for key, count in counts.items())
+            if address >= end:
+                rows.append((span.pid, start, end, total))
+                first, last = span.window(address)
+                start, end, total = max(first, end), last, 0
+            total += count
+        rows.append((span.pid, start, end, total))
+    return _sorted(rows)
 
 
 def _by_damon(spans: Iterable[_Span], work: Move) -> Heat:
@@ -102,7 +122,7 @@ def _by_damon(spans: Iterable[_Span], work: Move) -> Heat:
     ranges: dict[int, list[tuple[int, int]]] = {}
     for span in largest:
         share = max(1, (MOST_RANGES - 2 * len(largest)) * span.resident // total)
-        count = -(-(span.end - span.start) // share // span.window)
+        count = -(-(span.end - span.start) // share // _WINDOW)
         ranges.setdefault(span.pid, []).extend(span.windows(count))
     found = count_accesses({pid: sorted(its) for pid, its in ranges.items()}, work.root)
     heat = _sorted((pid, *each) for pid, its in found.items() for each in its)

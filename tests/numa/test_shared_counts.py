@@ -25,6 +25,7 @@ from tests.numa.jobs import (
     cgroup,
     drop_caches,
     free_bytes,
+    khugepaged_at_rest,
     mounted_disk,
     numa_stat,
     until,
@@ -222,11 +223,14 @@ def test_copies_of_a_file_that_others_map_too_move_and_its_pages_stay(
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_an_interpreter_that_forks(run: Any, strategy: str) -> None:
-    """Its libraries' relocation sections and data are its own, and shared since fork(2)."""
+    """Its libraries' relocation sections and data are its own, and shared since fork(2).
+
+    khugepaged would give each process a huge page of its own for memory that they share.
+    """
     drop_caches()
     script = "import os, time\nb = b'x' * (20 << 20)\n" + "os.fork() or time.sleep(600)\n" * 4
     join = f'echo $$ > {{}}/cgroup.procs && exec numactl --membind={OLD} "$@"'
-    with cgroup("family") as path:
+    with khugepaged_at_rest(), cgroup("family") as path:
         words = [sys.executable, "-I", "-S", "-c", script + "time.sleep(600)"]
         parent = subprocess.Popen(["/bin/sh", "-c", join.format(path), "sh", *words])
         until(lambda: len((path / "cgroup.procs").read_text().split()) == 5)

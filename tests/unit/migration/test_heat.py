@@ -18,7 +18,8 @@ from schedhook.migration import heat
 from schedhook.roles.backend import Sweep
 from schedhook.roles.guidance import Guidance
 from schedhook.roles.profile import Profile
-from schedhook.values.model import Outcome, Report
+from schedhook.values.model import Area, Outcome, Report
+from schedhook.values.page_sizes import PageSizes
 from schedhook.values.sets import NodeSet
 from tests.unit.relocation.simulation import AT, QUICK, host, residency, run
 
@@ -63,6 +64,40 @@ def test_by_a_profile(moved: list[tuple[int, int]]) -> None:
     assert (report.outcome, report.bytes_left, report.notes) == (Outcome.COMPLETE, 0, ())
     assert moved[:3] == [(AT + 3 * WINDOW, WINDOW), (AT + WINDOW, WINDOW), (AT, WINDOW)]
     assert sum(size for _, size in moved) == 5 * WINDOW
+
+
+def test_a_window_is_as_large_as_the_page_there(
+    monkeypatch: pytest.MonkeyPatch, moved: list[tuple[int, int]]
+) -> None:
+    """As with base pages of 16 KiB. Two huge pages of 32 MiB; beside them, only small ones."""
+    huge, small = 16 * WINDOW, AT + FAR
+    backend = SimulatedBackend(page_sizes=PageSizes(base=PAGE, folio=huge))
+    areas = [
+        SimulatedArea(start=AT, nodes=[0, 0], folio_size=huge),
+        SimulatedArea(start=small, nodes=[0] * 16 * PAGES),
+    ]
+    backend.add_process(100, areas=areas)
+
+    def boundary(_: SimulatedTarget, area: Area, address: int) -> int:
+        unit = huge if area.start == AT else PAGE
+        return -(-address // unit) * unit
+
+    monkeypatch.setattr(SimulatedTarget, "boundary", boundary)
+    inside = AT + huge + 3 * WINDOW
+    known = {inside: 30, inside + WINDOW: 30, small + 5 * WINDOW: 50, small + 7 * WINDOW: 40}
+    report = hot_first(backend, guidance=guidance({100: known}))
+    assert report.outcome is Outcome.COMPLETE
+    hot = [(AT + huge, huge), (small + 5 * WINDOW, WINDOW), (small + 7 * WINDOW, WINDOW)]
+    assert moved[:3] == hot
+
+
+def test_without_the_right_to_see_pages_a_window_is_as_large_as_one_can_be(
+    moved: list[tuple[int, int]],
+) -> None:
+    backend = SimulatedBackend(page_sizes=PageSizes(base=PAGE, folio=4 * WINDOW))
+    backend.add_process(100, areas=[SimulatedArea(start=AT, nodes=[0] * 8 * PAGES)])
+    hot_first(backend, guidance=guidance({100: {AT + 5 * WINDOW: 1}}))
+    assert moved[0] == (AT + 4 * WINDOW, 4 * WINDOW)
 
 
 def test_the_hottest_of_all_processes_come_first(moved: list[tuple[int, int]]) -> None:
@@ -148,7 +183,7 @@ def test_the_ranges_for_damon_are_bounded(
 
     monkeypatch.setattr(heat, "count_accesses", count)
     spans = [
-        heat._Span(100, index << 45, (index << 45) + size, size, WINDOW, is_joined=False)
+        heat._Span(100, index << 45, (index << 45) + size, size, False, WINDOW, lambda at: at)
         for index, size in enumerate(sizes)
     ]
     work = SimpleNamespace(is_simulation=False, root=Path("/"))
