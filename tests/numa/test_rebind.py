@@ -57,12 +57,6 @@ def test_the_next_allocation_comes_from_the_new_nodes(mode: str, flags: str, run
         assert programs["none"].ask("policies").split() == [f"{number}/{mask}"] * THREADS
 
 
-def test_policies_are_left_by_default(run: Run) -> None:
-    with bound(PolicyMode.BIND, {0}) as program:
-        run("relocate", "--pid", program.pid, "--map", "0:2")
-        assert nodes_of(program.ask("threads")) == {0}
-
-
 def test_the_configuration_says_rebind(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('[relocation]\npolicies = "rebind"\n')
@@ -92,12 +86,6 @@ def test_nodes_that_the_map_does_not_name_stay(run: Run) -> None:
     with bound(PolicyMode.INTERLEAVE, {0, 3}) as program:
         relocate(run, [program], "0:1")
         assert nodes_of(program.ask("threads")) == {1, 3}
-
-
-def test_a_plan_rebinds_nothing(run: Run) -> None:
-    with bound(PolicyMode.BIND, {0}) as program:
-        run("plan", "--pid", program.pid, "--map", "0:2", "--policies", "rebind")
-        assert nodes_of(program.ask("threads")) == {0}
 
 
 def test_what_was_rebound_can_be_undone() -> None:
