@@ -66,10 +66,12 @@ class _Span:
 
     def window(self, address: int) -> tuple[int, int]:
         """Return the window around an address."""
-        start = address // _WINDOW * _WINDOW
-        end = self._uncut(start + _WINDOW)
-        if self._uncut(start) > start:
-            start = address // self.largest * self.largest
+        size = _WINDOW
+        start = address // size * size
+        end = self._uncut(start + size)
+        while self._uncut(start) > start and size < self.largest:
+            size *= 2
+            start = address // size * size
         return max(start, self.start), min(end, self.end)
 
     def _uncut(self, address: int) -> int:

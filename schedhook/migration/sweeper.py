@@ -12,14 +12,13 @@ from schedhook.migration.headroom import Headroom
 from schedhook.migration.options import MoveOptions
 from schedhook.migration.processes import MovingMemory
 from schedhook.migration.retry import is_transient, retry
-from schedhook.migration.runs import clip
 from schedhook.migration.threads import for_each
 from schedhook.migration.throttle import Throttle
 from schedhook.migration.units import Unit
 from schedhook.roles.backend import Failure, Sweep
 from schedhook.roles.request import Progress
-from schedhook.values.errors import ProcessGoneError
-from schedhook.values.model import Area, MemoryKind
+from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
+from schedhook.values.model import MemoryKind
 from schedhook.values.reasons import Reason
 from schedhook.values.sizes import add_sizes
 
@@ -125,10 +124,12 @@ class Sweeper:
         failed: list[_Failed] = []
         if self._options.bandwidth:
             unit = unit.look_up()
-        boundary = partial(unit.part.target.boundary, unit.area)
-        pieces = self._throttle.pieces(unit.start, unit.end, boundary, unit.counted)
-        for start, end in pieces:
-            failed += self._sweep_range(unit, start, end)
+        target, area = unit.part.target, unit.area
+        largest = target.page_sizes.largest(area.page_size)
+        boundary = partial(target.boundary, area)
+        counted = unit.counted
+        for bounds in self._throttle.pieces(unit.start, unit.end, boundary, largest, counted):
+            failed += self._sweep_range(unit, *bounds)
         return failed
 
     def _sweep_range(self, unit: Unit, start: int, end: int) -> list[_Failed]:
@@ -177,16 +178,13 @@ class Sweeper:
     def _hold_back(self, unit: Unit, start: int, end: int) -> list[_Failed]:
         """Return as a failure the pages of [start, end) for which there is no room."""
         try:
-            size = sum(
-                part.end - part.start
-                for area in _areas(unit, start, end)
-                for run in unit.part.target.locate(area, max(start, area.start), min(end, area.end))
-                if run.node in unit.destinations
-                for part in clip(run, unit.only)
-            )
+            runs = unit.located(start, end)
+            size = sum(run.end - run.start for run in runs if run.node in unit.destinations)
         except ProcessGoneError:
             unit.part.gone = True
             return []
+        except (BackendError, NoPermissionError):  # of an object
+            size = _most_bytes(unit, start, end)
         failure = Failure(
             start=start, end=end, errno=errno.ENOMEM, size=size, page_size=unit.area.page_size
         )
@@ -198,13 +196,6 @@ class Sweeper:
         moves = frozenset(item.unit.destinations.items())
         has_room = number == errno.ENOMEM and self._headroom.fits(moves, item.failure.size)
         return not item.unit.part.gone and is_transient(number, has_room=has_room)
-
-
-def _areas(unit: Unit, start: int, end: int) -> Iterable[Area]:
-    """Return the areas of the unit's pages that lie in [start, end)."""
-    if unit.only is None:
-        return (unit.area,)
-    return [each for each in unit.part.selection.areas if start < each.end and each.start < end]
 
 
 def _cut(unit: Unit, start: int, end: int, size: int) -> int:

@@ -64,12 +64,18 @@ class Throttle:
         self._due = time.monotonic()
 
     def pieces(
-        self, start: int, end: int, boundary: Callable[[int], int], counted: Extents | None = None
+        self,
+        start: int,
+        end: int,
+        boundary: Callable[[int], int],
+        largest: int,
+        counted: Extents | None = None,
     ) -> Iterator[tuple[int, int]]:
         """Cut [start, end) so that no piece holds more than about a quarter of a second's worth.
 
-        `boundary` returns the first address from another one on at which a cut is possible. What is
-        not in `counted` does not count.
+        `boundary` returns the first address from another one on at which a cut is possible, and is
+        a multiple of `largest`, the size of the largest page, where it cannot tell. What is not in
+        `counted` does not count.
         """
         if not self._rate:
             yield start, end
@@ -77,17 +83,18 @@ class Throttle:
         step = max(1, int(self._rate / 4))
         held, position = 0, start
         for first, last in ((start, end),) if counted is None else counted.within(start, end):
-            if held and held + last - first > step and _is_apart(position, first, boundary):
-                yield start, first
-                start, held = first, 0
+            if held and held + last - first > step:
+                is_between = -(-position // largest) * largest <= first
+                if is_between or boundary(first) == first:
+                    yield start, first
+                    start, held = first, 0
             position = first
             while last - position > step and (stop := boundary(position + step)) < last:
                 yield start, stop
                 start = position = stop
             held += last - position
             position = last
-        if held:
-            yield start, end
+        yield start, end
 
     def spend(self, size: int) -> None:
         """Wait until another `size` bytes fit into the rate."""
@@ -98,12 +105,3 @@ class Throttle:
             self._due = max(self._due, now) + size / self._rate
             wait = self._due - now
         time.sleep(min(wait, threading.TIMEOUT_MAX))
-
-
-def _is_apart(end: int, start: int, boundary: Callable[[int], int]) -> bool:
-    """Return whether no page that moves as one has parts before `end` and from `start` on.
-
-    Where the gap between them is a hole, only what begins at `start` tells; without the right to
-    see folios, only a boundary in the gap.
-    """
-    return boundary(start) == start or end < boundary(end) <= start

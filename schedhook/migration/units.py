@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from schedhook.migration.page_plan import Transfer
 from schedhook.migration.processes import MovingMemory, MovingProcess
 from schedhook.migration.runs import UNIT_BYTES, spread
-from schedhook.values.errors import ProcessGoneError
+from schedhook.roles.backend import PageRun
+from schedhook.values.errors import BackendError, NoPermissionError, ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.values.model import Area, MemoryKind, NodeMap
 
@@ -38,24 +39,30 @@ class Unit:
 
     @property
     def counted(self) -> Extents | None:
-        """What can move, as far as that is known; None: all."""
-        return self.present if self.only is None else self.only
+        """Where pages can be that move, as far as that is known; None: anywhere."""
+        return self.only if self.present is None else self.present
+
+    def located(self, start: int, end: int) -> Iterator[PageRun]:
+        """Yield the runs of its present pages in [start, end). Raise what `locate` raises."""
+        for bounds in [(start, end)] if self.only is None else self.only.within(start, end):
+            yield from self.part.target.locate(self.area, *bounds)
 
     def look_up(self) -> Unit:
-        """Return the unit with its present pages, if most of it is holes.
+        """Return the unit with its present pages, if most of it is holes that can be told.
 
-        Cut by addresses, it would take a call for each piece of every hole. An exited process's
-        unit is returned as it is.
+        Cut by addresses, it would take a call for each piece of every hole.
         """
-        target, known = self.part.target, self.counted is not None
-        if known or 2 * self.size > self.end - self.start or not target.skips_holes:
+        size = self.end - self.start if self.only is None else self.only.size
+        if self.present is not None or 2 * self.size > size or not self.part.target.skips_holes:
             return self
         try:
-            runs = target.locate(self.area, self.start, self.end)
+            runs = self.located(self.start, self.end)
+            return replace(self, present=Extents((run.start, run.end) for run in runs))
         except ProcessGoneError:
             self.part.gone = True
-            return self
-        return replace(self, present=Extents((run.start, run.end) for run in runs))
+        except (BackendError, NoPermissionError):
+            pass  # the sweep says of which pages, and why
+        return self
 
 
 def map_units(parts: Sequence[MovingMemory], node_map: NodeMap) -> Iterable[Unit]:

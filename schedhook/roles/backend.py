@@ -139,6 +139,7 @@ class Memory(ABC):
     def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
         """Return where the present pages of `area` in [start, end) lie, contiguous pages joined.
 
+        If [start, end) reaches into areas behind it, with pages of its size, theirs, too.
         A backend that cannot locate hidden pages leaves them out.
         """
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from schedhook.backends.native.backend import NativeBackend
 from schedhook.cli.main import main
 from schedhook.host.page_sizes import read_page_sizes
 from schedhook.testing.native import HUGE
 from schedhook.testing.processes import huge_page_pool
 from tests.balancing import setting
 from tests.numa.jobs import drop_caches, is_at_least, khugepaged_at_rest, mounted_disk, repeating
-from tests.numa.puppet import HOME, PAGE, Call, Memory, Puppet
+from tests.numa.puppet import HOME, PAGE, Advice, Call, Memory, Puppet
 
 pytestmark = [pytest.mark.nodes(4), pytest.mark.balancing("off")]
 
@@ -103,6 +104,29 @@ def test_nodes_change_places(
         assert puppet.residency(memory) == {0: AT_FIRST[1], 1: AT_FIRST[0]}
         assert is_right(report, SIZE)
         assert puppet.is_intact(memory, CHUNK // PAGE)
+
+
+@pytest.mark.short(2)
+@pytest.mark.parametrize("beside", [0, 3 * PAGE])
+def test_no_cut_goes_through_a_folio_with_a_hole(puppet: Puppet, beside: int) -> None:
+    """Behind the hole, the page at which a part could begin tells to which folio it belongs."""
+    with folios_of(HUGE >> 10):
+        memory = puppet.map(2 * HUGE, huge=True)
+        puppet.fill(memory, 0)
+        assert largest_folio(puppet, memory) == HUGE
+        count = HUGE // PAGE
+        first, last = count // 2, count // 2 + 16
+        puppet.advise(memory.part(first, last), Advice.DONTNEED)
+        memory = puppet.shift(memory, beside) if beside else memory
+        with NativeBackend().attach(puppet.pid) as target:
+            (area,) = (each for each in target.areas() if each.start <= memory.start < each.end)
+
+            def boundary(page: int) -> int:
+                return (target.boundary(area, memory.start + page * PAGE) - memory.start) // PAGE
+
+            assert {boundary(page) for page in range(1, first)} == {first}
+            assert [boundary(page) for page in range(first + 1, last)] == [*range(first + 1, last)]
+            assert {boundary(page) for page in range(last, count + 1)} == {count}
 
 
 @pytest.mark.short(2)

@@ -22,6 +22,7 @@ from schedhook.roles.backend import Limits
 from schedhook.testing.native import HUGE
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.sets import NodeSet
+from tests.numa.dirt import taken
 from tests.numa.jobs import (
     CGROUPS,
     MIB,
@@ -310,7 +311,7 @@ def test_pinned_pages_are_counted_and_the_rest_moves(run: Any) -> None:
 
 def test_a_full_destination_is_refused(run: Any) -> None:
     drop_caches()
-    with Job("anon", free_bytes(2) // MIB - 250, 2), Job("anon", BIG, 0) as job:
+    with taken(2, leave=250), Job("anon", BIG, 0) as job:
         status, report = run("relocate", "--pid", job.pid, "--from", 0, "--to", 2)
         assert (status, report["outcome"]) == (4, "refused"), report
         assert "no room" in report["notes"][0]
@@ -321,7 +322,7 @@ def test_a_full_destination_is_refused(run: Any) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_full_destination_takes_what_fits_with_force(run: Any, strategy: str) -> None:
     drop_caches()
-    with Job("anon", free_bytes(2) // MIB - 250, 2), Job("anon", BIG, 0) as job:
+    with taken(2, leave=250), Job("anon", BIG, 0) as job:
         room = free_bytes(2)
         assert room < job.bytes
         status, report = run(

@@ -19,12 +19,11 @@ import pytest
 
 from schedhook.backends.native.backend import NativeBackend
 from tests.balancing import setting
+from tests.numa.dirt import taken
 from tests.numa.jobs import (
     MIB,
-    Job,
     cgroup,
     drop_caches,
-    free_bytes,
     khugepaged_at_rest,
     mounted_disk,
     numa_stat,
@@ -253,7 +252,7 @@ def test_what_fits_once_is_not_refused(run: Any, strategy: str) -> None:
     with (
         cgroup("family") as path,
         family(path, "views", 150, 0) as its,
-        Job("anon", free_bytes(NEW) // MIB - 330, NEW),
+        taken(NEW, leave=330),
     ):
         moves_once(run, path, [its], strategy)
 

@@ -489,7 +489,7 @@ uint64_t sh_boundary(const struct sh_range *range)
 {
     struct sh_range whole = *range;
     struct sh_scanner scanner;
-    uint64_t end = 0, size, flags;
+    uint64_t end = 0, flags = 0;
     bool is_whole;
 
     whole.start -= range->base_size; /* the page before the cut */
@@ -497,13 +497,20 @@ uint64_t sh_boundary(const struct sh_range *range)
     if (!sh_tells_folios(range) || sh_scanner_open(&scanner, &whole))
         return 0;
     if (!read_more(&scanner, whole.end)) {
-        uint64_t entry = *entry_at(&scanner, whole.start);
+        uint64_t before = *entry_at(&scanner, whole.start);
+        uint64_t behind = *entry_at(&scanner, range->start);
 
-        if (!(entry & SH_PAGEMAP_PRESENT)) {
+        if (before & SH_PAGEMAP_PRESENT) {
+            if (before & SH_PAGEMAP_FRAME)
+                end = whole.start + folio_bytes(&scanner, whole.start, &is_whole, &flags);
+        } else if (!(behind & SH_PAGEMAP_PRESENT)) {
             end = range->start;
-        } else if (entry & SH_PAGEMAP_FRAME) {
-            size = folio_bytes(&scanner, whole.start, &is_whole, &flags);
-            end = whole.start + size;
+        } else if (behind & SH_PAGEMAP_FRAME) {
+            /* A tail belongs to a folio whose pages before the cut are not mapped. */
+            end = range->start;
+            read_flags(range, behind & SH_PAGEMAP_FRAME, 1, &flags);
+            if (flags & FLAG_COMPOUND_TAIL)
+                end += folio_bytes(&scanner, range->start, &is_whole, &flags);
         }
     }
     sh_scanner_close(&scanner);

@@ -138,16 +138,14 @@ class SimulatedTarget(Target):
     def locate(self, area: Area, start: int, end: int) -> Sequence[PageRun]:
         with self._machine.lock:
             self._begin_or_gone()
-            mapping = self._mapping(area)
-            base = mapping.area.start
             return [
                 replace(
                     run,
-                    start=max(start, base + run.start),
-                    end=min(end, base + run.end),
+                    start=max(start, mapping.area.start + run.start),
+                    end=min(end, mapping.area.start + run.end),
                     page_size=mapping.memory.unit,
                 )
-                for run in self._runs(mapping, start, end)
+                for mapping, run in self._found(area, start, end)
             ]
 
     @property

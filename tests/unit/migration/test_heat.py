@@ -91,6 +91,19 @@ def test_a_window_is_as_large_as_the_page_there(
     assert moved[:3] == hot
 
 
+def test_a_window_is_not_larger_than_the_page_there() -> None:
+    """Pages of 32 MiB are possible; there is one of 8 MiB, the last of these."""
+    folio = 4 * WINDOW
+
+    def boundary(address: int) -> int:
+        return -(-address // folio) * folio if 3 * folio < address < 4 * folio else address
+
+    span = heat._Span(100, 0, 32 * WINDOW, 0, False, 16 * WINDOW, boundary)
+    for address in range(3 * folio, 4 * folio, WINDOW):
+        assert span.window(address) == (3 * folio, 4 * folio)
+    assert span.window(2 * WINDOW + PAGE) == (2 * WINDOW, 3 * WINDOW)
+
+
 def test_without_the_right_to_see_pages_a_window_is_as_large_as_one_can_be(
     moved: list[tuple[int, int]],
 ) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from schedhook.backends.simulated import PAGE, SimulatedBackend
+from schedhook.backends.simulated import PAGE
 from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.migration.headroom import Headroom
+from schedhook.values.errors import BackendError
 from schedhook.values.model import Outcome
 from tests.unit.relocation.simulation import AT, QUICK, STRATEGIES, host, residency, run
 
@@ -90,40 +91,91 @@ def ranges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return seen
 
 
-def sparse() -> SimulatedBackend:
-    """Return a host with a process of 200 pages, each of them before 999 pages of hole."""
-    return host(([0] + [None] * 999) * 200)
+SPARSE: list[int | None] = ([0] + [None] * 999) * 200
+"""200 pages, each of them before 999 pages of hole."""
+HOLES = {
+    "alone": ([SPARSE], "move-pages", 4),
+    "beside small areas": ([[0] * 5, SPARSE, [0] * 5], "move-pages", 6),
+    "two": ([SPARSE, SPARSE], "move-pages", 8),
+    "by heat": ([SPARSE, [0] * 5], "hot-first", 12),
+}
 
 
+@pytest.mark.parametrize(("areas", "strategy", "most"), HOLES.values(), ids=HOLES)
 def test_a_rate_is_no_reason_to_visit_each_hole(
-    monkeypatch: pytest.MonkeyPatch, ranges: list[tuple[int, int]]
+    areas: list[list[int | None]],
+    strategy: str,
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+    ranges: list[tuple[int, int]],
 ) -> None:
-    """By addresses these would be 4,000 pieces."""
+    """By addresses, one would take 4,000 pieces."""
     monkeypatch.setattr("schedhook.migration.throttle.time.sleep", lambda _: None)
-    report = run(sparse(), LIMITED, strategy="move-pages")
-    assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 200 * PAGE)
-    assert [end - start for start, end in ranges] == [50_000 * PAGE] * 4
+    report = run(host(*areas), LIMITED, strategy=strategy)
+    assert report.outcome is Outcome.COMPLETE
+    assert report.bytes_moved == sum(area.count(0) for area in areas) * PAGE
+    assert len(ranges) <= most, ranges
 
 
+@pytest.mark.parametrize(("areas", "strategy", "most"), HOLES.values(), ids=HOLES)
 def test_little_room_is_no_reason_to_visit_each_hole(
-    monkeypatch: pytest.MonkeyPatch, ranges: list[tuple[int, int]]
+    areas: list[list[int | None]],
+    strategy: str,
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+    ranges: list[tuple[int, int]],
 ) -> None:
     """Room for 60 pages at a time."""
     take = Headroom.take
-    monkeypatch.setattr(
-        Headroom,
-        "take",
-        lambda self, moves, wanted, least: min(take(self, moves, wanted, least), 60 * PAGE),
-    )
-    report = run(sparse(), strategy="move-pages")
+
+    def little(self: Headroom, moves: Any, wanted: int, least: int) -> int:
+        return take(self, moves, min(wanted, 60 * PAGE), least)
+
+    monkeypatch.setattr(Headroom, "take", little)
+    report = run(host(*areas), strategy=strategy)
+    assert report.outcome is Outcome.COMPLETE
+    assert report.bytes_moved == sum(area.count(0) for area in areas) * PAGE
+    assert len(ranges) <= most, ranges
+
+
+def test_without_the_right_to_see_folios_pieces_stay_small(ranges: list[tuple[int, int]]) -> None:
+    """Nodes that exchange every second page: each part that moves is one page of 4 KiB."""
+    report = run(host([0, 1] * 2048), LIMITED, strategy="move-pages", node_map="0:1,1:0")
+    assert report.outcome is Outcome.COMPLETE
+    assert max(end - start for start, end in ranges) <= (2 << 20) + PAGE
+
+
+def test_an_object_that_cannot_be_looked_into_is_swept_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between reading and moving, a swap area may have come into use."""
+
+    def locate(*_: Any) -> Any:
+        raise BackendError("the kernel does not say which pages are in swap", errno.EPERM)
+
+    monkeypatch.setattr(SimulatedTarget, "locate", locate)
+    report = run(host(SPARSE), LIMITED, strategy="move-pages")
     assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 200 * PAGE)
-    assert len(ranges) == 4, ranges
+
+
+def test_a_page_that_appears_in_a_hole_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = host(SPARSE)
+    backend.fail(100, AT + 1000 * PAGE, [errno.EBUSY])
+    locate = SimulatedTarget.locate
+
+    def early(self: SimulatedTarget, *arguments: Any) -> Any:
+        return [run for run in locate(self, *arguments) if run.start != AT + 1000 * PAGE]
+
+    monkeypatch.setattr(SimulatedTarget, "locate", early)
+    report = run(backend, LIMITED, strategy="move-pages")
+    assert (report.outcome, report.attempts) == (Outcome.COMPLETE, 2)
+    assert residency(backend) == {2: 200}
 
 
 def test_a_process_that_exits_before_its_holes_are_known_is_gone(
     monkeypatch: pytest.MonkeyPatch, ranges: list[tuple[int, int]]
 ) -> None:
-    backend = sparse()
+    backend = host(SPARSE)
     locate = SimulatedTarget.locate
 
     def late(self: SimulatedTarget, *arguments: Any) -> Any:

@@ -271,6 +271,21 @@ static void a_cut_is_moved_to_the_end_of_a_folio(struct setup *setup)
         setup->range.start = START + i * BASE;
         check(sh_boundary(&setup->range) == START + end * BASE, "%zu", i);
     }
+    for (size_t i = 20; i < 36; i++) /* a hole within a folio, and one between two */
+        if (i < 23 || i >= 33)
+            world.page[i] = NULL;
+    for (size_t i = 21; i <= 36; i++) {
+        size_t end = i; /* in a hole */
+
+        if (i >= 23 && i < 28)
+            end = 27;
+        else if (i >= 28 && i < 34)
+            end = 33; /* what the folio has behind it is not mapped */
+        else if (i == 36)
+            end = 43; /* nor is this folio's first page */
+        setup->range.start = START + i * BASE;
+        check(sh_boundary(&setup->range) == START + end * BASE, "%zu", i);
+    }
     world.frames_hidden = true;
     check(sh_boundary(&setup->range) == 0, "-");
 }
