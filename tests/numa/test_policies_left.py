@@ -30,6 +30,7 @@ def test_where_policies_cannot_be_rewritten_the_report_says_so(run: Run) -> None
         words = ("--pid", program.pid, "--map", "0:2", "--policies", "rebind")
         status, report = run("relocate", *words)
         assert (status, report["outcome"]) == (0, "complete"), report
-        assert report["policies_left"] == {"threads": THREADS, "bytes": 0}
+        assert report["policies_left"]["threads"] >= THREADS
+        assert report["policies_left"]["bytes"] >= report["bytes_moved"]
         assert any("only x86-64 is supported" in note for note in report["notes"]), report
         assert nodes_of(program.ask("threads")) == {0}

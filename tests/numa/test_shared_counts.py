@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from schedhook.backends.native.backend import NativeBackend
+from schedhook.testing.processes import huge_page_pool
 from tests.balancing import setting
 from tests.numa.dirt import taken
 from tests.numa.jobs import (
@@ -283,12 +284,9 @@ def test_without_frames_objects_are_exact_and_the_rest_is_an_upper_bound(
 def huge_pools() -> Iterator[Path]:
     """Give nodes 0 and 2 pools of 2 MiB pages; return a pattern of their free pages."""
     drop_caches()
-    name = "/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/{}_hugepages"
-    for node in (OLD, NEW):
-        Path(name.format(node, "nr")).write_text("60")
-    yield Path(name)
-    for node in (OLD, NEW):
-        Path(name.format(node, "nr")).write_text("0")
+    Path("/proc/sys/vm/compact_memory").write_text("1")
+    with huge_page_pool(OLD, 2 * MIB, 60), huge_page_pool(NEW, 2 * MIB, 60):
+        yield Path("/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/{}_hugepages")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
