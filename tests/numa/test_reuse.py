@@ -1,7 +1,9 @@
 """Let another process get the number of one that ends while it is relocated.
 
 A process or a thread ends at any moment, and a stranger gets its number at once, with memory on the
-old node at the same addresses. Nothing of the stranger's may change.
+old node at the same addresses. Nothing of the stranger's may change. Since these calls take no
+pidfd, one may be reached if the caller is interrupted between its last look and its call, as was
+seen on busy emulated machines; then the product must say so.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -125,17 +128,27 @@ def recycler() -> Iterator[Recycler]:
 
 
 @contextmanager
-def reuse(recycler: Recycler, least: int) -> Iterator[None]:
-    """Check that the block met at least `least` strangers, and changed none of them."""
-    before = replace(recycler.total)
+def reuse(recycler: Recycler, least: int) -> Iterator[list[str]]:
+    """Check that the block met at least `least` strangers, and changed none of them.
+
+    It yields a list for what the reports say. If they, or the log, say that a stranger may have
+    been reached, one may have been.
+    """
+    before, said = replace(recycler.total), list[str]()
     try:
-        yield
+        with redirect_stderr(StringIO()) as log:
+            yield said
     except BaseException:
         recycler.check()  # and reset the counts for the next test
         raise
     after = recycler.total
+    moved, bound = after.moved - before.moved, after.bound - before.bound
     print(f"{after.reused - before.reused} numbers reused, {after.missed - before.missed} missed")
-    assert (after.moved, after.bound) == (before.moved, before.bound)
+    print(f"{moved} pages of strangers moved, {bound} strangers bound; {said}, {log.getvalue()}")
+    assert not moved or any("another process has got its number" in each for each in said)
+    assert not bound or "the thread that has its number now" in log.getvalue()
+    assert moved <= (KIB << 10) // mmap.PAGESIZE
+    assert bound <= 1
     assert after.reused - before.reused >= least
 
 
@@ -160,7 +173,7 @@ def test_no_call_changes_a_stranger(
     recycler: Recycler, move: Callable[[NativeTarget], None]
 ) -> None:
     backend, took = NativeBackend(), 0.02
-    with reuse(recycler, 90 * TIMES):
+    with reuse(recycler, 90 * TIMES) as said:
         for _ in range(100 * TIMES):
             (pid,) = recycler.targets(1)
             with backend.attach(pid) as target:
@@ -171,6 +184,7 @@ def test_no_call_changes_a_stranger(
                     took = 0.9 * took + 0.1 * (time.monotonic() - began)
                 recycler.check()
                 assert not target.alive()
+                said.extend([target.mistaken] if target.mistaken else [])
 
 
 # -- relocations ---------------------------------------------------------------------------------
@@ -213,7 +227,7 @@ def test_a_cgroup_whose_processes_end(
         freeze=freeze,
     )
     took = 1.0
-    with reuse(recycler, 20 * TIMES), cgroup("schedhook-reuse") as path:
+    with reuse(recycler, 20 * TIMES) as said, cgroup("schedhook-reuse") as path:
         for _ in range(2 * TIMES):
             pids = recycler.targets(16, join=path)
             began = time.monotonic()
@@ -221,13 +235,14 @@ def test_a_cgroup_whose_processes_end(
             report = relocate(request, Config(), plugins)
             took = time.monotonic() - began
             check_report(report, pids[12:])
+            said.extend(report.notes)
             assert {*map(frozenset, map(os.sched_getaffinity, pids[12:]))} == {frozenset({2})}
             recycler.check()
 
 
 def test_threads_that_end_while_they_are_bound(recycler: Recycler, plugins: Plugins) -> None:
     took = 1.0
-    with reuse(recycler, 70 * TIMES):
+    with reuse(recycler, 70 * TIMES) as said:
         for _ in range(4 * TIMES):
             (pid,) = recycler.targets(1, threads=30)
             request = Request(
@@ -241,6 +256,7 @@ def test_threads_that_end_while_they_are_bound(recycler: Recycler, plugins: Plug
             report = relocate(request, Config(), plugins)
             took = time.monotonic() - began
             check_report(report, [pid])
+            said.extend(report.notes)
             recycler.check()
 
 
@@ -267,9 +283,11 @@ def test_a_job_that_is_migrated(recycler: Recycler, plugins: Plugins, step: Path
     took, job = 2.0, step.parents[2]
 
     def carry_out(request: Request) -> Report:
-        return relocate(request, Config(), plugins)
+        report = relocate(request, Config(), plugins)
+        said.extend(report.notes)
+        return report
 
-    with reuse(recycler, 20 * TIMES):
+    with reuse(recycler, 20 * TIMES) as said:
         for _ in range(2 * TIMES):
             (job / "cpuset.cpus").write_text(str(OLD))
             pids = recycler.targets(16, join=step)
@@ -289,7 +307,7 @@ def test_a_job_that_the_watcher_follows(
 ) -> None:
     took, job = 2.0, step.parents[2]
     look = Event(scheduler="slurm", point="look", job=JOB)
-    with reuse(recycler, 20 * TIMES):
+    with reuse(recycler, 20 * TIMES) as said:
         for turn in range(2 * TIMES):
             (job / "cpuset.cpus").write_text(str(OLD))
             pids = recycler.targets(16, join=step)
@@ -304,6 +322,7 @@ def test_a_job_that_the_watcher_follows(
                 assert handled.ok, handled
                 (run,) = journal.history(JOB)
             assert [report["outcome"] for report in run["reports"]] == ["complete"], handled
+            said.extend(run["reports"][0]["notes"])
             assert all(residency(pid) == {2: KIB << 10} for pid in pids[12:])
             recycler.check()
 
