@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schedhook.testing.native import HUGE
+from schedhook.host.page_sizes import read_page_sizes
 from tests.balancing import setting
 from tests.numa.jobs import MIB, free_bytes
 from tests.numa.puppet import Call
@@ -148,11 +148,12 @@ def taken(node: int, leave: int) -> Iterator[None]:
     It is a pool of huge pages, which takes no time to make. If too little is in one piece, the
     kernel is asked again.
     """
-    pools = f"/sys/devices/system/node/node{node}/hugepages/hugepages-{HUGE >> 10}kB"
+    size = min(read_page_sizes().pools)
+    pools = f"/sys/devices/system/node/node{node}/hugepages/hugepages-{size >> 10}kB"
     pool = Path(pools, "nr_hugepages")
     with setting(pool, int(pool.read_text())):
         for _ in range(_TRIES):
-            missing = (free_bytes(node) - leave * MIB) // HUGE
+            missing = (free_bytes(node) - leave * MIB) // size
             if missing <= 0:
                 break
             pool.write_text(str(int(pool.read_text()) + missing))

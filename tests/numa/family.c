@@ -7,7 +7,7 @@
  * (PATH, shared), private (PATH, private). It prints `ready START BYTES` and then reads commands,
  * one per line: `break PERCENT` lets each child write to so many of its pages, spread over all, on
  * NODE; in private memory it gets copies of its own. `check` prints `ok` if each process finds in
- * each page what it must, else `bad`. */
+ * each page what it must. If not, or if a child has ended, a command prints `bad` and who it is. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +21,7 @@
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -171,6 +172,8 @@ struct order {
     char command;
 };
 
+static pid_t pid_of[MOST];
+
 static int start_child(uint64_t number)
 {
     int ends[2];
@@ -178,7 +181,7 @@ static int start_child(uint64_t number)
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends))
         die("socketpair");
-    switch (fork()) {
+    switch (pid_of[number - 1] = fork()) {
     case -1:
         die("fork");
     case 0:
@@ -221,17 +224,25 @@ int main(int count, char **words)
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
         struct order order = {.command = line[0]};
-        int good = 1;
+        int bad = 0;
 
         sscanf(line, "break %lu", &order.number);
         for (int i = 0; i < children; i++) {
-            char answer = 'n';
+            char answer = 0;
+            int status;
 
-            if (write(child[i], &order, sizeof order) != sizeof order ||
-                read(child[i], &answer, 1) != 1 || answer != 'y')
-                good = 0;
+            if (write(child[i], &order, sizeof order) == sizeof order &&
+                read(child[i], &answer, 1) == 1 && answer == 'y')
+                continue;
+            if (bad++)
+                continue;
+            if (!answer && waitpid(pid_of[i], &status, 0) == pid_of[i])
+                printf("bad: child %d of %d has ended with status %#x\n", i, children, status);
+            else
+                printf("bad: child %d of %d finds what it has not written\n", i, children);
         }
-        puts(good && check() ? "ok" : "bad");
+        if (!bad)
+            puts(check() ? "ok" : "bad: the parent finds what it has not written");
         fflush(stdout);
     }
     return 0;
