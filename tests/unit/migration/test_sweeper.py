@@ -158,6 +158,18 @@ def test_an_object_that_cannot_be_looked_into_is_swept_all_the_same(
     assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 200 * PAGE)
 
 
+def test_an_object_that_cannot_be_looked_into_and_has_no_room_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def locate(*_: Any) -> Any:
+        raise BackendError("the kernel does not say which pages are in swap", errno.EPERM)
+
+    monkeypatch.setattr(SimulatedTarget, "locate", locate)
+    monkeypatch.setattr(Headroom, "take", lambda *_, **__: 0)
+    report = run(host([0] * 10), strategy="move-pages")
+    assert (report.outcome, report.left_by_reason) == (Outcome.PARTIAL, {"reserve": 10 * PAGE})
+
+
 def test_a_page_that_appears_in_a_hole_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = host(SPARSE)
     backend.fail(100, AT + 1000 * PAGE, [errno.EBUSY])
