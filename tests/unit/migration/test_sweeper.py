@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from schedhook.backends.simulated import PAGE
 from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.migration.headroom import Headroom
+from schedhook.values.config import Config
 from schedhook.values.errors import BackendError
 from schedhook.values.model import Outcome
 from tests.unit.relocation.simulation import AT, QUICK, STRATEGIES, host, residency, run
@@ -77,20 +79,6 @@ LIMITED = replace(QUICK, relocation=replace(QUICK.relocation, bandwidth_mb_s=4 *
 """A piece is at most 50 pages."""
 
 
-@pytest.fixture
-def ranges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Return what is swept, as [start, end)."""
-    seen = list[tuple[int, int]]()
-    sweep = SimulatedTarget.sweep
-
-    def watched(self: SimulatedTarget, area: Any, start: int, end: int, *rest: Any, **more: Any):
-        seen.append((start, end))
-        return sweep(self, area, start, end, *rest, **more)
-
-    monkeypatch.setattr(SimulatedTarget, "sweep", watched)
-    return seen
-
-
 SPARSE: list[int | None] = ([0] + [None] * 999) * 200
 """200 pages, each of them before 999 pages of hole."""
 HOLES = {
@@ -101,70 +89,66 @@ HOLES = {
 }
 
 
-@pytest.mark.parametrize(("areas", "strategy", "most"), HOLES.values(), ids=HOLES)
-def test_a_rate_is_no_reason_to_visit_each_hole(
-    areas: list[list[int | None]],
-    strategy: str,
-    most: int,
-    monkeypatch: pytest.MonkeyPatch,
-    ranges: list[tuple[int, int]],
-) -> None:
-    """By addresses, one would take 4,000 pieces."""
+def limit_rate(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Allow 50 pages at a time. By addresses, an area would take 4,000 pieces."""
     monkeypatch.setattr("schedhook.migration.throttle.time.sleep", lambda _: None)
-    report = run(host(*areas), LIMITED, strategy=strategy)
-    assert report.outcome is Outcome.COMPLETE
-    assert report.bytes_moved == sum(area.count(0) for area in areas) * PAGE
-    assert len(ranges) <= most, ranges
+    return LIMITED
 
 
-@pytest.mark.parametrize(("areas", "strategy", "most"), HOLES.values(), ids=HOLES)
-def test_little_room_is_no_reason_to_visit_each_hole(
-    areas: list[list[int | None]],
-    strategy: str,
-    most: int,
-    monkeypatch: pytest.MonkeyPatch,
-    ranges: list[tuple[int, int]],
-) -> None:
-    """Room for 60 pages at a time."""
+def limit_room(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Have room for 60 pages at a time."""
     take = Headroom.take
 
     def little(self: Headroom, moves: Any, wanted: int, least: int) -> int:
         return take(self, moves, min(wanted, 60 * PAGE), least)
 
     monkeypatch.setattr(Headroom, "take", little)
-    report = run(host(*areas), strategy=strategy)
+    return QUICK
+
+
+@pytest.mark.parametrize("limit", [limit_rate, limit_room])
+@pytest.mark.parametrize(("areas", "strategy", "most"), HOLES.values(), ids=HOLES)
+def test_a_limit_is_no_reason_to_visit_each_hole(
+    areas: list[list[int | None]],
+    strategy: str,
+    most: int,
+    limit: Callable[[pytest.MonkeyPatch], Config],
+    monkeypatch: pytest.MonkeyPatch,
+    sweeps: list[tuple[int, int]],
+) -> None:
+    report = run(host(*areas), limit(monkeypatch), strategy=strategy)
     assert report.outcome is Outcome.COMPLETE
     assert report.bytes_moved == sum(area.count(0) for area in areas) * PAGE
-    assert len(ranges) <= most, ranges
+    assert len(sweeps) <= most, sweeps
 
 
-def test_without_the_right_to_see_folios_pieces_stay_small(ranges: list[tuple[int, int]]) -> None:
+def test_without_the_right_to_see_folios_pieces_stay_small(sweeps: list[tuple[int, int]]) -> None:
     """Nodes that exchange every second page: each part that moves is one page of 4 KiB."""
     report = run(host([0, 1] * 2048), LIMITED, strategy="move-pages", node_map="0:1,1:0")
     assert report.outcome is Outcome.COMPLETE
-    assert max(end - start for start, end in ranges) <= (2 << 20) + PAGE
+    assert max(end - start for start, end in sweeps) <= (2 << 20) + PAGE
 
 
-def test_an_object_that_cannot_be_looked_into_is_swept_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Between reading and moving, a swap area may have come into use."""
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody look into an object: since it was read, a swap area has come into use."""
 
     def locate(*_: Any) -> Any:
         raise BackendError("the kernel does not say which pages are in swap", errno.EPERM)
 
     monkeypatch.setattr(SimulatedTarget, "locate", locate)
+
+
+@pytest.mark.usefixtures("unreadable")
+def test_an_object_that_cannot_be_looked_into_is_swept_all_the_same() -> None:
     report = run(host(SPARSE), LIMITED, strategy="move-pages")
     assert (report.outcome, report.bytes_moved) == (Outcome.COMPLETE, 200 * PAGE)
 
 
+@pytest.mark.usefixtures("unreadable")
 def test_an_object_that_cannot_be_looked_into_and_has_no_room_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def locate(*_: Any) -> Any:
-        raise BackendError("the kernel does not say which pages are in swap", errno.EPERM)
-
-    monkeypatch.setattr(SimulatedTarget, "locate", locate)
     monkeypatch.setattr(Headroom, "take", lambda *_, **__: 0)
     report = run(host([0] * 10), strategy="move-pages")
     assert (report.outcome, report.left_by_reason) == (Outcome.PARTIAL, {"reserve": 10 * PAGE})
@@ -185,7 +169,7 @@ def test_a_page_that_appears_in_a_hole_is_retried(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_process_that_exits_before_its_holes_are_known_is_gone(
-    monkeypatch: pytest.MonkeyPatch, ranges: list[tuple[int, int]]
+    monkeypatch: pytest.MonkeyPatch, sweeps: list[tuple[int, int]]
 ) -> None:
     backend = host(SPARSE)
     locate = SimulatedTarget.locate
@@ -197,4 +181,4 @@ def test_a_process_that_exits_before_its_holes_are_known_is_gone(
     monkeypatch.setattr(SimulatedTarget, "locate", late)
     report = run(backend, LIMITED, strategy="move-pages")
     assert (report.outcome, report.bytes_moved) == (Outcome.NOTHING_TO_DO, 0)
-    assert not ranges
+    assert not sweeps

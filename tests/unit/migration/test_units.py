@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend
-from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.migration import runs, units
 from schedhook.migration.processes import MovingProcess
 from schedhook.migration.selection import ProcessSelection, Selected
@@ -80,20 +78,6 @@ def test_any_map_moves_every_page_as_it_says(
     if strategy == "move-pages":
         assert len(wrong) == stubborn
     assert (report.outcome is Outcome.PARTIAL) == bool(wrong)
-
-
-@pytest.fixture
-def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Return the address ranges of the sweeps, which grow."""
-    seen = list[tuple[int, int]]()
-    sweep = SimulatedTarget.sweep
-
-    def watched(self: SimulatedTarget, area: Area, start: int, end: int, *rest: Any, **more: Any):
-        seen.append((start, end))
-        return sweep(self, area, start, end, *rest, **more)
-
-    monkeypatch.setattr(SimulatedTarget, "sweep", watched)
-    return seen
 
 
 @pytest.mark.parametrize("node_map", ["0:2", "0:2,2:0", "0:2,1:3", "0:1,1:0,2:3"])
