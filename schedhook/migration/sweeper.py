@@ -199,17 +199,18 @@ class Sweeper:
 
 
 def _cut(unit: Unit, start: int, end: int, size: int) -> int:
-    """Return where the first `size` bytes of [start, end) end, if possible between huge pages.
+    """Return where at most the first `size` bytes of [start, end) end, if possible between folios.
 
     What is not in `unit.counted` does not count.
     """
-    page_size = unit.area.page_size
-    largest = unit.part.target.page_sizes.largest(page_size)
-    align = page_size if size < largest else largest
+    page_size, target = unit.area.page_size, unit.part.target
+    largest = target.page_sizes.largest(page_size)
     counted = unit.counted
     for first, last in ((start, end),) if counted is None else counted.within(start, end):
         if last - first > size:
-            return max(first, (first + size) // align * align)
+            if size < largest:
+                return first + size // page_size * page_size
+            return target.boundary(unit.area, first + max(page_size, size - largest))
         size -= last - first
     return end
 

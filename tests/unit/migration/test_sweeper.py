@@ -15,7 +15,7 @@ from schedhook.backends.simulated.target import SimulatedTarget
 from schedhook.migration.headroom import Headroom
 from schedhook.values.config import Config
 from schedhook.values.errors import BackendError
-from schedhook.values.model import Outcome
+from schedhook.values.model import Area, Outcome
 from tests.unit.relocation.simulation import AT, QUICK, STRATEGIES, host, residency, run
 
 
@@ -95,12 +95,12 @@ def limit_rate(monkeypatch: pytest.MonkeyPatch) -> Config:
     return LIMITED
 
 
-def limit_room(monkeypatch: pytest.MonkeyPatch) -> Config:
-    """Have room for 60 pages at a time."""
+def limit_room(monkeypatch: pytest.MonkeyPatch, room: int = 60 * PAGE) -> Config:
+    """Have room for 60 pages at a time, or another number of bytes."""
     take = Headroom.take
 
     def little(self: Headroom, moves: Any, wanted: int, least: int) -> int:
-        return take(self, moves, min(wanted, 60 * PAGE), least)
+        return take(self, moves, min(wanted, room), least)
 
     monkeypatch.setattr(Headroom, "take", little)
     return QUICK
@@ -120,6 +120,23 @@ def test_a_limit_is_no_reason_to_visit_each_hole(
     assert report.outcome is Outcome.COMPLETE
     assert report.bytes_moved == sum(area.count(0) for area in areas) * PAGE
     assert len(sweeps) <= most, sweeps
+
+
+def test_where_room_is_short_no_folio_is_cut(
+    monkeypatch: pytest.MonkeyPatch, sweeps: list[tuple[int, int]]
+) -> None:
+    """Folios of 2 MiB that lie 1 MiB beside a multiple of their size, and room for 5 MiB."""
+    mib, room = 1 << 20, 5 << 20
+
+    def boundary(_target: SimulatedTarget, _area: Area, address: int) -> int:
+        return -(-(address - mib) // (2 * mib)) * 2 * mib + mib
+
+    monkeypatch.setattr(SimulatedTarget, "boundary", boundary)
+    report = run(host([0] * (24 << 8)), limit_room(monkeypatch, room), strategy="move-pages")
+    assert report.bytes_moved == 24 * mib
+    assert all(end % (2 * mib) == mib for _, end in sweeps[:-1])
+    assert max(end - start for start, end in sweeps) <= room
+    assert len(sweeps) <= 24 / 3 + 1
 
 
 def test_without_the_right_to_see_folios_pieces_stay_small(sweeps: list[tuple[int, int]]) -> None:
