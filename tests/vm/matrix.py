@@ -12,11 +12,12 @@ from tests.vm import machine, tiers
 
 
 def run(path: Path, kernels: Sequence[Path], *, seconds: float, setup: machine.Setup) -> int:
-    """Run a tier on each kind of host in turn; print the counts; return 0 if all tests passed.
+    """Run a tier on each kind of host; print the counts; return 0 if all tests passed.
 
-    ``kernels`` come in addition to the kernel of ``setup``.
+    ``kernels`` come in addition to the kernel of ``setup``. Guests run side by side, as those of
+    `tiers.test` do.
     """
-    names = []
+    kernel_of = {}
     for kernel in (setup.kernel or machine.own_kernel(setup.root), *kernels):
         for dirty, balancing in itertools.product((False, True), STATES[::-1]):
             version = kernel.name.removeprefix("vmlinuz-")
@@ -27,10 +28,14 @@ def run(path: Path, kernels: Sequence[Path], *, seconds: float, setup: machine.S
                 options=("--thorough", f"--balancing={balancing}", *(["--dirty"] if dirty else [])),
                 root=setup.root,
             )
-            names.append(tier.name)
-            tiers.run(
-                tier, seconds=seconds, nodes=None, setup=dataclasses.replace(setup, kernel=kernel)
-            )
+            kernel_of[tier] = kernel
+
+    def passes(tier: tiers.Tier) -> bool:
+        its = dataclasses.replace(setup, kernel=kernel_of[tier])
+        return tiers.run(tier, seconds=seconds, nodes=None, setup=its)
+
+    tiers.side_by_side(passes, list(kernel_of), tiers.guests_at_a_time(setup.shape))
+    names = [tier.name for tier in kernel_of]
     status = tiers.summary(names)
     print("\n".join(tiers.table(names)))
     return status
