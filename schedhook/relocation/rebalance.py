@@ -42,7 +42,7 @@ from schedhook.values.sets import CpuSet, NodeSet
 
 _IN_TRANSIT = 4
 """While memory passes through a node, so small a part of the reserve is kept: in the end the node
-is as full as it was, or has the whole reserve."""
+has the whole reserve, or is as full as it was, within a chunk."""
 _NO_MAP = NodeMap(pairs={})
 
 

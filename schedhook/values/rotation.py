@@ -2,7 +2,9 @@
 
 Where jobs sit on each other's nodes and no node takes all that belongs there, memory moves in
 rotation: a chunk fills the room of one node and leaves as much on another one, for the next chunk.
-If no chunk fits where it belongs, one makes a detour: it waits on a node that has room.
+If no chunk fits where it belongs, one makes a detour: it waits on a node that has room. Of jobs
+that change places one is always a little larger: less than a chunk that does not fit keeps none of
+them from going.
 
 Values come in and a list of chunks goes out; nothing is read or moved here.
 """
@@ -18,7 +20,7 @@ from schedhook.values.sets import NodeSet
 from schedhook.values.sizes import MIB, add_sizes
 
 _LEAST = 2 * MIB
-"""Bytes: a chunk is not smaller, unless it is all that is left; a huge page needs as much."""
+"""Bytes: a chunk is not smaller, unless it is all that is left; a huge page of x86-64."""
 _DETOUR = 64 * MIB
 """Bytes that may make a detour at a time, or a share of the demand if that is more."""
 _DETOUR_SHARE = 8
@@ -75,17 +77,19 @@ def plan_rotation(
 ) -> Rotation:
     """Return the chunks that bring every demand home, without those of jobs that cannot go.
 
-    No room is ever entered by more than its balance. `kept` are the same rooms with what they must
-    have left in the end, by default the same as meanwhile.
+    No room is ever entered by more than its balance, so that less than a chunk of a job that goes
+    may stay. `kept` are the same rooms with what they must have left in the end, by default the
+    same as meanwhile.
     """
     pending, refused = tuple(each for each in demands if each.size), dict[int, str]()
     while True:
         refused |= _find_too_large(pending, rooms if kept is None else kept)
         pending = tuple(each for each in pending if each.job not in refused)
         chunks, stuck = _simulate(pending, rooms)
-        if not stuck:
+        staying = _jobs_that_stay(stuck, chunks)
+        if not staying:
             return Rotation(chunks=tuple(chunks), refused=refused)
-        refused |= {each.job: _explain_stuck(stuck) for each in stuck}
+        refused |= dict.fromkeys(staying, _explain_stuck(stuck))
 
 
 def choose_chunk(demands: Sequence[Demand], rooms: Sequence[Room]) -> Chunk | None:
@@ -143,6 +147,15 @@ def _simulate(
     return chunks, demands
 
 
+def _jobs_that_stay(stuck: Iterable[Demand], chunks: Iterable[Chunk]) -> set[int]:
+    """Return the jobs of which nothing would move, or a chunk or more would not."""
+    sizes: dict[int, int] = {}
+    for each in stuck:
+        add_sizes(sizes, {each.job: each.size})
+    going = {each.demand.job for each in chunks}
+    return {job for job, size in sizes.items() if job not in going or size >= _LEAST}
+
+
 def _is_circular(demand: Demand, demands: Iterable[Demand]) -> bool:
     """Return whether others must leave its new node, and so on back to its old one.
 
@@ -190,7 +203,7 @@ def _find_too_large(demands: Sequence[Demand], rooms: Sequence[Room]) -> dict[in
     refused: dict[int, str] = {}
     while True:
         going = [each for each in demands if each.job not in refused]
-        short = next((room for room in rooms if _shortage(room, going) > 0), None)
+        short = next((room for room in rooms if _is_short(room, going)), None)
         if short is None:
             break
         arriving = _arriving(short, going)
@@ -198,7 +211,7 @@ def _find_too_large(demands: Sequence[Demand], rooms: Sequence[Room]) -> dict[in
         refused[job] = _explain_shortage(short, arriving[job], sum(arriving.values()))
     for job in list(refused):  # once others stay, or go, it may fit
         going = [each for each in demands if each.job not in refused or each.job == job]
-        if all(_shortage(room, going) <= 0 for room in rooms):
+        if not any(_is_short(room, going) for room in rooms):
             del refused[job]
     return refused
 
@@ -227,6 +240,16 @@ def _arriving(room: Room, demands: Iterable[Demand]) -> dict[int, int]:
         change = each.size * ((each.new in room.nodes) - (each.old in room.nodes))
         add_sizes(total, {each.job: change})
     return total
+
+
+def _is_short(room: Room, demands: Iterable[Demand]) -> bool:
+    """Return whether a room cannot take what arrives.
+
+    Where jobs change places, it may become fuller than it was by less than a chunk.
+    """
+    arriving = _arriving(room, demands)
+    slack = _LEAST if min(arriving.values(), default=0) < 0 else 1
+    return sum(arriving.values()) - room.spare >= slack
 
 
 def _shortage(room: Room, demands: Iterable[Demand]) -> int:

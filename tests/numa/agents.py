@@ -51,6 +51,9 @@ def running_agent(log: Path, *options: object, prefix: Sequence[str] = ()) -> It
     agent = in_child(work, log)
     try:
         yield agent
+    except BaseException:
+        print(log.read_text()[-3000:])  # shown where the test fails
+        raise
     finally:
         os.kill(agent, signal.SIGTERM)
         status = kill_after(agent, PATIENCE)

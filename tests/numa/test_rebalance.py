@@ -32,6 +32,8 @@ SIZE = 128
 """MiB of a job."""
 FREE = 64
 """MiB that are free on each node."""
+FREE_BESIDE_AGENT = 96
+"""The kernel keeps 45 of them for itself, and the agent takes some tens."""
 LITTLE = 10
 """MiB that are free on a full node: what the kernel keeps for itself."""
 OWN = 2 * MIB
@@ -61,11 +63,17 @@ class Away:
 
 @contextmanager
 def away(
-    where: dict[str, tuple[int, int]], kind: str = "anon", full: tuple[int, ...] = ()
+    where: dict[str, tuple[int, int]],
+    kind: str = "anon",
+    *,
+    full: tuple[int, ...] = (),
+    free: int = FREE,
+    larger: str = "",
 ) -> Iterator[dict[str, Away]]:
     """Start jobs by id, each with its memory on another node than its processor's.
 
-    Fill the host, and some nodes so that they have no room at all.
+    Fill the host up to `free` MiB, and some nodes so that they have no room at all. One job may be
+    larger than the others, by 1 MiB.
     """
     drop_caches()
     killed = count_killed()
@@ -73,11 +81,11 @@ def away(
     with ExitStack() as stack:
         for name, (home, at) in where.items():
             path, (task,) = stack.enter_context(
-                slurm_job(name, SIZE, (home,), memory=(at,), kind=kind)
+                slurm_job(name, SIZE + (name == larger), (home,), memory=(at,), kind=kind)
             )
             jobs[name] = Away(home, path, task, task.checksum())
         for node in range(4):
-            stack.enter_context(taken(node, leave=LITTLE if node in full else FREE))
+            stack.enter_context(taken(node, leave=LITTLE if node in full else free))
         try:
             yield jobs
         finally:
@@ -230,14 +238,17 @@ def test_full_nodes_borrow_the_room_of_another(run: Any) -> None:
 
 
 def test_an_agent_lets_jobs_trade_places(tmp_path: Path) -> None:
-    """With keep_local, and without a command: each waits for room until the last one does, too."""
+    """With keep_local, and without a command: each waits for room until the last one does, too.
+
+    To a node of which less than the reserve is free one of them brings 1 MiB more than leaves it.
+    """
     config = tmp_path / "config.toml"
     config.write_text(f'[journal]\npath = "{tmp_path}/db"\n[actions]\nkeep_local = true\n')
     options = ["--config", config, "--socket", tmp_path / "s", "--spool", tmp_path / "spool"]
     end = str(int(time.time()) + 7200)
     with (
         patch.dict(os.environ, SLURM_JOB_END_TIME=end),
-        away(RING) as jobs,
+        away(RING, free=FREE_BESIDE_AGENT, larger="1") as jobs,
         running_agent(tmp_path / "log", *options),
     ):
         until(lambda: all(_is_home(job) for job in jobs.values()), 300)

@@ -48,11 +48,19 @@ class _Trade:
     names: Sequence[str]
 
 
-def trade_places(job: Job, reading: Reading, keeper: Keeper) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traded:
+    """What came of a trade for the job that asked for it."""
+
+    moved: bool
+    result: str
+    """In words, also why nothing of it has moved."""
+
+
+def trade_places(job: Job, reading: Reading, keeper: Keeper) -> Traded | None:
     """Bring the job's memory home together with that of other jobs that wait for room.
 
-    Record what moved, for each of them. Return what came of it for this job; None if no other job
-    waits, or nothing of this one has moved.
+    Record what moved, for each of them. Return None if no other job waits.
     """
     with ExitStack() as stack:
         partners = [_Partner(job, reading), *_find_partners(job, reading, keeper, stack)]
@@ -70,9 +78,11 @@ def trade_places(job: Job, reading: Reading, keeper: Keeper) -> str | None:
             _record(partner, report, keeper, trade)
             for partner, report in zip(partners, reports, strict=True)
         ]
-    if results[0] is None:
-        keeper.took(job.key, seconds, time.monotonic())
-    return results[0]
+    if results[0] is not None:
+        return Traded(moved=True, result=results[0])
+    keeper.took(job.key, seconds, time.monotonic())
+    result = f"a trade with {join_some(trade.names[1:])}: {reports[0].summary()}"
+    return Traded(moved=False, result=result)
 
 
 def _find_partners(

@@ -35,11 +35,14 @@ def keep_local(job: Job, tasks: Sequence[Task]) -> list[Step]:
     now, state = time.monotonic(), keeper.state(key)
     decision = keeper.decide(key, reading.situation, now, reading.room)
     keeper.took(key, now - began, now)
-    if decision.verdict is Verdict.NO_ROOM and (traded := trade_places(job, reading, keeper)):
-        return [Step(lines=(f"keep_local: {traded}",))]
+    traded = trade_places(job, reading, keeper) if decision.verdict is Verdict.NO_ROOM else None
+    if traded and traded.moved:
+        return [Step(lines=(f"keep_local: {traded.result}",))]
     if not is_news(state, decision, reading.situation):
         return []
     result = decision.why
+    if traded:
+        result += f"; {traded.result}"
     if decision.verdict is Verdict.MOVE:
         result += f"; {_move(job, reading)}"
     write_decision(job.records, key, state, reading.situation, result)

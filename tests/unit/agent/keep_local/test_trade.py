@@ -65,8 +65,11 @@ class Full:
 
     def rebalance(self, requests: Sequence[Request]) -> Sequence[Report]:
         self.asked.append(requests)
-        done = self.report(Outcome.COMPLETE, 1, 0)
-        return [replace(done, job=each.job, bytes_moved=self.moved) for each in requests]
+        if self.moved:
+            done = replace(self.report(Outcome.COMPLETE, 1, 0), bytes_moved=self.moved)
+        else:
+            done = replace(self.report(Outcome.REFUSED, 1, 0), notes=("full",))
+        return [replace(done, job=each.job) for each in requests]
 
     def report(self, outcome: Outcome, old: int, new: int) -> Report:
         node_map = NodeMap(pairs={old: new})
@@ -109,6 +112,7 @@ def test_what_does_not_fit_even_together_is_said_once(tmp_path: Path) -> None:
         full.deal(job)
     assert len(full.asked) == 3, "each time when another one waits"
     assert [len(full.lines(job)) for job in HOME] == [1, 1]
+    assert full.lines("2")[0].endswith("; a trade with 1: moved 0.0 MiB 1:0, refused: full")
     assert [full.journal.history(job)[0]["reports"] for job in HOME] == [[], []]
     assert len(full.dispatcher.keeper.waiting()) == 2
 
