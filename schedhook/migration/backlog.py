@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from schedhook.migration.page_plan import Transfer
 from schedhook.migration.processes import MovingMemory, MovingProcess
+from schedhook.migration.runs import last_cut
 from schedhook.values.errors import ProcessGoneError
 from schedhook.values.extents import Extents
 from schedhook.values.model import MemoryKind
@@ -59,18 +60,18 @@ class Lot:
         No page that moves as one is cut; `at_least_one`: rather take more than nothing.
         """
         area, target = self.transfer.area, self.part.target
-        unit = target.page_sizes.largest(area.page_size)
         first, rest = Extents(), Extents()
         for start, end in self.transfer.pages:
-            at = end if end - start <= size else (start + max(size, 0)) // unit * unit
-            if at <= start and at_least_one and not first:
-                at = target.boundary(area, start + 1)
-            at = min(max(at, start), end)
+            at = end
+            if end - start > size:
+                at = last_cut(target, area, start, start + size // area.page_size * area.page_size)
+            if at == start and at_least_one and not first:
+                at = min(end, target.boundary(area, start + 1))
             if start < at:
                 first.add(start, at)
             if at < end:
                 rest.add(at, end)
-            size = size - (at - start) if at == end else 0
+            size = max(0, size - (at - start)) if at == end else 0
         if not rest:
             return None if not first else self, self
         return self.only(first) if first else None, self.only(rest)
@@ -123,6 +124,22 @@ class Backlog:
         for lot in lots:
             add_sizes(self._sizes[key], {id(lot.part): -lot.size})
         return lots
+
+    def leave_out(self, key: Key, size: int) -> list[Lot]:
+        """Remove lots of at most `size` bytes, fewer only if all pages are larger; return them."""
+        queue, found = self._queues[key], list[Lot]()
+        for _ in range(len(queue)):
+            lot = queue.popleft()
+            first: Lot | None = lot
+            if lot.size > size:
+                first, rest = lot.cut(size, at_least_one=False)
+                queue.append(rest)
+            if first is not None:
+                found.append(first)
+                size -= first.size
+        for lot in found:
+            add_sizes(self._sizes[key], {id(lot.part): -lot.size})
+        return found
 
     def _taken(self, queue: deque[Lot], size: int) -> Iterator[Lot]:
         is_first = True

@@ -27,6 +27,21 @@ def spread(target: Memory, area: Area) -> Iterator[tuple[int, int]]:
         start = end
 
 
+def last_cut(target: Memory, area: Area, start: int, at: int) -> int:
+    """Return the last address in (start, at] at which no page that moves as one is cut.
+
+    Return `start` if the target can tell of none. `at` is a multiple of the area's page size.
+    """
+    if at == start or (end := target.boundary(area, at)) == at:
+        return at
+    size, largest = area.page_size, target.page_sizes.largest(area.page_size)
+    while size <= largest and end - size > start:  # a folio's size is a power of two
+        if end - size < at and target.boundary(area, end - size) == end - size:
+            return end - size
+        size *= 2
+    return start
+
+
 def locate(target: Memory, area: Area, only: Extents | None = None) -> Iterator[PageRun]:
     """Yield the runs of an area's present pages, or of those in `only`, ascending.
 

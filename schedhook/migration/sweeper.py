@@ -12,6 +12,7 @@ from schedhook.migration.headroom import Headroom
 from schedhook.migration.options import MoveOptions
 from schedhook.migration.processes import MovingMemory
 from schedhook.migration.retry import is_transient, retry
+from schedhook.migration.runs import last_cut
 from schedhook.migration.threads import for_each
 from schedhook.migration.throttle import Throttle
 from schedhook.migration.units import Unit
@@ -203,14 +204,12 @@ def _cut(unit: Unit, start: int, end: int, size: int) -> int:
 
     What is not in `unit.counted` does not count.
     """
-    page_size, target = unit.area.page_size, unit.part.target
-    largest = target.page_sizes.largest(page_size)
-    counted = unit.counted
+    page_size, counted = unit.area.page_size, unit.counted
     for first, last in ((start, end),) if counted is None else counted.within(start, end):
         if last - first > size:
-            if size < largest:
-                return first + size // page_size * page_size
-            return target.boundary(unit.area, first + max(page_size, size - largest))
+            at = first + size // page_size * page_size
+            stop = last_cut(unit.part.target, unit.area, start, at)
+            return at if stop == start else stop
         size -= last - first
     return end
 

@@ -122,6 +122,14 @@ def note_on_reserve(plan: Plan, rooms: Iterable[Room]) -> str:
     )
 
 
+def note_on_what_is_left_out(size: int) -> str:
+    """Return the note on the part of a job that stays so that jobs can trade places."""
+    return (
+        f"{size / MIB:.1f} MiB stay where they are: with them, a node would become fuller than it"
+        " was, and less than the reserve is free there"
+    )
+
+
 def note_on_new_program(process: MovingProcess) -> str:
     """Return the note for a process of which the old memory is gone."""
     return f"process {process.pid} became another program during the relocation"

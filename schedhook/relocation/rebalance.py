@@ -26,6 +26,7 @@ from schedhook.relocation.context import Context, Transit
 from schedhook.relocation.home import AT_HOME, WaysHome, choosing
 from schedhook.relocation.members import Members
 from schedhook.relocation.nodes import Route, check_named_nodes
+from schedhook.relocation.notes import note_on_what_is_left_out
 from schedhook.relocation.prepare import Opened, Planned, open_move, plan_move
 from schedhook.relocation.report import brief_report, final_report, plan_report
 from schedhook.relocation.rotate import Rotating, rotate
@@ -42,7 +43,7 @@ from schedhook.values.sets import CpuSet, NodeSet
 
 _IN_TRANSIT = 4
 """While memory passes through a node, so small a part of the reserve is kept: in the end the node
-has the whole reserve, or is as full as it was, within a chunk."""
+is as full as it was, or has the whole reserve."""
 _NO_MAP = NodeMap(pairs={})
 
 
@@ -115,6 +116,8 @@ def _watch_transit(context: Context) -> Transit:
     kept = {room.nodes: min(reserve, max(0, room.size - room.claimed)) for room in headroom.read()}
 
     def freed() -> Mapping[int, Pageset]:
+        if context.backend.is_simulation:
+            return {}
         return find_largest_pagesets(cpus, context.root, BASE_PAGE)
 
     def read() -> Sequence[Room]:
@@ -151,6 +154,8 @@ def _rebalance(contexts: Sequence[Context], topology: Topology) -> Rebalance:
         for number, planned in going.items():
             reports[number] = plan_report(planned.context, Outcome.PLANNED, planned.plan)
     else:
+        for (number, old, new, waits), size in rotation.left.items():
+            jobs[number].leave_out((old, new, waits), size)
         _carry_out(going, {number: jobs[number] for number in going}, reports)
     numbers = range(len(contexts))
     return Rebalance(
@@ -269,8 +274,10 @@ def _carry_out(
     assert first.transit is not None
     rotate(jobs, first.settings.retry, first.transit.cpus_for)
     for number, planned in plans.items():
-        context, move = planned.context, planned.move
-        report = final_report(context, move, planned.plan, [move], jobs[number].failure)
+        context, move, job = planned.context, planned.move, jobs[number]
+        if left_out := job.bytes_left_out:
+            context.notes.append(note_on_what_is_left_out(left_out))
+        report = final_report(context, move, planned.plan, [move], job.failure, explained=left_out)
         context.plugins.notify("schedhook_after_migrate", report=report)
         reports[number] = report
 

@@ -64,12 +64,19 @@ def plan_report(context: Context, outcome: Outcome, plan: Plan) -> Report:
 
 
 def final_report(
-    context: Context, move: Move, plan: Plan, pending: Sequence[Move], failure: str | None
+    context: Context,
+    move: Move,
+    plan: Plan,
+    pending: Sequence[Move],
+    failure: str | None,
+    *,
+    explained: int = 0,
 ) -> Report:
     """Read residency again, and return the report of what it shows.
 
     `pending` are the steps of the move that were not settled; it is its own only step as a rule.
-    `failure` is the error that ended the move early, if any; it becomes the last note.
+    `failure` is the error that ended the move early, if any; it becomes the last note. Of so many
+    bytes that stay for the sake of the reserve a note is there already.
     """
     ended = context.members.ended
     processes, by_reason = verify(pending, ended, failure)
@@ -79,7 +86,7 @@ def final_report(
     context.notes.extend(why for why in silent if why not in context.notes)
     left = read_policies_left(move)
     context.notes.extend(notes_on_policies(left, move.destinations))
-    if Reason.RESERVE in by_reason:
+    if by_reason.get(Reason.RESERVE, 0) > explained:
         context.notes.append(note_on_reserve(plan, move.headroom.read()))
     if failure is not None:
         context.notes.append(failure)

@@ -39,6 +39,8 @@ class Rotating:
     failure: str | None = None
     """The error that ended its part in the rotation, if any."""
     backlog: Backlog = field(init=False)
+    left_out: list[Lot] = field(default_factory=list)
+    """What stays so that the rest fits."""
     stayed: list[tuple[Key, Lot]] = field(default_factory=list)
     """What did not move when its turn came, for another attempt."""
     left: dict[int, tuple[MovingMemory, dict[str, int]]] = field(default_factory=dict)
@@ -55,6 +57,15 @@ class Rotating:
             Demand(job=number, old=old, new=new, size=size, allowed=self.allowed, waits=waits)
             for (old, new, waits), size in self.backlog.sizes().items()
         ]
+
+    def leave_out(self, key: Key, size: int) -> None:
+        """Leave `size` bytes where they are, fewer only if all pages are larger."""
+        self.left_out += self.backlog.leave_out(key, size)
+
+    @property
+    def bytes_left_out(self) -> int:
+        """The bytes that `leave_out` has left, of processes that exist."""
+        return sum(lot.size for lot in self.left_out if not lot.part.gone)
 
     def carry_out(self, chunk: Chunk, *, retry_hidden: bool) -> None:
         """Move a chunk. Raise SchedhookError."""
@@ -101,7 +112,8 @@ class Rotating:
             part.left = reasons
         if self.failure is not None:  # the reason of what was not tried
             return
-        for part, size in self.backlog.pending():
+        left_out = ((lot.part, lot.size) for lot in self.left_out if not lot.part.gone)
+        for part, size in (*self.backlog.pending(), *left_out):
             add_sizes(part.left, {Reason.RESERVE.value: size})
         for lot in self.backlog.pooled:
             add_sizes(lot.part.left, {Reason.NO_MEMORY.value: lot.size})

@@ -2,16 +2,17 @@
 
 Where jobs sit on each other's nodes and no node takes all that belongs there, memory moves in
 rotation: a chunk fills the room of one node and leaves as much on another one, for the next chunk.
-If no chunk fits where it belongs, one makes a detour: it waits on a node that has room. Of jobs
-that change places one is always a little larger: less than a chunk that does not fit keeps none of
-them from going.
+If no chunk fits where it belongs, one makes a detour: it waits on a node that has room.
+
+Jobs of the same size differ by a few pages, and on full nodes one page too much would keep all jobs
+of a circle away. So if that lets more jobs go, less than a chunk of each stays where it is.
 
 Values come in and a list of chunks goes out; nothing is read or moved here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -70,26 +71,51 @@ class Rotation:
     chunks: tuple[Chunk, ...] = ()
     refused: Mapping[int, str] = field(default_factory=dict)
     """Why the memory of a job stays, by its number."""
+    left: Mapping[tuple[int, int, int, bool], int] = field(default_factory=dict)
+    """The bytes that stay so that the others fit, by the key of their demand."""
 
 
 def plan_rotation(
     demands: Iterable[Demand], rooms: Sequence[Room], kept: Sequence[Room] | None = None
 ) -> Rotation:
-    """Return the chunks that bring every demand home, without those of jobs that cannot go.
+    """Return the chunks that bring the demands home, without those of jobs that cannot go.
 
-    No room is ever entered by more than its balance, so that less than a chunk of a job that goes
-    may stay. `kept` are the same rooms with what they must have left in the end, by default the
-    same as meanwhile.
+    No room is ever entered by more than its balance. `kept` are the same rooms with what they must
+    have left in the end, by default the same as meanwhile.
     """
-    pending, refused = tuple(each for each in demands if each.size), dict[int, str]()
+    wanted = tuple(each for each in demands if each.size)
+    whole = _plan(wanted, rooms, kept or rooms, most_left=0)
+    if not whole.refused:
+        return whole
+    cut = _plan(wanted, rooms, kept or rooms, most_left=_LEAST - 1)
+    return cut if cut.refused.keys() < whole.refused.keys() else whole
+
+
+def _plan(
+    wanted: Sequence[Demand], rooms: Sequence[Room], kept: Sequence[Room], *, most_left: int
+) -> Rotation:
+    """Return the rotation that leaves at most so many bytes of each job that goes."""
+    refused = dict[int, str]()
     while True:
-        refused |= _find_too_large(pending, rooms if kept is None else kept)
-        pending = tuple(each for each in pending if each.job not in refused)
-        chunks, stuck = _simulate(pending, rooms)
-        staying = _jobs_that_stay(stuck, chunks)
-        if not staying:
-            return Rotation(chunks=tuple(chunks), refused=refused)
-        refused |= dict.fromkeys(staying, _explain_stuck(stuck))
+        pending = [each for each in wanted if each.job not in refused]
+        going, too_large = _fit(pending, kept, most_left)
+        chunks, stuck = _simulate(going, rooms)
+        refused |= too_large | {each.job: _explain_stuck(stuck) for each in stuck}
+        if not stuck:
+            return Rotation(
+                chunks=tuple(chunks), refused=refused, left=_left(wanted, going, refused)
+            )
+
+
+def _left(
+    wanted: Iterable[Demand], going: Iterable[Demand], refused: Collection[int]
+) -> dict[tuple[int, int, int, bool], int]:
+    """Return by how much the demands of jobs that go are smaller than was wanted."""
+    sizes = {each.key: each.size for each in going}
+    left = {
+        each.key: each.size - sizes.get(each.key, 0) for each in wanted if each.job not in refused
+    }
+    return {key: size for key, size in left.items() if size}
 
 
 def choose_chunk(demands: Sequence[Demand], rooms: Sequence[Room]) -> Chunk | None:
@@ -147,15 +173,6 @@ def _simulate(
     return chunks, demands
 
 
-def _jobs_that_stay(stuck: Iterable[Demand], chunks: Iterable[Chunk]) -> set[int]:
-    """Return the jobs of which nothing would move, or a chunk or more would not."""
-    sizes: dict[int, int] = {}
-    for each in stuck:
-        add_sizes(sizes, {each.job: each.size})
-    going = {each.demand.job for each in chunks}
-    return {job for job, size in sizes.items() if job not in going or size >= _LEAST}
-
-
 def _is_circular(demand: Demand, demands: Iterable[Demand]) -> bool:
     """Return whether others must leave its new node, and so on back to its old one.
 
@@ -195,25 +212,55 @@ def _choose_detour(demands: Sequence[Demand], rooms: Sequence[Room]) -> Chunk | 
     return max(found, key=lambda item: item[0])[1] if found else None
 
 
-def _find_too_large(demands: Sequence[Demand], rooms: Sequence[Room]) -> dict[int, str]:
-    """Return the jobs of which more would arrive in a room than there is, and why each stays.
+def _fit(
+    wanted: Sequence[Demand], rooms: Sequence[Room], most_left: int
+) -> tuple[list[Demand], dict[int, str]]:
+    """Return the demands that fit together, and why each of the other jobs stays.
 
-    As few as possible: what stays takes room where it is, so others may have to stay as well.
+    As few as possible stay: what does takes room where it is, so others may have to stay as well.
+    At most `most_left` bytes of a job are cut off.
     """
-    refused: dict[int, str] = {}
-    while True:
-        going = [each for each in demands if each.job not in refused]
-        short = next((room for room in rooms if _is_short(room, going)), None)
-        if short is None:
-            break
-        arriving = _arriving(short, going)
-        job = _choose_refused(arriving, _shortage(short, going), _jobs_in_circles(going))
-        refused[job] = _explain_shortage(short, arriving[job], sum(arriving.values()))
+    going, refused = list(wanted), dict[int, str]()
+    while room := next((room for room in rooms if _shortage(room, going) > 0), None):
+        shortage = _shortage(room, going)
+        if cut := _cut_off(going, room, shortage, wanted, most_left):
+            others = [each for each in going if each.key != cut.key]
+            going = [*others, cut] if cut.size else others
+            continue
+        arriving = _arriving(room, going)
+        job = _choose_refused(arriving, shortage, _jobs_in_circles(going))
+        refused[job] = _explain_shortage(room, arriving[job], sum(arriving.values()))
+        going = [each for each in going if each.job != job]
     for job in list(refused):  # once others stay, or go, it may fit
-        going = [each for each in demands if each.job not in refused or each.job == job]
-        if not any(_is_short(room, going) for room in rooms):
+        more = [*going, *(each for each in wanted if each.job == job)]
+        if all(_shortage(room, more) <= 0 for room in rooms):
+            going = more
             del refused[job]
-    return refused
+    return going, refused
+
+
+def _cut_off(
+    going: Sequence[Demand], room: Room, size: int, wanted: Iterable[Demand], most_left: int
+) -> Demand | None:
+    """Return a demand that enters the room, smaller by `size`; None if too much of it would stay.
+
+    Rather one that lies in no circle: what stays of a circle lets as much of all of it stay. None
+    is cut off twice, so that this ends.
+    """
+    if size > most_left:
+        return None
+    before = {each.key: each.size for each in wanted}
+    cuttable = [
+        each
+        for each in going
+        if room.is_entered([(each.old, each.new)]) and before[each.key] == each.size >= size
+    ]
+    for each in sorted(cuttable, key=lambda each: (_is_circular(each, going), -each.size)):
+        its = sum(other.size for other in going if other.job == each.job) - size
+        left = sum(before[key] for key in before if key[0] == each.job) - its
+        if its > 0 and left <= most_left:
+            return replace(each, size=each.size - size)
+    return None
 
 
 def _choose_refused(arriving: Mapping[int, int], shortage: int, circular: set[int]) -> int:
@@ -240,16 +287,6 @@ def _arriving(room: Room, demands: Iterable[Demand]) -> dict[int, int]:
         change = each.size * ((each.new in room.nodes) - (each.old in room.nodes))
         add_sizes(total, {each.job: change})
     return total
-
-
-def _is_short(room: Room, demands: Iterable[Demand]) -> bool:
-    """Return whether a room cannot take what arrives.
-
-    Where jobs change places, it may become fuller than it was by less than a chunk.
-    """
-    arriving = _arriving(room, demands)
-    slack = _LEAST if min(arriving.values(), default=0) < 0 else 1
-    return sum(arriving.values()) - room.spare >= slack
 
 
 def _shortage(room: Room, demands: Iterable[Demand]) -> int:

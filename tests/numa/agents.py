@@ -52,7 +52,8 @@ def running_agent(log: Path, *options: object, prefix: Sequence[str] = ()) -> It
     try:
         yield agent
     except BaseException:
-        print(log.read_text()[-3000:])  # shown where the test fails
+        if log.exists():
+            print(log.read_text()[-3000:])  # shown where the test fails
         raise
     finally:
         os.kill(agent, signal.SIGTERM)

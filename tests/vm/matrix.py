@@ -31,8 +31,8 @@ def run(path: Path, kernels: Sequence[Path], *, seconds: float, setup: machine.S
             kernel_of[tier] = kernel
 
     def passes(tier: tiers.Tier) -> bool:
-        its = dataclasses.replace(setup, kernel=kernel_of[tier])
-        return tiers.run(tier, seconds=seconds, nodes=None, setup=its)
+        on_its_kernel = dataclasses.replace(setup, kernel=kernel_of[tier])
+        return tiers.run(tier, seconds=seconds, nodes=None, setup=on_its_kernel)
 
     tiers.side_by_side(passes, list(kernel_of), tiers.guests_at_a_time(setup.shape))
     names = [tier.name for tier in kernel_of]

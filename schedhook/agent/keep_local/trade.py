@@ -49,15 +49,15 @@ class _Trade:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traded:
+class Result:
     """What came of a trade for the job that asked for it."""
 
-    moved: bool
-    result: str
-    """In words, also why nothing of it has moved."""
+    has_moved: bool
+    text: str
+    """For people; if nothing of the job has moved, why."""
 
 
-def trade_places(job: Job, reading: Reading, keeper: Keeper) -> Traded | None:
+def trade_places(job: Job, reading: Reading, keeper: Keeper) -> Result | None:
     """Bring the job's memory home together with that of other jobs that wait for room.
 
     Record what moved, for each of them. Return None if no other job waits.
@@ -79,10 +79,10 @@ def trade_places(job: Job, reading: Reading, keeper: Keeper) -> Traded | None:
             for partner, report in zip(partners, reports, strict=True)
         ]
     if results[0] is not None:
-        return Traded(moved=True, result=results[0])
+        return Result(has_moved=True, text=results[0])
     keeper.took(job.key, seconds, time.monotonic())
-    result = f"a trade with {join_some(trade.names[1:])}: {reports[0].summary()}"
-    return Traded(moved=False, result=result)
+    text = f"a trade with {join_some(trade.names[1:])}: {reports[0].summary()}"
+    return Result(has_moved=False, text=text)
 
 
 def _find_partners(

@@ -36,13 +36,13 @@ def keep_local(job: Job, tasks: Sequence[Task]) -> list[Step]:
     decision = keeper.decide(key, reading.situation, now, reading.room)
     keeper.took(key, now - began, now)
     traded = trade_places(job, reading, keeper) if decision.verdict is Verdict.NO_ROOM else None
-    if traded and traded.moved:
-        return [Step(lines=(f"keep_local: {traded.result}",))]
+    if traded and traded.has_moved:
+        return [Step(lines=(f"keep_local: {traded.text}",))]
     if not is_news(state, decision, reading.situation):
         return []
     result = decision.why
     if traded:
-        result += f"; {traded.result}"
+        result += f"; {traded.text}"
     if decision.verdict is Verdict.MOVE:
         result += f"; {_move(job, reading)}"
     write_decision(job.records, key, state, reading.situation, result)

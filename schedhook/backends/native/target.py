@@ -204,7 +204,10 @@ class NativeTarget(Target):
             return start
         end = start + self._page_sizes.largest(unit)
         pages = self._range(area, start, end)
-        found = self._held.call(lambda: find_boundary(pages))
+        try:
+            found = self._held.call(lambda: find_boundary(pages))
+        except NotAnsweringError:  # what reads or moves its pages says so
+            found = None
         return super().boundary(area, address) if found is None else found
 
     @property

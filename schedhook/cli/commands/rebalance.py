@@ -53,7 +53,7 @@ def command(
     cannot go home are refused, each with the reason, and the others go. Jobs that are parked, or
     off, are left alone.
     While memory passes through a node, a quarter of the reserve is kept free there; in the end all
-    of it is, or the node is as full as before, within 2 MiB.
+    of it is, or the node is as full as before.
 
     Exit status: 0 complete or nothing to do, 3 partial, 4 a job was refused, 2 wrong usage,
     1 failed.

@@ -55,6 +55,19 @@ def test_a_page_larger_than_the_chunk_is_taken_whole() -> None:
     assert [lot.size for lot in backlog.take(KEY, PAGE)] == [HUGE]
 
 
+@pytest.mark.parametrize(
+    ("size", "left_out"), [(PAGE, PAGE), (5 * PAGE, 4 * PAGE), (HUGE, HUGE), (HUGE + 4 * PAGE,) * 2]
+)
+def test_what_is_left_out_is_never_more(size: int, left_out: int) -> None:
+    """As its pages may be huge, an area of several MiB is cut between those."""
+    backlog = Backlog([process(4 * HUGE, PAGE, 3 * PAGE)])
+    lots = backlog.leave_out(KEY, size)
+    assert sum(lot.size for lot in lots) == left_out
+    rest = backlog.take(KEY, 9 * HUGE)
+    assert sum(lot.size for lot in rest) == 4 * HUGE + 4 * PAGE - left_out
+    assert not backlog.sizes()
+
+
 def test_processes_that_are_gone_have_nothing_to_move() -> None:
     ended, other = process(HUGE), process(3 * HUGE)
     backlog = Backlog([ended, other])

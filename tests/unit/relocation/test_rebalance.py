@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,28 @@ def test_the_ring() -> None:
     assert [report.bytes_moved // MIB for report in result.reports] == [100] * 3
     assert [host.pages(job) for job in "abc"] == [{0: 100}, {1: 100}, {2: 100}]
     assert [report.job for report in host.plug.reports] == ["a", "b", "c"]
+
+
+def test_of_a_larger_job_stays_what_would_be_too_much() -> None:
+    """Nobody waits for room for it."""
+    host = Host(free=20)
+    a_little = SimulatedArea(start=AT + (1 << 34), nodes=[1] * 40)
+    host.add("a", 0, memory(1, 100), a_little)
+    host.add("b", 1, memory(2, 100))
+    host.add("c", 2, memory(0, 100))
+    host.fill()
+    began = time.monotonic()
+    result = host.rebalance(reserve=64 * MIB)
+    assert time.monotonic() - began < 10
+    assert outcomes(result) == [Outcome.PARTIAL, Outcome.COMPLETE, Outcome.COMPLETE]
+    assert result.reports[0].left_by_reason == {"reserve": 40 * PAGE}
+    assert [note.partition(":")[0] for note in result.reports[0].notes] == [
+        "0.2 MiB stay where they are"
+    ]
+    assert residency(host.backend, 100) == {0: 100 * PAGES, 1: 40}
+    assert [host.pages(job) for job in "bc"] == [{1: 100}, {2: 100}]
+    free = [host.backend.topology().node(node).memory_free for node in range(3)]
+    assert free == [20 * MIB] * 3
 
 
 def test_a_dry_run_moves_nothing() -> None:

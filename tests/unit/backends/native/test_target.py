@@ -12,6 +12,8 @@ from schedhook.backends.native import target as target_module
 from schedhook.backends.native.backend import NativeBackend
 from schedhook.host import areas
 from schedhook.host.memory_files import SharedMapping
+from schedhook.values.errors import NotAnsweringError
+from schedhook.values.model import MemoryKind
 
 PAGE = mmap.PAGESIZE
 
@@ -47,3 +49,16 @@ def test_maps_is_read_once_for_areas_and_objects(monkeypatch: pytest.MonkeyPatch
         assert backend.shared_objects([target]) == []
         assert read == [os.getpid()], "they can have changed since"
     os.close(file)
+
+
+def test_where_a_process_that_does_not_answer_can_be_cut() -> None:
+    """Asked in the middle of a move, which learns from the next call that it does not answer."""
+
+    def fail(_: object) -> None:
+        raise NotAnsweringError("process 1 does not answer")
+
+    with NativeBackend().attach(os.getpid()) as target:
+        area = next(each for each in target.areas() if each.kind is MemoryKind.ANON)
+        target._held.call = fail  # type: ignore[assignment, attr-defined]
+        largest = target.page_sizes.largest(area.page_size)
+        assert target.boundary(area, largest + PAGE) == 2 * largest
