@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 
 from schedhook.backends.native.backend import NativeBackend
+from schedhook.backends.native.target import NativeTarget
 from schedhook.cli.main import main
 from schedhook.host.page_sizes import read_page_sizes
+from schedhook.migration.headroom import Headroom
 from schedhook.testing.native import HUGE
 from schedhook.testing.processes import huge_page_pool
+from schedhook.values.model import Area
 from tests.balancing import setting
 from tests.numa.jobs import drop_caches, is_at_least, khugepaged_at_rest, mounted_disk, repeating
 from tests.numa.puppet import HOME, PAGE, Advice, Call, Memory, Puppet
@@ -141,6 +144,36 @@ def test_one_way(
         _, report = run("relocate", "--pid", puppet.pid, "--from", "0-1", "--to", 2, *options)
         assert puppet.residency(memory) == {2: SIZE}
         assert is_right(report, SIZE)
+
+
+@pytest.mark.short(2)
+@pytest.mark.parametrize("beside", [0, 3 * PAGE])
+@pytest.mark.parametrize("kilobytes", SIZES[::-1])
+def test_little_room(
+    run: Any, puppet: Puppet, kilobytes: int, beside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For two huge pages and a half at a time: each call ends where a folio does."""
+    folio, take, sweep = kilobytes << 10, Headroom.take, NativeTarget.sweep
+    ends = list[int]()
+
+    def little(self: Headroom, moves: Any, wanted: int, least: int) -> int:
+        return take(self, moves, min(wanted, HUGE * 5 // 2), least)
+
+    def watched(self: NativeTarget, area: Area, start: int, end: int, *rest: Any, **more: Any):
+        ends.append(end)
+        return sweep(self, area, start, end, *rest, **more)
+
+    monkeypatch.setattr(Headroom, "take", little)
+    monkeypatch.setattr(NativeTarget, "sweep", watched)
+    with folios_of(kilobytes):
+        memory = lay_out(puppet, kilobytes, beside)
+        options = ["--strategy", "move-pages"]
+        _, report = run("relocate", "--pid", puppet.pid, "--from", "0-1", "--to", 2, *options)
+    within = [end - memory.start for end in ends if memory.start < end < memory.start + SIZE]
+    assert len(within) >= 2
+    assert {end % folio for end in within} == {0}
+    assert puppet.residency(memory) == {2: SIZE}
+    assert is_right(report, SIZE)
 
 
 @pytest.mark.short(1)
