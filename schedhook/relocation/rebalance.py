@@ -152,6 +152,8 @@ def _rebalance(contexts: Sequence[Context], topology: Topology) -> Rebalance:
     going = {number: plans[number] for number in plans if number not in reports}
     if dry_run:
         for number, planned in going.items():
+            if size := rotation.left_of(number):
+                planned.context.notes.append(note_on_what_is_left_out(size))
             reports[number] = plan_report(planned.context, Outcome.PLANNED, planned.plan)
     else:
         for (number, old, new, waits), size in rotation.left.items():

@@ -75,8 +75,8 @@ def final_report(
     """Read residency again, and return the report of what it shows.
 
     `pending` are the steps of the move that were not settled; it is its own only step as a rule.
-    `failure` is the error that ended the move early, if any; it becomes the last note. Of so many
-    bytes that stay for the sake of the reserve a note is there already.
+    `failure` is the error that ended the move early, if any; it becomes the last note. `explained`
+    bytes stay for the sake of the reserve, and a note says why already.
     """
     ended = context.members.ended
     processes, by_reason = verify(pending, ended, failure)

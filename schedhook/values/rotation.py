@@ -74,6 +74,10 @@ class Rotation:
     left: Mapping[tuple[int, int, int, bool], int] = field(default_factory=dict)
     """The bytes that stay so that the others fit, by the key of their demand."""
 
+    def left_of(self, job: int) -> int:
+        """Return the bytes that stay of a job."""
+        return sum(size for (its, *_), size in self.left.items() if its == job)
+
 
 def plan_rotation(
     demands: Iterable[Demand], rooms: Sequence[Room], kept: Sequence[Room] | None = None
