@@ -76,6 +76,27 @@ class Lot:
             return None if not first else self, self
         return self.only(first) if first else None, self.only(rest)
 
+    def spare(self, size: int) -> tuple[Lot | None, Lot | None]:
+        """Return the lot of at most `size` bytes of its pages, at any ends of runs, and the rest.
+
+        No page that moves as one is cut.
+        """
+        area, target = self.transfer.area, self.part.target
+        spared, rest = Extents(), Extents()
+        for start, end in self.transfer.pages:
+            first, last, most = start, end, size // area.page_size * area.page_size
+            if end - start > size:
+                last = last_cut(target, area, start, start + most)
+            if last == start and most:
+                first, last = min(end, target.boundary(area, end - most)), end
+            for part, (low, high) in (
+                (rest, (start, first)), (spared, (first, last)), (rest, (last, end)),
+            ):  # fmt: skip
+                if low < high:
+                    part.add(low, high)
+            size -= last - first
+        return self.only(spared) if spared else None, self.only(rest) if rest else None
+
 
 class Backlog:
     """The lots that have yet to move, by where they are and where they belong."""
@@ -126,20 +147,31 @@ class Backlog:
         return lots
 
     def leave_out(self, key: Key, size: int) -> list[Lot]:
-        """Remove lots of at most `size` bytes, fewer only if all pages are larger; return them."""
-        queue, found = self._queues[key], list[Lot]()
-        for _ in range(len(queue)):
-            lot = queue.popleft()
-            first: Lot | None = lot
-            if lot.size > size:
-                first, rest = lot.cut(size, at_least_one=False)
-                queue.append(rest)
-            if first is not None:
-                found.append(first)
-                size -= first.size
+        """Remove lots of `size` bytes in all, and return them; none if that would cut a page."""
+        found, rest = self._without(self._queues[key], size)
+        if sum(lot.size for lot in found) != size:
+            return []
+        self._queues[key] = rest
         for lot in found:
             add_sizes(self._sizes[key], {id(lot.part): -lot.size})
         return found
+
+    def can_leave_out(self, key: Key, size: int) -> bool:
+        """Return whether `leave_out` would leave so many bytes out."""
+        found, _ = self._without(self._queues[key], size)
+        return sum(lot.size for lot in found) == size
+
+    def _without(self, queue: Iterable[Lot], size: int) -> tuple[list[Lot], deque[Lot]]:
+        """Return lots of at most `size` bytes, and the others."""
+        found, rest = list[Lot](), deque[Lot]()
+        for lot in queue:
+            out, others = lot.spare(size) if size and not lot.part.gone else (None, lot)
+            if out is not None:
+                found.append(out)
+                size -= out.size
+            if others is not None:
+                rest.append(others)
+        return found, rest
 
     def _taken(self, queue: deque[Lot], size: int) -> Iterator[Lot]:
         is_first = True

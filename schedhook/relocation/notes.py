@@ -126,7 +126,7 @@ def note_on_what_is_left_out(size: int) -> str:
     """Return the note on the part of a job that stays so that jobs can trade places."""
     return (
         f"{size / MIB:.1f} MiB stay where they are: with them, a node would become fuller than it"
-        " was, and less than the reserve is free there"
+        " was, and less than the reserve would be free there"
     )
 
 

@@ -38,7 +38,7 @@ from schedhook.values.config import Config
 from schedhook.values.errors import ProcessGoneError, RefusedError, UsageError
 from schedhook.values.model import NodeMap, Outcome, Report
 from schedhook.values.room import Room
-from schedhook.values.rotation import Chunk, Rotation, plan_rotation
+from schedhook.values.rotation import Chunk, Demand, Rotation, plan_rotation
 from schedhook.values.sets import CpuSet, NodeSet
 
 _IN_TRANSIT = 4
@@ -152,11 +152,11 @@ def _rebalance(contexts: Sequence[Context], topology: Topology) -> Rebalance:
     going = {number: plans[number] for number in plans if number not in reports}
     if dry_run:
         for number, planned in going.items():
-            if size := rotation.left_of(number):
+            if size := rotation.left_out_of(number):
                 planned.context.notes.append(note_on_what_is_left_out(size))
             reports[number] = plan_report(planned.context, Outcome.PLANNED, planned.plan)
     else:
-        for (number, old, new, waits), size in rotation.left.items():
+        for (number, old, new, waits), size in rotation.left_out.items():
             jobs[number].leave_out((old, new, waits), size)
         _carry_out(going, {number: jobs[number] for number in going}, reports)
     numbers = range(len(contexts))
@@ -251,7 +251,13 @@ def _plan_rotation(jobs: Mapping[int, Rotating], context: Context) -> Rotation:
     rooms = context.transit.headroom.read()
     reserve = context.settings.reserve
     demands = [each for number, job in jobs.items() for each in job.demands(number)]
-    return plan_rotation(demands, rooms, [replace(room, reserve=reserve) for room in rooms])
+
+    def can_leave(demand: Demand, size: int) -> bool:
+        backlog = jobs[demand.job].backlog
+        return backlog.can_leave_out((demand.old, demand.new, demand.waits), size)
+
+    kept = [replace(room, reserve=reserve) for room in rooms]
+    return plan_rotation(demands, rooms, kept, can_leave=can_leave)
 
 
 def _explain_objection(planned: Planned) -> str | None:
@@ -279,7 +285,7 @@ def _carry_out(
         context, move, job = planned.context, planned.move, jobs[number]
         if left_out := job.bytes_left_out:
             context.notes.append(note_on_what_is_left_out(left_out))
-        report = final_report(context, move, planned.plan, [move], job.failure, explained=left_out)
+        report = final_report(context, move, planned.plan, [move], job.failure, left_out=left_out)
         context.plugins.notify("schedhook_after_migrate", report=report)
         reports[number] = report
 

@@ -70,13 +70,13 @@ def final_report(
     pending: Sequence[Move],
     failure: str | None,
     *,
-    explained: int = 0,
+    left_out: int = 0,
 ) -> Report:
     """Read residency again, and return the report of what it shows.
 
     `pending` are the steps of the move that were not settled; it is its own only step as a rule.
-    `failure` is the error that ended the move early, if any; it becomes the last note. `explained`
-    bytes stay for the sake of the reserve, and a note says why already.
+    `failure` is the error that ended the move early, if any; it becomes the last note. `left_out`
+    bytes were not to move, for the sake of the reserve, as a note says.
     """
     ended = context.members.ended
     processes, by_reason = verify(pending, ended, failure)
@@ -86,7 +86,7 @@ def final_report(
     context.notes.extend(why for why in silent if why not in context.notes)
     left = read_policies_left(move)
     context.notes.extend(notes_on_policies(left, move.destinations))
-    if by_reason.get(Reason.RESERVE, 0) > explained:
+    if by_reason.get(Reason.RESERVE, 0) > left_out:
         context.notes.append(note_on_reserve(plan, move.headroom.read()))
     if failure is not None:
         context.notes.append(failure)

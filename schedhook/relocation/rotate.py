@@ -59,7 +59,7 @@ class Rotating:
         ]
 
     def leave_out(self, key: Key, size: int) -> None:
-        """Leave `size` bytes where they are, fewer only if all pages are larger."""
+        """Leave so many bytes where they are, if `backlog` can."""
         self.left_out += self.backlog.leave_out(key, size)
 
     @property

@@ -153,7 +153,7 @@ class Memory(ABC):
 
         `area` tells the size of the pages there. Default: the next multiple of the largest size,
         since folios are aligned to their size unless mremap(2) or a file's mapping shifts them.
-        It raises nothing: of memory that cannot be read, it returns the default.
+        It raises nothing. Of memory that cannot be read it returns the default.
         """
         unit = self.page_sizes.largest(area.page_size)
         return -(-address // unit) * unit

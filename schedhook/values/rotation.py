@@ -5,14 +5,14 @@ rotation: a chunk fills the room of one node and leaves as much on another one, 
 If no chunk fits where it belongs, one makes a detour: it waits on a node that has room.
 
 Jobs of the same size differ by a few pages, and on full nodes one page too much would keep all jobs
-of a circle away. So if that lets more jobs go, less than a chunk of each stays where it is.
+of a circle away. So if that lets more jobs go, less than a chunk of a job may stay where it is.
 
 Values come in and a list of chunks goes out; nothing is read or moved here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -25,6 +25,11 @@ _LEAST = 2 * MIB
 _DETOUR = 64 * MIB
 """Bytes that may make a detour at a time, or a share of the demand if that is more."""
 _DETOUR_SHARE = 8
+
+Key = tuple[int, int, int, bool]
+"""What tells a demand from the others: job, old node, new node, whether it waits."""
+CanLeave = Callable[["Demand", int], bool]
+"""Whether exactly so many bytes of a demand can stay: no page that moves as one is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +48,7 @@ class Demand:
     """It has made a detour to `old`, and makes no other."""
 
     @property
-    def key(self) -> tuple[int, int, int, bool]:
+    def key(self) -> Key:
         """What tells it from the others, whatever its size."""
         return self.job, self.old, self.new, self.waits
 
@@ -71,16 +76,20 @@ class Rotation:
     chunks: tuple[Chunk, ...] = ()
     refused: Mapping[int, str] = field(default_factory=dict)
     """Why the memory of a job stays, by its number."""
-    left: Mapping[tuple[int, int, int, bool], int] = field(default_factory=dict)
+    left_out: Mapping[Key, int] = field(default_factory=dict)
     """The bytes that stay so that the others fit, by the key of their demand."""
 
-    def left_of(self, job: int) -> int:
-        """Return the bytes that stay of a job."""
-        return sum(size for (its, *_), size in self.left.items() if its == job)
+    def left_out_of(self, job: int) -> int:
+        """Return the bytes that stay of a job that goes."""
+        return sum(size for (its, *_), size in self.left_out.items() if its == job)
 
 
 def plan_rotation(
-    demands: Iterable[Demand], rooms: Sequence[Room], kept: Sequence[Room] | None = None
+    demands: Iterable[Demand],
+    rooms: Sequence[Room],
+    kept: Sequence[Room] | None = None,
+    *,
+    can_leave: CanLeave = lambda *_: True,
 ) -> Rotation:
     """Return the chunks that bring the demands home, without those of jobs that cannot go.
 
@@ -88,38 +97,31 @@ def plan_rotation(
     have left in the end, by default the same as meanwhile.
     """
     wanted = tuple(each for each in demands if each.size)
-    whole = _plan(wanted, rooms, kept or rooms, most_left=0)
+    whole = _plan(wanted, rooms, kept or rooms, lambda *_: False)
     if not whole.refused:
         return whole
-    cut = _plan(wanted, rooms, kept or rooms, most_left=_LEAST - 1)
+    cut = _plan(wanted, rooms, kept or rooms, can_leave)
     return cut if cut.refused.keys() < whole.refused.keys() else whole
 
 
 def _plan(
-    wanted: Sequence[Demand], rooms: Sequence[Room], kept: Sequence[Room], *, most_left: int
+    wanted: Sequence[Demand], rooms: Sequence[Room], kept: Sequence[Room], can_leave: CanLeave
 ) -> Rotation:
-    """Return the rotation that leaves at most so many bytes of each job that goes."""
     refused = dict[int, str]()
     while True:
         pending = [each for each in wanted if each.job not in refused]
-        going, too_large = _fit(pending, kept, most_left)
+        going, too_large = _fit(pending, kept, can_leave)
         chunks, stuck = _simulate(going, rooms)
         refused |= too_large | {each.job: _explain_stuck(stuck) for each in stuck}
         if not stuck:
-            return Rotation(
-                chunks=tuple(chunks), refused=refused, left=_left(wanted, going, refused)
-            )
-
-
-def _left(
-    wanted: Iterable[Demand], going: Iterable[Demand], refused: Collection[int]
-) -> dict[tuple[int, int, int, bool], int]:
-    """Return by how much the demands of jobs that go are smaller than was wanted."""
-    sizes = {each.key: each.size for each in going}
-    left = {
-        each.key: each.size - sizes.get(each.key, 0) for each in wanted if each.job not in refused
-    }
-    return {key: size for key, size in left.items() if size}
+            sizes = {each.key: each.size for each in going}
+            cut = {
+                each.key: each.size - sizes.get(each.key, 0)
+                for each in pending
+                if each.job not in refused
+            }
+            left_out = {key: size for key, size in cut.items() if size}
+            return Rotation(chunks=tuple(chunks), refused=refused, left_out=left_out)
 
 
 def choose_chunk(demands: Sequence[Demand], rooms: Sequence[Room]) -> Chunk | None:
@@ -217,53 +219,68 @@ def _choose_detour(demands: Sequence[Demand], rooms: Sequence[Room]) -> Chunk | 
 
 
 def _fit(
-    wanted: Sequence[Demand], rooms: Sequence[Room], most_left: int
+    wanted: Sequence[Demand], rooms: Sequence[Room], can_leave: CanLeave
 ) -> tuple[list[Demand], dict[int, str]]:
     """Return the demands that fit together, and why each of the other jobs stays.
 
-    As few as possible stay: what does takes room where it is, so others may have to stay as well.
-    At most `most_left` bytes of a job are cut off.
+    As few jobs as possible stay: each takes room where it is, so that others may have to stay, too.
     """
     going, refused = list(wanted), dict[int, str]()
     while room := next((room for room in rooms if _shortage(room, going) > 0), None):
         shortage = _shortage(room, going)
-        if cut := _cut_off(going, room, shortage, wanted, most_left):
-            others = [each for each in going if each.key != cut.key]
-            going = [*others, cut] if cut.size else others
+        if cut := _choose_cut(going, room, shortage, wanted, can_leave):
+            going = _with(going, [replace(cut, size=cut.size - shortage)])
             continue
         arriving = _arriving(room, going)
         job = _choose_refused(arriving, shortage, _jobs_in_circles(going))
         refused[job] = _explain_shortage(room, arriving[job], sum(arriving.values()))
         going = [each for each in going if each.job != job]
-    for job in list(refused):  # once others stay, or go, it may fit
-        more = [*going, *(each for each in wanted if each.job == job)]
+    # Once others stay, or go, what was refused or cut may fit.
+    for job in list(refused):
+        more = _with(going, [each for each in wanted if each.job == job])
         if all(_shortage(room, more) <= 0 for room in rooms):
             going = more
             del refused[job]
-    return going, refused
+    for each in wanted:
+        more = _with(going, [each])
+        if each.job not in refused and all(_shortage(room, more) <= 0 for room in rooms):
+            going = more
+    order = {each.key: number for number, each in enumerate(wanted)}
+    return sorted(going, key=lambda each: order[each.key]), refused
 
 
-def _cut_off(
-    going: Sequence[Demand], room: Room, size: int, wanted: Iterable[Demand], most_left: int
+def _with(demands: Iterable[Demand], others: Sequence[Demand]) -> list[Demand]:
+    """Return the demands with the others, which take the place of those with the same key."""
+    keys = {each.key for each in others}
+    found = [*(each for each in demands if each.key not in keys), *others]
+    return [each for each in found if each.size]
+
+
+def _choose_cut(
+    going: Sequence[Demand],
+    room: Room,
+    size: int,
+    wanted: Sequence[Demand],
+    can_leave: CanLeave,
 ) -> Demand | None:
-    """Return a demand that enters the room, smaller by `size`; None if too much of it would stay.
+    """Return a demand that enters the room, and of which `size` bytes may stay.
 
-    Rather one that lies in no circle: what stays of a circle lets as much of all of it stay. None
-    is cut off twice, so that this ends.
+    Less than a chunk of a job may stay, and not all of it. Demands in no circle come first: if one
+    of a circle is cut, the next one has to be. None is cut twice, so that this ends.
     """
-    if size > most_left:
+    if size >= _LEAST:
         return None
-    before = {each.key: each.size for each in wanted}
+    whole = {each.key: each.size for each in wanted}
     cuttable = [
         each
         for each in going
-        if room.is_entered([(each.old, each.new)]) and before[each.key] == each.size >= size
+        if room.is_entered([(each.old, each.new)]) and whole[each.key] == each.size >= size
     ]
     for each in sorted(cuttable, key=lambda each: (_is_circular(each, going), -each.size)):
-        its = sum(other.size for other in going if other.job == each.job) - size
-        left = sum(before[key] for key in before if key[0] == each.job) - its
-        if its > 0 and left <= most_left:
-            return replace(each, size=each.size - size)
+        moving = sum(other.size for other in going if other.job == each.job) - size
+        staying = sum(other.size for other in wanted if other.job == each.job) - moving
+        if moving > 0 and staying < _LEAST and can_leave(each, size):
+            return each
     return None
 
 

@@ -56,16 +56,34 @@ def test_a_page_larger_than_the_chunk_is_taken_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "left_out"), [(PAGE, PAGE), (5 * PAGE, 4 * PAGE), (HUGE, HUGE), (HUGE + 4 * PAGE,) * 2]
+    ("size", "is_possible"),
+    [
+        (PAGE, True),
+        (4 * PAGE, True),
+        (10 * PAGE, True),
+        (HUGE + 4 * PAGE, True),
+        (11 * PAGE, False),
+    ],
 )
-def test_what_is_left_out_is_never_more(size: int, left_out: int) -> None:
-    """As its pages may be huge, an area of several MiB is cut between those."""
-    backlog = Backlog([process(4 * HUGE, PAGE, 3 * PAGE)])
+def test_no_page_is_cut_to_leave_something_out(size: int, is_possible: bool) -> None:
+    """As pages may be huge, an area of several MiB is cut between those only."""
+    backlog = Backlog([process(4 * HUGE, PAGE, 3 * PAGE, 2 * HUGE + 6 * PAGE)])
+    whole = backlog.sizes()[KEY]
+    assert backlog.can_leave_out(KEY, size) is is_possible
     lots = backlog.leave_out(KEY, size)
-    assert sum(lot.size for lot in lots) == left_out
+    assert sum(lot.size for lot in lots) == (size if is_possible else 0)
     rest = backlog.take(KEY, 9 * HUGE)
-    assert sum(lot.size for lot in rest) == 4 * HUGE + 4 * PAGE - left_out
+    assert sum(lot.size for lot in rest) == whole - sum(lot.size for lot in lots)
     assert not backlog.sizes()
+    starts = [start for lot in (*lots, *rest) for start, _ in lot.transfer.pages]
+    assert all(start % HUGE == 0 for start in starts)
+
+
+def test_only_living_processes_leave_something_out() -> None:
+    ended, other = process(4 * PAGE), process(4 * PAGE)
+    backlog = Backlog([ended, other])
+    ended.gone = True
+    assert [lot.part for lot in backlog.leave_out(KEY, 4 * PAGE)] == [other]
 
 
 def test_processes_that_are_gone_have_nothing_to_move() -> None:

@@ -126,10 +126,10 @@ def test_a_little_of_a_job_stays_so_that_a_circle_goes(
     space = rooms(room, room, room, 64, reserve=min(room, 16))
     kept = rooms(room, room, room, 64, reserve=64)
     rotation = plan_rotation(its, space, kept)
-    assert {job for job, *_ in rotation.left} == left
+    assert {job for job, *_ in rotation.left_out} == left
     assert rotation.refused.keys() <= {3}
     going = [
-        replace(each, size=each.size - rotation.left.get(each.key, 0))
+        replace(each, size=each.size - rotation.left_out.get(each.key, 0))
         for each in its
         if each.job not in rotation.refused
     ]
@@ -243,7 +243,7 @@ def test_random_hosts(seed: int) -> None:
     wanted = list(found.values())
     rotation = plan_rotation(wanted, space)
     going = [
-        replace(each, size=each.size - rotation.left.get(each.key, 0))
+        replace(each, size=each.size - rotation.left_out.get(each.key, 0))
         for each in wanted
         if each.job not in rotation.refused
     ]
