@@ -241,9 +241,10 @@ def _fit(
         if all(_shortage(room, more) <= 0 for room in rooms):
             going = more
             del refused[job]
-    for each in wanted:
+    uncut = frozenset(going)
+    for each in (each for each in wanted if each.job not in refused and each not in uncut):
         more = _with(going, [each])
-        if each.job not in refused and all(_shortage(room, more) <= 0 for room in rooms):
+        if all(_shortage(room, more) <= 0 for room in rooms):
             going = more
     order = {each.key: number for number, each in enumerate(wanted)}
     return sorted(going, key=lambda each: order[each.key]), refused
