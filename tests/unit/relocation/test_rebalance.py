@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from schedhook.backends.simulated import PAGE, SimulatedArea, SimulatedBackend, four_nodes
 from schedhook.plugins.loading import load_plugins
 from schedhook.relocation.rebalance import Rebalance, rebalance
@@ -113,11 +115,15 @@ def test_the_ring() -> None:
     assert [report.job for report in host.plug.reports] == ["a", "b", "c"]
 
 
-def test_of_a_larger_job_stays_what_would_be_too_much() -> None:
-    """Nobody waits for room for it."""
+@pytest.mark.parametrize("sizes", [(100 * PAGES, 40), (100 * PAGES + 40,)])
+def test_of_a_larger_job_stays_what_would_be_too_much(sizes: tuple[int, ...]) -> None:
+    """Nobody waits for room for it, be it an area of its own or behind pages that may be huge."""
     host = Host(free=20)
-    a_little = SimulatedArea(start=AT + (1 << 34), nodes=[1] * 40)
-    host.add("a", 0, memory(1, 100), a_little)
+    areas = [
+        SimulatedArea(start=AT + (number << 34), nodes=[1] * size)
+        for number, size in enumerate(sizes)
+    ]
+    host.add("a", 0, *areas)
     host.add("b", 1, memory(2, 100))
     host.add("c", 2, memory(0, 100))
     host.fill()

@@ -9,7 +9,14 @@ from dataclasses import replace
 import pytest
 
 from schedhook.values.room import Room
-from schedhook.values.rotation import Chunk, Demand, Rotation, carry_out, plan_rotation
+from schedhook.values.rotation import (
+    Chunk,
+    Demand,
+    Rotation,
+    carry_out,
+    choose_chunk,
+    plan_rotation,
+)
 from schedhook.values.sets import NodeSet
 
 MIB = 1 << 20
@@ -68,6 +75,15 @@ def carried_out(
         for room, was in zip(space, before, strict=True):
             assert room.balance >= 0 or room.balance >= was.balance, "below the reserve"
     return wanted, space, detoured
+
+
+def in_their_order(wanted: Sequence[Demand], space: Sequence[Room]) -> tuple[Chunk, ...]:
+    """Return the chunks that are chosen one after the other, as when memory moves."""
+    chunks = list[Chunk]()
+    while wanted and (chunk := choose_chunk(wanted, space)):
+        chunks.append(chunk)
+        wanted, space = carry_out(wanted, space, chunk)
+    return tuple(chunks)
 
 
 def test_nothing_to_move() -> None:
@@ -143,6 +159,22 @@ def test_a_chunk_too_much_is_not_a_little() -> None:
     assert plan_rotation(wanted, rooms(0, 0, 0, 64)).refused.keys() == {1, 2, 3}
     alone = demands((1, 1, 0, PAGE))
     assert plan_rotation(alone, rooms(0, 0)).refused.keys() == {1}, "all of it would stay"
+
+
+def test_what_fits_after_all_is_not_cut() -> None:
+    """Job 3 is refused in the end; before that it looked as if a part of job 0 had to stay."""
+    wanted = demands(
+        (0, 2, 0, 101), (1, 0, 2, 100), (3, 1, 2, 101.5), (3, 0, 3, 101.5), (3, 0, 1, 101.5)
+    )
+    rotation = plan_rotation(wanted, rooms(100, 20, 64, 0))
+    assert rotation.refused.keys() == {3}
+    assert rotation.left_out == {}
+
+
+def test_a_demand_that_cannot_be_cut_is_not() -> None:
+    wanted = demands((1, 1, 0, 600 + PAGE), (2, 2, 1, 600), (3, 0, 2, 600))
+    rotation = plan_rotation(wanted, rooms(0, 0, 0, 64), can_leave=lambda *_: False)
+    assert rotation.refused.keys() == {1, 2, 3}
 
 
 def test_a_full_circle_borrows_the_room_of_another_node() -> None:
@@ -251,6 +283,7 @@ def test_random_hosts(seed: int) -> None:
         [each for each in going if each.size], space, rotation.chunks
     )
     assert not left, "all is home"
+    assert in_their_order([each for each in going if each.size], space) == rotation.chunks
     its = sizes_by_job(going)
     for job, size in sizes_by_job(wanted).items():
         assert job in rotation.refused or 0 < size - its[job] + 1 <= min(size, 2 * MIB)
