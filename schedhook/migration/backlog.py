@@ -62,9 +62,7 @@ class Lot:
         area, target = self.transfer.area, self.part.target
         first, rest = Extents(), Extents()
         for start, end in self.transfer.pages:
-            at = end
-            if end - start > size:
-                at = last_cut(target, area, start, start + size // area.page_size * area.page_size)
+            at = end if end - start <= size else last_cut(target, area, start, start + size)
             if at == start and at_least_one and not first:
                 at = min(end, target.boundary(area, start + 1))
             if start < at:
@@ -84,16 +82,16 @@ class Lot:
         area, target = self.transfer.area, self.part.target
         spared, rest = Extents(), Extents()
         for start, end in self.transfer.pages:
-            first, last, most = start, end, size // area.page_size * area.page_size
-            if end - start > size:
-                last = last_cut(target, area, start, start + most)
-            if last == start and most:
-                first, last = min(end, target.boundary(area, end - most)), end
-            for part, (low, high) in (
-                (rest, (start, first)), (spared, (first, last)), (rest, (last, end)),
-            ):  # fmt: skip
-                if low < high:
-                    part.add(low, high)
+            first = start
+            last = end if end - start <= size else last_cut(target, area, start, start + size)
+            if last == start and size:
+                first, last = min(end, target.boundary(area, end - size)), end
+            if start < first:
+                rest.add(start, first)
+            if first < last:
+                spared.add(first, last)
+            if last < end:
+                rest.add(last, end)
             size -= last - first
         return self.only(spared) if spared else None, self.only(rest) if rest else None
 
@@ -141,37 +139,38 @@ class Backlog:
 
     def take(self, key: Key, size: int) -> list[Lot]:
         """Remove lots of about `size` bytes, more only if a page is larger, and return them."""
-        lots = list(self._taken(self._queues[key], size))
+        return self._counted_out(key, list(self._taken(self._queues[key], size)))
+
+    def leave_out(self, key: Key, size: int) -> list[Lot]:
+        """Remove lots of `size` bytes in all, and return them; none if that would cut a page."""
+        found, rest = self._spare(key, size)
+        if not found:
+            return []
+        self._queues[key] = rest
+        return self._counted_out(key, found)
+
+    def can_leave_out(self, key: Key, size: int) -> bool:
+        """Return whether `leave_out` would leave so many bytes out."""
+        found, _ = self._spare(key, size)
+        return bool(found)
+
+    def _counted_out(self, key: Key, lots: list[Lot]) -> list[Lot]:
+        """Return lots that are no longer in the queue, once their sizes are not counted either."""
         for lot in lots:
             add_sizes(self._sizes[key], {id(lot.part): -lot.size})
         return lots
 
-    def leave_out(self, key: Key, size: int) -> list[Lot]:
-        """Remove lots of `size` bytes in all, and return them; none if that would cut a page."""
-        found, rest = self._without(self._queues[key], size)
-        if sum(lot.size for lot in found) != size:
-            return []
-        self._queues[key] = rest
-        for lot in found:
-            add_sizes(self._sizes[key], {id(lot.part): -lot.size})
-        return found
-
-    def can_leave_out(self, key: Key, size: int) -> bool:
-        """Return whether `leave_out` would leave so many bytes out."""
-        found, _ = self._without(self._queues[key], size)
-        return sum(lot.size for lot in found) == size
-
-    def _without(self, queue: Iterable[Lot], size: int) -> tuple[list[Lot], deque[Lot]]:
-        """Return lots of at most `size` bytes, and the others."""
+    def _spare(self, key: Key, size: int) -> tuple[list[Lot], deque[Lot]]:
+        """Return lots of `size` bytes in all, none if that would cut a page, and the others."""
         found, rest = list[Lot](), deque[Lot]()
-        for lot in queue:
+        for lot in self._queues[key]:
             out, others = lot.spare(size) if size and not lot.part.gone else (None, lot)
             if out is not None:
                 found.append(out)
                 size -= out.size
             if others is not None:
                 rest.append(others)
-        return found, rest
+        return (found, rest) if not size else ([], self._queues[key])
 
     def _taken(self, queue: deque[Lot], size: int) -> Iterator[Lot]:
         is_first = True

@@ -30,9 +30,9 @@ def spread(target: Memory, area: Area) -> Iterator[tuple[int, int]]:
 def last_cut(target: Memory, area: Area, start: int, at: int) -> int:
     """Return the last address in (start, at] at which no page that moves as one is cut.
 
-    Return `start` if none is found: as the beginning of a folio that `at` would cut is looked for,
-    none is if that is not mapped. `at` is a multiple of the area's page size.
+    Return `start` if none is found, such as in a folio of which the beginning is not mapped.
     """
+    at = at // area.page_size * area.page_size
     if at == start or (end := target.boundary(area, at)) == at:
         return at
     size, largest = area.page_size, target.page_sizes.largest(area.page_size)

@@ -209,7 +209,7 @@ def _cut(unit: Unit, start: int, end: int, size: int) -> int:
         if last - first > size:
             at = first + size // page_size * page_size
             stop = last_cut(unit.part.target, unit.area, start, at)
-            return at if stop == start else stop
+            return stop if stop > start else at
         size -= last - first
     return end
 

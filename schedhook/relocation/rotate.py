@@ -7,7 +7,7 @@ moved: a job may end, or a neighbour grow.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schedhook.migration.backlog import Backlog, Key, Lot
@@ -65,7 +65,7 @@ class Rotating:
     @property
     def bytes_left_out(self) -> int:
         """The bytes that `leave_out` has left, of processes that exist."""
-        return sum(lot.size for lot in self.left_out if not lot.part.gone)
+        return sum(size for _, size in self._living_left_out())
 
     def carry_out(self, chunk: Chunk, *, retry_hidden: bool) -> None:
         """Move a chunk. Raise SchedhookError."""
@@ -112,11 +112,13 @@ class Rotating:
             part.left = reasons
         if self.failure is not None:  # the reason of what was not tried
             return
-        left_out = ((lot.part, lot.size) for lot in self.left_out if not lot.part.gone)
-        for part, size in (*self.backlog.pending(), *left_out):
+        for part, size in (*self.backlog.pending(), *self._living_left_out()):
             add_sizes(part.left, {Reason.RESERVE.value: size})
         for lot in self.backlog.pooled:
             add_sizes(lot.part.left, {Reason.NO_MEMORY.value: lot.size})
+
+    def _living_left_out(self) -> Iterator[tuple[MovingMemory, int]]:
+        return ((lot.part, lot.size) for lot in self.left_out if not lot.part.gone)
 
     def _record(self, parts: Iterable[MovingMemory]) -> None:
         for part in parts:

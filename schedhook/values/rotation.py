@@ -21,7 +21,7 @@ from schedhook.values.sets import NodeSet
 from schedhook.values.sizes import MIB, add_sizes
 
 _LEAST = 2 * MIB
-"""Bytes: a chunk is not smaller, unless it is all that is left; a huge page of x86-64."""
+"""Bytes, as many as a huge page of x86-64 has. Only what is left in the end is a smaller chunk."""
 _DETOUR = 64 * MIB
 """Bytes that may make a detour at a time, or a share of the demand if that is more."""
 _DETOUR_SHARE = 8
@@ -96,11 +96,11 @@ def plan_rotation(
     No room is ever entered by more than its balance. `kept` are the same rooms with what they must
     have left in the end, by default the same as meanwhile.
     """
-    wanted = tuple(each for each in demands if each.size)
-    whole = _plan(wanted, rooms, kept or rooms, lambda *_: False)
+    wanted, kept = [each for each in demands if each.size], kept or rooms
+    whole = _plan(wanted, rooms, kept, lambda *_: False)
     if not whole.refused:
         return whole
-    cut = _plan(wanted, rooms, kept or rooms, can_leave)
+    cut = _plan(wanted, rooms, kept, can_leave)
     return cut if cut.refused.keys() < whole.refused.keys() else whole
 
 
@@ -115,12 +115,11 @@ def _plan(
         refused |= too_large | {each.job: _explain_stuck(stuck) for each in stuck}
         if not stuck:
             sizes = {each.key: each.size for each in going}
-            cut = {
-                each.key: each.size - sizes.get(each.key, 0)
+            left_out = {
+                each.key: size
                 for each in pending
-                if each.job not in refused
+                if each.job not in refused and (size := each.size - sizes.get(each.key, 0))
             }
-            left_out = {key: size for key, size in cut.items() if size}
             return Rotation(chunks=tuple(chunks), refused=refused, left_out=left_out)
 
 
@@ -238,16 +237,20 @@ def _fit(
     # Once others stay, or go, what was refused or cut may fit.
     for job in list(refused):
         more = _with(going, [each for each in wanted if each.job == job])
-        if all(_shortage(room, more) <= 0 for room in rooms):
+        if _all_fit(more, rooms):
             going = more
             del refused[job]
     uncut = frozenset(going)
     for each in (each for each in wanted if each.job not in refused and each not in uncut):
         more = _with(going, [each])
-        if all(_shortage(room, more) <= 0 for room in rooms):
+        if _all_fit(more, rooms):
             going = more
     order = {each.key: number for number, each in enumerate(wanted)}
     return sorted(going, key=lambda each: order[each.key]), refused
+
+
+def _all_fit(demands: Sequence[Demand], rooms: Iterable[Room]) -> bool:
+    return all(_shortage(room, demands) <= 0 for room in rooms)
 
 
 def _with(demands: Iterable[Demand], others: Sequence[Demand]) -> list[Demand]:

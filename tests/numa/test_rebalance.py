@@ -32,8 +32,8 @@ SIZE = 128
 """MiB of a job."""
 FREE = 64
 """MiB that are free on each node."""
-MORE_FREE = 96
-"""The kernel keeps 45 of them for itself, and this process or an agent may take some tens."""
+FREE_BESIDE_AGENT = 96
+"""The kernel keeps 45 of them for itself, and the agent takes some tens."""
 LITTLE = 10
 """MiB that are free on a full node: what the kernel keeps for itself."""
 OWN = 2 * MIB
@@ -226,7 +226,7 @@ def test_a_job_that_cannot_go_home(run: Any, journal: Path) -> None:
 @pytest.mark.short(0)
 def test_full_nodes_borrow_the_room_of_another(run: Any) -> None:
     """They may become as full as they were, so what else grows there meanwhile holds pages back."""
-    with away({"1": (1, 2), "2": (2, 1)}, full=(1, 2), free=MORE_FREE) as jobs:
+    with away({"1": (1, 2), "2": (2, 1)}, full=(1, 2)) as jobs:
         status, shown = run("rebalance")
         assert status in (0, 3)
         for report in shown["jobs"]:
@@ -248,7 +248,7 @@ def test_an_agent_lets_jobs_trade_places(tmp_path: Path) -> None:
     end = str(int(time.time()) + 7200)
     with (
         patch.dict(os.environ, SLURM_JOB_END_TIME=end),
-        away(RING, free=MORE_FREE, larger="1") as jobs,
+        away(RING, free=FREE_BESIDE_AGENT, larger="1") as jobs,
         running_agent(tmp_path / "log", *options),
     ):
         until(lambda: all(_is_home(job) for job in jobs.values()), 300)

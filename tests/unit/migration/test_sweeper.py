@@ -156,7 +156,7 @@ def test_without_the_right_to_see_folios_pieces_stay_small(sweeps: list[tuple[in
 
 @pytest.fixture
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody look into an object: since it was read, a swap area has come into use."""
+    """Let `locate` fail, as it does for an object once there is a swap area."""
 
     def locate(*_: Any) -> Any:
         raise BackendError("the kernel does not say which pages are in swap", errno.EPERM)

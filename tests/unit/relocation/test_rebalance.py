@@ -117,7 +117,7 @@ def test_the_ring() -> None:
 
 @pytest.mark.parametrize("sizes", [(100 * PAGES, 40), (100 * PAGES + 40,)])
 def test_of_a_larger_job_stays_what_would_be_too_much(sizes: tuple[int, ...]) -> None:
-    """Nobody waits for room for it, be it an area of its own or behind pages that may be huge."""
+    """The others move at once. It is an area of its own, or the end of the job's only area."""
     host = Host(free=20)
     areas = [
         SimulatedArea(start=AT + (number << 34), nodes=[1] * size)
